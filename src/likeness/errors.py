@@ -1,0 +1,127 @@
+"""Every error that Likeness raises on purpose.
+
+    LikenessError
+    ├── UsageError              an option or argument is out of its range
+    ├── SettingsError           the configuration names an unknown key or a bad value
+    ├── MissingPart             a package, file or model that this verb needs is not installed
+    ├── PhotoError
+    │   ├── ArchiveRefused      an archive is hostile, too large or not an archive
+    │   ├── UnreadablePhoto     bytes that are no photograph we can decode
+    │   └── PhotosRefused       the set as a whole cannot be trained on
+    ├── BaseError
+    │   ├── BaseNotFound        no such folder, hub id or revision
+    │   └── CorruptBase         weights missing, unexpected, or not matching their checksums
+    ├── AdapterError
+    │   ├── AdapterNotFound
+    │   ├── AdapterExists
+    │   ├── CorruptAdapter      truncated, NaN, unknown keys, or not safetensors
+    │   └── WrongBase           trained on another base than the one that is loaded
+    └── TrainingError
+        ├── NonFiniteLoss       this job's loss is no number any more; other jobs go on
+        ├── CheckpointMismatch  a checkpoint belongs to another job, recipe or set of photos
+        └── Interrupted         stopped by the user; a checkpoint was written
+
+Messages say what was expected and what was got; `hint` says what to do. Neither ever repeats text of a
+user's that some later reader (a shell, a log parser, a browser) could take for its own language.
+"""
+
+
+class LikenessError(Exception):
+    """Base of the tree.
+
+    Args:
+        message: expected and got, one sentence.
+        hint: what the reader can do about it.
+    """
+
+    exit_code = 1
+    http_status = 400
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    @property
+    def code(self) -> str:
+        """The class name: stable, for machines."""
+        return type(self).__name__
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(LikenessError):
+    exit_code = 2
+
+
+class SettingsError(LikenessError):
+    exit_code = 2
+
+
+class MissingPart(LikenessError):
+    http_status = 503
+
+
+class PhotoError(LikenessError):
+    http_status = 422
+
+
+class ArchiveRefused(PhotoError):
+    pass
+
+
+class UnreadablePhoto(PhotoError):
+    pass
+
+
+class PhotosRefused(PhotoError):
+    pass
+
+
+class BaseError(LikenessError):
+    http_status = 500
+
+
+class BaseNotFound(BaseError):
+    http_status = 404
+
+
+class CorruptBase(BaseError):
+    pass
+
+
+class AdapterError(LikenessError):
+    pass
+
+
+class AdapterNotFound(AdapterError):
+    http_status = 404
+
+
+class AdapterExists(AdapterError):
+    http_status = 409
+
+
+class CorruptAdapter(AdapterError):
+    http_status = 422
+
+
+class WrongBase(AdapterError):
+    http_status = 409
+
+
+class TrainingError(LikenessError):
+    http_status = 500
+
+
+class NonFiniteLoss(TrainingError):
+    pass
+
+
+class CheckpointMismatch(TrainingError):
+    http_status = 409
+
+
+class Interrupted(TrainingError):
+    exit_code = 130

@@ -1,0 +1,138 @@
+"""The nouns that travel between modules. Standard library and numpy only; every type is frozen.
+
+Shape alphabet of the whole project: B rows, N tokens, C channels, H W pixels, h w latent cells, S slots,
+r rank, d width.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UsageError
+
+Verdict = Literal["accepted", "warned", "refused"]
+Network = Literal["unet", "text_encoder"]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def checked_name(name: str) -> str:
+    """Return `name` if it can name an adapter or a subject everywhere (files, URLs, object keys).
+
+    Raises:
+        UsageError: it has characters outside a-z 0-9 _ - or is longer than 63.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            "a name is 1 to 63 characters of a-z, 0-9, _ and -, and starts with a letter or digit",
+            hint="for example: anna-2",
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One uploaded photograph, as it came."""
+
+    name: str  # last part of the file name, for messages only; never used as a path
+    content: bytes = field(repr=False)
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who or what is learnt: DreamBooth's '[identifier] [class noun]'."""
+
+    name: str
+    class_noun: str = "person"
+    identifier: str = "<<TOK>>"
+
+    @property
+    def is_person(self) -> bool:
+        return self.class_noun in PERSON_NOUNS
+
+
+PERSON_NOUNS = frozenset({"person", "man", "woman", "boy", "girl", "lady", "gentleman", "human", "face"})
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedPhoto:
+    """A photograph cropped for training, with the masks that the loss and the backgrounds need."""
+
+    image: NDArray[np.uint8]  # (H, W, 3) RGB
+    matte: NDArray[np.uint8]  # (H, W) 255 = subject, 0 = background; all 255 where nothing was segmented
+    face: NDArray[np.uint8]  # (H, W) 255 = the face, soft-edged; all 0 for subjects without one
+    framing: str  # "portrait" (head and shoulders), "close" (the face fills the frame), "whole"
+    source_sha256: str  # of the photograph it came from
+
+
+@dataclass(frozen=True, eq=False)
+class LoraPair:
+    """The two factors of one adapted layer: delta W = alpha / r * B A."""
+
+    A: NDArray[np.floating]  # (r, d_in) linear, (r, C_in, k, k) convolution
+    B: NDArray[np.floating]  # (d_out, r) linear, (C_out, r, 1, 1) convolution
+
+
+@dataclass(frozen=True)
+class AdapterCard:
+    """What a server needs to know before it loads an adapter. Written beside the weights as card.json."""
+
+    name: str
+    class_noun: str
+    identifier: str
+    base_id: str  # folder name or hub id
+    base_sha256: str  # of all base weights, see diffusion.base
+    family: str
+    recipe: Mapping[str, object]  # every field of the FineTuneRecipe
+    seed: int
+    photos: int  # photographs that were trained on
+    steps: int  # steps that were taken
+    seconds: float  # training time
+    created: str  # ISO 8601, UTC
+    versions: Mapping[str, str]  # of likeness and torch
+    rank: int
+    alpha: float
+    content_sha256: str = ""  # of the weights file(s); filled in when written
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """One person's weights: for each network, module name -> factors. Module names as in the diffusers network."""
+
+    card: AdapterCard
+    weights: Mapping[Network, Mapping[str, LoraPair]]
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """One portrait to make."""
+
+    prompt: str
+    adapter: str | None = None  # None = the bare base
+    negative_prompt: str = ""
+    seed: int = 0
+    steps: int = 30
+    guidance_scale: float = 5.0
+    adapter_scale: float = 1.0
+    sampler: str = "dpmpp_2m"
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedImage:
+    """A finished portrait and the facts that would make it again."""
+
+    request: ImageRequest
+    image: NDArray[np.uint8]  # (H, W, 3) RGB
+    base_sha256: str
+    adapter_sha256: str | None
+    seconds: float
