@@ -14,6 +14,7 @@
     ├── AdapterError
     │   ├── AdapterNotFound
     │   ├── AdapterExists
+    │   ├── AdapterBusy         another process is training or deleting this name
     │   ├── CorruptAdapter      truncated, NaN, unknown keys, or not safetensors
     │   └── WrongBase           trained on another base than the one that is loaded
     └── TrainingError
@@ -100,6 +101,10 @@ class AdapterNotFound(AdapterError):
 
 
 class AdapterExists(AdapterError):
+    http_status = 409
+
+
+class AdapterBusy(AdapterError):
     http_status = 409
 
 

@@ -1,0 +1,60 @@
+"""The networks of the built-in base, untrained: stock classes of diffusers and transformers with small numbers."""
+
+import json
+from pathlib import Path
+
+from diffusers import UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from .latents import CHANNELS
+
+LATENT_CELLS = 16  # 128 px at f8
+TEXT_WIDTH = 192
+MAX_TOKENS = 48
+
+
+def build_unet() -> UNet2DConditionModel:
+    """About 11.9 M parameters: (B, 16, 16, 16), (B,) timesteps, (B, N, 192) -> (B, 16, 16, 16).
+
+    Attention at 8 and 4 cells only: at 16 cells it costs as much again on a CPU as all convolutions together.
+    `attention_head_dim` is, in this class, the number of heads.
+    """
+    return UNet2DConditionModel(
+        sample_size=LATENT_CELLS,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        block_out_channels=(96, 128, 192),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+        use_linear_projection=True,
+    )
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """About 1.5 M parameters: (B, N) token ids -> (B, N, 192)."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            hidden_act="gelu",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer that `tokenizer.write_tokenizer` wrote."""
+    vocab = json.loads((folder / "vocab.json").read_text())
+    lines = (folder / "merges.txt").read_text().splitlines()[1:]
+    merges = [tuple(line.split(" ")) for line in lines if line]
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)

@@ -1,0 +1,1 @@
+"""Adapters as bytes: folders, packages and the layouts of other programs."""

@@ -1,0 +1,164 @@
+"""What all import routes share: naming layers as this base names them, and a card for a file that has none.
+
+A file that Likeness wrote carries its card in the header under `likeness.card`; a file from elsewhere needs
+`foreign_card`, that is, a person who says what the file is.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from ..errors import CorruptAdapter, WrongBase
+from ..storage.card import read_card, strict_json, write_card
+from ..types import Adapter, AdapterCard, Network
+from .factors import TEXT_ROOT, Layer, Weights, check_content, label, plain_module, stored, uniform
+
+CARD_KEY = "likeness.card"
+Modules = Mapping[Network, Sequence[str]]
+
+# What a LoraConfig may say without changing what A and B mean; any other field has to be empty.
+_HARMLESS = frozenset(
+    {
+        "peft_type",
+        "task_type",
+        "auto_mapping",
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "inference_mode",
+        "r",
+        "lora_alpha",
+        "rank_pattern",
+        "target_modules",
+        "lora_dropout",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "megatron_core",
+        "qalora_group_size",
+    }
+)
+_PLAIN_VALUES: dict[str, tuple[object, ...]] = {"bias": ("none",), "init_lora_weights": (True, "gaussian")}
+
+
+def foreign_card(
+    name: str, class_noun: str, identifier: str, *, base_id: str, base_sha256: str, family: str
+) -> AdapterCard:
+    """A card for a file that carries none; rank and alpha are filled in from the weights at import.
+
+    Args:
+        base_id, base_sha256, family: the base that the importing person says it was trained on.
+
+    Raises:
+        CorruptAdapter: a value is out of its range.
+    """
+    card = AdapterCard(
+        name=name,
+        class_noun=class_noun,
+        identifier=identifier,
+        base_id=base_id,
+        base_sha256=base_sha256,
+        family=family,
+        recipe={},
+        seed=0,
+        photos=0,
+        steps=0,
+        seconds=0.0,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={},
+        rank=1,
+        alpha=1.0,
+    )
+    return read_card(write_card(card))
+
+
+def card_metadata(card: AdapterCard) -> dict[str, str]:
+    """Header entries that bring the card through a foreign layout; the trigger phrase is the ModelSpec field."""
+    phrase = f"{card.identifier} {card.class_noun}"
+    return {CARD_KEY: write_card(card).decode(), "modelspec.title": card.name, "modelspec.trigger_phrase": phrase}
+
+
+def assemble(
+    layers: Mapping[Network, Mapping[str, Layer]],
+    modules: Modules,
+    *,
+    metadata: Mapping[str, str],
+    card: AdapterCard | None,
+) -> Adapter:
+    """Layers from a file -> an adapter with this base's module names.
+
+    Args:
+        metadata: the file's header; a `likeness.card` in it wins over `card`, and its hash is checked.
+        card: what the caller says of a file that has none, from `foreign_card`.
+
+    Raises:
+        CorruptAdapter: no card from either side, or the weights are not those of the card in the file.
+        WrongBase: a layer that the base does not have.
+    """
+    weights, rank, alpha = uniform(layers)
+    named: Weights = {}
+    for network, found in weights.items():
+        known = frozenset(modules.get(network, ()))
+        named[network] = {resolve(network, module, known): pair for module, pair in found.items()}
+        if len(named[network]) != len(found):
+            raise CorruptAdapter("two sets of weights for one layer", hint="it spells one name in two ways")
+    if CARD_KEY in metadata:
+        own = read_card(metadata[CARD_KEY].encode())
+        if own.rank != rank or not math.isclose(own.alpha, alpha, rel_tol=1e-6):  # kohya keeps alpha as float32
+            raise CorruptAdapter("rank and alpha of the weights are not those of the card", hint="the file was changed")
+        return check_content(own, named)
+    if card is None:
+        raise CorruptAdapter(
+            "expected a Likeness card in the file, got none",
+            hint="say the name, class noun, identifier and base of a file made elsewhere",
+        )
+    return stored(Adapter(replace(card, rank=rank, alpha=alpha), named))
+
+
+def resolve(network: Network, module: str, known: frozenset[str]) -> str:
+    """The base's own spelling of `module`: CLIP's layers may or may not sit inside `text_model`.
+
+    Raises:
+        WrongBase: the base has no such layer.
+    """
+    plain = plain_module(network, module)
+    for spelling in (module, plain, TEXT_ROOT + plain):
+        if spelling in known:
+            return spelling
+    raise WrongBase(
+        f"the {network} of this base has no layer {label(module)}", hint="load the base that the adapter was trained on"
+    )
+
+
+def config_alpha(config: Mapping[str, object]) -> float | None:
+    """lora_alpha of a PEFT LoraConfig, None where it does not say.
+
+    Raises:
+        CorruptAdapter: another method than plain LoRA (DoRA, rank-stabilised, PiSSA, ...): same keys, other arithmetic.
+    """
+    if config.get("peft_type", "LORA") != "LORA":
+        raise CorruptAdapter("expected a LORA, got another kind of adapter", hint="only plain LoRA can be imported")
+    for field, value in config.items():
+        plain = field in _HARMLESS or value in _PLAIN_VALUES.get(field, ()) or not value
+        if not plain:
+            raise CorruptAdapter(f"expected plain LoRA, got one with {label(field)}", hint="merge and extract it again")
+    alpha = config.get("lora_alpha")
+    if alpha is None:
+        return None
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha <= 1e6:
+        raise CorruptAdapter("expected lora_alpha to be a number above 0", hint="get a copy that is whole")
+    return float(alpha)
+
+
+def header_alphas(text: str) -> dict[Network, float]:
+    """Alphas in diffusers' `lora_adapter_metadata`, a JSON object with keys such as `unet.lora_alpha`."""
+    entries = strict_json(text.encode())
+    alphas: dict[Network, float] = {}
+    networks: tuple[Network, ...] = ("unet", "text_encoder")
+    for network in networks:
+        start = f"{network}."
+        config = {key.removeprefix(start): value for key, value in entries.items() if key.startswith(start)}
+        if (alpha := config_alpha(config)) is not None:
+            alphas[network] = alpha
+    return alphas

@@ -1,0 +1,210 @@
+"""A folder <-> one tar.gz, for object stores and for SageMaker's TargetModel.
+
+Packing is byte-deterministic: names sorted, owner, mode and times fixed. manifest.json comes first and lists every file
+with its size and SHA-256; unpacking accepts exactly those files and nothing else a tar can hold. Knows nothing of LoRA.
+Format: POSIX.1-1988 ustar, https://www.gnu.org/software/tar/manual/html_node/Standard.html.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import AdapterExists, AdapterNotFound, ArchiveRefused, CorruptAdapter
+from ..storage.card import MAX_BYTES, strict_json
+
+MANIFEST_NAME = "manifest.json"
+MAX_FILES = 64
+MAX_UNPACKED_BYTES = 2 << 30
+_BLOCK = 512
+_CHUNK = 1 << 20
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # no leading dot: neither '..' nor hidden files
+_NAME = re.compile(rf"{_PART}(/{_PART}){{0,5}}")
+_HINT = "pack the adapter again with `likeness export`"
+
+
+def pack(folder: Path) -> bytes:
+    """The folder as tar.gz bytes; equal folders give equal bytes.
+
+    Raises:
+        AdapterNotFound: no such folder.
+        ArchiveRefused: links, odd names, or more than an archive may hold.
+    """
+    if not folder.is_dir():
+        raise AdapterNotFound("expected a folder to pack, got none", hint="`likeness list` shows the adapters")
+    contents: dict[str, bytes] = {}
+    size = 0
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ArchiveRefused("expected files and folders, got a link or a device", hint="remove it first")
+        if path.is_file():
+            _check_name(name)
+            size += path.stat().st_size
+            _check_room(len(contents) + 1, size)
+            contents[name] = path.read_bytes()
+    listing = {name: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in contents.items()}
+    manifest = json.dumps({"format": 1, "files": listing}, indent=2, sort_keys=True).encode() + b"\n"
+    packed = io.BytesIO()
+    # Level 1: float16 weights hardly shrink, and the cost of trying grows with the level.
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=packed, mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for name, content in [(MANIFEST_NAME, manifest), *sorted(contents.items())]:
+            entry = tarfile.TarInfo(name)  # uid, gid and mtime are 0, owner names empty
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def unpack(source: bytes | Path, into: Path) -> Path:
+    """Unpack into a new folder that appears whole or not at all.
+
+    Args:
+        into: must not exist; its parent must.
+
+    Returns:
+        `into`.
+
+    Raises:
+        AdapterExists: `into` is there already.
+        ArchiveRefused: no tar.gz, or one with links, devices, folders, odd or doubled names, too many or large files.
+        CorruptAdapter: files or hashes that are not those of the manifest.
+    """
+    if into.exists():
+        raise AdapterExists("expected a new folder, got one that exists", hint="choose another or remove it first")
+    staged = Path(tempfile.mkdtemp(prefix=".incoming-", dir=into.parent))
+    try:
+        with _opened(source) as raw, gzip.GzipFile(fileobj=raw, mode="rb") as stream:
+            _unpack_entries(stream, staged)
+        os.rename(staged, into)
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:  # BadGzipFile is an OSError
+        if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+            raise
+        raise ArchiveRefused(f"expected a whole tar.gz, got {type(error).__name__}", hint=_HINT) from None
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return into
+
+
+def _opened(source: bytes | Path) -> BinaryIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if not source.is_file():
+        raise AdapterNotFound("expected a tar.gz, got no file", hint="check the path")
+    return source.open("rb")
+
+
+def _unpack_entries(stream: gzip.GzipFile, folder: Path) -> None:
+    manifest: dict[str, tuple[int, str]] | None = None
+    seen: set[str] = set()
+    for entry in _entries(stream):
+        if manifest is None:
+            if entry.name != MANIFEST_NAME or entry.size > MAX_BYTES:
+                raise ArchiveRefused("expected manifest.json as the first file", hint=_HINT)
+            manifest = _read_manifest(_exactly(stream, entry.size))
+        else:
+            if entry.name in seen:
+                raise ArchiveRefused("expected each file once, got one twice", hint=_HINT)
+            if entry.name not in manifest:
+                raise CorruptAdapter("got a file that the manifest does not list", hint=_HINT)
+            seen.add(entry.name)
+            _unpack_file(stream, entry, folder, expected=manifest[entry.name])
+        _exactly(stream, -entry.size % _BLOCK)
+    if manifest is None:
+        raise ArchiveRefused("expected manifest.json as the first file, got an empty archive", hint=_HINT)
+    if missing := len(manifest.keys() - seen):
+        raise CorruptAdapter(f"{missing} file(s) of the manifest are missing", hint=_HINT)
+
+
+def _entries(stream: gzip.GzipFile) -> Iterator[tarfile.TarInfo]:
+    """Headers one by one; the caller reads each file's blocks in between.
+
+    tarfile itself is not asked to walk the archive: it would follow extended headers, sparse maps and links first.
+    """
+    size = 0
+    for count in range(MAX_FILES + 2):
+        block = _exactly(stream, _BLOCK)
+        if not any(block):
+            _check_end(stream)
+            return
+        try:
+            entry = tarfile.TarInfo.frombuf(block, "ascii", "strict")
+        except (tarfile.TarError, ValueError) as error:
+            raise ArchiveRefused(f"expected a tar header, got {type(error).__name__}", hint=_HINT) from None
+        if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.size < 0:
+            raise ArchiveRefused("expected plain files only, got a link, a folder, a device or the like", hint=_HINT)
+        _check_name(entry.name, inside=True)
+        size += entry.size
+        _check_room(count, size)
+        yield entry
+    raise ArchiveRefused(f"expected at most {MAX_FILES} files", hint=_HINT)
+
+
+def _check_end(stream: gzip.GzipFile) -> None:
+    rest = stream.read(32 * _BLOCK)  # a tar is padded to 20 blocks
+    if any(rest) or stream.read(1):
+        raise ArchiveRefused("expected nothing after the end of the archive", hint=_HINT)
+
+
+def _read_manifest(content: bytes) -> dict[str, tuple[int, str]]:
+    document = strict_json(content)
+    files = document.get("files")
+    if document.get("format") != 1 or not isinstance(files, dict) or len(files) > MAX_FILES:
+        raise CorruptAdapter("expected a manifest of format 1 with a list of files", hint=_HINT)
+    listed: dict[str, tuple[int, str]] = {}
+    for name, fact in files.items():
+        _check_name(name)
+        if not isinstance(fact, dict) or type(fact.get("bytes")) is not int or not isinstance(fact.get("sha256"), str):
+            raise CorruptAdapter("expected bytes and sha256 for each file of the manifest", hint=_HINT)
+        listed[name] = (fact["bytes"], fact["sha256"])
+    return listed
+
+
+def _unpack_file(stream: gzip.GzipFile, entry: tarfile.TarInfo, folder: Path, *, expected: tuple[int, str]) -> None:
+    path = folder / entry.name
+    digest = hashlib.sha256()
+    left = entry.size
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("xb")
+    except OSError:
+        raise ArchiveRefused("two names in the archive exclude each other", hint=_HINT) from None
+    with file:
+        while left:
+            chunk = _exactly(stream, min(left, _CHUNK))
+            digest.update(chunk)
+            file.write(chunk)
+            left -= len(chunk)
+    if (entry.size, digest.hexdigest()) != expected:
+        raise CorruptAdapter("a file is not the one that the manifest describes", hint=_HINT)
+
+
+def _exactly(stream: gzip.GzipFile, size: int) -> bytes:
+    content = stream.read(size)
+    if len(content) != size:
+        raise ArchiveRefused("expected more bytes, got the end of the archive", hint=_HINT)
+    return content
+
+
+def _check_name(name: str, *, inside: bool = False) -> None:
+    reserved = name == MANIFEST_NAME and not inside
+    if reserved or len(name) > 100 or not _NAME.fullmatch(name):
+        raise ArchiveRefused(
+            "expected file names of letters, digits, _ . - and /, inside the folder, at most 100 characters", hint=_HINT
+        )
+
+
+def _check_room(count: int, size: int) -> None:
+    if count > MAX_FILES or size > MAX_UNPACKED_BYTES:
+        raise ArchiveRefused(f"expected at most {MAX_FILES} files and {MAX_UNPACKED_BYTES} bytes unpacked", hint=_HINT)

@@ -1,0 +1,112 @@
+"""safetensors bytes <-> numpy arrays, trusting nothing that comes in.
+
+The format: https://github.com/huggingface/safetensors#format (8 bytes of header length, a JSON header, the
+tensors' bytes). Written here by hand because the library orders the metadata at random and equal adapters must be equal
+bytes; read by the library, which checks that the offsets cover the file exactly. Knows nothing of LoRA.
+"""
+
+import json
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, deserialize
+
+from ..errors import CorruptAdapter
+
+MAX_FILE_BYTES = 1 << 30
+MAX_HEADER_BYTES = 4 << 20  # about 10,000 tensors
+_PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_NAMES = {"float16": "F16", "float32": "F32"}
+_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+_HINT = "get a copy that is whole, or save it again as safetensors"
+
+Tensors = dict[str, NDArray[np.floating]]
+
+
+def encode(tensors: Mapping[str, NDArray[np.floating]], metadata: Mapping[str, str]) -> bytes:
+    """float16 and float32 arrays as the bytes of a safetensors file; equal input gives equal bytes.
+
+    Raises:
+        CorruptAdapter: an array has another type.
+    """
+    for array in tensors.values():
+        if array.dtype.name not in _NAMES:
+            raise CorruptAdapter(f"expected float16 or float32 weights, got {array.dtype.name}")
+    # Wide types first keeps every tensor aligned to its own size.
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    chunks: list[bytes] = []
+    end = 0
+    for name in names:
+        array = tensors[name]
+        chunks.append(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+        begin, end = end, end + len(chunks[-1])
+        header[name] = {"dtype": _NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *chunks])
+
+
+def decode(content: bytes) -> tuple[Tensors, dict[str, str]]:
+    """Arrays and metadata of a safetensors file. bfloat16 becomes float32, which holds it exactly.
+
+    Raises:
+        CorruptAdapter: a pickle, truncated, oversized, no safetensors, or integer and 8-bit tensors.
+    """
+    if content.startswith(_PICKLE_STARTS):
+        raise CorruptAdapter("expected safetensors, got a pickle, which can run code when it is opened", hint=_HINT)
+    header_bytes = int.from_bytes(content[:8], "little")
+    if not 2 <= header_bytes <= min(MAX_HEADER_BYTES, len(content) - 8):
+        raise CorruptAdapter(
+            f"expected safetensors with a header of 2 to {MAX_HEADER_BYTES} bytes inside the file; "
+            f"the header says {header_bytes} and the file has {len(content)} bytes",
+            hint=_HINT,
+        )
+    try:
+        entries = deserialize(content)
+        metadata = json.loads(content[8 : 8 + header_bytes]).get("__metadata__") or {}
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise CorruptAdapter(f"expected safetensors, got {type(error).__name__}", hint=_HINT) from None
+    return {name: _array(entry["dtype"], entry["shape"], entry["data"]) for name, entry in entries}, metadata
+
+
+def read_file(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """`decode` of a file; see there.
+
+    Raises:
+        CorruptAdapter: also when the name is that of a pickle, or the file is missing, a link or above 1 GiB.
+    """
+    if path.suffix.lower() in _PICKLE_SUFFIXES:
+        raise CorruptAdapter("expected a .safetensors file, got a name that stands for a pickle", hint=_HINT)
+    return decode(read_bytes(path, limit=MAX_FILE_BYTES))
+
+
+def read_bytes(path: Path, *, limit: int) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes.
+
+    Raises:
+        CorruptAdapter: missing, not a regular file (a link, a pipe), or longer.
+    """
+    try:
+        status = path.lstat()
+    except (OSError, ValueError) as error:
+        raise CorruptAdapter(f"expected an adapter's file, got {type(error).__name__}", hint=_HINT) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise CorruptAdapter("expected a regular file, got a link, a folder or a device", hint=_HINT)
+    if status.st_size > limit:
+        raise CorruptAdapter(f"expected at most {limit} bytes, got a file of {status.st_size}", hint=_HINT)
+    return path.read_bytes()
+
+
+def _array(dtype: str, shape: list[int], content: bytes) -> NDArray[np.floating]:
+    if dtype == "BF16":  # the upper half of a float32: https://en.wikipedia.org/wiki/Bfloat16_floating-point_format
+        halves = np.frombuffer(content, "<u2").astype(np.uint32)
+        return (halves << 16).view(np.float32).reshape(shape)
+    if dtype not in _DTYPES:
+        raise CorruptAdapter("expected F16, BF16, F32 or F64 tensors, got integers or 8-bit floats", hint=_HINT)
+    array: NDArray[np.floating] = np.frombuffer(content, _DTYPES[dtype]).reshape(shape)
+    return array.astype(np.float32) if dtype == "F64" else array

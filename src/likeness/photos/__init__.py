@@ -1,0 +1,39 @@
+"""Photographs in, prepared photographs out.
+
+    paths -> read_photos -> check -> prepare -> vary_background
+
+Nothing here knows torch, and importing this package loads no network: mediapipe and dlib start with the first face.
+"""
+
+from .archive import Limits, read_archive, read_photos
+from .backgrounds import vary_background
+from .checks import check
+from .decode import decode, looks_like_image
+from .descriptor import SAME_PERSON, descriptor, distance
+from .face import Face, FaceDetector, MediaPipeFaces
+from .guide import guide
+from .prepare import prepare
+from .report import CheckResult, PhotoReport, Reason, SetReport, Usable
+
+__all__ = [
+    "SAME_PERSON",
+    "CheckResult",
+    "Face",
+    "FaceDetector",
+    "Limits",
+    "MediaPipeFaces",
+    "PhotoReport",
+    "Reason",
+    "SetReport",
+    "Usable",
+    "check",
+    "decode",
+    "descriptor",
+    "distance",
+    "guide",
+    "looks_like_image",
+    "prepare",
+    "read_archive",
+    "read_photos",
+    "vary_background",
+]

@@ -1,0 +1,151 @@
+"""Finds faces: where they are, which one matters, where they look.
+
+Two BlazeFace detectors (near and far) propose boxes; the face mesh has to find its landmarks inside a box before it
+counts as a face, which removes most false alarms. Does not know verdicts.
+
+Sources: Bazarevsky et al., 'BlazeFace', 2019; Kartynnik et al., 'Real-time facial surface geometry', 2019.
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from . import native
+from .pose import Expression, expression_of, pose_deg
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+
+_MESH_CONTEXT = 1.8  # the mesh's window in face boxes: room for the chin and the turn of a head
+_MESH_SIDE_PX = 384
+_SAME_FACE_OVERLAP = 0.4
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face of a photograph."""
+
+    box_px: tuple[int, int, int, int]  # left, top, right, bottom of the landmarks; may lie outside of the image
+    landmarks: NDArray[np.float32] = field(repr=False)  # (478, 3) x, y, depth in pixels
+    yaw_deg: float  # see pose.pose_deg for the signs
+    pitch_deg: float
+    roll_deg: float
+    expression: Expression
+    score: float  # the detector's, 0..1
+
+    @property
+    def size_px(self) -> int:
+        """The longer side of the box: width shrinks as a head turns, height as it nods."""
+        left, top, right, bottom = self.box_px
+        return max(right - left, bottom - top)
+
+
+class FaceDetector(Protocol):
+    """Whatever finds faces: the most important one first."""
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]: ...
+
+
+class MediaPipeFaces:
+    """Face detection by mediapipe, on the CPU, about 20 ms for a photograph."""
+
+    def __init__(self) -> None:
+        self._is_warm = False
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+        """All faces, most important first (large and central).
+
+        Args:
+            image: (H, W, 3) RGB, 0..255.
+
+        Raises:
+            MissingPart: mediapipe is not installed.
+        """
+        # The graphs write their warnings until the first landmarks have come out.
+        with native.LOCK, nullcontext() if self._is_warm else native.quiet():
+            faces = [face for box, score in _boxes(image) if (face := _meshed(image, box, score)) is not None]
+            self._is_warm = self._is_warm or bool(faces)
+        ranked = sorted(faces, key=lambda face: importance(face, image.shape[:2]), reverse=True)
+        distinct: list[Face] = []
+        for face in ranked:
+            if all(overlap(face.box_px, other.box_px) < _SAME_FACE_OVERLAP for other in distinct):
+                distinct.append(face)
+        return distinct
+
+
+def importance(face: Face, shape: tuple[int, ...]) -> float:
+    """Share of the image times nearness to its centre: a small face in the middle loses to a large one beside it."""
+    height, width = shape[:2]
+    left, top, right, bottom = face.box_px
+    offset = np.hypot((left + right) / 2 / width - 0.5, (top + bottom) / 2 / height - 0.5) / np.hypot(0.5, 0.5)
+    return float((right - left) * (bottom - top) / (height * width) * (1.0 - 0.5 * min(offset, 1.0)))
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes, 0..1."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    common = width * height
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return common / (areas - common)
+
+
+def square_window(image: NDArray[np.uint8], centre_px: tuple[float, float], side_px: float) -> NDArray[np.uint8]:
+    """A square of the image (side, side, 3); beyond the edges the last row or column goes on."""
+    side = max(round(side_px), 1)
+    left, top = (round(middle - side / 2) for middle in centre_px)
+    height, width = image.shape[:2]
+    inside = image[max(top, 0) : max(min(top + side, height), 0), max(left, 0) : max(min(left + side, width), 0)]
+    pads = (max(-top, 0), max(top + side - height, 0), max(-left, 0), max(left + side - width, 0))
+    return np.asarray(cv2.copyMakeBorder(inside, *pads, borderType=cv2.BORDER_REPLICATE), dtype=np.uint8)
+
+
+def _boxes(image: NDArray[np.uint8]) -> list[tuple[Box, float]]:
+    height, width = image.shape[:2]
+    found: list[tuple[Box, float]] = []
+    for model in (0, 1):
+        for detection in native.face_finder(model).process(image).detections or ():
+            area = detection.location_data.relative_bounding_box
+            box = (
+                area.xmin * width,
+                area.ymin * height,
+                (area.xmin + area.width) * width,
+                (area.ymin + area.height) * height,
+            )
+            if all(overlap(box, other) < _SAME_FACE_OVERLAP for other, _ in found):
+                found.append((box, float(detection.score[0])))
+    return found
+
+
+def _meshed(image: NDArray[np.uint8], box: Box, score: float) -> Face | None:
+    centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+    side = round(_MESH_CONTEXT * max(box[2] - box[0], box[3] - box[1]))
+    height, width = image.shape[:2]
+    if side < 8 or not (0 <= centre[0] < width and 0 <= centre[1] < height):
+        return None
+    window = cv2.resize(
+        square_window(image, centre, side), (_MESH_SIDE_PX, _MESH_SIDE_PX), interpolation=cv2.INTER_AREA
+    )
+    meshes = native.face_mesh().process(window).multi_face_landmarks
+    if not meshes:
+        return None
+    points = np.array([(point.x, point.y, point.z) for point in meshes[0].landmark], dtype=np.float32) * side
+    corner = [round(middle - side / 2) for middle in centre]
+    points[:, :2] += corner
+    left, top = points[:, :2].min(axis=0)
+    right, bottom = points[:, :2].max(axis=0)
+    yaw_deg, pitch_deg, roll_deg = pose_deg(points)
+    return Face(
+        box_px=(int(left), int(top), int(right), int(bottom)),
+        landmarks=points,
+        yaw_deg=yaw_deg,
+        pitch_deg=pitch_deg,
+        roll_deg=roll_deg,
+        expression=expression_of(points),
+        score=score,
+    )

@@ -1,0 +1,139 @@
+"""Judges a set of photographs: is it enough, and does it show the subject from all sides.
+
+Counts and names only; every single photograph is `checks`'. Advice never stops anybody by itself: the caller raises
+`PhotosRefused` when the set's verdict is 'refused'.
+
+Sources: the reference solution asks for 10 photos or more, with both profiles and several expressions; DreamBooth
+(Ruiz et al., 2023) trains things on 3 to 5.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .descriptor import SAME_PERSON, distance
+from .face import Face
+from .pose import pitch_name, yaw_name
+from .report import Reason, SetReport, Usable
+
+PERSON_LEAST, PERSON_WANTED = 4, 10
+THING_LEAST, THING_WANTED = 1, 4
+
+YAWS = ("profile_left", "three_quarter_left", "front", "three_quarter_right", "profile_right")
+PITCHES = ("up", "level", "down")
+EXPRESSIONS = ("neutral", "smile", "open mouth", "frown")
+_SAME_COLOUR = 12.0  # CIE Lab; about five just noticeable differences, so one wall stays one wall as the light drifts
+
+
+def guide(usable: Sequence[Usable], is_person: bool, *, strangers: int = 0) -> SetReport:
+    """Coverage and advice for the photographs that can be used.
+
+    Args:
+        strangers: how many of them probably show another person.
+    """
+    faces = [one.face for one in usable if one.face is not None]
+    places = distinct_colours([_background(one) for one in usable])
+    lights = distinct_colours([_lighting(one) for one in usable])
+    coverage: dict[str, dict[str, int]] = {"background": {"distinct": places}, "light": {"distinct": lights}}
+    advice = _count_advice(len(usable), is_person)
+    if is_person:
+        coverage = {
+            "yaw": _count(YAWS, faces, lambda face: yaw_name(face.yaw_deg)),
+            "pitch": _count(PITCHES, faces, lambda face: pitch_name(face.pitch_deg)),
+            "expression": _count(EXPRESSIONS, faces, lambda face: face.expression),
+            **coverage,
+        }
+        advice += _coverage_advice(coverage) if faces else []
+    if strangers:
+        message = f"{strangers} photos probably show another person"
+        advice.append(Reason("other_person", message, "remove them, unless you are sure"))
+    if len(usable) > 2 and places < 2:
+        advice.append(Reason("one_background", "all backgrounds look alike", "take some photos in other places"))
+    if len(usable) > 2 and lights < 2:
+        advice.append(Reason("one_light", "the light is the same everywhere", "take some photos by day, some by lamp"))
+    return SetReport(len(usable), coverage, tuple(advice))
+
+
+def outliers(identities: Sequence[NDArray[np.floating] | None]) -> list[int]:
+    """Places of those farther than `SAME_PERSON` from half of the others or more; none among fewer than three.
+
+    The median distance keeps the meaning of dlib's limit, which is about pairs, and one stranger cannot move it.
+    """
+    known = [(place, identity) for place, identity in enumerate(identities) if identity is not None]
+    if len(known) < 3:
+        return []
+    far = []
+    for place, identity in known:
+        distances = [distance(identity, other) for elsewhere, other in known if elsewhere != place]
+        if np.median(distances) > SAME_PERSON:
+            far.append(place)
+    return far
+
+
+def distinct_colours(colours: Sequence[NDArray[np.floating]]) -> int:
+    """How many of the Lab colours (3,) differ: each that is far from all counted before is counted."""
+    counted: list[NDArray[np.floating]] = []
+    for colour in colours:
+        if all(np.linalg.norm(colour - other) > _SAME_COLOUR for other in counted):
+            counted.append(colour)
+    return len(counted)
+
+
+def _count(names: Sequence[str], faces: Sequence[Face], name_of: Callable[[Face], str]) -> dict[str, int]:
+    found = Counter(name_of(face) for face in faces)
+    return {name: found[name] for name in names}
+
+
+def _count_advice(count: int, is_person: bool) -> list[Reason]:
+    least, wanted = (PERSON_LEAST, PERSON_WANTED) if is_person else (THING_LEAST, THING_WANTED)
+    if count < least:
+        message = f"expected at least {least} usable photos, got {count}"
+        return [Reason("too_few", message, f"send {wanted} or more", "refused")]
+    if count < wanted:
+        message = f"expected {wanted} usable photos or more, got {count}"
+        return [Reason("few", message, f"send {wanted - count} more for a better likeness")]
+    return []
+
+
+def _coverage_advice(coverage: dict[str, dict[str, int]]) -> list[Reason]:
+    yaw, pitch, expression = coverage["yaw"], coverage["pitch"], coverage["expression"]
+    advice = []
+    if not yaw["front"]:
+        advice.append(Reason("no_front", "no photo from the front", "add some that look into the camera"))
+    for side in ("left", "right"):
+        if not yaw[f"three_quarter_{side}"] and not yaw[f"profile_{side}"]:
+            message = f"no photo turns to the image's {side}"
+            advice.append(Reason(f"no_{side}", message, "add a three-quarter view and a profile from that side"))
+        elif not yaw[f"profile_{side}"]:
+            message = f"no profile to the image's {side}"
+            advice.append(Reason(f"no_profile_{side}", message, "add a profile from that side"))
+    if not pitch["up"] and not pitch["down"]:
+        advice.append(Reason("one_pitch", "the head is level everywhere", "add one looking up and one looking down"))
+    if sum(count > 0 for count in expression.values()) < 2:
+        advice.append(Reason("one_expression", "one expression everywhere", "smile on some, be serious on others"))
+    return advice
+
+
+def _background(one: Usable) -> NDArray[np.floating]:
+    """Mean colour of the upper corners, where people rarely are."""
+    height, width = one.image.shape[:2]
+    corner_h, corner_w = max(height // 4, 1), max(width // 8, 1)
+    corners = np.concatenate([one.image[:corner_h, :corner_w], one.image[:corner_h, -corner_w:]], axis=1)
+    return _mean_lab(corners)
+
+
+def _lighting(one: Usable) -> NDArray[np.floating]:
+    """Mean colour of the face, or of all of it: one subject's own colour changes with the light only."""
+    if one.face is None:
+        return _mean_lab(one.image)
+    left, top, right, bottom = one.face.box_px
+    window = one.image[max(top, 0) : bottom, max(left, 0) : right]
+    return _mean_lab(window if window.size else one.image)
+
+
+def _mean_lab(pixels: NDArray[np.uint8]) -> NDArray[np.floating]:
+    mean = pixels.reshape(-1, 3).mean(axis=0, dtype=np.float64).astype(np.float32) / 255
+    return np.asarray(cv2.cvtColor(mean.reshape(1, 1, 3), cv2.COLOR_RGB2LAB), dtype=np.float64).reshape(3)

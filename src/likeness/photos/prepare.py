@@ -1,0 +1,155 @@
+"""A photograph -> square training images with their masks.
+
+People give two framings, head and shoulders and the face alone; other subjects give one, around what strikes the eye.
+Whatever a frame needs beyond the photo's edge goes on as a blur of the edge: black bars would be learnt.
+
+Sources: Hou, Zhang, 'Saliency detection: a spectral residual approach', CVPR 2007.
+"""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..types import PreparedPhoto
+from .face import Face
+from .matte import only_at, person_probability, refine
+
+_CLOSE_FILL = 0.65  # the face's share of the frame's side
+_PORTRAIT_FILL = 0.38
+_FACE_ROW = {"portrait": 0.44, "close": 0.52}  # where the face's middle is, from the top: hair above, shoulders below
+_SALIENCY_SIDE_PX = 64
+
+Pixels = NDArray[np.integer | np.floating]  # what cv2 takes
+Frame = tuple[int, int, int]  # left, top, side in pixels; may reach beyond the image
+
+
+def prepare(
+    image: NDArray[np.uint8], face: Face | None, source_sha256: str, *, size_px: int = 512
+) -> list[PreparedPhoto]:
+    """Training images of one photograph.
+
+    Args:
+        image: (H, W, 3) RGB, 0..255.
+        face: the person's face in it; None for a subject without one.
+        source_sha256: of the photograph's bytes.
+        size_px: side of the result.
+
+    Returns:
+        `portrait` and `close` for a person, `whole` otherwise.
+
+    Raises:
+        UsageError: `size_px` is out of 32..2048.
+        MissingPart: the matte of a person needs mediapipe, which is not installed.
+    """
+    if not 32 <= size_px <= 2048:
+        raise UsageError(f"expected size_px of 32 to 2048, got {size_px}", hint="512 suits most bases")
+    if face is None:
+        return [_whole(image, source_sha256, size_px)]
+    return list(_framings(image, face, source_sha256, size_px=size_px))
+
+
+def frame_of(framing: str, face: Face, shape: tuple[int, ...]) -> Frame:
+    """The square of a framing; moved into the image as far as it fits."""
+    height, width = shape[:2]
+    left, top, right, bottom = face.box_px
+    close = face.size_px / _CLOSE_FILL
+    # A tight photo has no head and shoulders to show: rather a narrower portrait than invented margins.
+    portrait = max(min(face.size_px / _PORTRAIT_FILL, min(height, width)), close)
+    side = max(round(close if framing == "close" else portrait), 1)
+    x = (left + right) / 2 - side / 2
+    y = (top + bottom) / 2 - side * _FACE_ROW[framing]
+    return _moved_inside(x, width, side), _moved_inside(y, height, side), side
+
+
+def cut_out(image: NDArray[np.uint8], frame: Frame, size_px: int) -> NDArray[np.uint8]:
+    """A frame of the image (size_px, size_px, 3); margins beyond the edge are a blurred continuation of it."""
+    left, top, side = frame
+    height, width = image.shape[:2]
+    pads = (max(-top, 0), max(top + side - height, 0), max(-left, 0), max(left + side - width, 0))
+    inside = image[max(top, 0) : top + side, max(left, 0) : left + side]
+    padded = cv2.copyMakeBorder(inside, *pads, borderType=cv2.BORDER_REPLICATE)
+    resized = np.asarray(_resized(padded, size_px), dtype=np.uint8)
+    if not any(pads):
+        return resized
+    margin = cv2.copyMakeBorder(
+        np.zeros(inside.shape[:2], np.float32), *pads, borderType=cv2.BORDER_CONSTANT, value=(1.0,)
+    )
+    sigma = max(size_px / 40, 1.0)
+    # Soft, so that the seam is not an edge to learn either.
+    share = np.clip(cv2.GaussianBlur(_resized(margin, size_px), (0, 0), sigma / 4), 0, 1)[..., None]
+    mixed = cv2.GaussianBlur(resized, (0, 0), sigma) * share + resized * (1 - share)
+    return np.asarray(np.rint(mixed), dtype=np.uint8)
+
+
+def face_mask(face: Face, frame: Frame, size_px: int) -> NDArray[np.uint8]:
+    """The face's oval (size_px, size_px), 255 inside: hull of the landmarks, a little wider, soft-edged."""
+    left, top, side = frame
+    points = (face.landmarks[:, :2] - (left, top)) * (size_px / side)
+    canvas = np.zeros((size_px, size_px), dtype=np.uint8)
+    cv2.fillConvexPoly(canvas, cv2.convexHull(np.rint(points).astype(np.int32)), (255,))
+    extent = face.size_px * size_px / side
+    reach = max(round(extent * 0.03), 1)
+    wider = cv2.dilate(canvas, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2))
+    return np.asarray(cv2.GaussianBlur(wider, (0, 0), max(extent * 0.02, 0.5)), dtype=np.uint8)
+
+
+def saliency(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Where the eye goes (64, 64), 0..1: the log spectrum less its own average, taken back (eq. 4 to 8)."""
+    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(luma, (_SALIENCY_SIDE_PX,) * 2, interpolation=cv2.INTER_AREA).astype(np.float32)
+    spectrum = np.fft.fft2(small)
+    log_amplitude = np.log(np.abs(spectrum) + 1e-6).astype(np.float32)
+    residual = log_amplitude - cv2.blur(log_amplitude, (3, 3))
+    back = np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))
+    found = cv2.GaussianBlur((np.abs(back) ** 2).astype(np.float32), (0, 0), 2.5)
+    return np.asarray(found / max(float(found.max()), 1e-12), dtype=np.float32)
+
+
+def _framings(image: NDArray[np.uint8], face: Face, source_sha256: str, *, size_px: int) -> Iterator[PreparedPhoto]:
+    wide = frame_of("portrait", face, image.shape)
+    # The segmenter wants shoulders, so it sees the wide frame only.
+    coarse = person_probability(cut_out(image, wide, 512))
+    left, top, side = wide
+    middle = [(face.landmarks[:, axis].mean() - corner) * 512 / side for axis, corner in ((0, left), (1, top))]
+    coarse = only_at(coarse, (middle[0], middle[1]))
+    for framing in ("portrait", "close"):
+        frame = frame_of(framing, face, image.shape)
+        picture = cut_out(image, frame, size_px)
+        matte = refine(_refit(coarse, wide, frame, size_px=size_px), picture)
+        yield PreparedPhoto(picture, matte, face_mask(face, frame, size_px), framing, source_sha256)
+
+
+def _refit(plane: NDArray[np.float32], old: Frame, new: Frame, *, size_px: int) -> NDArray[np.float32]:
+    """A plane that covers the frame `old`, drawn again for the frame `new`."""
+    scale = plane.shape[0] / old[2]
+    step = new[2] / size_px * scale
+    shift = [(new[axis] - old[axis]) * scale + 0.5 * step - 0.5 for axis in (0, 1)]  # pixel centres
+    back = np.array([[step, 0, shift[0]], [0, step, shift[1]]], dtype=np.float64)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(plane, back, (size_px, size_px), flags=flags, borderMode=cv2.BORDER_REPLICATE))
+
+
+def _whole(image: NDArray[np.uint8], source_sha256: str, size_px: int) -> PreparedPhoto:
+    height, width = image.shape[:2]
+    side = min(height, width)
+    profile = saliency(image).sum(axis=0 if width > height else 1)  # (64,) along the longer side
+    long = max(height, width)
+    window = max(round(_SALIENCY_SIDE_PX * side / long), 1)
+    sums = np.convolve(profile, np.ones(window), mode="valid")
+    best = np.flatnonzero(sums >= sums.max() * (1 - 1e-6))
+    start = round(float(best.mean()) * (long - side) / max(len(sums) - 1, 1))
+    frame = (start, 0, side) if width > height else (0, start, side)
+    full = np.full((size_px, size_px), 255, dtype=np.uint8)
+    return PreparedPhoto(cut_out(image, frame, size_px), full, np.zeros_like(full), "whole", source_sha256)
+
+
+def _moved_inside(start: float, limit: int, side: int) -> int:
+    return round(min(max(start, 0), limit - side) if side <= limit else (limit - side) / 2)
+
+
+def _resized(picture: Pixels, size_px: int) -> Pixels:
+    method = cv2.INTER_AREA if picture.shape[0] > size_px else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, (size_px, size_px), interpolation=method))

@@ -1,0 +1,114 @@
+"""What surrounds a portrait: limits of a request, the words that mean the subject, and the PNG with its origin.
+
+Sources: IPTC Photo Metadata Standard 2023.1, 'Digital Source Type'; PNG specification, tEXt and iTXt chunks.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from . import __version__
+from .errors import UsageError
+from .types import AdapterCard, GeneratedImage, ImageRequest
+
+ME = "{me}"
+MAX_PROMPT_CHARACTERS = 2000
+MAX_IMAGES = 64
+AI_GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+_XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+    "Iptc4xmpExt:DigitalSourceType={source}/></rdf:RDF></x:xmpmeta>"
+)
+
+
+def check_request(request: ImageRequest) -> ImageRequest:
+    """The same request, if every value is in its range.
+
+    Raises:
+        UsageError: names the value, its range and, for numbers, what was got.
+    """
+    ranges: dict[str, tuple[float, float, float]] = {
+        "steps": (1, request.steps, 200),
+        "guidance": (1, request.guidance_scale, 30),
+        "seed": (0, request.seed, 2**63 - 1),
+        "scale": (0, request.adapter_scale, 2),
+    }
+    for name, (low, got, high) in ranges.items():
+        if not low <= got <= high:
+            raise UsageError(f"expected {name} from {low} to {high}, got {got}")
+    for name, text in {"prompt": request.prompt, "negative prompt": request.negative_prompt}.items():
+        if len(text) > MAX_PROMPT_CHARACTERS:
+            raise UsageError(f"expected a {name} of at most {MAX_PROMPT_CHARACTERS} characters, got {len(text)}")
+    return request
+
+
+def numbered(request: ImageRequest, count: int) -> list[ImageRequest]:
+    """`count` requests that differ in their seeds: seed, seed + 1, ...
+
+    Raises:
+        UsageError: a count out of 1..64, or as `check_request`.
+    """
+    if not 1 <= count <= MAX_IMAGES:
+        raise UsageError(f"expected 1 to {MAX_IMAGES} images, got {count}")
+    return [check_request(replace(request, seed=request.seed + k)) for k in range(count)]
+
+
+def prompt_of(text: str, card: AdapterCard | None) -> str:
+    """The prompt as the base reads it.
+
+    `{me}` becomes the identifier and the class noun. A prompt that has neither `{me}` nor the identifier gets
+    'photo of <identifier> <class noun>, ' in front: a portrait of somebody is what was asked for. On the bare base
+    (no card) `{me}` is a person.
+    """
+    if card is None:
+        return text.replace(ME, "a person")
+    me = f"{card.identifier} {card.class_noun}"
+    if ME in text:
+        return text.replace(ME, me)
+    if card.identifier in text:
+        return text
+    return f"photo of {me}, {text}" if text.strip() else f"photo of {me}"
+
+
+def facts(image: GeneratedImage) -> dict[str, object]:
+    """Everything that would make the image again, as plain JSON types."""
+    return {
+        **asdict(image.request),
+        "adapter_sha256": image.adapter_sha256,
+        "base_sha256": image.base_sha256,
+        "seconds": round(image.seconds, 3),
+    }
+
+
+def file_name(image: GeneratedImage) -> str:
+    """Seed and a hash of what was asked of whom: the same order gives the same name, another order another."""
+    document = json.dumps([asdict(image.request), image.base_sha256, image.adapter_sha256], sort_keys=True)
+    return f"{image.request.seed}-{hashlib.sha256(document.encode()).hexdigest()[:8]}.png"
+
+
+def save_png(image: GeneratedImage, path: Path) -> Path:
+    """Write the image with its facts and its origin ('made by a trained algorithm') in the file."""
+    info = PngInfo()
+    for key, value in facts(image).items():
+        if value not in (None, "") and key != "seconds":  # equal orders give equal files
+            info.add_text(key, str(value))
+    info.add_text("Software", f"Likeness {__version__}")
+    info.add_text("Comment", "AI-generated")
+    info.add_text("DigitalSourceType", AI_GENERATED)
+    info.add_itxt("XML:com.adobe.xmp", _XMP.format(source=quoteattr(AI_GENERATED)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image.image).save(path, pnginfo=info)
+    return path
+
+
+def save_all(images: Sequence[GeneratedImage], folder: Path) -> Mapping[Path, GeneratedImage]:
+    """Write every image under its own name; path -> image."""
+    return {save_png(image, folder / file_name(image)): image for image in images}

@@ -1,0 +1,187 @@
+"""The report page of a fine-tune: one HTML file with everything inside, no script, nothing from the net.
+
+Every text that is not our own is escaped. Knows the results only, not how they came about.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .contact_sheet import Tile, square
+from .photos import CheckResult
+from .types import AdapterCard, PreparedPhoto
+
+_BUILT_IN_NOTE = (
+    "The pictures come from the small base model that is built in: 128 pixels a side, made for a first try, for tests "
+    "and for machines without a graphics card. It knows virtual people, a dozen styles and a dozen places, and is no "
+    "rival of the large models, which are used in just the same way."
+)
+_STYLE = """
+:root { color-scheme: light }
+body { font: 16px/1.55 system-ui, sans-serif; color: #222226; background: #faf9f6; margin: 0 }
+main { max-width: 1100px; margin: 0 auto; padding: 32px 24px 64px }
+h1 { font-size: 30px; margin: 0 0 8px } h2 { font-size: 20px; margin: 40px 0 12px }
+p.note { background: #f0ede4; border-left: 4px solid #b79b5b; padding: 10px 16px; max-width: 75ch }
+.grid { display: grid; gap: 16px; grid-template-columns: repeat(auto-fill, minmax(var(--cell), 1fr)) }
+figure { margin: 0 } figcaption { font-size: 14px; margin-top: 6px; overflow-wrap: anywhere }
+img { width: 100%; display: block; border-radius: 4px } figcaption small { color: #6e6e74; display: block }
+.accepted { color: #1c6b3c } .warned { color: #8a5a00 } .refused { color: #a32020 }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+td, th { text-align: left; padding: 4px 24px 4px 0; border-bottom: 1px solid #e3e0d8; vertical-align: top }
+td { overflow-wrap: anywhere } svg { width: 100%; max-width: 760px; height: auto }
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What the page tells."""
+
+    title: str
+    card: AdapterCard
+    checked: CheckResult
+    prepared: Sequence[PreparedPhoto]
+    losses: Sequence[float]  # of every step
+    portraits: Sequence[Tile]
+    stage_seconds: Mapping[str, float]
+    machine: str
+    peak_memory_bytes: int
+    is_built_in: bool  # the base
+
+
+def write_report(report: Report, path: Path) -> Path:
+    """Write the page."""
+    sections = [
+        f"<h1>{escape(report.title)}</h1>",
+        f'<p class="note">{_BUILT_IN_NOTE}</p>' if report.is_built_in else "",
+        _portraits(report.portraits),
+        _photos(report.checked),
+        _prepared(report.prepared),
+        f"<h2>Training loss</h2>{loss_curve(report.losses)}",
+        _table("Time of each stage", _time_rows(report.stage_seconds)),
+        _table("Facts", _fact_rows(report)),
+    ]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(report.title)}</title>'
+    page = f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body><main>\n'
+    path.write_text(page + "\n".join(sections) + "\n</main></body></html>\n", encoding="utf-8")
+    return path
+
+
+def loss_curve(losses: Sequence[float], *, width_px: int = 760, height_px: int = 260) -> str:
+    """The losses as inline SVG: each step faint, their running mean over a tenth of the run strong."""
+    if not losses:
+        return "<p>no steps were taken</p>"
+    left, right, top, bottom = 56, 12, 12, 34
+    values = np.asarray(losses, dtype=np.float64)
+    smooth = running_mean(values, max(1, len(values) // 10))
+    high = float(values.max()) or 1.0
+
+    def points(series: NDArray[np.float64]) -> str:
+        x = np.linspace(left, width_px - right, len(series))
+        y = height_px - bottom - series / high * (height_px - top - bottom)
+        return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+
+    base_y, middle = height_px - bottom, (left + width_px - right) / 2
+    ticks = "".join(
+        f'<text x="{left - 8}" y="{base_y - share * (height_px - top - bottom) + 4:.1f}" text-anchor="end">{high * share:.3g}</text>'
+        for share in (0.0, 0.5, 1.0)
+    )
+    return (
+        f'<svg viewBox="0 0 {width_px} {height_px}" role="img" aria-label="training loss" font-size="13" fill="#6e6e74">'
+        f'<path d="M{left} {top}V{base_y}H{width_px - right}" fill="none" stroke="#c9c5b9"/>{ticks}'
+        f'<polyline points="{points(values)}" fill="none" stroke="#c9c5b9"/>'
+        f'<polyline points="{points(smooth)}" fill="none" stroke="#2b5fa8" stroke-width="2.5"/>'
+        f'<text x="{left}" y="{height_px - 12}">1</text><text x="{middle:.0f}" y="{height_px - 12}" text-anchor="middle">step</text>'
+        f'<text x="{width_px - right}" y="{height_px - 12}" text-anchor="end">{len(losses)}</text></svg>'
+    )
+
+
+def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Mean of the last `window` values at each place, of as many as there are at the start."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    return np.asarray((sums[ends] - sums[starts]) / (ends - starts))
+
+
+def _portraits(tiles: Sequence[Tile]) -> str:
+    figures = [_figure(_png(tile.image), escape(tile.caption)) for tile in tiles]
+    return f"<h2>Portraits</h2><p>All of them AI-generated.</p>{_grid(figures, '240px')}"
+
+
+def _photos(checked: CheckResult) -> str:
+    images = {one.photo.name: one.image for one in checked.usable}
+    figures, unusable = [], []
+    for report in checked.reports:
+        reasons = "; ".join(escape(reason.message) for reason in report.reasons)
+        verdict = (
+            f'<span class="{report.verdict}">{report.verdict}</span> {escape(report.file)}<small>{reasons}</small>'
+        )
+        if report.file in images:
+            figures.append(_figure(_jpeg(images[report.file], 200), verdict))
+        else:
+            unusable.append(f"<li>{verdict}</li>")
+    advice = [f"<li>{escape(one.message)}; {escape(one.hint)}</li>" for one in checked.set_report.advice]
+    return f"<h2>Photographs</h2>{_grid(figures, '150px')}<ul>{''.join(unusable + advice)}</ul>"
+
+
+def _prepared(prepared: Sequence[PreparedPhoto]) -> str:
+    figures = [_figure(_jpeg(photo.image, 160), escape(photo.framing)) for photo in prepared]
+    return f"<h2>Prepared for training</h2>{_grid(figures, '110px')}"
+
+
+def _time_rows(stage_seconds: Mapping[str, float]) -> list[tuple[str, str]]:
+    rows = [(stage, f"{seconds:.1f} s") for stage, seconds in stage_seconds.items()]
+    return [*rows, ("total", f"{sum(stage_seconds.values()):.1f} s")]
+
+
+def _fact_rows(report: Report) -> list[tuple[str, str]]:
+    card = report.card
+    return [
+        ("adapter", f"{card.name}: {card.identifier} {card.class_noun}"),
+        (
+            "recipe",
+            f"{card.recipe.get('name')}, {card.steps} steps, rank {card.rank}, alpha {card.alpha:g}, seed {card.seed}",
+        ),
+        ("photographs", str(card.photos)),
+        ("base", f"{card.base_id} ({card.family})"),
+        ("base SHA-256", card.base_sha256),
+        ("adapter SHA-256", card.content_sha256),
+        ("versions", ", ".join(f"{name} {version}" for name, version in card.versions.items())),
+        ("machine", report.machine),
+        ("peak memory", f"{report.peak_memory_bytes / 2**20:.0f} MiB"),
+        ("made", card.created),
+    ]
+
+
+def _table(heading: str, rows: Sequence[tuple[str, str]]) -> str:
+    body = "".join(f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>' for key, value in rows)
+    return f"<h2>{heading}</h2><table>{body}</table>"
+
+
+def _grid(figures: Sequence[str], cell: str) -> str:
+    return f'<div class="grid" style="--cell: {cell}">{"".join(figures)}</div>'
+
+
+def _figure(source: str, caption_html: str) -> str:
+    return f'<figure><img src="{source}" alt="" loading="lazy"><figcaption>{caption_html}</figcaption></figure>'
+
+
+def _png(image: NDArray[np.uint8]) -> str:
+    return _encoded(Image.fromarray(image), "PNG")
+
+
+def _jpeg(image: NDArray[np.uint8], side_px: int) -> str:
+    return _encoded(square(image, side_px), "JPEG")
+
+
+def _encoded(image: Image.Image, kind: str) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

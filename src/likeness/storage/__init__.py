@@ -1,0 +1,1 @@
+"""Where bytes and facts of one installation are kept."""

@@ -1,0 +1,120 @@
+"""card.json: the text form of an AdapterCard.
+
+Every field must be there, no other may be, and each must have its type and range: a card decides which base
+an adapter is served on, so half a card is refused rather than completed. Knows nothing of weights.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import datetime
+from typing import get_origin, get_type_hints
+
+from ..errors import CorruptAdapter, LikenessError
+from ..types import AdapterCard, checked_name
+
+FILE_NAME = "card.json"
+MAX_BYTES = 1 << 20
+MAX_RANK = 1024
+_MAX_CHARACTERS = 1000
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_HINT = "import the adapter again from a copy that is whole"
+
+
+def strict_json(content: bytes) -> dict[str, object]:
+    """Decode a JSON object; doubled keys, NaN and anything that is not an object are refused.
+
+    Raises:
+        CorruptAdapter: `content` is no such object, or larger than 1 MiB.
+    """
+    if len(content) > MAX_BYTES:
+        raise CorruptAdapter(f"expected at most {MAX_BYTES} bytes of JSON, got {len(content)}", hint=_HINT)
+    try:
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=_single_keys, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise CorruptAdapter(f"expected a JSON object, got {type(error).__name__}", hint=_HINT) from None
+    if not isinstance(value, dict):
+        raise CorruptAdapter(f"expected a JSON object, got {type(value).__name__}", hint=_HINT)
+    return value
+
+
+def write_card(card: AdapterCard) -> bytes:
+    """The bytes of card.json: sorted keys, so that equal cards are equal files.
+
+    Raises:
+        CorruptAdapter: a field is out of its range; nothing is written that `read_card` would refuse.
+    """
+    values = {field.name: getattr(card, field.name) for field in fields(card)}
+    values |= {"recipe": dict(card.recipe), "versions": dict(card.versions)}
+    try:
+        content = json.dumps(values, indent=2, sort_keys=True, allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError) as error:
+        raise CorruptAdapter(
+            f"expected a card of plain values, got {type(error).__name__}",
+            hint="recipe values are numbers, strings, booleans, lists or null",
+        ) from None
+    read_card(content)
+    return content
+
+
+def read_card(content: bytes) -> AdapterCard:
+    """Parse and check card.json.
+
+    Raises:
+        CorruptAdapter: not JSON, a field missing, unknown, of another type or out of its range.
+    """
+    values = strict_json(content)
+    kinds = get_type_hints(AdapterCard)
+    if missing := kinds.keys() - values.keys():
+        raise CorruptAdapter(f"card.json lacks {', '.join(sorted(missing))}", hint=_HINT)
+    if unknown := values.keys() - kinds.keys():
+        raise CorruptAdapter(f"card.json has {len(unknown)} unknown field(s)", hint="a newer Likeness may have made it")
+    for name, kind in kinds.items():
+        _check_kind(name, values[name], get_origin(kind) or kind)
+    card = AdapterCard(**values)  # type: ignore[arg-type]  # each value was checked against its field's type
+    _check_ranges(card)
+    return card
+
+
+def _single_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a key appears twice")
+    return dict(pairs)
+
+
+def _no_constant(_: str) -> object:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+def _check_kind(name: str, value: object, kind: type) -> None:
+    allowed = (int, float) if kind is float else (Mapping if kind is Mapping else kind)
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        raise CorruptAdapter(
+            f"card.json: expected {name} to be {kind.__name__}, got {type(value).__name__}", hint=_HINT
+        )
+    if isinstance(value, str) and len(value) > _MAX_CHARACTERS:
+        raise CorruptAdapter(f"card.json: {name} has {len(value)} characters, at most {_MAX_CHARACTERS}", hint=_HINT)
+
+
+def _check_ranges(card: AdapterCard) -> None:
+    try:
+        checked_name(card.name)
+        made = datetime.fromisoformat(card.created) is not None
+    except (LikenessError, ValueError):
+        made = False
+    rules = {
+        "name and created": made,
+        "class_noun": bool(card.class_noun),
+        "identifier": bool(card.identifier),
+        "base_sha256": _SHA256.fullmatch(card.base_sha256) is not None,
+        "content_sha256": card.content_sha256 == "" or _SHA256.fullmatch(card.content_sha256) is not None,
+        "versions": all(isinstance(version, str) for version in card.versions.values()),
+        "rank": 1 <= card.rank <= MAX_RANK,
+        "alpha": 0 < card.alpha <= 1e6,
+        "photos and steps": card.photos >= 0 and card.steps >= 0,
+        "seconds": card.seconds >= 0 and math.isfinite(card.seconds),
+    }
+    if broken := [name for name, holds in rules.items() if not holds]:
+        raise CorruptAdapter(f"card.json: out of range: {', '.join(broken)}", hint=_HINT)

@@ -1,0 +1,107 @@
+"""Prepared photos become what a fine-tune reads: latents, where to look in them, and captions as token ids.
+
+Everything is encoded once, before the first step: the loop sees no picture and no text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..diffusion.base import BaseModel
+from ..photos import vary_background
+from ..types import PreparedPhoto, Subject
+from .loss import place_emphasis
+from .recipe import FineTuneRecipe
+
+# framing -> captions; {} is '[identifier] [class noun]', and for the class images the class noun alone
+TEMPLATES = {
+    "portrait": ("photo of {}", "a photo of {}", "portrait photo of {}"),
+    "close": ("close-up photo of {}", "a close-up photo of {}"),
+    "whole": ("photo of {}", "a photo of {}", "a picture of {}"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """One person's whole training data, on the base's device."""
+
+    latents: Tensor  # (N, C, h, w)
+    emphasis: Tensor  # (N, 1, h, w), mean 1 over each row
+    ids: Tensor  # (N, K, tokens): K captions for each latent
+    prior_latents: Tensor  # (M, C, h, w)
+    prior_ids: Tensor  # (M, tokens)
+
+
+def captions(subject: Subject, framing: str) -> list[str]:
+    """The instance captions of one framing: identifier and class noun together (Ruiz et al. 2023, section 3.1)."""
+    return [template.format(f"{subject.identifier} {subject.class_noun}") for template in TEMPLATES[framing]]
+
+
+def augment(
+    prepared: Sequence[PreparedPhoto], recipe: FineTuneRecipe, *, is_person: bool, seed: int
+) -> list[PreparedPhoto]:
+    """Copies of every prepared photo: the first as it is, the others with another background, half of them mirrored."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for photo in prepared:
+        for k in range(recipe.variants):
+            copy = vary_background(photo, rng) if k and is_person and recipe.vary_background else photo
+            if k % 2:
+                copy = PreparedPhoto(
+                    np.ascontiguousarray(copy.image[:, ::-1]), np.ascontiguousarray(copy.matte[:, ::-1]),
+                    np.ascontiguousarray(copy.face[:, ::-1]), copy.framing, copy.source_sha256,
+                )  # fmt: skip
+            out.append(copy)
+    return out
+
+
+def to_pixels(images: Sequence[np.ndarray], size_px: int) -> Tensor:
+    """(H, W, 3) uint8 each -> (B, 3, size, size) in [-1, 1]."""
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    if pixels.shape[-1] >= size_px:
+        return F.interpolate(pixels, (size_px, size_px), mode="area")
+    return F.interpolate(pixels, (size_px, size_px), mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def _coverage(masks: Sequence[np.ndarray], cells: int) -> Tensor:
+    """(H, W) uint8 each -> share of each latent cell, (B, 1, cells, cells)."""
+    stacked = torch.from_numpy(np.stack(masks))[:, None].float() / 255
+    return F.interpolate(stacked, (cells, cells), mode="area")
+
+
+def build_training_set(
+    base: BaseModel, subject: Subject, prepared: Sequence[PreparedPhoto], *,
+    recipe: FineTuneRecipe, prior_latents: Tensor, seed: int,
+) -> TrainingSet:  # fmt: skip
+    """Augment, encode and tokenize.
+
+    prior_latents: (M, C, h, w) from `prior.class_latents`.
+    """
+    copies = augment(prepared, recipe, is_person=subject.is_person, seed=seed)
+    cells = base.latent_shape[-1]
+    latents = torch.cat([
+        base.encode_photo(to_pixels([copy.image for copy in copies[i : i + 8]], base.family.resolution_px))
+        for i in range(0, len(copies), 8)
+    ])  # fmt: skip
+    emphasis = place_emphasis(
+        _coverage([copy.matte for copy in copies], cells),
+        _coverage([copy.face for copy in copies], cells),
+        background=recipe.background_weight,
+        face_gain=recipe.face_gain,
+    )
+    most = max(len(templates) for templates in TEMPLATES.values())
+    ids = torch.stack([
+        base.tokenize([texts[k % len(texts)] for k in range(most)])
+        for texts in (captions(subject, copy.framing) for copy in copies)
+    ])  # fmt: skip
+    prior_ids = base.tokenize([class_caption(subject.class_noun)] * max(1, len(prior_latents)))[: len(prior_latents)]
+    return TrainingSet(latents.float(), emphasis.to(base.device), ids, prior_latents.float().to(base.device), prior_ids)
+
+
+def class_caption(class_noun: str) -> str:
+    """What the class images are images of."""
+    return f"photo of {class_noun}"

@@ -1,0 +1,244 @@
+"""The training loop: many people's fine-tunes in one forward and one backward.
+
+People join and leave between steps. Each brings rows of its own, drawn by a random generator of its own, and
+keeps its own step count, learning rate, clipping and optimiser row; the shared networks normalise within a row,
+so nobody's gradient depends on who else is there. One person is the case of one.
+
+The loop does not know about photos, files of adapters or queues.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..diffusion.base import BaseModel
+from ..diffusion.lora import LoraBank
+from ..errors import CheckpointMismatch, NonFiniteLoss, TrainingError
+from ..types import LoraPair, Network
+from .data import TrainingSet
+from .loss import dreambooth_loss, min_snr_weight, row_losses
+from .optimizer import RowAdamW, clip_rows
+from .recipe import FineTuneRecipe
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What one step did for one person."""
+
+    name: str
+    step: int  # steps taken so far
+    steps: int  # of the whole recipe
+    loss: float
+    gradient_norm: float
+    error: NonFiniteLoss | None = None  # this person's training has ended; everybody else's goes on
+
+    @property
+    def finished(self) -> bool:
+        return self.error is not None or self.step >= self.steps
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One person's rows of one step."""
+
+    x0: Tensor  # (b, C, h, w) clean latents
+    noise: Tensor  # (b, C, h, w)
+    t: Tensor  # (b,) timesteps
+    ids: Tensor  # (b, tokens)
+    emphasis: Tensor  # (b, 1, h, w)
+    is_prior: Tensor  # (b,) bool
+
+
+@dataclass(eq=False)
+class FineTune:
+    """One person in the loop."""
+
+    name: str
+    recipe: FineTuneRecipe
+    data: TrainingSet
+    generator: torch.Generator  # on the host, so that every device draws the same
+    slot: int
+    step: int = 0
+
+
+def draw_batch(job: FineTune, timesteps: int) -> Batch:
+    """Instance rows, then prior rows; every random number is from the job's own generator."""
+    recipe, data, g = job.recipe, job.data, job.generator
+    priors = min(recipe.prior_rows, len(data.prior_latents))
+    photo = torch.randint(len(data.latents), (recipe.instance_rows,), generator=g)
+    caption = torch.randint(data.ids.shape[1], (recipe.instance_rows,), generator=g)
+    prior = torch.randint(max(1, len(data.prior_latents)), (priors,), generator=g)
+    x0 = torch.cat([data.latents[photo], data.prior_latents[prior]])
+    noise = torch.randn(x0.shape, generator=g)
+    t = torch.randint(timesteps, (len(x0),), generator=g)
+    even = torch.ones_like(data.emphasis[:1]).expand(priors, -1, -1, -1)
+    is_prior = torch.arange(len(x0)) >= recipe.instance_rows
+    return Batch(
+        x0, noise.to(x0), t.to(x0.device), torch.cat([data.ids[photo, caption], data.prior_ids[prior]]),
+        torch.cat([data.emphasis[photo], even]), is_prior.to(x0.device),
+    )  # fmt: skip
+
+
+def learning_rate_factor(step: int, recipe: FineTuneRecipe) -> float:
+    """Linear warm-up, then a cosine to zero where the recipe decays; `step` counts from 0."""
+    warm = min(1.0, (step + 1) / max(1, recipe.warmup_steps))
+    return warm * (0.5 * (1 + math.cos(math.pi * step / recipe.steps)) if recipe.decay else 1.0)
+
+
+class TrainingLoop:
+    """A base, a bank with gradients, and whoever trains right now.
+
+    Args:
+        base: frozen.
+        capacity: most people at once.
+        rank: of the bank; the largest rank a job may ask for.
+    """
+
+    def __init__(self, base: BaseModel, *, capacity: int, rank: int) -> None:
+        self.base = base
+        self.bank = LoraBank(base.networks, base.family.targets, slots=capacity + 1, rank=rank, dtype=torch.float32)
+        self.bank.enable_training()
+        self._optimizer = RowAdamW.like(self.bank.flat)
+        self._jobs: dict[str, FineTune] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._jobs)
+
+    def join(self, name: str, recipe: FineTuneRecipe, data: TrainingSet, *, seed: int) -> FineTune:
+        """Give a person a slot with a fresh adapter: A uniform, B zero (Hu et al. 2021, section 4.1).
+
+        Raises:
+            TrainingError: no slot is free, the name is training already, or the rank is above the bank's.
+        """
+        free = sorted(set(range(1, self.bank.slots)) - {job.slot for job in self._jobs.values()})
+        if not free or name in self._jobs or recipe.rank > self.bank.rank:
+            raise TrainingError(
+                f"expected a new name, one of {self.bank.slots - 1} free slots and a rank of at most {self.bank.rank}"
+            )
+        generator = torch.Generator().manual_seed(seed)
+        job = FineTune(name, recipe, data, generator, free[0])
+        self.bank.write(job.slot, self._fresh_row(recipe, generator))
+        self._optimizer.clear(job.slot)
+        self._jobs[name] = job
+        return job
+
+    def leave(self, name: str) -> dict[Network, dict[str, LoraPair]]:
+        """Take a person out, whenever; returns the adapter as it is, alpha not yet applied."""
+        job = self._jobs.pop(name)
+        weights = self.bank.pairs_of(self.bank.flat[job.slot], job.recipe.rank)
+        with torch.no_grad():
+            self.bank.flat[job.slot].zero_()
+        return weights
+
+    def step(self) -> list[Progress]:
+        """One optimiser step for everybody, in one forward and one backward."""
+        jobs = list(self._jobs.values())
+        if not jobs:
+            return []
+        losses = self._losses(jobs)
+        finite = [bool(torch.isfinite(loss)) for loss in losses]
+        gradient = torch.zeros_like(self.bank.flat)  # (S, P)
+        if any(finite):
+            # a sum of per-person means: each person's gradient is the one they would have alone
+            good_losses = [loss for loss, good in zip(losses, finite, strict=True) if good]
+            gradient = self.bank.gradient(torch.stack(good_losses).sum())
+        limits = torch.ones(self.bank.slots, device=gradient.device)
+        for job in jobs:
+            limits[job.slot] = job.recipe.clip_norm
+        norms = clip_rows(gradient, limits)
+        out = []
+        for job, loss, good in zip(jobs, losses, finite, strict=True):
+            if good and torch.isfinite(norms[job.slot]):
+                self._update(job, gradient)
+                out.append(Progress(job.name, job.step, job.recipe.steps, loss.item(), norms[job.slot].item()))
+            else:
+                out.append(self._fail(job))
+        return out
+
+    def state(self, name: str) -> dict[str, Tensor]:
+        """Everything of one person's training that a step changes; see `checkpoint`."""
+        job = self._jobs[name]
+        rows = {"factors": self.bank.flat, "mean": self._optimizer.mean, "variance": self._optimizer.variance}
+        state = {key: rows_of[job.slot].detach().cpu().clone() for key, rows_of in rows.items()}
+        return state | {"step": torch.tensor(job.step), "generator": job.generator.get_state()}
+
+    def restore(self, name: str, state: dict[str, Tensor]) -> None:
+        """Put a joined person back to where `state` was taken; the next steps are those that would have followed.
+
+        Raises:
+            CheckpointMismatch: `state` is of a bank of another rank or base.
+        """
+        job = self._jobs[name]
+        if state["factors"].shape != (self.bank.columns,):
+            raise CheckpointMismatch(f"expected {self.bank.columns} factors, got {state['factors'].numel()}")
+        self.bank.write(job.slot, state["factors"])
+        with torch.no_grad():
+            self._optimizer.mean[job.slot].copy_(state["mean"])
+            self._optimizer.variance[job.slot].copy_(state["variance"])
+        job.step = int(state["step"])
+        job.generator.set_state(state["generator"])
+
+    def close(self) -> None:
+        self.bank.close()
+
+    def _losses(self, jobs: list[FineTune]) -> list[Tensor]:
+        schedule = self.base.schedule
+        batches = [draw_batch(job, schedule.timesteps) for job in jobs]
+        x0, noise = torch.cat([b.x0 for b in batches]), torch.cat([b.noise for b in batches])
+        t, ids = torch.cat([b.t for b in batches]), torch.cat([b.ids for b in batches])
+        slots = torch.cat([torch.full((len(b.t),), job.slot) for job, b in zip(jobs, batches, strict=True)])
+        scales = torch.cat([
+            torch.full((len(b.t),), job.recipe.alpha / job.recipe.rank) for job, b in zip(jobs, batches, strict=True)
+        ])  # fmt: skip
+        with self.bank.route(slots, scales):
+            states = self.base.encode_prompt(ids)
+            output = self.base.denoise(schedule.add_noise(x0, noise, t), t, states)
+        target, snr = schedule.target(x0, noise, t), schedule.snr(t)
+        losses, start = [], 0
+        for job, batch in zip(jobs, batches, strict=True):
+            rows = slice(start, start := start + len(batch.t))
+            weight = min_snr_weight(snr[rows], schedule.prediction_type, job.recipe.min_snr_gamma)
+            each = row_losses(output[rows], target[rows], weight=weight, emphasis=batch.emphasis)
+            losses.append(dreambooth_loss(each, batch.is_prior, job.recipe.prior_weight))
+        return losses
+
+    def _update(self, job: FineTune, gradient: Tensor) -> None:
+        recipe = job.recipe
+        factor = learning_rate_factor(job.step, recipe) * self.base.family.learning_rate_scale
+        rates = torch.zeros(self.bank.columns, device=self.bank.flat.device)
+        rates[self.bank.columns_of("unet")] = recipe.unet_learning_rate * factor
+        rates[self.bank.columns_of("text_encoder")] = recipe.text_learning_rate * factor
+        job.step += 1
+        with torch.no_grad():
+            self._optimizer.step(
+                self.bank.flat, gradient, job.slot,
+                count=job.step, rates=rates, weight_decay=recipe.weight_decay,
+            )  # fmt: skip
+
+    def _fail(self, job: FineTune) -> Progress:
+        error = NonFiniteLoss(
+            f"the loss stopped being a number at step {job.step + 1} of {job.recipe.steps}",
+            hint="train again with a lower learning rate",
+        )
+        self.leave(job.name)
+        return Progress(job.name, job.step, job.recipe.steps, math.nan, math.nan, error)
+
+    def _fresh_row(self, recipe: FineTuneRecipe, generator: torch.Generator) -> Tensor:
+        """A of the recipe's targets uniform in +-1/sqrt(fan-in); everything else zero, and so untrained for ever:
+
+        where A and B are both zero, so are both gradients.
+        """
+        wanted = {"unet": recipe.unet_targets, "text_encoder": recipe.text_targets if recipe.text_learning_rate else ()}
+        weights: dict[Network, dict[str, LoraPair]] = {"unet": {}, "text_encoder": {}}
+        for place in self.bank.places:
+            if not any(f".{place.module}".endswith(f".{end}") for end in wanted[place.network]):
+                continue
+            shape = (recipe.rank, *place.a_shape[1:])
+            bound = math.prod(shape[1:]) ** -0.5
+            A = (torch.rand(shape, generator=generator) * 2 - 1) * bound  # (r, d_in) or (r, C_in, k, k)
+            B = torch.zeros(place.b_shape[0], recipe.rank)
+            weights[place.network][place.module] = LoraPair(A.numpy(), B.numpy())
+        return self.bank.row_of(weights)

@@ -1,0 +1,54 @@
+"""The objective: DreamBooth with prior preservation, min-SNR weights, and a loss that looks at the face.
+
+Pure functions of tensors; they do not know whose rows they see.
+"""
+
+import torch
+from torch import Tensor
+
+from ..diffusion.schedule import PredictionType
+
+
+def min_snr_weight(snr: Tensor, prediction_type: PredictionType, gamma: float | None) -> Tensor:
+    """Min-SNR-gamma (Hang et al. 2023, eq. 11 and its forms): min(snr, gamma) on the clean latent's error.
+
+    An error of epsilon is snr times, one of v snr + 1 times the clean latent's, so these are divided out.
+    snr: (B,) -> (B,); gamma None: the plain squared error of the network's output, weight 1.
+    """
+    if gamma is None:
+        return torch.ones_like(snr)
+    capped = snr.clamp(max=gamma)
+    if prediction_type == "epsilon":
+        return capped / snr
+    if prediction_type == "v_prediction":
+        return capped / (snr + 1)
+    return capped
+
+
+def row_losses(output: Tensor, target: Tensor, *, weight: Tensor, emphasis: Tensor) -> Tensor:
+    """Weighted squared error of each row, (B,).
+
+    output, target: (B, C, h, w)   the network's output and what it should have been
+    weight:         (B,)           of the timestep
+    emphasis:       (B, 1, h, w)   of the place in the picture, mean 1 over each row
+    """
+    error = (output.float() - target.float()).square().mean(1, keepdim=True)  # (B, 1, h, w)
+    return weight.float() * (error * emphasis.float()).flatten(1).mean(1)
+
+
+def dreambooth_loss(losses: Tensor, is_prior: Tensor, prior_weight: float) -> Tensor:
+    """Instance loss + prior_weight * prior-preservation loss (Ruiz et al. 2023, eq. 2) of one person's rows.
+
+    losses: (B,); is_prior: (B,) bool, True = the row comes from the class images. A scalar.
+    """
+    instance = losses[~is_prior].mean()
+    return instance + prior_weight * losses[is_prior].mean() if is_prior.any() else instance
+
+
+def place_emphasis(matte: Tensor, face: Tensor, *, background: float, face_gain: float) -> Tensor:
+    """Where the loss looks: background counts `background`, the person 1, the face 1 + `face_gain`.
+
+    matte, face: (B, 1, h, w) in [0, 1], coverage of each latent cell. Returned with mean 1 over each row.
+    """
+    raw = background + (1 - background) * matte + face_gain * face
+    return raw / raw.mean(dim=(1, 2, 3), keepdim=True)

@@ -1,0 +1,115 @@
+"""Recipes: everything a fine-tune can be told, and the presets as one table.
+
+Learning rates are written for Stable Diffusion; `Family.learning_rate_scale` carries them to smaller networks.
+
+fast         for a first look: a third of the steps.
+standard     rank = alpha, U-Net 1e-4 and the text encoder 10 times lower (kohya's documentation, HF's advanced
+             DreamBooth script); min-SNR 5; prior preservation for faces (HF DreamBooth README); face-masked loss
+             (cog-sdxl, cloneofsimo/lora).
+thorough     more steps and twice the rank, as the 100 steps a photo of Astria's high-quality preset.
+origin-2023  the reference solution's own: rank 128 / 64 with alpha 1, 1e-4 for both networks, 1000 steps of one
+             photo, attention q and v only, no masks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
+
+from ..errors import UsageError
+
+
+@dataclass(frozen=True)
+class FineTuneRecipe:
+    """One fine-tune's settings. `steps` is the whole run; rows are per step."""
+
+    name: str
+    steps: int
+    instance_rows: int  # rows of the person in each step
+    prior_rows: int  # rows of class images in each step; 0 = no prior preservation
+    rank: int
+    alpha: float
+    unet_learning_rate: float
+    text_learning_rate: float  # 0 = text encoder not trained
+    unet_targets: tuple[str, ...]  # endings of module names; intersected with the family's
+    text_targets: tuple[str, ...]
+    prior_weight: float = 1.0
+    class_images: int = 64
+    warmup_steps: int = 20
+    decay: bool = True  # cosine to zero at the end
+    min_snr_gamma: float | None = 5.0
+    background_weight: float = 0.15
+    face_gain: float = 1.0
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    variants: int = 6  # augmented copies of each prepared photo
+    vary_background: bool = True
+    checkpoint_every: int = 100
+
+
+_ALL_UNET = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
+_ALL_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+
+_STANDARD = FineTuneRecipe(
+    name="standard", steps=300, instance_rows=6, prior_rows=4, rank=8, alpha=8,
+    unet_learning_rate=1e-4, text_learning_rate=1e-5, unet_targets=_ALL_UNET, text_targets=_ALL_TEXT,
+)  # fmt: skip
+_ORIGIN = FineTuneRecipe(
+    name="origin-2023", steps=1000, instance_rows=1, prior_rows=1, rank=128, alpha=1,
+    unet_learning_rate=1e-4, text_learning_rate=1e-4, unet_targets=("to_q", "to_v"), text_targets=("q_proj", "v_proj"),
+    class_images=50, warmup_steps=100, decay=False, min_snr_gamma=None, background_weight=1.0, face_gain=0.0,
+    weight_decay=0.01, variants=1, vary_background=False,
+)  # fmt: skip
+
+PRESETS: Mapping[str, FineTuneRecipe] = MappingProxyType(
+    {
+        "fast": replace(_STANDARD, name="fast", steps=100),
+        "standard": _STANDARD,
+        "thorough": replace(_STANDARD, name="thorough", steps=800, rank=16, alpha=16),
+        "origin-2023": _ORIGIN,
+    }
+)
+
+_LIMITS = {
+    "steps": (1, 20_000), "instance_rows": (1, 64), "prior_rows": (0, 64), "rank": (1, 256), "alpha": (0.001, 1024),
+    "unet_learning_rate": (0, 0.1), "text_learning_rate": (0, 0.1), "class_images": (0, 1000), "variants": (1, 64),
+    "prior_weight": (0, 10), "background_weight": (0, 1), "face_gain": (0, 10), "warmup_steps": (0, 20_000),
+    "min_snr_gamma": (0.01, 1000), "weight_decay": (0, 1), "clip_norm": (0.001, 1000), "checkpoint_every": (1, 20_000),
+}  # fmt: skip
+_ACCEPTED: Mapping[object, tuple[type, ...]] = MappingProxyType(
+    {int: (int,), float: (int, float), float | None: (int, float, type(None)), bool: (bool,), str: (str,)}
+)
+
+
+def recipe_named(name: str, **changes: object) -> FineTuneRecipe:
+    """A preset with some fields changed.
+
+    Raises:
+        UsageError: no such preset or field, a value of another type or outside its limits; the message names them.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"expected a recipe of {', '.join(PRESETS)}")
+    known = {field.name: field.type for field in fields(FineTuneRecipe)}
+    if not changes.keys() <= known.keys():
+        raise UsageError(f"expected recipe fields of {', '.join(sorted(known))}")
+    for field, value in changes.items():
+        _check_kind(field, known[field], value)
+    recipe = replace(PRESETS[name], **changes)  # type: ignore[arg-type]
+    for field, (low, high) in _LIMITS.items():
+        value = getattr(recipe, field)
+        if value is not None and not low <= value <= high:
+            raise UsageError(f"expected {field} from {low} to {high}, got {value}")
+    return recipe
+
+
+def _check_kind(field: str, kind: object, value: object) -> None:
+    if kind in _ACCEPTED:
+        good = isinstance(value, _ACCEPTED[kind]) and (kind is bool) == isinstance(value, bool)
+    else:  # module endings
+        good = isinstance(value, tuple) and all(isinstance(ending, str) for ending in value)
+    if not good:
+        raise UsageError(f"expected {field} as {getattr(kind, '__name__', kind)}, got {type(value).__name__}")
+
+
+def recipe_document(recipe: FineTuneRecipe) -> dict[str, object]:
+    """The recipe as plain JSON types, for the card and the checkpoint."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(recipe).items()}

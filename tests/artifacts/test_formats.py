@@ -1,0 +1,247 @@
+"""Every layout comes back as the same delta W, whoever wrote it, and nothing else is taken for a LoRA."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from likeness.artifacts import adapter as folders
+from likeness.artifacts import formats, kohya, tensors
+from likeness.artifacts.foreign import CARD_KEY, foreign_card
+from likeness.errors import AdapterExists, AdapterNotFound, CorruptAdapter, LikenessError, WrongBase
+from likeness.types import LoraPair
+
+FILES = ("diffusers", "kohya")
+FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture
+def card(tools):
+    return foreign_card(
+        "bert", "man", "sks", base_id="tiny", base_sha256=tools.base_sha256, family="sd-1.5"
+    )  # a person's word for a file from elsewhere
+
+
+def assert_same_deltas(tools, one, other, *, atol=0.0):
+    assert {n: set(w) for n, w in one.weights.items()} == {n: set(w) for n, w in other.weights.items()}
+    for network, found in one.weights.items():
+        for module in found:
+            np.testing.assert_allclose(
+                tools.delta(one, network, module), tools.delta(other, network, module), rtol=1e-6, atol=atol
+            )
+
+
+def without_card(path, **metadata):
+    """The same file as another program would have written it: no card of ours."""
+    arrays, _ = tensors.read_file(path)
+    path.write_bytes(tensors.encode(arrays, metadata))
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(formats.FORMATS))
+@pytest.mark.parametrize("alpha", [4.0, 6.0, 0.1])
+def test_round_trip(tools, modules, tmp_path, name, alpha):
+    adapter = tools.adapter(alpha=alpha)
+    formats.FORMATS[name].export(adapter, tmp_path / "out" / "x")
+    back = formats.FORMATS[name].load(tmp_path / "out" / "x", modules, None)
+    assert_same_deltas(tools, adapter, back, atol=1e-9)
+    assert back.card.identifier == "<<TOK>>" and back.card.base_sha256 == tools.base_sha256
+    expected = formats.folded(adapter) if name == "diffusers" else formats.stored(adapter)
+    tools.assert_same(back, expected)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_export_is_deterministic_and_never_overwrites(tools, tmp_path, name):
+    export = formats.FORMATS[name].export
+    export(tools.adapter(), tmp_path / "a")
+    export(tools.adapter(), tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with pytest.raises(AdapterExists):
+        export(tools.adapter(seed=1), tmp_path / "a")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_small_scale_survives_folding(tools, modules, tmp_path):
+    """Rank 128 with alpha 1: in float16, B / 128 would lose most of its digits."""
+    adapter = tools.adapter(rank=128, alpha=1.0)
+    formats.export_diffusers(adapter, tmp_path / "x")
+    back = formats.import_diffusers(tmp_path / "x", modules)
+    assert_same_deltas(tools, adapter, back)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_both_spellings_of_clip(tools, modules, tmp_path, name):
+    """A base whose text encoder sits in `text_model` gets the same adapter under its own names."""
+    formats.FORMATS[name].export(tools.adapter(), tmp_path / "x")
+    wrapped = modules | {"text_encoder": [f"text_model.{module}" for module in modules["text_encoder"]]}
+    old = formats.FORMATS[name].load(tmp_path / "x", wrapped, None)
+    new = formats.FORMATS[name].load(tmp_path / "x", modules, None)
+    assert {f"text_model.{module}" for module in new.weights["text_encoder"]} == set(old.weights["text_encoder"])
+    assert old.card.content_sha256 == new.card.content_sha256
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_foreign_file_needs_a_card(tools, modules, tmp_path, name, card):
+    formats.FORMATS[name].export(tools.adapter(), tmp_path / "x")
+    without_card(tmp_path / "x")
+    with pytest.raises(CorruptAdapter, match="card"):
+        formats.FORMATS[name].load(tmp_path / "x", modules, None)
+    back = formats.FORMATS[name].load(tmp_path / "x", modules, card)
+    assert (back.card.name, back.card.identifier, back.card.rank) == ("bert", "sks", 4)
+    assert_same_deltas(tools, tools.adapter(), back, atol=1e-9)
+    folders.write(back, tmp_path / "published")
+
+
+def test_foreign_kohya_with_a_rank_per_layer(tools, modules, tmp_path, card):
+    """Mixed ranks and alphas become one rank, every delta unchanged."""
+    small, large = tools.adapter(rank=2, alpha=1.0), tools.adapter(rank=8, alpha=8.0, seed=1)
+    arrays = kohya.tensors_of(large) | {k: v for k, v in kohya.tensors_of(small).items() if "conv1" in k}
+    (tmp_path / "x").write_bytes(tensors.encode(arrays, {}))
+    back = formats.import_kohya(tmp_path / "x", modules, card)
+    assert (back.card.rank, back.card.alpha) == (8, 8.0)
+    for module in back.weights["unet"]:
+        source = small if "conv1" in module else large
+        np.testing.assert_allclose(
+            tools.delta(back, "unet", module), tools.delta(source, "unet", module), rtol=1e-5, atol=1e-7
+        )
+
+
+def test_kohya_header_and_keys(tools, tmp_path):
+    formats.export_kohya(tools.adapter(), tmp_path / "x")
+    arrays, metadata = tensors.read_file(tmp_path / "x")
+    assert "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight" in arrays
+    assert "lora_te_text_model_encoder_layers_0_self_attn_q_proj.alpha" in arrays
+    assert (metadata["ss_network_dim"], metadata["ss_network_alpha"]) == ("4", "6.0")
+    assert (metadata["ss_base_model_version"], metadata["ss_v2"]) == ("sd_v2", "True")
+    assert metadata["modelspec.trigger_phrase"] == "<<TOK>> woman"
+
+
+def test_kohya_names_that_fit_two_layers(tools, modules, tmp_path):
+    formats.export_kohya(tools.adapter(), tmp_path / "x")
+    twins = modules | {"unet": [*modules["unet"], "down_blocks_0.resnets.0.conv1"]}
+    with pytest.raises(CorruptAdapter, match="fits 2 layers"):
+        formats.import_kohya(tmp_path / "x", twins)
+
+
+@pytest.mark.parametrize("name", sorted(formats.FORMATS))
+def test_layers_that_the_base_lacks(tools, modules, tmp_path, name):
+    formats.FORMATS[name].export(tools.adapter(), tmp_path / "x")
+    with pytest.raises(WrongBase):
+        formats.FORMATS[name].load(tmp_path / "x", modules | {"unet": ["conv_in"]}, None)
+
+
+def test_changed_weights_under_our_card(tools, modules, tmp_path):
+    formats.export_kohya(tools.adapter(), tmp_path / "x")
+    arrays, metadata = tensors.read_file(tmp_path / "x")
+    key = next(key for key in arrays if key.endswith("lora_up.weight"))
+    (tmp_path / "y").write_bytes(tensors.encode(arrays | {key: arrays[key] * 2}, metadata))
+    with pytest.raises(CorruptAdapter, match="SHA-256"):
+        formats.import_kohya(tmp_path / "y", modules)
+    card = metadata[CARD_KEY].replace('"alpha": 6.0', '"alpha": 7.0')
+    (tmp_path / "z").write_bytes(tensors.encode(arrays, metadata | {CARD_KEY: card}))
+    with pytest.raises(CorruptAdapter, match="rank and alpha"):
+        formats.import_kohya(tmp_path / "z", modules)
+
+
+def test_diffusers_own_metadata_sets_alpha(tools, modules, tmp_path, card):
+    """A file by save_lora_weights with metadata: alpha as it says, per network; other arithmetic is refused."""
+    plain = tools.adapter(alpha=4.0)
+    formats.export_diffusers(plain, tmp_path / "x")
+    says = {"unet.r": 4, "unet.lora_alpha": 8, "unet.bias": "none", "unet.use_dora": False}
+    without_card(tmp_path / "x", lora_adapter_metadata=json.dumps(says))
+    back = formats.import_diffusers(tmp_path / "x", modules, card)
+    for network, times in (("unet", 2), ("text_encoder", 1)):
+        for module in back.weights[network]:
+            np.testing.assert_allclose(
+                tools.delta(back, network, module), times * tools.delta(plain, network, module), rtol=1e-6
+            )
+    for more in ({"unet.use_dora": True}, {"unet.alpha_pattern": {"a": 1}}, {"unet.lora_alpha": "8"}):
+        without_card(tmp_path / "x", lora_adapter_metadata=json.dumps(says | more))
+        with pytest.raises(CorruptAdapter):
+            formats.import_diffusers(tmp_path / "x", modules, card)
+
+
+def test_foreign_peft_folder(tools, modules, tmp_path, card):
+    formats.export_peft(tools.adapter(), tmp_path / "x")
+    (tmp_path / "x" / "card.json").unlink()
+    with pytest.raises(CorruptAdapter, match="card"):
+        formats.import_peft(tmp_path / "x", modules)
+    back = formats.import_peft(tmp_path / "x", modules, card)
+    assert back.card.alpha == 6.0
+    assert_same_deltas(tools, tools.adapter(), back)
+    path = tmp_path / "x" / "unet" / "adapter_config.json"
+    config = json.loads(path.read_text())
+    changes = (
+        {"use_rslora": True},
+        {"peft_type": "LOHA"},
+        {"init_lora_weights": "pissa"},
+        {"modules_to_save": ["conv_out"]},
+    )
+    for change in changes:
+        path.write_text(json.dumps(config | change))
+        with pytest.raises(CorruptAdapter):
+            formats.import_peft(tmp_path / "x", modules, card)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_pickles_and_other_loras_are_refused(tools, modules, tmp_path, name, card):
+    load = formats.FORMATS[name].load
+    for file, content in (("x.safetensors", pickle.dumps({})), ("x.ckpt", b""), ("empty", b"")):
+        (tmp_path / file).write_bytes(content)
+        with pytest.raises(CorruptAdapter):
+            load(tmp_path / file, modules, card)
+    other = {"unet.conv_in.lokr_w1": np.ones((2, 2), np.float32)}
+    (tmp_path / "lokr").write_bytes(tensors.encode(other, {}))
+    with pytest.raises(CorruptAdapter, match="unknown key"):
+        load(tmp_path / "lokr", modules, card)
+    with pytest.raises(LikenessError):
+        load(tmp_path / "nothing", modules, card)
+    with pytest.raises(AdapterNotFound):
+        formats.import_peft(tmp_path / "nothing", modules)
+
+
+def test_one_layer_under_two_names(tools, modules, tmp_path, card):
+    adapter = tools.adapter()
+    twice = {f"text_model.{m}": p for m, p in adapter.weights["text_encoder"].items()} | adapter.weights["text_encoder"]
+    arrays = {
+        f"text_encoder.{module}.lora_{part}.weight": array
+        for module, pair in twice.items()
+        for part, array in (("A", pair.A), ("B", pair.B))
+    }
+    (tmp_path / "x").write_bytes(tensors.encode(arrays, {}))
+    with pytest.raises(CorruptAdapter, match="two"):
+        formats.import_diffusers(tmp_path / "x", modules, card)
+
+
+def test_wide_numbers_are_not_written_silently(tools, tmp_path):
+    adapter = tools.adapter()
+    for found in adapter.weights.values():
+        for module, pair in found.items():
+            found[module] = LoraPair(pair.A.astype(np.float64), pair.B)
+    with pytest.raises(CorruptAdapter, match="float64"):
+        formats.export_kohya(adapter, tmp_path / "x")
+
+
+@FUZZ
+@given(data=st.data(), name=st.sampled_from(FILES))
+def test_damaged_files_are_refused_by_name(tools, modules, tmp_path, data, name):
+    """Truncated: always refused. A flipped bit: refused, or it hit free text or the last digits of alpha."""
+    path = tmp_path / name
+    if not path.exists():
+        formats.FORMATS[name].export(tools.adapter(), path)
+    whole = path.read_bytes()
+    place = data.draw(st.integers(0, len(whole) - 1) | st.integers(0, 4000))
+    flipped = bytearray(whole)
+    flipped[place] ^= 1 << data.draw(st.integers(0, 7))
+    (tmp_path / "cut").write_bytes(whole[:place])
+    (tmp_path / "flipped").write_bytes(bytes(flipped))
+    with pytest.raises(LikenessError):
+        formats.FORMATS[name].load(tmp_path / "cut", modules, None)
+    try:
+        back = formats.FORMATS[name].load(tmp_path / "flipped", modules, None)
+    except LikenessError:
+        return
+    assert_same_deltas(tools, tools.adapter(), back, atol=1e-5)

@@ -1,0 +1,202 @@
+"""Loading is strict, whatever is wrong with the folder; and the route is the one of diffusers' own pipeline."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+
+from likeness.diffusion.base import CHECKSUMS, BaseModel, load_base, weights_sha256
+from likeness.diffusion.lora import BASE_SLOT, LoraBank
+from likeness.diffusion.noise import row_noise
+from likeness.diffusion.sampling import Order, denoise_all
+from likeness.errors import BaseNotFound, CorruptBase, LikenessError
+from tests.tiny import build_tiny_folder, random_row
+
+CPU = torch.device("cpu")
+UNET = "unet/diffusion_pytorch_model.safetensors"
+TEXT = "text_encoder/model.safetensors"
+VAE = "vae/diffusion_pytorch_model.safetensors"
+
+
+def load(folder: Path) -> BaseModel:
+    return load_base(str(folder), device=CPU, dtype=torch.float32)
+
+
+@pytest.fixture
+def folder(tiny_base_folder: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(tiny_base_folder, tmp_path / "spoiled"))
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_facts(tiny_base: BaseModel, tiny_base_folder: Path) -> None:
+    assert tiny_base.family.name == "likeness-128"
+    assert tiny_base.latent_shape == (16, 16, 16)
+    assert tiny_base.sha256 == weights_sha256(tiny_base_folder)
+    assert tiny_base.id == tiny_base_folder.name
+    for network in (tiny_base.unet, tiny_base.text_encoder, tiny_base.vae):
+        assert not network.training
+        assert not any(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize("file", [UNET, TEXT, VAE])
+def test_missing_unexpected_and_mismatched_keys_are_refused(folder: Path, file: str) -> None:
+    weights = load_file(folder / file)
+    first = sorted(weights)[0]
+    spoilt = {
+        "missing": {k: v for k, v in weights.items() if k != first},
+        "unexpected": weights | {"one.more": torch.zeros(1)},
+        "mismatched|do not load": weights | {first: torch.zeros(3, 3)},
+    }
+    for word, state in spoilt.items():
+        save_file(state, folder / file, metadata={"format": "pt"})
+        with pytest.raises(CorruptBase, match=word):
+            load(folder)
+
+
+def test_key_names_of_older_transformers_load(folder: Path, tiny_base: BaseModel) -> None:
+    """Stable Diffusion's own text encoders carry a prefix, and one a buffer of positions."""
+    weights = {f"text_model.{key}": tensor for key, tensor in load_file(folder / TEXT).items()}
+    weights["text_model.embeddings.position_ids"] = torch.arange(48)[None]
+    save_file(weights, folder / TEXT, metadata={"format": "pt"})
+    loaded = load(folder).text_encoder.state_dict()
+    assert all(torch.equal(loaded[key], tensor) for key, tensor in tiny_base.text_encoder.state_dict().items())
+
+
+@pytest.mark.parametrize("file", [UNET, TEXT, VAE])
+def test_only_safetensors_are_read(folder: Path, file: str) -> None:
+    path = folder / file
+    torch.save(load_file(path), path.with_suffix(".bin"))
+    path.unlink()
+    with pytest.raises(CorruptBase, match=f"none in {path.parent.name}"):
+        load(folder)
+
+
+def test_truncated_weights_are_refused(folder: Path) -> None:
+    (folder / UNET).write_bytes((folder / UNET).read_bytes()[:-100])
+    with pytest.raises(CorruptBase, match="unet"):
+        load(folder)
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "scheduler", "vae", "unet", "text_encoder"])
+def test_a_missing_part_is_refused(folder: Path, part: str) -> None:
+    shutil.rmtree(folder / part)
+    with pytest.raises(CorruptBase):
+        load(folder)
+
+
+def test_wrong_prediction_type_and_unknown_family_are_refused(folder: Path) -> None:
+    edit_json(folder / "scheduler/scheduler_config.json", prediction_type="flow")
+    with pytest.raises(CorruptBase, match="prediction type"):
+        load(folder)
+    edit_json(folder / "scheduler/scheduler_config.json", prediction_type="epsilon")
+    edit_json(folder / "unet/config.json", sample_size=17)
+    with pytest.raises(BaseNotFound, match="likeness-128"):
+        load(folder)
+
+
+def test_checksums_are_held(folder: Path) -> None:
+    (folder / CHECKSUMS).write_text(json.dumps({UNET: "0" * 64}))
+    with pytest.raises(CorruptBase, match="checksums"):
+        load(folder)
+
+
+def test_the_hash_names_the_weights_and_nothing_else(folder: Path, tiny_base: BaseModel) -> None:
+    edit_json(folder / "scheduler/scheduler_config.json", prediction_type="epsilon")
+    shutil.copy(folder / UNET, folder / "unet/diffusion_pytorch_model.fp16.safetensors")  # not what is loaded
+    assert load(folder).sha256 == tiny_base.sha256
+    weights = load_file(folder / UNET)
+    weights["conv_in.bias"] = weights["conv_in.bias"] + 1
+    save_file(weights, folder / UNET, metadata={"format": "pt"})
+    assert load(folder).sha256 != tiny_base.sha256
+
+
+@pytest.mark.parametrize("variant", ["", ".fp16"])
+def test_half_precision_files_load_to_the_asked_dtype(folder: Path, tiny_base: BaseModel, variant: str) -> None:
+    for file in (UNET, TEXT, VAE):
+        weights = {key: tensor.half() for key, tensor in load_file(folder / file).items()}
+        (folder / file).unlink()
+        save_file(weights, (folder / file).with_suffix(f"{variant}.safetensors"), metadata={"format": "pt"})
+    base = load(folder)
+    for name, network in base.networks.items():
+        for key, tensor in network.state_dict().items():
+            if tensor.is_floating_point():
+                assert tensor.dtype == torch.float32
+                torch.testing.assert_close(tensor, tiny_base.networks[name].state_dict()[key], rtol=1e-3, atol=1e-3)
+    assert load_base(str(folder), device=CPU, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_no_such_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BaseNotFound, match="together with a revision"):
+        load_base("someone/some-base")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for name in ("someone/some-base", "no such/id/at all"):
+        with pytest.raises(BaseNotFound, match="hub") as caught:
+            load_base(name, "main")
+        assert isinstance(caught.value, LikenessError)
+
+
+def test_a_cached_hub_id_loads_offline(
+    tiny_base_folder: Path, tiny_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789" * 4
+    shutil.copytree(tiny_base_folder, tmp_path / "models--someone--some-base" / "snapshots" / commit)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    base = load_base("someone/some-base", commit, device=CPU, dtype=torch.float32)
+    assert base.sha256 == tiny_base.sha256
+    assert base.id == f"someone/some-base@{commit}"
+
+
+def test_photo_and_prompt_routes(tiny_base: BaseModel) -> None:
+    latents = tiny_base.encode_photo(torch.zeros(2, 3, 128, 128))
+    assert latents.shape == (2, *tiny_base.latent_shape)
+    pixels = tiny_base.decode(latents)
+    assert pixels.shape == (2, 3, 128, 128)
+    assert pixels.abs().max() <= 1
+    ids = tiny_base.tokenize(["photo of <<TOK>> person", "word " * 200, "", "лицо 🙂"])
+    assert ids.shape == (4, 48)
+    assert tiny_base.encode_prompt(ids).shape == (4, 48, 192)
+
+
+@pytest.mark.parametrize("prediction_type", ["sample", "epsilon", "v_prediction"])
+def test_same_image_as_the_stock_pipeline(prediction_type: str, tmp_path: Path) -> None:
+    folder = build_tiny_folder(tmp_path / "base", prediction_type)
+    base = load(folder)
+    order = Order("a photo of <<TOK>> person", "snow", 11, 8, 4.0, "dpmpp_2m", BASE_SLOT)
+    mine = base.decode(denoise_all(base, None, [order]))[0]
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
+        pipeline.scheduler.config, timestep_spacing="leading"
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        order.prompt, negative_prompt=order.negative_prompt, num_inference_steps=order.steps,
+        guidance_scale=order.guidance_scale, latents=row_noise([order.seed], base.latent_shape), output_type="pt",
+    ).images[0]  # fmt: skip
+    assert theirs.std() > 0.01
+    assert (mine / 2 + 0.5 - theirs).abs().mean() < 1 / 255
+
+
+def test_a_bf16_base_takes_fp32_factors(tiny_base_folder: Path) -> None:
+    base = load_base(str(tiny_base_folder), device=CPU, dtype=torch.bfloat16)
+    bank = LoraBank(base.networks, base.family.targets, slots=2, rank=2, dtype=torch.float32)
+    bank.write(1, random_row(bank, 1))
+    bank.enable_training()
+    with bank.route(torch.tensor([1])):
+        states = base.encode_prompt(base.tokenize(["a photo"]))
+        output = base.denoise(torch.zeros(1, *base.latent_shape), torch.tensor([5]), states)
+    gradient = bank.gradient(output.float().square().mean())
+    bank.close()
+    assert output.dtype == torch.bfloat16
+    assert gradient.dtype == torch.float32
+    assert gradient[1].norm() > 0

@@ -1,0 +1,221 @@
+"""The bank's laws: slot 0 is the base, a row sees its own slot only, and every slot is that person's merged model."""
+
+import copy
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+
+from likeness.diffusion.base import BaseModel
+from likeness.diffusion.lora import LoraBank
+from likeness.errors import CorruptAdapter, UsageError
+from likeness.types import LoraPair
+from tests.tiny import random_row, relative
+
+RANK = 4
+
+
+@pytest.fixture
+def bank(tiny_base: BaseModel) -> Iterator[LoraBank]:
+    bank = LoraBank(tiny_base.networks, tiny_base.family.targets, slots=4, rank=RANK)
+    for slot in (1, 2, 3):
+        bank.write(slot, random_row(bank, slot))
+    yield bank
+    bank.close()
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_base: BaseModel) -> tuple[Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    ids = tiny_base.tokenize(["a photo of <<TOK>> person", "portrait of a man", "", "a woman in the snow"])
+    return torch.randn(4, *tiny_base.latent_shape, generator=g), torch.tensor([3, 999, 400, 400]), ids
+
+
+@torch.no_grad()
+def forward(base: BaseModel, inputs: tuple[Tensor, ...], rows: list[int] | None = None) -> Tensor:
+    x, t, ids = (tensor if rows is None else tensor[rows] for tensor in inputs)
+    return base.denoise(x, t, base.encode_prompt(ids))
+
+
+def routed(base: BaseModel, bank: LoraBank, inputs: tuple[Tensor, ...], *, slots: list[int], scales=None) -> Tensor:  # type: ignore[no-untyped-def]
+    with bank.route(torch.tensor(slots), None if scales is None else torch.tensor(scales)):
+        return forward(base, inputs)
+
+
+def digest(base: BaseModel) -> str:
+    state = [t.numpy().tobytes() for n in base.networks.values() for t in n.state_dict().values()]
+    return hashlib.sha256(b"".join(state)).hexdigest()
+
+
+def merged_copy(base: BaseModel, bank: LoraBank, slot: int) -> BaseModel:
+    """The base with W + B A written into its weights, layer by layer."""
+    networks = {name: copy.deepcopy(network) for name, network in base.networks.items()}
+    for network in networks.values():
+        for module in network.modules():
+            module._forward_hooks.clear()
+    for place in bank.places:
+        A, B = (factor[slot] for factor in bank.factors(place))
+        weight = networks[place.network].get_submodule(place.module).weight
+        weight.data += (B @ A.flatten(1)).view_as(weight)
+    parts = {key: getattr(base, key) for key in base.__dataclass_fields__} | networks
+    return BaseModel(**parts)
+
+
+def test_linear_and_convolution_layers_of_both_networks_are_adapted(bank: LoraBank) -> None:
+    assert {place.network for place in bank.places} == {"unet", "text_encoder"}
+    assert {len(place.a_shape) for place in bank.places} == {2, 4}
+    unet, text = bank.columns_of("unet"), bank.columns_of("text_encoder")
+    assert (unet.start, unet.stop, text.stop) == (0, text.start, bank.columns)
+
+
+def test_slot_0_is_exactly_the_base(tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor, ...]) -> None:
+    bare = forward(tiny_base, inputs)
+    assert torch.equal(routed(tiny_base, bank, inputs, slots=[0, 0, 0, 0]), bare)
+    mixed = routed(tiny_base, bank, inputs, slots=[0, 1, 2, 0])
+    assert torch.equal(mixed[[0, 3]], bare[[0, 3]])
+    assert relative(mixed[1], bare[1]) > 0.01
+
+
+def test_mixed_batch_equals_separate(tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor, ...]) -> None:
+    slots = [1, 2, 3, 2]
+    mixed = routed(tiny_base, bank, inputs, slots=slots)
+    for row, slot in enumerate(slots):
+        with bank.route(torch.tensor([slot])):
+            alone = forward(tiny_base, inputs, [row])
+        assert relative(mixed[row], alone[0]) <= 1e-5
+
+
+def test_companions_never_change_a_row(tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor, ...]) -> None:
+    first = routed(tiny_base, bank, inputs, slots=[1, 2, 3, 2])
+    others = tuple(torch.cat([tensor[:1], tensor[1:].flip(0)]) for tensor in inputs)
+    second = routed(tiny_base, bank, others, slots=[1, 3, 0, 2])
+    assert torch.equal(first[0], second[0])
+    bank.write(2, torch.full((bank.columns,), torch.nan))
+    poisoned = routed(tiny_base, bank, inputs, slots=[1, 2, 3, 2])
+    assert torch.equal(poisoned[[0, 2]], first[[0, 2]])
+    assert poisoned[1].isnan().all()
+
+
+def test_slotted_equals_merged(tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor, ...]) -> None:
+    for slot in (1, 2):
+        merged = forward(merged_copy(tiny_base, bank, slot), inputs)
+        assert relative(routed(tiny_base, bank, inputs, slots=[slot] * 4), merged) <= 1e-5
+
+
+def test_equals_peft(tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor, ...]) -> None:
+    alpha = 6.0
+    weights = bank.pairs_of(bank.flat[1], RANK)
+    bank.write(2, bank.row_of(weights, scale=alpha / RANK))
+    networks: dict[str, nn.Module] = {}
+    for name, network in tiny_base.networks.items():
+        names = list(weights[name])
+        networks[name] = inject_adapter_in_model(
+            LoraConfig(r=RANK, lora_alpha=alpha, target_modules=names), _unhooked(network)
+        )
+        for module, pair in weights[name].items():
+            layer = networks[name].get_submodule(module)
+            layer.lora_A["default"].weight.data.copy_(torch.from_numpy(pair.A))
+            layer.lora_B["default"].weight.data.copy_(torch.from_numpy(pair.B))
+    parts = {key: getattr(tiny_base, key) for key in tiny_base.__dataclass_fields__} | networks
+    assert relative(routed(tiny_base, bank, inputs, slots=[2] * 4), forward(BaseModel(**parts), inputs)) <= 1e-5
+
+
+def _unhooked(network: nn.Module) -> nn.Module:
+    twin = copy.deepcopy(network)
+    for module in twin.modules():
+        module._forward_hooks.clear()
+    return twin
+
+
+def test_a_smaller_rank_is_padded_with_zeros(tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor, ...]) -> None:
+    small = LoraBank(tiny_base.networks, tiny_base.family.targets, slots=2, rank=2)
+    weights = small.pairs_of(random_row(small, 9), 2)
+    small.write(1, small.row_of(weights))
+    expected = routed(tiny_base, small, inputs, slots=[1] * 4)
+    small.close()
+    bank.write(1, bank.row_of(weights))
+    assert relative(routed(tiny_base, bank, inputs, slots=[1] * 4), expected) <= 1e-5
+
+
+def test_scales_multiply_each_rows_delta(tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor, ...]) -> None:
+    bank.write(2, bank.row_of(bank.pairs_of(bank.flat[1], RANK), scale=0.5))
+    scaled = routed(tiny_base, bank, inputs, slots=[1, 1, 1, 1], scales=[0.0, 0.5, 1.0, 0.5])
+    folded = routed(tiny_base, bank, inputs, slots=[0, 2, 1, 2])
+    assert relative(scaled, folded) <= 1e-6
+
+
+def test_row_and_pairs_are_inverse(bank: LoraBank) -> None:
+    for rank in (RANK, 2):
+        row = random_row(bank, 5, rank)
+        weights = bank.pairs_of(row, rank)
+        assert torch.equal(bank.row_of(weights), row)
+        convolution = weights["unet"]["down_blocks.0.resnets.0.conv1"]
+        assert convolution.A.shape == (rank, 16, 3, 3)
+        assert convolution.B.shape == (16, rank, 1, 1)
+    half = bank.pairs_of(random_row(bank, 5, RANK), 2)
+    assert all(pair.A.shape[0] == 2 for pairs in half.values() for pair in pairs.values())
+    assert bank.pairs_of(torch.zeros(bank.columns), RANK) == {}
+
+
+def test_foreign_layers_wrong_shapes_and_large_ranks_are_refused(bank: LoraBank) -> None:
+    name = bank.module_names["text_encoder"][0]
+    width = 192
+
+    def pair(rank: int, d_in: int = width, d_out: int = width) -> LoraPair:
+        return LoraPair(np.zeros((rank, d_in), np.float32), np.zeros((d_out, rank), np.float32))
+
+    bank.row_of({"text_encoder": {name: pair(RANK)}})
+    for module, bad in ((name, pair(RANK + 1)), (name, pair(RANK, d_in=7)), (name, pair(RANK, d_out=7))):
+        with pytest.raises(CorruptAdapter, match="expected factors"):
+            bank.row_of({"text_encoder": {module: bad}})
+    with pytest.raises(CorruptAdapter, match="lacks"):
+        bank.row_of({"text_encoder": {"nowhere": pair(RANK)}})
+
+
+def test_misuse_is_refused(tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor, ...]) -> None:
+    with pytest.raises(UsageError, match="slot 0"):
+        bank.write(0, torch.zeros(bank.columns))
+    with pytest.raises(UsageError, match="at least 2 slots"):
+        LoraBank(tiny_base.networks, tiny_base.family.targets, slots=1, rank=RANK)
+    with pytest.raises(UsageError, match="one per routed slot"):
+        routed(tiny_base, bank, inputs, slots=[1])
+    torch.testing.assert_close(forward(tiny_base, inputs), routed(tiny_base, bank, inputs, slots=[0] * 4))
+
+
+def test_the_base_is_bit_identical_and_free_of_hooks_afterwards(
+    tiny_base: BaseModel, inputs: tuple[Tensor, ...]
+) -> None:
+    before, bare = digest(tiny_base), forward(tiny_base, inputs)
+    keys = [list(network.state_dict()) for network in tiny_base.networks.values()]
+    bank = LoraBank(tiny_base.networks, tiny_base.family.targets, slots=3, rank=RANK)
+    for seed in range(3):
+        bank.write(1 + seed % 2, random_row(bank, seed))
+        routed(tiny_base, bank, inputs, slots=[1, 2, 1, 0])
+    assert keys == [list(network.state_dict()) for network in tiny_base.networks.values()]
+    bank.close()
+    assert not any(m._forward_hooks for network in tiny_base.networks.values() for m in network.modules())
+    assert digest(tiny_base) == before
+    with bank.route(torch.tensor([1, 1, 1, 1])):
+        assert torch.equal(forward(tiny_base, inputs), bare)
+
+
+def test_gradients_touch_only_their_slot(
+    tiny_base: BaseModel, inputs: tuple[Tensor, ...]
+) -> None:
+    bank = LoraBank(tiny_base.networks, tiny_base.family.targets, slots=3, rank=RANK)
+    bank.write(1, random_row(bank, 1))
+    bank.write(2, random_row(bank, 2))
+    bank.enable_training()
+    x, t, ids = inputs
+    with bank.route(torch.tensor([1, 1, 1, 1])):
+        gradient = bank.gradient(tiny_base.denoise(x, t, tiny_base.encode_prompt(ids)).square().mean())
+    bank.close()
+    assert gradient.shape == bank.flat.shape
+    assert gradient[1, bank.columns_of("unet")].norm() > 0
+    assert gradient[1, bank.columns_of("text_encoder")].norm() > 0
+    assert gradient[[0, 2]].norm() == 0
+    assert all(p.grad is None for network in tiny_base.networks.values() for p in network.parameters())

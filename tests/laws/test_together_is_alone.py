@@ -1,0 +1,152 @@
+"""People who train in one forward and one backward get the adapters they would have got alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from likeness.diffusion.base import BaseModel, load_base
+from likeness.errors import NonFiniteLoss
+from likeness.training.data import TrainingSet
+from likeness.training.loop import Progress, TrainingLoop
+from likeness.training.recipe import FineTuneRecipe, recipe_named
+from likeness.types import LoraPair, Network
+from tests.tiny import build_tiny_folder, random_person, relative
+
+BANK_RANK = 6
+Weights = Mapping[Network, Mapping[str, LoraPair]]
+
+
+@dataclass(frozen=True)
+class Person:
+    recipe: FineTuneRecipe
+    seed: int
+    joins: int  # loop steps before they come
+
+
+def people() -> dict[str, Person]:
+    """Ranks, learning rates, targets, batch sizes, clipping and lengths all differ; `ben` leaves `text` alone."""
+    base = recipe_named("fast", steps=8, rank=4, alpha=4, instance_rows=2, prior_rows=1, warmup_steps=2)
+    return {
+        "anna": Person(base, 1, 0),
+        "ben": Person(replace(base, steps=4, rank=2, text_learning_rate=0.0, unet_learning_rate=3e-4, decay=False), 2, 1),
+        "cleo": Person(
+            replace(
+                base, steps=5, rank=6, alpha=3, instance_rows=3, prior_rows=0, min_snr_gamma=None, clip_norm=0.05,
+                unet_targets=("to_q", "to_v"), text_targets=("q_proj",), unet_learning_rate=5e-5,
+            ),
+            3, 2,
+        ),
+    }  # fmt: skip
+
+
+def fine_tune(
+    base: BaseModel, group: Mapping[str, Person], data: Mapping[str, TrainingSet]
+) -> tuple[dict[str, Weights], dict[str, list[Progress]]]:
+    """Run everybody from their joining to their end in one loop."""
+    loop = TrainingLoop(base, capacity=3, rank=BANK_RANK)
+    weights: dict[str, Weights] = {}
+    history: dict[str, list[Progress]] = {name: [] for name in group}
+    for now in range(10):
+        for name, person in group.items():
+            if person.joins == now:
+                loop.join(name, person.recipe, data[name], seed=person.seed)
+        for progress in loop.step():
+            history[progress.name].append(progress)
+            if progress.finished and progress.error is None:
+                weights[progress.name] = loop.leave(progress.name)
+    assert loop.names == ()
+    loop.close()
+    return weights, history
+
+
+def flat(weights: Weights) -> Tensor:
+    pairs = [pair for network in sorted(weights) for _, pair in sorted(weights[network].items())]
+    return torch.cat([torch.from_numpy(factor).flatten() for pair in pairs for factor in (pair.A, pair.B)])
+
+
+def all_data(base: BaseModel) -> dict[str, TrainingSet]:
+    return {name: random_person(base, person.seed) for name, person in people().items()}
+
+
+@pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])
+def test_together_equals_alone(prediction_type: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = build_tiny_folder(tmp_path_factory.mktemp("base"), prediction_type)
+    base = load_base(str(folder), device=torch.device("cpu"), dtype=torch.float32)
+    data = all_data(base)
+    together, history = fine_tune(base, people(), data)
+    for name, person in people().items():
+        alone, its = fine_tune(base, {name: person}, data)
+        assert together[name].keys() == alone[name].keys()
+        assert relative(flat(together[name]), flat(alone[name])) <= 1e-4
+        assert len(history[name]) == person.recipe.steps
+        for mine, theirs in zip(history[name], its[name], strict=True):
+            assert mine.loss == pytest.approx(theirs.loss, rel=1e-4)
+            assert mine.gradient_norm == pytest.approx(theirs.gradient_norm, rel=1e-4)
+
+
+def test_what_a_recipe_does_not_train_stays_away_from_the_adapter(tiny_base: BaseModel) -> None:
+    weights, _ = fine_tune(tiny_base, people(), all_data(tiny_base))
+    assert set(weights["anna"]) == {"unet", "text_encoder"}
+    assert set(weights["ben"]) == {"unet"}
+    assert {name.rsplit(".", 1)[1] for name in weights["cleo"]["unet"]} == {"to_q", "to_v"}
+    assert {name.rsplit(".", 1)[1] for name in weights["cleo"]["text_encoder"]} == {"q_proj"}
+    for name, person in people().items():
+        for pairs in weights[name].values():
+            assert all(len(pair.A) == person.recipe.rank and pair.B.any() for pair in pairs.values())
+
+
+def test_gradients_together_equal_gradients_alone(tiny_base: BaseModel) -> None:
+    group, data = people(), all_data(tiny_base)
+
+    def one_gradient(names: list[str]) -> dict[str, Tensor]:
+        loop = TrainingLoop(tiny_base, capacity=3, rank=BANK_RANK)
+        jobs = {}
+        for name in names:
+            jobs[name] = loop.join(name, group[name].recipe, data[name], seed=5)
+            with torch.no_grad():  # B away from zero, so that A has gradients too
+                noise = torch.randn(loop.bank.columns, generator=torch.Generator().manual_seed(group[name].seed))
+                loop.bank.flat[jobs[name].slot].add_(noise, alpha=0.02)
+        gradient = loop.bank.gradient(torch.stack(loop._losses(list(jobs.values()))).sum())
+        loop.close()
+        assert gradient[0].count_nonzero() == 0
+        return {name: gradient[job.slot] for name, job in jobs.items()}
+
+    together = one_gradient(list(group))
+    for name in group:
+        alone = one_gradient([name])[name]
+        assert alone.norm() > 0
+        assert relative(together[name], alone) <= 1e-4
+
+
+def test_a_person_without_numbers_ends_alone(tiny_base: BaseModel) -> None:
+    group, data = people(), all_data(tiny_base)
+    healthy = {name: person for name, person in group.items() if name != "ben"}
+    expected, _ = fine_tune(tiny_base, healthy, data)
+    spoilt = replace(data["ben"], latents=torch.full_like(data["ben"].latents, torch.nan))
+    weights, history = fine_tune(tiny_base, group, data | {"ben": spoilt})
+    assert [type(progress.error) for progress in history["ben"]] == [NonFiniteLoss]
+    assert history["ben"][0].finished
+    assert weights.keys() == healthy.keys()
+    for name in healthy:
+        assert all(progress.error is None for progress in history[name])
+        assert relative(flat(weights[name]), flat(expected[name])) <= 1e-4
+
+
+def test_a_slot_holds_nothing_of_who_had_it_before(tiny_base: BaseModel) -> None:
+    group, data = people(), all_data(tiny_base)
+    fresh, _ = fine_tune(tiny_base, {"anna": group["anna"]}, data)
+    loop = TrainingLoop(tiny_base, capacity=1, rank=BANK_RANK)
+    spoilt = replace(data["cleo"], latents=torch.full_like(data["cleo"].latents, torch.inf))
+    loop.join("cleo", group["cleo"].recipe, data["cleo"], seed=3)
+    loop.step()
+    loop.leave("cleo")
+    loop.join("cleo", group["cleo"].recipe, spoilt, seed=3)
+    assert loop.step()[0].error is not None
+    loop.join("anna", group["anna"].recipe, data["anna"], seed=group["anna"].seed)
+    while not loop.step()[0].finished:
+        pass
+    assert torch.equal(flat(loop.leave("anna")), flat(fresh["anna"]))
+    loop.close()

@@ -1,0 +1,130 @@
+"""Archives: the honest ones are read, each hostile kind is refused by name."""
+
+import gzip
+import io
+import stat
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from likeness.errors import ArchiveRefused, UsageError
+from likeness.photos import Limits, read_archive, read_photos
+
+PICTURE = b"\xff\xd8\xff not really"
+TIGHT = Limits(members=3, member_bytes=4000, total_bytes=6000, ratio=50, ratio_floor_bytes=1000)
+
+
+def zipped(*members: tuple[str, bytes], mode: int = 0) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = mode << 16
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+    return stream.getvalue()
+
+
+def tarred(*members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, content in members:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.size, entry.linkname = kind, len(content), "/etc/passwd"
+            archive.addfile(entry, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def lying_zip() -> bytes:
+    """A zip whose directory promises 10 bytes for a member of 5000."""
+    content = bytearray(zipped(("a.jpg", bytes(range(256)) * 20)))
+    for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        place = content.index(signature) + offset
+        content[place : place + 4] = struct.pack("<I", 10)
+    return bytes(content)
+
+
+def test_reads_files_folders_and_archives(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "b.jpg").write_bytes(b"b")
+    (tmp_path / "set" / ".hidden").write_bytes(b"x")
+    (tmp_path / "a.zip").write_bytes(zipped(("z/2.jpg", b"2"), ("z/1.jpg", b"1"), ("__MACOSX/z/1.jpg", b"x")))
+    (tmp_path / "a.tar").write_bytes(tarred(("t/3.jpg", b"3"), ("t/.DS_Store", b"x")))
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(tarred(("t/4.jpg", b"4"))))
+    names = ("set", "a.zip", "a.tar", "a.tgz")
+    photos = read_photos([tmp_path / name for name in names])
+    assert [photo.name for photo in photos] == ["b.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    assert [photo.content for photo in photos] == [b"b", b"1", b"2", b"3", b"4"]
+
+
+REFUSALS: dict[str, Callable[[], bytes]] = {
+    "path_traversal zip": lambda: zipped(("../../evil.jpg", PICTURE)),
+    "path_traversal tar": lambda: tarred(("a/../../evil.jpg", PICTURE)),
+    "path_traversal backslash": lambda: zipped(("..\\evil.jpg", PICTURE)),
+    "absolute_path zip": lambda: zipped(("/etc/evil.jpg", PICTURE)),
+    "absolute_path tar": lambda: tarred(("/etc/evil.jpg", PICTURE)),
+    "absolute_path drive": lambda: zipped(("C:/evil.jpg", PICTURE)),
+    "link zip": lambda: zipped(("a.jpg", b"/etc/passwd"), mode=stat.S_IFLNK | 0o777),
+    "link tar symbolic": lambda: tarred(("a.jpg", b""), kind=tarfile.SYMTYPE),
+    "link tar hard": lambda: tarred(("a.jpg", b""), kind=tarfile.LNKTYPE),
+    "device zip": lambda: zipped(("a.jpg", b""), mode=stat.S_IFCHR | 0o666),
+    "device tar": lambda: tarred(("a.jpg", b""), kind=tarfile.CHRTYPE),
+    "device tar pipe": lambda: tarred(("a.jpg", b""), kind=tarfile.FIFOTYPE),
+    "too_many_members zip": lambda: zipped(*((f"{i}.jpg", b"x") for i in range(4))),
+    "too_many_members tar": lambda: tarred(*((f"{i}.jpg", b"x") for i in range(4))),
+    "member_too_large zip": lambda: zipped(("a.jpg", bytes(range(256)) * 20)),
+    "member_too_large tar": lambda: tarred(("a.jpg", b"x" * 5000)),
+    "total_too_large tar": lambda: tarred(*((f"{i}.jpg", b"x" * 3000) for i in range(3))),
+    "total_too_large tgz": lambda: gzip.compress(tarred(("a.jpg", b"x")), compresslevel=0),
+    "compression_bomb zip": lambda: zipped(("a.jpg", b"\0" * 3900)),
+    "compression_bomb tgz": lambda: gzip.compress(b"\0" * 1_000_000),
+    "nested_archive zip": lambda: zipped(("b.jpg", zipped(("a.jpg", b"x")))),
+    "nested_archive tar": lambda: tarred(("b.jpg", gzip.compress(b"x"))),
+    "not_an_archive zip": lambda: zipped(("a.jpg", PICTURE))[:40],
+    "not_an_archive tgz": lambda: gzip.compress(tarred(("a.jpg", PICTURE)))[:60],
+    "not_an_archive other": lambda: b"Rar!\x1a\x07" + b"x" * 600,
+    "not_an_archive lying": lying_zip,
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_hostile_archives_are_refused_by_name(case: str, tmp_path: Path) -> None:
+    path = tmp_path / "upload.zip"
+    path.write_bytes(REFUSALS[case]())
+    with pytest.raises(ArchiveRefused, match=f"^{case.split()[0]}:") as refusal:
+        read_photos([path], TIGHT)
+    assert refusal.value.hint
+    assert "evil" not in str(refusal.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["upload.zip"]
+
+
+def test_encrypted_zip_is_refused() -> None:
+    content = bytearray(zipped(("a.jpg", PICTURE)))
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    with pytest.raises(ArchiveRefused, match="^encrypted:"):
+        read_archive(bytes(content))
+
+
+def test_limits_hold_over_several_paths(tmp_path: Path) -> None:
+    for index in range(4):
+        (tmp_path / f"{index}.jpg").write_bytes(b"x")
+    with pytest.raises(ArchiveRefused, match="^too_many_members:"):
+        read_photos([tmp_path], TIGHT)
+
+
+def test_archives_in_a_folder_are_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(zipped(("a.jpg", PICTURE)))
+    assert [photo.name for photo in read_photos([tmp_path])] == ["a.zip"]
+
+
+def test_missing_path_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        read_photos([tmp_path / "nothing"])
+
+
+def test_names_lose_folders_and_control_characters() -> None:
+    (photo,) = read_archive(zipped(("deep/\x1b[31mred\n.jpg", PICTURE)))
+    assert photo.name == "[31mred.jpg"

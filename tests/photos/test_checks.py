@@ -1,0 +1,155 @@
+"""Each reason is provoked, and honest photographs provoke none."""
+
+import json
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from likeness.photos import MediaPipeFaces, check
+from likeness.photos.report import CheckResult
+from likeness.types import Photo
+
+Image = NDArray[np.uint8]
+Encode = Callable[..., Photo]
+
+
+def codes(result: CheckResult, place: int = -1) -> dict[str, str]:
+    return {reason.code: reason.verdict for reason in result.reports[place].reasons}
+
+
+@pytest.fixture(scope="module")
+def judged(person: list[Photo], faces: MediaPipeFaces) -> CheckResult:
+    return check(person, True, detector=faces)
+
+
+def test_the_man_is_usable(judged: CheckResult, person: list[Photo]) -> None:
+    assert [report.verdict for report in judged.reports].count("refused") == 0
+    assert len(judged.usable) == len(person) == judged.set_report.count == 11
+    assert all(one.face is not None for one in judged.usable)
+
+
+def test_his_set_report(judged: CheckResult) -> None:
+    """One wall, one light, no head up or down, turned to both sides: as one sees at a glance."""
+    coverage = judged.set_report.coverage
+    assert sum(coverage["yaw"].values()) == sum(coverage["expression"].values()) == 11
+    assert coverage["yaw"]["front"] >= 6 and coverage["expression"]["open mouth"] == 1
+    advice = {advice.code for advice in judged.set_report.advice}
+    assert {"one_background", "one_pitch"} <= advice
+    assert not {"too_few", "few", "other_person", "no_left", "no_right", "no_front", "one_expression"} & advice
+
+
+def test_json_is_the_documented_shape(judged: CheckResult) -> None:
+    document = json.loads(json.dumps(judged.to_json()))
+    assert set(document) == {"photos", "set"}
+    assert set(document["photos"][0]) == {"file", "verdict", "reasons", "hint"}
+    assert set(document["set"]) == {"count", "coverage", "advice"}
+
+
+def test_dog(dog: list[Photo]) -> None:
+    result = check(dog, False)
+    assert len(result.usable) == len(dog) and all(one.face is None for one in result.usable)
+    assert "yaw" not in result.set_report.coverage and result.set_report.verdict != "refused"
+
+
+def painted_glasses(image: Image, faces: MediaPipeFaces) -> Image:
+    picture = image.copy()
+    points = faces.detect(image)[0].landmarks[:, :2]
+    for corners in ((226, 243), (463, 446)):
+        middle = points[list(corners)].mean(axis=0)
+        width = np.linalg.norm(points[corners[0]] - points[corners[1]])
+        cv2.ellipse(
+            picture, (*middle.astype(int).tolist(),), (int(width * 0.62), int(width * 0.5)), 0, 0, 360, (20, 20, 25), -1
+        )
+    return picture
+
+
+def small_in(image: Image, side_px: int) -> Image:
+    canvas = np.full((640, 640, 3), (150, 160, 150), np.uint8)
+    canvas[200 : 200 + side_px, 200 : 200 + side_px] = cv2.resize(
+        image, (side_px, side_px), interpolation=cv2.INTER_AREA
+    )
+    return canvas
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict", "spoil"),
+    [
+        ("blurred", "warned", lambda image: cv2.GaussianBlur(image, (0, 0), 3)),
+        ("blurred", "refused", lambda image: cv2.GaussianBlur(image, (0, 0), 7)),
+        ("too_dark", "warned", lambda image: (image * 0.28).astype(np.uint8)),
+        ("too_dark", "refused", lambda image: (image * 0.12).astype(np.uint8)),
+        ("too_bright", "warned", lambda image: (image * 1.8).clip(0, 255).astype(np.uint8)),
+        ("face_too_small", "warned", lambda image: small_in(image, 140)),
+        ("too_small", "warned", lambda image: cv2.resize(image, (200, 200), interpolation=cv2.INTER_AREA)),
+        ("too_small", "refused", lambda image: cv2.resize(image, (80, 80), interpolation=cv2.INTER_AREA)),
+        ("face_cut_by_edge", "warned", lambda image: image[:, 160:]),
+        ("no_face", "refused", lambda image: image[300:, 300:]),
+    ],
+)
+def test_spoilt_portraits(
+    code: str, verdict: str, spoil: Callable[[Image], Image], portrait: Image, faces: MediaPipeFaces, as_photo: Encode
+) -> None:
+    found = codes(check([as_photo(np.ascontiguousarray(spoil(portrait)))], True, detector=faces))
+    assert found.get(code) == verdict, found
+
+
+def test_eyes_covered(portrait: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
+    assert "eyes_covered" in codes(check([as_photo(painted_glasses(portrait, faces))], True, detector=faces))
+
+
+def test_virtual_people(virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
+    """Renders, enlarged three times, are no worse than warned; the fifth wears sunglasses, nobody else does."""
+    results = [check([as_photo(picture)], True, detector=faces) for picture in virtual_people[:12]]
+    assert [result.reports[0].verdict for result in results].count("refused") == 0
+    assert [index for index, result in enumerate(results) if "eyes_covered" in codes(result)] == [4]
+
+
+def test_several_people(portrait: Image, virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
+    pair = np.concatenate([portrait, cv2.resize(virtual_people[16], (512, 512))], axis=1)
+    result = check([as_photo(pair)], True, detector=faces)
+    assert codes(result)["several_people"] == "warned"
+    assert len(result.usable) == 1
+
+
+def test_duplicates(person: list[Photo], portrait: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
+    same = Photo("again.jpg", person[0].content)
+    copy = as_photo(np.ascontiguousarray(portrait[6:-6, 6:-6]), "copy.jpg", "JPEG")
+    result = check([person[0], same, copy, person[1]], True, detector=faces)
+    assert [set(codes(result, place)) for place in range(4)] == [set(), {"exact_duplicate"}, {"near_duplicate"}, set()]
+    assert [one.photo.name for one in result.usable] == [person[0].name, "copy.jpg", person[1].name]
+
+
+def test_another_person(person: list[Photo], virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
+    result = check([*person[:4], as_photo(virtual_people[13], "stranger.png")], True, detector=faces)
+    assert ["other_person" in codes(result, place) for place in range(5)] == [False] * 4 + [True]
+    assert "other_person" in {advice.code for advice in result.set_report.advice}
+
+
+@pytest.mark.parametrize(
+    ("code", "content"),
+    [("not_an_image", b"some text"), ("not_an_image", b""), ("unreadable", b"\xff\xd8\xff\xe0 cut")],
+)
+@pytest.mark.parametrize("is_person", [True, False])
+def test_other_bytes(code: str, content: bytes, is_person: bool) -> None:
+    result = check([Photo("x", content)], is_person)
+    assert codes(result) == {code: "refused"}
+    assert result.usable == () and result.reports[0].hint
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 3000, 3), (3000, 2, 3), (100, 3000, 3)])
+@pytest.mark.parametrize("is_person", [True, False])
+def test_odd_shapes_get_a_verdict(shape: tuple[int, int, int], is_person: bool, as_photo: Encode) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    assert "too_small" in codes(check([as_photo(noise)], is_person))
+
+
+def test_things_are_checked_without_faces(scene: Image, as_photo: Encode) -> None:
+    assert check([as_photo(scene)], False).reports[0].verdict == "accepted"
+    tiles = np.random.default_rng(0).integers(0, 255, (5, 5, 3), dtype=np.uint8).repeat(60, 0).repeat(60, 1)
+    assert "blurred" not in codes(check([as_photo(tiles)], False))
+    assert "blurred" in codes(check([as_photo(cv2.GaussianBlur(tiles, (0, 0), 8))], False))
+    assert "too_dark" in codes(check([as_photo(scene // 8)], False))
+    assert codes(check([as_photo(np.full((300, 300, 3), 255, np.uint8))], False))["too_bright"] == "refused"

@@ -1,0 +1,134 @@
+"""Every format becomes upright RGB without metadata; what cannot be read says so."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pillow_heif
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from likeness.errors import UnreadablePhoto
+from likeness.photos import decode, looks_like_image, prepare
+from likeness.photos.decode import MAX_SIDE_PX
+
+QUADRANTS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30))  # clockwise from the upper left
+
+
+def quadrants(height: int = 48, width: int = 64) -> NDArray[np.uint8]:
+    picture = np.empty((height, width, 3), np.uint8)
+    middle_y, middle_x = height // 2, width // 2
+    picture[:middle_y, :middle_x], picture[:middle_y, middle_x:] = QUADRANTS[0], QUADRANTS[1]
+    picture[middle_y:, middle_x:], picture[middle_y:, :middle_x] = QUADRANTS[2], QUADRANTS[3]
+    return picture
+
+
+def saved(picture: Image.Image, file_format: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, file_format, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [("JPEG", {"quality": 95, "subsampling": 0}), ("PNG", {}), ("WEBP", {"lossless": True}), ("HEIF", {})],
+)
+def test_formats(file_format: str, options: dict[str, object]) -> None:
+    picture = Image.fromarray(quadrants())
+    if file_format == "HEIF":
+        stream = io.BytesIO()
+        pillow_heif.from_pillow(picture).save(stream, quality=95)
+        content = stream.getvalue()
+    else:
+        content = saved(picture, file_format, **options)
+    assert looks_like_image(content)
+    image = decode(content)
+    assert type(image) is np.ndarray and image.dtype == np.uint8 and image.shape == (48, 64, 3)
+    assert np.abs(image[8:16, 8:16].astype(int) - QUADRANTS[0]).max() < 25
+    assert np.abs(image[32:40, 48:56].astype(int) - QUADRANTS[2]).max() < 25
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation: int) -> None:
+    """What was stored turned comes out as it was; the inverse of each turn is pillow's own."""
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    upright = Image.fromarray(quadrants())
+    stored = upright.transpose(undo[orientation]) if orientation in undo else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(decode(saved(stored, "PNG", exif=exif)), quadrants())
+
+
+def test_metadata_never_survives(portrait: NDArray[np.uint8]) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a secret description"
+    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.0), 3: "E", 4: (13.0, 24.0, 18.0)})
+    content = saved(Image.fromarray(portrait), "JPEG", exif=exif)
+    assert 0x8825 in Image.open(io.BytesIO(content)).getexif()
+    (prepared,) = prepare(decode(content), None, "0" * 64, size_px=64)
+    again = saved(Image.fromarray(prepared.image), "JPEG")
+    assert len(Image.open(io.BytesIO(again)).getexif()) == 0
+    assert b"secret" not in again and b"Exif" not in again
+
+
+def test_colour_modes() -> None:
+    grey = decode(saved(Image.new("L", (9, 7), 77), "PNG"))
+    assert grey.shape == (7, 9, 3) and np.unique(grey).tolist() == [77]
+    cmyk = decode(saved(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG"))
+    assert cmyk[8, 8, 0] > 200 and cmyk[8, 8, 1:].max() < 60
+    wide = decode(saved(Image.fromarray(np.full((8, 8), 0x8080, np.uint16)), "PNG"))
+    assert np.unique(wide).tolist() == [0x80]
+    palette = decode(saved(Image.fromarray(quadrants()).quantize(8), "PNG"))
+    assert np.abs(palette[8, 8].astype(int) - QUADRANTS[0]).max() < 10
+
+
+def test_alpha_is_laid_on_grey() -> None:
+    assert decode(saved(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), "PNG"))[0, 0].tolist() == [128, 128, 128]
+    assert decode(saved(Image.new("LA", (8, 8), (255, 0)), "PNG"))[0, 0].tolist() == [128, 128, 128]
+
+
+def test_large_photos_shrink() -> None:
+    content = saved(Image.new("RGB", (4000, 1000), (9, 99, 199)), "JPEG")
+    assert max(decode(content).shape) <= MAX_SIDE_PX
+    assert decode(saved(Image.new("RGB", (3000, 30)), "PNG")).shape[1] == MAX_SIDE_PX
+
+
+@pytest.mark.parametrize("size", [(10_000, 8_500), (40_000, 40_000)])
+def test_too_many_pixels(size: tuple[int, int]) -> None:
+    content = bytearray(saved(Image.new("1", (8, 8)), "PNG"))
+    content[16:24] = struct.pack(">II", *size)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    with pytest.raises(UnreadablePhoto):
+        decode(bytes(content))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_truncated(file_format: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    content = saved(Image.fromarray(noise), file_format)
+    with pytest.raises(UnreadablePhoto) as refusal:
+        decode(content[: len(content) // 2])
+    assert refusal.value.hint
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"GIF89a" + b"x" * 90, b"%PDF-1.7", b"\0\0\0\x18ftypisom"])
+def test_other_files(content: bytes) -> None:
+    assert not looks_like_image(content)
+    with pytest.raises(UnreadablePhoto):
+        decode(content)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # pillow says so itself, and reads on
+def test_broken_exif_does_not_spoil_a_photo() -> None:
+    content = saved(Image.fromarray(quadrants()), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff broken")
+    assert decode(content).shape == (48, 64, 3)

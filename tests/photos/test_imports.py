@@ -1,0 +1,50 @@
+"""Importing the package stays light, and the libraries' chatter stays away."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from likeness.photos import native
+from likeness.types import Photo
+
+
+def _run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+
+
+def test_import_loads_no_network() -> None:
+    done = _run("import sys, likeness.photos; print(*({'torch', 'mediapipe', 'dlib', 'jax'} & set(sys.modules)))")
+    assert done.stdout.split() == []
+
+
+def test_photographs_need_no_torch_and_leave_standard_error_clean(person: list[Photo], tmp_path: Path) -> None:
+    for photo in person[:2]:
+        (tmp_path / photo.name).write_bytes(photo.content)
+    done = _run(
+        "import sys; from likeness.photos import *\n"
+        "result = check(read_photos(sys.argv[1:]), True)\n"
+        "for one in result.usable: prepare(one.image, one.face, one.photo.sha256)\n"
+        "print(len(result.usable), 'torch' in sys.modules)",
+        str(tmp_path),
+    )
+    assert done.stdout.split() == ["2", "False"]
+    assert done.stderr == ""
+
+
+def test_quiet_drops_chatter_and_keeps_the_rest(capfd: pytest.CaptureFixture[str]) -> None:
+    with native.quiet():
+        os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nkeep me\n")
+        os.write(2, b"W0000 00:00:1795417238.702930    3810 feedback.cc:114] noise\n")
+    assert capfd.readouterr().err == "keep me\n"
+
+
+def test_quiet_gives_standard_error_back_after_a_failure(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyError), native.quiet():
+        raise KeyError
+    os.write(2, b"still here\n")
+    assert capfd.readouterr().err == "still here\n"

@@ -1,0 +1,179 @@
+"""The renderer of the base model's training images. Needs the MakeHuman asset pack beside the checkout."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba", reason="the renderer compiles its kernels with numba")
+
+from recipes.base_model.render import captions, dataset, demo_person
+from recipes.base_model.render.assets import Assets, load_assets
+from recipes.base_model.render.people import AGE_GROUPS, ETHNICITIES, Person, name_of, sample_person
+from recipes.base_model.render.picture import RenderedImage, attributes, render
+from recipes.base_model.render.places import PLACES
+from recipes.base_model.render.scene import Scene, sample_scene
+from recipes.base_model.render.styles import STYLES
+
+PACK = Path(__file__).resolve().parents[2] / "../shared/makehuman"
+SAMPLED = 300
+
+
+@pytest.fixture(scope="module")
+def assets() -> Assets:
+    if not (PACK / "assets.npz").exists():
+        pytest.skip("the MakeHuman asset pack is not beside the checkout")
+    return load_assets(PACK)
+
+
+@pytest.fixture(scope="module")
+def people(assets: Assets) -> list[Person]:
+    return [sample_person(seed, assets) for seed in range(1000, 1000 + SAMPLED)]
+
+
+def front(person: Person, seed: int = 4) -> Scene:
+    scene = sample_scene(np.random.default_rng(seed), person)
+    upright = replace(scene, yaw_deg=0.0, pitch_deg=0.0, roll_deg=0.0, body_yaw_deg=0.0)
+    return replace(upright, style="photo", place="white background", scale=0.7, shift=(0.0, 0.0))
+
+
+@pytest.fixture(scope="module")
+def portrait(assets: Assets) -> tuple[Person, RenderedImage]:
+    person = next(p for p in (sample_person(s, assets) for s in range(500, 540)) if p.glasses == "none")
+    return person, render(person, front(person), assets, 128)
+
+
+def test_same_seed_same_person_and_same_picture(assets: Assets, portrait: tuple[Person, RenderedImage]) -> None:
+    person, first = portrait
+    again = sample_person(person.seed, assets)
+    assert again.hair == person.hair and np.array_equal(again.vertices, person.vertices)
+    second = render(again, front(again), assets, 128)
+    assert np.array_equal(first.image, second.image) and np.array_equal(first.mask, second.mask)
+
+
+def test_other_seed_other_face(people: list[Person]) -> None:
+    moved = np.abs(people[0].vertices - people[1].vertices).max()
+    assert moved > 0.05  # decimetres
+
+
+def test_only_adult_targets(people: list[Person]) -> None:
+    used = {name for person in people for name in person.weights}
+    assert not [name for name in used if "child" in name or "baby" in name]
+    assert any("young" in name for name in used)  # MakeHuman's word for young adults
+
+
+def test_people_are_balanced(people: list[Person]) -> None:
+    genders = Counter(p.gender for p in people)
+    ages = Counter(p.age_group for p in people)
+    ethnicities = Counter(p.ethnicity for p in people)
+    assert min(genders.values()) > 0.4 * SAMPLED
+    assert set(ages) == set(AGE_GROUPS) and min(ages.values()) > 0.25 * SAMPLED
+    assert set(ethnicities) == set(ETHNICITIES) and min(ethnicities.values()) > 0.13 * SAMPLED
+
+
+def test_beards_are_for_men(people: list[Person]) -> None:
+    assert {p.beard for p in people if p.gender == "woman"} == {"none"}
+    assert len({p.beard for p in people if p.gender == "man"}) == 5
+
+
+def test_names_are_unique_and_not_the_users_token() -> None:
+    names = [name for name in (name_of(seed) for seed in range(25_500)) if name is not None]
+    assert len(set(names)) == len(names)
+    assert 0.55 * 25_500 < len(names) < 0.65 * 25_500
+    assert all(len(name) == 3 and name.isascii() and name.islower() for name in names)
+    assert "tok" not in {name_of(seed) for seed in range(100_000)}
+
+
+def test_half_photos_and_half_close_ups(people: list[Person]) -> None:
+    scenes = [sample_scene(np.random.default_rng(p.seed), p) for p in people]
+    styles, framings = Counter(s.style for s in scenes), Counter(s.framing for s in scenes)
+    assert 0.4 * SAMPLED < styles["photo"] < 0.6 * SAMPLED and set(styles) == set(STYLES)
+    assert 0.4 * SAMPLED < framings["close-up"] < 0.6 * SAMPLED
+    assert {s.place for s in scenes} == set(PLACES)
+
+
+def test_captions_use_the_vocabulary_only(people: list[Person]) -> None:
+    known, rng = set(captions.vocabulary()), np.random.default_rng(0)
+    for person in people:
+        told = attributes(person, sample_scene(rng, person))
+        for _ in range(5):
+            words = [word.strip(",") for word in captions.compose(told, rng).split()]
+            strange = [word for word in words if word not in known and word != f"<<{person.name}>>"]
+            assert not strange
+
+
+def test_a_name_replaces_what_is_innate(people: list[Person]) -> None:
+    person = next(p for p in people if p.name and p.beard == "full beard" and p.hair.mesh)
+    told, rng = attributes(person, front(person)), np.random.default_rng(0)
+    texts = [captions.compose(told, rng) for _ in range(600)]
+    named = [text for text in texts if "<<" in text]
+    assert 0.25 * len(texts) < len(named) < 0.45 * len(texts)
+    innate = ("beard", "hair", "eyes", *AGE_GROUPS, *ETHNICITIES)
+    assert not [text for text in named if any(word in text.replace(",", "").split() for word in innate)]
+    assert [text for text in texts if "beard" in text]
+
+
+def test_every_style_is_said(people: list[Person]) -> None:
+    rng = np.random.default_rng(0)
+    for style in STYLES:
+        told = attributes(people[0], replace(front(people[0]), style=style))
+        sayings = [*captions.STYLE_NOUNS[style], style]
+        for _ in range(30):
+            text = captions.compose(told, rng)
+            assert any(saying in text for saying in sayings)
+
+
+def test_training_never_plans_a_held_out_person(assets: Assets, tmp_path: Path) -> None:
+    plan = dataset.Plan(PACK, tmp_path, dataset.training_people(25_000), 5, 1, 128)
+    shards = [plan.shard_people(shard) for shard in range(plan.shard_count)]
+    planned = [seed for shard in shards for seed in shard]
+    assert sorted(planned) == list(range(500, 25_500))
+    assert not set(planned) & set(dataset.held_out_seeds())
+    assert max(len(shard) for shard in shards) * plan.views <= dataset.SHARD_IMAGES
+    assert set(dataset.training_people(500, held_out=True)) == set(dataset.held_out_seeds())
+
+
+def test_a_shard_is_whole_and_reads_back(assets: Assets, tmp_path: Path) -> None:
+    plan = dataset.Plan(PACK, tmp_path, dataset.training_people(2), 3, 1, 64)
+    assert dataset.write_shard(plan, 0) == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["shard_00000.npz"]
+    with np.load(plan.shard_path(0)) as shard:
+        assert shard["images"].shape == (6, 64, 64, 3) and shard["images"].dtype == np.uint8
+        assert np.unpackbits(shard["masks"], axis=-1).shape == (6, 64, 64)
+        told = json.loads(bytes(shard["attributes"]))
+        assert sorted(shard["person"]) == [500, 500, 500, 501, 501, 501]
+    assert len(told) == 6 and all(row["style"] in STYLES for row in told)
+
+
+def test_a_portrait_has_a_figure_and_a_face(portrait: tuple[Person, RenderedImage]) -> None:
+    person, picture = portrait
+    assert picture.image.shape == (128, 128, 3) and picture.image.dtype == np.uint8
+    assert 0.25 < picture.mask.mean() < 0.9
+    assert not picture.mask[:4].any() and picture.mask[64, 64]
+    face = picture.image[52:90, 48:80].astype(float).reshape(-1, 3)
+    chroma = face / face.sum(1, keepdims=True)
+    expected = np.array(person.tone) / sum(person.tone)
+    assert (np.abs(chroma - expected).max(1) < 0.08).mean() > 0.5
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_style_changes_the_picture_but_not_the_mask(
+    style: str, assets: Assets, portrait: tuple[Person, RenderedImage]
+) -> None:
+    person, plain = portrait
+    styled = render(person, replace(front(person), style=style), assets, 128)
+    difference = np.abs(styled.image.astype(int) - plain.image.astype(int)).mean()
+    assert (difference == 0) if style == "photo" else (difference > 8)
+    overlap = (styled.mask & plain.mask).sum() / (styled.mask | plain.mask).sum()
+    assert overlap > 0.98
+
+
+def test_the_demo_is_held_out(assets: Assets) -> None:
+    assert demo_person.DEMO_PERSON in dataset.held_out_seeds()
+    photos = demo_person.held_out_photos(demo_person.DEMO_PERSON, assets, 2, size_px=64)
+    assert [photo.shape for photo in photos] == [(64, 64, 3)] * 2
+    with pytest.raises(ValueError, match="expected a person"):
+        demo_person.held_out_photos(500, assets)

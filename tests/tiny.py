@@ -1,0 +1,104 @@
+"""A tiny random Stable Diffusion folder of the built-in base's family, and random people to train on it.
+
+Diffusers' and transformers' own classes with the smallest numbers that keep the family's shape: cross-attention
+width 192, 16 latent cells a side, 16 latent channels, attention at two levels.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from likeness.diffusion.base import BaseModel
+from likeness.diffusion.lora import LoraBank
+from likeness.training.data import TrainingSet
+from recipes.base_model.networks import MAX_TOKENS, load_tokenizer
+from recipes.base_model.tokenizer import write_tokenizer
+
+WORDS = ("a", "photo", "of", "person", "man", "woman", "portrait", "close-up", "picture", "in", "the", "snow")
+
+
+def scheduler(prediction_type: str = "sample") -> DDIMScheduler:
+    """Stable Diffusion's schedule."""
+    return DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1, prediction_type=prediction_type,
+    )  # fmt: skip
+
+
+def tiny_unet(**changes: Any) -> UNet2DConditionModel:
+    options: dict[str, Any] = {
+        "sample_size": 16,
+        "in_channels": 16,
+        "out_channels": 16,
+        "block_out_channels": (16, 32, 32),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "layers_per_block": 1,
+        "cross_attention_dim": 192,
+        "attention_head_dim": 2,
+        "norm_num_groups": 8,
+        "use_linear_projection": True,
+    }
+    return UNet2DConditionModel(**(options | changes))
+
+
+def build_tiny_folder(folder: Path, prediction_type: str = "sample", **unet_changes: Any) -> Path:
+    """Write the whole folder in diffusers' layout; the same numbers for every prediction type."""
+    torch.manual_seed(0)
+    write_tokenizer(WORDS, folder / "words")
+    tokenizer = load_tokenizer(folder / "words")
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=192, intermediate_size=64, num_hidden_layers=1,
+            num_attention_heads=2, max_position_embeddings=MAX_TOKENS, hidden_act="gelu",
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )  # fmt: skip
+    vae = AutoencoderTiny(
+        latent_channels=16, encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
+        num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1),
+    )  # fmt: skip
+    StableDiffusionPipeline(
+        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=tiny_unet(**unet_changes),
+        scheduler=scheduler(prediction_type), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def random_row(bank: LoraBank, seed: int, rank: int | None = None) -> Tensor:
+    """An adapter of the size that training makes, as a bank row: every factor normal with variance 1 / width."""
+    generator = torch.Generator().manual_seed(seed)
+    row = torch.zeros(bank.columns)
+    used = rank or bank.rank
+    for place in bank.places:
+        middle = place.start + place.a_size
+        A, B = row[place.start : middle].view(place.a_shape), row[middle : place.stop].view(place.b_shape)
+        fan_in = A[0].numel()
+        A[:used] = torch.randn(A[:used].shape, generator=generator) / fan_in**0.5
+        B[:, :used] = torch.randn(B[:, :used].shape, generator=generator) / used**0.5
+    return row
+
+
+def random_person(base: BaseModel, seed: int, *, photos: int = 5, priors: int = 3) -> TrainingSet:
+    """A training set of random latents with real captions."""
+    generator = torch.Generator().manual_seed(seed)
+    emphasis = torch.rand(photos, 1, *base.latent_shape[1:], generator=generator) + 0.5
+    texts = ["photo of <<TOK>> person", "a photo of <<TOK>> person"]
+    return TrainingSet(
+        latents=torch.randn(photos, *base.latent_shape, generator=generator),
+        emphasis=emphasis / emphasis.mean((1, 2, 3), keepdim=True),
+        ids=base.tokenize(texts).expand(photos, -1, -1),
+        prior_latents=torch.randn(priors, *base.latent_shape, generator=generator),
+        prior_ids=base.tokenize(["photo of person"]).expand(priors, -1),
+    )
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """||a - b|| / ||b||."""
+    return ((a - b).norm() / b.norm().clamp(min=1e-30)).item()

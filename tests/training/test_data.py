@@ -1,0 +1,110 @@
+"""Prepared photos to training rows: captions, augmentation, where the loss looks; and the shared class images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from likeness.diffusion.base import BaseModel
+from likeness.training import prior
+from likeness.training.data import TEMPLATES, augment, build_training_set, captions, class_caption, to_pixels
+from likeness.training.loop import FineTune, draw_batch
+from likeness.training.recipe import recipe_named
+from likeness.types import PreparedPhoto, Subject
+from tests.tiny import random_person
+
+
+def a_photo(seed: int, framing: str = "portrait") -> PreparedPhoto:
+    rng = np.random.default_rng(seed)
+    matte, face = np.zeros((2, 64, 64), np.uint8)
+    matte[8:, 16:56] = 255
+    face[16:40, 24:40] = 255
+    return PreparedPhoto(rng.integers(0, 256, (64, 64, 3), np.uint8), matte, face, framing, "ab" * 32)
+
+
+@pytest.mark.parametrize("framing", TEMPLATES)
+def test_captions_hold_identifier_and_class_noun(framing: str) -> None:
+    for caption in captions(Subject("anna", "woman", "<<TOK>>"), framing):
+        assert "<<TOK>> woman" in caption
+    assert class_caption("woman") == "photo of woman"
+
+
+def test_the_first_copy_of_each_photo_is_as_it_is_and_every_second_is_mirrored() -> None:
+    photos, recipe = [a_photo(0), a_photo(1)], recipe_named("fast", variants=4)
+    copies = augment(photos, recipe, is_person=True, seed=0)
+    assert len(copies) == 8
+    for first, photo in ((0, photos[0]), (4, photos[1])):
+        assert np.array_equal(copies[first].image, photo.image)
+        assert np.array_equal(copies[first + 1].face, photo.face[:, ::-1])
+        assert not np.array_equal(copies[first + 2].image, photo.image)
+        assert np.array_equal(copies[first + 2].matte, photo.matte)
+    again = augment(photos, recipe, is_person=True, seed=0)
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(copies, again, strict=True))
+    things = augment(photos, recipe, is_person=False, seed=0)
+    assert np.array_equal(things[2].image, photos[0].image)
+
+
+def test_pixels_are_resized_to_the_base_and_scaled() -> None:
+    white, black = np.full((64, 64, 3), 255, np.uint8), np.zeros((64, 64, 3), np.uint8)
+    for size_px in (32, 128):
+        pixels = to_pixels([white, black], size_px)
+        assert pixels.shape == (2, 3, size_px, size_px)
+        torch.testing.assert_close(pixels[0], torch.ones(3, size_px, size_px))
+        torch.testing.assert_close(pixels[1], -torch.ones(3, size_px, size_px))
+
+
+def test_a_training_set_has_a_row_for_every_copy(tiny_base: BaseModel) -> None:
+    recipe = recipe_named("fast", variants=2)
+    photos = [a_photo(0), a_photo(1, "close"), a_photo(2, "whole")]
+    made = build_training_set(
+        tiny_base, Subject("anna"), photos, recipe=recipe, prior_latents=torch.zeros(4, *tiny_base.latent_shape), seed=0
+    )
+    assert made.latents.shape == (6, *tiny_base.latent_shape)
+    torch.testing.assert_close(made.emphasis.mean((1, 2, 3)), torch.ones(6))
+    assert made.emphasis[0, 0, 6, 7] > made.emphasis[0, 0, 14, 7] > made.emphasis[0, 0, 0, 0]  # face, body, room
+    assert torch.equal(made.ids[0, 0], tiny_base.tokenize(["photo of <<TOK>> person"])[0])
+    assert torch.equal(made.ids[2, 0], tiny_base.tokenize(["close-up photo of <<TOK>> person"])[0])
+    assert made.prior_ids.shape == (4, 48)
+    none = build_training_set(
+        tiny_base, Subject("anna"), photos, recipe=recipe, prior_latents=torch.zeros(0, *tiny_base.latent_shape), seed=0
+    )
+    assert len(none.prior_ids) == 0
+
+
+def test_a_batch_has_instance_rows_then_prior_rows(tiny_base: BaseModel) -> None:
+    recipe = recipe_named("fast", instance_rows=3, prior_rows=2)
+    data = random_person(tiny_base, 0)
+    batch = draw_batch(FineTune("a", recipe, data, torch.Generator().manual_seed(1), slot=1), 1000)
+    assert batch.is_prior.tolist() == [False] * 3 + [True] * 2
+    for row in range(5):
+        source = data.prior_latents if batch.is_prior[row] else data.latents
+        assert any(torch.equal(batch.x0[row], latent) for latent in source)
+    assert torch.equal(batch.emphasis[3:], torch.ones(2, 1, 16, 16))
+    bare = draw_batch(FineTune("a", recipe, random_person(tiny_base, 0, priors=0), torch.Generator(), slot=1), 1000)
+    assert bare.is_prior.tolist() == [False] * 3
+
+
+def test_class_images_are_made_once(tiny_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prior, "STEPS", 3)
+    done: list[int] = []
+    first = prior.class_latents(tiny_base, "man; rm -rf ../", 10, folder=tmp_path, progress=done.append)
+    assert first.shape == (10, *tiny_base.latent_shape)
+    assert done == [8, 10]
+    assert not torch.equal(first[0], first[1])
+    assert torch.equal(prior.class_latents(tiny_base, "man; rm -rf ../", 10, folder=tmp_path, progress=done.append), first)
+    assert done == [8, 10]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 1
+    assert "man" not in files[0].name
+    assert not torch.equal(prior.class_latents(tiny_base, "woman", 2, folder=tmp_path), first[:2])
+    assert len(prior.class_latents(tiny_base, "cat", 0, folder=tmp_path)) == 0
+
+
+def test_class_images_do_not_depend_on_the_batch(
+    tiny_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prior, "STEPS", 3)
+    by_eight = prior.class_latents(tiny_base, "man", 5, folder=tmp_path / "a")
+    monkeypatch.setattr(prior, "BATCH", 2)
+    torch.testing.assert_close(prior.class_latents(tiny_base, "man", 5, folder=tmp_path / "b"), by_eight)

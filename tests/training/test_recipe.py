@@ -1,0 +1,72 @@
+"""The preset table and what it refuses."""
+
+import json
+
+import pytest
+
+from likeness.errors import UsageError
+from likeness.training.loop import learning_rate_factor
+from likeness.training.recipe import PRESETS, recipe_document, recipe_named
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_within_their_own_limits_and_are_plain_json(name: str) -> None:
+    recipe = recipe_named(name)
+    assert recipe.name == name
+    document = recipe_document(recipe)
+    assert json.loads(json.dumps(document)) == document
+
+
+def test_changes_apply() -> None:
+    recipe = recipe_named("fast", steps=7, min_snr_gamma=None, alpha=4)
+    assert (recipe.steps, recipe.min_snr_gamma, recipe.alpha) == (7, None, 4)
+    assert recipe.rank == PRESETS["fast"].rank
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 0),
+        ("steps", 20_001),
+        ("steps", 10.5),
+        ("steps", "10"),
+        ("steps", True),
+        ("rank", 257),
+        ("instance_rows", 0),
+        ("prior_rows", -1),
+        ("alpha", 0.0),
+        ("alpha", float("nan")),
+        ("unet_learning_rate", 1.0),
+        ("text_learning_rate", -1e-5),
+        ("clip_norm", float("inf")),
+        ("weight_decay", 2.0),
+        ("warmup_steps", -1),
+        ("checkpoint_every", 0),
+        ("min_snr_gamma", 0.0),
+        ("decay", 1),
+        ("unet_targets", "to_q"),
+    ],
+)
+def test_bad_values_are_refused_and_the_field_is_named(field: str, value: object) -> None:
+    with pytest.raises(UsageError, match=field):
+        recipe_named("standard", **{field: value})
+
+
+def test_unknown_presets_and_fields_are_refused() -> None:
+    with pytest.raises(UsageError, match="fast, standard, thorough, origin-2023") as caught:
+        recipe_named("no-such-recipe")
+    assert "no-such-recipe" not in str(caught.value)
+    with pytest.raises(UsageError, match="unet_learning_rate") as caught:
+        recipe_named("fast", learning_speed=1)
+    assert "learning_speed" not in str(caught.value)
+
+
+def test_learning_rate_warms_up_and_decays() -> None:
+    recipe = recipe_named("standard", steps=100, warmup_steps=10)
+    factors = [learning_rate_factor(step, recipe) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[50] == pytest.approx(0.5)
+    assert factors[100] == pytest.approx(0)
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    flat = recipe_named("standard", steps=100, warmup_steps=0, decay=False)
+    assert {learning_rate_factor(step, flat) for step in range(100)} == {1.0}

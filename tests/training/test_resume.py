@@ -1,0 +1,108 @@
+"""A checkpoint continues the training that it was taken from, and no other."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from likeness.diffusion.base import BaseModel
+from likeness.errors import CheckpointMismatch, TrainingError
+from likeness.training.checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from likeness.training.loop import TrainingLoop
+from likeness.training.recipe import recipe_named
+from tests.tiny import random_person
+
+RECIPE = recipe_named("fast", steps=6, rank=2, instance_rows=2, prior_rows=1, warmup_steps=2)
+FACTS = {"base_sha256": "ab", "seed": 3, "photos": ["cd", "ef"]}
+
+
+@pytest.fixture
+def loop(tiny_base: BaseModel) -> Iterator[TrainingLoop]:
+    loop = TrainingLoop(tiny_base, capacity=2, rank=4)
+    yield loop
+    loop.close()
+
+
+def train(loop: TrainingLoop, steps: int) -> None:
+    for _ in range(steps):
+        loop.step()
+
+
+def test_resuming_is_never_having_stopped(loop: TrainingLoop, tiny_base: BaseModel, tmp_path: Path) -> None:
+    data, mark, path = random_person(tiny_base, 1), fingerprint(RECIPE, **FACTS), tmp_path / "anna.safetensors"  # type: ignore[arg-type]
+    loop.join("anna", RECIPE, data, seed=3)
+    train(loop, 3)
+    save_checkpoint(path, loop.state("anna"), mark=mark)
+    train(loop, 3)
+    unbroken: dict[str, Tensor] = loop.state("anna")
+    loop.leave("anna")
+    loop.join("anna", RECIPE, data, seed=99)  # the seed is of no more importance: the generator's state is restored
+    loop.restore("anna", load_checkpoint(path, mark=mark))
+    progress = [loop.step()[0] for _ in range(3)]
+    assert [p.step for p in progress] == [4, 5, 6]
+    assert progress[-1].finished
+    resumed = loop.state("anna")
+    assert unbroken.keys() == resumed.keys()
+    assert all(torch.equal(unbroken[key], resumed[key]) for key in unbroken)
+    assert [path.name for path in tmp_path.iterdir()] == ["anna.safetensors"]
+
+
+def test_the_fingerprint_holds_recipe_base_seed_and_photos() -> None:
+    same = fingerprint(RECIPE, base_sha256="ab", seed=3, photos=["ef", "cd"])
+    assert same == fingerprint(RECIPE, **FACTS)  # type: ignore[arg-type]
+    others = [
+        fingerprint(recipe_named("fast"), **FACTS),  # type: ignore[arg-type]
+        *(fingerprint(RECIPE, **FACTS | change) for change in ({"base_sha256": "x"}, {"seed": 4}, {"photos": ["cd"]})),  # type: ignore[arg-type]
+    ]
+    assert len({same, *others}) == 5
+
+
+def test_another_jobs_a_damaged_and_an_absent_checkpoint_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "anna.safetensors"
+    save_checkpoint(path, {"factors": torch.ones(100)}, mark="mine")
+    assert load_checkpoint(path, mark="mine")["factors"].sum() == 100
+    with pytest.raises(CheckpointMismatch, match="another recipe"):
+        load_checkpoint(path, mark="yours")
+    whole = path.read_bytes()
+    for content in (whole[:-50], whole[:20], b"", b"not a checkpoint at all"):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointMismatch, match="cannot be read"):
+            load_checkpoint(path, mark="mine")
+    with pytest.raises(CheckpointMismatch, match="cannot be read"):
+        load_checkpoint(tmp_path / "absent.safetensors", mark="mine")
+
+
+def test_a_state_of_another_bank_is_refused(loop: TrainingLoop, tiny_base: BaseModel) -> None:
+    loop.join("anna", RECIPE, random_person(tiny_base, 1), seed=3)
+    state = loop.state("anna")
+    with pytest.raises(CheckpointMismatch, match="factors"):
+        loop.restore("anna", state | {"factors": state["factors"][:-8]})
+
+
+def test_who_may_join(loop: TrainingLoop, tiny_base: BaseModel) -> None:
+    data = random_person(tiny_base, 1)
+    loop.join("anna", RECIPE, data, seed=1)
+    for name, recipe in (("anna", RECIPE), ("ben", recipe_named("fast", rank=5))):
+        with pytest.raises(TrainingError, match="expected a new name"):
+            loop.join(name, recipe, data, seed=1)
+    loop.join("ben", RECIPE, data, seed=1)
+    with pytest.raises(TrainingError, match="2 free slots"):
+        loop.join("eve", RECIPE, data, seed=1)
+    loop.leave("anna")
+    assert loop.join("eve", RECIPE, data, seed=1).slot == 1
+    assert loop.names == ("ben", "eve")
+
+
+def test_an_empty_loop_does_nothing(loop: TrainingLoop) -> None:
+    assert loop.step() == []
+
+
+def test_training_lowers_the_loss_it_is_given(loop: TrainingLoop, tiny_base: BaseModel) -> None:
+    recipe = recipe_named(
+        "fast", steps=40, rank=4, alpha=4, instance_rows=4, prior_rows=0, warmup_steps=2, unet_learning_rate=5e-4
+    )
+    loop.join("anna", recipe, random_person(tiny_base, 1, photos=1), seed=3)
+    losses = [loop.step()[0].loss for _ in range(40)]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
