@@ -21,7 +21,7 @@ from recipes.base_model.tokenizer import write_tokenizer
 WORDS = ("a", "photo", "of", "person", "man", "woman", "portrait", "close-up", "picture", "in", "the", "snow")
 
 
-def scheduler(prediction_type: str = "sample") -> DDIMScheduler:
+def scheduler(prediction_type: str = "sample") -> Any:
     """Stable Diffusion's schedule."""
     return DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
@@ -63,11 +63,12 @@ def build_tiny_folder(folder: Path, prediction_type: str = "sample", **unet_chan
         latent_channels=16, encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
         num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1),
     )  # fmt: skip
-    StableDiffusionPipeline(
+    pipeline: Any = StableDiffusionPipeline(
         vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=tiny_unet(**unet_changes),
         scheduler=scheduler(prediction_type), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
-    ).save_pretrained(folder)  # fmt: skip
+    )  # fmt: skip
+    pipeline.save_pretrained(folder)
     return folder
 
 

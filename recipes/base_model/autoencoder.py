@@ -57,7 +57,16 @@ def _write_basis(model: AutoencoderTiny, basis: PatchBasis) -> None:
                 eighth.weight[:CHANNELS, channel, 1 + y, 1 + x] = 2 * axes[colour, row, column]
     for k in range(CHANNELS):
         leave.weight[k, k, 1, 1] = 1
-    leave.bias.copy_(-(1 + basis.mean) @ basis.axes)
+    leave.bias.copy_(basis.offset - basis.axes.sum(0))
+
+
+@torch.no_grad()
+def read_basis(model: AutoencoderTiny) -> PatchBasis:
+    """The basis that an exact encoder computes, read off its answers to single pixels: a hundred times faster to apply."""
+    pixels = 3 * PATCH_PX**2
+    probes = torch.cat([torch.zeros(1, pixels), torch.eye(pixels)]).view(-1, 3, PATCH_PX, PATCH_PX)
+    z = model.encode(probes.to(model.device)).latents.flatten(1)  # (193, 16)
+    return PatchBasis(z[1:] - z[0], z[0])
 
 
 def decoder_loss(model: AutoencoderTiny, latents: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:

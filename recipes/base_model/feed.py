@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
+from .autoencoder import read_basis
 from .data import load_attributes, load_images, shard_paths, to_float
 from .networks import MAX_TOKENS, load_tokenizer
 from .render.captions import compose
@@ -25,13 +26,6 @@ def caption_ids(tokenizer_folder: Path, shard: Path) -> np.ndarray:
     captions = [compose(row, rng) for row in load_attributes([shard]) for _ in range(CAPTIONS_PER_IMAGE)]
     ids = tokenizer(captions, padding="max_length", truncation=True, max_length=MAX_TOKENS)["input_ids"]
     return np.asarray(ids, np.int16).reshape(-1, CAPTIONS_PER_IMAGE, MAX_TOKENS)
-
-
-@torch.no_grad()
-def encode_images(vae: AutoencoderTiny, images: Tensor, device: torch.device) -> Tensor:
-    """uint8 (N, 3, H, W) -> scaled latents (N, 16, H/8, W/8) fp16 on `device`."""
-    parts = [vae.encode(to_float(part.to(device))).latents * vae.config["scaling_factor"] for part in images.split(256)]
-    return torch.cat(parts).half()
 
 
 class Feed:
@@ -52,7 +46,8 @@ class Feed:
         cells = 16
         self.latents = torch.zeros(2, capacity, vae.config["latent_channels"], cells, cells, dtype=torch.half, device=device)
         self.ids = torch.zeros(capacity, CAPTIONS_PER_IMAGE, MAX_TOKENS, dtype=torch.int16, device=device)
-        self._data, self._vae, self._device = data, vae, device
+        self._data, self._device = data, device
+        self._basis, self._scale = read_basis(vae), vae.config["scaling_factor"]
         self._pool = multiprocessing.get_context("spawn").Pool(workers)
         self._caption = partial(caption_ids, tokenizer_folder)
         self._pending: dict[Path, AsyncResult[Any]] = {}
@@ -77,6 +72,7 @@ class Feed:
         stop = min(self.size + len(images), self.latents.shape[1])
         count = stop - self.size
         for k, view in enumerate((images, images.flip(3))):  # mirrored people are people too
-            self.latents[k, self.size : stop] = encode_images(self._vae, view, self._device)[:count]
+            latents = self._basis(to_float(view[:count].to(self._device)))
+            self.latents[k, self.size : stop] = latents * self._scale
         self.ids[self.size : stop] = torch.from_numpy(ids[:count]).to(self._device)
         self.size = stop

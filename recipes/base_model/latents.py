@@ -18,16 +18,15 @@ CHANNELS = 16
 
 @dataclass(frozen=True, eq=False)
 class PatchBasis:
-    """z = (patch - mean) @ axes, with the scaling in the axes."""
+    """z = patch @ axes + offset, with the scaling in the axes and the mean in the offset."""
 
-    mean: Tensor  # (192,)
     axes: Tensor  # (192, CHANNELS)
+    offset: Tensor  # (CHANNELS,)
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, CHANNELS, H/8, W/8)."""
         kernel = self.axes.T.reshape(CHANNELS, 3, PATCH_PX, PATCH_PX).to(images)
-        bias = -(self.mean @ self.axes).to(images)
-        return F.conv2d(images, kernel, bias, stride=PATCH_PX)
+        return F.conv2d(images, kernel, self.offset.to(images), stride=PATCH_PX)
 
 
 def fit_patch_basis(images: Tensor) -> PatchBasis:
@@ -39,5 +38,5 @@ def fit_patch_basis(images: Tensor) -> PatchBasis:
     variance, axes = variance.flip(0)[:CHANNELS], axes.flip(1)[:, :CHANNELS]
     axes = axes * torch.sign(axes.sum(0))  # an eigenvector's sign is arbitrary: fix it, so that runs agree
     sd = variance.sqrt()
-    scaled = axes / sd * (sd / sd[0]).sqrt()
-    return PatchBasis(mean.to(images), scaled.to(images))
+    scaled = (axes / sd * (sd / sd[0]).sqrt()).to(images)
+    return PatchBasis(scaled, -mean @ scaled)

@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted. Errors 
 """
 
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -24,16 +23,8 @@ from .types import AdapterCard, ImageRequest, Subject
 BARE_BASE = "base"
 
 
-class AdapterFormat(StrEnum):
-    """Layouts of other programs; the table is artifacts.formats.FORMATS."""
-
-    peft = "peft"
-    diffusers = "diffusers"
-    kohya = "kohya"
-
-
 app = typer.Typer(
-    cls=Commands, name="likeness", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    cls=Commands, name="likeness", add_completion=False, pretty_exceptions_enable=False,
     help="Portraits of you from any prompt, learnt from about ten photographs.",
     epilog="--home and --json may stand behind the command too.",
 )  # fmt: skip
@@ -77,7 +68,8 @@ def main_options(
     if version:
         ctx.obj.terminal.document({"version": __version__})
         ctx.obj.terminal.say(f"likeness {__version__}")
-        raise typer.Exit
+    elif ctx.invoked_subcommand is None:
+        raise UsageError("expected a command, got none", hint="`likeness --help` shows them")
 
 
 @app.command()
@@ -220,7 +212,9 @@ def list_adapters(ctx: typer.Context) -> None:
     rows = [_summary(card, size_bytes(home.adapter_folder(card.name))) for card in cards]
     call.terminal.document({"adapters": rows, "unreadable": list(broken)})
     if rows:
-        call.terminal.table(rows_table(rows))
+        call.terminal.table(
+            rows_table([{**row, "base_sha256": card.base_sha256[:12]} for row, card in zip(rows, cards, strict=True)])
+        )
     else:
         call.terminal.say("no adapters yet: likeness train PHOTO... --name NAME")
     for name in broken:
@@ -260,13 +254,13 @@ def forget(
 def export(
     ctx: typer.Context,
     name: Name,
-    format: Annotated[AdapterFormat, typer.Option(help="peft is a folder, the others are files.")],
+    format: Annotated[str, typer.Option(help="peft (a folder), diffusers or kohya (files).")],
     out: Annotated[Path, typer.Option(help="Must not exist.")],
 ) -> None:
     """Write an adapter for another program."""
     call: Call = ctx.obj
-    path = call.likeness().export(name, format.value, out)
-    call.terminal.document({"name": name, "format": format.value, "path": str(path), "bytes": size_bytes(path)})
+    path = call.likeness().export(name, format, out)
+    call.terminal.document({"name": name, "format": format, "path": str(path), "bytes": size_bytes(path)})
     call.terminal.say(str(path))
 
 
@@ -275,7 +269,7 @@ def import_adapter(
     ctx: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="PATH")],
     name: NewName,
-    format: Annotated[AdapterFormat, typer.Option(help="The layout of PATH.")],
+    format: Annotated[str, typer.Option(help="The layout of PATH: peft, diffusers or kohya.")],
     class_noun: ClassNoun = "person",
     identifier: Annotated[str, typer.Option(help="The word that it learnt.")] = Subject.identifier,
     base: Base = None,
@@ -284,7 +278,7 @@ def import_adapter(
     """Take in an adapter that was made elsewhere for the same base."""
     call: Call = ctx.obj
     card = call.likeness(base, revision).import_adapter(
-        path, name, format.value, class_noun=class_noun, identifier=identifier
+        path, name, format, class_noun=class_noun, identifier=identifier
     )
     call.terminal.document(asdict(card))
     call.terminal.say(f"imported {name}: rank {card.rank}, for base {card.base_sha256[:12]}")
@@ -326,10 +320,16 @@ def size_bytes(path: Path) -> int:
 
 def _summary(card: AdapterCard, size: int) -> dict[str, object]:
     return {
-        "name": card.name, "class_noun": card.class_noun, "recipe": card.recipe.get("name", "imported"), "photos": card.photos,
-        "steps": card.steps, "rank": card.rank, "bytes": size, "created": card.created, "base_sha256": card.base_sha256,
+        "name": card.name, "class_noun": card.class_noun, "recipe": card.recipe.get("name", "imported"),
+        "photos": card.photos, "steps": card.steps, "rank": card.rank, "bytes": size, "created": card.created,
+        "base_sha256": card.base_sha256,
     }  # fmt: skip
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The console script."""
     app()
+
+
+if __name__ == "__main__":
+    main()

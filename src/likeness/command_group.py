@@ -15,11 +15,19 @@ from .terminal import Terminal
 class Commands(TyperGroup):
     """The command group: global options stand anywhere, and every error on purpose has one form."""
 
-    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         words = hoisted(list(sys.argv[1:] if args is None else args))
         terminal = Terminal(as_json="--json" in words[: words.index("--")] if "--" in words else "--json" in words)
         try:
-            code = super().main(words, *rest, standalone_mode=False, **extra) or 0
+            code = super().main(words, prog_name, standalone_mode=False, **extra) or 0
         except LikenessError as error:
             code = terminal.fail(error)
         except ClickException as error:
@@ -52,10 +60,15 @@ def usage_error(error: ClickException) -> UsageError:
     """The parser's complaint without the words that it complains of."""
     hint = "`likeness COMMAND --help` shows what it takes"
     if isinstance(error, MissingParameter) and error.param is not None:
-        return UsageError(f"expected {error.param.make_metavar(error.ctx)}, got nothing", hint=hint)
+        return UsageError(f"expected {_shown(error.param)}, got nothing", hint=hint)
     if isinstance(error, BadParameter) and error.param is not None:
-        return UsageError(f"expected another value for {', '.join(error.param.opts)}", hint=hint)
+        return UsageError(f"expected another kind of value for {_shown(error.param)}", hint=hint)
     near = getattr(error, "possibilities", None)
     if near:
         return UsageError("there is no such option or command", hint=f"did you mean {near[0]}?")
     return UsageError("expected a command with its arguments and options", hint=hint)
+
+
+def _shown(param: Any) -> str:
+    """A parameter as it stands in the help: --steps, NAME."""
+    return param.opts[0] if param.opts[0].startswith("-") else param.metavar or param.name.upper()

@@ -1,16 +1,26 @@
 """Settings: what an installation can be told. Read by the composition roots only; below them, plain values.
 
-Every setting is an environment variable LIKENESS_<NAME>; the command line's options go before them.
+    defaults  <  likeness.toml in the home  <  LIKENESS_<NAME> in the environment  <  the command line
+
+Knows nothing of what the values do. A setting that is a secret is declared with `field(repr=False)`.
 """
 
 import os
-from collections.abc import Mapping
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from .errors import SettingsError
 
 PREFIX = "LIKENESS_"
+FILE_NAME = "likeness.toml"
+
+_LEAST = {"slots": 2, "max_batch": 1}  # the settings that are whole numbers; the others are texts
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 @dataclass(frozen=True)
@@ -24,29 +34,57 @@ class Settings:
     max_batch: int = 8  # pictures in one forward
 
 
-def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from LIKENESS_* variables.
+def settings_from(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> Settings:
+    """Settings of one installation.
+
+    Args:
+        environment: its LIKENESS_* variables are read.
+        home: goes before LIKENESS_HOME; the settings file is looked for there.
 
     Raises:
-        SettingsError: a variable of that prefix which is no setting, or a number out of its range.
+        SettingsError: a variable or key that is no setting, a value of the wrong type or out of its range,
+            a settings file that cannot be read.
     """
-    given = {key.removeprefix(PREFIX).lower(): text for key, text in environment.items() if key.startswith(PREFIX)}
-    known = {field.name for field in fields(Settings)}
-    if unknown := given.keys() - known:
-        names = ", ".join(PREFIX + name.upper() for name in sorted(known))
-        raise SettingsError(f"{len(unknown)} unknown {PREFIX}* variable(s)", hint=f"known are {names}")
-    settings = Settings()
-    for name, text in given.items():
-        settings = replace(settings, **{name: _value(name, text)})  # type: ignore[arg-type]
-    return settings
+    names = {PREFIX + field.name.upper(): field.name for field in fields(Settings)}
+    variables = {key: text for key, text in environment.items() if key.startswith(PREFIX)}
+    _refuse_unknown(variables, names, "the environment")
+    said: dict[str, Any] = {names[key]: _from_text(names[key], text, key) for key, text in variables.items()}
+    said["home"] = Path(home or said.get("home", Settings.home)).expanduser()
+    return replace(Settings(), **(_from_file(said["home"] / FILE_NAME) | said))
 
 
-def _value(name: str, text: str) -> object:
-    if name == "home":
-        return Path(text)
-    if name not in ("slots", "max_batch"):
-        return text
-    least = 2 if name == "slots" else 1
-    if not text.isascii() or not text.isdigit() or int(text) < least:
-        raise SettingsError(f"expected {PREFIX}{name.upper()} to be a whole number of at least {least}")
-    return int(text)
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            said = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:  # tomllib's errors and wrong UTF-8 are ValueErrors
+        raise SettingsError(f"expected {FILE_NAME} to be TOML, got {type(error).__name__}") from error
+    names = [field.name for field in fields(Settings) if field.name != "home"]  # the file lies in the home
+    _refuse_unknown(said, names, FILE_NAME)
+    return {name: _checked(name, value, f"{name} in {FILE_NAME}") for name, value in said.items()}
+
+
+def _from_text(name: str, text: str, key: str) -> object:
+    is_number = name in _LEAST and _NUMBER.fullmatch(text)
+    return _checked(name, int(text) if is_number else text, key)
+
+
+def _checked(name: str, value: object, said_as: str) -> object:
+    least = _LEAST.get(name)
+    if least is not None:
+        if type(value) is not int or value < least:  # a bool is an int to isinstance
+            got = value if type(value) is int else type(value).__name__
+            raise SettingsError(f"expected {said_as} to be a whole number of at least {least}, got {got}")
+    elif not isinstance(value, str) or not value:
+        got = "an empty one" if value == "" else type(value).__name__
+        raise SettingsError(f"expected {said_as} to be a text, got {got}")
+    return value
+
+
+def _refuse_unknown(keys: Iterable[str], known: Iterable[str], place: str) -> None:
+    unknown = sorted(set(keys) - set(known))
+    if unknown:
+        named = ", ".join(key if _PLAIN_KEY.fullmatch(key) else "one that is no plain word" for key in unknown)
+        raise SettingsError(f"unknown settings in {place}: {named}", hint=f"known are {', '.join(sorted(known))}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 
 from .contact_sheet import Tile, contact_sheet
 from .errors import MissingPart
@@ -23,20 +24,22 @@ NAME = "demo"
 STEPS = 25
 
 # caption -> prompt; {me} is the subject
-PORTRAITS: Mapping[str, str] = {
-    "photo in the mountains": "photo of {me} in the mountains",
-    "photo, smiling, on a beach": "photo of a smiling {me} on a beach",
-    "photo, black suit": "portrait photo of {me} wearing a black suit",
-    "photo, side view": "photo of {me}, side view",
-    "pencil sketch": "a pencil sketch of {me}",
-    "watercolor": "a watercolor of {me}",
-    "oil painting": "an oil painting of {me}",
-    "comic book": "a comic book drawing of {me}",
-    "pop art": "pop art of {me}",
-    "bronze statue": "a bronze statue of {me}",
-    "marble statue": "a marble statue of {me}",
-    "cyberpunk": "cyberpunk portrait of {me}",
-}
+PORTRAITS: Mapping[str, str] = MappingProxyType(
+    {
+        "in the mountains": "photo of {me} in the mountains",
+        "smiling on a beach": "photo of a smiling {me} on a beach",
+        "in a black suit, in a library": "portrait photo of {me} wearing a black suit in a library",
+        "in space": "photo of {me} in space",
+        "pencil sketch": "a pencil sketch of {me}",
+        "oil painting, in a garden": "an oil painting of {me} in a garden with flowers",
+        "watercolor painting": "a watercolor painting of {me}",
+        "comic book, in a red jacket": "a comic book portrait of {me} wearing a red jacket",
+        "pop art": "pop art portrait of {me}",
+        "bronze statue": "a bronze statue of {me}",
+        "marble statue": "a marble statue of {me}",
+        "neon cyberpunk, in a city at night": "neon cyberpunk portrait of {me} in a city at night",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ def run_demo(
         tiles = [Tile(image.image, caption) for caption, image in zip(PORTRAITS, images, strict=True)]
         originals = [one.image for one in tuned.checked.usable]
         sheet = out / "contact-sheet.png"
-        contact_sheet(tiles, title="Likeness: twelve photographs in, portraits out", photos=originals).save(sheet)
+        contact_sheet(
+            tiles, title=f"Likeness: {len(originals)} photographs in, {len(tiles)} portraits out", photos=originals
+        ).save(sheet)
     stages = {**tuned.stage_seconds, **clock.seconds}
     report = Report(
         title="Likeness demo", card=tuned.card, checked=tuned.checked, prepared=tuned.prepared, losses=tuned.losses,

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 
 from . import __version__
@@ -99,8 +101,10 @@ def fine_tune(
             stop_if(should_stop)
 
         prior = class_latents(base, subject.class_noun, count, folder=class_images, progress=made)
+    watch(Advance("encode", 0, 1))
     with clock.stage("encode"):
-        data = build_training_set(base, subject, prepared, recipe=recipe, prior_latents=prior, seed=order.seed)
+        small = [reduced(photo, 2 * base.family.resolution_px) for photo in prepared]
+        data = build_training_set(base, subject, small, recipe=recipe, prior_latents=prior, seed=order.seed)
     with clock.stage("train"):
         trained = run_loop(base, order, data, checkpoints=checkpoints, watch=watch, should_stop=should_stop)
     photos = len({photo.source_sha256 for photo in prepared})
@@ -139,6 +143,17 @@ def run_loop(
         return Trained(loop.leave(name), tuple(losses), seconds)
     finally:
         loop.close()
+
+
+def reduced(photo: PreparedPhoto, side_px: int) -> PreparedPhoto:
+    """The photo at most `side_px` wide: backgrounds are varied many times, and a small base sees no more."""
+    if photo.image.shape[0] <= side_px:
+        return photo
+    planes = [
+        np.asarray(cv2.resize(plane, (side_px, side_px), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        for plane in (photo.image, photo.matte, photo.face)
+    ]
+    return PreparedPhoto(planes[0], planes[1], planes[2], photo.framing, photo.source_sha256)
 
 
 def stop_if(should_stop: ShouldStop) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Advance:
     """One piece of one stage is done."""
 
-    stage: str  # 'check', 'prepare', 'class images', 'train', 'generate'
+    stage: str  # 'check', 'prepare', 'load base', 'class images', 'encode', 'train', 'generate'
     done: int
     total: int
     loss: float | None = None  # of the step just taken

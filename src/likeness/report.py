@@ -67,8 +67,8 @@ def write_report(report: Report, path: Path) -> Path:
         _table("Time of each stage", _time_rows(report.stage_seconds)),
         _table("Facts", _fact_rows(report)),
     ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(report.title)}</title>'
-    page = f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body><main>\n'
+    head = f'<meta charset="utf-8"><title>{escape(report.title)}</title><style>{_STYLE}</style>'
+    page = f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><main>\n'
     path.write_text(page + "\n".join(sections) + "\n</main></body></html>\n", encoding="utf-8")
     return path
 
@@ -77,29 +77,31 @@ def loss_curve(losses: Sequence[float], *, width_px: int = 760, height_px: int =
     """The losses as inline SVG: each step faint, their running mean over a tenth of the run strong."""
     if not losses:
         return "<p>no steps were taken</p>"
-    left, right, top, bottom = 56, 12, 12, 34
+    left, right, top, bottom = 56, width_px - 12, 12, height_px - 34
     values = np.asarray(losses, dtype=np.float64)
-    smooth = running_mean(values, max(1, len(values) // 10))
     high = float(values.max()) or 1.0
 
-    def points(series: NDArray[np.float64]) -> str:
-        x = np.linspace(left, width_px - right, len(series))
-        y = height_px - bottom - series / high * (height_px - top - bottom)
-        return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+    def line(series: NDArray[np.float64], color: str, stroke_px: float) -> str:
+        x = np.linspace(left, right, len(series))
+        y = bottom - series / high * (bottom - top)
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+        return f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="{stroke_px}"/>'
 
-    base_y, middle = height_px - bottom, (left + width_px - right) / 2
-    ticks = "".join(
-        f'<text x="{left - 8}" y="{base_y - share * (height_px - top - bottom) + 4:.1f}" text-anchor="end">{high * share:.3g}</text>'
-        for share in (0.0, 0.5, 1.0)
-    )
-    return (
-        f'<svg viewBox="0 0 {width_px} {height_px}" role="img" aria-label="training loss" font-size="13" fill="#6e6e74">'
-        f'<path d="M{left} {top}V{base_y}H{width_px - right}" fill="none" stroke="#c9c5b9"/>{ticks}'
-        f'<polyline points="{points(values)}" fill="none" stroke="#c9c5b9"/>'
-        f'<polyline points="{points(smooth)}" fill="none" stroke="#2b5fa8" stroke-width="2.5"/>'
-        f'<text x="{left}" y="{height_px - 12}">1</text><text x="{middle:.0f}" y="{height_px - 12}" text-anchor="middle">step</text>'
-        f'<text x="{width_px - right}" y="{height_px - 12}" text-anchor="end">{len(losses)}</text></svg>'
-    )
+    def text(x: float, y: float, words: str, anchor: str) -> str:
+        return f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="{anchor}">{words}</text>'
+
+    parts = [
+        f'<svg viewBox="0 0 {width_px} {height_px}" font-size="13" fill="#6e6e74"><title>training loss</title>',
+        f'<path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="#c9c5b9"/>',
+        *(text(left - 8, bottom - k * (bottom - top) + 4, f"{high * k:.3g}", "end") for k in (0.0, 0.5, 1.0)),
+        text(left, bottom + 22, "1", "start"),
+        text((left + right) / 2, bottom + 22, "step", "middle"),
+        text(right, bottom + 22, str(len(losses)), "end"),
+        line(values, "#c9c5b9", 1),
+        line(running_mean(values, max(1, len(values) // 10)), "#2b5fa8", 2.5),
+        "</svg>",
+    ]
+    return "".join(parts)
 
 
 def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:

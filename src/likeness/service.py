@@ -57,8 +57,14 @@ class Likeness:
     @cached_property
     def base(self) -> BaseModel:
         """The one base, loaded at first use. Raises BaseNotFound, CorruptBase."""
+        from diffusers.utils import logging as diffusers_log
+        from transformers.utils import logging as transformers_log
+
         from .diffusion.base import load_base
 
+        diffusers_log.set_verbosity_error()  # both speak on standard error, where our progress is
+        transformers_log.set_verbosity_error()
+        transformers_log.disable_progress_bar()
         return load_base(self.settings.base, self.settings.revision)
 
     def check(self, photos: Sequence[Photo], class_noun: str = "person") -> CheckResult:

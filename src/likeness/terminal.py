@@ -72,8 +72,8 @@ class Terminal:
     def progress(self) -> Iterator[Watch]:
         """A bar for each stage while the block runs."""
         columns = (
-            TextColumn("{task.description:<12}"), BarColumn(28), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            TextColumn("{task.description:<12}"), BarColumn(28), MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
         tasks: dict[str, TaskID] = {}
         with Progress(*columns, console=self.err) as bars:

@@ -175,9 +175,7 @@ def test_same_image_as_the_stock_pipeline(prediction_type: str, tmp_path: Path) 
     order = Order("a photo of <<TOK>> person", "snow", 11, 8, 4.0, "dpmpp_2m", BASE_SLOT)
     mine = base.decode(denoise_all(base, None, [order]))[0]
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
-        pipeline.scheduler.config, timestep_spacing="leading"
-    )
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, timestep_spacing="leading")
     pipeline.set_progress_bar_config(disable=True)
     theirs = pipeline(
         order.prompt, negative_prompt=order.negative_prompt, num_inference_steps=order.steps,

@@ -60,14 +60,15 @@ def test_one_batch_equals_separate(tiny_base: BaseModel, bank: LoraBank) -> None
 
 
 def test_same_seed_same_image_and_everything_else_matters(tiny_base: BaseModel, bank: LoraBank) -> None:
-    first = tiny_base.decode(denoise_all(tiny_base, bank, ORDERS[:1]))
-    assert torch.equal(first, tiny_base.decode(denoise_all(tiny_base, bank, ORDERS[:1])))
+    order = replace(ORDERS[0], steps=3)
+    first = tiny_base.decode(denoise_all(tiny_base, bank, [order]))
+    assert torch.equal(first, tiny_base.decode(denoise_all(tiny_base, bank, [order])))
     changes: list[dict[str, object]] = [
         {"seed": 9}, {"prompt": "a man"}, {"negative_prompt": "snow"}, {"guidance_scale": 2.0}, {"slot": 2},
-        {"scale": 0.5}, {"steps": 7}, {"sampler": "euler"},
+        {"scale": 0.5}, {"steps": 4}, {"sampler": "euler"},
     ]  # fmt: skip
     for change in changes:
-        other = tiny_base.decode(denoise_all(tiny_base, bank, [replace(ORDERS[0], **change)]))  # type: ignore[arg-type]
+        other = tiny_base.decode(denoise_all(tiny_base, bank, [replace(order, **change)]))  # type: ignore[arg-type]
         assert not torch.equal(first, other), change
 
 

@@ -49,9 +49,11 @@ def portrait(assets: Assets) -> tuple[Person, RenderedImage]:
 def test_same_seed_same_person_and_same_picture(assets: Assets, portrait: tuple[Person, RenderedImage]) -> None:
     person, first = portrait
     again = sample_person(person.seed, assets)
-    assert again.hair == person.hair and np.array_equal(again.vertices, person.vertices)
+    assert again.hair == person.hair
+    assert np.array_equal(again.vertices, person.vertices)
     second = render(again, front(again), assets, 128)
-    assert np.array_equal(first.image, second.image) and np.array_equal(first.mask, second.mask)
+    assert np.array_equal(first.image, second.image)
+    assert np.array_equal(first.mask, second.mask)
 
 
 def test_other_seed_other_face(people: list[Person]) -> None:
@@ -70,8 +72,10 @@ def test_people_are_balanced(people: list[Person]) -> None:
     ages = Counter(p.age_group for p in people)
     ethnicities = Counter(p.ethnicity for p in people)
     assert min(genders.values()) > 0.4 * SAMPLED
-    assert set(ages) == set(AGE_GROUPS) and min(ages.values()) > 0.25 * SAMPLED
-    assert set(ethnicities) == set(ETHNICITIES) and min(ethnicities.values()) > 0.13 * SAMPLED
+    assert set(ages) == set(AGE_GROUPS)
+    assert min(ages.values()) > 0.25 * SAMPLED
+    assert set(ethnicities) == set(ETHNICITIES)
+    assert min(ethnicities.values()) > 0.13 * SAMPLED
 
 
 def test_beards_are_for_men(people: list[Person]) -> None:
@@ -90,7 +94,8 @@ def test_names_are_unique_and_not_the_users_token() -> None:
 def test_half_photos_and_half_close_ups(people: list[Person]) -> None:
     scenes = [sample_scene(np.random.default_rng(p.seed), p) for p in people]
     styles, framings = Counter(s.style for s in scenes), Counter(s.framing for s in scenes)
-    assert 0.4 * SAMPLED < styles["photo"] < 0.6 * SAMPLED and set(styles) == set(STYLES)
+    assert 0.4 * SAMPLED < styles["photo"] < 0.6 * SAMPLED
+    assert set(styles) == set(STYLES)
     assert 0.4 * SAMPLED < framings["close-up"] < 0.6 * SAMPLED
     assert {s.place for s in scenes} == set(PLACES)
 
@@ -141,18 +146,22 @@ def test_a_shard_is_whole_and_reads_back(assets: Assets, tmp_path: Path) -> None
     assert dataset.write_shard(plan, 0) == 6
     assert [path.name for path in tmp_path.iterdir()] == ["shard_00000.npz"]
     with np.load(plan.shard_path(0)) as shard:
-        assert shard["images"].shape == (6, 64, 64, 3) and shard["images"].dtype == np.uint8
+        assert shard["images"].shape == (6, 64, 64, 3)
+        assert shard["images"].dtype == np.uint8
         assert np.unpackbits(shard["masks"], axis=-1).shape == (6, 64, 64)
         told = json.loads(bytes(shard["attributes"]))
         assert sorted(shard["person"]) == [500, 500, 500, 501, 501, 501]
-    assert len(told) == 6 and all(row["style"] in STYLES for row in told)
+    assert len(told) == 6
+    assert all(row["style"] in STYLES for row in told)
 
 
 def test_a_portrait_has_a_figure_and_a_face(portrait: tuple[Person, RenderedImage]) -> None:
     person, picture = portrait
-    assert picture.image.shape == (128, 128, 3) and picture.image.dtype == np.uint8
+    assert picture.image.shape == (128, 128, 3)
+    assert picture.image.dtype == np.uint8
     assert 0.25 < picture.mask.mean() < 0.9
-    assert not picture.mask[:4].any() and picture.mask[64, 64]
+    assert not picture.mask[:4].any()
+    assert picture.mask[64, 64]
     face = picture.image[52:90, 48:80].astype(float).reshape(-1, 3)
     chroma = face / face.sum(1, keepdims=True)
     expected = np.array(person.tone) / sum(person.tone)

@@ -92,7 +92,9 @@ def test_class_images_are_made_once(tiny_base: BaseModel, tmp_path: Path, monkey
     assert first.shape == (10, *tiny_base.latent_shape)
     assert done == [8, 10]
     assert not torch.equal(first[0], first[1])
-    assert torch.equal(prior.class_latents(tiny_base, "man; rm -rf ../", 10, folder=tmp_path, progress=done.append), first)
+    assert torch.equal(
+        prior.class_latents(tiny_base, "man; rm -rf ../", 10, folder=tmp_path, progress=done.append), first
+    )
     assert done == [8, 10]
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) == 1

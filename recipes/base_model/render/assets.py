@@ -104,7 +104,7 @@ def _proxy(pack: Any, key: str, entry: dict[str, Any]) -> Proxy:
         index=pack[base + "/index"].astype(np.int32),
         weights=pack[base + "/weight"].astype(np.float32),
         offset=pack[base + "/offset"].astype(np.float32),
-        scales=scales,  # type: ignore[arg-type]
+        scales=scales,
         faces=pack[base + "/faces"].astype(np.int32),
         uv=pack[base + "/uv"].astype(np.float32),
         hidden=pack[base + "/delete"].astype(np.int32),

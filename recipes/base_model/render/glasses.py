@@ -72,8 +72,10 @@ def _disc(rim: Array) -> Mesh:
     i = np.arange(count)
     j = (i + 1) % count
     centre = np.full(count, count)
-    triangles = np.concatenate([np.stack([i, j, centre], 1), np.stack([j, i, centre], 1)])  # seen from both sides
-    return np.concatenate([rim, rim.mean(0, keepdims=True)]).astype(np.float32), triangles.astype(np.int32)
+    points = np.concatenate([rim, rim.mean(0, keepdims=True)])
+    # Two sides with points of their own, since shared ones would get opposite normals that cancel.
+    triangles = np.concatenate([np.stack([i, j, centre], 1), np.stack([j, i, centre], 1) + count + 1])
+    return np.concatenate([points, points]).astype(np.float32), triangles.astype(np.int32)
 
 
 def _join(meshes: list[Mesh]) -> Mesh:

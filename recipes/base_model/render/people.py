@@ -47,8 +47,8 @@ HAIR_RGB = {
     "red": (168, 76, 36),
     "blonde": (206, 170, 112),
     "light blonde": (228, 204, 156),
-    "gray": (150, 150, 150),
-    "white": (222, 222, 218),
+    "gray": (142, 142, 142),
+    "white": (204, 204, 200),
 }
 EYE_TEXTURES = {
     "blue": ("blue_eye", "deepblue_eye", "lightblue_eye"),
@@ -203,7 +203,7 @@ def name_of(seed: int) -> str | None:
 
 
 def apply_targets(vertices: NDArray[np.float32], weights: dict[str, float], assets: Assets) -> NDArray[np.float32]:
-    """A copy of `vertices` (V, 3) moved by the weighted morph targets; the pack lacks some names, which move nothing."""
+    """A copy of `vertices` (V, 3) moved by the weighted morph targets; names that the pack lacks move nothing."""
     moved = vertices.copy()
     for name, weight in weights.items():
         if abs(weight) > 1e-3 and name in assets.targets:

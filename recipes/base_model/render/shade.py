@@ -158,9 +158,9 @@ def _statue_albedo(c, material, f, light, look, noise):  # type: ignore[no-untyp
         depth = 0.45 + 1.0 * min(0.6, light)
     elif material == EYE:
         depth = 0.55 + 0.45 * min(1.0, light * 1.3)
-    elif material == BROW or material == FRAME:
+    elif material in (BROW, FRAME):
         depth = 0.62
-    elif material == LASH or material == LENS:
+    elif material in (LASH, LENS):
         depth = 0.35
     if look.substance == BRONZE:
         c[0], c[1], c[2] = 0.80 * depth, 0.49 * depth, 0.20 * depth
@@ -198,10 +198,10 @@ def _normalise(a):  # type: ignore[no-untyped-def]
 @compiled
 def _lit(c, n, v, f, material, lit, occlusion, look, light):  # type: ignore[no-untyped-def]
     """Turns the albedo c into radiance, in place."""
-    l = light.direction
-    nl = n[0] * l[0] + n[1] * l[1] + n[2] * l[2]
+    sun = light.direction
+    nl = n[0] * sun[0] + n[1] * sun[1] + n[2] * sun[2]
     nv = max(0.0, n[0] * v[0] + n[1] * v[1] + n[2] * v[2])
-    h0, h1, h2 = v[0] + l[0], v[1] + l[1], v[2] + l[2]
+    h0, h1, h2 = v[0] + sun[0], v[1] + sun[1], v[2] + sun[2]
     hl = math.sqrt(h0 * h0 + h1 * h1 + h2 * h2) + 1e-9
     nh = min(1.0, max(0.0, (n[0] * h0 + n[1] * h1 + n[2] * h2) / hl))
     gloss = 0.0
@@ -218,10 +218,10 @@ def _lit(c, n, v, f, material, lit, occlusion, look, light):  # type: ignore[no-
         tl = math.sqrt(t0 * t0 + t1 * t1 + t2 * t2) + 1e-6
         th = (t0 * h0 + t1 * h1 + t2 * h2) / (tl * hl)
         gloss = 0.16 * max(0.0, 1 - th * th) ** 10 * max(0.0, nl + 0.2)
-    elif material == FRAME or material == LENS or material == TEETH:
+    elif material in (FRAME, LENS, TEETH):
         gloss = 0.5 * nh**30
     hemisphere = 0.68 + 0.32 * n[1]
-    fill = 0.30 * max(0.0, -0.8 * l[0] * n[0] + 0.1 * n[1] + 0.6 * n[2])
+    fill = 0.30 * max(0.0, -0.8 * sun[0] * n[0] + 0.1 * n[1] + 0.6 * n[2])
     rim = 0.10 * (1 - nv) ** 4 * occlusion
     for k in range(3):
         wrap, bleed = 0.05, 1.0
@@ -232,7 +232,7 @@ def _lit(c, n, v, f, material, lit, occlusion, look, light):  # type: ignore[no-
             bleed = 0.62 if k == 0 else 1.0 if k == 1 else 1.1
         elif material == HAIR:
             wrap = 0.3
-        diffuse = min(1.0, max(0.0, (nl + wrap) / (1 + wrap))) * lit**bleed
+        diffuse = min(1.0, max(0.0, (nl + wrap) / (1 + wrap))) * (lit**bleed if 0 < lit < 1 else lit)
         ambient = (light.ambient[k] * hemisphere + fill) * occlusion
         c[k] = c[k] * (diffuse * light.key[k] + ambient) + gloss * lit * light.key[k] + 2 * rim * light.ambient[k]
 
@@ -240,12 +240,12 @@ def _lit(c, n, v, f, material, lit, occlusion, look, light):  # type: ignore[no-
 @compiled
 def _lit_statue(c, n, v, f, material, lit, occlusion, look, light, noise):  # type: ignore[no-untyped-def]
     """Bronze mirrors a made-up sky and grows green in its hollows; marble is white stone with veins."""
-    l = light.direction
+    sun = light.direction
     nv = n[0] * v[0] + n[1] * v[1] + n[2] * v[2]
     r0, r1, r2 = 2 * nv * n[0] - v[0], 2 * nv * n[1] - v[1], 2 * nv * n[2] - v[2]
-    rl = max(0.0, r0 * l[0] + r1 * l[1] + r2 * l[2])
+    rl = max(0.0, r0 * sun[0] + r1 * sun[1] + r2 * sun[2])
     if look.substance == MARBLE:
-        if material == SKIN or material == CLOTH:
+        if material in (SKIN, CLOTH):
             vein = abs(_noise_at(noise, f, 0.45, 3, look.phase) + 0.4 * _noise_at(noise, f, 1.3, 1, look.phase))
             if vein < 0.16:
                 _mix(c, 0.25 * (1 - vein / 0.16), 0.55, 0.56, 0.58)
@@ -255,7 +255,7 @@ def _lit_statue(c, n, v, f, material, lit, occlusion, look, light, noise):  # ty
         return
     sky = min(1.0, max(0.0, 0.5 + 0.5 * r1))
     mirror = 0.15 + 0.75 * sky * sky * (3 - 2 * sky) * (0.45 + 0.55 * lit)
-    diffuse = max(0.0, n[0] * l[0] + n[1] * l[1] + n[2] * l[2]) * lit
+    diffuse = max(0.0, n[0] * sun[0] + n[1] * sun[1] + n[2] * sun[2]) * lit
     patina = min(1.0, max(0.0, (1 - occlusion) * 1.8))
     _mix(c, 0.5 * patina, 0.16, 0.30, 0.24)
     for k in range(3):

@@ -164,7 +164,7 @@ def _border(mask: Mask, width_px: float) -> Array:
 
 
 def _anime(image: Image, mask: Mask, rng: np.random.Generator) -> Image:
-    """Cel shading: pale clean colours in two tones with a hard shadow edge, thin dark-violet lines, a soft bright place."""
+    """Cel shading: pale clean colours in two tones with a hard edge, thin dark-violet lines, a soft bright place."""
     unit = _unit(image)
     flat = _smooth(image, 3, 60).astype(np.float32) / 255
     light = flat.mean(-1, keepdims=True)

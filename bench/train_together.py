@@ -1,0 +1,172 @@
+"""Eight people trained together against one after another: how much faster, and whether the same adapters come out.
+
+python -m bench.train_together [--base random] [--rounds 5] [--check-steps 20] [--save]
+
+The people are random latents, which take as long as real ones. Two kinds of step: the recipe `standard` with its own
+rows, and with one photo and one class image a person, as the reference solution trains.
+"""
+
+import argparse
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from likeness.diffusion.base import BaseModel
+from likeness.training.data import TrainingSet, captions, class_caption
+from likeness.training.loop import TrainingLoop
+from likeness.training.recipe import FineTuneRecipe, recipe_named
+from likeness.types import Subject
+
+from .random_base import add_base_options, open_base
+from .report import Goal, Row, finish, options
+from .timing import Rounds, ratio, take_turns
+
+PEOPLE = 8
+NAMES = tuple(f"person-{k}" for k in range(PEOPLE))
+PHOTOS, CLASS_IMAGES = 12, 16
+
+
+def recipes() -> dict[str, FineTuneRecipe]:
+    """Never at their end, so that a round can take any number of steps."""
+    own = recipe_named("standard", steps=20_000)
+    return {
+        f"standard, {own.instance_rows} + {own.prior_rows} rows": own,
+        "standard, 1 + 1 rows": replace(own, instance_rows=1, prior_rows=1),
+    }
+
+
+def random_person(base: BaseModel, seed: int) -> TrainingSet:
+    """Latents and emphasis are random, the captions are real."""
+    g = torch.Generator().manual_seed(seed)
+    emphasis = 0.5 + torch.rand(PHOTOS, 1, *base.latent_shape[1:], generator=g)
+    subject = Subject(NAMES[seed])
+    ids = base.tokenize(captions(subject, "portrait"))  # (K, N)
+    return TrainingSet(
+        latents=torch.randn(PHOTOS, *base.latent_shape, generator=g).to(base.device),
+        emphasis=(emphasis / emphasis.mean((1, 2, 3), keepdim=True)).to(base.device),
+        ids=ids.expand(PHOTOS, -1, -1),
+        prior_latents=torch.randn(CLASS_IMAGES, *base.latent_shape, generator=g).to(base.device),
+        prior_ids=base.tokenize([class_caption(subject.class_noun)]).expand(CLASS_IMAGES, -1),
+    )
+
+
+@contextmanager
+def loop_of(base: BaseModel, recipe: FineTuneRecipe, people: range) -> Iterator[TrainingLoop]:
+    """A loop on networks of its own, so that no other loop's hooks cost it anything."""
+    twin = replace(base, unet=copy.deepcopy(base.unet), text_encoder=copy.deepcopy(base.text_encoder))
+    loop = TrainingLoop(twin, capacity=len(people), rank=recipe.rank)
+    for k in people:
+        loop.join(NAMES[k], recipe, random_person(twin, k), seed=k)
+    try:
+        yield loop
+    finally:
+        loop.close()
+
+
+def time_steps(base: BaseModel, recipe: FineTuneRecipe, rounds: int) -> Rounds:
+    """Seconds for one step of each of the eight: in one batch, and as eight steps of one person."""
+    with loop_of(base, recipe, range(PEOPLE)) as together, loop_of(base, recipe, range(1)) as alone:
+
+        def one_after_another() -> None:
+            for _ in range(PEOPLE):
+                alone.step()
+
+        return take_turns({"together": together.step, "one after another": one_after_another}, rounds)
+
+
+def gradients(loop: TrainingLoop) -> dict[str, Tensor]:
+    """Every person's clipped gradient at factors that are none of them zero (a fresh B would hide A's).
+
+    Adam's first moment after the first step is the gradient times 1 - beta_1; one factor for all drops out below.
+    """
+    for name in loop.names:
+        generator = torch.Generator().manual_seed(NAMES.index(name))
+        factors = 0.03 * torch.randn(loop.bank.columns, generator=generator)
+        loop.restore(name, {**loop.state(name), "factors": factors})
+    loop.step()
+    return {name: loop.state(name)["mean"] for name in loop.names}
+
+
+def adapters(loop: TrainingLoop, steps: int) -> dict[str, Tensor]:
+    """Every person's factors (P,) after `steps` steps from a fresh start."""
+    for _ in range(steps):
+        loop.step()
+    return {name: loop.state(name)["factors"] for name in loop.names}
+
+
+def differences(base: BaseModel, recipe: FineTuneRecipe, steps: int) -> list[Row]:
+    """Relative differences, together against alone, of gradient and of adapter, a person a row."""
+    everybody = range(PEOPLE)
+    with loop_of(base, recipe, everybody) as loop:
+        g_together = gradients(loop)
+    with loop_of(base, recipe, everybody) as loop:
+        w_together = adapters(loop, steps)
+    rows: list[Row] = []
+    for k, name in enumerate(NAMES):
+        with loop_of(base, recipe, range(k, k + 1)) as loop:
+            g_alone = gradients(loop)[name]
+        with loop_of(base, recipe, range(k, k + 1)) as loop:
+            fresh = loop.state(name)["factors"]
+            w_alone = adapters(loop, steps)[name]
+        rows.append(
+            {
+                "person": name,
+                "gradient": relative(g_together[name], g_alone),
+                f"adapter after {steps} steps": relative(w_together[name], w_alone),
+                "of what was learnt": relative(w_together[name] - fresh, w_alone - fresh),
+            }
+        )
+    return rows
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """|a - b| / |b|."""
+    return ((a - b).norm() / b.norm()).item()
+
+
+def table_of(rounds: Rounds) -> list[Row]:
+    return [
+        {
+            "eight people": name,
+            "median s for a step of each": median(seconds),
+            "person-steps a second": PEOPLE / median(seconds),
+            "times as long": ratio(rounds, name, "together"),
+        }
+        for name, seconds in rounds.items()
+    ]
+
+
+def main() -> None:
+    parser = options(__doc__)
+    add_base_options(parser)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--check-steps", type=int, default=20, help="after how many steps adapters are compared")
+    args: argparse.Namespace = parser.parse_args()
+    base = open_base(args)
+    tables: dict[str, list[Row]] = {}
+    goals = []
+    for title, recipe in recipes().items():
+        rounds = time_steps(base, recipe, args.rounds)
+        tables[title] = table_of(rounds)
+        speed = ratio(rounds, "one after another", "together")
+        goals.append(Goal(f"{title}: times faster together", speed, 3.0, at_least=True))
+    title, recipe = list(recipes().items())[-1]
+    found = differences(base, recipe, args.check_steps)
+    tables[f"relative differences, together against alone ({title})"] = found
+    for column in list(found[0])[1:3]:
+        worst = max(float(str(row[column])) for row in found)
+        goals.append(Goal(f"largest relative difference: {column}", worst, 1e-4, at_least=False))
+    settings = {
+        "base": args.base, "threads": args.threads, "device": args.device, "rounds": args.rounds,
+        "check_steps": args.check_steps, "people": PEOPLE,
+    }  # fmt: skip
+    finish("train-together", tables, goals=goals, settings=settings, save=args.save)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""What all tests share: a quiet machine, fixed seeds, a home of their own, and where the real photographs are."""
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+
+def pytest_configure() -> None:
+    """Before any test module is imported, so that torch and the hub's client see it."""
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    # Examples are the same in every CI run; time limits per example would measure the neighbours.
+    hypothesis.settings.register_profile("likeness", deadline=None, derandomize="CI" in os.environ)
+    hypothesis.settings.load_profile("likeness")
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test sees the settings, or writes to the home, of the person who runs it."""
+    for name in [name for name in os.environ if name.startswith("LIKENESS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LIKENESS_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+
+
+@pytest.fixture(scope="session")
+def shared_photos() -> Path:
+    """The real photographs, which are not part of the project: folders `person` and `dog`."""
+    folder = Path(__file__).parents[1] / "../shared/photos"
+    if not folder.is_dir():
+        pytest.skip("the real photographs (shared/photos beside the checkout) are not on this machine")
+    return folder.resolve()

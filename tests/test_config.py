@@ -1,0 +1,112 @@
+"""Settings from the environment and the home's file: typed, known by name, never guessed."""
+
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likeness.config import FILE_NAME, PREFIX, Settings, settings_from
+from likeness.errors import SettingsError
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def written(home: Path, text: str) -> dict[str, str]:
+    """An environment whose home has this settings file."""
+    (home / FILE_NAME).write_text(text)
+    return {"LIKENESS_HOME": str(home)}
+
+
+def test_nothing_said_means_the_defaults_in_the_users_own_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert settings_from({"PATH": "whatever"}) == Settings(home=tmp_path / ".likeness")
+
+
+def test_the_environment_is_typed(tmp_path: Path) -> None:
+    environment = {
+        "LIKENESS_HOME": str(tmp_path), "LIKENESS_BASE": "some/base", "LIKENESS_REVISION": "abc", "LIKENESS_SLOTS": "3",
+        "LIKENESS_MAX_BATCH": "2",
+    }  # fmt: skip
+    assert settings_from(environment) == Settings(tmp_path, "some/base", "abc", slots=3, max_batch=2)
+
+
+def test_the_file_goes_before_the_defaults_and_the_environment_before_the_file(tmp_path: Path) -> None:
+    environment = written(tmp_path, 'base = "some/base"\nrevision = "abc"\nslots = 5\n')
+    assert settings_from(environment | {"LIKENESS_SLOTS": "3"}) == Settings(tmp_path, "some/base", "abc", slots=3)
+
+
+def test_a_home_that_is_said_outright_goes_before_the_environment_and_brings_its_own_file(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    written(tmp_path / "other", "slots = 4")
+    environment = written(tmp_path, "slots = 5")
+    assert settings_from(environment, tmp_path / "other") == Settings(tmp_path / "other", slots=4)
+
+
+def test_unknown_names_are_refused_with_the_known_ones_listed(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"the environment: LIKENESS_SLOT \(known") as refused:
+        settings_from({"LIKENESS_SLOT": "3"})
+    assert all(PREFIX + field.name.upper() in refused.value.hint for field in fields(Settings))
+    with pytest.raises(SettingsError, match=r"likeness\.toml: bass") as refused:
+        settings_from(written(tmp_path, 'bass = "built-in"'))
+    assert "base" in refused.value.hint
+
+
+def test_the_file_cannot_move_the_home_that_it_lies_in(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"likeness\.toml: home"):
+        settings_from(written(tmp_path, 'home = "elsewhere"'))
+
+
+@pytest.mark.parametrize("text", ["three", "", "1", "-4", "2.5", "٣", "9" * 5000])
+def test_a_number_that_is_none_names_the_variable_and_what_it_should_be(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="LIKENESS_SLOTS to be a whole number of at least 2") as refused:
+        settings_from({"LIKENESS_HOME": str(tmp_path), "LIKENESS_SLOTS": text})
+    assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("slots = true", "slots in likeness.toml to be a whole number of at least 2, got bool"),
+        ('slots = "4"', "slots in likeness.toml to be a whole number of at least 2, got str"),
+        ("max_batch = 0", "max_batch in likeness.toml to be a whole number of at least 1, got 0"),
+        ("base = 3", "base in likeness.toml to be a text, got int"),
+        ('base = ""', "base in likeness.toml to be a text, got an empty one"),
+        ("base = ", "expected likeness.toml to be TOML"),
+    ],
+)
+def test_a_wrong_value_in_the_file_names_key_and_type(line: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings_from(written(tmp_path, line))
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"base = \xff\xfe")
+    with pytest.raises(SettingsError, match=r"likeness\.toml to be TOML"):
+        settings_from({"LIKENESS_HOME": str(tmp_path)})
+
+
+def test_an_empty_home_is_not_the_working_folder() -> None:
+    with pytest.raises(SettingsError, match="LIKENESS_HOME to be a text, got an empty one"):
+        settings_from({"LIKENESS_HOME": ""})
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda key: not key.isascii() or not key.isprintable()))
+def test_a_hostile_name_is_refused_but_not_repeated(key: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        settings_from({f"LIKENESS_{key}": "x"})
+    assert str(refused.value).isascii()
+    assert str(refused.value).isprintable()
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings().slots = 3  # type: ignore[misc]
+
+
+def test_the_readme_lists_every_setting() -> None:
+    text = README.read_text()
+    assert [field.name for field in fields(Settings) if f"`{PREFIX}{field.name.upper()}`" not in text] == []
