@@ -35,7 +35,7 @@ format: $(DEV)
 	$(BIN)/ruff format .
 
 bench: $(DEV)
-	@set -e; for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	$(BIN)/python -m bench
 
 clean:
 	rm -rf $(VENV)

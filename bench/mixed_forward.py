@@ -14,14 +14,15 @@ All run the same weights; what they put out is compared too.
 
 import argparse
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
+from typing import Any, cast
 
 import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.family import ATTENTION, FEED_FORWARD
@@ -30,7 +31,7 @@ from likeness.training.recipe import recipe_named
 
 from .random_base import add_base_options, open_base
 from .report import Goal, Row, finish, options
-from .timing import Rounds, Work, ratio, take_turns
+from .timing import Rounds, ratio, take_turns
 
 PEOPLE = 8
 NAMES = tuple(f"person-{k}" for k in range(PEOPLE))
@@ -82,10 +83,10 @@ def peft_twin(case: Case, bank: LoraBank) -> PeftModel:
     """A copy of the network with the same eight adapters in PEFT."""
     modules = list(bank.module_names["unet"])
     config = LoraConfig(r=case.rank, lora_alpha=case.rank, target_modules=modules, inference_mode=True)
-    twin = get_peft_model(copy.deepcopy(case.unet), config, adapter_name=NAMES[0])  # type: ignore[arg-type]
+    twin = get_peft_model(copy.deepcopy(case.unet), config, adapter_name=NAMES[0])
     for name in NAMES[1:]:
         twin.add_adapter(name, config)
-    layers = dict(twin.base_model.model.named_modules())
+    layers: dict[str, Any] = dict(cast(nn.Module, twin.base_model.model).named_modules())
     for slot, name in enumerate(NAMES, start=1):
         for module, pair in bank.pairs_of(bank.flat[slot], case.rank)["unet"].items():
             layers[module].lora_A[name].weight.data.copy_(torch.from_numpy(pair.A))
@@ -93,7 +94,7 @@ def peft_twin(case: Case, bank: LoraBank) -> PeftModel:
     return twin.eval()
 
 
-def works_of(case: Case, bank: LoraBank, banked: UNet2DConditionModel) -> dict[str, Work]:
+def works_of(case: Case, bank: LoraBank, banked: UNet2DConditionModel) -> dict[str, Callable[[], Tensor]]:
     """The rivals; each gives the outputs (8, C, h, w) of the same rows."""
     g = torch.Generator().manual_seed(1)
     config, device = case.unet.config, case.unet.device
@@ -103,6 +104,7 @@ def works_of(case: Case, bank: LoraBank, banked: UNet2DConditionModel) -> dict[s
     states = torch.randn(PEOPLE, case.tokens, config["cross_attention_dim"], generator=g).to(device)
     slots = torch.arange(1, PEOPLE + 1)
     twin = peft_twin(case, bank)
+    plain = cast(nn.Module, twin.base_model.model)  # without PeftModel's own forward, as diffusers calls it
     rows = [(name, (x[i : i + 1], t[i : i + 1], states[i : i + 1])) for i, name in enumerate(NAMES)]
 
     def with_bank() -> Tensor:
@@ -113,14 +115,14 @@ def works_of(case: Case, bank: LoraBank, banked: UNet2DConditionModel) -> dict[s
         outputs = []
         for name, row in rows:
             twin.set_adapter(name)
-            outputs.append(twin(*row, return_dict=False)[0])
+            outputs.append(plain(*row, return_dict=False)[0])
         return torch.cat(outputs)
 
     def fusing() -> Tensor:
         outputs = []
         for name, row in rows:
             twin.merge_adapter([name])
-            outputs.append(twin.base_model.model(*row, return_dict=False)[0])
+            outputs.append(plain(*row, return_dict=False)[0])
             twin.unmerge_adapter()
         return torch.cat(outputs)
 
@@ -140,8 +142,7 @@ def measure(case: Case, rounds: int) -> tuple[Rounds, float]:
     banked = copy.deepcopy(case.unet)
     bank = random_bank(case, banked)
     works = works_of(case, bank, banked)
-    outputs = {name: work() for name, work in works.items()}
-    difference = (outputs["bank"] - outputs["set_adapter"]).abs().max().item()  # type: ignore[operator]
+    difference = (works["bank"]() - works["set_adapter"]()).abs().max().item()
     return take_turns(works, rounds), difference
 
 

@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from likeness import __version__
+
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("likeness", "torch", "diffusers", "transformers", "peft", "numpy")
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy")
 
 Row = Mapping[str, object]
 
@@ -102,7 +104,8 @@ def commit() -> str:
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that decide the numbers."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+    own = {"python": platform.python_version(), "likeness": __version__}
+    return own | {name: metadata.version(name) for name in PACKAGES}
 
 
 def _goal_row(goal: Goal) -> Row:

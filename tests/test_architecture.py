@@ -36,7 +36,7 @@ def pins() -> dict[str, str]:
     """Package -> version, as constraints.txt has it."""
     lines = (line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines())
     split = (line.split("==") for line in lines if line)
-    return {canonicalize_name(name): version for name, version in split}
+    return {str(canonicalize_name(name)): version for name, version in split}
 
 
 @pytest.mark.parametrize("module", LIGHT)
@@ -107,7 +107,7 @@ def test_everything_asked_for_is_pinned_within_its_bounds() -> None:
 
 
 def test_the_pins_are_what_these_tests_run_with() -> None:
-    installed = {canonicalize_name(item.metadata["Name"]): item.version for item in metadata.distributions()}
+    installed = {str(canonicalize_name(item.metadata["Name"])): item.version for item in metadata.distributions()}
     differing = {
         name: (version, installed[name])
         for name, version in pins().items()

@@ -15,13 +15,10 @@ from .config import Settings, settings_from
 from .errors import PhotosRefused, UsageError
 from .photos import read_photos
 from .portraits import facts, numbered, save_all
-from .service import Likeness, build, matte_path, save_prepared
+from .service import BARE_BASE, Likeness, build, matte_path, save_prepared
 from .terminal import Terminal, interruptible, rows_table, set_lines, verdict_table
 from .training.recipe import recipe_named
 from .types import AdapterCard, ImageRequest, Subject
-
-BARE_BASE = "base"
-
 
 app = typer.Typer(
     cls=Commands, name="likeness", add_completion=False, pretty_exceptions_enable=False,
@@ -63,8 +60,7 @@ def main_options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Portraits of you from any prompt, learnt from about ten photographs."""
-    settings = settings_from()
-    ctx.obj = Call(replace(settings, home=home) if home is not None else settings, Terminal(as_json=as_json))
+    ctx.obj = Call(settings_from(home=home), Terminal(as_json=as_json))
     if version:
         ctx.obj.terminal.document({"version": __version__})
         ctx.obj.terminal.say(f"likeness {__version__}")

@@ -39,7 +39,10 @@ def contact_sheet(
         parts += [_line("Photographs", width, size_px=_HEADING_PX, color=_FAINT)]
         parts += _rows(strip, _strip_columns(len(photos)), width)
         parts += [_line("Portraits", width, size_px=_HEADING_PX, color=_FAINT)]
-    parts += _rows([_captioned(tile) for tile in portraits], columns, width)
+    captions = [wrapped(tile.caption, CELL_PX, _CAPTION_PX, most=_CAPTION_LINES) for tile in portraits]
+    deepest = max((len(lines) for lines in captions), default=0)
+    cards = [_captioned(tile.image, lines, deepest) for tile, lines in zip(portraits, captions, strict=True)]
+    parts += _rows(cards, columns, width)
     height = sum(part.height for part in parts) + GAP_PX * (len(parts) - 1)
     sheet = Image.new("RGB", (width + 2 * MARGIN_PX, height + 2 * MARGIN_PX), _PAPER)
     top = MARGIN_PX
@@ -75,11 +78,10 @@ def wrapped(text: str, width_px: int, size_px: int, *, most: int) -> list[str]:
     return lines
 
 
-def _captioned(tile: Tile) -> Image.Image:
+def _captioned(image: NDArray[np.uint8], lines: Sequence[str], room: int) -> Image.Image:
     line_px = round(_CAPTION_PX * 1.35)
-    lines = wrapped(tile.caption, CELL_PX, _CAPTION_PX, most=_CAPTION_LINES)
-    card = Image.new("RGB", (CELL_PX, CELL_PX + 8 + line_px * _CAPTION_LINES), _PAPER)
-    card.paste(square(tile.image, CELL_PX), (0, 0))
+    card = Image.new("RGB", (CELL_PX, CELL_PX + 8 + line_px * room), _PAPER)
+    card.paste(square(image, CELL_PX), (0, 0))
     draw = ImageDraw.Draw(card)
     for number, line in enumerate(lines):
         draw.text((0, CELL_PX + 8 + number * line_px), line, fill=_INK, font=_font(_CAPTION_PX))

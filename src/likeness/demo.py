@@ -2,6 +2,7 @@
 
 import platform
 import resource
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from .photos import read_photos
 from .portraits import facts, save_png
 from .progress import ShouldStop, Stopwatch, Watch, never, unwatched
 from .report import Report, write_report
-from .service import FineTuned, Likeness, save_prepared
+from .service import FineTuned, Likeness
 from .training.recipe import FineTuneRecipe
 from .types import GeneratedImage, ImageRequest, Subject
 
@@ -95,7 +96,7 @@ def run_demo(
     with clock.stage("generate"):
         images = likeness.generate(_requests(likeness, seed), watch=watch)
     with clock.stage("write"):
-        save_prepared(tuned.prepared, out / "prepared")
+        shutil.copytree(likeness.home.photos_folder(NAME), out / "prepared", dirs_exist_ok=True)
         saved = {
             save_png(image, out / "portraits" / f"{number:02d}.png"): image for number, image in enumerate(images, 1)
         }

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # these import torch, mediapipe's package or both
     from .fine_tuning import FineTuneOrder
     from .photos import CheckResult
 
+BARE_BASE = "base"  # instead of an adapter's name: none
 Checked = Callable[["CheckResult"], None]
 
 
@@ -101,7 +102,7 @@ class Likeness:
         """
         from .fine_tuning import fine_tune, stop_if
 
-        name, clock = order.subject.name, Stopwatch()
+        name, clock = adapter_name(order.subject.name), Stopwatch()
         with self.home.lock(name):
             if self.home.adapter_folder(name).exists() and not order.replace:
                 hint = "choose another name, or say --replace"
@@ -188,6 +189,7 @@ class Likeness:
         from .artifacts.foreign import foreign_card
         from .diffusion.lora import target_modules
 
+        adapter_name(name)
         layout, base = _layout(format), self.base
         if self.home.adapter_folder(name).exists():
             raise AdapterExists("an adapter of this name exists already", hint="choose another name or forget it first")
@@ -221,6 +223,13 @@ class Likeness:
         return Engine(self.base, slots=self.settings.slots, rank=rank, max_batch=self.settings.max_batch)
 
 
+def adapter_name(name: str) -> str:
+    """The name, if an adapter may have it. Raises UsageError."""
+    if checked_name(name) == BARE_BASE:
+        raise UsageError(f"the name {BARE_BASE} means no adapter", hint="choose another name")
+    return name
+
+
 def refuse(checked: CheckResult) -> None:
     """Raises PhotosRefused, with the first reason, when the set cannot be trained on."""
     if checked.set_report.verdict == "refused":
@@ -239,8 +248,8 @@ def save_prepared(prepared: Sequence[PreparedPhoto], folder: Path) -> list[Path]
     for photo in prepared:
         number = numbers.setdefault(photo.source_sha256, len(numbers) + 1)
         path = folder / f"{number:02d}-{photo.framing}.png"
-        Image.fromarray(photo.image).save(path)
-        Image.fromarray(photo.matte).save(matte_path(path))
+        Image.fromarray(photo.image).save(path, compress_level=1)  # a tenth larger, four times quicker
+        Image.fromarray(photo.matte).save(matte_path(path), compress_level=1)
         paths.append(path)
     return paths
 

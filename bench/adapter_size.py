@@ -1,0 +1,139 @@
+"""How large one person's adapter is on disk, by recipe.
+
+python -m bench.adapter_size [--base random] [--save]
+
+On the base: an adapter is trained for one step on random latents and written as `train` writes it. For Stable Diffusion
+2.1-base: counted on the meta device from its published shapes, because its weights are gigabytes.
+"""
+
+import argparse
+import math
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from likeness.artifacts import adapter as folders
+from likeness.artifacts import package
+from likeness.diffusion.base import BaseModel
+from likeness.diffusion.family import SD_21_BASE
+from likeness.diffusion.lora import target_modules
+from likeness.training.loop import TrainingLoop
+from likeness.training.recipe import PRESETS, FineTuneRecipe, recipe_document
+from likeness.types import Adapter, AdapterCard, Network
+
+from .random_base import add_base_options, open_base
+from .report import Goal, Row, finish, options, versions
+from .train_together import random_person
+
+MB = 1e6
+ORIGIN_MB = 68.0  # what the reference solution's notebook reports of its own adapter
+ORIGIN_RANKS: Mapping[Network, int] = {"unet": 128, "text_encoder": 64}
+ORIGIN_TARGETS: Mapping[Network, tuple[str, ...]] = {"unet": ("to_q", "to_v"), "text_encoder": ("q_proj", "v_proj")}
+
+
+def trained(base: BaseModel, recipe: FineTuneRecipe) -> Adapter:
+    """One step of `recipe` on one random person: every factor that is trained has become non-zero."""
+    small = replace(recipe, instance_rows=1, prior_rows=0)
+    loop = TrainingLoop(base, capacity=1, rank=recipe.rank)
+    loop.join("measured", small, random_person(base, 0), seed=0)
+    loop.step()
+    weights = loop.leave("measured")
+    loop.close()
+    card = AdapterCard(
+        name="measured", class_noun="person", identifier="<<TOK>>", base_id=base.id, base_sha256=base.sha256,
+        family=base.family.name, recipe=recipe_document(recipe), seed=0, photos=12, steps=recipe.steps, seconds=1.0,
+        created=datetime.now(UTC).isoformat(timespec="seconds"), versions={"torch": versions()["torch"]},
+        rank=recipe.rank, alpha=recipe.alpha,
+    )  # fmt: skip
+    return Adapter(card, weights)
+
+
+def size_on_disk(base: BaseModel, recipe: FineTuneRecipe) -> Row:
+    adapter = trained(base, recipe)
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "adapter"
+        folders.write(adapter, folder)
+        total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        packed = len(package.pack(folder))
+    pairs = [pair for network in adapter.weights.values() for pair in network.values()]
+    return {
+        "recipe": recipe.name,
+        "rank": recipe.rank,
+        "layers": len(pairs),
+        "numbers": sum(pair.A.size + pair.B.size for pair in pairs),
+        "folder MB": total / MB,
+        "tar.gz MB": packed / MB,
+        "origin / tar.gz": ORIGIN_MB * MB / packed,
+    }
+
+
+def stable_diffusion_21() -> dict[Network, nn.Module]:
+    """SD 2.1-base without weights: 865.9 M and 340.4 M parameters on the meta device."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            sample_size=64, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
+        )
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=49408, hidden_size=1024, intermediate_size=4096, num_hidden_layers=23,
+                num_attention_heads=16, hidden_act="gelu",
+            )
+        )  # fmt: skip
+    return {"unet": unet, "text_encoder": text_encoder}
+
+
+def lora_numbers(network: nn.Module, endings: Iterable[str], rank: int) -> int:
+    """r (d_in + d_out) over the targeted layers."""
+    weights = [cast(Tensor, module.weight) for module in target_modules(network, tuple(endings)).values()]
+    return sum(rank * (math.prod(weight.shape[1:]) + weight.shape[0]) for weight in weights)
+
+
+def count_row(title: str, counts: Mapping[Network, int]) -> Row:
+    total = sum(counts.values())
+    return {
+        "recipe": title,
+        "U-Net numbers": counts["unet"],
+        "text encoder numbers": counts["text_encoder"],
+        "float16 MB": 2 * total / MB,
+        "float32 MB": 4 * total / MB,
+        "origin / float16": ORIGIN_MB * MB / (2 * total),
+    }
+
+
+def count_on_stable_diffusion() -> list[Row]:
+    """What the recipes' ranks and targets, as far as the family allows them, come to."""
+    networks = stable_diffusion_21()
+    rows = []
+    for recipe in PRESETS.values():
+        wanted: dict[Network, tuple[str, ...]] = {"unet": recipe.unet_targets, "text_encoder": recipe.text_targets}
+        counts = {
+            name: lora_numbers(network, set(wanted[name]) & set(SD_21_BASE.targets[name]), recipe.rank)
+            for name, network in networks.items()
+        }
+        rows.append(count_row(f"{recipe.name}, rank {recipe.rank}", counts))
+    origin = {name: lora_numbers(net, ORIGIN_TARGETS[name], ORIGIN_RANKS[name]) for name, net in networks.items()}
+    return [*rows, count_row("the origin itself, rank 128 / 64", origin)]
+
+
+def main() -> None:
+    parser = options(__doc__)
+    add_base_options(parser)
+    args: argparse.Namespace = parser.parse_args()
+    base = open_base(args)
+    on_disk = [size_on_disk(base, recipe) for recipe in PRESETS.values()]
+    tables = {"on this base": on_disk, "counted for Stable Diffusion 2.1-base": count_on_stable_diffusion()}
+    standard = next(row for row in on_disk if row["recipe"] == "standard")
+    goal = Goal("standard: MB of the folder", float(str(standard["folder MB"])), 2.0, at_least=False)
+    finish("adapter-size", tables, goals=[goal], settings={"base": args.base}, save=args.save)
+
+
+if __name__ == "__main__":
+    main()

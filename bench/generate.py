@@ -1,0 +1,81 @@
+"""Seconds for 1, 2, 4 and 8 portraits in one batch: 30 steps, guided, each with an adapter of its own.
+
+python -m bench.generate [--base random] [--rounds 3] [--steps 30] [--save]
+
+From prompts and adapters in the bank to decoded pixels; loading the base is not part of it.
+"""
+
+import argparse
+from statistics import median
+
+import torch
+
+from likeness.diffusion.base import BaseModel
+from likeness.diffusion.lora import LoraBank
+from likeness.diffusion.sampling import Order, denoise_all
+from likeness.training.recipe import recipe_named
+
+from .random_base import add_base_options, open_base
+from .report import Goal, finish, options
+from .timing import Rounds, Work, take_turns
+
+SIZES = (1, 2, 4, 8)
+PROMPT = "oil painting of <<TOK>> person"
+
+
+def bank_of(base: BaseModel) -> LoraBank:
+    """Eight random adapters of the standard recipe's rank on all that the family adapts."""
+    bank = LoraBank(base.networks, base.family.targets, slots=max(SIZES) + 1, rank=recipe_named("standard").rank)
+    generator = torch.Generator().manual_seed(0)
+    for slot in range(1, bank.slots):
+        bank.write(slot, 0.01 * torch.randn(bank.columns, generator=generator))
+    return bank
+
+
+def batch(base: BaseModel, bank: LoraBank, size: int, *, steps: int) -> Work:
+    """Makes `size` portraits, pixels (size, 3, H, W)."""
+    orders = [
+        Order(
+            PROMPT, "", seed=k, steps=steps, guidance_scale=base.family.guidance_scale, sampler="dpmpp_2m", slot=k + 1
+        )
+        for k in range(size)
+    ]
+    return lambda: base.decode(denoise_all(base, bank, orders))
+
+
+def name_of(size: int) -> str:
+    return f"{size} in one batch"
+
+
+def measure(base: BaseModel, *, steps: int, rounds: int) -> Rounds:
+    bank = bank_of(base)
+    return take_turns({name_of(size): batch(base, bank, size, steps=steps) for size in SIZES}, rounds)
+
+
+def main() -> None:
+    parser = options(__doc__)
+    add_base_options(parser)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=30)
+    args: argparse.Namespace = parser.parse_args()
+    seconds = {
+        name: median(each) for name, each in measure(open_base(args), steps=args.steps, rounds=args.rounds).items()
+    }
+    rows = [
+        {
+            "portraits": name_of(size),
+            "median s": seconds[name_of(size)],
+            "images a second": size / seconds[name_of(size)],
+        }
+        for size in SIZES
+    ]
+    goal = Goal(f"seconds for 8 portraits, {args.steps} steps, guided", seconds[name_of(8)], 4.0, at_least=False)
+    settings = {
+        "base": args.base, "threads": args.threads, "device": args.device, "rounds": args.rounds, "steps": args.steps,
+        "sampler": "dpmpp_2m",
+    }  # fmt: skip
+    finish("generate", {"portraits": rows}, goals=[goal], settings=settings, save=args.save)
+
+
+if __name__ == "__main__":
+    main()

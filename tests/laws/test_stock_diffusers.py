@@ -1,0 +1,65 @@
+"""Stock diffusers, told nothing about us, loads our base and our exported adapter and makes the same picture."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+from likeness.artifacts.formats import FORMATS
+from likeness.diffusion.base import BUILT_IN, BaseModel, load_base, locate
+from likeness.diffusion.lora import LoraBank
+from likeness.diffusion.noise import row_noise
+from likeness.diffusion.sampling import Order, denoise_all
+from likeness.types import Adapter, AdapterCard
+from tests.tiny import random_row, relative
+
+PROMPT, NEGATIVE, SEED, STEPS, GUIDANCE = "photo of <<TOK>> man in the snow", "woman", 5, 8, 3.0
+
+
+def card(base: BaseModel, rank: int) -> AdapterCard:
+    return AdapterCard(
+        name="anna", class_noun="man", identifier="<<TOK>>", base_id=base.id, base_sha256=base.sha256,
+        family=base.family.name, recipe={}, seed=0, photos=1, steps=1, seconds=1.0,
+        created="2026-01-01T00:00:00+00:00", versions={}, rank=rank, alpha=float(rank),
+    )  # fmt: skip
+
+
+def bases(tiny_base_folder: Path) -> dict[str, str]:
+    found = {"tiny": str(tiny_base_folder)}
+    if (locate(BUILT_IN) / "model_index.json").exists():
+        found["built-in"] = BUILT_IN
+    return found
+
+
+@pytest.mark.parametrize("which", ["tiny", "built-in"])
+def test_same_picture_with_an_exported_adapter(which: str, tiny_base_folder: Path, tmp_path: Path) -> None:
+    available = bases(tiny_base_folder)
+    if which not in available:
+        pytest.skip("the built-in base is not in this checkout")
+    base = load_base(available[which], device=torch.device("cpu"), dtype=torch.float32)
+    bank = LoraBank(base.networks, base.family.targets, slots=2, rank=4)
+    row = random_row(bank, seed=1) * 0.3
+    weights = bank.pairs_of(row, rank=4)
+    bank.write(1, row)
+    ours = denoise_all(base, bank, [Order(PROMPT, NEGATIVE, SEED, STEPS, GUIDANCE, "dpmpp_2m", 1)])
+    bare = denoise_all(base, bank, [Order(PROMPT, NEGATIVE, SEED, STEPS, GUIDANCE, "dpmpp_2m", 0)])
+    bank.close()
+
+    exported = tmp_path / "anna.safetensors"
+    FORMATS["diffusers"].export(Adapter(card(base, rank=4), weights), exported)
+    pipeline = StableDiffusionPipeline.from_pretrained(locate(available[which]), safety_checker=None)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_lora_weights(exported)
+    options = {
+        "negative_prompt": NEGATIVE, "num_inference_steps": STEPS, "guidance_scale": GUIDANCE,
+        "latents": row_noise([SEED], base.latent_shape),
+    }  # fmt: skip
+    theirs = pipeline(PROMPT, output_type="latent", **options).images
+    assert relative(ours, theirs) < 1e-3
+    assert relative(bare, theirs) > 1e-2  # the adapter does something, so the agreement says something
+    picture = pipeline(PROMPT, output_type="np", **options).images
+    mine = ((base.decode(ours) + 1) / 2).permute(0, 2, 3, 1).numpy()
+    assert np.abs(mine - picture).mean() < 1 / 255

@@ -1,0 +1,236 @@
+"""The command line: one JSON document for each verb, exit codes, errors that repeat nothing, the interrupt key."""
+
+import io
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from likeness import cli
+from likeness.command_group import hoisted
+from likeness.training.loop import Progress, TrainingLoop
+from likeness.training.recipe import FineTuneRecipe, recipe_named
+from tests.tiny import build_tiny_folder
+
+STEPS = 4
+
+
+def small_recipe(name: str, **changes: object) -> FineTuneRecipe:
+    recipe = recipe_named(name, **changes)
+    return replace(recipe, class_images=2, variants=1, rank=2, alpha=2, instance_rows=2, prior_rows=1)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "recipe_named", small_recipe)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base"))
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("things")
+    for seed in range(4):
+        pixels = np.random.default_rng(seed).integers(0, 255, (300, 280, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{seed}.jpg")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def rex(home: Path, base: str, things: str) -> str:
+    """An adapter in the home, trained by whichever test comes first."""
+    if not (home / "adapters" / "rex").exists():
+        document(home, "train", things, "--name", "rex", "--class-noun", "dog", "--base", base, "--steps", str(STEPS))
+    return "rex"
+
+
+def call(home: Path, *words: str, text: str | None = None) -> Result:
+    return CliRunner().invoke(cli.app, ["--home", str(home), *words], input=text)
+
+
+def document(home: Path, *words: str) -> Any:
+    """The one document on standard output of a call that goes well."""
+    result = call(home, *words, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def error(home: Path, *words: str, code: int) -> dict[str, str]:
+    """The error document of a call that goes wrong."""
+    result = call(home, *words, "--json")
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)["error"]
+
+
+def test_check_of_things(home: Path, things: str) -> None:
+    got = document(home, "check", things, "--class-noun", "dog")
+    assert got["set"]["count"] == 4
+    assert got["photos"][0] == {"file": "0.jpg", "verdict": "accepted", "reasons": [], "hint": ""}
+    plain = call(home, "check", things, "--class-noun", "dog")
+    assert plain.exit_code == 0
+    assert "4 of 4 photos can be used" in plain.stdout
+
+
+def test_check_of_a_refused_set_exits_1(home: Path, things: str) -> None:
+    result = call(home, "check", things, "--json")  # nobody's face is in noise
+    assert result.exit_code == 1
+    assert {photo["verdict"] for photo in json.loads(result.stdout)["photos"]} == {"refused"}
+
+
+def test_prepare(home: Path, things: str, tmp_path: Path) -> None:
+    got = document(home, "prepare", things, "--class-noun", "dog", "--out", str(tmp_path / "out"))
+    assert [entry["file"] for entry in got["prepared"]] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    for entry in got["prepared"]:
+        assert Image.open(entry["image"]).size == Image.open(entry["matte"]).size == (512, 512)
+
+
+def test_train_and_show_and_list(home: Path, base: str, things: str) -> None:
+    words = ("train", things, "--name", "max", "--class-noun", "dog", "--base", base, "--steps", str(STEPS))
+    got = document(home, *words, "--seed", "3")
+    assert (got["adapter"]["steps"], got["adapter"]["seed"], len(got["losses"])) == (STEPS, 3, STEPS)
+    assert got["set"]["count"] == 4
+    assert {"check", "prepare", "train"} <= got["stage_seconds"].keys()
+    assert error(home, *words, code=1)["code"] == "AdapterExists"
+    shown = document(home, "show", "max")
+    assert got["adapter"].items() <= shown.items()
+    assert shown["bytes"] > 0
+    listed = document(home, "list")
+    (row,) = [row for row in listed["adapters"] if row["name"] == "max"]
+    assert row["bytes"] == shown["bytes"]
+    assert "max" in call(home, "list").stdout
+    assert document(home, *words, "--replace", "--seed", "4")["adapter"]["seed"] == 4
+
+
+def test_generate(home: Path, base: str, rex: str, tmp_path: Path) -> None:
+    words = ("generate", rex, "in the snow", "--base", base, "--steps", "2", "-n", "3", "--seed", "7")
+    got = document(home, *words, "--out", str(tmp_path))
+    assert [image["seed"] for image in got["images"]] == [7, 8, 9]
+    assert {image["prompt"] for image in got["images"]} == {"photo of <<TOK>> dog, in the snow"}
+    assert all(Image.open(image["file"]).size == (128, 128) for image in got["images"])
+    assert Image.open(got["contact_sheet"]).width > 3 * 256
+    plain = call(home, "generate", "base", "photo of {me}", "--base", base, "--steps", "1")
+    (path,) = plain.stdout.split()
+    assert Path(path).parent == home / "outputs" / "base"
+    assert Path(path).exists()
+
+
+def test_export_import_forget(home: Path, base: str, rex: str, tmp_path: Path) -> None:
+    out = tmp_path / "rex.safetensors"
+    got = document(home, "export", rex, "--format", "kohya", "--out", str(out))
+    assert got == {"name": rex, "format": "kohya", "path": str(out), "bytes": out.stat().st_size}
+    words = ("import", str(out), "--name", "lent", "--format", "kohya", "--base", base)
+    assert document(home, *words)["class_noun"] == "dog"
+    assert error(home, *words, code=1)["code"] == "AdapterExists"
+    assert error(home, "forget", "lent", code=2)["code"] == "UsageError"
+    refused = call(home, "forget", "lent", text="n\n")
+    assert refused.exit_code == 1
+    assert (home / "adapters" / "lent").exists()
+    receipt = document(home, "forget", "lent", "--yes")
+    assert {item["kind"] for item in receipt["items"]} == {"adapter"}
+    assert error(home, "show", "lent", code=1)["code"] == "AdapterNotFound"
+
+
+def test_another_base_is_refused(home: Path, rex: str, tmp_path: Path) -> None:
+    other = build_tiny_folder(tmp_path / "other", block_out_channels=(16, 32, 16))
+    assert error(home, "generate", rex, "x", "--base", str(other), "--steps", "1", code=1)["code"] == "WrongBase"
+
+
+def test_interrupt_and_resume(home: Path, base: str, things: str, rex: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, taken = TrainingLoop.step, []
+
+    def interrupted(self: TrainingLoop) -> list[Progress]:
+        taken.append(1)
+        if len(taken) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self)
+
+    monkeypatch.setattr(TrainingLoop, "step", interrupted)
+    words = ("train", things, "--name", "cut", "--class-noun", "dog", "--base", base, "--steps", str(STEPS))
+    result = call(home, *words)
+    assert result.exit_code == 130
+    assert "error: stopped after step 2 of 4" in result.stderr
+    assert "hint: run the same command again" in result.stderr
+    assert not (home / "adapters" / "cut").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(cli, "recipe_named", small_recipe)
+    resumed = document(home, *words)["adapter"]
+    assert resumed["content_sha256"] == document(home, "show", rex)["content_sha256"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+SECRET = "zz-secret-$(id)"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "kind"),
+    [
+        (["check", SECRET], 2, "UsageError"),
+        (["check", "--" + SECRET], 2, "UsageError"),
+        ([SECRET], 2, "UsageError"),
+        ([], 2, "UsageError"),
+        (["generate", "rex"], 2, "UsageError"),
+        (["generate", SECRET, "x"], 2, "UsageError"),
+        (["generate", "zz-secret", "x"], 1, "AdapterNotFound"),
+        (["generate", "base", "x", "--steps", SECRET], 2, "UsageError"),
+        (["generate", "base", "x", "--sampler", SECRET], 2, "UsageError"),
+        (["generate", "base", SECRET * 200], 2, "UsageError"),
+        (["generate", "base", "x", "-n", "65"], 2, "UsageError"),
+        (["generate", "base", "x", "--base", SECRET], 1, "BaseNotFound"),
+        (["train", ".", "--name", "x", "--recipe", SECRET], 2, "UsageError"),
+        (["train", ".", "--name", "x", "--steps", "0"], 2, "UsageError"),
+        (["export", "zz-secret", "--format", SECRET, "--out", SECRET], 2, "UsageError"),
+    ],
+)
+def test_errors_have_one_form_and_repeat_nothing(tmp_path: Path, words: list[str], code: int, kind: str) -> None:
+    got = error(tmp_path, *words, code=code)
+    assert got["code"] == kind
+    plain = call(tmp_path, *words)
+    assert plain.exit_code == code
+    assert plain.stdout == ""
+    assert f"error: {got['message']}\n" in plain.stderr
+    assert "secret" not in plain.stderr + json.dumps(got)
+    assert "Traceback" not in plain.stderr
+
+
+def test_global_options_may_stand_anywhere() -> None:
+    assert hoisted(["list", "--json", "--home", "h"]) == ["--json", "--home", "h", "list"]
+    assert hoisted(["show", "--home=h", "x"]) == ["--home=h", "show", "x"]
+    assert hoisted(["generate", "x", "--", "--json"]) == ["generate", "x", "--", "--json"]
+    assert hoisted(["list", "--home"]) == ["--home", "list"]
+
+
+def test_version(home: Path) -> None:
+    from likeness import __version__
+
+    assert document(home, "--version") == {"version": __version__}
+
+
+@pytest.mark.slow
+def test_demo(home: Path, base: str, tmp_path: Path) -> None:
+    from likeness.demo import PORTRAITS, demo_photos
+    from likeness.errors import MissingPart
+
+    try:
+        demo_photos()
+    except MissingPart:
+        pytest.skip("the shipped photographs are not in this checkout")
+    got = document(home, "demo", "--base", base, "--out", str(tmp_path / "demo"), "--steps", "2")
+    assert len(got["images"]) == len(PORTRAITS) >= 8
+    assert (tmp_path / "demo" / "report.html").read_text().count("data:image/png") == len(PORTRAITS)
+    assert Image.open(io.BytesIO(Path(got["contact_sheet"]).read_bytes())).width > 1000
+    assert got["peak_memory_bytes"] > 2**20

@@ -1,0 +1,291 @@
+"""The verbs, with a tiny random base: resume, failure, refusal, and what lies in the home afterwards."""
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from likeness.config import Settings
+from likeness.errors import (
+    AdapterBusy,
+    AdapterExists,
+    AdapterNotFound,
+    CheckpointMismatch,
+    Interrupted,
+    NonFiniteLoss,
+    PhotosRefused,
+    UsageError,
+    WrongBase,
+)
+from likeness.fine_tuning import FineTuneOrder
+from likeness.photos import CheckResult, read_photos
+from likeness.portraits import AI_GENERATED, check_request, file_name, numbered, prompt_of, save_png
+from likeness.progress import Advance
+from likeness.service import Likeness, build, save_prepared
+from likeness.training.loop import FineTune, TrainingLoop
+from likeness.training.recipe import FineTuneRecipe, recipe_named
+from likeness.types import GeneratedImage, ImageRequest, Photo, Subject
+from tests.tiny import build_tiny_folder
+
+STEPS = 4
+
+
+def pattern(seed: int) -> Photo:
+    """A sharp picture of nothing, which a check of things accepts."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (300, 280, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return Photo(f"{seed}.jpg", buffer.getvalue())
+
+
+def recipe(steps: int = STEPS) -> FineTuneRecipe:
+    small = recipe_named("fast", steps=steps, class_images=2, variants=1, rank=2, alpha=4)
+    return replace(small, instance_rows=2, prior_rows=1, checkpoint_every=3)
+
+
+def order(name: str = "rex", **changes: object) -> FineTuneOrder:
+    return replace(FineTuneOrder(Subject(name, "dog"), recipe(), seed=5), **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[Photo]:
+    return [pattern(seed) for seed in range(4)]
+
+
+@pytest.fixture(scope="module")
+def likeness(tmp_path_factory: pytest.TempPathFactory) -> Likeness:
+    """One installation for the whole file; every test uses names of its own."""
+    folder = build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base")
+    return build(Settings(home=tmp_path_factory.mktemp("home"), base=str(folder)))
+
+
+@pytest.fixture(scope="module")
+def trained(likeness: Likeness, photos: list[Photo]) -> str:
+    """An adapter, and the hash of its weights."""
+    return likeness.train(photos, order()).card.content_sha256
+
+
+def stop_after(steps: int) -> tuple[Callable[[Advance], None], Callable[[], bool]]:
+    seen: list[Advance] = []
+    return seen.append, lambda: sum(advance.stage == "train" for advance in seen) >= steps
+
+
+def test_importing_the_front_does_not_import_torch() -> None:
+    program = "import likeness.cli, likeness.service, sys; print('torch' in sys.modules, 'mediapipe' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=_path())
+    assert done.stdout.split() == ["False", "False"]
+
+
+def _path() -> dict[str, str]:
+    return {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+
+
+def test_training_publishes_what_the_card_says(likeness: Likeness, trained: str) -> None:
+    adapter = likeness.adapter("rex")
+    assert adapter.card.content_sha256 == trained
+    assert (adapter.card.photos, adapter.card.steps, adapter.card.class_noun) == (4, STEPS, "dog")
+    assert (adapter.card.rank, adapter.card.alpha, adapter.card.base_sha256) == (2, 4.0, likeness.base.sha256)
+    assert {card.name for card in likeness.home.list_adapters()} >= {"rex"}
+    kept = sorted(path.name for path in likeness.home.photos_folder("rex").iterdir())
+    assert kept[:2] == ["01-whole-matte.png", "01-whole.png"]
+    assert len(kept) == 8
+    assert not any(likeness.home.checkpoint_folder("rex").iterdir())
+
+
+def test_another_seed_gives_another_adapter(likeness: Likeness, photos: list[Photo], trained: str) -> None:
+    assert likeness.train(photos, order("otto", seed=6)).card.content_sha256 != trained
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_stopped_and_resumed_equals_never_stopped(
+    likeness: Likeness, photos: list[Photo], trained: str, steps: int
+) -> None:
+    name = f"stopped-{steps}"
+    watch, should_stop = stop_after(steps)
+    with pytest.raises(Interrupted, match=f"step {steps} of {STEPS}") as caught:
+        likeness.train(photos, order(name), watch=watch, should_stop=should_stop)
+    assert caught.value.exit_code == 130
+    with pytest.raises(AdapterNotFound):
+        likeness.adapter(name)
+    with pytest.raises(CheckpointMismatch):
+        likeness.train(photos, order(name, seed=7))
+    seen: list[Advance] = []
+    result = likeness.train(photos, order(name), watch=seen.append)
+    assert [advance.done for advance in seen if advance.stage == "train"] == list(range(steps + 1, STEPS + 1))
+    assert result.card.content_sha256 == trained
+    assert len(result.losses) == STEPS
+
+
+def test_restart_forgets_the_checkpoint(likeness: Likeness, photos: list[Photo]) -> None:
+    watch, should_stop = stop_after(2)
+    with pytest.raises(Interrupted):
+        likeness.train(photos, order("again"), watch=watch, should_stop=should_stop)
+    seen: list[Advance] = []
+    likeness.train(photos, order("again", seed=8, restart=True), watch=seen.append)
+    assert sum(advance.stage == "train" for advance in seen) == STEPS
+
+
+def test_stopped_before_the_first_step(likeness: Likeness, photos: list[Photo]) -> None:
+    with pytest.raises(Interrupted, match="before the first step"):
+        likeness.train(photos, order("early"), should_stop=lambda: True)
+
+
+def test_a_failed_training_publishes_nothing(
+    likeness: Likeness, photos: list[Photo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = TrainingLoop._losses
+
+    def poisoned(self: TrainingLoop, jobs: list[FineTune]) -> list[Tensor]:
+        return [loss * float("nan") if jobs[0].step == 2 else loss for loss in real(self, jobs)]
+
+    monkeypatch.setattr(TrainingLoop, "_losses", poisoned)
+    with pytest.raises(NonFiniteLoss):
+        likeness.train(photos, order("nan"))
+    assert not likeness.home.adapter_folder("nan").exists()
+    assert not (likeness.home.root / "staging" / "nan").exists()
+    assert not any(likeness.home.checkpoint_folder("nan").iterdir())
+
+
+def test_an_adapter_is_replaced_only_on_demand(likeness: Likeness, photos: list[Photo], trained: str) -> None:
+    with pytest.raises(AdapterExists):
+        likeness.train(photos, order(seed=9))
+    assert likeness.adapter("rex").card.content_sha256 == trained
+    first = likeness.train(photos, order("twice")).card
+    second = likeness.train(photos, order("twice", seed=9, replace=True)).card
+    assert likeness.adapter("twice").card.content_sha256 == second.content_sha256 != first.content_sha256
+
+
+def test_a_name_in_training_is_busy(likeness: Likeness, photos: list[Photo]) -> None:
+    with likeness.home.lock("held"), pytest.raises(AdapterBusy):
+        likeness.train(photos, order("held"))
+
+
+@pytest.mark.parametrize("name", ["base", "../x", "Anna", ""])
+def test_bad_names_are_refused(likeness: Likeness, photos: list[Photo], name: str) -> None:
+    with pytest.raises(UsageError):
+        likeness.train(photos, order(name))
+
+
+def test_too_few_photos_of_a_person(likeness: Likeness, shared_photos: Path) -> None:
+    files = [*sorted((shared_photos / "person").iterdir())[:2], shared_photos / "dog" / "00.jpg"]
+    told: list[CheckResult] = []
+    with pytest.raises(PhotosRefused, match="at least 4 usable photos, got 2"):
+        likeness.train(read_photos(files), order("few", subject=Subject("few")), on_checked=told.append)
+    assert [report.verdict for report in told[0].reports][2] == "refused"
+    assert not likeness.home.adapter_folder("few").exists()
+
+
+def test_prepared_files_hold_no_metadata(likeness: Likeness, photos: list[Photo], tmp_path: Path) -> None:
+    checked = likeness.check(photos, "dog")
+    prepared = likeness.prepare(checked)
+    for path in save_prepared(prepared, tmp_path):
+        with Image.open(path) as picture:
+            assert picture.size == (512, 512)
+            assert picture.info == {}
+
+
+def test_generating_names_the_subject_and_is_repeatable(likeness: Likeness, trained: str, tmp_path: Path) -> None:
+    asked = [ImageRequest("{me} in the snow", "rex", seed=3, steps=2), ImageRequest("{me}", seed=4, steps=2)]
+    seen: list[Advance] = []
+    mine, bare = likeness.generate(asked, watch=seen.append)
+    assert (mine.request.prompt, bare.request.prompt) == ("<<TOK>> dog in the snow", "a person")
+    assert (mine.adapter_sha256, bare.adapter_sha256) == (trained, None)
+    assert [advance.done for advance in seen] == [0, 2]
+    (again,) = likeness.generate(asked[:1])
+    assert int(np.abs(again.image.astype(int) - mine.image.astype(int)).max()) <= 1
+    with Image.open(save_png(mine, tmp_path / file_name(mine))) as picture:
+        assert isinstance(picture, PngImagePlugin.PngImageFile)
+        facts = dict(picture.text)
+    expected = {
+        "prompt": "<<TOK>> dog in the snow", "seed": "3", "steps": "2", "adapter": "rex", "adapter_sha256": trained,
+        "base_sha256": likeness.base.sha256, "guidance_scale": "5.0", "sampler": "dpmpp_2m",
+        "DigitalSourceType": AI_GENERATED, "Comment": "AI-generated",
+    }  # fmt: skip
+    assert expected.items() <= facts.items()
+    assert AI_GENERATED in facts["XML:com.adobe.xmp"]
+
+
+def test_another_base_is_refused(likeness: Likeness, trained: str, tmp_path: Path) -> None:
+    other = build_tiny_folder(tmp_path / "other", block_out_channels=(16, 32, 16))
+    elsewhere = build(replace(likeness.settings, base=str(other)))
+    with pytest.raises(WrongBase):
+        elsewhere.generate([ImageRequest("x", "rex", steps=1)])
+    likeness.export("rex", "diffusers", tmp_path / "rex.safetensors")
+    with pytest.raises(WrongBase):
+        elsewhere.import_adapter(
+            tmp_path / "rex.safetensors", "moved", "diffusers", class_noun="dog", identifier="<<TOK>>"
+        )
+
+
+@pytest.mark.parametrize("format", ["peft", "diffusers", "kohya"])
+def test_export_and_import_give_the_same_pictures(
+    likeness: Likeness, trained: str, tmp_path: Path, format: str
+) -> None:
+    path = likeness.export("rex", format, tmp_path / "exported")
+    name = f"from-{format}"
+    card = likeness.import_adapter(path, name, format, class_noun="cat", identifier="<<cat>>")
+    assert (card.name, card.class_noun) == (name, "dog")  # the card in the file goes before what was said
+    one, other = likeness.generate([ImageRequest("{me}", who, seed=1, steps=2) for who in ("rex", name)])
+    assert int(np.abs(one.image.astype(int) - other.image.astype(int)).max()) <= 1
+    with pytest.raises(AdapterExists):
+        likeness.import_adapter(path, name, format, class_noun="dog", identifier="<<TOK>>")
+    with pytest.raises(AdapterExists):
+        likeness.export("rex", format, path)
+
+
+def test_forgetting_leaves_nothing_of_the_name(likeness: Likeness, photos: list[Photo]) -> None:
+    likeness.train(photos, order("gone"))
+    receipt = likeness.forget("gone")
+    assert {item.kind for item in receipt.items} >= {"adapter", "prepared photos"}
+    left = [path for path in likeness.home.root.rglob("gone*") if "receipts" not in path.parts]
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 0}, {"steps": 201}, {"guidance_scale": 0.9}, {"guidance_scale": 31.0},
+        {"guidance_scale": float("nan")}, {"seed": -1}, {"seed": 2**63}, {"adapter_scale": 2.1}, {"prompt": "x" * 2001},
+        {"negative_prompt": "x" * 2001},
+    ],
+)  # fmt: skip
+def test_values_out_of_range_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_request(replace(ImageRequest("secret words"), **change))  # type: ignore[arg-type]
+    assert "secret" not in str(caught.value)
+    assert "xxx" not in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [0, 65])
+def test_counts_out_of_range_are_refused(count: int) -> None:
+    with pytest.raises(UsageError):
+        numbered(ImageRequest("x"), count)
+
+
+def test_seeds_count_up_and_stay_in_range() -> None:
+    assert [request.seed for request in numbered(ImageRequest("x", seed=7), 3)] == [7, 8, 9]
+    with pytest.raises(UsageError):
+        numbered(ImageRequest("x", seed=2**63 - 2), 3)
+
+
+def test_how_a_prompt_names_the_subject(likeness: Likeness, trained: str) -> None:
+    card = likeness.adapter("rex").card
+    assert prompt_of("oil painting of {me}", card) == "oil painting of <<TOK>> dog"
+    assert prompt_of("a sketch of <<TOK>>", card) == "a sketch of <<TOK>>"
+    assert prompt_of("in the snow", card) == "photo of <<TOK>> dog, in the snow"
+    assert prompt_of(" ", card) == "photo of <<TOK>> dog"
+    assert prompt_of("photo of {me}", None) == "photo of a person"
+
+
+def test_file_names_tell_orders_apart() -> None:
+    image = GeneratedImage(ImageRequest("x", seed=7), np.zeros((8, 8, 3), np.uint8), "a" * 64, None, 1.0)
+    assert file_name(image) == file_name(replace(image, seconds=2.0))
+    assert file_name(image).startswith("7-")
+    assert file_name(image) != file_name(replace(image, request=ImageRequest("y", seed=7)))
