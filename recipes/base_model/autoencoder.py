@@ -62,7 +62,7 @@ def _write_basis(model: AutoencoderTiny, basis: PatchBasis) -> None:
 
 @torch.no_grad()
 def read_basis(model: AutoencoderTiny) -> PatchBasis:
-    """The basis that an exact encoder computes, read off its answers to single pixels: a hundred times faster to apply."""
+    """The basis that an exact encoder computes, read off its answers to single pixels; much faster to apply."""
     pixels = 3 * PATCH_PX**2
     probes = torch.cat([torch.zeros(1, pixels), torch.eye(pixels)]).view(-1, 3, PATCH_PX, PATCH_PX)
     z = model.encode(probes.to(model.device)).latents.flatten(1)  # (193, 16)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny
-from torch import Tensor
 
 from .autoencoder import read_basis
 from .data import load_attributes, load_images, shard_paths, to_float
-from .networks import MAX_TOKENS, load_tokenizer
+from .latents import CHANNELS
+from .networks import LATENT_CELLS, MAX_TOKENS, load_tokenizer
 from .render.captions import compose
 
 CAPTIONS_PER_IMAGE = 6
@@ -40,11 +40,18 @@ class Feed:
     """
 
     def __init__(
-        self, data: Path, tokenizer_folder: Path, vae: AutoencoderTiny, *, device: torch.device, capacity: int, workers: int
+        self,
+        data: Path,
+        tokenizer_folder: Path,
+        vae: AutoencoderTiny,
+        *,
+        device: torch.device,
+        capacity: int,
+        workers: int,
     ) -> None:
         self.size = 0
-        cells = 16
-        self.latents = torch.zeros(2, capacity, vae.config["latent_channels"], cells, cells, dtype=torch.half, device=device)
+        shape = (2, capacity, CHANNELS, LATENT_CELLS, LATENT_CELLS)  # as rendered, and mirrored
+        self.latents = torch.zeros(shape, dtype=torch.half, device=device)
         self.ids = torch.zeros(capacity, CAPTIONS_PER_IMAGE, MAX_TOKENS, dtype=torch.int16, device=device)
         self._data, self._device = data, device
         self._basis, self._scale = read_basis(vae), vae.config["scaling_factor"]

@@ -14,7 +14,8 @@ from torch import Tensor
 def fractal(rng: np.random.Generator, size_px: int) -> NDArray[np.float32]:
     """Noise with a 1 / f^a spectrum, a in [0.8, 1.8], (H, W, 3) in [0, 1], channels correlated."""
     f = np.hypot(np.fft.fftfreq(size_px)[:, None], np.fft.rfftfreq(size_px)[None]) + 1 / size_px
-    spectrum = rng.standard_normal((3, size_px, size_px // 2 + 1)) + 1j * rng.standard_normal((3, size_px, size_px // 2 + 1))
+    real, imaginary = rng.standard_normal((2, 3, size_px, size_px // 2 + 1))
+    spectrum = real + 1j * imaginary
     noise = np.fft.irfft2(spectrum / f ** rng.uniform(0.8, 1.8), s=(size_px, size_px))  # (3, H, W)
     noise /= noise.std()
     mixed = np.tensordot(np.eye(3) * 0.4 + rng.dirichlet([1, 1, 1], 3), noise, 1)

@@ -1,4 +1,4 @@
-"""Fit the latents and train the decoder: python -m recipes.base_model.train_autoencoder --data DIR --out DIR --minutes 30
+"""Fit the latents, train the decoder: python -m recipes.base_model.train_autoencoder --data DIR --out DIR
 
 First run: the patch basis is fitted and an autoencoder with its exact encoder is written at once, so that the U-Net
 can start. Then the decoder trains, on crops of renders and of images made by program; the learning rate follows
@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ PEAK_LEARNING_RATE = 2e-3
 LATENT_NOISE = 0.05  # what will be decoded comes from a diffusion model, not from the encoder
 TEXTURE_SHARE = 0.25
 CROP_PX = 64
+SAVE_S = 60
 
 
 def learning_rate(done: float) -> float:
@@ -52,6 +54,82 @@ def first_autoencoder(images: Tensor, textures: Tensor) -> AutoencoderTiny:
     return model
 
 
+@dataclass(eq=False)
+class Training:
+    """What a checkpoint holds."""
+
+    model: AutoencoderTiny
+    optimizer: torch.optim.AdamW
+    generator: torch.Generator
+    step: int = 0
+    elapsed_s: float = 0.0
+
+    @classmethod
+    def start(cls, model: AutoencoderTiny) -> "Training":
+        rate = PEAK_LEARNING_RATE
+        optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0)
+        return cls(model, optimizer, torch.Generator().manual_seed(0))
+
+    def update(self, batch: Tensor, rate: float) -> float:
+        """One step on crops (B, 3, H, W) in [-1, 1]; returns their mean squared error."""
+        device = batch.device
+        with torch.no_grad():
+            z = self.model.encode(batch).latents
+            strength = LATENT_NOISE * torch.rand(len(batch), 1, 1, 1, generator=self.generator)
+            z = z + (strength * torch.randn(z.shape, generator=self.generator)).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            loss, squared = decoder_loss(self.model, z, batch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.decoder.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        return squared.item()
+
+    def save(self, folder: Path) -> None:
+        state = {
+            "decoder": self.model.decoder.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(), "step": self.step, "elapsed_s": self.elapsed_s,
+        }  # fmt: skip
+        torch.save(state, folder / "decoder.tmp.pt")
+        (folder / "decoder.tmp.pt").replace(folder / "decoder.pt")
+        self.model.save_pretrained(folder / "vae")
+
+    def resume(self, folder: Path) -> None:
+        state = torch.load(folder / "decoder.pt", weights_only=True)
+        self.model.decoder.load_state_dict(state["decoder"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+
+
+def train(training: Training, images: Tensor, textures: Tensor, args: argparse.Namespace) -> None:
+    """Until the minutes are over; the first 64 images are held back to measure on."""
+    device = training.model.device
+    held, images = to_float(images[:64]).to(device), images[64:]
+    textured = int(args.batch * TEXTURE_SHARE)
+    started = time.monotonic() - training.elapsed_s
+    saved_s = training.elapsed_s
+    while (done := (time.monotonic() - started) / (60 * args.minutes)) < 1:
+        training.elapsed_s = done * 60 * args.minutes
+        g = training.generator
+        crops = [random_crops(images, args.batch - textured, g), random_crops(textures, textured, g)]
+        batch = colour_jitter(torch.cat(crops), g).to(device, memory_format=torch.channels_last)
+        squared = training.update(batch, learning_rate(done))
+        if training.elapsed_s - saved_s > SAVE_S:
+            saved_s = training.elapsed_s
+            held_db = psnr_db(reconstruct(training.model, held), held).mean().item()
+            line = {
+                "s": round(training.elapsed_s), "step": training.step, "crops": training.step * args.batch,
+                "train_db": round(10 * math.log10(4 / squared), 2), "held_db": round(held_db, 2),
+            }  # fmt: skip
+            print(json.dumps(line), flush=True)
+            training.save(args.out)
+    training.save(args.out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
@@ -65,66 +143,21 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    device = torch.device(args.device)
     torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(0)
 
     wait_for_shards(args.data, args.min_shards, timeout_s=600)
     images = load_images(shard_paths(args.data)[: args.max_shards])
-    held, images = to_float(images[:64]).to(device), images[64:]
     textures = texture_images(args.textures, size_px=images.shape[-1], seed=0)
-
-    checkpoint = args.out / "decoder.pt"
     if args.resume:
         model = AutoencoderTiny.from_pretrained(args.out / "vae")
         model.encoder.requires_grad_(False)
     else:
         model = first_autoencoder(images, textures)
         model.save_pretrained(args.out / "vae")
-    model.to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0)
-    step, elapsed_s = 0, 0.0
+    training = Training.start(model.to(args.device, memory_format=torch.channels_last))
     if args.resume:
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        model.decoder.load_state_dict(state["decoder"])
-        optimizer.load_state_dict(state["optimizer"])
-        generator.set_state(state["generator"])
-        step, elapsed_s = state["step"], state["elapsed_s"]
-
-    def save(loss: float, squared: float) -> None:
-        db = psnr_db(reconstruct(model, held), held).mean().item()
-        print(json.dumps({"s": round(elapsed_s), "step": step, "crops": step * args.batch, "loss": round(loss, 5),
-                          "train_db": round(10 * math.log10(4 / squared), 2), "held_db": round(db, 2)}), flush=True)  # fmt: skip
-        state = {"decoder": model.decoder.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
-                 "elapsed_s": elapsed_s, "generator": generator.get_state()}  # fmt: skip
-        torch.save(state, checkpoint.with_suffix(".tmp"))
-        checkpoint.with_suffix(".tmp").replace(checkpoint)
-        model.save_pretrained(args.out / "vae")
-
-    started, saved_s = time.monotonic() - elapsed_s, elapsed_s
-    textured = int(args.batch * TEXTURE_SHARE)
-    losses = (math.nan, math.nan)
-    while (elapsed_s := time.monotonic() - started) < args.minutes * 60:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(elapsed_s / (args.minutes * 60))
-        crops = [random_crops(images, args.batch - textured, generator), random_crops(textures, textured, generator)]
-        batch = colour_jitter(torch.cat(crops), generator).to(device, memory_format=torch.channels_last)
-        with torch.no_grad():
-            z = model.encode(batch).latents
-            strength = LATENT_NOISE * torch.rand(len(batch), 1, 1, 1, generator=generator)
-            z = z + (strength * torch.randn(z.shape, generator=generator)).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
-            loss, squared = decoder_loss(model, z, batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.decoder.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        losses = (loss.item(), squared.item())
-        if elapsed_s - saved_s > 60:
-            saved_s = elapsed_s
-            save(*losses)
-    save(*losses)
+        training.resume(args.out)
+    train(training, images, textures, args)
 
 
 if __name__ == "__main__":

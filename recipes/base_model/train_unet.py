@@ -5,19 +5,20 @@ v-prediction (Salimans & Ho 2022) written for a clean-latent prediction: predict
 latent directions of low variance (Li & He 2025, 'Back to Basics: Let Denoising Generative Models Denoise').
 
 Runs on two CPU cores or one GPU; the learning rate follows elapsed time, so `--minutes` is the whole plan.
-Checkpoints every `--save-s` seconds; `--resume` goes on from the last one.
+Checkpoints every `--save-s` seconds; `--resume` goes on from the last one, also with more minutes.
 """
 
 import argparse
 import json
 import math
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from .feed import Feed
 from .networks import MAX_TOKENS, build_text_encoder, build_unet, load_tokenizer
@@ -26,6 +27,7 @@ from .tokenizer import write_tokenizer
 
 EMPTY_CAPTION_SHARE = 0.1
 EMA_POWER = 12  # the average reaches back over about the last 1 / 13 of the training
+LOG_S = 15
 
 
 def noise_schedule() -> DDIMScheduler:
@@ -37,7 +39,10 @@ def noise_schedule() -> DDIMScheduler:
 
 
 def clean_latent_loss(prediction: Tensor, latents: Tensor, sigma_squared: Tensor) -> Tensor:
-    """Mean of |x_hat - x|^2 / max(sigma^2, 0.05); prediction, latents (B, C, h, w), sigma_squared (B,) = 1 - alpha_bar."""
+    """Mean of |x_hat - x|^2 / max(sigma^2, 0.05).
+
+    prediction, latents: (B, C, h, w); sigma_squared: (B,) = 1 - alpha_bar
+    """
     error = (prediction.float() - latents.float()).square().flatten(1).mean(1)
     return (error / sigma_squared.clamp(min=0.05)).mean()
 
@@ -48,11 +53,117 @@ def learning_rate(done: float, peak: float) -> float:
     return peak * min(1.0, done / 0.02) * 0.5 * (1 + math.cos(math.pi * fall))
 
 
-def save_averages(folder: Path, averages: dict[str, dict[str, Tensor]]) -> None:
-    """fp16 safetensors, one file a network: what export.py assembles."""
-    for name, tensors in averages.items():
-        save_file({k: v.half().contiguous().cpu() for k, v in tensors.items()}, folder / f"{name}.tmp")
-        (folder / f"{name}.tmp").replace(folder / f"{name}.safetensors")
+@dataclass(eq=False)
+class Training:
+    """What a checkpoint holds: networks, optimiser, running average, and how far it has come."""
+
+    networks: nn.ModuleDict  # unet, text_encoder
+    optimizer: torch.optim.AdamW
+    average: list[Tensor]  # of every parameter, in order
+    step: int = 0
+    samples: int = 0
+    elapsed_s: float = 0.0
+    losses: list[Tensor] = field(default_factory=list)  # since the last log line
+
+    @classmethod
+    def start(cls, networks: nn.ModuleDict, peak_rate: float) -> "Training":
+        parameters = list(networks.parameters())
+        fused = parameters[0].device.type == "cuda"
+        optimizer = torch.optim.AdamW(parameters, lr=peak_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=fused)
+        return cls(networks, optimizer, [p.detach().clone() for p in parameters])
+
+    def update(self, loss: Tensor, rate: float, rows: int) -> None:
+        """One optimiser step; the average is a power function of the step.
+
+        (Karras et al. 2024, 'Analyzing and Improving the Training Dynamics of Diffusion Models', section 3)
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = list(self.networks.parameters())
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        self.optimizer.step()
+        self.step += 1
+        self.samples += rows
+        keep = (1 - 1 / self.step) ** (EMA_POWER + 1)
+        torch._foreach_lerp_(self.average, [p.detach() for p in parameters], 1 - keep)
+        self.losses.append(loss.detach())
+
+    def log(self, images: int) -> None:
+        line = {
+            "s": round(self.elapsed_s), "step": self.step, "samples": self.samples, "images": images,
+            "loss": round(torch.stack(self.losses).mean().item(), 4),
+        }  # fmt: skip
+        self.losses.clear()
+        print(json.dumps(line), flush=True)
+
+    def save(self, folder: Path) -> None:
+        """The averaged weights as fp16 safetensors, one file a network, and the whole state to resume from."""
+        split: dict[str, dict[str, Tensor]] = {name: {} for name in self.networks}
+        for (name, _), tensor in zip(self.networks.named_parameters(), self.average, strict=True):
+            network, key = name.split(".", 1)
+            split[network][key.removeprefix("text_model.")] = tensor.half().contiguous().cpu()
+        for network, tensors in split.items():
+            save_file(tensors, folder / f"{network}.tmp")
+            (folder / f"{network}.tmp").replace(folder / f"{network}.safetensors")
+        state = {
+            "networks": self.networks.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average,
+            "step": self.step, "samples": self.samples, "elapsed_s": self.elapsed_s,
+        }  # fmt: skip
+        torch.save(state, folder / "unet.tmp.pt")
+        (folder / "unet.tmp.pt").replace(folder / "unet.pt")
+
+    def resume(self, folder: Path, device: torch.device) -> None:
+        state = torch.load(folder / "unet.pt", map_location=device, weights_only=True)
+        self.networks.load_state_dict(state["networks"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average, self.step = state["average"], state["step"]
+        self.samples, self.elapsed_s = state["samples"], state["elapsed_s"]
+
+
+def draw_loss(
+    training: Training, feed: Feed, empty: Tensor, *, alpha_bar: Tensor, batch: int, generator: torch.Generator
+) -> Tensor:
+    """The loss of `batch` random pictures, mirrored or not, with random captions, timesteps and noise."""
+    device = alpha_bar.device
+
+    def pick(high: int) -> Tensor:
+        return torch.randint(high, (batch,), generator=generator, device=device)
+
+    row, t = pick(feed.size), pick(len(alpha_bar))
+    x = feed.latents[pick(2), row].float()  # (B, 16, h, w)
+    dropped = torch.rand(batch, 1, generator=generator, device=device) < EMPTY_CAPTION_SHARE
+    tokens = torch.where(dropped, empty, feed.ids[row, pick(feed.ids.shape[1])].long())
+    signal = alpha_bar[t].view(-1, 1, 1, 1)
+    noise = torch.randn(x.shape, generator=generator, device=device)
+    with torch.autocast(device.type, torch.bfloat16):
+        states = training.networks["text_encoder"](tokens).last_hidden_state
+        noisy = signal.sqrt() * x + (1 - signal).sqrt() * noise
+        prediction = training.networks["unet"](noisy, t, states, return_dict=False)[0]
+    return clean_latent_loss(prediction, x, 1 - alpha_bar[t])
+
+
+def train(training: Training, feed: Feed, empty: Tensor, args: argparse.Namespace) -> None:
+    """Until the minutes are over."""
+    alpha_bar = noise_schedule().alphas_cumprod.to(empty.device)
+    generator = torch.Generator(empty.device).manual_seed(training.step)  # a resumed run draws other rows
+    started = time.monotonic() - training.elapsed_s
+    logged_s = saved_s = training.elapsed_s
+    while (done := (time.monotonic() - started) / (60 * args.minutes)) < 1:
+        training.elapsed_s = done * 60 * args.minutes
+        loss = draw_loss(training, feed, empty, alpha_bar=alpha_bar, batch=args.batch, generator=generator)
+        training.update(loss, learning_rate(done, args.learning_rate), args.batch)
+        if training.step % 20 == 0:
+            feed.poll()
+        if training.elapsed_s - logged_s > LOG_S:
+            logged_s = training.elapsed_s
+            training.log(feed.size)
+        if training.elapsed_s - saved_s > args.save_s:
+            saved_s = training.elapsed_s
+            training.save(args.out)
+    training.log(feed.size)
+    training.save(args.out)
 
 
 def main() -> None:
@@ -62,12 +173,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=180)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=6e-4)
-    parser.add_argument("--save-s", type=float, default=60)
+    parser.add_argument("--learning-rate", type=float, default=7e-4)
+    parser.add_argument("--save-s", type=float, default=120)
     parser.add_argument("--images", type=int, default=130_000, help="most images to hold")
-    parser.add_argument("--min-images", type=int, default=20_000, help="start when so many are rendered")
+    parser.add_argument("--min-images", type=int, default=5_000, help="start when so many are rendered")
     parser.add_argument("--workers", type=int, default=1, help="processes that compose captions")
-    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
@@ -75,89 +185,21 @@ def main() -> None:
     device = torch.device(args.device)
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    generator = torch.Generator(device).manual_seed(0)
 
-    write_tokenizer([*vocabulary(), "<<", ">>"], args.out / "tokenizer")
+    if not args.resume:
+        write_tokenizer([*vocabulary(), "<<", ">>"], args.out / "tokenizer")
     tokenizer = load_tokenizer(args.out / "tokenizer")
     empty = torch.tensor(tokenizer("", padding="max_length", max_length=MAX_TOKENS)["input_ids"], device=device)
     vae = AutoencoderTiny.from_pretrained(args.vae).to(device).eval()
     feed = Feed(args.data, args.out / "tokenizer", vae, device=device, capacity=args.images, workers=args.workers)
     while feed.poll(most=8) < args.min_images:
         time.sleep(0.5)
-    print(json.dumps({"images": feed.size, "vocabulary": len(tokenizer),
-                      "latent_sd": feed.latents[0, : feed.size].float().std().item()}), flush=True)  # fmt: skip
-
-    networks = torch.nn.ModuleDict({"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)})
-    networks.to(device).train()
-    unet, text_encoder = networks["unet"], networks["text_encoder"]
-    parameters = list(networks.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, betas=(0.9, 0.99), weight_decay=0.01,
-                                  fused=device.type == "cuda")  # fmt: skip
-    average = [p.detach().clone() for p in parameters]
-    step, elapsed_s = 0, 0.0
-    checkpoint = args.out / "unet.pt"
-    if args.resume and checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        networks.load_state_dict(state["networks"])
-        optimizer.load_state_dict(state["optimizer"])
-        average, step, elapsed_s = state["average"], state["step"], state["elapsed_s"]
-    alpha_bar = noise_schedule().alphas_cumprod.to(device)
-    denoise = torch.compile(unet) if args.compile else unet
-    names = [name for name, _ in networks.named_parameters()]
-
-    def save() -> None:
-        split: dict[str, dict[str, Tensor]] = {"unet": {}, "text_encoder": {}}
-        for name, tensor in zip(names, average, strict=True):
-            network, key = name.split(".", 1)
-            split[network][key.removeprefix("text_model.")] = tensor
-        save_averages(args.out, split)
-        state = {"networks": networks.state_dict(), "optimizer": optimizer.state_dict(), "average": average,
-                 "step": step, "elapsed_s": elapsed_s}  # fmt: skip
-        torch.save(state, checkpoint.with_suffix(".tmp"))
-        checkpoint.with_suffix(".tmp").replace(checkpoint)
-
-    started, saved_s, logged_s, losses = time.monotonic() - elapsed_s, elapsed_s, elapsed_s, []
-    while (elapsed_s := time.monotonic() - started) < args.minutes * 60:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(elapsed_s / (args.minutes * 60), args.learning_rate)
-        row = torch.randint(feed.size, (args.batch,), generator=generator, device=device)
-        flip = torch.randint(2, (args.batch,), generator=generator, device=device)
-        which = torch.randint(feed.ids.shape[1], (args.batch,), generator=generator, device=device)
-        x = feed.latents[flip, row].float()  # (B, 16, h, w)
-        tokens = feed.ids[row, which].long()
-        dropped = torch.rand(args.batch, generator=generator, device=device) < EMPTY_CAPTION_SHARE
-        tokens = torch.where(dropped[:, None], empty, tokens)
-        t = torch.randint(1000, (args.batch,), generator=generator, device=device)
-        signal = alpha_bar[t].view(-1, 1, 1, 1)
-        noise = torch.randn(x.shape, generator=generator, device=device)
-        with torch.autocast(device.type, torch.bfloat16):
-            states = text_encoder(tokens).last_hidden_state
-            prediction = denoise(signal.sqrt() * x + (1 - signal).sqrt() * noise, t, states, return_dict=False)[0]
-        loss = clean_latent_loss(prediction, x, 1 - alpha_bar[t])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        step += 1
-        # power-function average (Karras et al. 2024, 'Analyzing and Improving the Training Dynamics', section 3)
-        keep = (1 - 1 / step) ** (EMA_POWER + 1)
-        torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - keep)
-        losses.append(loss.detach())
-        if step % 20 == 0:
-            feed.poll()
-        if elapsed_s - logged_s > 15 or step == 20:
-            logged_s = elapsed_s
-            line = {"s": round(elapsed_s), "step": step, "samples": step * args.batch, "images": feed.size,
-                    "samples_per_s": round(step * args.batch / elapsed_s),
-                    "loss": round(torch.stack(losses).mean().item(), 4)}  # fmt: skip
-            losses.clear()
-            print(json.dumps(line), flush=True)
-        if elapsed_s - saved_s > args.save_s:
-            saved_s = elapsed_s
-            save()
-    save()
+    networks = nn.ModuleDict({"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)})
+    training = Training.start(networks.to(device).train(), args.learning_rate)
+    if args.resume:
+        training.resume(args.out, device)
+    train(training, feed, empty, args)
     feed.close()
-    print(json.dumps({"done": True, "step": step, "samples": step * args.batch}), flush=True)
 
 
 if __name__ == "__main__":

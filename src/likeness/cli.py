@@ -176,8 +176,7 @@ def generate(
         prompt, adapter, negative, seed, steps, 1.0 if guidance is None else guidance, scale, sampler
     )
     requests = numbered(request, count)
-    if adapter is not None:
-        likeness.home.find(adapter)  # before the base is loaded for nothing
+    likeness.admit(requests)
     if guidance is None:
         requests = [replace(one, guidance_scale=likeness.base.family.guidance_scale) for one in requests]
     with call.terminal.progress() as watch:

@@ -130,6 +130,16 @@ class Likeness:
                 shutil.rmtree(folder)
         return FineTuned(card, checked, prepared, losses, clock.seconds)
 
+    def admit(self, requests: Sequence[ImageRequest]) -> None:
+        """Refuse what can be refused before the base is loaded. Raises UsageError, AdapterNotFound."""
+        from .diffusion.samplers import sampler_named
+
+        for request in requests:
+            check_request(request)
+            sampler_named(request.sampler)
+            if request.adapter is not None:
+                self.home.find(request.adapter)
+
     def generate(self, requests: Sequence[ImageRequest], *, watch: Watch = unwatched) -> list[GeneratedImage]:
         """Make every picture, people mixed, in the order of `requests`; prompts are completed by `prompt_of`.
 
@@ -138,11 +148,7 @@ class Likeness:
             AdapterNotFound, CorruptAdapter: an adapter that is not here, or damaged.
             WrongBase: an adapter of another base.
         """
-        from .diffusion.samplers import sampler_named
-
-        for request in requests:
-            check_request(request)
-            sampler_named(request.sampler)
+        self.admit(requests)
         adapters = {name: self.adapter(name) for name in {request.adapter for request in requests} if name is not None}
         worded = [
             replace(
