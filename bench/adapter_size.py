@@ -29,7 +29,7 @@ from likeness.training.loop import TrainingLoop
 from likeness.training.recipe import PRESETS, FineTuneRecipe, recipe_document
 from likeness.types import Adapter, AdapterCard, Network
 
-from .random_base import add_base_options, open_base
+from .random_base import add_base_options, base_settings, open_base
 from .report import Goal, Row, finish, options, versions
 from .train_together import random_person
 
@@ -132,7 +132,7 @@ def main() -> None:
     tables = {"on this base": on_disk, "counted for Stable Diffusion 2.1-base": count_on_stable_diffusion()}
     standard = next(row for row in on_disk if row["recipe"] == "standard")
     goal = Goal("standard: MB of the folder", float(str(standard["folder MB"])), 2.0, at_least=False)
-    finish("adapter-size", tables, goals=[goal], settings={"base": args.base}, save=args.save)
+    finish("adapter-size", tables, goals=[goal], settings=base_settings(args), save=args.save)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,12 @@ def main() -> None:
         Goal("seconds, start to end", run.seconds, MOST_S, at_least=False),
         Goal("GB at the peak", max(float(str(row["GB"])) for row in memory), MOST_GB, at_least=False),
     ]
-    settings = {"recipe": args.recipe, "steps": args.steps, "base": args.base, "portraits": len(document["images"])}
+    settings = {
+        "recipe": args.recipe,
+        "steps": args.steps,
+        "base": Path(args.base).name,
+        "portraits": len(document["images"]),
+    }
     finish("demo", {"time": rows_of(document, run), "memory": memory}, goals=goals, settings=settings, save=args.save)
 
 

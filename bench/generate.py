@@ -15,11 +15,12 @@ from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import Order, denoise_all
 from likeness.training.recipe import recipe_named
 
-from .random_base import add_base_options, open_base
+from .random_base import add_base_options, base_settings, open_base
 from .report import Goal, finish, options
 from .timing import Rounds, Work, take_turns
 
 SIZES = (1, 2, 4, 8)
+SAMPLER = "dpmpp_2m"
 PROMPT = "oil painting of <<TOK>> person"
 
 
@@ -35,9 +36,7 @@ def bank_of(base: BaseModel) -> LoraBank:
 def batch(base: BaseModel, bank: LoraBank, size: int, *, steps: int) -> Work:
     """Makes `size` portraits, pixels (size, 3, H, W)."""
     orders = [
-        Order(
-            PROMPT, "", seed=k, steps=steps, guidance_scale=base.family.guidance_scale, sampler="dpmpp_2m", slot=k + 1
-        )
+        Order(PROMPT, "", seed=k, steps=steps, guidance_scale=base.family.guidance_scale, sampler=SAMPLER, slot=k + 1)
         for k in range(size)
     ]
     return lambda: base.decode(denoise_all(base, bank, orders))
@@ -70,10 +69,7 @@ def main() -> None:
         for size in SIZES
     ]
     goal = Goal(f"seconds for 8 portraits, {args.steps} steps, guided", seconds[name_of(8)], 4.0, at_least=False)
-    settings = {
-        "base": args.base, "threads": args.threads, "device": args.device, "rounds": args.rounds, "steps": args.steps,
-        "sampler": "dpmpp_2m",
-    }  # fmt: skip
+    settings = base_settings(args) | {"rounds": args.rounds, "steps": args.steps, "sampler": SAMPLER}
     finish("generate", {"portraits": rows}, goals=[goal], settings=settings, save=args.save)
 
 

@@ -29,7 +29,7 @@ from likeness.diffusion.family import ATTENTION, FEED_FORWARD
 from likeness.diffusion.lora import LoraBank
 from likeness.training.recipe import recipe_named
 
-from .random_base import add_base_options, open_base
+from .random_base import add_base_options, base_settings, open_base
 from .report import Goal, Row, finish, options
 from .timing import Rounds, ratio, take_turns
 
@@ -182,7 +182,7 @@ def main() -> None:
         rounds, difference = measure(case, args.rounds)
         tables[case.title] = table_of(rounds)
         goals += goals_of(case, rounds, difference)
-    settings = {"base": args.base, "threads": args.threads, "device": args.device, "rounds": args.rounds}
+    settings = base_settings(args) | {"rounds": args.rounds}
     finish("mixed-forward", tables, goals=goals, settings=settings, save=args.save)
 
 

@@ -42,6 +42,11 @@ def add_base_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu")
 
 
+def base_settings(args: argparse.Namespace) -> dict[str, object]:
+    """The options of `add_base_options` for the document: of a folder only its name."""
+    return {"base": Path(args.base).name, "threads": args.threads, "device": args.device}
+
+
 def open_base(args: argparse.Namespace) -> BaseModel:
     """The base of `add_base_options`, float32."""
     torch.set_num_threads(args.threads)

@@ -22,7 +22,7 @@ from likeness.training.loop import TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
 from likeness.types import Subject
 
-from .random_base import add_base_options, open_base
+from .random_base import add_base_options, base_settings, open_base
 from .report import Goal, Row, finish, options
 from .timing import Rounds, ratio, take_turns
 
@@ -161,10 +161,7 @@ def main() -> None:
     for column in list(found[0])[1:3]:
         worst = max(float(str(row[column])) for row in found)
         goals.append(Goal(f"largest relative difference: {column}", worst, 1e-4, at_least=False))
-    settings = {
-        "base": args.base, "threads": args.threads, "device": args.device, "rounds": args.rounds,
-        "check_steps": args.check_steps, "people": PEOPLE,
-    }  # fmt: skip
+    settings = base_settings(args) | {"rounds": args.rounds, "check_steps": args.check_steps, "people": PEOPLE}
     finish("train-together", tables, goals=goals, settings=settings, save=args.save)
 
 

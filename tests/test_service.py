@@ -32,7 +32,7 @@ from likeness.service import Likeness, build, save_prepared
 from likeness.training.loop import FineTune, TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
 from likeness.types import GeneratedImage, ImageRequest, Photo, Subject
-from tests.tiny import build_tiny_folder
+from tests.contrast import build_contrasted_folder
 
 STEPS = 4
 
@@ -62,7 +62,7 @@ def photos() -> list[Photo]:
 @pytest.fixture(scope="module")
 def likeness(tmp_path_factory: pytest.TempPathFactory) -> Likeness:
     """One installation for the whole file; every test uses names of its own."""
-    folder = build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base")
+    folder = build_contrasted_folder(tmp_path_factory.mktemp("base") / "tiny-base")
     return build(Settings(home=tmp_path_factory.mktemp("home"), base=str(folder)))
 
 
@@ -198,6 +198,7 @@ def test_generating_names_the_subject_and_is_repeatable(likeness: Likeness, trai
     assert (mine.request.prompt, bare.request.prompt) == ("<<TOK>> dog in the snow", "a person")
     assert (mine.adapter_sha256, bare.adapter_sha256) == (trained, None)
     assert [advance.done for advance in seen] == [0, 2]
+    assert int(np.abs(bare.image.astype(int) - mine.image.astype(int)).max()) > 10
     (again,) = likeness.generate(asked[:1])
     assert int(np.abs(again.image.astype(int) - mine.image.astype(int)).max()) <= 1
     with Image.open(save_png(mine, tmp_path / file_name(mine))) as picture:
@@ -213,7 +214,7 @@ def test_generating_names_the_subject_and_is_repeatable(likeness: Likeness, trai
 
 
 def test_another_base_is_refused(likeness: Likeness, trained: str, tmp_path: Path) -> None:
-    other = build_tiny_folder(tmp_path / "other", block_out_channels=(16, 32, 16))
+    other = build_contrasted_folder(tmp_path / "other", block_out_channels=(16, 32, 16))
     elsewhere = build(replace(likeness.settings, base=str(other)))
     with pytest.raises(WrongBase):
         elsewhere.generate([ImageRequest("x", "rex", steps=1)])

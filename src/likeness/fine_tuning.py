@@ -100,6 +100,7 @@ def fine_tune(
             watch(Advance("class images", done, count))
             stop_if(should_stop)
 
+        watch(Advance("class images", 0, count))
         prior = class_latents(base, subject.class_noun, count, folder=class_images, progress=made)
     watch(Advance("encode", 0, 1))
     with clock.stage("encode"):

@@ -70,7 +70,10 @@ class Terminal:
 
     @contextmanager
     def progress(self) -> Iterator[Watch]:
-        """A bar for each stage while the block runs."""
+        """A bar for each stage while the block runs; into a file or a pipe, a line for each tenth of a stage."""
+        if not self.err.is_terminal:
+            yield self._lines()
+            return
         columns = (
             TextColumn("{task.description:<12}"), BarColumn(28), MofNCompleteColumn(),
             TextColumn("{task.fields[facts]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
@@ -86,6 +89,17 @@ class Terminal:
                 bars.update(tasks[advance.stage], completed=advance.done, facts=_facts(advance))
 
             yield watch
+
+    def _lines(self) -> Watch:
+        told: set[tuple[str, int]] = set()
+
+        def watch(advance: Advance) -> None:
+            tenth = (advance.stage, 10 * advance.done // max(advance.total, 1))
+            if tenth not in told:
+                told.add(tenth)
+                self.note(f"{advance.stage} {advance.done}/{advance.total} {_facts(advance)}".rstrip())
+
+        return watch
 
 
 def verdict_table(checked: "CheckResult") -> Table:

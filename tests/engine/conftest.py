@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from likeness.diffusion.base import BaseModel, load_base
-from tests.tiny import build_tiny_folder
+from tests.contrast import build_contrasted_folder
 
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    folder: Path = build_tiny_folder(tmp_path_factory.mktemp("tiny") / "tiny-base")
+    folder: Path = build_contrasted_folder(tmp_path_factory.mktemp("tiny") / "tiny-base")
     return load_base(str(folder), device=torch.device("cpu"), dtype=torch.float32)

@@ -59,6 +59,7 @@ def test_mixed_batches_equal_each_request_alone(
     got = together.generate(requests(), people.__getitem__)
     together.close()
     assert [image.request for image in got] == requests()
+    assert min(difference(got[i], got[k]) for i in range(5) for k in range(i)) > 10  # or the next line says nothing
     assert max(difference(*pair) for pair in zip(got, expected, strict=True)) <= 1
 
 
@@ -68,7 +69,7 @@ def test_an_adapter_changes_the_picture_and_its_scale_too(tiny_base: BaseModel, 
     asked = [request, replace(request, adapter="anna"), replace(request, adapter="anna", adapter_scale=0.0)]
     bare, anna, none_of_her = engine.generate(asked, people.__getitem__)
     engine.close()
-    assert difference(bare, anna) > 0
+    assert difference(bare, anna) > 10
     assert difference(bare, none_of_her) <= 1
     assert (bare.adapter_sha256, anna.adapter_sha256) == (None, people["anna"].card.content_sha256)
 

@@ -1,0 +1,159 @@
+"""The judge of pictures: a small network that names style, place, glasses and hair colour.
+
+Trained on renders of people that it is not measured on, and no part of the base: it sees pixels (64 px), so it judges
+any base alike. It does not know prompts. Its own accuracy on held-out renders is reported beside whatever it judges.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .data import to_float
+from .render.captions import COLORLESS
+from .render.places import PLACES
+from .render.styles import STYLES
+
+SIDE_PX = 64
+BATCH = 64
+PEAK_LEARNING_RATE = 2e-3
+SHIFT_PX = 3
+NOISE = 0.05  # at most; a diffusion model's pictures are not as clean as renders
+PLACELESS = ("pop art",)  # one ink behind the figure
+UNSEEN = -100  # the label of what a picture does not show
+
+# Neighbouring colours differ less than two lights do, so they are judged as families.
+HAIR_FAMILIES = MappingProxyType({
+    "black": "dark", "dark brown": "dark", "brown": "brown", "auburn": "brown", "red": "red",
+    "blonde": "blonde", "light blonde": "blonde", "gray": "gray", "white": "gray",
+})  # fmt: skip
+HEADS: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "style": tuple(STYLES),
+    "place": tuple(PLACES),
+    "glasses": ("none", "glasses", "sunglasses"),
+    "hair colour": tuple(dict.fromkeys(HAIR_FAMILIES.values())),
+})  # fmt: skip
+
+Labels = Mapping[str, str]  # head -> class, for what can be seen
+
+
+def visible_labels(attributes: Mapping[str, Any]) -> Labels:
+    """What a picture with these attributes (of render.picture.attributes) shows."""
+    style, glasses, hair = attributes["style"], attributes["glasses"], attributes["hair_color"]
+    labels = {"style": style, "glasses": glasses if glasses in ("none", "sunglasses") else "glasses"}
+    if style not in PLACELESS:
+        labels["place"] = attributes["place"]
+    if hair is not None and style not in COLORLESS:
+        labels["hair colour"] = HAIR_FAMILIES[hair]
+    return labels
+
+
+class AttributeNet(nn.Module):
+    """About 0.9 M parameters: (B, 3, 64, 64) in [-1, 1] -> one (B, classes) of logits for each head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, 96, 8, stride=4, padding=2)]  # 16 cells a side
+        for width, wider, stride in ((96, 96, 1), (96, 160, 2), (160, 160, 1), (160, 256, 2)):
+            layers += [nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, wider, 3, stride=stride, padding=1)]
+        self.trunk = nn.Sequential(*layers, nn.GroupNorm(8, 256), nn.SiLU(), nn.Flatten(), nn.Dropout(0.2))
+        self.out = nn.Linear(256 * 16, sum(len(classes) for classes in HEADS.values()))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.out(self.trunk(images)).split([len(classes) for classes in HEADS.values()], dim=1)
+
+
+def shrink(images: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 -> (B, 3, 64, 64) in [-1, 1]."""
+    return F.interpolate(to_float(images), (SIDE_PX, SIDE_PX), mode="area")
+
+
+def label_indices(labels: Sequence[Labels]) -> Tensor:
+    """(N, heads) int64, UNSEEN where a picture does not show it."""
+    rows = [[classes.index(row[head]) if head in row else UNSEEN for head, classes in HEADS.items()] for row in labels]
+    return torch.tensor(rows)
+
+
+def varied(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirrored by chance, moved by some pixels, a little noise; (B, 3, S, S) on the host."""
+    padded = F.pad(images, (SHIFT_PX,) * 4, mode="replicate")
+    x, y = torch.randint(2 * SHIFT_PX + 1, (2,), generator=generator).tolist()
+    moved = padded[..., y : y + images.shape[-2], x : x + images.shape[-1]]
+    is_mirrored = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+    strength = NOISE * torch.rand(len(images), 1, 1, 1, generator=generator)
+    noise = strength * torch.randn(images.shape, generator=generator)
+    return torch.where(is_mirrored, moved.flip(3), moved) + noise
+
+
+def train(images: Tensor, labels: Sequence[Labels], *, samples: int, device: torch.device) -> AttributeNet:
+    """A network trained on `samples` draws of images (N, 3, H, W) uint8; AdamW, cosine, cross entropy of every head."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = AttributeNet().to(device).train()
+    small, targets = torch.cat([shrink(part) for part in images.split(500)]), label_indices(labels)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=0.05)
+    steps = max(1, samples // BATCH)
+    for step in range(steps):
+        rate = PEAK_LEARNING_RATE * min(1.0, (step + 1) / (0.05 * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rows = torch.randint(len(small), (BATCH,), generator=generator)
+        seen, wanted = varied(small[rows], generator).to(device), targets[rows].to(device)
+        terms = [
+            F.cross_entropy(logits, wanted[:, k], ignore_index=UNSEEN, reduction="sum")
+            for k, logits in enumerate(net(seen))
+        ]
+        optimizer.zero_grad(set_to_none=True)
+        (torch.stack(terms).sum() / BATCH).backward()
+        optimizer.step()
+    return net.eval()
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A trained network, and how often it is right about true renders."""
+
+    net: AttributeNet
+    accuracy: Mapping[str, float]  # head -> share of held-out renders; glasses among those who wear any
+
+    @classmethod
+    def measured(cls, net: AttributeNet, images: Tensor, labels: Sequence[Labels]) -> "Judge":
+        """With its accuracy on images (N, 3, H, W) uint8 of people that it was not trained on."""
+        found = named(net, images)
+        shares = {}
+        for head in HEADS:
+            asked = [k for k, row in enumerate(labels) if row.get(head, "none") != "none"]
+            if asked:
+                shares[head] = sum(found[k][head] == labels[k][head] for k in asked) / len(asked)
+        return cls(net, shares)
+
+    def names(self, images: Tensor) -> list[dict[str, str]]:
+        """The class of every head, for images (N, 3, H, W) uint8."""
+        return named(self.net, images)
+
+
+@torch.no_grad()
+def named(net: AttributeNet, images: Tensor) -> list[dict[str, str]]:
+    """The likeliest class of every head."""
+    device = next(net.parameters()).device
+    parts = [torch.stack([o.argmax(1) for o in net(shrink(part).to(device))], 1).cpu() for part in images.split(250)]
+    rows = torch.cat(parts).tolist()
+    return [{head: HEADS[head][k] for head, k in zip(HEADS, row, strict=True)} for row in rows]
+
+
+def save(net: AttributeNet, path: Path) -> None:
+    save_file({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, path)
+
+
+def load(path: Path, device: torch.device) -> AttributeNet:
+    net = AttributeNet()
+    net.load_state_dict(load_file(path))
+    return net.to(device).eval()

@@ -1,0 +1,142 @@
+"""What several gates need, made once and only when asked for: base, renders, judge, pictures.
+
+Renders, class images and the judge are kept in the work folder and used again by the next run.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from likeness.diffusion.base import BaseModel, load_base
+from likeness.diffusion.lora import BASE_SLOT, LoraBank
+from likeness.diffusion.sampling import Order, denoise_all
+from likeness.photos import Face, MediaPipeFaces
+
+from . import classifier
+from .data import load_attributes, load_images, shard_paths
+from .prompts import Prompt, composed_prompts
+from .render.assets import Assets, load_assets
+from .render.dataset import SHARD_IMAGES, Plan, training_people, write_dataset
+
+BATCH = 32
+VIEWS = 4
+HELD_OUT_PEOPLE = 250
+RENDER_SEED = 2  # not that of the training data: other pictures
+SAMPLES_PER_RENDER = 10  # that the judge sees
+SAMPLER = "dpmpp_2m"
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an evaluation is told."""
+
+    base: str
+    assets: Path  # the MakeHuman pack
+    photos: Path | None  # real photographs of one person
+    work: Path
+    renders: Path | None = None  # finished training shards to teach the judge with, instead of new ones
+    people: int = 10
+    images: int = 500
+    portraits: int = 12  # of every person
+    steps: int = 20
+    guidance: float = 3.0
+    judge_renders: int = 6000
+    tune_steps: int | None = None  # None: as the recipe says
+    class_noun: str = "person"  # of the real person
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """One evaluation of one base."""
+
+    settings: Settings
+
+    @cached_property
+    def base(self) -> BaseModel:
+        return load_base(self.settings.base)
+
+    @cached_property
+    def assets(self) -> Assets:
+        return load_assets(self.settings.assets)
+
+    @cached_property
+    def faces(self) -> MediaPipeFaces:
+        return MediaPipeFaces()
+
+    @cached_property
+    def held_out(self) -> tuple[Tensor, list[dict]]:
+        """Renders of held-out people: images (N, 3, 128, 128) uint8 and their attributes."""
+        folder = self.settings.work / "held-out"
+        self._render(folder, training_people(HELD_OUT_PEOPLE, held_out=True))
+        return load_images(shard_paths(folder)), load_attributes(shard_paths(folder))
+
+    @cached_property
+    def judge(self) -> classifier.Judge:
+        """Trained on renders of training people, measured on held-out ones."""
+        count = self.settings.judge_renders
+        path = self.settings.work / f"judge-{count}.safetensors"
+        if path.exists():
+            net = classifier.load(path, self.base.device)
+        else:
+            folder = self.settings.renders or self.settings.work / f"judge-{count}"
+            if self.settings.renders is None:
+                self._render(folder, training_people(-(-count // VIEWS)))
+            shards = shard_paths(folder)[: -(-count // SHARD_IMAGES)]
+            labels = [classifier.visible_labels(row) for row in load_attributes(shards)[:count]]
+            samples = SAMPLES_PER_RENDER * len(labels)
+            net = classifier.train(load_images(shards)[:count], labels, samples=samples, device=self.base.device)
+            classifier.save(net, path)
+        images, told = self.held_out
+        return classifier.Judge.measured(net, images, [classifier.visible_labels(row) for row in told])
+
+    @cached_property
+    def prompted(self) -> tuple[list[Prompt], Pixels]:
+        """Prompts with known truth, and the base's pictures of them (N, H, W, 3)."""
+        prompts = composed_prompts(self.settings.images, self.assets)
+        return prompts, self.pictures([self.order(prompt.text, seed) for seed, prompt in enumerate(prompts)])
+
+    @property
+    def pace(self) -> str:
+        """How the pictures are made, for the remarks."""
+        return f"{self.settings.steps} steps, guidance {self.settings.guidance:g}"
+
+    def order(self, prompt: str, seed: int, slot: int = BASE_SLOT, *, scale: float = 1.0) -> Order:
+        return Order(prompt, "", seed, self.settings.steps, self.settings.guidance, SAMPLER, slot, scale)
+
+    def pictures(self, orders: Sequence[Order], bank: LoraBank | None = None) -> Pixels:
+        """(N, H, W, 3) RGB, in the order of `orders`."""
+        parts = []
+        for start in range(0, len(orders), BATCH):
+            pixels = self.base.decode(denoise_all(self.base, bank, orders[start : start + BATCH]))
+            parts.append(((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+        return np.concatenate(parts)
+
+    def face(self, picture: Pixels) -> tuple[Pixels, Face | None]:
+        """The picture (H, W, 3) enlarged twice, and the most important face in that."""
+        large = enlarged(picture)
+        return large, next(iter(self.faces.detect(large)), None)
+
+    def judged(self, pictures: Pixels) -> list[dict[str, str]]:
+        """The judge's classes for pictures (N, H, W, 3)."""
+        return self.judge.names(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+
+    def _render(self, folder: Path, people: range) -> None:
+        plan = Plan(self.settings.assets, folder, people, VIEWS, RENDER_SEED, self.base.family.resolution_px)
+        if not all(plan.shard_path(shard).exists() for shard in range(plan.shard_count)):
+            write_dataset(plan, os.cpu_count() or 1)
+
+
+def enlarged(picture: Pixels) -> Pixels:
+    """Twice the size, by bicubic interpolation: face finders are made for larger pictures."""
+    size = (2 * picture.shape[1], 2 * picture.shape[0])
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)

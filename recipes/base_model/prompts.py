@@ -1,0 +1,63 @@
+"""Prompts whose truth is known: captions of the renderer's own grammar, and what each of them really says."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .classifier import Labels, visible_labels
+from .render.assets import Assets
+from .render.captions import CUT_NOUNS, STYLE_NOUNS, compose
+from .render.dataset import held_out_seeds
+from .render.people import GLASSES, sample_person
+from .render.picture import attributes
+from .render.places import PLACES
+from .render.scene import sample_scene
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A caption and what it asks for, in the classes of the judge."""
+
+    text: str
+    asked: Labels
+
+
+def asked_by(text: str, told: Mapping[str, Any]) -> Labels:
+    """The part of the attributes that the words say and a picture shows; 'no glasses' cannot be said."""
+    said = {"style"}
+    if PLACES[told["place"]].phrase in text:
+        said.add("place")
+    if told["glasses"] != "none" and told["glasses"] in text:
+        said.add("glasses")
+    hair, color = told["hair"], told["hair_color"]
+    if color is not None and (f"{color} hair" in text or (hair in CUT_NOUNS and f"{color} {hair}" in text)):
+        said.add("hair colour")
+    return {head: label for head, label in visible_labels(told).items() if head in said}
+
+
+def composed_prompts(count: int, assets: Assets, seed: int = 0) -> list[Prompt]:
+    """Captions as the training data has them, of scenes and held-out people that it has not.
+
+    Nobody is called by a name, and every kind of glasses is as likely as none, so that few pictures measure them.
+    """
+    prompts = []
+    for k in range(count):
+        rng = np.random.default_rng([seed, k, 31])
+        person = sample_person(int(rng.choice(held_out_seeds())), assets)
+        told = attributes(person, sample_scene(rng, person)) | {"name": None, "glasses": str(rng.choice(GLASSES))}
+        text = compose(told, rng)
+        prompts.append(Prompt(text, asked_by(text, told)))
+    return prompts
+
+
+def portrait_prompts(who: str, count: int) -> list[str]:
+    """'photo of <<TOK>> man in a city': every place in turn, each second one close."""
+    phrases = [place.phrase for place in PLACES.values()]
+    return [f"{('photo', 'close-up photo')[k % 2]} of {who} {phrases[k % len(phrases)]}" for k in range(count)]
+
+
+def style_prompts(who: str) -> dict[str, str]:
+    """style -> 'bronze statue of <<TOK>> man', for every style."""
+    return {style: f"{nouns[0]} of {who}" for style, nouns in STYLE_NOUNS.items()}

@@ -1,0 +1,37 @@
+"""The README's own commands, word for word, on the shipped photographs."""
+
+import shlex
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from likeness.cli import app
+from tests.tiny import build_tiny_folder
+
+README = Path(__file__).parents[1] / "README.md"
+HUB = "sd2-community/"  # needs the network
+
+
+def commands() -> list[list[str]]:
+    """The arguments of every `likeness` line of an indented block, without its comment."""
+    lines = [line.strip() for line in README.read_text().splitlines() if line.startswith("    .venv/bin/likeness ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines if HUB not in line]
+
+
+def test_the_readme_has_the_whole_path() -> None:
+    assert {"check", "train", "generate", "forget"} <= {words[0] for words in commands()}
+
+
+@pytest.mark.slow
+def test_commands_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the base is a smaller one, random, of the built-in base's shape."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIKENESS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LIKENESS_BASE", str(build_tiny_folder(tmp_path / "base")))
+    (tmp_path / "photos").symlink_to(str(resources.files("likeness") / "assets" / "demo"))
+    for words in commands():
+        result = CliRunner().invoke(app, words, input="y\n")
+        assert result.exit_code == 0, (words, result.output)
+    assert not (tmp_path / "home" / "adapters" / "anna").exists()  # the last command forgot her
