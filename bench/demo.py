@@ -67,8 +67,8 @@ def tree_bytes(process: psutil.Process) -> int:
 
 
 def demo_command(folder: Path, args: argparse.Namespace) -> list[str]:
-    likeness = Path(sys.executable).with_name("likeness")
-    command = [str(likeness), "--json", "--home", str(folder / "home"), "demo", "--out", str(folder / "out")]
+    command = [sys.executable, "-m", "likeness.cli", "--json", "--home", str(folder / "home")]
+    command += ["demo", "--out", str(folder / "out")]
     command += ["--recipe", args.recipe, "--base", args.base]
     return command + ([] if args.steps is None else ["--steps", str(args.steps)])
 

@@ -5,19 +5,21 @@ v-prediction (Salimans & Ho 2022) written for a clean-latent prediction: predict
 latent directions of low variance (Li & He 2025, 'Back to Basics: Let Denoising Generative Models Denoise').
 
 Runs on two CPU cores or one GPU; the learning rate follows elapsed time, so `--minutes` is the whole plan.
-Checkpoints every `--save-s` seconds; `--resume` goes on from the last one, also with more minutes.
+Checkpoints every `--save-s` seconds; `--resume` goes on from the last one, also with more minutes; `--init` starts
+from the weights of an exported base, where no checkpoint was kept.
 """
 
 import argparse
 import json
 import math
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .feed import Feed
@@ -180,13 +182,16 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that compose captions")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--init", type=Path, help="an exported base to start from")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     device = torch.device(args.device)
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 
-    if not args.resume:
+    if args.init:  # its words, so that its embeddings keep their meaning
+        shutil.copytree(args.init / "tokenizer", args.out / "tokenizer", dirs_exist_ok=True)
+    elif not args.resume:
         write_tokenizer([*vocabulary(), "<<", ">>"], args.out / "tokenizer")
     tokenizer = load_tokenizer(args.out / "tokenizer")
     empty = torch.tensor(tokenizer("", padding="max_length", max_length=MAX_TOKENS)["input_ids"], device=device)
@@ -195,6 +200,9 @@ def main() -> None:
     while feed.poll(most=8) < args.min_images:
         time.sleep(0.5)
     networks = nn.ModuleDict({"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)})
+    if args.init:
+        networks["unet"].load_state_dict(load_file(args.init / "unet" / "diffusion_pytorch_model.safetensors"))
+        networks["text_encoder"].load_state_dict(load_file(args.init / "text_encoder" / "model.safetensors"))
     training = Training.start(networks.to(device).train(), args.learning_rate)
     if args.resume:
         training.resume(args.out, device)
