@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -56,5 +57,5 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     """The tokenizer that `tokenizer.write_tokenizer` wrote."""
     vocab = json.loads((folder / "vocab.json").read_text())
     lines = (folder / "merges.txt").read_text().splitlines()[1:]
-    merges = [tuple(line.split(" ")) for line in lines if line]
+    merges: Any = [tuple(line.split(" ")) for line in lines if line]  # the class says list[str], and takes pairs
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)

@@ -1,0 +1,30 @@
+"""Photographs in, portraits out: python examples/portraits_from_photos.py PHOTOS... (or those of the demo)"""
+
+import sys
+from pathlib import Path
+
+from likeness.config import settings_from
+from likeness.demo import demo_photos
+from likeness.fine_tuning import FineTuneOrder
+from likeness.photos import read_photos
+from likeness.portraits import save_all
+from likeness.service import build
+from likeness.training.recipe import recipe_named
+from likeness.types import ImageRequest, Subject
+
+
+def main(paths: list[Path], *, recipe: str = "fast", steps: int | None = None) -> list[Path]:
+    likeness = build(settings_from())
+    order = FineTuneOrder(
+        Subject("example", class_noun="man"), recipe_named(recipe, **({"steps": steps} if steps else {})), replace=True
+    )
+    tuned = likeness.train(read_photos(paths), order)
+    print(f"trained on {tuned.card.photos} photographs in {tuned.card.seconds:.0f} s")
+    prompts = ["photo of {me} on a beach", "a pencil sketch of {me}"]
+    images = likeness.generate([ImageRequest(prompt, adapter="example", seed=7) for prompt in prompts])
+    return save_all(images, Path("portraits"))
+
+
+if __name__ == "__main__":
+    for path in main([Path(argument) for argument in sys.argv[1:]] or [demo_photos()]):
+        print(path)
