@@ -42,9 +42,12 @@ def watched(command: list[str], log: Path) -> Run:
     out = log.with_suffix(".out")
     with out.open("w") as stdout, log.open("w") as stderr:
         process = psutil.Popen(command, stdout=stdout, stderr=stderr)
-        while process.poll() is None:
-            peak_bytes = max(peak_bytes, tree_bytes(process))
-            time.sleep(SAMPLE_EVERY_S)
+        try:
+            while process.poll() is None:
+                peak_bytes = max(peak_bytes, tree_bytes(process))
+                time.sleep(SAMPLE_EVERY_S)
+        finally:
+            process.kill()  # where we are interrupted; one that has ended does not mind
     seconds = time.perf_counter() - started_s
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, out.read_text(), log.read_text())

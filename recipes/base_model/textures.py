@@ -41,7 +41,7 @@ def texture_images(count: int, *, size_px: int, seed: int) -> Tensor:
     for i in range(count):
         image = fractal(rng, size_px) if i % 3 == 0 else dead_leaves(rng, size_px)
         if rng.random() < 0.5:
-            image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.5)))
+            image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.5))).astype(np.float32)
         out[i] = (image * 255).astype(np.uint8)
     return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
 
