@@ -47,7 +47,8 @@ def watched(command: list[str], log: Path) -> Run:
                 peak_bytes = max(peak_bytes, tree_bytes(process))
                 time.sleep(SAMPLE_EVERY_S)
         finally:
-            process.kill()  # where we are interrupted; one that has ended does not mind
+            if process.poll() is None:  # we were interrupted
+                process.kill()
     seconds = time.perf_counter() - started_s
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, out.read_text(), log.read_text())

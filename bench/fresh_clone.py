@@ -48,14 +48,16 @@ def clone_and_run(folder: Path, *, no_cache: bool) -> dict[str, float]:
     with log.open("w") as output:
         environment = clean_environment(folder, no_cache=no_cache)
         make = subprocess.Popen(["make", "demo"], cwd=clone, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        while True:
-            code = make.poll()  # before the look, so that the last look sees everything
-            for pattern, event in MARKS.items():
-                if event not in seconds and any(clone.glob(pattern)):
-                    seconds[event] = time.perf_counter() - started_s
-            if code is not None:
-                break
-            time.sleep(POLL_EVERY_S)
+        try:
+            code = None
+            while code is None:
+                code = make.poll()  # before the look, so that the last look sees everything
+                for pattern, event in MARKS.items():
+                    if event not in seconds and any(clone.glob(pattern)):
+                        seconds[event] = time.perf_counter() - started_s
+                time.sleep(POLL_EVERY_S)
+        finally:
+            make.terminate()  # where we are interrupted; one that has ended does not mind
     seconds["end"] = time.perf_counter() - started_s
     if code:
         raise subprocess.CalledProcessError(code, "make demo", log.read_text())

@@ -12,7 +12,7 @@ import pytest
 
 def pytest_configure() -> None:
     """Before any test module is imported, so that torch and the hub's client see it."""
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are tiny; threads would only wait
     os.environ["HF_HUB_OFFLINE"] = "1"
     # Examples are the same in every CI run; time limits per example would measure the neighbours.
     hypothesis.settings.register_profile("likeness", deadline=None, derandomize="CI" in os.environ)

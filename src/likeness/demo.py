@@ -22,6 +22,7 @@ from .training.recipe import FineTuneRecipe
 from .types import GeneratedImage, ImageRequest, Subject
 
 NAME = "demo"
+CLASS_NOUN = "man"  # of the person in the shipped photographs
 STEPS = 25
 
 # caption -> prompt; {me} is the subject
@@ -90,7 +91,7 @@ def run_demo(
     Raises:
         as `Likeness.train` and `Likeness.generate`.
     """
-    order = FineTuneOrder(Subject(NAME), recipe, seed=seed, replace=True)
+    order = FineTuneOrder(Subject(NAME, CLASS_NOUN), recipe, seed=seed, replace=True)
     tuned = likeness.train(read_photos(photos or [demo_photos()]), order, watch=watch, should_stop=should_stop)
     clock = Stopwatch()
     with clock.stage("generate"):
