@@ -32,6 +32,16 @@ def assemble(unet_folder: Path, vae_folder: Path) -> StableDiffusionPipeline:
     )  # fmt: skip
 
 
+def clean_configs(folder: Path) -> None:
+    """Take out where the parts came from; and let stock loaders compute in float32, whatever the files hold."""
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)
+        if "dtype" in config:
+            config["dtype"] = "float32"  # else the text encoder alone comes up in half precision
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
 def write_checksums(folder: Path) -> None:
     """checksums.json: sha256 of every weight file, verified at load."""
     files = sorted(path for part in WEIGHTS for path in (folder / part).glob("*.safetensors"))
@@ -47,6 +57,7 @@ def export(unet_folder: Path, vae_folder: Path, out: Path) -> None:
     pipeline.save_pretrained(out, safe_serialization=True)
     for name in ("vocab.json", "merges.txt"):  # for readers of the older tokenizer layout
         shutil.copy(unet_folder / "tokenizer" / name, out / "tokenizer" / name)
+    clean_configs(out)
     write_checksums(out)
 
 

@@ -284,7 +284,7 @@ def demo(
     ctx: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path("demo-output"),
     seed: Seed = 0,
-    recipe: Annotated[str, typer.Option(help="fast, standard, thorough or origin-2023.")] = "fast",
+    recipe: Annotated[str, typer.Option(help="fast, standard, thorough or origin-2023.")] = "standard",
     steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     base: Base = None,
     revision: Revision = None,

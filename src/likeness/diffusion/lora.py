@@ -55,20 +55,26 @@ def target_modules(network: nn.Module, endings: Sequence[str]) -> dict[str, nn.M
     }
 
 
-def delta_linear(x: Tensor, A: Tensor, B: Tensor) -> Tensor:
-    """x (B, ..., d_in), A (B, r, d_in), B (B, d_out, r) -> (B, ..., d_out)."""
+def adapted_linear(output: Tensor, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
+    """output + (x A^T) B^T, one person a row, the addition inside the product.
+
+    output: (B, ..., d_out); x: (B, ..., d_in); A: (B, r, d_in); B: (B, d_out, r)
+    """
     rows = x.reshape(x.shape[0], -1, x.shape[-1])  # (B, N, d_in)
-    return torch.bmm(torch.bmm(rows, A.mT), B.mT).reshape(*x.shape[:-1], B.shape[1])
+    flat = output.reshape(output.shape[0], -1, output.shape[-1])  # (B, N, d_out)
+    return torch.baddbmm(flat, torch.bmm(rows, A.mT), B.mT).view(output.shape)
 
 
-def delta_conv(x: Tensor, A: Tensor, B: Tensor, layer: nn.Conv2d) -> Tensor:
-    """x (B, C_in, H, W), A (B, r, C_in, k, k), B (B, d_out, r) -> (B, d_out, H', W'): one group a row."""
+def adapted_conv(output: Tensor, x: Tensor, A: Tensor, B: Tensor, layer: nn.Conv2d) -> Tensor:
+    """The same for a convolution: `layer`'s geometry with A (one group a row), then B at each place.
+
+    output: (B, d_out, H', W'); x: (B, C_in, H, W); A: (B, r, C_in, k, k); B: (B, d_out, r)
+    """
     b, r = A.shape[:2]
     h = F.conv2d(
         x.reshape(1, -1, *x.shape[2:]), A.flatten(0, 1), None, layer.stride, layer.padding, layer.dilation, groups=b
     )  # (1, B * r, H', W')
-    size = h.shape[2:]
-    return torch.bmm(B, h.view(b, r, -1)).view(b, -1, *size)
+    return torch.baddbmm(output.flatten(2), B, h.view(b, r, -1)).view(output.shape)
 
 
 class LoraBank:
@@ -217,8 +223,8 @@ class LoraBank:
             if self._scales is not None:
                 B = B * self._scales.to(x.dtype)[:, None, None]
             if isinstance(layer, nn.Conv2d):
-                return output + delta_conv(x, A, B, layer)
-            return output + delta_linear(x, A, B)
+                return adapted_conv(output, x, A, B, layer)
+            return adapted_linear(output, x, A, B)
 
         return add_delta
 
