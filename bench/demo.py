@@ -1,6 +1,6 @@
 """`likeness demo` in a process of its own: seconds by stage and peak memory of the whole process tree.
 
-python -m bench.demo [--recipe fast] [--save]
+python -m bench.demo [--recipe standard] [--save]
 
 Memory is sampled, and pages that two processes share count for both: the figure can only be too high between samples.
 """
@@ -86,7 +86,7 @@ def rows_of(document: dict[str, Any], run: Run) -> list[Row]:
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--recipe", default="fast")
+    parser.add_argument("--recipe", default="standard")
     parser.add_argument("--steps", type=int, help="instead of the recipe's")
     parser.add_argument("--base", default="built-in", help="built-in, or a folder")
     args: argparse.Namespace = parser.parse_args()
