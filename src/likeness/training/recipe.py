@@ -7,8 +7,8 @@ standard     rank = alpha, U-Net 1e-4 and the text encoder 10 times lower (kohya
              DreamBooth script); min-SNR 5; prior preservation for faces (HF DreamBooth README); face-masked loss
              (cog-sdxl, cloneofsimo/lora).
 thorough     more steps and twice the rank, as the 100 steps a photo of Astria's high-quality preset.
-origin-2023  the reference solution's own: rank 128 / 64 with alpha 1, 1e-4 for both networks, 1000 steps of one
-             photo, attention q and v only, no masks.
+origin-2023  the reference solution's own, but for rank 128 in the text encoder too (64 there): alpha 1, 1e-4, 1000
+             steps of one photo, attention q and v only, no masks.
 """
 
 from collections.abc import Mapping
