@@ -120,4 +120,5 @@ def test_every_direct_dependency_is_explained() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     explained = (ROOT / "docs" / "dependencies.md").read_text()
     texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
-    assert [text for text in texts if f"| `{Requirement(text).name}` |" not in explained] == []
+    names = [Requirement(text).name for text in texts]
+    assert [name for name in names if name != project["name"] and f"| `{name}` |" not in explained] == []
