@@ -234,13 +234,14 @@ def main() -> None:
     feed = Feed(args.data, args.out / "tokenizer", vae, device=device, capacity=args.images, workers=args.workers)
     while feed.poll(most=8) < args.min_images:
         time.sleep(0.5)
-    networks = nn.ModuleDict({"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)})
+    unet, text_encoder = build_unet(), build_text_encoder(tokenizer)
+    if device.type == "cpu":  # the fused attention is slow backwards there: a third of a step
+        unet.set_attn_processor(AttnProcessor())
+        text_encoder.set_attn_implementation("eager")
+    networks = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
     if args.init:
-        networks["unet"].load_state_dict(load_file(args.init / "unet" / "diffusion_pytorch_model.safetensors"))
-        networks["text_encoder"].load_state_dict(load_file(args.init / "text_encoder" / "model.safetensors"))
-    if device.type == "cpu":  # the fused kernels are slow backwards there: a third of a step
-        networks["unet"].set_attn_processor(AttnProcessor())
-        networks["text_encoder"].set_attn_implementation("eager")
+        unet.load_state_dict(load_file(args.init / "unet" / "diffusion_pytorch_model.safetensors"))
+        text_encoder.load_state_dict(load_file(args.init / "text_encoder" / "model.safetensors"))
     training = Training.start(networks.to(device).train(), args.learning_rate)
     if args.resume:
         training.resume(args.out, device)
