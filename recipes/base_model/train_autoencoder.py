@@ -2,7 +2,8 @@
 
 First run: the patch basis is fitted and an autoencoder with its exact encoder is written at once, so that the U-Net
 can start. Then the decoder trains, on crops of renders and of images made by program; the learning rate follows
-elapsed time, a checkpoint is written every minute, and `--resume` goes on from it, also with more minutes.
+elapsed time, a checkpoint is written every minute, and `--resume` goes on from it, also with more minutes; `--init`
+betters the decoder of an autoencoder whose checkpoint was not kept. Its latents stay what they are.
 Runs on CPU or GPU.
 """
 
@@ -141,6 +142,7 @@ def main() -> None:
     parser.add_argument("--textures", type=int, default=2000)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--init", type=Path, help="an autoencoder to start from")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -148,8 +150,8 @@ def main() -> None:
     wait_for_shards(args.data, args.min_shards, timeout_s=600)
     images = load_images(shard_paths(args.data)[: args.max_shards])
     textures = texture_images(args.textures, size_px=images.shape[-1], seed=0)
-    if args.resume:
-        model = AutoencoderTiny.from_pretrained(args.out / "vae")
+    if args.resume or args.init:
+        model = AutoencoderTiny.from_pretrained(args.out / "vae" if args.resume else args.init)
         model.encoder.requires_grad_(False)
     else:
         model = first_autoencoder(images, textures)
