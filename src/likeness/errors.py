@@ -16,7 +16,27 @@
     │   ├── AdapterExists
     │   ├── AdapterBusy         another process is training or deleting this name
     │   ├── CorruptAdapter      truncated, NaN, unknown keys, or not safetensors
+    │   ├── RankTooLarge        the engine's slots are made for a smaller rank
     │   └── WrongBase           trained on another base than the one that is loaded
+    ├── EngineError
+    │   ├── EngineBusy          the queue is full, or the deadline cannot be met; try again later
+    │   ├── DeadlinePassed      accepted, but not finished in time
+    │   ├── RequestCancelled    taken back by whoever sent it
+    │   ├── EngineClosed        the engine is shutting down
+    │   └── DeviceFailed        the device failed at this request, or has no memory for it
+    ├── SubjectError
+    │   ├── SubjectNotFound
+    │   ├── SubjectExists
+    │   └── ConsentMissing      nobody has said that the person agrees
+    ├── StorageError
+    │   ├── ObjectNotFound      nothing under this key, or not any more
+    │   └── StorageUnavailable  the object store or the catalog does not answer as it should
+    ├── AccessError
+    │   ├── KeyRefused          no API key, or one that is unknown or revoked
+    │   ├── OriginRefused       a web page of another site asks, or by another host's name
+    │   ├── TooManyRequests     of this key: rate or concurrency
+    │   ├── RequestTooLarge
+    │   └── RequestTooSlow      the body did not arrive in time
     └── TrainingError
         ├── NonFiniteLoss       this job's loss is no number any more; other jobs go on
         ├── CheckpointMismatch  a checkpoint belongs to another job, recipe or set of photos
@@ -112,8 +132,102 @@ class CorruptAdapter(AdapterError):
     http_status = 422
 
 
+class RankTooLarge(AdapterError):
+    http_status = 409
+
+
 class WrongBase(AdapterError):
     http_status = 409
+
+
+class EngineError(LikenessError):
+    http_status = 503
+
+
+class EngineBusy(EngineError):
+    """Nothing was done for this request.
+
+    Args:
+        retry_after_s: when it is worth trying again, from the throughput of the last steps.
+    """
+
+    def __init__(self, message: str, *, hint: str = "try again later", retry_after_s: float) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlinePassed(EngineError):
+    pass
+
+
+class RequestCancelled(EngineError):
+    http_status = 499  # by convention: the client has gone
+
+
+class EngineClosed(EngineError):
+    pass
+
+
+class DeviceFailed(EngineError):
+    http_status = 500
+
+
+class SubjectError(LikenessError):
+    pass
+
+
+class SubjectNotFound(SubjectError):
+    http_status = 404
+
+
+class SubjectExists(SubjectError):
+    http_status = 409
+
+
+class ConsentMissing(SubjectError):
+    http_status = 403
+
+
+class StorageError(LikenessError):
+    http_status = 503
+
+
+class ObjectNotFound(StorageError):
+    http_status = 404
+
+
+class StorageUnavailable(StorageError):
+    pass
+
+
+class AccessError(LikenessError):
+    pass
+
+
+class KeyRefused(AccessError):
+    http_status = 401
+
+
+class OriginRefused(AccessError):
+    http_status = 403
+
+
+class TooManyRequests(AccessError):
+    """Args: retry_after_s: when the key may come again."""
+
+    http_status = 429
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: float) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class RequestTooLarge(AccessError):
+    http_status = 413
+
+
+class RequestTooSlow(AccessError):
+    http_status = 408
 
 
 class TrainingError(LikenessError):

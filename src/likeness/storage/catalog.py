@@ -1,0 +1,303 @@
+"""Facts of one installation: who has which subjects, photographs, adapters and portraits, and what was forgotten.
+
+An adapter is published by writing its object first and its row last: what has no row does not exist. All verbs take a
+tenant and see nothing of any other. Knows neither bytes nor weights; the objects that rows name are the caller's.
+"""
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, Table, delete, func, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from ..errors import AdapterExists, AdapterNotFound, SubjectExists, SubjectNotFound, UsageError
+from ..types import AdapterCard, checked_name
+from . import tables
+from .card import read_card, write_card
+
+LOCAL = "local"  # the tenant of the command line, and of a server without keys
+_HINT_LIST = "`likeness list` shows the adapters"
+
+
+@dataclass(frozen=True)
+class AdapterRecord:
+    """A published adapter: its card, and where its bytes are."""
+
+    tenant: str
+    card: AdapterCard
+    key: str  # of its object
+    bytes: int
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+
+@dataclass(frozen=True)
+class SubjectRecord:
+    """Who is to be learnt, and who has agreed to it."""
+
+    tenant: str
+    name: str
+    class_noun: str
+    identifier: str
+    consent: str  # as it was given
+    consented: str  # ISO 8601, UTC
+    created: str
+
+
+@dataclass(frozen=True)
+class PhotoRecord:
+    """An uploaded photograph: what was found about it, and where its bytes are."""
+
+    tenant: str
+    subject: str
+    sha256: str
+    file: str  # for messages only
+    bytes: int
+    report: str  # JSON, photos.report.PhotoReport
+    key: str
+    created: str
+
+
+@dataclass(frozen=True)
+class OutputRecord:
+    """A portrait that was kept."""
+
+    tenant: str
+    id: str
+    subject: str  # the adapter's name, or `base`
+    media_type: str
+    bytes: int
+    key: str
+    created: str
+
+
+@dataclass(frozen=True)
+class ForgottenItem:
+    """One kind of thing that was deleted."""
+
+    kind: str
+    count: int  # files, objects or rows
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Proof of a deletion: what went and when, and nothing of what it was."""
+
+    name: str
+    items: tuple[ForgottenItem, ...]
+    at: str  # ISO 8601, UTC
+
+
+class Catalog:
+    """The rows of one installation. The database is opened, and made, at the first question."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    @cached_property
+    def engine(self) -> Engine:
+        return tables.open_database(self._url)
+
+    # adapters
+
+    def publish(self, record: AdapterRecord, *, replace: bool = False) -> AdapterRecord | None:
+        """Make an adapter exist; its object is there already.
+
+        Returns:
+            the record that it replaced, whose object is now nobody's.
+
+        Raises:
+            AdapterExists: the name is taken and `replace` is false.
+        """
+        card = record.card
+        values = {
+            "tenant": record.tenant, "name": checked_name(card.name), "content_sha256": card.content_sha256,
+            "base_sha256": card.base_sha256, "rank": card.rank, "bytes": record.bytes, "key": record.key,
+            "card": write_card(card).decode(), "created": card.created,
+        }  # fmt: skip
+        try:
+            with self.engine.begin() as connection:
+                before = _deleted(connection, tables.adapters, record.tenant, name=card.name) if replace else []
+                connection.execute(insert(tables.adapters).values(**values))
+        except IntegrityError as error:
+            raise AdapterExists(
+                "an adapter of this name exists already", hint="choose another name, replace it or forget it first"
+            ) from error
+        return _adapter(before[0]) if before else None
+
+    def find_adapter(self, tenant: str, name: str) -> AdapterRecord:
+        """One adapter.
+
+        Raises:
+            AdapterNotFound: none of this name; the hint names one of the tenant's that is spelled nearly so.
+            UsageError: no possible name.
+        """
+        row = self._one(tables.adapters, tenant, name=checked_name(name))
+        if row is None:
+            names = self._names(tables.adapters, tenant)
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
+            hint = f"did you mean {near[0]}?" if near else _HINT_LIST
+            raise AdapterNotFound("there is no adapter of this name", hint=hint)
+        return _adapter(row)
+
+    def has_adapter(self, tenant: str, name: str) -> bool:
+        return self._one(tables.adapters, tenant, name=checked_name(name)) is not None
+
+    def list_adapters(self, tenant: str, *, after: str = "", limit: int | None = None) -> tuple[AdapterRecord, ...]:
+        """Adapters by name, from the one behind `after` on."""
+        return tuple(_adapter(row) for row in self._page(tables.adapters, tenant, after, limit))
+
+    def largest_rank(self, base_sha256: str) -> int:
+        """Over all tenants' adapters of one base; 0 where there are none."""
+        with self.engine.connect() as connection:
+            adapters = tables.adapters.c
+            asked = select(func.max(adapters.rank)).where(adapters.base_sha256 == base_sha256)
+            return connection.execute(asked).scalar() or 0
+
+    # subjects and their photographs
+
+    def add_subject(self, record: SubjectRecord) -> None:
+        """Raises SubjectExists, UsageError."""
+        checked_name(record.name)
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(insert(tables.subjects).values(**asdict(record)))
+        except IntegrityError as error:
+            raise SubjectExists("a subject of this name exists already", hint="choose another name") from error
+
+    def find_subject(self, tenant: str, name: str) -> SubjectRecord:
+        """Raises SubjectNotFound, UsageError."""
+        row = self._one(tables.subjects, tenant, name=checked_name(name))
+        if row is None:
+            raise SubjectNotFound("there is no subject of this name", hint="create it first")
+        return SubjectRecord(**row._mapping)
+
+    def list_subjects(self, tenant: str, *, after: str = "", limit: int | None = None) -> tuple[SubjectRecord, ...]:
+        """Subjects by name, from the one behind `after` on."""
+        return tuple(SubjectRecord(**row._mapping) for row in self._page(tables.subjects, tenant, after, limit))
+
+    def add_photo(self, record: PhotoRecord) -> bool:
+        """Keep a photograph's facts; False where the subject has it already. Raises SubjectNotFound."""
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(insert(tables.photos).values(**asdict(record)))
+        except IntegrityError:
+            self.find_subject(record.tenant, record.subject)  # raises where that was the reason
+            return False
+        return True
+
+    def list_photos(self, tenant: str, subject: str) -> tuple[PhotoRecord, ...]:
+        """Of one subject, in the order of upload. Raises SubjectNotFound."""
+        self.find_subject(tenant, subject)
+        photos = tables.photos.c
+        asked = (
+            select(tables.photos)
+            .where(photos.tenant == tenant, photos.subject == subject)
+            .order_by(photos.created, photos.file, photos.sha256)
+        )
+        with self.engine.connect() as connection:
+            return tuple(PhotoRecord(**row._mapping) for row in connection.execute(asked))
+
+    def delete_photo(self, tenant: str, subject: str, sha256: str) -> PhotoRecord | None:
+        """Returns what was deleted."""
+        with self.engine.begin() as connection:
+            rows = _deleted(connection, tables.photos, tenant, subject=checked_name(subject), sha256=sha256)
+        return PhotoRecord(**rows[0]._mapping) if rows else None
+
+    # portraits
+
+    def add_output(self, record: OutputRecord) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(insert(tables.outputs).values(**asdict(record)))
+
+    def find_output(self, tenant: str, id: str) -> OutputRecord | None:
+        row = self._one(tables.outputs, tenant, id=id)
+        return None if row is None else OutputRecord(**row._mapping)
+
+    # the end
+
+    def forget(self, tenant: str, name: str) -> tuple[ForgottenItem, ...]:
+        """Delete all rows of one name, in one transaction. The objects they named are the caller's to delete."""
+        of_name: dict[str, tuple[Table, str]] = {
+            "photographs": (tables.photos, "subject"),
+            "subject": (tables.subjects, "name"),
+            "adapter": (tables.adapters, "name"),
+            "portraits": (tables.outputs, "subject"),
+        }
+        items = []
+        with self.engine.begin() as connection:
+            for kind, (table, column) in of_name.items():
+                rows = _deleted(connection, table, tenant, **{column: checked_name(name)})
+                if rows:
+                    items.append(ForgottenItem(kind, len(rows), sum(getattr(row, "bytes", 0) for row in rows)))
+        self._scrub()
+        return tuple(items)
+
+    def write_receipt(self, tenant: str, receipt: Receipt) -> None:
+        items = json.dumps([asdict(item) for item in receipt.items])
+        values = {"tenant": tenant, "name": receipt.name, "at": receipt.at, "items": items}
+        with self.engine.begin() as connection:
+            connection.execute(insert(tables.receipts).values(**values))
+
+    def list_receipts(self, tenant: str) -> tuple[Receipt, ...]:
+        """By time."""
+        asked = select(tables.receipts).where(tables.receipts.c.tenant == tenant).order_by(tables.receipts.c.at)
+        with self.engine.connect() as connection:
+            return tuple(
+                Receipt(row.name, tuple(ForgottenItem(**item) for item in json.loads(row.items)), row.at)
+                for row in connection.execute(asked)
+            )
+
+    def close(self) -> None:
+        """Give connections back; the next question opens anew."""
+        if "engine" in self.__dict__:
+            self.engine.dispose()
+            del self.engine
+
+    def _one(self, table: Table, tenant: str, **values: str) -> Row[Any] | None:
+        asked = select(table).where(table.c.tenant == tenant)
+        for column, value in values.items():
+            asked = asked.where(table.c[column] == value)
+        with self.engine.connect() as connection:
+            return connection.execute(asked).first()
+
+    def _page(self, table: Table, tenant: str, after: str, limit: int | None) -> Sequence[Row[Any]]:
+        if limit is not None and not 1 <= limit <= 1000:
+            raise UsageError(f"expected a limit from 1 to 1000, got {limit}")
+        asked = select(table).where(table.c.tenant == tenant, table.c.name > after).order_by(table.c.name).limit(limit)
+        with self.engine.connect() as connection:
+            return connection.execute(asked).all()
+
+    def _names(self, table: Table, tenant: str) -> Sequence[str]:
+        with self.engine.connect() as connection:
+            return connection.execute(select(table.c.name).where(table.c.tenant == tenant)).scalars().all()
+
+    def _scrub(self) -> None:
+        """SQLite keeps old pages in its log until it is emptied; what was deleted shall not be found there."""
+        if self.engine.dialect.name == "sqlite":
+            with self.engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def now() -> str:
+    """ISO 8601, UTC, to the microsecond."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _deleted(connection: Connection, table: Table, tenant: str, **values: str) -> Sequence[Row[Any]]:
+    asked = delete(table).where(table.c.tenant == tenant)
+    for column, value in values.items():
+        asked = asked.where(table.c[column] == value)
+    return connection.execute(asked.returning(*table.c)).all()
+
+
+def _adapter(row: Row[Any]) -> AdapterRecord:
+    return AdapterRecord(row.tenant, read_card(row.card.encode()), row.key, row.bytes)

@@ -1,0 +1,97 @@
+"""API keys: made once, shown once, kept as a hash, each of one tenant.
+
+    lk_<id, 16 characters>_<secret, 43 characters>
+
+A secret has 256 bits of chance, so one round of SHA-256 keeps it as well as a slow hash would (OWASP, 'Password
+Storage', is about what people choose). Letters are those of base64url: a key also fits where AWS has an access key id.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from ..errors import KeyRefused, UsageError
+from ..types import checked_name
+from .catalog import Catalog, now
+from .tables import api_keys, tenants
+
+PREFIX = "lk_"
+_KEY = re.compile(r"lk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+_NOBODY = hashlib.sha256(b"nobody's").hexdigest()
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key without its secret."""
+
+    id: str
+    tenant: str
+    label: str
+    created: str
+    revoked: str | None = None
+
+
+def new_key(catalog: Catalog, tenant: str, label: str = "") -> tuple[str, ApiKey]:
+    """Make a key for a tenant, and the tenant where it is new. The text is returned this once.
+
+    Raises:
+        UsageError: no possible tenant, or a label above 100 characters.
+    """
+    if len(label) > 100 or not label.isprintable():
+        raise UsageError("expected a label of at most 100 printable characters")
+    made = ApiKey(secrets.token_hex(8), checked_name(tenant), label, now())
+    secret = secrets.token_urlsafe(32)
+    try:
+        with catalog.engine.begin() as connection:
+            connection.execute(insert(tenants).values(tenant=tenant, created=made.created))
+    except IntegrityError:
+        pass  # the tenant has keys already
+    with catalog.engine.begin() as connection:
+        connection.execute(
+            insert(api_keys).values(
+                id=made.id, tenant=tenant, secret_sha256=_hash(secret), label=label, created=made.created
+            )
+        )
+    return f"{PREFIX}{made.id}_{secret}", made
+
+
+def key_of(catalog: Catalog, text: str) -> ApiKey:
+    """Whose key this is.
+
+    An unknown id costs the same hash and comparison as a known one.
+
+    Raises:
+        KeyRefused: no key of ours, or revoked. The message does not say which.
+    """
+    parts = _KEY.fullmatch(text)
+    id, secret = (parts[1], parts[2]) if parts else ("", "")
+    with catalog.engine.connect() as connection:
+        row = connection.execute(select(api_keys).where(api_keys.c.id == id)).first()
+    is_right = hmac.compare_digest(_hash(secret), row.secret_sha256 if row else _NOBODY)
+    if row is None or not is_right or row.revoked is not None:
+        raise KeyRefused("expected an API key of this installation", hint="`likeness keys new` makes one")
+    return ApiKey(row.id, row.tenant, row.label, row.created)
+
+
+def list_keys(catalog: Catalog) -> tuple[ApiKey, ...]:
+    """All keys, by the time they were made."""
+    with catalog.engine.connect() as connection:
+        rows = connection.execute(select(api_keys).order_by(api_keys.c.created, api_keys.c.id))
+        return tuple(ApiKey(row.id, row.tenant, row.label, row.created, row.revoked) for row in rows)
+
+
+def revoke_key(catalog: Catalog, id: str) -> None:
+    """From now on the key is refused. Raises UsageError where there is no such key."""
+    asked = update(api_keys).where(api_keys.c.id == id, api_keys.c.revoked.is_(None)).values(revoked=now())
+    with catalog.engine.begin() as connection:
+        if connection.execute(asked).rowcount == 0:
+            raise UsageError("there is no such key in use", hint="`likeness keys list` shows them")
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,226 @@
+"""Bytes by key: one protocol, a local folder, and S3. Whoever has a URL gets one of them from `objects_at`.
+
+Keys are ours, made of tenants, names and hashes; the checks here are the second fence, not the first. Knows nothing of what
+the bytes are. Source: Amazon S3 User Guide, 'Object key naming guidelines', for the letters of a key.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from ..errors import MissingPart, ObjectNotFound, SettingsError, StorageUnavailable, UsageError
+
+_PART = r"[A-Za-z0-9_!*'()][A-Za-z0-9_.!*'()-]{0,199}"  # no leading dot: neither '..' nor our own half-written files
+_KEY = re.compile(rf"{_PART}(/{_PART}){{0,9}}")
+_PREFIX = re.compile(rf"({_PART}/){{0,9}}({_PART})?")
+_MOST_CHARACTERS = 900  # S3 takes 1024 bytes, of which a configured prefix needs some
+_INCOMING = ".incoming"
+
+
+@dataclass(frozen=True)
+class ObjectFacts:
+    """What is known of an object without reading it."""
+
+    key: str
+    bytes: int
+    modified: datetime  # UTC
+
+
+class Objects(Protocol):
+    """A place for bytes. Whatever can be read was written whole."""
+
+    def put(self, key: str, content: bytes) -> None:
+        """Write or replace an object, all of it or nothing. Raises UsageError, StorageUnavailable."""
+
+    def get(self, key: str) -> bytes:
+        """Raises ObjectNotFound, UsageError, StorageUnavailable."""
+
+    def has(self, key: str) -> bool:
+        """Raises UsageError, StorageUnavailable."""
+
+    def delete(self, key: str) -> None:
+        """Delete an object; one that is not there is no error. Raises UsageError, StorageUnavailable."""
+
+    def list(self, prefix: str) -> Iterator[ObjectFacts]:
+        """Objects whose keys begin with `prefix` (letter by letter, as in S3), by key."""
+
+
+@dataclass(frozen=True)
+class FileObjects:
+    """Objects in a folder: the key is the path. Folders appear with the first object and go with the last."""
+
+    root: Path
+
+    def put(self, key: str, content: bytes) -> None:
+        path = self.root / checked_key(key)
+        incoming = self.root / _INCOMING
+        incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, staged = tempfile.mkstemp(dir=incoming)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            _move(Path(staged), path)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(staged)
+
+    def get(self, key: str) -> bytes:
+        try:
+            with open(self.root / checked_key(key), "rb", opener=_no_links) as file:
+                return file.read()
+        except OSError as error:  # a folder, a link, a part of the path that is a file: no object of ours
+            raise ObjectNotFound("there is no object of this key", hint="it may have been deleted") from error
+
+    def has(self, key: str) -> bool:
+        path = self.root / checked_key(key)
+        return path.is_file() and not path.is_symlink()
+
+    def delete(self, key: str) -> None:
+        path = self.root / checked_key(key)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+        with suppress(OSError):  # the first folder that still holds something ends it
+            for folder in path.parents[: len(Path(key).parts) - 1]:
+                folder.rmdir()
+
+    def list(self, prefix: str) -> Iterator[ObjectFacts]:
+        folder = self.root / checked_prefix(prefix).rpartition("/")[0]
+        for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
+            key = path.relative_to(self.root).as_posix()
+            if not key.startswith(prefix) or key.startswith(_INCOMING) or path.is_symlink():
+                continue
+            with suppress(FileNotFoundError):  # deleted while we looked
+                if path.is_file():
+                    facts = path.stat()
+                    yield ObjectFacts(key, facts.st_size, datetime.fromtimestamp(facts.st_mtime, UTC))
+
+
+class S3Objects:
+    """Objects in a bucket of S3, or of anything that speaks its protocol (AWS_ENDPOINT_URL_S3).
+
+    Credentials, region and endpoint are boto3's own business (environment, profile, instance role).
+    """
+
+    def __init__(self, bucket: str, prefix: str = "", *, endpoint_url: str | None = None) -> None:
+        try:
+            import boto3
+            from botocore.config import Config
+        except ImportError as error:
+            raise MissingPart("S3 needs the package boto3", hint="pip install 'likeness[aws]'") from error
+        self.bucket = bucket
+        self.prefix = f"{checked_key(prefix.strip('/'))}/" if prefix.strip("/") else ""
+        config = Config(retries={"mode": "standard", "max_attempts": 4}, connect_timeout=5, read_timeout=60)
+        self._client: Any = boto3.client("s3", endpoint_url=endpoint_url, config=config)
+
+    def put(self, key: str, content: bytes) -> None:
+        self._call("put_object", Key=self._full(key), Body=content)
+
+    def get(self, key: str) -> bytes:
+        content: bytes = self._call("get_object", Key=self._full(key))["Body"].read()
+        return content
+
+    def has(self, key: str) -> bool:
+        try:
+            self._call("head_object", Key=self._full(key))
+        except ObjectNotFound:
+            return False
+        return True
+
+    def delete(self, key: str) -> None:
+        self._call("delete_object", Key=self._full(key))
+
+    def list(self, prefix: str) -> Iterator[ObjectFacts]:
+        token: dict[str, str] = {}
+        while True:
+            page = self._call("list_objects_v2", Prefix=self.prefix + checked_prefix(prefix), **token)
+            for found in page.get("Contents", ()):
+                key = found["Key"].removeprefix(self.prefix)
+                yield ObjectFacts(key, found["Size"], found["LastModified"].astimezone(UTC))
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _full(self, key: str) -> str:
+        return self.prefix + checked_key(key)
+
+    def _call(self, operation: str, **arguments: object) -> Any:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return getattr(self._client, operation)(Bucket=self.bucket, **arguments)
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in ("NoSuchKey", "404"):
+                raise ObjectNotFound("there is no object of this key", hint="it may have been deleted") from error
+            hint = "check the bucket's name and the credentials"
+            raise StorageUnavailable(
+                f"expected S3 to {operation.replace('_', ' ')}, got {code[:40]}", hint=hint
+            ) from error
+        except BotoCoreError as error:
+            raise StorageUnavailable(
+                f"expected an answer of S3, got {type(error).__name__}", hint="check the endpoint and the credentials"
+            ) from error
+
+
+def objects_at(url: str) -> Objects:
+    """The objects at `s3://bucket/prefix`, `file:///folder` or a folder's path.
+
+    Raises:
+        SettingsError: another kind of URL.
+        MissingPart: S3 without boto3.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "s3" and parts.netloc and not parts.query:
+        return S3Objects(parts.netloc, parts.path)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return FileObjects(Path(unquote(parts.path)))
+    if "://" not in url and url:
+        return FileObjects(Path(url).expanduser())
+    raise SettingsError("expected a place for objects: a folder, file:///FOLDER or s3://BUCKET/PREFIX")
+
+
+def checked_key(key: str) -> str:
+    """The key, if it can be one everywhere. Raises UsageError."""
+    if len(key) > _MOST_CHARACTERS or not _KEY.fullmatch(key):
+        raise UsageError("expected an object key of at most 10 parts of letters, digits and _ . ! * ' ( ) -")
+    return key
+
+
+def checked_prefix(prefix: str) -> str:
+    """The beginning of a key, or nothing, which is the beginning of every key. Raises UsageError."""
+    if len(prefix) > _MOST_CHARACTERS or not _PREFIX.fullmatch(prefix):
+        raise UsageError("expected the beginning of an object key")
+    return prefix
+
+
+def _move(staged: Path, path: Path) -> None:
+    """Rename into a folder that a concurrent `delete` may remove under our hands."""
+    for attempt in range(20):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.replace(staged, path)
+        except FileNotFoundError:
+            if attempt == 19:
+                raise
+            continue
+        except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+            raise UsageError("expected a key that is no part of another key's path") from error
+        break
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the name, too, survives a power cut
+    finally:
+        os.close(folder)
+
+
+def _no_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)

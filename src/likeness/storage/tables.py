@@ -1,0 +1,171 @@
+"""The catalog's tables, and how a database is opened. Everything of a tenant's is keyed by the tenant.
+
+SQLite and PostgreSQL read the same definitions. Secrets are not in here: of an API key only its hash is.
+Sources: SQLite's 'Write-Ahead Logging' and 'PRAGMA secure_delete'; PostgreSQL's 'Explicit Locking', advisory locks.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Engine,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    insert,
+    select,
+    text,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from ..errors import MissingPart, SettingsError
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+_NAME, _SHA256, _TIME = String(63), String(64), String(40)  # times are ISO 8601, UTC: they sort as text
+
+schema = Table("schema", metadata, Column("version", Integer, primary_key=True))
+
+tenants = Table(
+    "tenants", metadata, Column("tenant", _NAME, primary_key=True), Column("created", _TIME, nullable=False)
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),  # the part of a key that may be shown
+    Column("tenant", _NAME, nullable=False),
+    Column("secret_sha256", _SHA256, nullable=False),
+    Column("label", String(100), nullable=False),
+    Column("created", _TIME, nullable=False),
+    Column("revoked", _TIME),
+    ForeignKeyConstraint(["tenant"], ["tenants.tenant"]),
+)
+
+subjects = Table(
+    "subjects",
+    metadata,
+    Column("tenant", _NAME, primary_key=True),
+    Column("name", _NAME, primary_key=True),
+    Column("class_noun", String(100), nullable=False),
+    Column("identifier", String(100), nullable=False),
+    Column("consent", Text, nullable=False),  # who said it and in which words, as given
+    Column("consented", _TIME, nullable=False),
+    Column("created", _TIME, nullable=False),
+)
+
+photos = Table(
+    "photos",
+    metadata,
+    Column("tenant", _NAME, primary_key=True),
+    Column("subject", _NAME, primary_key=True),
+    Column("sha256", _SHA256, primary_key=True),
+    Column("file", String(200), nullable=False),  # its name, for messages only
+    Column("bytes", BigInteger, nullable=False),
+    Column("report", Text, nullable=False),  # JSON: verdict, reasons, hint
+    Column("key", String(900), nullable=False),
+    Column("created", _TIME, nullable=False),
+    ForeignKeyConstraint(["tenant", "subject"], ["subjects.tenant", "subjects.name"], ondelete="CASCADE"),
+)
+
+adapters = Table(
+    "adapters",
+    metadata,
+    Column("tenant", _NAME, primary_key=True),
+    Column("name", _NAME, primary_key=True),
+    Column("content_sha256", _SHA256, nullable=False),
+    Column("base_sha256", _SHA256, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("key", String(900), nullable=False),
+    Column("card", Text, nullable=False),  # card.json
+    Column("created", _TIME, nullable=False),
+)
+
+outputs = Table(
+    "outputs",
+    metadata,
+    Column("tenant", _NAME, primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("subject", _NAME, nullable=False),  # the adapter's name, or `base`
+    Column("media_type", String(40), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("key", String(900), nullable=False),
+    Column("created", _TIME, nullable=False),
+    Index("outputs_of_subject", "tenant", "subject", "created"),
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("tenant", _NAME, primary_key=True),
+    Column("name", _NAME, primary_key=True),
+    Column("at", _TIME, primary_key=True),
+    Column("items", Text, nullable=False),  # JSON: kinds, counts, bytes; no content
+)
+
+
+def open_database(url: str) -> Engine:
+    """An engine with all tables there.
+
+    Args:
+        url: SQLAlchemy's, e.g. `sqlite:////folder/catalog.sqlite` or `postgresql+psycopg://user@host/database`.
+
+    Raises:
+        SettingsError: no such kind of URL, or a catalog of another version of Likeness.
+        MissingPart: the database's driver is not installed.
+    """
+    try:
+        address = make_url(url)
+        is_file = address.get_backend_name() == "sqlite"
+        if is_file and address.database:
+            Path(address.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        engine = create_engine(address, pool_pre_ping=not is_file)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise SettingsError("expected a database URL such as sqlite:////FOLDER/catalog.sqlite") from error
+    except ImportError as error:
+        raise MissingPart(
+            "the catalog's database driver is not installed", hint="pip install 'likeness[postgres]'"
+        ) from error
+    if is_file:
+        event.listen(engine, "connect", _tune_sqlite)
+    _create(engine)
+    return engine
+
+
+def _tune_sqlite(connection: Any, record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout=15000")  # another process is writing: wait
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
+    cursor.execute("PRAGMA synchronous=FULL")  # a published adapter survives a power cut
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA secure_delete=ON")  # deleted rows are overwritten, not just unlinked
+    cursor.close()
+
+
+def _create(engine: Engine) -> None:
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":  # IF NOT EXISTS alone is not safe against another who creates
+            connection.execute(text("SELECT pg_advisory_xact_lock(1818847087)"))
+        for table in metadata.sorted_tables:
+            connection.execute(CreateTable(table, if_not_exists=True))
+            for index in table.indexes:
+                connection.execute(CreateIndex(index, if_not_exists=True))
+        version = connection.execute(select(schema.c.version)).scalar()
+        if version is None:
+            connection.execute(insert(schema).values(version=SCHEMA_VERSION))
+        elif version != SCHEMA_VERSION:
+            raise SettingsError(
+                f"expected a catalog of version {SCHEMA_VERSION}, got {version}", hint="use the Likeness that made it"
+            )
