@@ -1,7 +1,7 @@
 """Bytes by key: one protocol, a local folder, and S3. Whoever has a URL gets one of them from `objects_at`.
 
-Keys are ours, made of tenants, names and hashes; the checks here are the second fence, not the first. Knows nothing of what
-the bytes are. Source: Amazon S3 User Guide, 'Object key naming guidelines', for the letters of a key.
+Keys are ours, made of tenants, names and hashes; the checks here are the second fence, not the first. Knows nothing of
+what the bytes are. Source: Amazon S3 User Guide, 'Object key naming guidelines', for the letters of a key.
 """
 
 import os

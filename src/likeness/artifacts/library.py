@@ -1,0 +1,99 @@
+"""The published adapters of every tenant: an object with the weights, then a row that makes it exist.
+
+    <tenant>/adapters/<name>/<content_sha256>.safetensors
+
+The command line, the server and the training workers publish and read through this one class. An object is never
+overwritten with other bytes: its key holds its hash, so whoever has a key has those weights or nothing.
+"""
+
+import re
+from dataclasses import dataclass
+
+from ..errors import AdapterNotFound, ObjectNotFound
+from ..storage.catalog import AdapterRecord, Catalog
+from ..storage.objects import Objects
+from ..types import Adapter, AdapterCard, checked_name
+from . import bundle
+
+_KEY = re.compile(r"([a-z0-9_-]{1,63})/([a-z0-9_-]{1,63})/([0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class AdapterLibrary:
+    """Adapters in an object store, known to a catalog."""
+
+    objects: Objects
+    catalog: Catalog
+
+    def publish(self, adapter: Adapter, tenant: str, *, replace: bool = False) -> AdapterCard:
+        """Make an adapter exist under its card's name; readers see the old one or the new one.
+
+        Returns:
+            the card as stored, with `content_sha256`.
+
+        Raises:
+            AdapterExists: the name is taken and `replace` is false.
+            CorruptAdapter: NaN, shapes that do not fit, a card out of range.
+        """
+        kept, content = bundle.encode(adapter)
+        record = AdapterRecord(tenant, kept.card, object_key(tenant, kept.card), len(content))
+        already = self.objects.has(record.key)
+        self.objects.put(record.key, content)
+        try:
+            before = self.catalog.publish(record, replace=replace)
+        except Exception:
+            if not already:  # else it is what the row that was in our way names
+                self.objects.delete(record.key)
+            raise
+        if before is not None and before.key != record.key:
+            self.objects.delete(before.key)
+        return kept.card
+
+    def read(self, tenant: str, name: str) -> Adapter:
+        """A published adapter, checked. Raises AdapterNotFound, CorruptAdapter, UsageError."""
+        return self.at(self.catalog.find_adapter(tenant, name))
+
+    def at(self, record: AdapterRecord) -> Adapter:
+        """The weights of a record. Raises AdapterNotFound (deleted meanwhile), CorruptAdapter."""
+        return self._opened(record.key, record.card.content_sha256)
+
+    def load(self, key: str) -> Adapter:
+        """The adapter of an engine's key, see `engine_key`; asks the catalog nothing.
+
+        Raises:
+            AdapterNotFound: it was deleted or replaced.
+            CorruptAdapter: its bytes are not what they were.
+        """
+        parts = _KEY.fullmatch(key)
+        if parts is None:
+            raise AdapterNotFound("expected the key of an adapter")
+        tenant, name, sha256 = parts.groups()
+        return self._opened(_object_key(tenant, name, sha256), sha256)
+
+    def delete_objects(self, tenant: str, name: str) -> int:
+        """Delete every object of a name, those of interrupted publications too. Returns how many."""
+        keys = [found.key for found in self.objects.list(f"{checked_name(tenant)}/adapters/{checked_name(name)}/")]
+        for key in keys:
+            self.objects.delete(key)
+        return len(keys)
+
+    def _opened(self, key: str, sha256: str) -> Adapter:
+        try:
+            content = self.objects.get(key)
+        except ObjectNotFound as error:
+            raise AdapterNotFound("the adapter is not there any more", hint="it was deleted or replaced") from error
+        return bundle.reopen(content, sha256)
+
+
+def engine_key(record: AdapterRecord) -> str:
+    """What the engine calls an adapter: tenant, name and content, so that neither can be mistaken for another's."""
+    return f"{record.tenant}/{record.name}/{record.card.content_sha256}"
+
+
+def object_key(tenant: str, card: AdapterCard) -> str:
+    """Where an adapter's bytes are."""
+    return _object_key(tenant, card.name, card.content_sha256)
+
+
+def _object_key(tenant: str, name: str, sha256: str) -> str:
+    return f"{checked_name(tenant)}/adapters/{checked_name(name)}/{sha256}{bundle.SUFFIX}"
