@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,11 @@ from .errors import SettingsError
 PREFIX = "LIKENESS_"
 FILE_NAME = "likeness.toml"
 
-_LEAST = {"slots": 2, "max_batch": 1}  # the settings that are whole numbers; the others are texts
+# The settings that are whole numbers, with the least they may be; the others are texts.
+_LEAST = {
+    "slots": 2, "max_batch": 1, "rank": 1, "host_mb": 1, "queue_limit": 1, "deadline_s": 1, "requests_per_minute": 1,
+    "concurrent_requests": 1, "upload_mb": 1,
+}  # fmt: skip
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
@@ -32,6 +36,19 @@ class Settings:
     revision: str | None = None  # commit of a hub id
     slots: int = 8  # adapters in device memory at once, the bare base included
     max_batch: int = 8  # pictures in one forward
+    rank: int = 8  # the engine serves adapters up to this rank, or the largest published, and no smaller ones faster
+    host_mb: int = 1024  # of host memory for adapters that are in no slot
+    queue_limit: int = 256  # pictures that may wait; beyond it clients are told to come again
+    deadline_s: int = 60  # a picture that cannot be finished by then is given up
+    objects: str | None = None  # folder or s3://BUCKET/PREFIX for adapters and photographs; in the home by default
+    catalog: str | None = field(default=None, repr=False)  # SQLAlchemy's URL, which may hold a password; likewise
+    portrait_endpoint: str = "avatars"  # names of the endpoints of the SageMaker protocol
+    training_endpoint: str = "fine-tuning"
+    requests_per_minute: int = 600  # of one API key
+    concurrent_requests: int = 32  # likewise
+    upload_mb: int = 256  # one request's photographs, or one adapter
+    c2pa_certificate: str | None = None  # PEM files: chain and key that sign every picture's content credentials
+    c2pa_key: str | None = None
 
 
 def settings_from(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> Settings:
