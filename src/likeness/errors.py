@@ -37,6 +37,14 @@
     │   ├── TooManyRequests     of this key: rate or concurrency
     │   ├── RequestTooLarge
     │   └── RequestTooSlow      the body did not arrive in time
+    ├── JobError
+    │   ├── JobNotFound         no such job, or another tenant's
+    │   ├── IdempotencyConflict the key was used for another order
+    │   ├── QueueFull           too many jobs are waiting
+    │   ├── InputRefused        what was sent to be trained on cannot be read or is not allowed
+    │   ├── TimeLimitReached    the job ran longer than it was given
+    │   ├── PoisonJob           the job's own process died three times at the same place
+    │   └── OutOfMemory         the device cannot hold this job even when it trains alone
     └── TrainingError
         ├── NonFiniteLoss       this job's loss is no number any more; other jobs go on
         ├── CheckpointMismatch  a checkpoint belongs to another job, recipe or set of photos
@@ -228,6 +236,38 @@ class RequestTooLarge(AccessError):
 
 class RequestTooSlow(AccessError):
     http_status = 408
+
+
+class JobError(LikenessError):
+    http_status = 500
+
+
+class JobNotFound(JobError):
+    http_status = 404
+
+
+class IdempotencyConflict(JobError):
+    http_status = 409
+
+
+class QueueFull(JobError):
+    http_status = 429
+
+
+class InputRefused(JobError):
+    http_status = 422
+
+
+class TimeLimitReached(JobError):
+    http_status = 504
+
+
+class PoisonJob(JobError):
+    pass
+
+
+class OutOfMemory(JobError):
+    http_status = 507
 
 
 class TrainingError(LikenessError):

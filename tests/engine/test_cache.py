@@ -9,11 +9,11 @@ from likeness.engine.cache import SlotCache
 def test_the_least_recently_used_leaves_first() -> None:
     cache = SlotCache(3)
     first = cache.acquire("anna")
-    cache.release("anna")
+    cache.release(cache.slot_of("anna"))
     cache.acquire("bert")
-    cache.release("bert")
+    cache.release(cache.slot_of("bert"))
     assert cache.acquire("anna") == first
-    cache.release("anna")
+    cache.release(cache.slot_of("anna"))
     cache.acquire("cleo")
     assert cache.held == ("anna", "cleo")
 
@@ -22,7 +22,7 @@ def test_no_room_while_all_are_pinned() -> None:
     cache = SlotCache(2)
     assert cache.acquire("anna") == 1
     assert cache.acquire("bert") is None
-    cache.release("anna")
+    cache.release(cache.slot_of("anna"))
     assert cache.acquire("bert") == 1
 
 
@@ -43,5 +43,5 @@ def test_pinned_adapters_stay_and_slots_are_never_shared(slots: int, asks: list[
         if keep:
             pinned[key] = slot
         else:
-            cache.release(key)
+            cache.release(slot)
     assert set(pinned) <= set(cache.held)

@@ -8,7 +8,7 @@ import pytest
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
 from likeness.engine.engine import Engine
-from likeness.errors import CorruptAdapter, UsageError, WrongBase
+from likeness.errors import RankTooLarge, UsageError, WrongBase
 from likeness.types import Adapter, AdapterCard, GeneratedImage, ImageRequest
 from tests.tiny import random_row
 
@@ -52,49 +52,42 @@ def difference(one: GeneratedImage, other: GeneratedImage) -> int:
 def test_mixed_batches_equal_each_request_alone(
     tiny_base: BaseModel, people: dict[str, Adapter], slots: int, max_batch: int
 ) -> None:
-    alone = Engine(tiny_base, slots=2, rank=RANK, max_batch=1)
-    expected = [alone.generate([request], people.__getitem__)[0] for request in requests()]
-    alone.close()
-    together = Engine(tiny_base, slots=slots, rank=4, max_batch=max_batch)
-    got = together.generate(requests(), people.__getitem__)
-    together.close()
+    with Engine(tiny_base, load=people.__getitem__, slots=2, rank=RANK, max_batch=1) as alone:
+        expected = [alone.generate([request])[0] for request in requests()]
+    with Engine(tiny_base, load=people.__getitem__, slots=slots, rank=4, max_batch=max_batch) as together:
+        got = together.generate(requests())
     assert [image.request for image in got] == requests()
     assert min(difference(got[i], got[k]) for i in range(5) for k in range(i)) > 10  # or the next line says nothing
     assert max(difference(*pair) for pair in zip(got, expected, strict=True)) <= 1
 
 
 def test_an_adapter_changes_the_picture_and_its_scale_too(tiny_base: BaseModel, people: dict[str, Adapter]) -> None:
-    engine = Engine(tiny_base, rank=RANK)
     request = ImageRequest("photo of person", steps=2)
     asked = [request, replace(request, adapter="anna"), replace(request, adapter="anna", adapter_scale=0.0)]
-    bare, anna, none_of_her = engine.generate(asked, people.__getitem__)
-    engine.close()
+    with Engine(tiny_base, load=people.__getitem__, rank=RANK) as engine:
+        bare, anna, none_of_her = engine.generate(asked)
     assert difference(bare, anna) > 10
     assert difference(bare, none_of_her) <= 1
     assert (bare.adapter_sha256, anna.adapter_sha256) == (None, people["anna"].card.content_sha256)
 
 
-def test_another_base_is_refused_before_any_work(tiny_base: BaseModel, people: dict[str, Adapter]) -> None:
+def test_another_base_is_refused(tiny_base: BaseModel, people: dict[str, Adapter]) -> None:
     stranger = Adapter(replace(people["anna"].card, base_sha256="0" * 64), people["anna"].weights)
-    engine = Engine(tiny_base, rank=RANK)
-    with pytest.raises(WrongBase):
-        engine.generate([ImageRequest("x", "anna", steps=1)], {"anna": stranger}.__getitem__)
-    engine.close()
+    with Engine(tiny_base, load={"anna": stranger}.__getitem__, rank=RANK) as engine, pytest.raises(WrongBase):
+        engine.generate([ImageRequest("x", "anna", steps=1)])
 
 
 def test_a_refused_adapter_leaves_the_engine_usable(tiny_base: BaseModel, people: dict[str, Adapter]) -> None:
-    engine = Engine(tiny_base, slots=2, rank=1)
-    with pytest.raises(CorruptAdapter):
-        engine.generate([ImageRequest("x", "anna", steps=1)], people.__getitem__)
-    with pytest.raises(UsageError):
-        engine.generate([ImageRequest("x", steps=1, sampler="magic")], people.__getitem__)
-    assert len(engine.generate([ImageRequest("x", steps=1)], people.__getitem__)) == 1
-    engine.close()
+    with Engine(tiny_base, load=people.__getitem__, slots=2, rank=1) as engine:
+        with pytest.raises(RankTooLarge):
+            engine.generate([ImageRequest("x", "anna", steps=1)])
+        with pytest.raises(UsageError):
+            engine.generate([ImageRequest("x", steps=1, sampler="magic")])
+        assert len(engine.generate([ImageRequest("x", steps=1)])) == 1
 
 
 def test_progress_counts_finished_pictures(tiny_base: BaseModel, people: dict[str, Adapter]) -> None:
-    engine = Engine(tiny_base, max_batch=2)
     seen: list[int] = []
-    engine.generate([ImageRequest("x", seed=k, steps=1) for k in range(3)], people.__getitem__, progress=seen.append)
-    engine.close()
-    assert seen == [2, 3]
+    with Engine(tiny_base, load=people.__getitem__, max_batch=2) as engine:
+        engine.generate([ImageRequest("x", seed=k, steps=1) for k in range(3)], progress=seen.append)
+    assert seen == [1, 2, 3]

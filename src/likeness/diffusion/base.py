@@ -176,6 +176,16 @@ class BaseModel:
         return self.vae.decode(z, return_dict=False)[0].float().clamp(-1, 1)
 
 
+def resident_sha256(base: BaseModel) -> str:
+    """Hash of a base's weights and buffers as they lie in memory now: the same after any traffic."""
+    digest = hashlib.sha256()
+    for network in (base.text_encoder, base.unet, base.vae):
+        for name, tensor in sorted(network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def load_base(
     base: str = BUILT_IN,
     revision: str | None = None,

@@ -102,6 +102,7 @@ class LoraBank:
         self.slots, self.rank = slots, rank
         found = {name: target_modules(network, targets.get(name, ())) for name, network in networks.items()}
         self.places = _lay_out(found, rank)
+        self._by_name = {(place.network, place.module): place for place in self.places}
         weight = next(next(iter(networks.values())).parameters())
         self.flat = torch.zeros(slots, self.columns, device=weight.device, dtype=dtype or weight.dtype)  # (S, P)
         self._factors = [self._views(self.flat, place) for place in self.places]
@@ -157,22 +158,32 @@ class LoraBank:
             CorruptAdapter: a module that the bank does not have, a wrong shape, or a rank above the bank's.
         """
         row = torch.zeros(self.columns)
-        places = {(place.network, place.module): place for place in self.places}
         for network, pairs in weights.items():
             for module, pair in pairs.items():
-                place = places.get((network, module))
-                if place is None:
-                    raise CorruptAdapter("expected only layers that this bank adapts, got one that it lacks")
+                place = self.place_for(network, module, pair)
                 A, B = torch.as_tensor(pair.A).float(), torch.as_tensor(pair.B).float().flatten(1)
                 r = A.shape[0]
-                if r > self.rank or A.shape[1:] != place.a_shape[1:] or B.shape != (place.b_shape[0], r):
-                    raise CorruptAdapter(
-                        f"expected factors {place.a_shape} and {place.b_shape} or of a smaller rank, "
-                        f"got {tuple(A.shape)} and {tuple(B.shape)}"
-                    )
                 a_view, b_view = self._views(row[None], place)
                 a_view[0, :r], b_view[0, :, :r] = A, B * scale
         return row
+
+    def place_for(self, network: Network, module: str, pair: LoraPair) -> LayerPlace:
+        """Where a layer's factors belong.
+
+        Raises:
+            CorruptAdapter: a module that the bank does not have, a wrong shape, or a rank above the bank's.
+        """
+        place = self._by_name.get((network, module))
+        if place is None:
+            raise CorruptAdapter("expected only layers that this bank adapts, got one that it lacks")
+        r, d_out = pair.A.shape[0], place.b_shape[0]
+        fits = pair.A.shape[1:] == place.a_shape[1:] and pair.B.shape in ((d_out, r), (d_out, r, 1, 1))
+        if r > self.rank or not fits:
+            raise CorruptAdapter(
+                f"expected factors {place.a_shape} and {place.b_shape} or of a smaller rank, "
+                f"got {pair.A.shape} and {pair.B.shape}"
+            )
+        return place
 
     def pairs_of(self, row: Tensor, rank: int) -> dict[Network, dict[str, LoraPair]]:
         """The inverse of `row_of`: the first `rank` components of every layer, numpy float32; zero layers left out."""

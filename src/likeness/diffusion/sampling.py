@@ -30,6 +30,7 @@ class Denoising:
     slot: int
     scale: float
     step: int = 0
+    clean: Tensor | None = None  # (C, h, w), what the network took the picture for at the last step
     latent: Tensor | None = None  # (C, h, w)
 
 
@@ -84,7 +85,7 @@ def advance(base: BaseModel, bank: LoraBank | None, pictures: Sequence[Denoising
         mine = clean[start : start + count]
         start += count
         x0 = mine[0] if count == 1 else mine[1] + picture.guidance_scale * (mine[0] - mine[1])
-        picture.step += 1
+        picture.step, picture.clean = picture.step + 1, x0
         try:
             picture.x, picture.t = picture.sampler.send(x0)
         except StopIteration as end:

@@ -1,154 +1,248 @@
 """Adapter + prompt + seed -> image, for any mixture of people in one batch.
 
-Pictures join as room appears and leave when their last step is done; each step is one forward for all of them,
-whoever they show (`diffusion.sampling.advance`). An adapter is one row of the bank; loading a person is one row copy.
+One thread owns the device. A request joins the running batch at the next denoising step and leaves when its own steps
+are done; rows differ in adapter, prompt, seed, steps, guidance, sampler and scale, and the picture is the one it would
+be alone. Adapters come from a function that is told a key, through host memory (`host`), into the bank's slots
+(`cache`); who joins when is `batcher`'s.
 
-The engine does not know where adapters are kept (it is handed a function that loads one) nor who asks.
+The engine does not know where adapters are kept nor who asks.
 """
 
+import itertools
+import logging
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from threading import Thread, current_thread
+from types import TracebackType
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from ..artifacts.adapter import check_base
 from ..diffusion.base import BaseModel
-from ..diffusion.lora import BASE_SLOT, LoraBank
+from ..diffusion.lora import LoraBank
 from ..diffusion.samplers import sampler_named
-from ..diffusion.sampling import Denoising, Order, advance, begin
-from ..errors import UsageError
+from ..diffusion.sampling import Denoising
+from ..errors import DeviceFailed, UsageError
+from ..portraits import check_request
 from ..types import Adapter, GeneratedImage, ImageRequest
-from .cache import SlotCache
+from .batcher import RowLimit
+from .device import Device, small
+from .facts import EngineFacts
+from .packed import SlotWriter, pack
+from .queue import Outcome, RequestQueue
+from .ticket import StepEvent, Ticket, Watch
+from .work import Turn, Work
+
+HOST_BYTES = 256 << 20
+log = logging.getLogger("likeness.engine")
 
 Load = Callable[[str], Adapter]
 
 
-@dataclass(frozen=True, eq=False)
-class _Working:
-    """One picture in the making."""
-
-    place: int  # in the caller's order
-    request: ImageRequest
-    key: str | None  # of the pinned adapter
-    picture: Denoising
-    started_s: float
-
-
 class Engine:
-    """A base, a bank of slots, and the pictures in the making.
+    """A base, a bank of slots, and the pictures in the making. Close it, or use it in a `with`.
 
     Args:
+        load: key -> adapter; called on a loader thread; what it raises is the error of the requests that wait for it.
         slots: of the bank, slot 0 (the bare base) included.
         rank: the largest an adapter may have.
-        max_batch: pictures in one forward; a guided picture is two rows.
+        max_batch: guided pictures in one forward, two rows each; one that is not guided is one row.
+        host_bytes: of adapters kept in host memory.
+        queue_limit: requests that may wait.
+        clock: seconds; for deadlines and latencies.
     """
 
-    def __init__(self, base: BaseModel, *, slots: int = 8, rank: int = 8, max_batch: int = 8) -> None:
-        if max_batch < 1:
-            raise UsageError(f"expected max_batch of at least 1, got {max_batch}")
+    def __init__(
+        self, base: BaseModel, *, load: Load, slots: int = 8, rank: int = 8, max_batch: int = 8,
+        host_bytes: int = HOST_BYTES, queue_limit: int = 256, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        for name, got in {"max_batch": max_batch, "host_bytes": host_bytes, "queue_limit": queue_limit}.items():
+            if got < 1:
+                raise UsageError(f"expected {name} of at least 1, got {got}")
         self.base = base
         self.bank = LoraBank(base.networks, base.family.targets, slots=slots, rank=rank)
-        self._cache = SlotCache(slots)
-        self._max_batch = max_batch
+        self._writer = SlotWriter(self.bank)
+        self._device = Device(
+            base, self.bank, rows=RowLimit(2 * max_batch, 2 * max_batch), pictures=RowLimit(max_batch, max_batch)
+        )
+        self._clock, self._ids = clock, itertools.count(1)
+        self._queue = RequestQueue(
+            lambda key: pack(load(key), self.bank, base.sha256),
+            slots=slots, host_bytes=host_bytes, limit=queue_limit, clock=clock,
+        )  # fmt: skip
+        self._thread = Thread(target=self._run, name="likeness-device", daemon=True)
+        self._thread.start()
 
-    def generate(
-        self, requests: Sequence[ImageRequest], load: Load, *, progress: Callable[[int], None] = lambda done: None
-    ) -> list[GeneratedImage]:
-        """Make every picture; the result is in the order of `requests`.
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def submit(
+        self, request: ImageRequest, *, key: str | None, tenant: str = "local", deadline_s: float | None = None,
+        watch: Watch | None = None, preview_every: int = 0, request_id: str | None = None,
+    ) -> Ticket:  # fmt: skip
+        """Put one request in the queue and return at once; its adapter is fetched meanwhile.
 
         Args:
-            load: name -> adapter, called once for each name in `requests`.
-            progress: called with the number of finished pictures whenever it grows.
+            key: what `load` is told; None = the bare base. `request.adapter` is only a label here.
+            tenant: tenants take turns.
+            deadline_s: from now; a request that cannot be finished by then is refused or dropped.
+            watch: told each step, on the device's thread: it must not block.
+            preview_every: steps between two events with a preview, each of which costs a decoding; 0 = none.
+            request_id: for the log and the ticket; else one is made up.
 
         Raises:
-            WrongBase: an adapter was trained on another base; checked before the first step.
-            CorruptAdapter: an adapter has layers that this base lacks, or a rank above the bank's.
-            UsageError: an unknown sampler.
+            EngineBusy: the queue is full or the deadline out of reach; says when to try again.
+            EngineClosed: after `close`.
+            UsageError: a value out of its range, an unknown sampler.
         """
-        for request in requests:
-            sampler_named(request.sampler)
-        adapters = {name: load(name) for name in dict.fromkeys(r.adapter for r in requests) if name is not None}
-        for adapter in adapters.values():
-            check_base(adapter.card, self.base.sha256)
-        waiting = deque(enumerate(requests))
-        working: list[_Working] = []
-        images: dict[int, GeneratedImage] = {}
+        return self._submit(
+            request, key, tenant=tenant, deadline_s=deadline_s, watch=watch, preview_every=preview_every,
+            request_id=request_id,
+        )  # fmt: skip
+
+    def generate(
+        self, requests: Sequence[ImageRequest], *, progress: Callable[[int], None] = lambda done: None
+    ) -> list[GeneratedImage]:
+        """Make every picture and wait for them; the result is in the order of `requests`.
+
+        The key of an adapter is its name in the request. When one request fails the others are taken back.
+
+        Args:
+            progress: called on this thread with the number of finished pictures whenever it grows.
+
+        Raises:
+            LikenessError: of the first request that failed, as `submit` and `Ticket.result`, and what `load` raises.
+        """
+        tickets: list[Ticket] = []
+        finished: SimpleQueue[Ticket] = SimpleQueue()
         try:
-            while waiting or working:
-                working += self._admit(waiting, self._max_batch - len(working), adapters)
-                advance(self.base, self.bank, [one.picture for one in working])
-                finished = [one for one in working if one.picture.latent is not None]
-                working = [one for one in working if one.picture.latent is None]
-                if finished:
-                    images |= self._finish(finished)
-                    progress(len(images))
+            for request in requests:
+                tickets.append(self._submit(request, request.adapter, may_wait=True))
+                tickets[-1].add_done_callback(finished.put)
+            for done in range(1, len(tickets) + 1):
+                finished.get().result()
+                progress(done)
         finally:
-            self._release(working)
-        return [images[place] for place in range(len(requests))]
+            for ticket in tickets:
+                ticket.cancel()
+        return [ticket.result() for ticket in tickets]
+
+    def forget(self, key: str) -> None:
+        """Drop an adapter from memory: pictures in the making are finished, then its slot is wiped."""
+        self._queue.forget(key)
+
+    def facts(self) -> EngineFacts:
+        """Counters, occupancies and histograms of this moment."""
+        return self._queue.facts()
 
     def close(self) -> None:
-        """Leave the base as it was."""
+        """Fail what waits or runs with EngineClosed, end all threads, and leave the base as it was."""
+        self._queue.close()
+        if current_thread() is not self._thread:
+            self._thread.join()
+        self._queue.close_loads()
         self.bank.close()
 
-    def _admit(
-        self, waiting: deque[tuple[int, ImageRequest]], room: int, adapters: Mapping[str, Adapter]
-    ) -> list[_Working]:
-        """Take from the front of `waiting` while there is room in the batch and a slot for the adapter."""
-        taken: list[tuple[int, ImageRequest, str | None]] = []
-        orders: list[Order] = []
-        while waiting and len(taken) < room:
-            place, request = waiting[0]
-            adapter = adapters[request.adapter] if request.adapter is not None else None
-            slot = BASE_SLOT if adapter is None else self._slot_of(adapter)
-            if slot is None:  # every slot is pinned by pictures that will finish
-                break
-            waiting.popleft()
-            taken.append((place, request, adapter.card.content_sha256 if adapter else None))
-            orders.append(_order(request, slot))
-        if not orders:
+    def _submit(
+        self, request: ImageRequest, key: str | None, *, tenant: str = "local", deadline_s: float | None = None,
+        watch: Watch | None = None, preview_every: int = 0, request_id: str | None = None, may_wait: bool = False,
+    ) -> Ticket:  # fmt: skip
+        check_request(request)
+        sampler_named(request.sampler)
+        number, now_s = next(self._ids), self._clock()
+        ticket = Ticket(request_id or uuid.uuid4().hex[:16], lambda: self._queue.cancel(number))
+        deadline = None if deadline_s is None else now_s + deadline_s
+        work = Work(number, ticket, request, key, tenant, now_s, deadline, watch, preview_every)
+        self._queue.put(work, wait=may_wait)
+        return ticket
+
+    # the device thread
+
+    def _run(self) -> None:
+        try:
+            while (turn := self._queue.next_turn(self._device.rows.now)) is not None:
+                self._take(turn)
+        except BaseException as error:  # nobody may wait for a thread that is gone
+            log.critical("the device thread ended", exc_info=error)
+            self._queue.close(DeviceFailed(f"the device thread ended ({type(error).__name__})"))
+
+    def _take(self, turn: Turn) -> None:
+        for slot in turn.wipes:
+            self._writer.wipe(slot)
+        outcomes = self._begin(turn)
+        failed = {id(work) for work, _ in outcomes}
+        works = [work for work in turn.running if id(work) not in failed]
+        started_s = time.perf_counter()
+        pictures = [picture for work in works if (picture := work.picture) is not None]
+        errors = self._device.advance(pictures) if pictures else []
+        alive: list[tuple[Work, Denoising]] = []
+        for work, picture, error in zip(works, pictures, errors, strict=True):
+            if error is None:
+                alive.append((work, picture))
+            else:
+                outcomes.append((work, error))
+        if alive:
+            self._queue.count_step(tuple(work for work, _ in alive), time.perf_counter() - started_s)
+        self._tell(alive)
+        outcomes += self._finish([(work, picture) for work, picture in alive if picture.latent is not None])
+        if outcomes:
+            self._queue.settle(outcomes)
+
+    def _begin(self, turn: Turn) -> list[tuple[Work, Outcome]]:
+        """Write the slots and start the pictures that join; the failures."""
+        outcomes: list[tuple[Work, Outcome]] = []
+        for slot, packed in turn.writes:
+            try:
+                self._writer.write(slot, packed)
+            except Exception as error:
+                log.error("a slot could not be written", exc_info=error)
+                self._queue.unload(slot)
+                failure = DeviceFailed(f"the adapter could not be put into its slot ({type(error).__name__})")
+                outcomes += [(work, failure) for work in turn.joins if work.slot == slot]
+        failed = {id(work) for work, _ in outcomes}
+        joins = [work for work in turn.joins if id(work) not in failed]
+        for work, begun in zip(joins, self._device.begin([work.order for work in joins]), strict=True):
+            if isinstance(begun, Exception):
+                outcomes.append((work, begun))
+            else:
+                work.picture = begun
+        return outcomes
+
+    def _tell(self, alive: Sequence[tuple[Work, Denoising]]) -> None:
+        """Events of the step, with previews for those who asked for one at this step."""
+        shown = [
+            (work, picture.clean) for work, picture in alive
+            if work.watch is not None and work.preview_every and picture.step % work.preview_every == 0
+            and picture.clean is not None and picture.latent is None
+        ]  # fmt: skip
+        decoded = self._device.decode([clean for _, clean in shown]) if shown else []
+        previews = {id(work): image for (work, _), image in zip(shown, decoded, strict=True)}
+        for work, picture in alive:
+            if work.watch is None:
+                continue
+            image = previews.get(id(work))
+            preview = None if image is None or isinstance(image, Exception) else small(image)
+            try:
+                work.watch(StepEvent(picture.step, work.request.steps, preview))
+            except Exception as error:  # whoever watches must not harm who is watched
+                log.error("the watcher of request %s failed and is told no more", work.ticket.id, exc_info=error)
+                work.watch = None
+
+    def _finish(self, finished: Sequence[tuple[Work, Denoising]]) -> list[tuple[Work, Outcome]]:
+        latents = [picture.latent for _, picture in finished if picture.latent is not None]
+        if not latents:
             return []
-        now_s = time.perf_counter()
-        pictures = begin(self.base, self.bank, orders)
-        return [_Working(*one, picture, now_s) for one, picture in zip(taken, pictures, strict=True)]
-
-    def _slot_of(self, adapter: Adapter) -> int | None:
-        key, scale = adapter.card.content_sha256, adapter.card.alpha / adapter.card.rank
-        # The row first: an adapter that does not fit must not be taken for one that lies in a slot.
-        row = None if key in self._cache.held else self.bank.row_of(adapter.weights, scale=scale)
-        slot = self._cache.acquire(key)
-        if slot is not None and row is not None:
-            self.bank.write(slot, row)
-        return slot
-
-    def _finish(self, finished: list[_Working]) -> dict[int, GeneratedImage]:
-        pixels = self.base.decode(
-            torch.stack([one.picture.latent for one in finished if one.picture.latent is not None])
-        )
-        self._release(finished)
-        now_s = time.perf_counter()
-        return {
-            one.place: GeneratedImage(one.request, image, self.base.sha256, one.key, now_s - one.started_s)
-            for one, image in zip(finished, to_images(pixels), strict=True)
-        }
-
-    def _release(self, pictures: Sequence[_Working]) -> None:
-        for one in pictures:
-            if one.key is not None:
-                self._cache.release(one.key)
-
-
-def to_images(pixels: torch.Tensor) -> list[NDArray[np.uint8]]:
-    """(B, 3, H, W) in [-1, 1] -> (H, W, 3) RGB of 0..255 each."""
-    levels = pixels.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-    return list(levels.permute(0, 2, 3, 1).cpu().numpy())
-
-
-def _order(request: ImageRequest, slot: int) -> Order:
-    return Order(
-        request.prompt, request.negative_prompt, request.seed, request.steps, request.guidance_scale,
-        request.sampler, slot, request.adapter_scale,
-    )  # fmt: skip
+        now_s = self._clock()
+        return [
+            (
+                work,
+                image
+                if isinstance(image, Exception)
+                else GeneratedImage(work.request, image, self.base.sha256, work.adapter_sha256, now_s - work.joined_s),
+            )
+            for (work, _), image in zip(finished, self._device.decode(latents), strict=True)
+        ]

@@ -1,0 +1,93 @@
+"""What the engine tells of itself: counters, occupancies and histograms, for a metrics page or a test."""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+SMOOTHING = 0.1  # weight of the newest step in the throughput
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Observations by size."""
+
+    bounds: tuple[float, ...]  # upper, inclusive
+    counts: tuple[int, ...]  # one a bound, not cumulative, and one more for all above
+    sum: float
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """One moment of an engine. Counts are since its start; bytes and numbers of adapters are now."""
+
+    waiting: int
+    running: int  # pictures in the batch
+    rows: int  # of the batch: a guided picture is two
+    row_limit: int
+    slots: int  # that adapters can take, the bare base's not counted
+    slots_held: int
+    slots_pinned: int
+    host_adapters: int
+    host_bytes: int
+    slot_hits: int
+    slot_misses: int
+    slot_evictions: int
+    host_hits: int
+    host_misses: int
+    host_evictions: int
+    images: int
+    refused: int  # at the door: the queue was full or the deadline out of reach
+    cancelled: int
+    failures: Mapping[str, int]  # error code -> requests
+    row_steps_per_s: float | None  # throughput of the last steps; None before the first
+    load_s: Histogram  # one adapter from the store to host memory
+    rows_per_step: Histogram
+    queue_s: Histogram  # submitted -> joined
+    first_step_s: Histogram  # submitted -> first denoising step done
+    total_s: Histogram  # submitted -> picture
+
+
+class Buckets:
+    """A histogram that grows."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = tuple(bounds)
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def snapshot(self) -> Histogram:
+        return Histogram(self._bounds, tuple(self._counts), self._sum)
+
+
+class Tally:
+    """The counters of one engine; guarded by its lock."""
+
+    def __init__(self) -> None:
+        self.slot_hits = self.slot_misses = self.host_hits = self.host_misses = 0
+        self.images = self.refused = self.cancelled = 0
+        self.failures: Counter[str] = Counter()
+        self.row_steps_per_s: float | None = None
+        self.load_s, self.queue_s, self.first_step_s, self.total_s = (Buckets(SECONDS) for _ in range(4))
+        self.rows_per_step = Buckets(ROWS)
+
+    def step(self, rows: int, seconds: float) -> None:
+        """One denoising step of the whole batch is done."""
+        self.rows_per_step.observe(rows)
+        now = rows / max(seconds, 1e-9)
+        before = self.row_steps_per_s
+        self.row_steps_per_s = now if before is None else before + SMOOTHING * (now - before)
+
+    def failures_now(self) -> Mapping[str, int]:
+        return MappingProxyType(dict(self.failures))

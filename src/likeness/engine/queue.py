@@ -1,0 +1,279 @@
+"""The one place that several threads share: who waits, who runs, which adapters are where. One lock guards it all.
+
+Callers put requests in and take them back, loader threads bring adapters, the device thread asks for its next turn.
+Decisions are `batcher`'s; no tensor is touched here. Tickets are resolved after the lock is released, so a callback
+may submit again.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Condition, Lock
+
+from ..errors import DeadlinePassed, EngineBusy, EngineClosed, EngineError, LikenessError, RequestCancelled
+from ..types import GeneratedImage
+from .batcher import Shares, expected_s, plan, retry_after_s
+from .cache import SlotCache
+from .facts import EngineFacts, Tally
+from .host import HostCache, Load
+from .packed import PackedAdapter
+from .work import Turn, Work
+
+log = logging.getLogger("likeness.engine")
+
+Outcome = GeneratedImage | Exception
+
+
+@dataclass(frozen=True)
+class Resident:
+    """What is known of the adapter in a slot, when its host copy may be gone."""
+
+    scale: float
+    content_sha256: str
+
+
+class RequestQueue:
+    """Requests and adapters of one engine.
+
+    Args:
+        load: key -> adapter, called on loader threads.
+        slots: of the bank, slot 0 included.
+        host_bytes: of adapters in host memory.
+        limit: requests that may wait.
+        clock: seconds; of deadlines and of the histograms.
+    """
+
+    def __init__(
+        self, load: Load, *, slots: int, host_bytes: int, limit: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._changed = Condition(Lock())
+        self._settled: list[tuple[Work, Outcome]] = []  # to be told once the lock is free
+        self._waiting: dict[int, Work] = {}  # in the order of arrival
+        self._running: dict[int, Work] = {}
+        self._shares, self._row_limit = Shares(), 1
+        self._limit, self._clock = limit, clock
+        self._closed: EngineError | None = None
+        self._slot_count, self._slots = slots - 1, SlotCache(slots)
+        self._residents: dict[int, Resident] = {}
+        self._wipes: list[int] = []
+        self._tally = Tally()
+        self._host = HostCache(
+            load, self._locked, budget_bytes=host_bytes, is_active=self._slots.__contains__,
+            failed=self._fail_key, loaded=self._tally.load_s.observe,
+        )  # fmt: skip
+
+    # callers' threads
+
+    def put(self, work: Work, *, wait: bool = False) -> None:
+        """Let a request wait for the batch, and its adapter be fetched meanwhile.
+
+        Args:
+            wait: block until there is room instead of refusing.
+
+        Raises:
+            EngineBusy: the queue is full, or the deadline cannot be met.
+            EngineClosed: the engine is shutting down.
+        """
+        with self._locked():
+            while wait and self._closed is None and len(self._waiting) >= self._limit:
+                self._changed.wait()
+            if self._closed is not None:
+                raise self._closed
+            self._refuse_if_late(work)
+            self._waiting[work.id] = work
+            if work.key is not None:
+                is_here = work.key in self._slots or work.key in self._host
+                self._tally.host_hits += is_here
+                self._tally.host_misses += not is_here
+                self._host.want(work.key)
+
+    def cancel(self, id: int) -> None:
+        """Take a request back: at once while it waits, at the next step while it runs; else nothing happens."""
+        with self._locked():
+            if id in self._waiting:
+                self._settle(self._waiting[id], RequestCancelled("the request was cancelled while it waited"))
+            elif id in self._running:
+                self._running[id].is_cancelled = True
+
+    def forget(self, key: str) -> None:
+        """Drop an adapter from host memory at once, from its slot when no picture in the making needs it."""
+        with self._locked():
+            slot = self._slots.forget(key)
+            if slot is not None:
+                self._wipes.append(slot)
+            self._host.forget(key)
+
+    def facts(self) -> EngineFacts:
+        with self._locked():
+            tally = self._tally
+            return EngineFacts(
+                waiting=len(self._waiting), running=len(self._running),
+                rows=sum(work.rows for work in self._running.values()), row_limit=self._row_limit,
+                slots=self._slot_count, slots_held=len(self._slots.held), slots_pinned=self._slots.pinned,
+                host_adapters=len(self._host), host_bytes=self._host.nbytes,
+                slot_hits=tally.slot_hits, slot_misses=tally.slot_misses, slot_evictions=self._slots.evictions,
+                host_hits=tally.host_hits, host_misses=tally.host_misses, host_evictions=self._host.evictions,
+                images=tally.images, refused=tally.refused, cancelled=tally.cancelled,
+                failures=tally.failures_now(), row_steps_per_s=tally.row_steps_per_s,
+                load_s=tally.load_s.snapshot(), rows_per_step=tally.rows_per_step.snapshot(),
+                queue_s=tally.queue_s.snapshot(), first_step_s=tally.first_step_s.snapshot(),
+                total_s=tally.total_s.snapshot(),
+            )  # fmt: skip
+
+    def close(self, reason: EngineError | None = None) -> None:
+        """Refuse what comes, fail what is here, and let the device thread's next turn be the last."""
+        with self._locked():
+            self._closed = self._closed or reason or EngineClosed("the engine is shutting down")
+            for work in [*self._waiting.values(), *self._running.values()]:
+                self._settle(work, self._closed)
+
+    def close_loads(self) -> None:
+        """Wait for the loads under way."""
+        self._host.close()
+
+    # the device thread
+
+    def next_turn(self, row_limit: int) -> Turn | None:
+        """Wait until there is something to do; None once the engine is closed."""
+        while True:
+            with self._locked():
+                if self._closed is not None:
+                    return None
+                self._row_limit = row_limit
+                turn = self._turn()
+                if turn.running or turn.wipes:
+                    return turn
+                if not self._settled:
+                    self._changed.wait(self._until_deadline_s())
+
+    def settle(self, outcomes: list[tuple[Work, Outcome]]) -> None:
+        """Pictures that are finished, or failed: their rows and pins are free now."""
+        with self._locked():
+            for work, outcome in outcomes:
+                if work.id in self._running:  # else the engine was closed meanwhile
+                    self._settle(work, outcome)
+
+    def unload(self, slot: int) -> None:
+        """A slot could not be written: nobody may take it for the adapter that it was to hold."""
+        with self._locked():
+            for key in [key for key in self._slots.held if self._slots.slot_of(key) == slot]:
+                self._slots.forget(key)
+
+    def count_step(self, works: tuple[Work, ...], seconds: float) -> None:
+        """One denoising step of `works` is done."""
+        with self._locked():
+            now_s = self._clock()
+            self._tally.step(sum(work.rows for work in works), seconds)
+            for work in works:
+                if work.picture is not None and work.picture.step == 1:
+                    self._tally.first_step_s.observe(now_s - work.arrived_s)
+
+    # with the lock held
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        settled: list[tuple[Work, Outcome]] = []
+        try:
+            with self._changed:
+                try:
+                    yield
+                finally:
+                    settled, self._settled = self._settled, []
+                    self._changed.notify_all()
+        finally:
+            for work, outcome in settled:
+                work.ticket.resolve(outcome)
+
+    def _refuse_if_late(self, work: Work) -> None:
+        ahead: Counter[str] = Counter()
+        for other in (*self._waiting.values(), *self._running.values()):
+            ahead[other.tenant] += other.cost
+        rate = self._tally.row_steps_per_s
+        again_s = retry_after_s(ahead.total(), rate=rate)
+        if len(self._waiting) >= self._limit:
+            self._tally.refused += 1
+            raise EngineBusy(f"{self._limit} requests wait already", retry_after_s=again_s)
+        if work.deadline_s is not None:
+            needed_s = expected_s(ahead, work.tenant, work.cost, rate=rate)
+            if work.arrived_s + needed_s > work.deadline_s:
+                self._tally.refused += 1
+                raise EngineBusy("the queue is too long for this deadline", retry_after_s=again_s)
+
+    def _turn(self) -> Turn:
+        for work in [work for work in self._running.values() if work.is_cancelled]:
+            self._settle(work, RequestCancelled("the request was cancelled"))
+        now_s = self._clock()
+        planned = plan(
+            [work.as_waiting(is_ready=self._is_ready(work.key)) for work in self._waiting.values()],
+            [work.as_running() for work in self._running.values()],
+            self._shares, row_limit=self._row_limit, slots=self._slots.usable, now_s=now_s,
+        )  # fmt: skip
+        self._shares = planned.shares
+        for id in planned.expired:
+            work = self._waiting.get(id) or self._running[id]
+            self._settle(work, DeadlinePassed("the deadline passed before the picture was finished"))
+        writes: list[tuple[int, PackedAdapter]] = []
+        # those whose adapters lie in slots first: their pins keep the others from taking these slots
+        for work in sorted((self._waiting[id] for id in planned.joins), key=lambda work: work.key not in self._slots):
+            self._join(work, writes, now_s)
+        self._host.start_loads()  # an adapter that waiting requests counted on may have lost its slot
+        running = tuple(self._running.values())
+        wipes, self._wipes = tuple(self._wipes), []
+        return Turn(wipes, tuple(writes), tuple(work for work in running if work.picture is None), running)
+
+    def _join(self, work: Work, writes: list[tuple[int, PackedAdapter]], now_s: float) -> None:
+        if work.key is not None:
+            is_held = work.key in self._slots
+            packed = None if is_held else self._host.get(work.key)
+            slot = self._slots.acquire(work.key) if is_held or packed is not None else None
+            if slot is None:
+                return  # it lost its place to one that joined just before; it waits on
+            self._tally.slot_hits += is_held
+            self._tally.slot_misses += not is_held
+            if packed is not None:
+                writes.append((slot, packed))
+                self._residents[slot] = Resident(packed.scale, packed.content_sha256)
+            resident = self._residents[slot]
+            work.slot, work.scale, work.adapter_sha256 = slot, resident.scale, resident.content_sha256
+            self._host.unwant(work.key)
+        del self._waiting[work.id]
+        self._running[work.id] = work
+        work.joined_s = now_s
+        self._tally.queue_s.observe(now_s - work.arrived_s)
+        log.info("request %s joined the batch, %d rows", work.ticket.id, work.rows)
+
+    def _settle(self, work: Work, outcome: Outcome) -> None:
+        """Whatever becomes of a request: it leaves here, once."""
+        if self._waiting.pop(work.id, None) is not None:
+            if work.key is not None:
+                self._host.unwant(work.key)
+        else:
+            del self._running[work.id]
+            if work.key is not None and self._slots.release(work.slot):
+                self._wipes.append(work.slot)
+        self._settled.append((work, outcome))
+        if isinstance(outcome, GeneratedImage):
+            self._tally.images += 1
+            self._tally.total_s.observe(self._clock() - work.arrived_s)
+            log.info("request %s done in %.3f s", work.ticket.id, self._clock() - work.arrived_s)
+            return
+        code = outcome.code if isinstance(outcome, LikenessError) else type(outcome).__name__
+        if isinstance(outcome, RequestCancelled):
+            self._tally.cancelled += 1
+        else:
+            self._tally.failures[code] += 1
+        log.warning("request %s ended: %s", work.ticket.id, code)
+
+    def _fail_key(self, key: str, error: Exception) -> None:
+        for work in [work for work in self._waiting.values() if work.key == key]:
+            self._settle(work, error)
+
+    def _is_ready(self, key: str | None) -> bool:
+        return key is None or key in self._slots or key in self._host
+
+    def _until_deadline_s(self) -> float | None:
+        deadlines = [work.deadline_s for work in self._waiting.values() if work.deadline_s is not None]
+        return max(0.0, min(deadlines) - self._clock()) if deadlines else None
