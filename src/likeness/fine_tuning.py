@@ -1,11 +1,13 @@
-"""One fine-tune: prepared photographs and an order in, an adapter out, with a checkpoint to go on from.
+"""Fine-tunes: prepared photographs and an order in, an adapter out, with a checkpoint to go on from.
 
-It publishes nothing and holds no lock: that is the service's. The numbers are `training`'s.
+`Together` is the only trainer: people join and leave it between steps. `fine_tune` is the case of one, for the command
+line; a worker of the training service keeps one `Together` and lets everybody in. Nothing here publishes or holds a
+lock. The numbers are `training`'s.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,16 +17,17 @@ import torch
 
 from . import __version__
 from .diffusion.base import BaseModel
-from .errors import Interrupted
+from .errors import Interrupted, TrainingError
 from .progress import Advance, ShouldStop, Stopwatch, Watch
-from .training.checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from .storage.objects import FileObjects, Objects
+from .training.checkpoint import fingerprint, pack_checkpoint, unpack_checkpoint
 from .training.data import TrainingSet, build_training_set
-from .training.loop import TrainingLoop
+from .training.loop import Progress, TrainingLoop
 from .training.prior import class_latents
 from .training.recipe import FineTuneRecipe, recipe_document
 from .types import Adapter, AdapterCard, LoraPair, Network, PreparedPhoto, Subject
 
-CHECKPOINT_NAME = "state.safetensors"
+CHECKPOINT_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,24 @@ class Trained:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where one job's state is kept, and the mark that makes it this job's."""
+    """Where one job's states are kept, and the mark that makes them this job's.
 
-    path: Path
+    A writer has a key of its own and the one whose key sorts last is believed, so a writer that was replaced (a worker
+    that was taken for dead) can spoil nothing.
+    """
+
+    objects: Objects
     mark: str
+    prefix: str = ""
+    writer: str = "state"
 
     def save(self, loop: TrainingLoop, name: str, losses: Sequence[float], *, seconds: float) -> None:
         kept = {"losses": torch.tensor(losses, dtype=torch.float64), "seconds": torch.tensor(seconds)}
-        save_checkpoint(self.path, loop.state(name) | kept, mark=self.mark)
+        mine = f"{self.prefix}{self.writer}{CHECKPOINT_SUFFIX}"
+        self.objects.put(mine, pack_checkpoint(loop.state(name) | kept, mark=self.mark))
+        for key in self._keys():
+            if key < mine:
+                self.objects.delete(key)
 
     def restore(self, loop: TrainingLoop, name: str) -> tuple[list[float], float]:
         """Losses and seconds so far; an empty list and 0 where there is nothing to go on from.
@@ -64,21 +77,122 @@ class Checkpoints:
         Raises:
             CheckpointMismatch: it is another job's.
         """
-        if not self.path.exists():
+        keys = self._keys()
+        if not keys:
             return [], 0.0
-        state = load_checkpoint(self.path, mark=self.mark)
+        state = unpack_checkpoint(self.objects.get(keys[-1]), mark=self.mark)
         loop.restore(name, state)
         return state["losses"].tolist(), float(state["seconds"])
 
     def clear(self) -> None:
-        self.path.unlink(missing_ok=True)
+        for key in self._keys():
+            self.objects.delete(key)
+
+    def _keys(self) -> list[str]:
+        found = (facts.key for facts in self.objects.list(self.prefix))
+        return sorted(key for key in found if key.endswith(CHECKPOINT_SUFFIX))
+
+
+@dataclass(eq=False)
+class Seat:
+    """One person in `Together`."""
+
+    order: FineTuneOrder
+    rows: int  # in each step
+    checkpoints: Checkpoints
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Stepped:
+    """What one step did for one person. With `trained` or `error`, they have left."""
+
+    name: str
+    advance: Advance
+    saved: bool = False  # a checkpoint was written
+    trained: Trained | None = None
+    error: TrainingError | None = None
+
+
+class Together:
+    """People who train in one loop, each with an order, data and checkpoints of their own.
+
+    Args:
+        capacity: most people at once.
+        rank: the largest that an order may ask for.
+    """
+
+    def __init__(self, base: BaseModel, *, capacity: int, rank: int) -> None:
+        self.loop = TrainingLoop(base, capacity=capacity, rank=rank)
+        self._seats: dict[str, Seat] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._seats)
+
+    def join(self, name: str, order: FineTuneOrder, data: TrainingSet, *, checkpoints: Checkpoints) -> int:
+        """Let somebody in, at their checkpoint where there is one; returns the steps they have taken.
+
+        Raises:
+            TrainingError: no slot is free.
+            CheckpointMismatch: the checkpoint is another job's; nobody has come in.
+        """
+        recipe = order.recipe
+        self.loop.join(name, recipe, data, seed=order.seed)
+        seat = Seat(order, recipe.instance_rows + min(recipe.prior_rows, len(data.prior_latents)), checkpoints)
+        try:
+            seat.losses, seat.seconds = checkpoints.restore(self.loop, name)
+        except Exception:
+            self.loop.leave(name)
+            raise
+        self._seats[name] = seat
+        return len(seat.losses)
+
+    def step(self) -> list[Stepped]:
+        """One step for everybody; whoever is done or has failed leaves."""
+        started_s = time.perf_counter()
+        done = self.loop.step()
+        step_s = time.perf_counter() - started_s
+        return [self._after(progress, step_s) for progress in done]
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint now."""
+        seat = self._seats[name]
+        seat.checkpoints.save(self.loop, name, seat.losses, seconds=seat.seconds)
+
+    def leave(self, name: str) -> None:
+        """Let somebody go as they are."""
+        del self._seats[name]
+        self.loop.leave(name)
+
+    def close(self) -> None:
+        self.loop.close()
+
+    def _after(self, progress: Progress, step_s: float) -> Stepped:
+        name, seat = progress.name, self._seats[progress.name]
+        recipe = seat.order.recipe
+        seat.seconds += step_s
+        if progress.error is not None:
+            del self._seats[name]
+            seat.checkpoints.clear()  # going on from before would end here again
+            return Stepped(name, Advance("train", progress.step, recipe.steps), error=progress.error)
+        seat.losses.append(progress.loss)
+        advance = Advance("train", len(seat.losses), recipe.steps, progress.loss, seat.rows / step_s)
+        if progress.finished:
+            del self._seats[name]
+            return Stepped(name, advance, trained=Trained(self.loop.leave(name), tuple(seat.losses), seat.seconds))
+        saved = len(seat.losses) % recipe.checkpoint_every == 0
+        if saved:
+            self.save(name)
+        return Stepped(name, advance, saved=saved)
 
 
 def fine_tune(
     base: BaseModel, order: FineTuneOrder, prepared: Sequence[PreparedPhoto], *,
     class_images: Path, checkpoint_folder: Path, watch: Watch, should_stop: ShouldStop, clock: Stopwatch,
 ) -> tuple[Adapter, tuple[float, ...]]:  # fmt: skip
-    """Train an adapter, or finish training it. Returns it with the loss of every step.
+    """Train an adapter alone, or finish training it. Returns it with the loss of every step.
 
     Args:
         class_images: folder of the shared class images.
@@ -89,10 +203,23 @@ def fine_tune(
         CheckpointMismatch: the checkpoint is of another recipe, base, seed or set of photos.
         NonFiniteLoss: the training diverged.
     """
-    recipe, subject = order.recipe, order.subject
-    checkpoints = Checkpoints(checkpoint_folder / CHECKPOINT_NAME, _mark(base, order, prepared))
+    checkpoints = Checkpoints(FileObjects(checkpoint_folder), mark_of(base, order, prepared))
     if order.restart:
         checkpoints.clear()
+    data = training_set(
+        base, order, prepared, class_images=class_images, watch=watch, should_stop=should_stop, clock=clock
+    )
+    with clock.stage("train"):
+        trained = run_alone(base, order, data, checkpoints=checkpoints, watch=watch, should_stop=should_stop)
+    return adapter_of(base, order, prepared, trained), trained.losses
+
+
+def training_set(
+    base: BaseModel, order: FineTuneOrder, prepared: Sequence[PreparedPhoto], *,
+    class_images: Path, watch: Watch, should_stop: ShouldStop, clock: Stopwatch,
+) -> TrainingSet:  # fmt: skip
+    """Everything that the loop reads of one person. Raises Interrupted."""
+    recipe, subject = order.recipe, order.subject
     with clock.stage("class images"):
         count = recipe.class_images if recipe.prior_rows else 0
 
@@ -105,45 +232,39 @@ def fine_tune(
     watch(Advance("encode", 0, 1))
     with clock.stage("encode"):
         small = [reduced(photo, 2 * base.family.resolution_px) for photo in prepared]
-        data = build_training_set(base, subject, small, recipe=recipe, prior_latents=prior, seed=order.seed)
-    with clock.stage("train"):
-        trained = run_loop(base, order, data, checkpoints=checkpoints, watch=watch, should_stop=should_stop)
-    photos = len({photo.source_sha256 for photo in prepared})
-    return Adapter(_card(base, order, trained, photos=photos), trained.weights), trained.losses
+        return build_training_set(base, subject, small, recipe=recipe, prior_latents=prior, seed=order.seed)
 
 
-def run_loop(
+def run_alone(
     base: BaseModel, order: FineTuneOrder, data: TrainingSet, *,
     checkpoints: Checkpoints, watch: Watch, should_stop: ShouldStop,
 ) -> Trained:  # fmt: skip
     """The steps of one job, from its checkpoint or from the first. Raises as `fine_tune`."""
-    name, recipe = order.subject.name, order.recipe
-    loop = TrainingLoop(base, capacity=1, rank=recipe.rank)
+    name, together = order.subject.name, Together(base, capacity=1, rank=order.recipe.rank)
     try:
-        loop.join(name, recipe, data, seed=order.seed)
-        losses, seconds = checkpoints.restore(loop, name)
-        while len(losses) < recipe.steps:
+        taken = together.join(name, order, data, checkpoints=checkpoints)
+        while True:
             if should_stop():
-                checkpoints.save(loop, name, losses, seconds=seconds)
+                together.save(name)
                 raise Interrupted(
-                    f"stopped after step {len(losses)} of {recipe.steps}; the checkpoint is kept",
+                    f"stopped after step {taken} of {order.recipe.steps}; the checkpoint is kept",
                     hint="run the same command again to go on",
                 )
-            started_s = time.perf_counter()
-            (progress,) = loop.step()
-            step_s = time.perf_counter() - started_s
-            seconds += step_s
-            if progress.error is not None:
-                checkpoints.clear()  # going on from before would end here again
-                raise progress.error
-            losses.append(progress.loss)
-            rows = recipe.instance_rows + min(recipe.prior_rows, len(data.prior_latents))
-            watch(Advance("train", len(losses), recipe.steps, progress.loss, rows / step_s))
-            if len(losses) % recipe.checkpoint_every == 0:
-                checkpoints.save(loop, name, losses, seconds=seconds)
-        return Trained(loop.leave(name), tuple(losses), seconds)
+            (stepped,) = together.step()
+            if stepped.error is not None:
+                raise stepped.error
+            watch(stepped.advance)
+            taken = stepped.advance.done
+            if stepped.trained is not None:
+                return stepped.trained
     finally:
-        loop.close()
+        together.close()
+
+
+def adapter_of(base: BaseModel, order: FineTuneOrder, prepared: Sequence[PreparedPhoto], trained: Trained) -> Adapter:
+    """What was learnt, with its card."""
+    photos = len({photo.source_sha256 for photo in prepared})
+    return Adapter(_card(base, order, trained, photos=photos), trained.weights)
 
 
 def reduced(photo: PreparedPhoto, side_px: int) -> PreparedPhoto:
@@ -163,7 +284,8 @@ def stop_if(should_stop: ShouldStop) -> None:
         raise Interrupted("stopped before the first step", hint="run the same command again")
 
 
-def _mark(base: BaseModel, order: FineTuneOrder, prepared: Sequence[PreparedPhoto]) -> str:
+def mark_of(base: BaseModel, order: FineTuneOrder, prepared: Sequence[PreparedPhoto]) -> str:
+    """What binds a checkpoint to its job."""
     # The words count like a photo: they are what the pictures are said to show.
     words = f"{order.subject.identifier} {order.subject.class_noun}"
     sources = [*{photo.source_sha256 for photo in prepared}, words]

@@ -87,6 +87,16 @@ def learning_rate_factor(step: int, recipe: FineTuneRecipe) -> float:
     return warm * (0.5 * (1 + math.cos(math.pi * step / recipe.steps)) if recipe.decay else 1.0)
 
 
+def columns_of_rank(bank: LoraBank, rank: int) -> Tensor:
+    """The columns of a bank's row that an adapter of this rank uses: the first `rank` components of every layer."""
+    parts = []
+    for place in bank.places:
+        middle = place.start + place.a_size
+        parts.append(torch.arange(place.start, place.start + rank * (place.a_size // bank.rank)))  # A: (r, ...)
+        parts.append(torch.arange(middle, place.stop).view(place.b_shape)[:, :rank].flatten())  # B: (d_out, r)
+    return torch.cat(parts)
+
+
 class TrainingLoop:
     """A base, a bank with gradients, and whoever trains right now.
 
@@ -134,17 +144,26 @@ class TrainingLoop:
         return weights
 
     def step(self) -> list[Progress]:
-        """One optimiser step for everybody, in one forward and one backward."""
+        """One optimiser step for everybody, in one forward and one backward.
+
+        Where the device has no memory for it, nobody has taken a step: the same one can be tried with fewer people.
+        """
         jobs = list(self._jobs.values())
         if not jobs:
             return []
-        losses = self._losses(jobs)
-        finite = [bool(torch.isfinite(loss)) for loss in losses]
-        gradient = torch.zeros_like(self.bank.flat)  # (S, P)
-        if any(finite):
-            # a sum of per-person means: each person's gradient is the one they would have alone
-            good_losses = [loss for loss, good in zip(losses, finite, strict=True) if good]
-            gradient = self.bank.gradient(torch.stack(good_losses).sum())
+        drawn_from = [job.generator.get_state() for job in jobs]
+        try:
+            losses = self._losses(jobs)
+            finite = [bool(torch.isfinite(loss)) for loss in losses]
+            gradient = torch.zeros_like(self.bank.flat)  # (S, P)
+            if any(finite):
+                # a sum of per-person means: each person's gradient is the one they would have alone
+                good_losses = [loss for loss, good in zip(losses, finite, strict=True) if good]
+                gradient = self.bank.gradient(torch.stack(good_losses).sum())
+        except Exception:
+            for job, state in zip(jobs, drawn_from, strict=True):
+                job.generator.set_state(state)
+            raise
         limits = torch.ones(self.bank.slots, device=gradient.device)
         for job in jobs:
             limits[job.slot] = job.recipe.clip_norm
@@ -161,23 +180,27 @@ class TrainingLoop:
     def state(self, name: str) -> dict[str, Tensor]:
         """Everything of one person's training that a step changes; see `checkpoint`."""
         job = self._jobs[name]
+        own = columns_of_rank(self.bank, job.recipe.rank)  # so that a bank of any larger rank can go on with it
         rows = {"factors": self.bank.flat, "mean": self._optimizer.mean, "variance": self._optimizer.variance}
-        state = {key: rows_of[job.slot].detach().cpu().clone() for key, rows_of in rows.items()}
+        state = {key: rows_of[job.slot].detach().cpu()[own] for key, rows_of in rows.items()}
         return state | {"step": torch.tensor(job.step), "generator": job.generator.get_state()}
 
     def restore(self, name: str, state: dict[str, Tensor]) -> None:
         """Put a joined person back to where `state` was taken; the next steps are those that would have followed.
 
         Raises:
-            CheckpointMismatch: `state` is of a bank of another rank or base.
+            CheckpointMismatch: `state` is of an adapter of another rank or base.
         """
         job = self._jobs[name]
-        if state["factors"].shape != (self.bank.columns,):
-            raise CheckpointMismatch(f"expected {self.bank.columns} factors, got {state['factors'].numel()}")
-        self.bank.write(job.slot, state["factors"])
+        own = columns_of_rank(self.bank, job.recipe.rank)
+        if state["factors"].shape != own.shape:
+            raise CheckpointMismatch(f"expected {len(own)} factors, got {state['factors'].numel()}")
+        rows = {"factors": self.bank.flat, "mean": self._optimizer.mean, "variance": self._optimizer.variance}
         with torch.no_grad():
-            self._optimizer.mean[job.slot].copy_(state["mean"])
-            self._optimizer.variance[job.slot].copy_(state["variance"])
+            for key, rows_of in rows.items():
+                whole = torch.zeros(self.bank.columns)
+                whole[own] = state[key]
+                rows_of[job.slot].copy_(whole)
         job.step = int(state["step"])
         job.generator.set_state(state["generator"])
 

@@ -1,0 +1,228 @@
+"""The five verbs: submit, status, cancel, events, recover.
+
+DBOS keeps the queue and knows which steps of a job are done; our ledger, in the same database, says what state a job is
+in. A job and its place in the queue are written in one transaction. DBOS has no notion of a worker that died on another
+machine, so workers leave heartbeats and `recover` gives the jobs of the silent ones back to the queue.
+
+`dbos` is pinned to one minor version: `recover` uses two of its methods that are not public; a test keeps watch on them.
+"""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+
+import sqlalchemy as sa
+from dbos import DBOSClient, DBOSPortableJSONSerializer
+from sqlalchemy.exc import IntegrityError
+
+from ..errors import AdapterBusy, AdapterExists, IdempotencyConflict, JobNotFound, QueueFull, UsageError
+from ..training.recipe import recipe_named
+from ..types import checked_name
+from .ledger import Ledger
+from .tables import Database, jobs, workers
+from .types import Failure, Job, JobEvent, JobOrder
+
+APP = "likeness"
+QUEUE = "training"
+WORKFLOW = "fine-tune"
+APP_VERSION = "likeness-jobs-1"  # raised only when a new worker could not go on with an old one's job
+SERIALIZER = DBOSPortableJSONSerializer()  # JSON: nothing in the database is ever unpickled
+
+MOST_OPEN_OF_TENANT = 200
+MOST_OPEN = 20_000
+TIME_LIMITS_S = (1, 24 * 3600)
+QUEUE_LIMITS_S = (1, 7 * 24 * 3600)
+
+Published = Callable[[str, str], str | None]  # tenant, adapter -> content hash of what is published under that name
+
+
+class Queue:
+    """The queue of one installation.
+
+    Args:
+        database: with our tables.
+        published: what is there under a name; a job is read as succeeded only where it says so too.
+    """
+
+    def __init__(self, database: Database, published: Published) -> None:
+        self.database = database
+        self.ledger = Ledger(database)
+        self._published = published
+        self._client = DBOSClient(
+            system_database_url=database.url, application_name=APP, serializer=SERIALIZER, lazy=True
+        )
+
+    def submit(self, order: JobOrder, *, idempotency_key: str | None = None) -> Job:
+        """Put a job into the queue; with a key, once only.
+
+        Raises:
+            IdempotencyConflict: the key came with another order before.
+            AdapterExists: the name is taken and the order does not say to replace it.
+            AdapterBusy: another job of this name is not over yet.
+            QueueFull: too many jobs are waiting.
+            UsageError: a value outside its limits.
+        """
+        _check(order)
+        if idempotency_key is not None and not 1 <= len(idempotency_key) <= 200:
+            raise UsageError("expected an idempotency key of 1 to 200 characters")
+        if (earlier := self._earlier(order, idempotency_key)) is not None:
+            return earlier
+        if not order.replace and self._published(order.tenant, order.name) is not None:
+            raise AdapterExists(
+                "an adapter of this name exists already", hint="choose another name, or say to replace it"
+            )
+        job = secrets.token_hex(12)
+        try:
+            self.database.run(lambda connection: self._insert(connection, job, order, idempotency_key), patience_s=5.0)
+        except IntegrityError:  # another process came with this key meanwhile
+            earlier = self._earlier(order, idempotency_key)
+            if earlier is None:
+                raise
+            return earlier
+        return self.status(job, order.tenant)
+
+    def status(self, job: str, tenant: str) -> Job:
+        """A job as it stands. Raises JobNotFound."""
+        found = self.ledger.find(job, tenant)
+        if found is None:
+            raise JobNotFound("there is no such job", hint="it may have been forgotten with its subject")
+        return self._seen(found)
+
+    def jobs_of(self, tenant: str, *, name: str | None = None, limit: int = 100) -> list[Job]:
+        """A tenant's jobs, the newest first."""
+        if not 1 <= limit <= 1000:
+            raise UsageError(f"expected a limit from 1 to 1000, got {limit}")
+        return [self._seen(job) for job in self.ledger.newest(tenant, name=name, limit=limit)]
+
+    def cancel(self, job: str, tenant: str) -> Job:
+        """End a job that is not over; one that is over stays what it is. Raises JobNotFound."""
+        found = self.status(job, tenant)
+        if not found.is_over and self.ledger.cancel(job, tenant) and found.state == "queued":
+            self._client.cancel_workflow(job)
+        return self.status(job, tenant)
+
+    def events(self, job: str, tenant: str, *, after: int = 0) -> list[JobEvent]:
+        """What happened to a job after event `after`, oldest first. Raises JobNotFound."""
+        self.status(job, tenant)
+        return self.ledger.events(job, after)
+
+    def recover(self) -> list[str]:
+        """Give the jobs of silent workers back to the queue, end those that waited too long or fell out of it.
+
+        Any number of processes may do this at once: DBOS moves a job only while it still belongs to the silent worker.
+
+        Returns:
+            ids of the jobs that were given back.
+        """
+
+        def silent(connection: sa.Connection) -> list[str]:
+            late = workers.c.beat_s + workers.c.lease_s < self.database.now
+            return list(connection.execute(sa.select(workers.c.id).where(late)).scalars())
+
+        def pending(executor: str) -> list[str]:
+            found = self._client._sys_db.get_pending_workflows(executor, APP_VERSION)
+            return [workflow.workflow_id for workflow in found]
+
+        given_back: list[str] = []
+        dead = self.database.run(silent, reads_only=True)
+        for executor in dead:
+            given_back += [
+                job for job in pending(executor) if self._client._sys_db.reenqueue_for_recovery(job, [executor], QUEUE)
+            ]
+        for job in self.ledger.expire():
+            self._client.cancel_workflow(job)
+        self._fail_the_abandoned()
+        return given_back
+
+    def close(self) -> None:
+        self._client.destroy()
+        self.database.close()
+
+    def _earlier(self, order: JobOrder, key: str | None) -> Job | None:
+        if key is None:
+            return None
+
+        def work(connection: sa.Connection) -> tuple[str, str] | None:
+            query = sa.select(jobs.c.id, jobs.c.order_sha256)
+            row = connection.execute(query.where(jobs.c.tenant == order.tenant, jobs.c.idempotency_key == key)).first()
+            return None if row is None else (row.id, row.order_sha256)
+
+        found = self.database.run(work, reads_only=True, patience_s=5.0)
+        if found is None:
+            return None
+        if found[1] != order.sha256:
+            raise IdempotencyConflict("this idempotency key came with another order before", hint="use a new key")
+        return self.status(found[0], order.tenant)
+
+    def _insert(self, connection: sa.Connection, job: str, order: JobOrder, key: str | None) -> None:
+        is_open = jobs.c.state.in_(("queued", "running"))
+        rows = connection.execute(
+            sa.select(sa.func.count(), sa.func.count(sa.case((jobs.c.tenant == order.tenant, 1))),
+                      sa.func.count(sa.case((sa.and_(jobs.c.tenant == order.tenant, jobs.c.name == order.name), 1))))
+            .where(is_open)
+        ).one()  # fmt: skip
+        everybody, of_tenant, of_name = rows
+        if of_name:
+            raise AdapterBusy("another job of this name is not over yet", hint="wait for it or cancel it")
+        if everybody >= MOST_OPEN or of_tenant >= MOST_OPEN_OF_TENANT:
+            raise QueueFull(
+                f"expected fewer than {MOST_OPEN_OF_TENANT} open jobs, got {of_tenant}", hint="wait until some are done"
+            )
+        priority = 1 + of_tenant  # whoever has less outstanding goes first, and nobody's slot stays empty
+        now = self.database.now
+        connection.execute(
+            jobs.insert().values(
+                id=job, tenant=order.tenant, name=order.name, idempotency_key=key, order_sha256=order.sha256,
+                order=order.document(), state="queued", submitted_s=now, queue_until_s=now + order.queue_limit_s,
+                priority=priority,
+            )
+        )  # fmt: skip
+        self.ledger._tell(connection, job, "state", {"state": "queued"})
+        self._client.enqueue_in_transaction(
+            connection,
+            {
+                "workflow_name": WORKFLOW, "queue_name": QUEUE, "workflow_id": job, "priority": priority,
+                "authenticated_user": order.tenant, "app_version": APP_VERSION,
+            },
+            job,
+        )  # fmt: skip
+
+    def _seen(self, job: Job) -> Job:
+        """Success is what the catalog confirms."""
+        if job.state != "succeeded" or self._published(job.order.tenant, job.order.name) == job.adapter_sha256:
+            return job
+        gone = Failure(
+            "AdapterNotFound", "the adapter of this job was published, and has been replaced or deleted since"
+        )
+        return replace(job, state="failed", failure=gone)
+
+    def _fail_the_abandoned(self) -> None:
+        """A job that DBOS has given up (too many workers died with it) ends here too."""
+        given_up = self._client.list_workflows(
+            status="MAX_RECOVERY_ATTEMPTS_EXCEEDED", name=WORKFLOW, limit=100, sort_desc=True, load_input=False,
+            load_output=False,
+        )  # fmt: skip
+        failure = Failure(
+            "PoisonJob", "every worker that took this job up died with it", "report it; others are not affected"
+        )
+        for workflow in given_up:
+            self.ledger.give_up(workflow.workflow_id, failure)
+
+
+def _check(order: JobOrder) -> None:
+    checked_name(order.tenant)
+    checked_name(order.name)
+    recipe_named(order.recipe, **order.changes)
+    if not 1 <= len(order.class_noun) <= 100 or not order.class_noun.isprintable():
+        raise UsageError("expected a class noun of 1 to 100 printable characters")
+    if not 0 <= order.seed < 2**63:
+        raise UsageError("expected a seed from 0 to 2**63 - 1")
+    ranges = {
+        "time_limit_s": (order.time_limit_s, TIME_LIMITS_S),
+        "queue_limit_s": (order.queue_limit_s, QUEUE_LIMITS_S),
+    }
+    for name, (value, (low, high)) in ranges.items():
+        if not low <= value <= high:
+            raise UsageError(f"expected {name} from {low} to {high}, got {value}")
+    if len(order.notices) > 8:
+        raise UsageError(f"expected at most 8 who are told, got {len(order.notices)}")

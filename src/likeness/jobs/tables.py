@@ -1,0 +1,183 @@
+"""The service's tables, and how their database is opened. DBOS keeps its own beside them, in the same database.
+
+All times are the database's clock in seconds since 1970: workers on machines with other clocks agree on who is late.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from ..errors import StorageUnavailable
+
+T = TypeVar("T")
+Work = Callable[[sa.Connection], T]
+
+_metadata = sa.MetaData()
+_ID, _NAME, _SHA256 = sa.String(64), sa.String(63), sa.String(64)
+_TIME = sa.Double()
+
+jobs = sa.Table(
+    "jobs",
+    _metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("tenant", _NAME, nullable=False),
+    sa.Column("name", _NAME, nullable=False),
+    sa.Column("idempotency_key", sa.String(200)),
+    sa.Column("order_sha256", _SHA256, nullable=False),
+    sa.Column("order", sa.Text, nullable=False),  # JSON, see JobOrder
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("code", sa.String(64)),
+    sa.Column("reason", sa.Text),
+    sa.Column("hint", sa.Text),
+    sa.Column("submitted_s", _TIME, nullable=False),
+    sa.Column("started_s", _TIME),
+    sa.Column("finished_s", _TIME),
+    sa.Column("queue_until_s", _TIME, nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("worker", sa.String(200)),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("deaths", sa.Integer, nullable=False, server_default="0"),  # of its process since it last got further
+    sa.Column("progress", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("adapter_sha256", _SHA256),
+    sa.Column("purge_s", _TIME),  # when the photographs go; null = gone, or not yet over
+    sa.UniqueConstraint("tenant", "idempotency_key"),
+    sa.Index("jobs_by_state", "state", "priority", "submitted_s"),
+    sa.Index("jobs_by_name", "tenant", "name"),
+)
+
+events = sa.Table(
+    "job_events",
+    _metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("job", _ID, nullable=False),
+    sa.Column("at_s", _TIME, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("facts", sa.Text, nullable=False),  # JSON
+    sa.Index("job_events_by_job", "job", "seq"),
+    sqlite_autoincrement=True,
+)
+
+workers = sa.Table(
+    "job_workers",
+    _metadata,
+    sa.Column("id", sa.String(200), primary_key=True),
+    sa.Column("boot", _ID, nullable=False),  # of this start of it: two processes of one id notice each other
+    sa.Column("beat_s", _TIME, nullable=False),
+    sa.Column("lease_s", _TIME, nullable=False),
+    sa.Column("concurrency", sa.Integer, nullable=False),
+)
+
+deliveries = sa.Table(
+    "job_deliveries",
+    _metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("job", _ID, nullable=False),
+    sa.Column("tenant", _NAME, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("place", sa.Integer, nullable=False),  # of one job's: a later one waits for the earlier
+    sa.Column("state", sa.String(16), nullable=False),  # waiting, delivered, given up
+    sa.Column("created_s", _TIME, nullable=False),
+    sa.Column("due_s", _TIME, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("last_error", sa.String(200)),
+    sa.Column("delivered_s", _TIME),
+    sa.Index("job_deliveries_due", "state", "due_s"),
+    sa.Index("job_deliveries_by_job", "job", "place"),
+)
+
+
+class Database:
+    """An engine with our tables and DBOS's there.
+
+    Args:
+        url: `sqlite:////path` on a local disk, or `postgresql+psycopg://...`.
+    """
+
+    def __init__(self, url: str) -> None:
+        from dbos import DBOS
+
+        logging.getLogger("dbos").setLevel(logging.WARNING)
+        self.url = url
+        address = sa.make_url(url)
+        self.is_sqlite = address.get_backend_name() == "sqlite"
+        if self.is_sqlite and address.database:
+            Path(address.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.engine = sa.create_engine(address, pool_pre_ping=not self.is_sqlite)
+        if self.is_sqlite:
+            sa.event.listen(self.engine, "connect", _tune_sqlite)
+            sa.event.listen(self.engine, "begin", _begin_immediate)
+            self.now: sa.ColumnElement[float] = sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", _TIME)
+        else:
+            self.now = sa.literal_column("extract(epoch from clock_timestamp())::double precision", _TIME)
+
+        def create(connection: sa.Connection) -> None:
+            if not self.is_sqlite:  # two who create at once would both find nothing
+                connection.execute(sa.text("SELECT pg_advisory_lock(7310589)"))
+            try:
+                _metadata.create_all(connection)
+                connection.commit()
+                DBOS.migrate(url)
+            finally:
+                if not self.is_sqlite:
+                    connection.execute(sa.text("SELECT pg_advisory_unlock(7310589)"))
+
+        with self.engine.connect() as connection:
+            create(connection)
+
+    def run(self, work: Work[T], *, patience_s: float = 0.0, reads_only: bool = False) -> T:
+        """One transaction.
+
+        Args:
+            reads_only: does not wait for who writes.
+            patience_s: how long to try again while the database is away.
+
+        Raises:
+            StorageUnavailable: it stayed away.
+        """
+        give_up_s = time.monotonic() + patience_s
+        pause_s = 0.1
+        while True:
+            try:
+                with self.engine.connect().execution_options(reads_only=reads_only) as connection, connection.begin():
+                    return work(connection)
+            except (OperationalError, InterfaceError, PoolTimeout, DBAPIError) as error:
+                if isinstance(error, DBAPIError) and not _is_away(error):
+                    raise
+                if time.monotonic() + pause_s > give_up_s:
+                    hint = "try again; if it stays, check the database's URL and that it runs"
+                    raise StorageUnavailable(
+                        "expected an answer of the queue's database, got none", hint=hint
+                    ) from error
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, 2.0)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """Whether the database cannot be reached now, as opposed to having refused what was asked."""
+    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+
+
+def _tune_sqlite(connection: Any, record: object) -> None:
+    connection.isolation_level = None  # transactions are begun below, by us
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout=15000")
+    cursor.execute("PRAGMA journal_mode=WAL")  # submitting does not wait for a reader
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA secure_delete=ON")  # what is forgotten is overwritten
+    cursor.close()
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    # A transaction that reads first and writes later would fail where another wrote in between.
+    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get("reads_only") else "BEGIN IMMEDIATE")

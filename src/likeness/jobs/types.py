@@ -1,0 +1,127 @@
+"""The nouns of the training service: what is ordered, what became of it, and what happened on the way."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
+NoticeKind = Literal["object", "webhook", "mail", "sns"]
+
+FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "expired"})
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Somebody who wants to know how the job ended."""
+
+    kind: NoticeKind
+    target: str  # an https URL, an e-mail address, a topic's ARN, or the URL of an object to write
+    when: Literal["always", "success", "failure"] = "always"
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What came over SageMaker's asynchronous protocol and has to be said again when the job ends."""
+
+    endpoint: str
+    inference_id: str
+    input_location: str
+    output_location: str
+    failure_location: str
+    content_type: str = "application/x-tar"
+    accept: str = ""
+    custom_attributes: str = ""
+
+
+@dataclass(frozen=True)
+class JobOrder:
+    """One fine-tune as it was asked for."""
+
+    tenant: str
+    name: str  # of the adapter
+    photos: str  # key of an archive among our objects, or the s3:// or file:// URL of one
+    class_noun: str = "person"
+    recipe: str = "standard"
+    changes: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))  # fields of the recipe
+    seed: int = 0
+    replace: bool = False  # an adapter of this name that exists already
+    time_limit_s: int = 3600  # from the first second of work on it, time with a dead worker included
+    queue_limit_s: int = 21_600
+    notices: tuple[Notice, ...] = ()
+    invocation: Invocation | None = None
+
+    def document(self) -> str:
+        """JSON with sorted keys: equal orders are equal texts."""
+        plain = asdict(replace(self, changes={}))
+        plain["changes"] = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in self.changes.items()
+        }
+        return json.dumps(plain, sort_keys=True)
+
+    @property
+    def sha256(self) -> str:
+        """Of everything that was asked for; where the photographs lie counts, so equal uploads need equal keys."""
+        return hashlib.sha256(self.document().encode()).hexdigest()
+
+
+def read_order(document: str) -> JobOrder:
+    """The inverse of `JobOrder.document`; for our own database only."""
+    plain = json.loads(document)
+    notices = tuple(Notice(**notice) for notice in plain.pop("notices"))
+    said = plain.pop("invocation")
+    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.pop("changes").items()}
+    return JobOrder(**plain, changes=changes, notices=notices, invocation=Invocation(**said) if said else None)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job did not succeed: for a machine, for a reader, and what the reader can do."""
+
+    code: str
+    reason: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job as it stands. Times are seconds since 1970 by the database's clock."""
+
+    id: str
+    order: JobOrder
+    state: State
+    submitted_s: float
+    started_s: float | None
+    finished_s: float | None
+    queue_until_s: float
+    failure: Failure | None
+    place_in_queue: int | None  # 1 = next; None when it does not wait
+    worker: str | None
+    attempt: int  # how often a worker took it up
+    progress: Mapping[str, object]  # the newest of its stage, see `events`
+    adapter_sha256: str | None  # content hash of what it published
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in FINAL
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """Something that happened to a job; `seq` grows, so a reader can go on where it stopped."""
+
+    seq: int
+    at_s: float
+    kind: str  # 'state', 'stage', 'progress', 'checkpoint', 'preview', 'photos', 'taken over'
+    facts: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One worker's hold on one job. A later claim makes an earlier one worthless."""
+
+    job: str
+    worker: str
+    attempt: int
