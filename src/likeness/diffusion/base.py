@@ -43,6 +43,11 @@ def pick_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def counts_memory(device: torch.device) -> bool:
+    """Whether torch counts what is allocated on this device."""
+    return device.type == "cuda"
+
+
 def pick_dtype(device: torch.device) -> torch.dtype:
     """bf16 where the device multiplies it fast, else fp32."""
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32

@@ -81,10 +81,10 @@ def plan(
         row_limit: rows in one forward; a single request may exceed it, since it cannot be split.
         slots: adapters that can be in use at once.
     """
-    expired = [one.id for one in (*waiting, *running) if one.deadline_s is not None and one.deadline_s <= now_s]
-    gone = set(expired)
-    alive = [one for one in waiting if one.id not in gone]
-    staying = [one for one in running if one.id not in gone]
+    alive = [one for one in waiting if not _is_late(one.deadline_s, now_s)]
+    staying = [one for one in running if not _is_late(one.deadline_s, now_s)]
+    there = {one.id for one in waiting} | {one.id for one in running}
+    expired = tuple(sorted(there - {one.id for one in alive} - {one.id for one in staying}))
     queues = _by_tenant(one for one in alive if one.is_ready)
     given = {tenant: shares.of(tenant) for tenant in {one.tenant for one in alive}}
     rows = sum(one.rows for one in staying)
@@ -111,7 +111,7 @@ def plan(
         joins.append(one)
     joined = {one.id for one in joins}
     left = {one.tenant for one in alive if one.id not in joined}
-    return Plan(tuple(one.id for one in joins), tuple(expired), _settled(shares, given, left))
+    return Plan(tuple(one.id for one in joins), expired, _settled(shares, given, left))
 
 
 def expected_s(ahead: Mapping[str, float], tenant: str, cost: float, *, rate: float | None) -> float:
@@ -178,6 +178,10 @@ def parts_of(rows: Sequence[int], limit: int) -> list[slice]:
     if held:
         parts.append(slice(start, len(rows)))
     return parts
+
+
+def _is_late(deadline_s: float | None, now_s: float) -> bool:
+    return deadline_s is not None and deadline_s <= now_s
 
 
 def _by_tenant(ready: Iterable[Waiting]) -> dict[str, list[Waiting]]:

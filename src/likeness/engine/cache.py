@@ -62,7 +62,7 @@ class SlotCache:
         self._free.append(slot)
         return slot
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._slots
 
     @property

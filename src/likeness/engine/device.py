@@ -19,8 +19,9 @@ from torch import Tensor
 from ..diffusion.base import BaseModel
 from ..diffusion.lora import LoraBank
 from ..diffusion.sampling import Denoising, Order, advance, begin
-from ..errors import DeviceFailed
+from ..errors import DeviceFailed, LikenessError
 from .batcher import RowLimit, parts_of
+from .memory import Limits, release_memory
 
 PREVIEW_PX = 128  # longest side
 log = logging.getLogger("likeness.engine")
@@ -33,13 +34,12 @@ class Device:
     """One base and its bank. Belongs to one thread.
 
     Args:
-        rows: limit of the denoising batch.
-        pictures: limit of the decoding batch.
+        limits: to start with.
     """
 
-    def __init__(self, base: BaseModel, bank: LoraBank, *, rows: RowLimit, pictures: RowLimit) -> None:
+    def __init__(self, base: BaseModel, bank: LoraBank, *, limits: Limits) -> None:
         self.base, self.bank = base, bank
-        self.rows, self.pictures = rows, pictures
+        self.rows, self.pictures = limits.rows, limits.pictures
 
     def begin(self, orders: Sequence[Order]) -> list[Denoising | Exception]:
         """Encode prompts and draw the noise."""
@@ -95,6 +95,7 @@ def apart(
             is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
             if is_memory:
                 limit = limit.halved(sum(counts[i] for i in part))
+                release_memory()
                 log.warning("out of memory, %d rows at most from now on", limit.now)
             if len(part) == 1:
                 out[part[0]] = _failure(error, is_memory)
@@ -103,8 +104,6 @@ def apart(
                 parts.extendleft(reversed([part[piece] for piece in smaller]))
             else:
                 parts.extendleft([i] for i in reversed(part))
-        if parts and torch.accelerator.is_available():
-            torch.accelerator.empty_cache()  # parts are what is left of a failure; the fragments too
     return out, limit
 
 
@@ -128,6 +127,8 @@ def _is_dead(picture: Denoising) -> bool:
 def _failure(error: Exception, is_memory: bool) -> Exception:
     if is_memory:
         return DeviceFailed("the device has no memory for this picture", hint="free some, or use a smaller base")
+    if isinstance(error, LikenessError):
+        return error
     log.error("a picture failed", exc_info=error)
     failure = DeviceFailed(f"the device failed at this picture ({type(error).__name__})")
     failure.__cause__ = error

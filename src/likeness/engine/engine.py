@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from threading import Thread, current_thread
+from threading import Thread
 from types import TracebackType
 
 from ..diffusion.base import BaseModel
@@ -24,9 +24,9 @@ from ..diffusion.sampling import Denoising
 from ..errors import DeviceFailed, UsageError
 from ..portraits import check_request
 from ..types import Adapter, GeneratedImage, ImageRequest
-from .batcher import RowLimit
 from .device import Device, small
 from .facts import EngineFacts
+from .memory import measured_limits
 from .packed import SlotWriter, pack
 from .queue import Outcome, RequestQueue
 from .ticket import StepEvent, Ticket, Watch
@@ -61,9 +61,7 @@ class Engine:
         self.base = base
         self.bank = LoraBank(base.networks, base.family.targets, slots=slots, rank=rank)
         self._writer = SlotWriter(self.bank)
-        self._device = Device(
-            base, self.bank, rows=RowLimit(2 * max_batch, 2 * max_batch), pictures=RowLimit(max_batch, max_batch)
-        )
+        self._device = Device(base, self.bank, limits=measured_limits(base, self.bank, max_batch=max_batch))
         self._clock, self._ids = clock, itertools.count(1)
         self._queue = RequestQueue(
             lambda key: pack(load(key), self.bank, base.sha256),
@@ -117,6 +115,8 @@ class Engine:
         Raises:
             LikenessError: of the first request that failed, as `submit` and `Ticket.result`, and what `load` raises.
         """
+        for request in requests:
+            _check(request)
         tickets: list[Ticket] = []
         finished: SimpleQueue[Ticket] = SimpleQueue()
         try:
@@ -140,10 +140,12 @@ class Engine:
         return self._queue.facts()
 
     def close(self) -> None:
-        """Fail what waits or runs with EngineClosed, end all threads, and leave the base as it was."""
+        """Fail what waits or runs with EngineClosed, end all threads, and leave the base as it was.
+
+        Not from a callback: those run on the threads that are waited for.
+        """
         self._queue.close()
-        if current_thread() is not self._thread:
-            self._thread.join()
+        self._thread.join()
         self._queue.close_loads()
         self.bank.close()
 
@@ -151,8 +153,7 @@ class Engine:
         self, request: ImageRequest, key: str | None, *, tenant: str = "local", deadline_s: float | None = None,
         watch: Watch | None = None, preview_every: int = 0, request_id: str | None = None, may_wait: bool = False,
     ) -> Ticket:  # fmt: skip
-        check_request(request)
-        sampler_named(request.sampler)
+        _check(request)
         number, now_s = next(self._ids), self._clock()
         ticket = Ticket(request_id or uuid.uuid4().hex[:16], lambda: self._queue.cancel(number))
         deadline = None if deadline_s is None else now_s + deadline_s
@@ -171,12 +172,12 @@ class Engine:
             self._queue.close(DeviceFailed(f"the device thread ended ({type(error).__name__})"))
 
     def _take(self, turn: Turn) -> None:
+        started_s = time.perf_counter()
         for slot in turn.wipes:
             self._writer.wipe(slot)
         outcomes = self._begin(turn)
         failed = {id(work) for work, _ in outcomes}
         works = [work for work in turn.running if id(work) not in failed]
-        started_s = time.perf_counter()
         pictures = [picture for work in works if (picture := work.picture) is not None]
         errors = self._device.advance(pictures) if pictures else []
         alive: list[tuple[Work, Denoising]] = []
@@ -185,12 +186,11 @@ class Engine:
                 alive.append((work, picture))
             else:
                 outcomes.append((work, error))
-        if alive:
-            self._queue.count_step(tuple(work for work, _ in alive), time.perf_counter() - started_s)
+        self._queue.count_first_steps([work for work, picture in alive if picture.step == 1])
         self._tell(alive)
         outcomes += self._finish([(work, picture) for work, picture in alive if picture.latent is not None])
-        if outcomes:
-            self._queue.settle(outcomes)
+        rows = sum(work.rows for work, _ in alive)
+        self._queue.end_turn(outcomes, rows=rows, seconds=time.perf_counter() - started_s)
 
     def _begin(self, turn: Turn) -> list[tuple[Work, Outcome]]:
         """Write the slots and start the pictures that join; the failures."""
@@ -246,3 +246,8 @@ class Engine:
             )
             for (work, _), image in zip(finished, self._device.decode(latents), strict=True)
         ]
+
+
+def _check(request: ImageRequest) -> None:
+    check_request(request)
+    sampler_named(request.sampler)

@@ -82,8 +82,8 @@ class Tally:
         self.load_s, self.queue_s, self.first_step_s, self.total_s = (Buckets(SECONDS) for _ in range(4))
         self.rows_per_step = Buckets(ROWS)
 
-    def step(self, rows: int, seconds: float) -> None:
-        """One denoising step of the whole batch is done."""
+    def turn(self, rows: int, seconds: float) -> None:
+        """One step of the whole batch is done, with all that belongs to it: slots, prompts, decoding."""
         self.rows_per_step.observe(rows)
         now = rows / max(seconds, 1e-9)
         before = self.row_steps_per_s

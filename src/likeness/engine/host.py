@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 
 from .packed import PackedAdapter
 
-THREADS = 2
+THREADS = 4  # a load is mostly waiting for the store
 
 Load = Callable[[str], PackedAdapter]
 

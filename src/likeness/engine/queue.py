@@ -8,7 +8,7 @@ may submit again.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Condition, Lock
@@ -149,9 +149,11 @@ class RequestQueue:
                 if not self._settled:
                     self._changed.wait(self._until_deadline_s())
 
-    def settle(self, outcomes: list[tuple[Work, Outcome]]) -> None:
-        """Pictures that are finished, or failed: their rows and pins are free now."""
+    def end_turn(self, outcomes: Sequence[tuple[Work, Outcome]], *, rows: int, seconds: float) -> None:
+        """The turn took `seconds` for `rows` rows; the pictures in `outcomes` are finished, or failed, and leave."""
         with self._locked():
+            if rows:
+                self._tally.turn(rows, seconds)
             for work, outcome in outcomes:
                 if work.id in self._running:  # else the engine was closed meanwhile
                     self._settle(work, outcome)
@@ -162,14 +164,11 @@ class RequestQueue:
             for key in [key for key in self._slots.held if self._slots.slot_of(key) == slot]:
                 self._slots.forget(key)
 
-    def count_step(self, works: tuple[Work, ...], seconds: float) -> None:
-        """One denoising step of `works` is done."""
+    def count_first_steps(self, works: Sequence[Work]) -> None:
+        """The first denoising step of `works` is done."""
         with self._locked():
-            now_s = self._clock()
-            self._tally.step(sum(work.rows for work in works), seconds)
             for work in works:
-                if work.picture is not None and work.picture.step == 1:
-                    self._tally.first_step_s.observe(now_s - work.arrived_s)
+                self._tally.first_step_s.observe(self._clock() - work.arrived_s)
 
     # with the lock held
 
