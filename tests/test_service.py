@@ -3,7 +3,7 @@
 import io
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from likeness.photos import CheckResult, read_photos
 from likeness.portraits import AI_GENERATED, check_request, file_name, numbered, prompt_of, save_png
 from likeness.progress import Advance
 from likeness.service import Likeness, build, save_prepared
+from likeness.storage.catalog import LOCAL
 from likeness.training.loop import FineTune, TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
 from likeness.types import GeneratedImage, ImageRequest, Photo, Subject
@@ -60,10 +61,12 @@ def photos() -> list[Photo]:
 
 
 @pytest.fixture(scope="module")
-def likeness(tmp_path_factory: pytest.TempPathFactory) -> Likeness:
+def likeness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
     """One installation for the whole file; every test uses names of its own."""
     folder = build_contrasted_folder(tmp_path_factory.mktemp("base") / "tiny-base")
-    return build(Settings(home=tmp_path_factory.mktemp("home"), base=str(folder)))
+    installation = build(Settings(home=tmp_path_factory.mktemp("home"), base=str(folder)))
+    yield installation
+    installation.close()
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,7 @@ def test_training_publishes_what_the_card_says(likeness: Likeness, trained: str)
     assert adapter.card.content_sha256 == trained
     assert (adapter.card.photos, adapter.card.steps, adapter.card.class_noun) == (4, STEPS, "dog")
     assert (adapter.card.rank, adapter.card.alpha, adapter.card.base_sha256) == (2, 4.0, likeness.base.sha256)
-    assert {card.name for card in likeness.home.list_adapters()} >= {"rex"}
+    assert {record.name for record in likeness.catalog.list_adapters(LOCAL)} >= {"rex"}
     kept = sorted(path.name for path in likeness.home.photos_folder("rex").iterdir())
     assert kept[:2] == ["01-whole-matte.png", "01-whole.png"]
     assert len(kept) == 8
@@ -148,8 +151,8 @@ def test_a_failed_training_publishes_nothing(
     monkeypatch.setattr(TrainingLoop, "_losses", poisoned)
     with pytest.raises(NonFiniteLoss):
         likeness.train(photos, order("nan"))
-    assert not likeness.home.adapter_folder("nan").exists()
-    assert not (likeness.home.root / "staging" / "nan").exists()
+    assert not likeness.catalog.has_adapter(LOCAL, "nan")
+    assert list(likeness.library.objects.list("local/adapters/nan")) == []
     assert not any(likeness.home.checkpoint_folder("nan").iterdir())
 
 
@@ -179,7 +182,7 @@ def test_too_few_photos_of_a_person(likeness: Likeness, shared_photos: Path) -> 
     with pytest.raises(PhotosRefused, match="at least 4 usable photos, got 2"):
         likeness.train(read_photos(files), order("few", subject=Subject("few")), on_checked=told.append)
     assert [report.verdict for report in told[0].reports][2] == "refused"
-    assert not likeness.home.adapter_folder("few").exists()
+    assert not likeness.catalog.has_adapter(LOCAL, "few")
 
 
 def test_prepared_files_hold_no_metadata(likeness: Likeness, photos: list[Photo], tmp_path: Path) -> None:
@@ -197,7 +200,7 @@ def test_generating_names_the_subject_and_is_repeatable(likeness: Likeness, trai
     mine, bare = likeness.generate(asked, watch=seen.append)
     assert (mine.request.prompt, bare.request.prompt) == ("<<TOK>> dog in the snow", "a person")
     assert (mine.adapter_sha256, bare.adapter_sha256) == (trained, None)
-    assert [advance.done for advance in seen] == [0, 2]
+    assert [advance.done for advance in seen][-1] == 2
     assert int(np.abs(bare.image.astype(int) - mine.image.astype(int)).max()) > 10
     (again,) = likeness.generate(asked[:1])
     assert int(np.abs(again.image.astype(int) - mine.image.astype(int)).max()) <= 1
@@ -245,8 +248,9 @@ def test_forgetting_leaves_nothing_of_the_name(likeness: Likeness, photos: list[
     likeness.train(photos, order("gone"))
     receipt = likeness.forget("gone")
     assert {item.kind for item in receipt.items} >= {"adapter", "prepared photos"}
-    left = [path for path in likeness.home.root.rglob("gone*") if "receipts" not in path.parts]
-    assert left == []
+    assert list(likeness.home.root.rglob("gone*")) == []
+    assert [path for path in likeness.home.root.rglob("*") if path.is_file() and b"/gone/" in path.read_bytes()] == []
+    assert likeness.catalog.list_receipts(LOCAL)[-1] == receipt
 
 
 @pytest.mark.parametrize(

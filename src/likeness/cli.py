@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted. Errors never repeat what was typed.
 """
 
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from .errors import PhotosRefused, UsageError
 from .photos import read_photos
 from .portraits import facts, numbered, save_all
 from .service import BARE_BASE, Likeness, build, matte_path, save_prepared
+from .storage.catalog import LOCAL
 from .terminal import Terminal, interruptible, rows_table, set_lines, verdict_table
 from .training.recipe import recipe_named
 from .types import AdapterCard, ImageRequest, Subject
@@ -179,7 +181,7 @@ def generate(
     likeness.admit(requests)
     if guidance is None:
         requests = [replace(one, guidance_scale=likeness.base.family.guidance_scale) for one in requests]
-    with call.terminal.progress() as watch:
+    with closing(likeness), call.terminal.progress() as watch:
         images = likeness.generate(requests, watch=watch)
     folder = out or likeness.home.outputs_folder(name)
     saved = save_all(images, folder)
@@ -202,18 +204,12 @@ def generate(
 def list_adapters(ctx: typer.Context) -> None:
     """All adapters."""
     call: Call = ctx.obj
-    home = call.likeness().home
-    cards, broken = home.list_adapters(), home.unreadable_adapters()
-    rows = [_summary(card, size_bytes(home.adapter_folder(card.name))) for card in cards]
-    call.terminal.document({"adapters": rows, "unreadable": list(broken)})
+    rows = [_summary(record.card, record.bytes) for record in call.likeness().catalog.list_adapters(LOCAL)]
+    call.terminal.document({"adapters": rows})
     if rows:
-        call.terminal.table(
-            rows_table([{**row, "base_sha256": card.base_sha256[:12]} for row, card in zip(rows, cards, strict=True)])
-        )
+        call.terminal.table(rows_table([{**row, "base_sha256": str(row["base_sha256"])[:12]} for row in rows]))
     else:
         call.terminal.say("no adapters yet: likeness train PHOTO... --name NAME")
-    for name in broken:
-        call.terminal.note(f"cannot be read: {name}")
 
 
 @app.command()
@@ -221,8 +217,8 @@ def show(ctx: typer.Context, name: Name) -> None:
     """Everything about one adapter."""
     call: Call = ctx.obj
     likeness = call.likeness()
-    folder = likeness.home.find(name)
-    document = {**asdict(likeness.adapter(name).card), "bytes": size_bytes(folder), "folder": str(folder)}
+    record = likeness.catalog.find_adapter(LOCAL, name)
+    document = {**asdict(likeness.library.at(record).card), "bytes": record.bytes, "object": record.key}
     call.terminal.document(document)
     for key, value in document.items():
         call.terminal.say(f"{key}: {value}")
@@ -232,7 +228,7 @@ def show(ctx: typer.Context, name: Name) -> None:
 def forget(
     ctx: typer.Context, name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
 ) -> None:
-    """Delete an adapter with its prepared photographs, checkpoints and portraits; prints a receipt."""
+    """Delete an adapter with its photographs, checkpoints and portraits; prints a receipt."""
     call: Call = ctx.obj
     if not yes:
         if call.terminal.as_json:
@@ -294,10 +290,9 @@ def demo(
 
     call: Call = ctx.obj
     chosen = recipe_named(recipe, **({} if steps is None else {"steps": steps}))
-    with interruptible() as should_stop, call.terminal.progress() as watch:
-        result = run_demo(
-            call.likeness(base, revision), out, recipe=chosen, seed=seed, watch=watch, should_stop=should_stop
-        )
+    likeness = call.likeness(base, revision)
+    with closing(likeness), interruptible() as should_stop, call.terminal.progress() as watch:
+        result = run_demo(likeness, out, recipe=chosen, seed=seed, watch=watch, should_stop=should_stop)
     call.terminal.document(result.to_json())
     for stage, seconds in result.stage_seconds.items():
         call.terminal.say(f"{stage:<14}{seconds:7.1f} s")

@@ -1,9 +1,11 @@
-"""What surrounds a portrait: limits of a request, the words that mean the subject, and the PNG with its origin.
+"""What surrounds a portrait: limits of a request, the words that mean the subject, and the file with its origin.
 
-Sources: IPTC Photo Metadata Standard 2023.1, 'Digital Source Type'; PNG specification, tEXt and iTXt chunks.
+Sources: IPTC Photo Metadata Standard 2023.1, 'Digital Source Type'; PNG specification, tEXt and iTXt chunks; XMP
+Specification Part 3, for where each kind of file has its packet.
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -20,8 +22,10 @@ from .types import AdapterCard, GeneratedImage, ImageRequest
 ME = "{me}"
 MAX_PROMPT_CHARACTERS = 2000
 MAX_IMAGES = 64
+PNG, JPEG = "image/png", "image/jpeg"
 AI_GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
+_EXIF_SOFTWARE = 0x0131
 _XMP = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     '<rdf:Description xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
@@ -47,6 +51,8 @@ def check_request(request: ImageRequest) -> ImageRequest:
     for name, text in {"prompt": request.prompt, "negative prompt": request.negative_prompt}.items():
         if len(text) > MAX_PROMPT_CHARACTERS:
             raise UsageError(f"expected a {name} of at most {MAX_PROMPT_CHARACTERS} characters, got {len(text)}")
+        if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise UsageError(f"expected a {name} of whole characters, without NUL")
     return request
 
 
@@ -94,18 +100,37 @@ def file_name(image: GeneratedImage) -> str:
     return f"{image.request.seed}-{hashlib.sha256(document.encode()).hexdigest()[:8]}.png"
 
 
+def encode(image: GeneratedImage, media_type: str = PNG) -> bytes:
+    """The picture as a file that says what made it ('a trained algorithm'); a PNG holds its whole recipe too.
+
+    Raises:
+        UsageError: another media type than image/png and image/jpeg.
+    """
+    picture, buffer = Image.fromarray(image.image), io.BytesIO()
+    xmp = _XMP.format(source=quoteattr(AI_GENERATED))
+    if media_type == JPEG:
+        exif = Image.Exif()
+        exif[_EXIF_SOFTWARE] = f"Likeness {__version__}"
+        picture.save(buffer, "JPEG", quality=95, subsampling=0, xmp=xmp.encode(), exif=exif, comment="AI-generated")
+    elif media_type == PNG:
+        info = PngInfo()
+        for key, value in facts(image).items():
+            if value not in (None, "") and key != "seconds":  # equal orders give equal files
+                info.add_text(key, str(value))
+        info.add_text("Software", f"Likeness {__version__}")
+        info.add_text("Comment", "AI-generated")
+        info.add_text("DigitalSourceType", AI_GENERATED)
+        info.add_itxt("XML:com.adobe.xmp", xmp)
+        picture.save(buffer, "PNG", pnginfo=info)
+    else:
+        raise UsageError(f"expected a media type of {PNG} and {JPEG}")
+    return buffer.getvalue()
+
+
 def save_png(image: GeneratedImage, path: Path) -> Path:
     """Write the image with its facts and its origin ('made by a trained algorithm') in the file."""
-    info = PngInfo()
-    for key, value in facts(image).items():
-        if value not in (None, "") and key != "seconds":  # equal orders give equal files
-            info.add_text(key, str(value))
-    info.add_text("Software", f"Likeness {__version__}")
-    info.add_text("Comment", "AI-generated")
-    info.add_text("DigitalSourceType", AI_GENERATED)
-    info.add_itxt("XML:com.adobe.xmp", _XMP.format(source=quoteattr(AI_GENERATED)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image.image).save(path, pnginfo=info)
+    path.write_bytes(encode(image))
     return path
 
 

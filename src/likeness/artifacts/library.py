@@ -70,9 +70,13 @@ class AdapterLibrary:
         tenant, name, sha256 = parts.groups()
         return self._opened(_object_key(tenant, name, sha256), sha256)
 
-    def delete_objects(self, tenant: str, name: str) -> int:
-        """Delete every object of a name, those of interrupted publications too. Returns how many."""
-        keys = [found.key for found in self.objects.list(f"{checked_name(tenant)}/adapters/{checked_name(name)}/")]
+    def delete_all(self, tenant: str, kind: str, name: str) -> int:
+        """Delete every object of a name, those of interrupted publications too. Returns how many.
+
+        Args:
+            kind: 'adapters', 'photos' or 'outputs'.
+        """
+        keys = [found.key for found in self.objects.list(f"{checked_name(tenant)}/{kind}/{checked_name(name)}/")]
         for key in keys:
             self.objects.delete(key)
         return len(keys)

@@ -6,10 +6,11 @@ tenant and see nothing of any other. Knows neither bytes nor weights; the object
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Table, delete, func, insert, select
@@ -21,6 +22,14 @@ from . import tables
 from .card import read_card, write_card
 
 LOCAL = "local"  # the tenant of the command line, and of a server without keys
+_OF_NAME: Mapping[str, tuple[Table, str]] = MappingProxyType(  # kind -> its table, and the column with the name
+    {
+        "photographs": (tables.photos, "subject"),
+        "subject": (tables.subjects, "name"),
+        "adapter": (tables.adapters, "name"),
+        "portraits": (tables.outputs, "subject"),
+    }
+)
 _HINT_LIST = "`likeness list` shows the adapters"
 
 
@@ -224,17 +233,15 @@ class Catalog:
 
     # the end
 
+    def holds(self, tenant: str, name: str) -> bool:
+        """Whether any row is of this name."""
+        return any(self._one(table, tenant, **{column: checked_name(name)}) for table, column in _OF_NAME.values())
+
     def forget(self, tenant: str, name: str) -> tuple[ForgottenItem, ...]:
         """Delete all rows of one name, in one transaction. The objects they named are the caller's to delete."""
-        of_name: dict[str, tuple[Table, str]] = {
-            "photographs": (tables.photos, "subject"),
-            "subject": (tables.subjects, "name"),
-            "adapter": (tables.adapters, "name"),
-            "portraits": (tables.outputs, "subject"),
-        }
         items = []
         with self.engine.begin() as connection:
-            for kind, (table, column) in of_name.items():
+            for kind, (table, column) in _OF_NAME.items():
                 rows = _deleted(connection, table, tenant, **{column: checked_name(name)})
                 if rows:
                     items.append(ForgottenItem(kind, len(rows), sum(getattr(row, "bytes", 0) for row in rows)))

@@ -1,0 +1,9 @@
+"""The verbs over one installation: `build(settings)` wires it, `Likeness` has them.
+
+Nothing here draws on a screen or speaks HTTP: the command line and the server are translations of this object.
+"""
+
+from .likeness import BARE_BASE, FineTuned, Likeness, build
+from .prepared import emptied, matte_path, save_prepared
+
+__all__ = ["BARE_BASE", "FineTuned", "Likeness", "build", "emptied", "matte_path", "save_prepared"]

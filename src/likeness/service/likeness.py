@@ -1,0 +1,338 @@
+"""One installation and what can be asked of it. `build` is the composition root.
+
+Importing it loads no network and no torch; the base is loaded by the first verb that needs it, once. Every verb takes
+a tenant, `local` unless said, and sees nothing of any other's.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..artifacts.library import AdapterLibrary, engine_key
+from ..config import Settings
+from ..errors import AdapterExists, AdapterNotFound, UsageError
+from ..portraits import PNG, check_request, encode, prompt_of
+from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
+from ..storage.catalog import LOCAL, AdapterRecord, Catalog, Receipt, now
+from ..storage.home import Home
+from ..storage.objects import objects_at
+from ..types import PERSON_NOUNS, Adapter, AdapterCard, GeneratedImage, ImageRequest, Photo, PreparedPhoto, checked_name
+from .exchange import Said, export_to, exported, import_from, imported, layout
+from .prepared import emptied, refuse, save_prepared
+from .provenance import Sign, signer
+from .subjects import Subjects
+
+if TYPE_CHECKING:  # these import torch, mediapipe's package or both
+    from ..diffusion.base import BaseModel
+    from ..engine.engine import Engine
+    from ..engine.ticket import StepEvent, Ticket
+    from ..fine_tuning import FineTuneOrder
+    from ..photos import CheckResult
+
+BARE_BASE = "base"  # instead of an adapter's name: none
+Checked = Callable[["CheckResult"], None]
+
+
+@dataclass(frozen=True, eq=False)
+class FineTuned:
+    """A published adapter and how it came about."""
+
+    card: AdapterCard
+    checked: CheckResult
+    prepared: tuple[PreparedPhoto, ...]
+    losses: tuple[float, ...]  # of every step
+    stage_seconds: dict[str, float]
+
+
+def build(settings: Settings) -> Likeness:
+    """Wire one installation from its settings. Raises SettingsError, MissingPart."""
+    root = settings.home.expanduser()
+    objects = objects_at(settings.objects or str(root / "objects"))
+    catalog = Catalog(settings.catalog or f"sqlite:///{root.absolute() / 'catalog.sqlite'}")
+    return Likeness(
+        settings, Home(root), AdapterLibrary(objects, catalog), Subjects(objects, catalog),
+        signer(settings.c2pa_certificate, settings.c2pa_key),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Likeness:
+    """One installation: a home, a store, a base, an engine."""
+
+    settings: Settings
+    home: Home
+    library: AdapterLibrary
+    subjects: Subjects
+    sign: Sign
+    _engines: list[Engine] = field(default_factory=list)  # one at most
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.library.catalog
+
+    @cached_property
+    def base(self) -> BaseModel:
+        """The one base, loaded at first use. Raises BaseNotFound, CorruptBase."""
+        from diffusers.utils import logging as diffusers_log
+        from transformers.utils import logging as transformers_log
+
+        from ..diffusion.base import load_base
+
+        diffusers_log.set_verbosity_error()  # both speak on standard error, where our progress is
+        transformers_log.set_verbosity_error()
+        transformers_log.disable_progress_bar()
+        return load_base(self.settings.base, self.settings.revision)
+
+    @property
+    def engine(self) -> Engine:
+        """The one engine, started at first use. Its slots have room for the largest adapter that is published."""
+        from ..engine.engine import Engine
+
+        with self._lock:
+            if not self._engines:
+                settings, base = self.settings, self.base
+                self._engines.append(
+                    Engine(
+                        base, slots=settings.slots, rank=max(settings.rank, self.catalog.largest_rank(base.sha256)),
+                        max_batch=settings.max_batch, host_bytes=settings.host_mb << 20,
+                        queue_limit=settings.queue_limit, load=self.library.load,
+                    )
+                )  # fmt: skip
+            return self._engines[0]
+
+    def close(self) -> None:
+        """Stop the engine, leave the base as it was, give the database back. Any verb may start them again."""
+        with self._lock:
+            while self._engines:
+                self._engines.pop().close()
+        self.catalog.close()
+
+    # photographs and training
+
+    def check(self, photos: Sequence[Photo], class_noun: str = "person") -> CheckResult:
+        """Judge photographs one by one and as a set."""
+        from ..photos import check
+
+        return check(photos, class_noun in PERSON_NOUNS)
+
+    def prepare(self, checked: CheckResult, *, watch: Watch = unwatched) -> tuple[PreparedPhoto, ...]:
+        """Training images (512 px) of every usable photograph, in order."""
+        from ..photos import prepare
+
+        prepared: list[PreparedPhoto] = []
+        for done, (photo, image, face) in enumerate(checked.usable, start=1):
+            prepared += prepare(image, face, photo.sha256)
+            watch(Advance("prepare", done, len(checked.usable)))
+        return tuple(prepared)
+
+    def train(
+        self, photos: Sequence[Photo], order: FineTuneOrder, *, tenant: str = LOCAL,
+        watch: Watch = unwatched, should_stop: ShouldStop = never, on_checked: Checked = lambda checked: None,
+    ) -> FineTuned:  # fmt: skip
+        """From photographs to a published adapter; a job that fails or is stopped publishes nothing.
+
+        Args:
+            on_checked: told the verdicts before anything else happens, whatever they are.
+
+        Raises:
+            AdapterExists: the name is taken and the order does not say to replace it.
+            AdapterBusy: another process trains or deletes this name.
+            PhotosRefused: too few usable photographs.
+            Interrupted: stopped; the same order goes on from where it was.
+            NonFiniteLoss, CheckpointMismatch, BaseNotFound, CorruptBase: see errors.
+        """
+        from ..fine_tuning import fine_tune, stop_if
+
+        name, clock, home = adapter_name(order.subject.name), Stopwatch(), self.home.of(tenant)
+        with home.lock(name):
+            if not order.replace:
+                self._refuse_taken(tenant, name, hint="choose another name, or say --replace")
+            watch(Advance("check", 0, len(photos)))
+            with clock.stage("check"):
+                checked = self.check(photos, order.subject.class_noun)
+            on_checked(checked)
+            refuse(checked)
+            stop_if(should_stop)
+            with clock.stage("prepare"):
+                prepared = self.prepare(checked, watch=watch)
+                save_prepared(prepared, emptied(home.photos_folder(name)))
+            stop_if(should_stop)
+            watch(Advance("load base", 0, 1))
+            with clock.stage("load base"):
+                base = self.base
+                self.close()  # an engine's bank would take part in the training's forward
+            folder = home.checkpoint_folder(name)
+            adapter, losses = fine_tune(
+                base, order, prepared, class_images=home.class_images_folder(), checkpoint_folder=folder,
+                watch=watch, should_stop=should_stop, clock=clock,
+            )  # fmt: skip
+            with clock.stage("publish"):
+                card = self.library.publish(adapter, tenant, replace=order.replace)
+                shutil.rmtree(folder)
+        return FineTuned(card, checked, prepared, losses, clock.seconds)
+
+    # portraits
+
+    def admit(self, requests: Sequence[ImageRequest], *, tenant: str = LOCAL) -> dict[str, AdapterRecord]:
+        """Refuse what can be refused without the base, and find the adapters, by name.
+
+        Raises:
+            UsageError: a value out of its range.
+            AdapterNotFound: none of this name.
+        """
+        from ..diffusion.samplers import sampler_named
+
+        for request in requests:
+            check_request(request)
+            sampler_named(request.sampler)
+        names = {request.adapter for request in requests} - {None}
+        return {name: self.catalog.find_adapter(tenant, name) for name in sorted(filter(None, names))}
+
+    def submit(
+        self, requests: Sequence[ImageRequest], *, tenant: str = LOCAL, deadline_s: float | None = None,
+        watch: Callable[[int, StepEvent], None] | None = None, preview_every: int = 0, request_id: str | None = None,
+    ) -> list[Ticket]:  # fmt: skip
+        """Hand pictures to the engine; prompts are completed by `prompt_of`. All are taken, or none.
+
+        Args:
+            deadline_s: seconds from now; a picture that is not done by then fails.
+            watch: told the request's place and each of its steps, on the engine's thread: it must not block.
+            preview_every: steps between two previews; 0 = none.
+            request_id: for the log.
+
+        Raises:
+            EngineBusy: no room in the queue; `retry_after_s` says when.
+            UsageError, AdapterNotFound: as `admit`.
+        """
+        found = self.admit(requests, tenant=tenant)
+        tickets: list[Ticket] = []
+        try:
+            for place, request in enumerate(requests):
+                ticket = self.engine.submit(
+                    self._worded(request, found), key=engine_key(found[request.adapter]) if request.adapter else None,
+                    tenant=tenant, deadline_s=deadline_s, watch=_at(place, watch), preview_every=preview_every,
+                    request_id=f"{request_id}-{place}" if request_id else None,
+                )  # fmt: skip
+                tickets.append(ticket)
+        except Exception:
+            for ticket in tickets:
+                ticket.cancel()
+            raise
+        return tickets
+
+    def generate(
+        self, requests: Sequence[ImageRequest], *, tenant: str = LOCAL, watch: Watch = unwatched
+    ) -> list[GeneratedImage]:
+        """Make every picture, people mixed, in the order of `requests`; waits for room where the queue is full.
+
+        Raises:
+            UsageError: a value out of its range.
+            AdapterNotFound, CorruptAdapter: an adapter that is not here, or damaged.
+            WrongBase: an adapter of another base.
+        """
+        found, total = self.admit(requests, tenant=tenant), len(requests)
+        watch(Advance("generate", 0, total))
+        worded = [self._worded(request, found) for request in requests]
+        keyed = [
+            replace(request, adapter=engine_key(found[request.adapter]) if request.adapter else None)
+            for request in worded
+        ]
+        images = self.engine.generate(keyed, progress=lambda done: watch(Advance("generate", done, total)))
+        return [replace(image, request=request) for image, request in zip(images, worded, strict=True)]
+
+    def encode(self, image: GeneratedImage, media_type: str = PNG) -> bytes:
+        """The picture as a file with its origin in it, signed where a key is configured. Raises UsageError."""
+        return self.sign(encode(image, media_type), media_type)
+
+    # adapters
+
+    def adapter(self, name: str, *, tenant: str = LOCAL) -> Adapter:
+        """Read a published adapter. Raises AdapterNotFound, CorruptAdapter."""
+        return self.library.read(tenant, name)
+
+    def export(self, name: str, format: str, path: Path, *, tenant: str = LOCAL) -> Path:
+        """Write an adapter in another program's layout. Raises UsageError, AdapterNotFound, AdapterExists."""
+        layout(format)
+        return export_to(self.adapter(name, tenant=tenant), format, path)
+
+    def exported(self, name: str, format: str, *, tenant: str = LOCAL) -> bytes:
+        """What `export` writes, as bytes; a folder as tar.gz. Raises UsageError, AdapterNotFound."""
+        layout(format)
+        return exported(self.adapter(name, tenant=tenant), format)
+
+    def import_adapter(
+        self, source: Path | bytes, name: str, format: str, *,
+        class_noun: str = "person", identifier: str = "<<TOK>>", tenant: str = LOCAL,
+    ) -> AdapterCard:  # fmt: skip
+        """Publish an adapter from a file or folder of another program, or of another Likeness.
+
+        Args:
+            source: where it is, or the bytes of an upload: a file's, or a folder's tar.gz.
+            class_noun, identifier: for files without a Likeness card; a card in the file goes before them.
+
+        Raises:
+            AdapterExists, CorruptAdapter: the name is taken; the file is damaged or no plain LoRA.
+            WrongBase: layers that this base lacks, or a card of another base.
+        """
+        said = Said(adapter_name(name), class_noun, identifier)
+        layout(format)
+        self._refuse_taken(tenant, name, hint="choose another name or forget it first")
+        if isinstance(source, bytes):
+            adapter = imported(source, format, said, self.base)
+        else:
+            adapter = import_from(source, format, said, self.base)
+        with self.home.of(tenant).lock(name):
+            return self.library.publish(adapter, tenant)
+
+    def forget(self, name: str, *, tenant: str = LOCAL) -> Receipt:
+        """Delete all of one name: subject, photographs, adapter, checkpoints, portraits; write the receipt.
+
+        Raises:
+            AdapterNotFound: nothing of this name is here.
+            AdapterBusy: it is being trained on this machine.
+        """
+        home, record = self.home.of(tenant), self._record(tenant, name)
+        if record is None and not home.holds(name) and not self.catalog.holds(tenant, name):
+            self.catalog.find_adapter(tenant, name)  # raises with the near miss
+        with home.lock(name):
+            items = [*self.catalog.forget(tenant, name), *home.delete(name)]
+            for kind in ("adapters", "photos", "outputs"):
+                self.library.delete_all(tenant, kind, name)
+            if record is not None:
+                for engine in self._engines:
+                    engine.forget(engine_key(record))
+            receipt = Receipt(name, tuple(items), now())
+            self.catalog.write_receipt(tenant, receipt)
+        return receipt
+
+    def _record(self, tenant: str, name: str) -> AdapterRecord | None:
+        try:
+            return self.catalog.find_adapter(tenant, name)
+        except AdapterNotFound:
+            return None
+
+    def _refuse_taken(self, tenant: str, name: str, *, hint: str) -> None:
+        if self.catalog.has_adapter(tenant, name):
+            raise AdapterExists("an adapter of this name exists already", hint=hint)
+
+    def _worded(self, request: ImageRequest, found: dict[str, AdapterRecord]) -> ImageRequest:
+        card = found[request.adapter].card if request.adapter else None
+        return replace(request, prompt=prompt_of(request.prompt, card))
+
+
+def adapter_name(name: str) -> str:
+    """The name, if an adapter may have it. Raises UsageError."""
+    if checked_name(name) == BARE_BASE:
+        raise UsageError(f"the name {BARE_BASE} means no adapter", hint="choose another name")
+    return name
+
+
+def _at(place: int, watch: Callable[[int, StepEvent], None] | None) -> Callable[[StepEvent], None] | None:
+    return None if watch is None else lambda event: watch(place, event)

@@ -1,0 +1,50 @@
+"""Prepared photographs in a folder, and the sets that are too poor to train on."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from ..errors import PhotosRefused
+from ..types import PreparedPhoto
+
+if TYPE_CHECKING:
+    from ..photos import CheckResult
+
+
+def refuse(checked: "CheckResult") -> None:
+    """Raises PhotosRefused, with the first reason, when the set cannot be trained on."""
+    if checked.set_report.verdict == "refused":
+        reason = next(advice for advice in checked.set_report.advice if advice.verdict == "refused")
+        raise PhotosRefused(reason.message, hint=reason.hint)
+
+
+def save_prepared(prepared: Sequence[PreparedPhoto], folder: Path) -> list[Path]:
+    """Write images and mattes as PNG without metadata, numbered by photograph: 01-portrait.png, 01-portrait-matte.png.
+
+    Returns the images' paths, in order; a matte lies beside each.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers: dict[str, int] = {}
+    paths = []
+    for photo in prepared:
+        number = numbers.setdefault(photo.source_sha256, len(numbers) + 1)
+        path = folder / f"{number:02d}-{photo.framing}.png"
+        Image.fromarray(photo.image).save(path, compress_level=1)  # a tenth larger, four times quicker
+        Image.fromarray(photo.matte).save(matte_path(path), compress_level=1)
+        paths.append(path)
+    return paths
+
+
+def matte_path(image_path: Path) -> Path:
+    """Where the matte of a prepared image lies."""
+    return image_path.with_name(f"{image_path.stem}-matte.png")
+
+
+def emptied(folder: Path) -> Path:
+    """The folder without what an earlier job left in it."""
+    shutil.rmtree(folder)
+    folder.mkdir()
+    return folder

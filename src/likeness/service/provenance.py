@@ -1,0 +1,77 @@
+"""Content credentials: a signed statement inside each picture that it was made by a trained algorithm.
+
+Where no signing key is configured there are none; the plain metadata of `portraits.encode` is there always.
+Source: C2PA specification 2.2, 'Actions' and 'Digital source type'; the package c2pa-python.
+"""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import MissingPart, SettingsError
+from ..portraits import AI_GENERATED
+
+Sign = Callable[[bytes, str], bytes]  # file and media type -> the file with credentials
+
+
+def unsigned(content: bytes, media_type: str) -> bytes:
+    """For installations without a signing key."""
+    return content
+
+
+def signer(certificate: str | None, key: str | None) -> Sign:
+    """What signs pictures with this certificate chain and key (PEM files, ES256); `unsigned` where there are neither.
+
+    Raises:
+        SettingsError: one without the other, or files that cannot be read or used.
+        MissingPart: the package is not installed.
+    """
+    if certificate is None and key is None:
+        return unsigned
+    if certificate is None or key is None:
+        raise SettingsError("expected both c2pa_certificate and c2pa_key, got one")
+    try:
+        import c2pa
+    except ImportError as error:
+        raise MissingPart("content credentials need c2pa-python", hint="pip install 'likeness[c2pa]'") from error
+    try:
+        chain, secret = Path(certificate).read_text(), Path(key).read_text()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"expected two PEM files for content credentials, got {type(error).__name__}") from error
+
+    def sign(content: bytes, media_type: str) -> bytes:
+        # The library's objects belong to one thread; making them anew costs little beside the signature.
+        info = c2pa.C2paSignerInfo(b"es256", chain.encode(), secret.encode(), None)
+        signed = io.BytesIO()
+        with c2pa.Signer.from_info(info) as seal, c2pa.Builder(json.dumps(_manifest(media_type))) as builder:
+            builder.sign(seal, media_type, io.BytesIO(content), signed)
+        return signed.getvalue()
+
+    try:
+        sign(_blank_png(), "image/png")  # a wrong key shall be found when the server starts, not with the first picture
+    except c2pa.C2paError as error:
+        raise SettingsError(
+            "expected a certificate chain and its key that may sign content credentials",
+            hint="an ES256 key, and a certificate with the extended key usage emailProtection or documentSigning",
+        ) from error
+    return sign
+
+
+def _manifest(media_type: str) -> dict[str, Any]:
+    action = {"action": "c2pa.created", "digitalSourceType": AI_GENERATED}
+    return {
+        "claim_generator_info": [{"name": "Likeness", "version": __version__}],
+        "format": media_type,
+        "assertions": [{"label": "c2pa.actions", "data": {"actions": [action]}}],
+    }
+
+
+def _blank_png() -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    return buffer.getvalue()

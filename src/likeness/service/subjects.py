@@ -1,0 +1,121 @@
+"""Subjects and their photographs as a server keeps them: who agreed, what was uploaded, what was found about it.
+
+    <tenant>/photos/<subject>/<sha256>
+
+Photographs are kept as they came, for preparing them starts from the originals; they go with the subject.
+"""
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from ..errors import ConsentMissing, ObjectNotFound, PhotosRefused, UsageError
+from ..storage.catalog import Catalog, PhotoRecord, SubjectRecord, now
+from ..storage.objects import Objects
+from ..types import PERSON_NOUNS, Photo, Subject, checked_name
+
+if TYPE_CHECKING:
+    from ..photos import CheckResult
+
+MAX_PHOTOS = 64  # of one subject; recipes were made for a dozen
+_MAX_WORD = 100
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """The verbs on subjects; each takes a tenant and sees nothing of another's."""
+
+    objects: Objects
+    catalog: Catalog
+    # Faces are found one set at a time: the detectors take memory and all cores anyway.
+    _checking: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def create(self, tenant: str, subject: Subject, *, consent: str) -> SubjectRecord:
+        """A new subject.
+
+        Args:
+            consent: who agreed, in the words of whoever creates it; kept as evidence, deleted with the subject.
+
+        Raises:
+            ConsentMissing: a person without a word about it.
+            SubjectExists, UsageError: the name is taken; a value out of its range.
+        """
+        for what, word in {"class noun": subject.class_noun, "identifier": subject.identifier}.items():
+            if not word.strip() or len(word) > _MAX_WORD or not word.isprintable():
+                raise UsageError(f"expected a {what} of 1 to {_MAX_WORD} printable characters")
+        if subject.is_person and not consent.strip():
+            raise ConsentMissing(
+                "expected a word that this person agrees, got none", hint="say in `consent` who agreed and when"
+            )
+        if len(consent) > 2000 or "\0" in consent:
+            raise UsageError("expected a consent of at most 2000 characters")
+        at = now()
+        record = SubjectRecord(
+            tenant, checked_name(subject.name), subject.class_noun, subject.identifier, consent, at, at
+        )
+        self.catalog.add_subject(record)
+        return record
+
+    def find(self, tenant: str, name: str) -> SubjectRecord:
+        """Raises SubjectNotFound, UsageError."""
+        return self.catalog.find_subject(tenant, name)
+
+    def all(self, tenant: str, *, after: str = "", limit: int | None = None) -> tuple[SubjectRecord, ...]:
+        """By name, from the one behind `after` on. Raises UsageError."""
+        return self.catalog.list_subjects(tenant, after=after, limit=limit)
+
+    def add_photos(self, tenant: str, name: str, photos: Sequence[Photo]) -> "CheckResult":
+        """Judge photographs together with those that are there, and keep those that can be used.
+
+        Returns:
+            verdicts on `photos`, in their order, and the advice for the whole set.
+
+        Raises:
+            SubjectNotFound, UsageError: no such subject; nothing or too much at once.
+        """
+        from ..photos import check
+
+        subject, earlier = self.find(tenant, name), self.photos(tenant, name)
+        if not photos or len(earlier) + len(photos) > MAX_PHOTOS:
+            raise UsageError(
+                f"expected 1 to {MAX_PHOTOS - len(earlier)} photos, got {len(photos)}",
+                hint="ten to twelve good ones do; delete some before you add more",
+            )
+        with self._checking:
+            checked = check([*earlier, *photos], subject.class_noun in PERSON_NOUNS)
+        reports = checked.reports[len(earlier) :]
+        for photo, report in zip(photos, reports, strict=True):
+            if report.verdict != "refused":
+                key = f"{tenant}/photos/{name}/{photo.sha256}"
+                self.objects.put(key, photo.content)
+                self.catalog.add_photo(
+                    PhotoRecord(
+                        tenant, name, photo.sha256, photo.name[:200], len(photo.content),
+                        json.dumps(report.to_json()), key, now(),
+                    )
+                )  # fmt: skip
+        return replace(checked, reports=reports)
+
+    def list_photos(self, tenant: str, name: str) -> tuple[PhotoRecord, ...]:
+        """What is kept, in the order of upload. Raises SubjectNotFound, UsageError."""
+        return self.catalog.list_photos(tenant, name)
+
+    def photos(self, tenant: str, name: str) -> list[Photo]:
+        """The photographs themselves, for checking and training. Raises SubjectNotFound, UsageError."""
+        found = []
+        for record in self.list_photos(tenant, name):
+            try:
+                found.append(Photo(record.file, self.objects.get(record.key)))
+            except ObjectNotFound:  # deleted while we looked
+                continue
+        return found
+
+    def delete_photo(self, tenant: str, name: str, sha256: str) -> None:
+        """Raises SubjectNotFound, PhotosRefused (no such photo), UsageError."""
+        self.find(tenant, name)
+        record = self.catalog.delete_photo(tenant, name, sha256)
+        if record is None:
+            raise PhotosRefused("there is no such photo", hint="list the subject's photos")
+        self.objects.delete(record.key)
