@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from ..errors import CorruptAdapter, UsageError
 from ..types import LoraPair, Network
+from .routing import Route, route_of
 
 BASE_SLOT = 0
 
@@ -56,21 +57,23 @@ def target_modules(network: nn.Module, endings: Sequence[str]) -> dict[str, nn.M
 
 
 def adapted_linear(output: Tensor, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
-    """output + (x A^T) B^T, one person a row, the addition inside the product.
+    """output + (x A^T) B^T, the addition inside the product; each of the G factors serves B / G rows on end.
 
-    output: (B, ..., d_out); x: (B, ..., d_in); A: (B, r, d_in); B: (B, d_out, r)
+    output: (B, ..., d_out); x: (B, ..., d_in); A: (G, r, d_in); B: (G, d_out, r)
     """
-    rows = x.reshape(x.shape[0], -1, x.shape[-1])  # (B, N, d_in)
-    flat = output.reshape(output.shape[0], -1, output.shape[-1])  # (B, N, d_out)
+    rows = x.reshape(len(A), -1, x.shape[-1])  # (G, B / G * N, d_in)
+    flat = output.reshape(len(A), -1, output.shape[-1])  # (G, B / G * N, d_out)
     return torch.baddbmm(flat, torch.bmm(rows, A.mT), B.mT).view(output.shape)
 
 
 def adapted_conv(output: Tensor, x: Tensor, A: Tensor, B: Tensor, layer: nn.Conv2d) -> Tensor:
     """The same for a convolution: `layer`'s geometry with A (one group a row), then B at each place.
 
-    output: (B, d_out, H', W'); x: (B, C_in, H, W); A: (B, r, C_in, k, k); B: (B, d_out, r)
+    output: (B, d_out, H', W'); x: (B, C_in, H, W); A: (G, r, C_in, k, k); B: (G, d_out, r)
     """
-    b, r = A.shape[:2]
+    b, r, length = len(x), A.shape[1], len(x) // len(A)
+    if length > 1:
+        A, B = A.repeat_interleave(length, 0), B.repeat_interleave(length, 0)  # (B, ...)
     h = F.conv2d(
         x.reshape(1, -1, *x.shape[2:]), A.flatten(0, 1), None, layer.stride, layer.padding, layer.dilation, groups=b
     )  # (1, B * r, H', W')
@@ -106,8 +109,9 @@ class LoraBank:
         weight = next(next(iter(networks.values())).parameters())
         self.flat = torch.zeros(slots, self.columns, device=weight.device, dtype=dtype or weight.dtype)  # (S, P)
         self._factors = [self._views(self.flat, place) for place in self.places]
-        self._rows: Tensor | None = None  # (B,) slot of each row
-        self._scales: Tensor | None = None  # (B,)
+        self._route: Route | None = None
+        self._is_training = False
+        self._tape: list[tuple[int, Route, Tensor, Tensor]] = []  # layer, whose, and the leaves A and B it used
         self._hooks = [
             found[place.network][place.module].register_forward_hook(self._hook(i))
             for i, place in enumerate(self.places)
@@ -136,13 +140,12 @@ class LoraBank:
 
         slots: (B,) int64; scales: (B,) float, None = 1. Outside any block the base runs bare.
         """
-        before = self._rows, self._scales
-        self._rows = slots.to(self.flat.device)
-        self._scales = None if scales is None else scales.to(self.flat)
+        before = self._route
+        self._route = route_of(slots, scales, self.flat)
         try:
             yield
         finally:
-            self._rows, self._scales = before
+            self._route = before
 
     def write(self, slot: int, row: Tensor) -> None:
         """Put one adapter's row (P,) into a slot."""
@@ -204,14 +207,22 @@ class LoraBank:
         return self._factors[self.places.index(place)]
 
     def enable_training(self) -> None:
-        """Make the factors leaves of the graph; they stay views of `flat`."""
-        self._factors = [(A.detach().requires_grad_(), B.detach().requires_grad_()) for A, B in self._factors]
+        """From now on every forward with gradients notes the factors that it used, for `gradient`."""
+        self._is_training = True
 
     def gradient(self, loss: Tensor) -> Tensor:
-        """d loss / d flat, (S, P): a person's gradient is one row, so an optimiser step is a few operations."""
-        leaves = [factor for pair in self._factors for factor in pair]  # in the order of the columns
-        parts = torch.autograd.grad(loss, leaves, materialize_grads=True)
-        return torch.cat([part.flatten(1) for part in parts], dim=1)
+        """d loss / d flat, (S, P): a person's gradient is one row, so an optimiser step is a few operations.
+
+        `loss` is of the forwards since the last call.
+        """
+        tape, self._tape = self._tape, []
+        leaves = [factor for _, _, A, B in tape for factor in (A, B)]
+        parts = iter(torch.autograd.grad(loss, leaves, materialize_grads=True))
+        total = torch.zeros_like(self.flat)
+        for index, route, _, _ in tape:
+            for whole in self._views(total, self.places[index]):
+                route.give(whole, next(parts))
+        return total
 
     def close(self) -> None:
         """Take the hooks off; the base is as it was."""
@@ -225,19 +236,28 @@ class LoraBank:
 
     def _hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def add_delta(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            if self._rows is None:
+            if self._route is None:
                 return output
             x = inputs[0]
-            if x.shape[0] != len(self._rows):
-                raise UsageError(f"expected a batch of {len(self._rows)} rows, one per routed slot, got {x.shape[0]}")
-            A, B = (factor.index_select(0, self._rows).to(x.dtype) for factor in self._factors[index])
-            if self._scales is not None:
-                B = B * self._scales.to(x.dtype)[:, None, None]
+            if x.shape[0] != self._route.rows:
+                raise UsageError(f"expected a batch of {self._route.rows} rows, one per routed slot, got {x.shape[0]}")
+            A, B = self._fetch(index, self._route)
+            A, B = A.to(x.dtype), B.to(x.dtype)
+            if self._route.scales is not None:
+                B = B * self._route.scales.to(x.dtype)
             if isinstance(layer, nn.Conv2d):
                 return adapted_conv(output, x, A, B, layer)
             return adapted_linear(output, x, A, B)
 
         return add_delta
+
+    def _fetch(self, index: int, route: Route) -> tuple[Tensor, Tensor]:
+        """One layer's factors of the route's runs; in training they are leaves of the graph."""
+        A, B = (route.take(factor) for factor in self._factors[index])
+        if self._is_training and torch.is_grad_enabled():
+            A, B = A.detach().requires_grad_(), B.detach().requires_grad_()
+            self._tape.append((index, route, A, B))
+        return A, B
 
 
 def _lay_out(found: Mapping[Network, Mapping[str, nn.Module]], rank: int) -> tuple[LayerPlace, ...]:
