@@ -9,10 +9,18 @@ import pytest
 import torch
 
 from likeness.diffusion.base import BaseModel, load_base
+from likeness.types import Adapter
 from tests.contrast import build_contrasted_folder
+from tests.engine.people import person
 
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     folder: Path = build_contrasted_folder(tmp_path_factory.mktemp("tiny") / "tiny-base")
     return load_base(str(folder), device=torch.device("cpu"), dtype=torch.float64)
+
+
+@pytest.fixture(scope="session")
+def people(tiny_base: BaseModel) -> dict[str, Adapter]:
+    names = ("anna", "bert", "cleo", "dora", "emil", "fred")
+    return {name: person(tiny_base, name, seed) for seed, name in enumerate(names, 1)}

@@ -16,7 +16,7 @@ from likeness.engine.batcher import (
     Running,
     Shares,
     Waiting,
-    expected_s,
+    expected_wait_s,
     parts_of,
     plan,
     retry_after_s,
@@ -104,11 +104,11 @@ def test_nobody_waits_and_the_past_is_forgotten() -> None:
     assert (now.joins, now.shares) == ((1,), Shares())
 
 
-def test_expected_time() -> None:
-    assert expected_s({"a": 900.0}, "a", 60, rate=None) == 0.0
-    assert expected_s({}, "a", 60, rate=30.0) == 2.0
-    assert expected_s({"a": 900.0}, "a", 60, rate=30.0) == 32.0
-    assert expected_s({"a": 900.0}, "b", 60, rate=30.0) == 6.0  # takes turns with a, whose queue is not its own
+def test_expected_wait() -> None:
+    assert expected_wait_s({"a": 900.0}, "a", rate=None) == 0.0
+    assert expected_wait_s({}, "a", rate=30.0) == 0.0
+    assert expected_wait_s({"a": 900.0}, "a", rate=30.0) == 30.0
+    assert expected_wait_s({"a": 900.0, "b": 60.0}, "b", rate=30.0) == 4.0  # they take turns
 
 
 def test_retry_after() -> None:
@@ -161,14 +161,15 @@ def test_every_plan_keeps_the_limits(
     waiting = [replace(one, id=k) for k, one in enumerate(waiting)]
     running = [replace(one, id=100 + k) for k, one in enumerate(running)]
     now: Plan = plan(waiting, running, Shares(given_), row_limit=row_limit, slots=slots, now_s=now_s)
-    late = {one.id for one in (*waiting, *running) if one.deadline_s is not None and one.deadline_s <= now_s}
+    every: list[Waiting | Running] = [*waiting, *running]
+    late = {one.id for one in every if one.deadline_s is not None and one.deadline_s <= now_s}
     assert set(now.expired) == late
     joins = [waiting[id] for id in now.joins]
     staying = [one for one in running if one.id not in late]
     assert not late & set(now.joins) and len(set(now.joins)) == len(joins)
     assert all(one.is_ready for one in joins)
     if joins:
-        assert sum(one.rows for one in (*staying, *joins)) <= max(row_limit, joins[0].rows)
+        assert sum(one.rows for one in staying) + sum(one.rows for one in joins) <= max(row_limit, joins[0].rows)
     used = {one.key for one in staying} - {None}
     assert len((used | {one.key for one in joins}) - {None}) <= max(slots, len(used))
     if not staying and any(one.is_ready and one.id not in late for one in waiting):

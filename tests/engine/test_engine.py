@@ -6,31 +6,10 @@ import numpy as np
 import pytest
 
 from likeness.diffusion.base import BaseModel
-from likeness.diffusion.lora import LoraBank
 from likeness.engine.engine import Engine
 from likeness.errors import RankTooLarge, UsageError, WrongBase
-from likeness.types import Adapter, AdapterCard, GeneratedImage, ImageRequest
-from tests.tiny import random_row
-
-RANK = 2
-
-
-def person(base: BaseModel, name: str, seed: int) -> Adapter:
-    """A random adapter whose alpha is not its rank."""
-    bank = LoraBank(base.networks, base.family.targets, slots=2, rank=RANK)
-    weights = bank.pairs_of(random_row(bank, seed), RANK)
-    bank.close()
-    card = AdapterCard(
-        name=name, class_noun="person", identifier="<<TOK>>", base_id="tiny", base_sha256=base.sha256,
-        family=base.family.name, recipe={}, seed=seed, photos=1, steps=1, seconds=0.0, created="2026-01-01",
-        versions={}, rank=RANK, alpha=3.0, content_sha256=f"{seed:064x}",
-    )  # fmt: skip
-    return Adapter(card, weights)
-
-
-@pytest.fixture(scope="module")
-def people(tiny_base: BaseModel) -> dict[str, Adapter]:
-    return {name: person(tiny_base, name, seed) for seed, name in enumerate(("anna", "bert", "cleo"), 1)}
+from likeness.types import Adapter, GeneratedImage, ImageRequest
+from tests.engine.people import RANK, of_another_base
 
 
 def requests() -> list[ImageRequest]:
@@ -72,7 +51,7 @@ def test_an_adapter_changes_the_picture_and_its_scale_too(tiny_base: BaseModel, 
 
 
 def test_another_base_is_refused(tiny_base: BaseModel, people: dict[str, Adapter]) -> None:
-    stranger = Adapter(replace(people["anna"].card, base_sha256="0" * 64), people["anna"].weights)
+    stranger = of_another_base(people["anna"])
     with Engine(tiny_base, load={"anna": stranger}.__getitem__, rank=RANK) as engine, pytest.raises(WrongBase):
         engine.generate([ImageRequest("x", "anna", steps=1)])
 

@@ -114,21 +114,19 @@ def plan(
     return Plan(tuple(one.id for one in joins), expired, _settled(shares, given, left))
 
 
-def expected_s(ahead: Mapping[str, float], tenant: str, cost: float, *, rate: float | None) -> float:
-    """Seconds until a request would be finished that arrives now; 0 when no throughput was measured yet.
+def expected_wait_s(ahead: Mapping[str, float], tenant: str, *, rate: float | None) -> float:
+    """Seconds that a request waits that arrives now and finds the batch full; 0 when no throughput was measured yet.
 
-    Before it go all work there is, or, if that is less, its own tenant's once for each tenant (they take turns).
+    Before it goes all work there is, or, if that is less, its own tenant's once for each tenant (they take turns).
 
     Args:
         ahead: tenant -> row-steps that wait or run.
-        cost: row-steps of the request.
         rate: row-steps a second.
     """
     if not rate:
         return 0.0
     tenants = len(ahead.keys() | {tenant})
-    before = min(sum(ahead.values()), (ahead.get(tenant, 0.0) + cost) * tenants)
-    return (before + cost) / rate
+    return min(sum(ahead.values()), ahead.get(tenant, 0.0) * tenants) / rate
 
 
 def retry_after_s(work: float, *, rate: float | None) -> float:

@@ -79,15 +79,19 @@ class Tally:
         self.images = self.refused = self.cancelled = 0
         self.failures: Counter[str] = Counter()
         self.row_steps_per_s: float | None = None
+        self.turn_s: float | None = None
         self.load_s, self.queue_s, self.first_step_s, self.total_s = (Buckets(SECONDS) for _ in range(4))
         self.rows_per_step = Buckets(ROWS)
 
     def turn(self, rows: int, seconds: float) -> None:
         """One step of the whole batch is done, with all that belongs to it: slots, prompts, decoding."""
         self.rows_per_step.observe(rows)
-        now = rows / max(seconds, 1e-9)
-        before = self.row_steps_per_s
-        self.row_steps_per_s = now if before is None else before + SMOOTHING * (now - before)
+        self.turn_s = _smoothed(self.turn_s, seconds)
+        self.row_steps_per_s = _smoothed(self.row_steps_per_s, rows / max(seconds, 1e-9))
 
     def failures_now(self) -> Mapping[str, int]:
         return MappingProxyType(dict(self.failures))
+
+
+def _smoothed(before: float | None, now: float) -> float:
+    return now if before is None else before + SMOOTHING * (now - before)

@@ -15,7 +15,7 @@ from threading import Condition, Lock
 
 from ..errors import DeadlinePassed, EngineBusy, EngineClosed, EngineError, LikenessError, RequestCancelled
 from ..types import GeneratedImage
-from .batcher import Shares, expected_s, plan, retry_after_s
+from .batcher import Shares, expected_wait_s, plan, retry_after_s
 from .cache import SlotCache
 from .facts import EngineFacts, Tally
 from .host import HostCache, Load
@@ -196,8 +196,12 @@ class RequestQueue:
             self._tally.refused += 1
             raise EngineBusy(f"{self._limit} requests wait already", retry_after_s=again_s)
         if work.deadline_s is not None:
-            needed_s = expected_s(ahead, work.tenant, work.cost, rate=rate)
-            if work.arrived_s + needed_s > work.deadline_s:
+            # an idle engine refuses nobody: what it knows of its speed may be old
+            rows = sum(other.rows for other in self._running.values())
+            is_full = bool(self._waiting) or (rows > 0 and rows + work.rows > self._row_limit)
+            wait_s = expected_wait_s(ahead, work.tenant, rate=rate)
+            own_s = work.request.steps * (self._tally.turn_s or 0.0)
+            if is_full and work.arrived_s + wait_s + own_s > work.deadline_s:
                 self._tally.refused += 1
                 raise EngineBusy("the queue is too long for this deadline", retry_after_s=again_s)
 
