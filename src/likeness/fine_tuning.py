@@ -17,7 +17,7 @@ import torch
 
 from . import __version__
 from .diffusion.base import BaseModel
-from .errors import Interrupted, TrainingError
+from .errors import Interrupted, StorageUnavailable, TrainingError
 from .progress import Advance, ShouldStop, Stopwatch, Watch
 from .storage.objects import FileObjects, Objects
 from .training.checkpoint import fingerprint, pack_checkpoint, unpack_checkpoint
@@ -111,6 +111,7 @@ class Stepped:
     name: str
     advance: Advance
     saved: bool = False  # a checkpoint was written
+    unsaved: Exception | None = None  # why one that was due was not
     trained: Trained | None = None
     error: TrainingError | None = None
 
@@ -182,10 +183,13 @@ class Together:
         if progress.finished:
             del self._seats[name]
             return Stepped(name, advance, trained=Trained(self.loop.leave(name), tuple(seat.losses), seat.seconds))
-        saved = len(seat.losses) % recipe.checkpoint_every == 0
-        if saved:
+        if len(seat.losses) % recipe.checkpoint_every:
+            return Stepped(name, advance)
+        try:
             self.save(name)
-        return Stepped(name, advance, saved=saved)
+        except (OSError, StorageUnavailable) as error:  # no reason to lose the others' step
+            return Stepped(name, advance, unsaved=error)
+        return Stepped(name, advance, saved=True)
 
 
 def fine_tune(
@@ -251,8 +255,8 @@ def run_alone(
                     hint="run the same command again to go on",
                 )
             (stepped,) = together.step()
-            if stepped.error is not None:
-                raise stepped.error
+            if (error := stepped.error or stepped.unsaved) is not None:
+                raise error
             watch(stepped.advance)
             taken = stepped.advance.done
             if stepped.trained is not None:

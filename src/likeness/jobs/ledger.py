@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from .tables import Database, deliveries, events, jobs
-from .types import Claim, Failure, Job, JobEvent, State, read_order
+from .types import Claim, Failure, Job, JobEvent, JobOrder, State, read_order
 
 PATIENCE_S = math.inf  # a worker waits for its database, however long that is away
 _OPEN = ("queued", "running")
@@ -135,6 +135,14 @@ class Ledger:
             )
 
         return self.database.run(work, patience_s=PATIENCE_S)
+
+    def amend(self, claim: Claim, order: JobOrder) -> None:
+        """What came with the photographs belongs to the order from now on."""
+        values = {"order": order.document(), "name": order.name}
+        self.database.run(
+            lambda connection: connection.execute(jobs.update().where(*_held(claim)).values(**values)),
+            patience_s=PATIENCE_S,
+        )
 
     def finish(self, claim: Claim, state: State, *, failure: Failure | None = None, keep_photos_s: float) -> bool:
         """The end of a job under this claim, and the messages about it. False: somebody else ended it before."""

@@ -4,7 +4,7 @@ DBOS keeps the queue and knows which steps of a job are done; our ledger, in the
 in. A job and its place in the queue are written in one transaction. DBOS has no notion of a worker that died on another
 machine, so workers leave heartbeats and `recover` gives the jobs of the silent ones back to the queue.
 
-`dbos` is pinned to one minor version: `recover` uses two of its methods that are not public; a test keeps watch on them.
+`dbos` is pinned to one minor version: `recover` uses two of its methods that are not public, and a test watches them.
 """
 
 import secrets
@@ -133,6 +133,11 @@ class Queue:
             self._client.cancel_workflow(job)
         self._fail_the_abandoned()
         return given_back
+
+    def open_jobs(self) -> int:
+        """How many jobs of anybody's wait or run."""
+        query = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state.in_(("queued", "running")))
+        return int(self.database.run(lambda connection: connection.execute(query).scalar() or 0, reads_only=True))
 
     def close(self) -> None:
         self._client.destroy()

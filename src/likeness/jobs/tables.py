@@ -20,7 +20,7 @@ Work = Callable[[sa.Connection], T]
 
 _metadata = sa.MetaData()
 _ID, _NAME, _SHA256 = sa.String(64), sa.String(63), sa.String(64)
-_TIME = sa.Double()
+_TIME: sa.Double[float] = sa.Double()
 
 jobs = sa.Table(
     "jobs",

@@ -117,6 +117,9 @@ class TrainingLoop:
     def names(self) -> tuple[str, ...]:
         return tuple(self._jobs)
 
+    def slot_of(self, name: str) -> int:
+        return self._jobs[name].slot
+
     def join(self, name: str, recipe: FineTuneRecipe, data: TrainingSet, *, seed: int) -> FineTune:
         """Give a person a slot with a fresh adapter: A uniform, B zero (Hu et al. 2021, section 4.1).
 

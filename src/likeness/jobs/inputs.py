@@ -1,0 +1,84 @@
+"""What a job is sent: an archive of photographs, with an optional config.json that says what to make of them.
+
+    {"name": "anna", "class_noun": "woman", "recipe": "fast", "seed": 3, "replace": false, "steps": 200, ...}
+
+Everything but `name`, `class_noun`, `recipe`, `seed` and `replace` is a field of the recipe; unknown ones are refused.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from ..errors import InputRefused, UsageError
+from ..photos import read_archive
+from ..training.recipe import FineTuneRecipe, recipe_named
+from ..types import Photo, checked_name
+from .types import JobOrder
+
+CONFIG_NAME = "config.json"
+_MOST_BYTES = 64 << 10
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_KINDS: Mapping[str, type] = {"name": str, "class_noun": str, "recipe": str, "seed": int, "replace": bool}
+_HINT = "leave config.json out, or see the documentation of jobs for its keys"
+
+
+@dataclass(frozen=True)
+class JobInput:
+    """An archive, read."""
+
+    photos: list[Photo]
+    config: dict[str, Any]
+
+
+def read_input(content: bytes) -> JobInput:
+    """Photographs and settings of one archive.
+
+    Raises:
+        ArchiveRefused: hostile, broken or too large.
+        InputRefused: a config.json that cannot be read, or that says something unknown.
+    """
+    read = read_archive(content)
+    configs = [photo for photo in read if photo.name == CONFIG_NAME]
+    if len(configs) > 1:
+        raise InputRefused(f"expected one config.json, got {len(configs)}", hint=_HINT)
+    photos = [photo for photo in read if photo.name != CONFIG_NAME]
+    return JobInput(photos, read_config(configs[0].content) if configs else {})
+
+
+def read_config(content: bytes) -> dict[str, Any]:
+    """The settings in a config.json. Raises InputRefused."""
+    if len(content) > _MOST_BYTES:
+        raise InputRefused(f"expected config.json of at most {_MOST_BYTES} bytes, got {len(content)}", hint=_HINT)
+    try:
+        config = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputRefused(f"expected config.json to be JSON, got {type(error).__name__}", hint=_HINT) from None
+    if not isinstance(config, dict):
+        raise InputRefused(f"expected config.json to be a JSON object, got {type(config).__name__}", hint=_HINT)
+    known = {*_KINDS, *(field.name for field in fields(FineTuneRecipe))}
+    if unknown := sorted(config.keys() - known):
+        named = ", ".join(key if _PLAIN_KEY.fullmatch(key) else "one that is no plain word" for key in unknown[:10])
+        raise InputRefused(f"unknown keys in config.json: {named}", hint=f"known are {', '.join(sorted(known))}")
+    for key, kind in _KINDS.items():
+        if key in config and type(config[key]) is not kind:
+            raise InputRefused(f"expected {key} in config.json as {kind.__name__}, got {type(config[key]).__name__}")
+    return config
+
+
+def with_config(order: JobOrder, config: Mapping[str, Any]) -> JobOrder:
+    """The order with what config.json says instead. Raises InputRefused for a value outside its limits."""
+    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    said: dict[str, Any] = {key: changes.pop(key) for key in _KINDS if key in changes}
+    changed = replace(order, **said, changes={**order.changes, **changes})
+    try:
+        checked_name(changed.name)
+        recipe_named(changed.recipe, **changed.changes)
+    except UsageError as error:
+        raise InputRefused(f"config.json: {error.message}", hint=error.hint) from error
+    if not 1 <= len(changed.class_noun) <= 100 or not changed.class_noun.isprintable():
+        raise InputRefused("expected class_noun in config.json of 1 to 100 printable characters")
+    if not 0 <= changed.seed < 2**63:
+        raise InputRefused("expected seed in config.json from 0 to 2**63 - 1")
+    return changed

@@ -1,0 +1,87 @@
+"""Where jobs may read from and write to outside our own objects: only places that the operator has named.
+
+A caller names an object by URL; it is looked up in the named place that the URL begins with, so neither '..', nor
+another bucket, nor a file beside the folder can be reached, whoever's credentials the worker runs with.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..artifacts import adapter as folders
+from ..artifacts.package import pack
+from ..errors import InputRefused, ObjectNotFound, UsageError
+from ..storage.objects import Objects, objects_at
+from ..types import Adapter
+from .types import JobOrder
+
+MOST_BYTES = 1 << 30  # SageMaker's limit for an asynchronous payload
+
+
+@dataclass(frozen=True)
+class Locations:
+    """Our objects, and the places outside.
+
+    Args:
+        inputs: URLs (s3://bucket/prefix, file:///folder) under which inputs may lie.
+        outputs: the URL under which results are written.
+    """
+
+    objects: Objects
+    inputs: Sequence[str] = ()
+    outputs: str | None = None
+
+    def read(self, location: str, tenant: str) -> bytes:
+        """The bytes at a URL, or under a key of the tenant's own.
+
+        Raises:
+            InputRefused: not allowed, not there, or too large.
+            StorageUnavailable: the place does not answer.
+        """
+        place, key = self.resolve(location, tenant)
+        try:
+            size = next((facts.bytes for facts in place.list(key) if facts.key == key), 0)
+            if size > MOST_BYTES:
+                raise InputRefused(f"expected an input of at most {MOST_BYTES} bytes, got {size}")
+            return place.get(key)
+        except ObjectNotFound:
+            raise InputRefused(
+                "expected an archive at the input location, got nothing", hint="upload it first"
+            ) from None
+
+    def resolve(self, location: str, tenant: str) -> tuple[Objects, str]:
+        """The place and the key that a location means. Raises InputRefused."""
+        try:
+            if "://" not in location:
+                if not location.startswith(f"{tenant}/"):
+                    raise InputRefused("expected an object of the tenant's own")
+                self.objects.has(location)  # a key that cannot be one is refused here
+                return self.objects, location
+            return _within(location, self.inputs)
+        except UsageError as error:
+            raise InputRefused(f"input location: {error.message}", hint=error.hint) from error
+
+    def write(self, url: str, content: bytes) -> None:
+        """Write an object under the outputs. Raises InputRefused, StorageUnavailable."""
+        place, key = _within(url, () if self.outputs is None else (self.outputs,))
+        place.put(key, content)
+
+    def write_artifact(self, order: JobOrder, adapter: Adapter) -> None:
+        """NAME.tar.gz beside the job's result, as the reference solution leaves it. Raises StorageUnavailable."""
+        if order.invocation is None or self.outputs is None:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            folders.write(adapter, Path(folder) / "adapter")
+            content = pack(Path(folder) / "adapter")
+        self.write(f"{order.invocation.output_location.rpartition('/')[0]}/{order.name}.tar.gz", content)
+
+
+def _within(url: str, roots: Sequence[str]) -> tuple[Objects, str]:
+    for root in roots:
+        start = root.rstrip("/") + "/"
+        if url.startswith(start):
+            return objects_at(root), url.removeprefix(start)
+    raise InputRefused(
+        "expected a location that this installation may use", hint="the operator names them in LIKENESS_JOB_INPUTS"
+    )

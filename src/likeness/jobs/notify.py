@@ -1,0 +1,130 @@
+"""Messages on their way out: every row of the delivery log is tried until somebody took it, for a day at most.
+
+At least once: a crash after sending and before noting sends again, under the same id. Any number of processes may do this
+at once; a row is claimed by moving its due time. How a message is sent is `senders`'.
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from ..errors import LikenessError
+from .messages import Message
+from .tables import Database, deliveries
+
+GIVE_UP_AFTER_S = 86_400.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 3600.0
+CLAIM_S = 60.0  # longer than any sender takes
+AT_ONCE = 8
+
+Sender = Callable[[Message], None]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One row of the delivery log."""
+
+    id: str
+    job: str
+    kind: str
+    target: str
+    state: str  # waiting, delivered, given up
+    attempts: int
+    created_s: float
+    due_s: float
+    delivered_s: float | None
+    last_error: str | None
+
+
+class Notifier:
+    """Delivers what is due.
+
+    Args:
+        senders: for each kind; one that raises is tried again later.
+    """
+
+    def __init__(self, database: Database, senders: Mapping[str, Sender]) -> None:
+        self._database, self._senders = database, senders
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="notifier")
+
+    def deliver_due(self) -> int:
+        """Start to send what is due; returns how many. Raises StorageUnavailable."""
+        claimed = self._database.run(self._claim) if self.has_due() else []
+        for message in claimed:
+            self._pool.submit(self._deliver, message)
+        return len(claimed)
+
+    def has_due(self) -> bool:
+        """Whether something waits to be sent now."""
+        query = sa.select(deliveries.c.id).where(*self._due()).limit(1)
+        return self._database.run(lambda connection: connection.execute(query).first(), reads_only=True) is not None
+
+    def log(self, tenant: str, job: str) -> list[Delivery]:
+        """Everything that was to be said about a job of this tenant, and what came of it."""
+        columns = [deliveries.c[name] for name in Delivery.__dataclass_fields__]
+        query = sa.select(*columns).where(deliveries.c.tenant == tenant, deliveries.c.job == job)
+        rows = self._database.run(
+            lambda connection: connection.execute(query.order_by(deliveries.c.place)).all(), reads_only=True
+        )
+        return [Delivery(**row._mapping) for row in rows]
+
+    def replay(self, tenant: str, job: str) -> int:
+        """Send everything about a job again, whatever came of it before; returns how many."""
+        again = (
+            deliveries.update()
+            .where(deliveries.c.tenant == tenant, deliveries.c.job == job)
+            .values(
+                state="waiting", attempts=0, created_s=self._database.now, due_s=self._database.now, last_error=None
+            )
+        )
+        return self._database.run(lambda connection: connection.execute(again).rowcount)
+
+    def _due(self) -> tuple[sa.ColumnElement[bool], ...]:
+        """What waits, is due, and does not have to wait for an earlier message of its job."""
+        earlier = deliveries.alias()
+        blocked = sa.exists().where(
+            earlier.c.job == deliveries.c.job, earlier.c.kind == "object", earlier.c.state == "waiting",
+            earlier.c.place < deliveries.c.place,
+        )  # fmt: skip
+        return deliveries.c.state == "waiting", deliveries.c.due_s <= self._database.now, ~blocked
+
+    def _claim(self, connection: sa.Connection) -> list[Message]:
+        rows = connection.execute(sa.select(deliveries).where(*self._due()).limit(4 * AT_ONCE)).mappings().all()
+        claimed = []
+        for row in rows:
+            mine = connection.execute(
+                deliveries.update()
+                .where(deliveries.c.id == row["id"], deliveries.c.due_s == row["due_s"])
+                .values(due_s=self._database.now + CLAIM_S, attempts=deliveries.c.attempts + 1)
+            )
+            if mine.rowcount:
+                claimed.append(Message(**{name: row[name] for name in Message.__dataclass_fields__}))
+        return claimed
+
+    def _deliver(self, message: Message) -> None:
+        error = None
+        try:
+            self._senders[message.kind](message)
+        except LikenessError as refused:
+            error = refused.message
+        except Exception as failed:  # whatever a network, a mail server or an SDK can think of
+            error = type(failed).__name__
+        self._database.run(lambda connection: self._note(connection, message.id, error), patience_s=CLAIM_S)
+
+    def _note(self, connection: sa.Connection, id: str, error: str | None) -> None:
+        now, mine = self._database.now, deliveries.c.id == id
+        if error is None:
+            connection.execute(deliveries.update().where(mine).values(state="delivered", delivered_s=now))
+            return
+        row = connection.execute(
+            sa.select(deliveries.c.attempts, (now - deliveries.c.created_s).label("age_s")).where(mine)
+        ).first()
+        if row is None:  # forgotten meanwhile
+            return
+        pause_s = min(FIRST_PAUSE_S * 2 ** (row.attempts - 1), LONGEST_PAUSE_S)
+        state = "given up" if row.age_s + pause_s > GIVE_UP_AFTER_S else "waiting"
+        connection.execute(
+            deliveries.update().where(mine).values(state=state, due_s=now + pause_s, last_error=error[:200])
+        )

@@ -1,0 +1,93 @@
+"""The process that reads strangers' pictures: archive in, prepared photographs out, one job at a time.
+
+It is a process of its own because decoders and face finders are native code: what kills it kills nobody's training, and
+it works on one job at a time, so it is known whose photographs did.
+"""
+
+import sys
+from typing import Any
+
+from ..errors import LikenessError, OutOfMemory, PhotosRefused, StorageUnavailable
+from .child import Inbox, Line, Said, attach
+from .types import JobOrder, read_order
+
+MOST_STRANGERS = 1 / 3  # of the usable photographs
+
+
+def main(argv: list[str]) -> None:
+    """Serve one supervisor until it goes away."""
+    line, options = attach(argv)
+    inbox = Inbox(line, options["lease_s"])
+    from ..storage.objects import objects_at
+
+    objects = objects_at(options["objects"])
+    line.send(event="ready")
+    waiting: list[Said] = []
+    while True:
+        for said in inbox.take(None if not waiting else 0.0):
+            if said["do"] == "stop":
+                return
+            if said["do"] == "leave":
+                waiting = [one for one in waiting if one["job"] != said["job"]]
+            else:
+                waiting.append(said)
+        if waiting:
+            _serve(line, objects, waiting.pop(0))
+
+
+def _serve(line: Line, objects: Any, asked: Said) -> None:
+    job = asked["job"]
+    line.send(event="began", job=job)
+    try:
+        order, photos = _prepare(line, objects, asked)
+        line.send(event="prepared", job=job, photos=photos, order=order.document())
+    except (StorageUnavailable, OSError) as error:  # ours: the job waits and tries again
+        line.send(event="fault", job=job, fault=type(error).__name__, message=_safe(error))
+    except LikenessError as error:
+        line.send(event="failed", job=job, code=error.code, message=error.message, hint=error.hint)
+    except MemoryError:
+        full = OutOfMemory("the photographs need more memory than there is", hint="send smaller photographs")
+        line.send(event="failed", job=job, code=full.code, message=full.message, hint=full.hint)
+
+
+def _prepare(line: Line, objects: Any, asked: Said) -> tuple[JobOrder, int]:
+    from ..photos import check, prepare
+    from ..types import PERSON_NOUNS
+    from .inputs import read_input, with_config
+    from .prepared import pack_prepared
+
+    content = read_input(objects.get(asked["photos"]))
+    order = with_config(read_order(asked["order"]), content.config)
+    checked = check(content.photos, order.class_noun in PERSON_NOUNS)
+    line.send(event="checked", job=asked["job"], report=checked.to_json())
+    refuse(checked)
+    prepared = []
+    for done, (photo, image, face) in enumerate(checked.usable, start=1):
+        prepared += prepare(image, face, photo.sha256)
+        line.send(event="advance", job=asked["job"], stage="prepare", done=done, total=len(checked.usable))
+    objects.put(asked["prepared"], pack_prepared(prepared))
+    return order, len(checked.usable)
+
+
+def refuse(checked: Any) -> None:
+    """Raises PhotosRefused when the set cannot be trained on: too few, or two people in one.
+
+    At a desk somebody reads the advice and decides; here nobody looks until the hour is over.
+    """
+    for advice in checked.set_report.advice:
+        if advice.verdict == "refused":
+            raise PhotosRefused(advice.message, hint=advice.hint)
+    strangers = sum(any(reason.code == "other_person" for reason in report.reasons) for report in checked.reports)
+    if strangers >= MOST_STRANGERS * len(checked.usable):
+        raise PhotosRefused(
+            f"expected photographs of one person, but {strangers} of {len(checked.usable)} probably show another",
+            hint="send one person's photographs in each job",
+        )
+
+
+def _safe(error: Exception) -> str:
+    return error.message if isinstance(error, LikenessError) else getattr(error, "strerror", None) or "unknown"
+
+
+if __name__ == "__main__":
+    main(sys.argv)

@@ -1,0 +1,163 @@
+"""How a message leaves: an object, a signed webhook, a mail, an SNS topic. Each raises where nobody took it.
+
+Webhooks are signed as Stripe's and GitHub's are: HMAC-SHA256 over '<timestamp>.<body>', so that neither can be changed nor
+an old one sent again. A webhook's address is looked up once, judged, and then connected to: what a name means cannot
+change between the judgement and the connection, and redirects are not followed (CWE-918, server-side request forgery).
+"""
+
+import hashlib
+import hmac
+import http.client
+import ipaddress
+import json
+import smtplib
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from urllib.parse import urlsplit
+
+from ..errors import StorageUnavailable, UsageError
+from .locations import Locations
+from .messages import Message
+from .notify import Sender
+
+TIMEOUT_S = 10.0
+SIGNATURE = "X-Likeness-Signature"
+TIMESTAMP = "X-Likeness-Timestamp"
+DELIVERY = "X-Likeness-Delivery"
+_MOST_ANSWER_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class SendOptions:
+    """What the operator has set up for messages.
+
+    Args:
+        webhook_secret: of this installation; each tenant's own is derived from it, see `tenant_secret`.
+        private_webhooks: addresses of this machine and of private networks may be called.
+        smtp: `smtp://user:password@host:port` or `smtps://...`; None = no mail.
+        sns_topics: the ARNs that may be told.
+    """
+
+    webhook_secret: bytes = field(repr=False)
+    private_webhooks: bool = False
+    smtp: str | None = field(default=None, repr=False)
+    mail_from: str = "likeness@localhost"
+    sns_topics: tuple[str, ...] = ()
+
+
+def senders(options: SendOptions, locations: Locations) -> Mapping[str, Sender]:
+    """One for each kind of notice."""
+    return {
+        "object": lambda message: locations.write(message.target, message.body.encode()),
+        "webhook": lambda message: send_webhook(message, options),
+        "mail": lambda message: send_mail(message, options),
+        "sns": lambda message: send_sns(message, options),
+    }
+
+
+def tenant_secret(secret: bytes, tenant: str) -> str:
+    """What a tenant verifies its webhooks with; of no use for another's."""
+    return "whsec_" + hmac.new(secret, f"webhooks of {tenant}".encode(), hashlib.sha256).hexdigest()
+
+
+def signature(secret: str, timestamp: str, body: bytes) -> str:
+    """`sha256=<hex>` over '<timestamp>.<body>'."""
+    return "sha256=" + hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def check_webhook(url: str, *, private_webhooks: bool) -> tuple[str, str, int, str]:
+    """Scheme, host, port and path of a URL that may be called.
+
+    Raises:
+        UsageError: another scheme, credentials or a fragment in it, or an address literal that is private.
+    """
+    parts = urlsplit(url)
+    hint = "give an https URL of a public host"
+    try:
+        port = parts.port
+    except ValueError:
+        raise UsageError("expected a port from 1 to 65535 in the webhook's URL", hint=hint) from None
+    schemes = ("https", "http") if private_webhooks else ("https",)
+    if parts.scheme not in schemes or not parts.hostname or parts.username or parts.fragment or len(url) > 2000:
+        raise UsageError("expected a webhook URL without credentials", hint=hint)
+    try:
+        literal = ipaddress.ip_address(parts.hostname)
+    except ValueError:
+        pass
+    else:
+        if not private_webhooks and not literal.is_global:
+            raise UsageError("expected a public address for the webhook, got a private one", hint=hint)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80), path
+
+
+def send_webhook(message: Message, options: SendOptions) -> None:
+    """POST the body once. Raises UsageError, StorageUnavailable, OSError."""
+    scheme, host, port, path = check_webhook(message.target, private_webhooks=options.private_webhooks)
+    address = _address_of(host, port, private_webhooks=options.private_webhooks)
+    body, timestamp = message.body.encode(), str(int(time.time()))
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    plain = socket.create_connection(address, TIMEOUT_S)
+    try:
+        connection.sock = (
+            ssl.create_default_context().wrap_socket(plain, server_hostname=host) if scheme == "https" else plain
+        )
+        headers = {
+            "Content-Type": "application/json", "User-Agent": "Likeness", TIMESTAMP: timestamp, DELIVERY: message.id,
+            SIGNATURE: signature(tenant_secret(options.webhook_secret, message.tenant), timestamp, body),
+        }  # fmt: skip
+        connection.request("POST", path, body, headers)
+        answer = connection.getresponse()
+        answer.read(_MOST_ANSWER_BYTES)
+        if not 200 <= answer.status < 300:
+            raise StorageUnavailable(f"expected the webhook to answer 2xx, got {answer.status}")
+    finally:
+        connection.close()
+        plain.close()
+
+
+def send_mail(message: Message, options: SendOptions) -> None:
+    """One plain mail. Raises UsageError, OSError, smtplib.SMTPException."""
+    if options.smtp is None:
+        raise UsageError("expected a mail server, got none", hint="set LIKENESS_SMTP")
+    server = urlsplit(options.smtp)
+    said = json.loads(message.body)
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Message-ID"] = options.mail_from, message.target, f"<{message.id}@likeness>"
+    mail["Subject"] = f"Likeness: your training {said['invocationStatus'].lower()}"
+    reason = f"\n{said['failureReason']}\n" if "failureReason" in said else ""
+    mail.set_content(f"Job {message.job}: {said['invocationStatus']}.\n{reason}\n{json.dumps(said, indent=2)}\n")
+    kind = smtplib.SMTP_SSL if server.scheme == "smtps" else smtplib.SMTP
+    with kind(server.hostname or "localhost", server.port or 0, timeout=TIMEOUT_S) as client:
+        if server.username:
+            if server.scheme != "smtps":
+                client.starttls(context=ssl.create_default_context())
+            client.login(server.username, server.password or "")
+        client.send_message(mail)
+
+
+def send_sns(message: Message, options: SendOptions) -> None:
+    """Publish to a topic. Raises UsageError, or what boto3 raises."""
+    if message.target not in options.sns_topics:
+        raise UsageError("expected a topic that this installation may tell", hint="set LIKENESS_SNS_TOPICS")
+    publish(message.target, message.body)
+
+
+def publish(topic: str, body: str) -> None:
+    """One SNS message; the region is the topic's."""
+    import boto3
+
+    boto3.client("sns", region_name=topic.split(":")[3]).publish(TopicArn=topic, Message=body)
+
+
+def _address_of(host: str, port: int, *, private_webhooks: bool) -> tuple[str, int]:
+    """The first address of a host that may be called. Raises UsageError, OSError."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for *_, (address, *_rest) in found:
+        if private_webhooks or ipaddress.ip_address(str(address).partition("%")[0]).is_global:
+            return str(address), port
+    raise UsageError("expected a public address for the webhook, got a private one")

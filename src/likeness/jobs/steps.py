@@ -1,0 +1,245 @@
+"""What a worker does with one job, step by step. Plain methods: who calls them once and only once is `workflow`'s.
+
+A fault that is ours (store, disk or database away) is waited out, until the job's time is over. A fault that is the
+sender's ends the job. A job that was cancelled, or taken over by another worker, ends the step without a word.
+"""
+
+import io
+import tarfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..artifacts import bundle
+from ..artifacts.library import AdapterLibrary
+from ..errors import (
+    AdapterExists,
+    InputRefused,
+    LikenessError,
+    ObjectNotFound,
+    OutOfMemory,
+    PoisonJob,
+    StorageUnavailable,
+    TimeLimitReached,
+)
+from ..storage.objects import Objects
+from . import places
+from .child import Said
+from .ledger import Ledger
+from .link import Link
+from .locations import Locations
+from .types import Claim, JobOrder
+
+T = TypeVar("T")
+
+LOOK_EVERY_S = 0.5  # whether the job is still wanted, and whose it is
+MOST_DEATHS = 3
+SUBJECT_PHOTOS = "subject"  # instead of an archive: the photographs kept for the subject of the job's name
+
+
+class Gone(Exception):
+    """This worker has no business with the job any more."""
+
+
+class Failed(Exception):
+    """The job has ended; the document says why."""
+
+    def __init__(self, document: Mapping[str, str]) -> None:
+        super().__init__(document["code"])
+        self.document = document
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """The steps, and what they need.
+
+    Args:
+        full: told how many people the device can hold after it was full.
+    """
+
+    ledger: Ledger
+    library: AdapterLibrary
+    locations: Locations
+    preparer: Link
+    trainer: Link
+    full: Callable[[int], None]
+
+    @property
+    def objects(self) -> Objects:
+        return self.library.objects
+
+    def fetch(self, claim: Claim, order: JobOrder) -> Said:
+        """Bring the photographs to where the job's other objects are. Raises InputRefused, Gone, TimeLimitReached."""
+        key = places.photos_key(order.tenant, claim.job)
+
+        def work() -> Said:
+            if order.photos == SUBJECT_PHOTOS:
+                content = self._subject_archive(order)
+            else:
+                content = self.locations.read(order.photos, order.tenant)
+            self.objects.put(key, content)
+            return {"photos": key, "bytes": len(content)}
+
+        self.ledger.tell(claim, "stage", {"stage": "fetch"})
+        return self.patiently(claim, order, work)
+
+    def prepare(self, claim: Claim, order: JobOrder) -> Said:
+        """Check the photographs and crop them, in a process of its own. Returns the order with what came with them."""
+        self.ledger.tell(claim, "stage", {"stage": "check"})
+        asked = {
+            "photos": places.photos_key(order.tenant, claim.job),
+            "prepared": places.prepared_key(order.tenant, claim.job),
+            "order": order.document(),
+        }
+
+        def heard(said: Said) -> Said | None:
+            if said["event"] == "checked":
+                self.ledger.tell(claim, "photos", said["report"])
+            return {"photos": said["photos"], "order": said["order"]} if said["event"] == "prepared" else None
+
+        return self._in_child(self.preparer, claim, order, asked=asked, heard=heard)
+
+    def train(self, claim: Claim, order: JobOrder) -> Said:
+        """Train together with whoever else is there. Returns the hash of what was learnt."""
+        self.ledger.tell(claim, "stage", {"stage": "train"})
+        asked = {"order": order.document(), "attempt": claim.attempt, "alone": False}
+
+        def heard(said: Said) -> Said | None:
+            if said["event"] == "full":
+                self.full(said["concurrency"])
+            if said["event"] in ("checkpoint", "joined", "preview"):
+                facts = {key: value for key, value in said.items() if key not in ("event", "job")}
+                self.ledger.tell(claim, said["event"], facts)
+            if said["event"] == "trained":
+                return {key: said[key] for key in ("adapter_sha256", "steps", "seconds")}
+            return None
+
+        return self._in_child(self.trainer, claim, order, asked=asked, heard=heard)
+
+    def publish(self, claim: Claim, order: JobOrder, adapter_sha256: str) -> Said:
+        """Make the adapter exist. Raises AdapterExists, CorruptAdapter, Gone."""
+        self.ledger.tell(claim, "stage", {"stage": "publish"})
+
+        def work() -> Said:
+            content = self.objects.get(places.trained_key(order.tenant, claim.job))
+            adapter = bundle.reopen(content, adapter_sha256)
+            if not self.ledger.publishes(claim, adapter_sha256):
+                raise Gone
+            try:
+                self.library.publish(adapter, order.tenant, replace=order.replace)
+            except AdapterExists:  # by us, before a crash?
+                if self.library.catalog.find_adapter(order.tenant, order.name).card.content_sha256 != adapter_sha256:
+                    raise
+            if order.invocation is not None:
+                self.locations.write_artifact(order, adapter)
+            return {"adapter_sha256": adapter_sha256}
+
+        return self.patiently(claim, order, work)
+
+    def tidy(self, order: JobOrder, job: str) -> None:
+        """What only the way there needed goes; the photographs stay for the retention clock."""
+        keys = [facts.key for facts in self.objects.list(places.checkpoints_prefix(order.tenant, job))]
+        keys += [places.trained_key(order.tenant, job), places.prepared_key(order.tenant, job)]
+        keys += [facts.key for facts in self.objects.list(places.uploads_prefix(order.tenant, order.name))]
+        for key in keys:
+            self.objects.delete(key)
+
+    def patiently(self, claim: Claim, order: JobOrder, work: Callable[[], T]) -> T:
+        """Do something that needs the store or the disk, again and again while they are away."""
+        pause_s = 1.0
+        while True:
+            try:
+                return work()
+            except ObjectNotFound:
+                raise
+            except (StorageUnavailable, OSError) as error:
+                said = error.message if isinstance(error, StorageUnavailable) else error.strerror
+                self.ledger.tell(claim, "waiting", {"fault": type(error).__name__, "message": said or "unknown"})
+            self._pause(claim, order, pause_s)
+            pause_s = min(2 * pause_s, 60.0)
+
+    def _pause(self, claim: Claim, order: JobOrder, pause_s: float) -> None:
+        until_s = time.monotonic() + pause_s
+        while time.monotonic() < until_s:
+            self._look(claim, order)
+            time.sleep(min(LOOK_EVERY_S, max(0.0, until_s - time.monotonic())))
+
+    def _look(self, claim: Claim, order: JobOrder) -> None:
+        """Raises Gone, TimeLimitReached."""
+        if not self.ledger.holds(claim):
+            raise Gone
+        if self.ledger.left_s(claim, order.time_limit_s) <= 0:
+            raise TimeLimitReached(
+                f"the job did not end within its {order.time_limit_s} s",
+                hint="give it more time, or a recipe with fewer steps",
+            )
+
+    def _in_child(
+        self, link: Link, claim: Claim, order: JobOrder, *, asked: Said, heard: Callable[[Said], Said | None]
+    ) -> Said:
+        job, looked_s, pause_s = claim.job, time.monotonic(), 1.0
+        link.enter(job)
+        try:
+            link.ask(job, asked)
+            while True:
+                said = link.take(job, LOOK_EVERY_S / 2)
+                if said is None or time.monotonic() - looked_s >= LOOK_EVERY_S:
+                    self._look(claim, order)
+                    looked_s = time.monotonic()
+                if said is None:
+                    continue
+                if said["event"] == "advance":
+                    facts = {key: value for key, value in said.items() if key not in ("event", "job")}
+                    self.ledger.tell(claim, "progress", facts)
+                elif said["event"] == "failed":
+                    raise Failed({key: said[key] for key in ("code", "message", "hint")})
+                elif said["event"] == "fault":
+                    self.ledger.tell(claim, "waiting", {"fault": said["fault"], "message": said["message"]})
+                    if not said.get("goes_on"):
+                        self._pause(claim, order, pause_s)
+                        pause_s = min(2 * pause_s, 60.0)
+                        link.ask(job, asked)
+                elif said["event"] == "died":
+                    asked = self._after_death(link, claim, asked, said)
+                    link.ask(job, asked)
+                elif (result := heard(said)) is not None:
+                    link.done(job)
+                    return result
+                if said["event"] == "checkpoint":
+                    self.ledger.got_further(claim)
+                    asked = asked | {"alone": False}
+        finally:
+            link.leave(job)
+
+    def _after_death(self, link: Link, claim: Claim, asked: Said, said: Said) -> Said:
+        """Who was in a process that died is suspected, and trains alone until it has got further."""
+        if not said["to_blame"]:
+            return asked
+        deaths = self.ledger.died(claim)
+        self.ledger.tell(claim, "died", {"code": said["code"], "together": said["together"], "deaths": deaths})
+        if deaths >= MOST_DEATHS:
+            raise PoisonJob(
+                f"the process that worked on this job died {deaths} times at the same place",
+                hint="send other photographs or another recipe; other jobs are not affected",
+            )
+        return asked | {"alone": True}
+
+    def _subject_archive(self, order: JobOrder) -> bytes:
+        """The photographs kept for a subject, as an archive. Raises InputRefused, SubjectNotFound."""
+        packed = io.BytesIO()
+        records = self.library.catalog.list_photos(order.tenant, order.name)
+        if not records:
+            raise InputRefused("expected photographs of this subject, got none", hint="upload some first")
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            for i, record in enumerate(records):
+                content = self.objects.get(record.key)
+                entry = tarfile.TarInfo(f"{i:03d}-{record.file}")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        return packed.getvalue()
+
+
+def failure_document(error: LikenessError | OutOfMemory) -> dict[str, str]:
+    """An error as plain JSON."""
+    return {"code": error.code, "message": error.message, "hint": error.hint}
