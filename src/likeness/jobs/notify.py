@@ -1,7 +1,7 @@
 """Messages on their way out: every row of the delivery log is tried until somebody took it, for a day at most.
 
-At least once: a crash after sending and before noting sends again, under the same id. Any number of processes may do this
-at once; a row is claimed by moving its due time. How a message is sent is `senders`'.
+At least once: a crash after sending and before noting sends again, under the same id. Any number of processes may do
+this at once; a row is claimed by moving its due time. How a message is sent is `senders`'.
 """
 
 from collections.abc import Callable, Mapping
@@ -72,12 +72,11 @@ class Notifier:
 
     def replay(self, tenant: str, job: str) -> int:
         """Send everything about a job again, whatever came of it before; returns how many."""
+        now = self._database.now
         again = (
             deliveries.update()
             .where(deliveries.c.tenant == tenant, deliveries.c.job == job)
-            .values(
-                state="waiting", attempts=0, created_s=self._database.now, due_s=self._database.now, last_error=None
-            )
+            .values(state="waiting", attempts=0, created_s=now, due_s=now, last_error=None)
         )
         return self._database.run(lambda connection: connection.execute(again).rowcount)
 

@@ -1,5 +1,7 @@
 """The retention clock: photographs do not stay for ever once a job is over."""
 
+from functools import partial
+
 import sqlalchemy as sa
 
 from ..storage.objects import Objects
@@ -26,10 +28,10 @@ class Retention:
                 if not facts.key.removeprefix(prefix).startswith(KEPT_SUFFIXES):
                     self._objects.delete(facts.key)
                     count += 1
-            self._database.run(lambda connection, job=row.id, count=count: self._note(connection, job, count))
+            self._database.run(partial(self._note, row.id, count))
         return [row.id for row in found]
 
-    def _note(self, connection: sa.Connection, job: str, count: int) -> None:
+    def _note(self, job: str, count: int, connection: sa.Connection) -> None:
         connection.execute(jobs.update().where(jobs.c.id == job).values(purge_s=None))
         connection.execute(
             events.insert().values(job=job, at_s=self._database.now, kind="purged", facts=f'{{"objects": {count}}}')

@@ -1,8 +1,8 @@
 """How a message leaves: an object, a signed webhook, a mail, an SNS topic. Each raises where nobody took it.
 
-Webhooks are signed as Stripe's and GitHub's are: HMAC-SHA256 over '<timestamp>.<body>', so that neither can be changed nor
-an old one sent again. A webhook's address is looked up once, judged, and then connected to: what a name means cannot
-change between the judgement and the connection, and redirects are not followed (CWE-918, server-side request forgery).
+Webhooks are signed as Stripe's and GitHub's are: HMAC-SHA256 over '<timestamp>.<body>', so that neither can be changed
+nor an old one sent again. A webhook's address is looked up once, judged, and then connected to: what a name means can
+not change in between, and redirects are not followed (CWE-918, server-side request forgery).
 """
 
 import hashlib
@@ -29,6 +29,7 @@ SIGNATURE = "X-Likeness-Signature"
 TIMESTAMP = "X-Likeness-Timestamp"
 DELIVERY = "X-Likeness-Delivery"
 _MOST_ANSWER_BYTES = 1 << 16
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def check_webhook(url: str, *, private_webhooks: bool) -> tuple[str, str, int, s
     except ValueError:
         pass
     else:
-        if not private_webhooks and not literal.is_global:
+        if not private_webhooks and not is_public(literal):
             raise UsageError("expected a public address for the webhook, got a private one", hint=hint)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80), path
@@ -101,11 +102,11 @@ def send_webhook(message: Message, options: SendOptions) -> None:
     address = _address_of(host, port, private_webhooks=options.private_webhooks)
     body, timestamp = message.body.encode(), str(int(time.time()))
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
-    plain = socket.create_connection(address, TIMEOUT_S)
+    stream = socket.create_connection(address, TIMEOUT_S)
     try:
-        connection.sock = (
-            ssl.create_default_context().wrap_socket(plain, server_hostname=host) if scheme == "https" else plain
-        )
+        if scheme == "https":
+            stream = ssl.create_default_context().wrap_socket(stream, server_hostname=host)
+        connection.sock = stream
         headers = {
             "Content-Type": "application/json", "User-Agent": "Likeness", TIMESTAMP: timestamp, DELIVERY: message.id,
             SIGNATURE: signature(tenant_secret(options.webhook_secret, message.tenant), timestamp, body),
@@ -117,7 +118,7 @@ def send_webhook(message: Message, options: SendOptions) -> None:
             raise StorageUnavailable(f"expected the webhook to answer 2xx, got {answer.status}")
     finally:
         connection.close()
-        plain.close()
+        stream.close()
 
 
 def send_mail(message: Message, options: SendOptions) -> None:
@@ -154,10 +155,15 @@ def publish(topic: str, body: str) -> None:
     boto3.client("sns", region_name=topic.split(":")[3]).publish(TopicArn=topic, Message=body)
 
 
+def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is one machine's on the public network; NAT64 (RFC 6052) can mean any IPv4 address."""
+    return address.is_global and not address.is_multicast and address not in _NAT64
+
+
 def _address_of(host: str, port: int, *, private_webhooks: bool) -> tuple[str, int]:
     """The first address of a host that may be called. Raises UsageError, OSError."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for *_, (address, *_rest) in found:
-        if private_webhooks or ipaddress.ip_address(str(address).partition("%")[0]).is_global:
+        if private_webhooks or is_public(ipaddress.ip_address(str(address).partition("%")[0])):
             return str(address), port
     raise UsageError("expected a public address for the webhook, got a private one")

@@ -1,6 +1,6 @@
 """A training worker: a supervisor process with two children, and nothing in it that could crash with a picture.
 
-    supervisor   claims jobs (DBOS), walks them through their steps, beats, notices silent workers, tells who wants to know
+    supervisor   claims jobs (DBOS), walks them through their steps, beats, notices silent workers, sends messages
     preparer     reads photographs, one job at a time
     trainer      owns the device, one joint loop for all jobs
 
