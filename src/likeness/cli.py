@@ -4,19 +4,20 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted. Errors 
 """
 
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import __version__
-from .command_group import Commands
-from .config import Settings, settings_from
+from .command_group import Call, Commands
+from .commands import serve as serving
+from .config import settings_from
 from .errors import PhotosRefused, UsageError
 from .photos import read_photos
 from .portraits import facts, numbered, save_all
-from .service import BARE_BASE, Likeness, build, matte_path, save_prepared
+from .service import BARE_BASE, matte_path, save_prepared
 from .storage.catalog import LOCAL
 from .terminal import Terminal, interruptible, rows_table, set_lines, verdict_table
 from .training.recipe import recipe_named
@@ -27,22 +28,6 @@ app = typer.Typer(
     help="Portraits of you from any prompt, learnt from about ten photographs.",
     epilog="--home and --json may stand behind the command too.",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Call:
-    """What every command gets from the global options."""
-
-    settings: Settings
-    terminal: Terminal
-
-    def likeness(self, base: str | None = None, revision: str | None = None) -> Likeness:
-        settings = self.settings
-        if base is not None:
-            settings = replace(settings, base=base, revision=revision)
-        elif revision is not None:
-            settings = replace(settings, revision=revision)
-        return build(settings)
 
 
 Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Files, folders, zip or tar.")]
@@ -300,6 +285,10 @@ def demo(
     call.terminal.say(f"peak memory   {result.peak_memory_bytes / 2**20:7.0f} MiB")
     call.terminal.say(f"contact sheet: {result.contact_sheet}")
     call.terminal.say(f"report: {result.report}")
+
+
+app.command()(serving.serve)
+app.add_typer(serving.keys, name="keys")
 
 
 def size_bytes(path: Path) -> int:

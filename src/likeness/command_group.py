@@ -2,14 +2,33 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import typer
 from typer._click.exceptions import BadParameter, ClickException, MissingParameter
 from typer.core import TyperGroup
 
+from .config import Settings
 from .errors import LikenessError, UsageError
+from .service import Likeness, build
 from .terminal import Terminal
+
+
+@dataclass(frozen=True)
+class Call:
+    """What every command gets from the global options."""
+
+    settings: Settings
+    terminal: Terminal
+
+    def likeness(self, base: str | None = None, revision: str | None = None) -> Likeness:
+        settings = self.settings
+        if base is not None:
+            settings = replace(settings, base=base, revision=revision)
+        elif revision is not None:
+            settings = replace(settings, revision=revision)
+        return build(settings)
 
 
 class Commands(TyperGroup):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from ..artifacts.library import AdapterLibrary, engine_key
 from ..config import Settings
-from ..errors import AdapterExists, AdapterNotFound, UsageError
+from ..errors import AdapterExists, AdapterNotFound, ObjectNotFound, UsageError
 from ..portraits import PNG, check_request, encode, prompt_of
 from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
-from ..storage.catalog import LOCAL, AdapterRecord, Catalog, Receipt, now
+from ..storage.catalog import LOCAL, AdapterRecord, Catalog, OutputRecord, Receipt, now
 from ..storage.home import Home
 from ..storage.objects import objects_at
 from ..types import PERSON_NOUNS, Adapter, AdapterCard, GeneratedImage, ImageRequest, Photo, PreparedPhoto, checked_name
@@ -31,6 +32,7 @@ from .subjects import Subjects
 if TYPE_CHECKING:  # these import torch, mediapipe's package or both
     from ..diffusion.base import BaseModel
     from ..engine.engine import Engine
+    from ..engine.facts import EngineFacts
     from ..engine.ticket import StepEvent, Ticket
     from ..fine_tuning import FineTuneOrder
     from ..photos import CheckResult
@@ -106,6 +108,11 @@ class Likeness:
                     )
                 )  # fmt: skip
             return self._engines[0]
+
+    def engine_facts(self) -> EngineFacts | None:
+        """What the engine tells of itself; None where it has not started."""
+        engines = list(self._engines)
+        return engines[0].facts() if engines else None
 
     def close(self) -> None:
         """Stop the engine, leave the base as it was, give the database back. Any verb may start them again."""
@@ -250,6 +257,21 @@ class Likeness:
     def encode(self, image: GeneratedImage, media_type: str = PNG) -> bytes:
         """The picture as a file with its origin in it, signed where a key is configured. Raises UsageError."""
         return self.sign(encode(image, media_type), media_type)
+
+    def keep(self, image: GeneratedImage, content: bytes, media_type: str, *, tenant: str = LOCAL) -> str:
+        """Keep a picture's file until its adapter is forgotten; returns the id that `kept` takes."""
+        id, subject = uuid.uuid4().hex, image.request.adapter or BARE_BASE
+        key = f"{tenant}/outputs/{subject}/{id}"
+        self.library.objects.put(key, content)
+        self.catalog.add_output(OutputRecord(tenant, id, subject, media_type, len(content), key, now()))
+        return id
+
+    def kept(self, id: str, *, tenant: str = LOCAL) -> tuple[bytes, str]:
+        """A kept picture's file and media type. Raises ObjectNotFound."""
+        record = self.catalog.find_output(tenant, id)
+        if record is None:
+            raise ObjectNotFound("there is no such picture", hint="it may have been forgotten with its adapter")
+        return self.library.objects.get(record.key), record.media_type
 
     # adapters
 

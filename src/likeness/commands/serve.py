@@ -1,0 +1,84 @@
+"""`likeness serve` and `likeness keys`: the server, and who may use it."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..command_group import Call
+from ..errors import SettingsError
+from ..storage.catalog import LOCAL
+from ..storage.keys import list_keys, new_key, revoke_key
+from ..terminal import rows_table
+
+keys = typer.Typer(help="API keys of the server.", no_args_is_help=False)
+
+
+def serve(
+    ctx: typer.Context,
+    host: Annotated[str, typer.Option(help="Address; any that other machines reach needs API keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    require_keys: Annotated[bool, typer.Option("--require-keys", help="Ask for API keys on this machine too.")] = False,
+    certificate: Annotated[Path | None, typer.Option(help="PEM, for TLS.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM, of the certificate.")] = None,
+) -> None:
+    """Serve every adapter from one base over HTTP: /v1, /openai/v1 and SageMaker's runtime protocol."""
+    from ..http.app import create_app
+    from ..http.boundary import loopback
+    from ..http.logs import log_to_stderr
+    from ..http.server import Bind, server_of
+
+    call: Call = ctx.obj
+    likeness, is_local = call.likeness(), loopback([host])
+    if not is_local and not any(one.revoked is None for one in list_keys(likeness.catalog)):
+        raise SettingsError(
+            "expected an API key before listening to other machines, got none", hint="`likeness keys new` makes one"
+        )
+    app = create_app(likeness, needs_keys=require_keys or not is_local, is_local=is_local)
+    server = server_of(app, Bind(host, port, certificate, key))
+    log_to_stderr()
+    with closing(likeness):
+        server.run()
+    if not server.started:
+        raise typer.Exit(1)
+
+
+@keys.command("new")
+def make_key(
+    ctx: typer.Context,
+    tenant: Annotated[str, typer.Option(help="Whose: a-z, 0-9, _ and -.")] = LOCAL,
+    label: Annotated[str, typer.Option(help="What for.")] = "",
+) -> None:
+    """Make a key. It is shown this once; only a hash of it is kept."""
+    call: Call = ctx.obj
+    with closing(call.likeness()) as likeness:
+        text, made = new_key(likeness.catalog, tenant, label)
+    call.terminal.document({"key": text, "id": made.id, "tenant": made.tenant, "label": made.label})
+    call.terminal.say(text)
+    call.terminal.note("keep it: it is not shown again")
+
+
+@keys.command("list")
+def show_keys(ctx: typer.Context) -> None:
+    """All keys, without their secrets."""
+    call: Call = ctx.obj
+    with closing(call.likeness()) as likeness:
+        rows: Sequence[dict[str, object]] = [asdict(one) for one in list_keys(likeness.catalog)]
+    call.terminal.document({"keys": rows})
+    if rows:
+        call.terminal.table(rows_table(rows))
+    else:
+        call.terminal.say("no keys yet: likeness keys new")
+
+
+@keys.command("revoke")
+def end_key(ctx: typer.Context, id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Refuse a key from now on."""
+    call: Call = ctx.obj
+    with closing(call.likeness()) as likeness:
+        revoke_key(likeness.catalog, id)
+    call.terminal.document({"revoked": True})
+    call.terminal.say("revoked")

@@ -1,0 +1,101 @@
+"""The application: routers of all protocols, one boundary around them, errors in each protocol's own shape."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from .. import __version__
+from ..errors import LikenessError, UsageError
+from ..service import Likeness
+from . import images, metrics, openai, rest, sagemaker
+from .auth import Access, KeyLimits
+from .boundary import BodyLimits, Boundary
+from .failures import NoSuchRoute, failure
+
+# One line a protocol. Training's routes (`jobs`, `sagemaker_async`) join here.
+ROUTERS = (rest.router, images.router, openai.router, sagemaker.router)
+
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+def create_app(likeness: Likeness, *, needs_keys: bool = False, is_local: bool = True) -> FastAPI:
+    """The application over one installation.
+
+    Args:
+        needs_keys: whether requests without an API key are refused.
+        is_local: whether it is for this machine alone; then web pages of other sites are refused.
+    """
+    settings = likeness.settings
+    traffic = metrics.Traffic(likeness.engine_facts)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(lambda: likeness.engine)  # the first request shall not wait for the base
+        yield
+
+    app = FastAPI(
+        title="Likeness", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
+        description="Portraits of you from any prompt, learnt from about ten photographs.",
+    )  # fmt: skip
+    app.state.likeness = likeness
+    app.add_middleware(
+        Boundary,
+        access=Access(
+            likeness.catalog, needs_keys=needs_keys,
+            limits=KeyLimits(settings.requests_per_minute, settings.concurrent_requests),
+        ),
+        traffic=traffic, limits=BodyLimits(upload_bytes=settings.upload_mb << 20), is_local=is_local,
+    )  # fmt: skip
+    app.add_exception_handler(LikenessError, _refusal)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _no_route)
+    for router in ROUTERS:
+        app.include_router(router)
+
+    @app.get("/healthz", tags=["operation"])
+    async def healthz() -> dict[str, str]:
+        """Whether the server is up; it opens its port when the base is resident."""
+        return {"status": "ok", "version": __version__}
+
+    @app.get("/metrics", tags=["operation"], response_class=Response)
+    async def read_metrics() -> Response:
+        """Prometheus' text format."""
+        return Response(traffic.text(), media_type=metrics.MEDIA_TYPE)
+
+    return app
+
+
+async def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LikenessError)
+    return failure(error, request.url.path, request.state.request_id).response()
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return await _refusal(request, UsageError(said_of(error), hint="/openapi.json has the request's form"))
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """404 and 405 of the router; a body that cannot be parsed at all is a 400 of FastAPI's."""
+    assert isinstance(error, HTTPException)
+    if error.status_code in (404, 405):
+        return await _refusal(request, NoSuchRoute(error.status_code))
+    return await _refusal(request, UsageError("expected a body that can be read: JSON, or a form with files"))
+
+
+def said_of(error: RequestValidationError) -> str:
+    """What is wrong with a request, by our own field names; never with the words that were sent."""
+    first = error.errors()[0]
+    kind, where = str(first["type"]), [part for part in first["loc"] if isinstance(part, str)]
+    if kind == "extra_forbidden":
+        return "expected known fields only, got an unknown one"
+    if kind == "json_invalid":
+        return "expected JSON, got something else"
+    field = ".".join(where[1:]) or "a body"
+    if kind == "missing":
+        return f"expected {field}, got none"
+    return f"expected another value for {field} ({kind.replace('_', ' ')})"

@@ -1,0 +1,145 @@
+"""Who asks, and how often they may.
+
+A key comes as `Authorization: Bearer KEY`, as `X-Api-Key`, or, from AWS's clients, as the access key id of their
+signature; the signature itself proves nothing here, so such a key needs TLS like any other bearer token.
+Without keys (loopback only) everybody is the tenant `local`, unless a key of ours says otherwise.
+"""
+
+import asyncio
+import hashlib
+import re
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from starlette.datastructures import Headers
+
+from ..errors import KeyRefused, TooManyRequests
+from ..storage.catalog import LOCAL, Catalog
+from ..storage.keys import PREFIX, ApiKey, key_of
+
+_OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})
+_OPERATOR_PATHS = frozenset({"/metrics"})  # tells of all tenants together
+_CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 .{0,200}?Credential=([^/,\s]{1,128})/")
+_REMEMBERED, _REMEMBER_S = 4096, 10.0  # a revoked key is refused after so long at the latest
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whoever asks: all they see is their tenant's."""
+
+    tenant: str
+    key_id: str | None = None
+
+
+@dataclass(frozen=True)
+class KeyLimits:
+    """What one key may ask for."""
+
+    requests_per_minute: int = 600
+    concurrent: int = 32
+
+
+class Access:
+    """The door.
+
+    Args:
+        needs_keys: whether a request without a key is refused.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, catalog: Catalog, *, needs_keys: bool, limits: KeyLimits, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._catalog, self._needs_keys, self._limits, self._clock = catalog, needs_keys, limits, clock
+        self._known: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()  # hash of the key -> when, whose
+        self._buckets: dict[str, _Bucket] = {}
+
+    @asynccontextmanager
+    async def admitted(self, path: str, headers: Headers) -> AsyncIterator[Caller | None]:
+        """Let a request in for as long as it takes; None on paths that are open to all.
+
+        Raises:
+            KeyRefused: no key, or none of ours.
+            TooManyRequests: the key's rate or concurrency is used up.
+        """
+        if path in _OPEN_PATHS:
+            yield None
+            return
+        caller = await self._caller(headers)
+        if path in _OPERATOR_PATHS and caller.tenant != LOCAL:
+            raise KeyRefused("expected a key of the operator's", hint=f"a key of the tenant {LOCAL}")
+        if caller.key_id is None:
+            yield caller
+            return
+        bucket = self._buckets.setdefault(caller.key_id, _Bucket(self._limits, self._clock))
+        bucket.enter()
+        try:
+            yield caller
+        finally:
+            bucket.leave()
+
+    async def _caller(self, headers: Headers) -> Caller:
+        text = presented(headers)
+        if not self._needs_keys and not text.startswith(PREFIX):
+            return Caller(LOCAL)  # clients of other protocols must send something; it is nothing to us
+        if not text:
+            raise KeyRefused("expected an API key, got none", hint="send `Authorization: Bearer KEY`")
+        mark, now_s = hashlib.sha256(text.encode()).hexdigest(), self._clock()
+        known = self._known.get(mark)
+        if known is None or now_s - known[0] > _REMEMBER_S:
+            known = now_s, await asyncio.to_thread(key_of, self._catalog, text)
+            self._known[mark] = known
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return Caller(known[1].tenant, known[1].id)
+
+
+class _Bucket:
+    """Rate (a token bucket of one minute's requests) and concurrency of one key."""
+
+    def __init__(self, limits: KeyLimits, clock: Callable[[], float]) -> None:
+        self._limits, self._clock = limits, clock
+        self._tokens, self._filled_s, self._inside = float(limits.requests_per_minute), clock(), 0
+
+    def enter(self) -> None:
+        now_s, per_s = self._clock(), self._limits.requests_per_minute / 60
+        self._tokens = min(self._tokens + (now_s - self._filled_s) * per_s, self._limits.requests_per_minute)
+        self._filled_s = now_s
+        if self._inside >= self._limits.concurrent:
+            raise TooManyRequests(
+                f"expected at most {self._limits.concurrent} requests at once", retry_after_s=1, hint="wait for one"
+            )
+        if self._tokens < 1:
+            raise TooManyRequests(
+                f"expected at most {self._limits.requests_per_minute} requests a minute",
+                retry_after_s=(1 - self._tokens) / per_s, hint="slow down",
+            )  # fmt: skip
+        self._tokens -= 1
+        self._inside += 1
+
+    def leave(self) -> None:
+        self._inside -= 1
+
+
+def presented(headers: Headers) -> str:
+    """The key in the request's headers, in whichever of the three places; empty where there is none."""
+    said = headers.get("authorization", "")
+    scheme, _, rest = said.partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip()
+    signed = _CREDENTIAL.match(said)
+    return signed[1] if signed else headers.get("x-api-key", "")
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks; the boundary has let them in."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+Asking = Annotated[Caller, Depends(caller_of)]

@@ -1,0 +1,119 @@
+"""POST /v1/images: pictures as JSON, as a file, or as they are made (server-sent events), by the Accept header."""
+
+import asyncio
+import base64
+import io
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from PIL import Image
+
+from ..errors import LikenessError, UsageError
+from ..portraits import JPEG, PNG
+from ..service import Likeness
+from ..types import GeneratedImage, ImageRequest
+from .auth import Asking
+from .failures import failure
+from .pictures import Done, Order, Step, adapter_asked, encoded, likeness_of, made, orders
+from .rest import REFUSALS
+from .schemas import ImageOut, ImagesOut, NewImages
+
+router = APIRouter(prefix="/v1", responses=REFUSALS, tags=["images"])
+
+EVENTS = "text/event-stream"
+_FORMS: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_DESCRIBED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": ImagesOut,
+        "description": "By `Accept`: JSON; one picture's file; or events `step`, `image`, `error`, `done`.",
+        "content": {PNG: _FORMS, JPEG: _FORMS, EVENTS: {"schema": {"type": "string"}}},
+    }
+}
+
+
+@router.post("/images", response_model=None, responses=_DESCRIBED)
+async def make_images(request: Request, asking: Asking, new: NewImages) -> Response | ImagesOut:
+    """Make pictures. Whoever hangs up takes them back."""
+    likeness, accepts = likeness_of(request), request.headers.get("accept", "")
+    asked = await orders(
+        likeness,
+        ImageRequest(
+            new.prompt, adapter_asked(new.adapter), new.negative_prompt, new.seed, new.steps,
+            adapter_scale=new.adapter_scale, sampler=new.sampler,
+        ),
+        new.n, new.guidance_scale,
+    )  # fmt: skip
+    if EVENTS in accepts:
+        order = Order(request, asked, tenant=asking.tenant, with_steps=True)
+        await order.__aenter__()  # what is refused at the door is refused with its own status
+        return StreamingResponse(_events(request, order, new, tenant=asking.tenant), media_type=EVENTS)
+    wanted = next((kind for kind in (PNG, JPEG) if kind in accepts), None)
+    if wanted and len(asked) > 1:
+        raise UsageError("expected n = 1 for a bare picture", hint="accept application/json for more than one")
+    images = await made(request, asked, tenant=asking.tenant)
+    media_type = wanted or f"image/{new.format}"
+    files = await encoded(likeness, images, media_type)
+    kept = await _kept(likeness, images, files, media_type, tenant=asking.tenant) if new.keep else [None] * len(files)
+    if wanted:
+        return Response(files[0], media_type=wanted, headers={"X-Image-Id": kept[0]} if kept[0] else None)
+    return ImagesOut(images=[_image(*one, media_type) for one in zip(images, files, kept, strict=True)])
+
+
+@router.get("/images/{id}", response_class=Response, responses={200: {"content": {PNG: _FORMS, JPEG: _FORMS}}})
+async def kept_image(request: Request, asking: Asking, id: str) -> Response:
+    """A picture that was kept."""
+    content, media_type = await asyncio.to_thread(likeness_of(request).kept, id, tenant=asking.tenant)
+    return Response(content, media_type=media_type)
+
+
+async def _events(request: Request, order: Order, new: NewImages, *, tenant: str) -> AsyncIterator[str]:
+    likeness, media_type = likeness_of(request), f"image/{new.format}"
+    try:
+        async for event in order.events():
+            if isinstance(event, Done):
+                (file,) = await encoded(likeness, [event.image], media_type)
+                kept = await _kept(likeness, [event.image], [file], media_type, tenant=tenant) if new.keep else [None]
+                facts = _image(event.image, file, kept[0], media_type).model_dump()
+                yield _event("image", {"place": event.place, **facts})
+            else:
+                yield _event("step", _step(event))
+        yield _event("done", {"images": new.n})
+    except LikenessError as error:
+        yield _event("error", failure(error, "/v1/images", request.state.request_id).document)
+    finally:
+        await order.__aexit__()
+
+
+async def _kept(
+    likeness: Likeness, images: list[GeneratedImage], files: list[bytes], media_type: str, *, tenant: str
+) -> list[str | None]:
+    def keep() -> list[str | None]:
+        return [
+            likeness.keep(image, file, media_type, tenant=tenant) for image, file in zip(images, files, strict=True)
+        ]
+
+    return await asyncio.to_thread(keep)
+
+
+def _image(image: GeneratedImage, file: bytes, kept: str | None, media_type: str) -> ImageOut:
+    return ImageOut(
+        id=kept, data=base64.b64encode(file).decode(), media_type=media_type, seed=image.request.seed,
+        prompt=image.request.prompt, base_sha256=image.base_sha256, adapter_sha256=image.adapter_sha256,
+        seconds=round(image.seconds, 3),
+    )  # fmt: skip
+
+
+def _step(step: Step) -> dict[str, object]:
+    said: dict[str, object] = {"place": step.place, "step": step.event.step, "steps": step.event.steps}
+    if step.event.preview is not None:
+        buffer = io.BytesIO()
+        Image.fromarray(step.event.preview).save(buffer, "JPEG", quality=70)
+        said["preview"] = base64.b64encode(buffer.getvalue()).decode()  # JPEG
+    return said
+
+
+def _event(kind: str, document: object) -> str:
+    return f"event: {kind}\ndata: {json.dumps(document)}\n\n"

@@ -1,0 +1,186 @@
+"""/v1: subjects and their photographs, adapters, the base. Pictures are `images`, training is `jobs`."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
+
+from ..service import Likeness
+from ..service.subjects import MAX_PHOTOS
+from ..storage.catalog import AdapterRecord, SubjectRecord
+from ..types import Photo, Subject
+from .auth import Asking
+from .pictures import likeness_of
+from .schemas import (
+    AdapterOut,
+    AdaptersOut,
+    BaseOut,
+    CheckedOut,
+    NewSubject,
+    PhotosOut,
+    ReceiptOut,
+    RefusalOut,
+    SubjectOut,
+    SubjectsOut,
+)
+
+REFUSALS: dict[int | str, dict[str, Any]] = {"4XX": {"model": RefusalOut}, "5XX": {"model": RefusalOut}}
+router = APIRouter(prefix="/v1", responses=REFUSALS)
+
+After = Annotated[str, Query(max_length=63, description="the last name of the page before")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+@router.get("/base", tags=["base"])
+async def base(request: Request) -> BaseOut:
+    """The base model that is served."""
+    found = await asyncio.to_thread(lambda: likeness_of(request).base)
+    side = found.family.resolution_px
+    return BaseOut(
+        id=found.id, sha256=found.sha256, family=found.family.name, width_px=side, height_px=side,
+        guidance_scale=found.family.guidance_scale,
+    )  # fmt: skip
+
+
+@router.post("/subjects", status_code=201, tags=["subjects"])
+async def create_subject(request: Request, asking: Asking, new: NewSubject) -> SubjectOut:
+    """A new subject, with the word that this person agrees."""
+    subject = Subject(new.name, new.class_noun)
+    made = await asyncio.to_thread(likeness_of(request).subjects.create, asking.tenant, subject, consent=new.consent)
+    return _subject(made)
+
+
+@router.get("/subjects", tags=["subjects"])
+async def list_subjects(request: Request, asking: Asking, after: After = "", limit: Limit = 100) -> SubjectsOut:
+    """Subjects by name."""
+    found = await asyncio.to_thread(likeness_of(request).subjects.all, asking.tenant, after=after, limit=limit)
+    return SubjectsOut(subjects=[_subject(one) for one in found], next=_next(found, limit))
+
+
+@router.get("/subjects/{name}", tags=["subjects"])
+async def show_subject(request: Request, asking: Asking, name: str) -> SubjectOut:
+    """One subject."""
+    likeness = likeness_of(request)
+
+    def look() -> SubjectOut:
+        found, photos = likeness.subjects.find(asking.tenant, name), likeness.subjects.list_photos(asking.tenant, name)
+        return _subject(found, photos=len(photos), has_adapter=likeness.catalog.has_adapter(asking.tenant, name))
+
+    return await asyncio.to_thread(look)
+
+
+@router.delete("/subjects/{name}", tags=["subjects"])
+async def forget_subject(request: Request, asking: Asking, name: str) -> ReceiptOut:
+    """Delete everything of a name: subject, photographs, adapter, checkpoints, pictures. The answer is the receipt."""
+    return await _forgotten(likeness_of(request), asking.tenant, name)
+
+
+@router.post("/subjects/{name}/photos", status_code=201, tags=["subjects"])
+async def add_photos(
+    request: Request, asking: Asking, name: str, photos: Annotated[list[UploadFile], File(max_length=MAX_PHOTOS)]
+) -> CheckedOut:
+    """Upload photographs. The answer has a verdict on each and advice for the set; refused ones are not kept."""
+    likeness = likeness_of(request)
+    await asyncio.to_thread(likeness.subjects.find, asking.tenant, name)
+    read = [Photo(shown(photo.filename), await photo.read()) for photo in photos]
+    checked = await asyncio.to_thread(likeness.subjects.add_photos, asking.tenant, name, read)
+    document = checked.to_json()
+    verdicts = [
+        {"sha256": photo.sha256, **report.to_json()} for photo, report in zip(read, checked.reports, strict=True)
+    ]
+    return CheckedOut.model_validate({"photos": verdicts, "set": document["set"]})
+
+
+@router.get("/subjects/{name}/photos", tags=["subjects"])
+async def list_photos(request: Request, asking: Asking, name: str) -> PhotosOut:
+    """Photographs that are kept, with the verdicts of when they came."""
+    found = await asyncio.to_thread(likeness_of(request).subjects.list_photos, asking.tenant, name)
+    return PhotosOut.model_validate({"photos": [{"sha256": one.sha256, **json.loads(one.report)} for one in found]})
+
+
+@router.delete("/subjects/{name}/photos/{sha256}", status_code=204, tags=["subjects"])
+async def delete_photo(request: Request, asking: Asking, name: str, sha256: str) -> None:
+    """Delete one photograph."""
+    await asyncio.to_thread(likeness_of(request).subjects.delete_photo, asking.tenant, name, sha256)
+
+
+@router.get("/adapters", tags=["adapters"])
+async def list_adapters(request: Request, asking: Asking, after: After = "", limit: Limit = 100) -> AdaptersOut:
+    """Adapters by name."""
+    catalog = likeness_of(request).catalog
+    found = await asyncio.to_thread(catalog.list_adapters, asking.tenant, after=after, limit=limit)
+    return AdaptersOut(adapters=[_adapter(one) for one in found], next=_next(found, limit))
+
+
+@router.get("/adapters/{name}", tags=["adapters"])
+async def show_adapter(request: Request, asking: Asking, name: str) -> AdapterOut:
+    """One adapter."""
+    return _adapter(await asyncio.to_thread(likeness_of(request).catalog.find_adapter, asking.tenant, name))
+
+
+@router.delete("/adapters/{name}", tags=["adapters"])
+async def forget_adapter(request: Request, asking: Asking, name: str) -> ReceiptOut:
+    """The same as deleting the subject: an adapter does not outlive the word of who is in it, nor the other way."""
+    return await _forgotten(likeness_of(request), asking.tenant, name)
+
+
+@router.get("/adapters/{name}/download", tags=["adapters"], response_class=Response)
+async def download_adapter(request: Request, asking: Asking, name: str, format: str = "diffusers") -> Response:
+    """The adapter as a file for another program: diffusers, kohya (safetensors) or peft (tar.gz)."""
+    content = await asyncio.to_thread(likeness_of(request).exported, name, format, tenant=asking.tenant)
+    is_packed = content.startswith(b"\x1f\x8b")
+    ending = "tar.gz" if is_packed else "safetensors"
+    return Response(
+        content, media_type="application/gzip" if is_packed else "application/octet-stream",
+        headers={"Content-Disposition": f'attachment; filename="{name}-{format}.{ending}"'},  # both were checked
+    )  # fmt: skip
+
+
+@router.post("/adapters/import", status_code=201, tags=["adapters"])
+async def import_adapter(
+    request: Request,
+    asking: Asking,
+    name: Annotated[str, Form(max_length=63)],
+    file: UploadFile,
+    format: Annotated[str, Form(max_length=40)] = "diffusers",
+    class_noun: Annotated[str, Form(max_length=100)] = "person",
+    identifier: Annotated[str, Form(max_length=100)] = Subject.identifier,
+) -> AdapterOut:
+    """Take in an adapter that was made elsewhere for the same base. What is a pickle is refused."""
+    likeness, content = likeness_of(request), await file.read()
+
+    def take() -> AdapterRecord:
+        likeness.import_adapter(
+            content, name, format, class_noun=class_noun, identifier=identifier, tenant=asking.tenant
+        )
+        return likeness.catalog.find_adapter(asking.tenant, name)
+
+    return _adapter(await asyncio.to_thread(take))
+
+
+async def _forgotten(likeness: Likeness, tenant: str, name: str) -> ReceiptOut:
+    receipt = await asyncio.to_thread(likeness.forget, name, tenant=tenant)
+    return ReceiptOut.model_validate(asdict(receipt))
+
+
+def shown(name: str | None) -> str:
+    """The last part of an upload's file name without control characters, for messages only."""
+    last = (name or "").replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(letter for letter in last if letter.isprintable())[:120] or "unnamed"
+
+
+def _subject(record: SubjectRecord, *, photos: int | None = None, has_adapter: bool | None = None) -> SubjectOut:
+    facts = {key: value for key, value in asdict(record).items() if key != "tenant"}
+    return SubjectOut(**facts, photos=photos, has_adapter=has_adapter)
+
+
+def _adapter(record: AdapterRecord) -> AdapterOut:
+    card = asdict(record.card)
+    return AdapterOut(**{key: card[key] for key in AdapterOut.model_fields if key in card}, bytes=record.bytes)
+
+
+def _next(found: Sequence[SubjectRecord | AdapterRecord], limit: int) -> str | None:
+    return found[-1].name if len(found) == limit else None

@@ -1,0 +1,168 @@
+"""The documents of /v1: what is accepted, what is answered, an example of each. Unknown fields are refused."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..portraits import MAX_IMAGES, MAX_PROMPT_CHARACTERS
+from ..types import Verdict
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", examples=["anna"])]
+Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class NewSubject(_Asked):
+    """Who is to be learnt."""
+
+    name: Name
+    class_noun: Annotated[str, Field(max_length=100, examples=["woman"])] = "person"
+    consent: Annotated[str, Field(max_length=2000, examples=["Anna agreed in writing on 2026-03-01"])] = Field(
+        default="", description="who agreed, and when; needed for people"
+    )
+
+
+class SubjectOut(BaseModel):
+    name: str
+    class_noun: str
+    identifier: str
+    consent: str
+    consented: str
+    created: str
+    photos: int | None = Field(default=None, description="photographs that are kept; only of a single subject")
+    has_adapter: bool | None = None
+
+
+class SubjectsOut(BaseModel):
+    subjects: list[SubjectOut]
+    next: str | None = Field(description="`after` of the next page; null at the end")
+
+
+class ReasonOut(BaseModel):
+    code: str
+    verdict: Verdict
+    message: str
+    hint: str
+
+
+class PhotoOut(BaseModel):
+    """A verdict on one photograph. Refused ones are not kept."""
+
+    sha256: str = Field(description="its name from now on")
+    file: str
+    verdict: Verdict
+    reasons: list[ReasonOut]
+    hint: str
+
+
+class SetOut(BaseModel):
+    """What was found about all photographs of the subject together."""
+
+    count: int
+    coverage: dict[str, dict[str, int]]
+    advice: list[ReasonOut]
+
+
+class CheckedOut(BaseModel):
+    photos: list[PhotoOut]
+    set: SetOut
+
+
+class PhotosOut(BaseModel):
+    photos: list[PhotoOut]
+
+
+class AdapterOut(BaseModel):
+    name: str
+    class_noun: str
+    identifier: str
+    base_id: str
+    base_sha256: str
+    recipe: dict[str, Any]
+    seed: int
+    photos: int
+    steps: int
+    seconds: float
+    created: str
+    rank: int
+    alpha: float
+    content_sha256: str
+    bytes: int
+
+
+class AdaptersOut(BaseModel):
+    adapters: list[AdapterOut]
+    next: str | None = Field(description="`after` of the next page; null at the end")
+
+
+class ForgottenOut(BaseModel):
+    kind: str
+    count: int
+    bytes: int
+
+
+class ReceiptOut(BaseModel):
+    """What was deleted, and when."""
+
+    name: str
+    items: list[ForgottenOut]
+    at: str
+
+
+class NewImages(_Asked):
+    """Pictures to make. Ranges are those of the command line."""
+
+    prompt: Prompt = Field(examples=["oil painting of {me} in a garden"], description="{me} stands for the subject")
+    adapter: Name | None = Field(default=None, description="none, or `base`: the bare base")
+    negative_prompt: Prompt = ""
+    n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = Field(default=1, description="seeds count up")
+    seed: int = 0
+    steps: int = Field(default=30, description="1 to 200")
+    guidance_scale: float | None = Field(default=None, description="1 (not guided) to 30; the base's own by default")
+    adapter_scale: float = Field(default=1.0, description="0 to 2")
+    sampler: Annotated[str, Field(max_length=40, examples=["dpmpp_2m"])] = "dpmpp_2m"
+    format: Literal["png", "jpeg"] = "png"
+    keep: bool = Field(default=False, description="keep the pictures here; GET /v1/images/{id} has them")
+
+
+class ImageOut(BaseModel):
+    """One picture, and what would make it again."""
+
+    id: str | None = Field(description="where it was kept")
+    data: str = Field(description="base64")
+    media_type: str
+    seed: int
+    prompt: str = Field(description="as the base read it")
+    base_sha256: str
+    adapter_sha256: str | None
+    seconds: float
+
+
+class ImagesOut(BaseModel):
+    images: list[ImageOut]
+
+
+class BaseOut(BaseModel):
+    """The base that all adapters here stand on."""
+
+    id: str
+    sha256: str
+    family: str
+    width_px: int
+    height_px: int
+    guidance_scale: float
+
+
+class ErrorOut(BaseModel):
+    code: str = Field(examples=["AdapterNotFound"])
+    message: str = Field(examples=["there is no adapter of this name"])
+    hint: str = Field(examples=["did you mean anna?"])
+
+
+class RefusalOut(BaseModel):
+    """Every answer that is no success."""
+
+    error: ErrorOut

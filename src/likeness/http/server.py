@@ -1,0 +1,80 @@
+"""A uvicorn server for the application: time limits for what comes before a request, and an orderly end.
+
+uvicorn waits for ever for the rest of a request's head; a few hundred such connections would be all it has
+(CWE-400, 'Slowloris'). Source: uvicorn's `Config` and its h11 protocol.
+"""
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..errors import SettingsError
+
+HEAD_S = 10.0  # for a request's head to arrive
+CONNECTIONS = 1024  # beyond it uvicorn answers 503 at once
+GRACE_S = 30  # for requests under way, once the server is told to end
+
+
+@dataclass(frozen=True)
+class Bind:
+    """Where a server listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000  # 0: any that is free
+    certificate: Path | None = None  # PEM, for TLS
+    key: Path | None = None
+
+
+class ImpatientProtocol(H11Protocol):
+    """Closes connections whose request does not begin in time."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._stop_waiting()  # between requests uvicorn's own keep-alive limit holds
+
+    def _wait_for_head(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+def server_of(app: FastAPI, bind: Bind) -> uvicorn.Server:
+    """A server that is ready to run. Raises SettingsError: half a TLS pair, or files that cannot be used."""
+    if (bind.certificate is None) != (bind.key is None):
+        raise SettingsError("expected both a TLS certificate and its key, or neither")
+    config = uvicorn.Config(
+        app, host=bind.host, port=bind.port, http=ImpatientProtocol, ws="none", log_config=None, access_log=False,
+        server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=15,
+        timeout_graceful_shutdown=GRACE_S, ssl_certfile=bind.certificate, ssl_keyfile=bind.key,
+    )  # fmt: skip
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"expected a TLS certificate and its key as PEM, got {type(error).__name__}") from error
+    return uvicorn.Server(config)

@@ -1,0 +1,179 @@
+"""The training service of one installation: whence the command line, the HTTP server and the workers get their queue.
+
+Apart from `likeness`, which a queue of nobody's jobs does not need. Importing it loads neither torch nor a database.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..artifacts.library import AdapterLibrary
+from ..config import Settings
+from ..errors import UsageError
+from ..storage.catalog import ForgottenItem
+from ..storage.objects import Objects, objects_at
+
+if TYPE_CHECKING:  # these import DBOS, a second of start-up
+    from ..jobs.locations import Locations
+    from ..jobs.notify import Notifier
+    from ..jobs.queue import Queue
+    from ..jobs.senders import SendOptions
+    from ..jobs.tables import Database
+    from ..jobs.types import Job, JobOrder
+    from ..jobs.worker import Worker
+
+SECRET_FILE = "webhook-secret"
+_DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """The queue of one installation, opened at the first question."""
+
+    settings: Settings
+    library: AdapterLibrary
+
+    @property
+    def objects(self) -> Objects:
+        return self.library.objects
+
+    @property
+    def home(self) -> Path:
+        return self.settings.home.expanduser().absolute()
+
+    @cached_property
+    def database(self) -> Database:
+        """Raises StorageUnavailable."""
+        from ..jobs.tables import Database
+
+        return Database(self.settings.jobs or f"sqlite:///{self.home / 'jobs.sqlite'}")
+
+    @cached_property
+    def queue(self) -> Queue:
+        """The five verbs."""
+        from ..jobs.queue import Queue
+        from ..jobs.worker import published_in
+
+        return Queue(self.database, published_in(self.library))
+
+    @cached_property
+    def locations(self) -> Locations:
+        """Where jobs may read from and write to."""
+        from ..jobs.locations import Locations
+
+        return Locations(self.objects, _words(self.settings.job_inputs), self.outputs_url)
+
+    @property
+    def objects_url(self) -> str:
+        return self.settings.objects or str(self.home / "objects")
+
+    @property
+    def outputs_url(self) -> str:
+        """Under which results of the SageMaker protocol are written."""
+        if self.settings.job_outputs is not None:
+            return self.settings.job_outputs
+        place = self.objects_url if "://" in self.objects_url else f"file://{Path(self.objects_url).absolute()}"
+        return f"{place.rstrip('/')}/async"
+
+    @cached_property
+    def send_options(self) -> SendOptions:
+        """How messages leave. Makes the installation's webhook secret at first use."""
+        from ..jobs.senders import SendOptions
+
+        settings = self.settings
+        return SendOptions(
+            webhook_secret=self._secret(), private_webhooks=bool(settings.private_webhooks), smtp=settings.smtp,
+            mail_from=settings.mail_from, sns_topics=tuple(_words(settings.sns_topics)),
+        )  # fmt: skip
+
+    @cached_property
+    def notifier(self) -> Notifier:
+        """The delivery log, and who sends."""
+        from ..jobs.notify import Notifier
+        from ..jobs.senders import senders
+
+        return Notifier(self.database, senders(self.send_options, self.locations))
+
+    def upload(self, tenant: str, name: str, archive: bytes) -> str:
+        """Keep an archive of photographs for a job of this name; returns what `JobOrder.photos` takes."""
+        from ..jobs.places import upload_key
+
+        key = upload_key(tenant, name, archive)
+        self.objects.put(key, archive)
+        return key
+
+    def submit(self, order: JobOrder, *, idempotency_key: str | None = None) -> Job:
+        """Check whom the order wants told and where its photographs lie, and put it into the queue.
+
+        Raises:
+            UsageError, InputRefused: an addressee or a place that is not allowed.
+            IdempotencyConflict, AdapterExists, AdapterBusy, QueueFull: see `Queue.submit`.
+        """
+        from ..jobs.senders import check_notice
+        from ..jobs.steps import SUBJECT_PHOTOS
+
+        for notice in order.notices:
+            check_notice(notice, self.send_options)
+        if order.photos != SUBJECT_PHOTOS:
+            self.locations.resolve(order.photos, order.tenant)
+        return self.queue.submit(order, idempotency_key=idempotency_key)
+
+    def forget(self, tenant: str, name: str) -> list[ForgottenItem]:
+        """Delete what the queue, its log and the object store hold of a name's jobs; running ones are cancelled."""
+        from ..jobs.forgetting import forget_jobs
+
+        return forget_jobs(self.queue, self.objects, tenant=tenant, name=name)
+
+    def worker(
+        self, id: str, *, concurrency: int, exit_when_idle_s: float | None = None, previews: int = 1
+    ) -> Worker:  # fmt: skip
+        """A worker for this process. Raises UsageError for an id that cannot be one."""
+        from ..jobs.worker import Worker, WorkerOptions
+
+        if not id or len(id) > 200 or not all(letter.isalnum() or letter in "-_." for letter in id):
+            raise UsageError("expected a worker's id of letters, digits and - _ .")
+        settings = self.settings
+        options = WorkerOptions(
+            id=id, base=settings.base, revision=settings.revision, objects=self.objects_url, home=self.home,
+            concurrency=concurrency, beat_s=settings.heartbeat_s, exit_when_idle_s=exit_when_idle_s,
+            keep_photos_s=settings.keep_photos_days * _DAY_S, previews=previews,
+        )  # fmt: skip
+        return Worker(options, self.database, self.library, locations=self.locations, notifier=self.notifier)
+
+    def close(self) -> None:
+        """Give connections back."""
+        if "queue" in self.__dict__:
+            self.queue.close()
+        elif "database" in self.__dict__:
+            self.database.close()
+
+    def _secret(self) -> bytes:
+        """This installation's own, made once; it lies among the objects so that all of its machines have the same."""
+        from ..errors import ObjectNotFound
+
+        key = f"_installation/{SECRET_FILE}"  # no tenant's name begins so
+        try:
+            return self.objects.get(key)
+        except ObjectNotFound:
+            self.objects.put(key, secrets.token_hex(32).encode())
+            return self.objects.get(key)
+
+
+def training_of(settings: Settings, library: AdapterLibrary | None = None) -> Training:
+    """Wire the training service. Raises SettingsError."""
+    from ..storage.catalog import Catalog
+
+    if library is None:
+        root = settings.home.expanduser().absolute()
+        catalog = Catalog(settings.catalog or f"sqlite:///{root / 'catalog.sqlite'}")
+        library = AdapterLibrary(objects_at(settings.objects or str(root / "objects")), catalog)
+    return Training(settings, library)
+
+
+def _words(text: str | None) -> Sequence[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
