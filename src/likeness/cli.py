@@ -13,6 +13,8 @@ import typer
 from . import __version__
 from .command_group import Call, Commands
 from .commands import serve as serving
+from .commands.jobs import jobs
+from .commands.work import work
 from .config import settings_from
 from .errors import PhotosRefused, UsageError
 from .photos import read_photos
@@ -289,6 +291,8 @@ def demo(
 
 app.command()(serving.serve)
 app.add_typer(serving.keys, name="keys")
+app.command()(work)
+app.add_typer(jobs, name="jobs")
 
 
 def size_bytes(path: Path) -> int:

@@ -21,7 +21,7 @@ FILE_NAME = "likeness.toml"
 # The settings that are whole numbers, with the least they may be; the others are texts.
 _LEAST = {
     "slots": 2, "max_batch": 1, "rank": 1, "host_mb": 1, "queue_limit": 1, "deadline_s": 1, "requests_per_minute": 1,
-    "concurrent_requests": 1, "upload_mb": 1,
+    "concurrent_requests": 1, "upload_mb": 1, "heartbeat_s": 1, "keep_photos_days": 0, "private_webhooks": 0,
 }  # fmt: skip
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
@@ -49,6 +49,17 @@ class Settings:
     upload_mb: int = 256  # one request's photographs, or one adapter
     c2pa_certificate: str | None = None  # PEM files: chain and key that sign every picture's content credentials
     c2pa_key: str | None = None
+    jobs: str | None = field(default=None, repr=False)  # SQLAlchemy's URL of the queue; jobs.sqlite in the home
+    job_inputs: str | None = None  # s3://BUCKET/PREFIX and file:///FOLDER, with commas: whence jobs may be fed
+    job_outputs: str | None = None  # one such place, for results of the SageMaker protocol; in the objects by default
+    heartbeat_s: int = 5  # a worker that is silent for two of them loses its jobs to the others
+    keep_photos_days: int = 30  # photographs of a job that is over
+    private_webhooks: int = 0  # 1: webhooks may call this machine and private networks
+    smtp: str | None = field(default=None, repr=False)  # smtp://USER:PASSWORD@HOST:PORT or smtps://...
+    mail_from: str = "likeness@localhost"
+    sns_topics: str | None = None  # ARNs that may be told, with commas
+    sns_success_topic: str | None = None  # told of every job of the SageMaker protocol that succeeded
+    sns_error_topic: str | None = None  # ... that did not
 
 
 def settings_from(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> Settings:

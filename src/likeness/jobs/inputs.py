@@ -5,9 +5,11 @@
 Everything but `name`, `class_noun`, `recipe`, `seed` and `replace` is a field of the recipe; unknown ones are refused.
 """
 
+import io
 import json
 import re
-from collections.abc import Mapping
+import tarfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -45,6 +47,17 @@ def read_input(content: bytes) -> JobInput:
         raise InputRefused(f"expected one config.json, got {len(configs)}", hint=_HINT)
     photos = [photo for photo in read if photo.name != CONFIG_NAME]
     return JobInput(photos, read_config(configs[0].content) if configs else {})
+
+
+def pack_photos(photos: Sequence[Photo]) -> bytes:
+    """Photographs as the archive that `read_input` takes; equal photographs give equal bytes."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for i, photo in enumerate(photos):
+            entry = tarfile.TarInfo(f"{i:03d}-{photo.name}")
+            entry.size = len(photo.content)
+            archive.addfile(entry, io.BytesIO(photo.content))
+    return packed.getvalue()
 
 
 def read_config(content: bytes) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from .tables import Database, deliveries, events, jobs
 from .types import Claim, Failure, Job, JobEvent, JobOrder, State, read_order
 
 PATIENCE_S = math.inf  # a worker waits for its database, however long that is away
+GRACE_S = 30.0  # before the photographs of a cancelled job go: its worker may be about to read them
 _OPEN = ("queued", "running")
 
 
@@ -152,7 +153,7 @@ class Ledger:
         """End a job that waits or runs. Whoever works on it notices at its next look."""
         guard = (jobs.c.id == job, jobs.c.tenant == tenant, jobs.c.state.in_(_OPEN))
         failure = Failure("Cancelled", "cancelled by its owner")
-        return self._end(job, guard, "cancelled", failure=failure, keep_photos_s=0.0)
+        return self._end(job, guard, "cancelled", failure=failure, keep_photos_s=GRACE_S)
 
     def give_up(self, job: str, failure: Failure) -> bool:
         """Fail a job that nobody will take up again."""

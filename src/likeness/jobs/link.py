@@ -26,6 +26,7 @@ class _Guest:
     asked: Said | None = None
     is_sent: bool = False
     has_begun: bool = False
+    has_left: threading.Event = field(default_factory=threading.Event)
 
 
 class Link:
@@ -87,17 +88,21 @@ class Link:
             return self._guests[job].mailbox.get(timeout=timeout_s)
         return None
 
-    def leave(self, job: str) -> None:
-        """The job is done, or wanted elsewhere."""
+    def leave(self, job: str, *, patience_s: float = 10.0) -> None:
+        """Take a job out. When this returns, the child writes nothing of it any more (or was too slow to say so)."""
         with self._lock:
-            guest = self._guests.pop(job, None)
+            guest = self._guests.get(job)
             if guest is None or not guest.is_sent or self._child is None:
+                self._guests.pop(job, None)
                 return
             if guest.has_begun and self._kill_to_leave:
                 self._expected_end = True
                 self._child.kill()
             else:
                 self._child.line.send(do="leave", job=job)
+        guest.has_left.wait(patience_s)
+        with self._lock:
+            self._guests.pop(job, None)
 
     def done(self, job: str) -> None:
         """The child has said its last word about this job."""
@@ -131,6 +136,8 @@ class Link:
                 self.unusable = said
             elif (guest := self._guests.get(said.get("job", ""))) is not None:
                 guest.has_begun = guest.has_begun or said["event"] == "began"
+                if said["event"] == "left":
+                    guest.has_left.set()
                 guest.mailbox.put(said)
 
     def _ended(self, code: int) -> None:
@@ -143,6 +150,7 @@ class Link:
             begun = [guest for guest in self._guests.values() if guest.has_begun]
             blame = not self._expected_end and not self._is_closing and code not in (0, *_BLAMELESS)
             for guest in self._guests.values():
+                guest.has_left.set()
                 if guest.is_sent:
                     guest.is_sent = False
                     to_blame = blame and guest.has_begun

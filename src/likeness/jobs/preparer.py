@@ -29,6 +29,7 @@ def main(argv: list[str]) -> None:
                 return
             if said["do"] == "leave":
                 waiting = [one for one in waiting if one["job"] != said["job"]]
+                line.send(event="left", job=said["job"])
             else:
                 waiting.append(said)
         if waiting:

@@ -8,7 +8,7 @@ machine, so workers leave heartbeats and `recover` gives the jobs of the silent 
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import sqlalchemy as sa
@@ -133,6 +133,17 @@ class Queue:
             self._client.cancel_workflow(job)
         self._fail_the_abandoned()
         return given_back
+
+    def ids_of(self, tenant: str, name: str) -> list[str]:
+        """Every job of a name."""
+        query = sa.select(jobs.c.id).where(jobs.c.tenant == tenant, jobs.c.name == name)
+        return list(self.database.run(lambda connection: connection.execute(query).scalars().all(), reads_only=True))
+
+    def erase(self, found: Sequence[str]) -> None:
+        """Delete what DBOS keeps of these jobs, whose own rows are gone."""
+        if found:
+            self._client.delete_workflows(list(found))
+        self.database.scrub()
 
     def open_jobs(self) -> int:
         """How many jobs of anybody's wait or run."""

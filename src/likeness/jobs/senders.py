@@ -10,6 +10,7 @@ import hmac
 import http.client
 import ipaddress
 import json
+import re
 import smtplib
 import socket
 import ssl
@@ -23,12 +24,14 @@ from ..errors import StorageUnavailable, UsageError
 from .locations import Locations
 from .messages import Message
 from .notify import Sender
+from .types import Notice
 
 TIMEOUT_S = 10.0
 SIGNATURE = "X-Likeness-Signature"
 TIMESTAMP = "X-Likeness-Timestamp"
 DELIVERY = "X-Likeness-Delivery"
 _MOST_ANSWER_BYTES = 1 << 16
+_MAIL_ADDRESS = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,200}")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -68,6 +71,26 @@ def tenant_secret(secret: bytes, tenant: str) -> str:
 def signature(secret: str, timestamp: str, body: bytes) -> str:
     """`sha256=<hex>` over '<timestamp>.<body>'."""
     return "sha256=" + hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def check_notice(notice: Notice, options: SendOptions) -> None:
+    """Refuse who cannot be told, when the job is ordered and not when it is over.
+
+    Raises:
+        UsageError: no such kind, an address that may not be called, no mail server, a topic that is not ours.
+    """
+    if notice.kind == "webhook":
+        check_webhook(notice.target, private_webhooks=options.private_webhooks)
+    elif notice.kind == "mail":
+        if options.smtp is None:
+            raise UsageError("expected a mail server, got none", hint="set LIKENESS_SMTP")
+        if not _MAIL_ADDRESS.fullmatch(notice.target):
+            raise UsageError("expected an e-mail address")
+    elif notice.kind == "sns":
+        if notice.target not in options.sns_topics:
+            raise UsageError("expected a topic that this installation may tell", hint="set LIKENESS_SNS_TOPICS")
+    else:
+        raise UsageError("expected a notice of webhook, mail or sns")
 
 
 def check_webhook(url: str, *, private_webhooks: bool) -> tuple[str, str, int, str]:

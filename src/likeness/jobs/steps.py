@@ -4,8 +4,6 @@ A fault that is ours (store, disk or database away) is waited out, until the job
 sender's ends the job. A job that was cancelled, or taken over by another worker, ends the step without a word.
 """
 
-import io
-import tarfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,8 +22,10 @@ from ..errors import (
     TimeLimitReached,
 )
 from ..storage.objects import Objects
+from ..types import Photo
 from . import places
 from .child import Said
+from .inputs import pack_photos
 from .ledger import Ledger
 from .link import Link
 from .locations import Locations
@@ -145,6 +145,15 @@ class Steps:
         for key in keys:
             self.objects.delete(key)
 
+    def sweep_if_over(self, order: JobOrder, job: str) -> None:
+        """Nobody writes for this job any more; what was written after it was cancelled or forgotten goes."""
+        found = self.ledger.find(job)
+        if found is None:
+            for facts in list(self.objects.list(places.job_prefix(order.tenant, job))):
+                self.objects.delete(facts.key)
+        elif found.is_over:
+            self.tidy(order, job)
+
     def patiently(self, claim: Claim, order: JobOrder, work: Callable[[], T]) -> T:
         """Do something that needs the store or the disk, again and again while they are away."""
         pause_s = 1.0
@@ -227,17 +236,10 @@ class Steps:
 
     def _subject_archive(self, order: JobOrder) -> bytes:
         """The photographs kept for a subject, as an archive. Raises InputRefused, SubjectNotFound."""
-        packed = io.BytesIO()
         records = self.library.catalog.list_photos(order.tenant, order.name)
         if not records:
             raise InputRefused("expected photographs of this subject, got none", hint="upload some first")
-        with tarfile.open(fileobj=packed, mode="w") as archive:
-            for i, record in enumerate(records):
-                content = self.objects.get(record.key)
-                entry = tarfile.TarInfo(f"{i:03d}-{record.file}")
-                entry.size = len(content)
-                archive.addfile(entry, io.BytesIO(content))
-        return packed.getvalue()
+        return pack_photos([Photo(record.file, self.objects.get(record.key)) for record in records])
 
 
 def failure_document(error: LikenessError | OutOfMemory) -> dict[str, str]:

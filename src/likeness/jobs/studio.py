@@ -241,6 +241,7 @@ class Studio:
         self._undelivered = [kept for kept in self._undelivered if kept[0].job != job]
         if job in self._inside:
             self._drop(job)
+        self._line.send(event="left", job=job)
 
     def _drop(self, job: str) -> None:
         del self._inside[job]

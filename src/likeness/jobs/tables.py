@@ -159,6 +159,15 @@ class Database:
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, 2.0)
 
+    def scrub(self) -> None:
+        """SQLite keeps old pages in its log until that is emptied; what was deleted shall not be found there."""
+        if self.is_sqlite:
+            connection = self.engine.raw_connection()  # not within a transaction
+            try:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.close()
+
     def close(self) -> None:
         self.engine.dispose()
 

@@ -32,6 +32,7 @@ def register_workflow(steps: Steps, worker: str, *, keep_photos_s: float) -> Non
         try:
             return _run(steps, claim, order, keep_photos_s=keep_photos_s)
         except Gone:
+            steps.sweep_if_over(order, job)
             return "gone"
 
     DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MOST_RECOVERIES)(fine_tune)

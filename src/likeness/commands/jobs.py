@@ -1,0 +1,147 @@
+"""`likeness jobs`: what waits, what runs, what became of it."""
+
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..command_group import Call
+from ..service.training import training_of
+from ..storage.catalog import LOCAL
+from ..terminal import rows_table
+
+if TYPE_CHECKING:
+    from ..jobs.types import Job, JobEvent
+
+jobs = typer.Typer(help="The training queue.", no_args_is_help=False)
+Id = Annotated[str, typer.Argument(metavar="ID")]
+Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Files, folders, zip or tar.")]
+LOOK_EVERY_S = 0.5
+
+
+@jobs.command("list")
+def list_jobs(ctx: typer.Context, name: Annotated[str | None, typer.Option(help="Of one adapter.")] = None) -> None:
+    """All jobs, the newest first."""
+    call: Call = ctx.obj
+    with closing(training_of(call.settings)) as training:
+        rows = [job_document(job) for job in training.queue.jobs_of(LOCAL, name=name)]
+    call.terminal.document({"jobs": rows})
+    if rows:
+        shown = ("id", "name", "state", "place_in_queue", "stage", "step", "reason")
+        call.terminal.table(rows_table([{key: _cell(row.get(key)) for key in shown} for row in rows]))
+    else:
+        call.terminal.say("no jobs yet: likeness jobs submit PHOTO... --name NAME")
+
+
+@jobs.command()
+def submit(
+    ctx: typer.Context,
+    photos: Photos,
+    name: Annotated[str, typer.Option(help="Name of the adapter: a-z, 0-9, _ and -.")],
+    class_noun: Annotated[str, typer.Option(help="What the subject is: person, dog, ...")] = "person",
+    recipe: Annotated[str, typer.Option(help="fast, standard, thorough or origin-2023.")] = "standard",
+    steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    seed: Annotated[int, typer.Option(help="0 to 2**63 - 1.")] = 0,
+    replace_existing: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: twice the same is one job.")] = None,
+) -> None:
+    """Put a training into the queue; `likeness work` trains it."""
+    from ..jobs.inputs import pack_photos
+    from ..jobs.types import JobOrder
+    from ..photos import read_photos
+
+    call: Call = ctx.obj
+    archive = pack_photos(read_photos(photos))
+    with closing(training_of(call.settings)) as training:
+        changes = {} if steps is None else {"steps": steps}
+        order = JobOrder(
+            LOCAL, name, training.upload(LOCAL, name, archive), class_noun=class_noun, recipe=recipe, changes=changes,
+            seed=seed, replace=replace_existing,
+        )  # fmt: skip
+        job = training.submit(order, idempotency_key=key)
+    call.terminal.document(job_document(job))
+    call.terminal.say(f"{job.id}: place {job.place_in_queue} in the queue")
+    call.terminal.note(f"likeness jobs follow {job.id}")
+
+
+@jobs.command()
+def show(ctx: typer.Context, id: Id) -> None:
+    """One job, what happened to it, and what was said about it."""
+    call: Call = ctx.obj
+    with closing(training_of(call.settings)) as training:
+        document = job_document(training.queue.status(id, LOCAL))
+        document["events"] = [asdict(event) for event in training.queue.events(id, LOCAL)]
+        document["messages"] = [asdict(one) for one in training.notifier.log(LOCAL, id)]
+    call.terminal.document(document)
+    for key, value in document.items():
+        call.terminal.say(f"{key}: {value}")
+
+
+@jobs.command()
+def follow(ctx: typer.Context, id: Id) -> None:
+    """Print what happens to a job until it is over; exits 1 unless it succeeds."""
+    call: Call = ctx.obj
+    with closing(training_of(call.settings)) as training:
+        after = 0
+        while True:
+            job = training.queue.status(id, LOCAL)
+            for event in training.queue.events(id, LOCAL, after=after):
+                after = event.seq
+                call.terminal.note(event_line(event))
+            if job.is_over:
+                break
+            time.sleep(LOOK_EVERY_S)
+    call.terminal.document(job_document(job))
+    call.terminal.say(job.state)
+    if job.state != "succeeded":
+        raise typer.Exit(1)
+
+
+@jobs.command()
+def cancel(ctx: typer.Context, id: Id) -> None:
+    """End a job that waits or runs."""
+    call: Call = ctx.obj
+    with closing(training_of(call.settings)) as training:
+        job = training.queue.cancel(id, LOCAL)
+    call.terminal.document(job_document(job))
+    call.terminal.say(job.state)
+
+
+@jobs.command()
+def replay(ctx: typer.Context, id: Id) -> None:
+    """Send every message about a job again; a worker or the server sends them."""
+    call: Call = ctx.obj
+    with closing(training_of(call.settings)) as training:
+        training.queue.status(id, LOCAL)
+        count = training.notifier.replay(LOCAL, id)
+    call.terminal.document({"job": id, "messages": count})
+    call.terminal.say(f"{count} messages will be sent again")
+
+
+def job_document(job: "Job") -> dict[str, object]:
+    """A job as plain JSON types."""
+    progress = {key: value for key, value in job.progress.items() if key not in ("kind", "stage")}
+    failure = job.failure
+    return {
+        "id": job.id, "name": job.order.name, "state": job.state, "place_in_queue": job.place_in_queue,
+        "stage": job.progress.get("stage"), "step": job.progress.get("done"), "progress": progress,
+        "submitted_s": job.submitted_s, "started_s": job.started_s, "finished_s": job.finished_s,
+        "code": failure.code if failure else None, "reason": failure.reason if failure else None,
+        "hint": failure.hint if failure else None, "attempt": job.attempt, "adapter_sha256": job.adapter_sha256,
+    }  # fmt: skip
+
+
+def event_line(event: "JobEvent") -> str:
+    """An event for people."""
+    shown = {key: value for key, value in event.facts.items() if not isinstance(value, Mapping | list)}
+    return f"{time.strftime('%H:%M:%S', time.localtime(event.at_s))} {event.kind} " + " ".join(
+        f"{key}={_cell(value)}" for key, value in shown.items() if value is not None
+    )
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

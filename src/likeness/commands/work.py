@@ -1,0 +1,50 @@
+"""`likeness work`: a training worker of this installation's queue."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ..command_group import Call
+from ..errors import LikenessError, UsageError
+from ..service.training import training_of
+
+_MOST = 64
+
+
+def work(
+    ctx: typer.Context,
+    id: Annotated[str | None, typer.Option(help="Stable, and no other worker's; host name and 0 by default.")] = None,
+    concurrency: Annotated[str, typer.Option(help="Jobs at once, or `auto`: what the device's memory holds.")] = "2",
+    exit_when_idle: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="End after so long without a job.")
+    ] = None,
+    previews: Annotated[int, typer.Option(min=0, max=4, help="Pictures at each checkpoint.")] = 1,
+) -> None:
+    """Train what waits in the queue, many people in one loop; SIGTERM puts it down in order."""
+    from ..jobs.worker import stop_on_signals
+
+    call: Call = ctx.obj
+    worker = training_of(call.settings).worker(
+        id or f"{os.uname().nodename}-0", concurrency=_concurrency(concurrency),
+        exit_when_idle_s=exit_when_idle, previews=previews,
+    )  # fmt: skip
+    stop_on_signals(worker)
+    code = 0
+    try:
+        worker.run(ready=lambda: call.terminal.note("ready: jobs are taken as they come"))
+        call.terminal.document({"worker": worker.options.id, "ended": "in order"})
+    except LikenessError as error:
+        code = call.terminal.fail(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads of unfinished jobs wait for ever; who takes their jobs over goes on with them
+
+
+def _concurrency(text: str) -> int:
+    if text == "auto":
+        return 0
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _MOST:
+        raise UsageError(f"expected a concurrency from 1 to {_MOST}, or auto")
+    return int(text)
