@@ -215,9 +215,9 @@ def test_tenants_that_always_wait_get_equal_work(costs: dict[str, tuple[int, int
     waiting: list[Waiting] = []
     running: list[Running] = []
     shares, next_id = Shares(), 0
-    for _ in range(300):
+    for _ in range(150):
         for tenant, (rows, steps) in costs.items():
-            while sum(one.tenant == tenant for one in waiting) < 5:
+            while sum(one.tenant == tenant for one in waiting) < 9:  # more than one plan can take
                 waiting.append(Waiting(next_id, tenant, None, rows, steps, 0.0))
                 next_id += 1
         now = plan(waiting, running, shares, row_limit=8, slots=1, now_s=0.0)

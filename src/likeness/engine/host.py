@@ -63,7 +63,7 @@ class HostCache:
         self.start_loads()
 
     def unwant(self, key: str) -> None:
-        """It waits no longer."""
+        """It waits no longer; `start_loads` makes use of the room."""
         self._wanted[key] -= 1
         if self._wanted[key] <= 0:
             del self._wanted[key]

@@ -31,7 +31,7 @@ class PackedAdapter:
     """One adapter in host memory."""
 
     content_sha256: str
-    scale: float  # alpha / r; goes into the forward, so that the numbers keep the precision they were stored in
+    scale: float  # alpha / r; goes into B on the device, so that the numbers here keep the precision of their file
     layout: Layout
     values: Tensor  # (n,), per layer A then B, float16 or float32 on the host
 
@@ -82,11 +82,15 @@ class SlotWriter:
     def __init__(self, bank: LoraBank) -> None:
         self._bank = bank
         self._whole = Layout(tuple(range(len(bank.places))), bank.rank)
-        self._positions = lru_cache(LAYOUTS)(lambda layout: positions(bank, layout).to(bank.flat.device))
+        device = bank.flat.device
+        self._positions = lru_cache(LAYOUTS)(lambda layout: positions(bank, layout).to(device))
+        self._is_b = lru_cache(LAYOUTS)(lambda layout: is_b(bank, layout).to(device))
 
     def write(self, slot: int, packed: PackedAdapter) -> None:
         """One row copy; a smaller adapter is spread over its columns on the device."""
         values = packed.values.to(self._bank.flat.device).to(self._bank.flat.dtype)
+        if packed.scale != 1:
+            values = torch.where(self._is_b(packed.layout), values * packed.scale, values)
         if packed.layout != self._whole:
             row = torch.zeros_like(self._bank.flat[slot])
             values = row.index_copy_(0, self._positions(packed.layout), values)
@@ -106,3 +110,13 @@ def positions(bank: LoraBank, layout: Layout) -> Tensor:
         rows = torch.arange(place.b_shape[0])[:, None] * bank.rank + torch.arange(layout.rank)  # (d_out, r)
         parts += [torch.arange(place.start, place.start + a_size), middle + rows.flatten()]
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
+
+
+def is_b(bank: LoraBank, layout: Layout) -> Tensor:
+    """(n,) bool: which of a packed adapter's values belong to a B."""
+    sizes = [
+        (bank.places[i].a_size // bank.rank * layout.rank, bank.places[i].b_shape[0] * layout.rank)
+        for i in layout.places
+    ]
+    flags = torch.tensor([False, True]).repeat(len(sizes))
+    return flags.repeat_interleave(torch.tensor(sizes).flatten())

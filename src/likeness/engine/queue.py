@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Condition, Lock
 
 from ..errors import DeadlinePassed, EngineBusy, EngineClosed, EngineError, LikenessError, RequestCancelled
@@ -25,14 +24,6 @@ from .work import Turn, Work
 log = logging.getLogger("likeness.engine")
 
 Outcome = GeneratedImage | Exception
-
-
-@dataclass(frozen=True)
-class Resident:
-    """What is known of the adapter in a slot, when its host copy may be gone."""
-
-    scale: float
-    content_sha256: str
 
 
 class RequestQueue:
@@ -57,7 +48,7 @@ class RequestQueue:
         self._limit, self._clock = limit, clock
         self._closed: EngineError | None = None
         self._slot_count, self._slots = slots - 1, SlotCache(slots)
-        self._residents: dict[int, Resident] = {}
+        self._sha256_in: dict[int, str] = {}  # slot -> of its adapter
         self._wipes: list[int] = []
         self._tally = Tally()
         self._host = HostCache(
@@ -223,7 +214,8 @@ class RequestQueue:
         for work in sorted((self._waiting[id] for id in planned.joins), key=lambda work: work.key not in self._slots):
             self._join(work, writes, now_s)
         self._host.start_loads()  # an adapter that waiting requests counted on may have lost its slot
-        running = tuple(self._running.values())
+        # pictures of one adapter side by side: the bank fetches its factors once for all of them
+        running = tuple(sorted(self._running.values(), key=lambda work: work.slot))
         wipes, self._wipes = tuple(self._wipes), []
         return Turn(wipes, tuple(writes), tuple(work for work in running if work.picture is None), running)
 
@@ -238,9 +230,8 @@ class RequestQueue:
             self._tally.slot_misses += not is_held
             if packed is not None:
                 writes.append((slot, packed))
-                self._residents[slot] = Resident(packed.scale, packed.content_sha256)
-            resident = self._residents[slot]
-            work.slot, work.scale, work.adapter_sha256 = slot, resident.scale, resident.content_sha256
+                self._sha256_in[slot] = packed.content_sha256
+            work.slot, work.adapter_sha256 = slot, self._sha256_in[slot]
             self._host.unwant(work.key)
         del self._waiting[work.id]
         self._running[work.id] = work

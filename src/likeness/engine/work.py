@@ -25,7 +25,6 @@ class Work:
     preview_every: int  # steps; 0 = no previews
     joined_s: float = 0.0
     slot: int = BASE_SLOT
-    scale: float = 1.0  # alpha / r of the adapter
     adapter_sha256: str | None = None
     picture: Denoising | None = None
     is_cancelled: bool = False
@@ -45,7 +44,7 @@ class Work:
         one = self.request
         return Order(
             one.prompt, one.negative_prompt, one.seed, one.steps, one.guidance_scale, one.sampler, self.slot,
-            one.adapter_scale * self.scale,
+            one.adapter_scale,
         )  # fmt: skip
 
     def as_waiting(self, *, is_ready: bool) -> Waiting:

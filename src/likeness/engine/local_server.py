@@ -1,0 +1,191 @@
+"""The engine behind a Unix socket, for processes of this machine that have no device: Triton's thin models.
+
+The frames are those of `artifacts.triton.engine_client`. A connection is one request; who hangs up takes it back.
+An adapter is named by the path of its file and the hash of its weights, and is read by the engine's loader. The socket
+lies in a folder that only this user can enter, so whoever asks could read those files himself.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..artifacts import bundle, tensors
+from ..artifacts.adapter import check_base
+from ..artifacts.triton import engine_client as wire
+from ..errors import EngineBusy, LikenessError, UsageError
+from ..portraits import prompt_of
+from ..types import Adapter, AdapterCard, GeneratedImage
+from .gen_args import request_of
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .ticket import StepEvent, Ticket
+
+Encode = Callable[[GeneratedImage, str], bytes]  # picture and media type -> a file
+Answer = tuple[wire.Header, bytes]
+READ_S = 5.0  # for the whole request, from a process of this machine
+BUSY_S = 1.0
+log = logging.getLogger("likeness.engine")
+
+
+class LocalServer:
+    """Answers for one engine.
+
+    Args:
+        encode: the picture's file.
+        connections: at most so many at once; further ones are told that the engine is busy.
+    """
+
+    def __init__(self, engine: "Engine", *, encode: Encode, connections: int = 512) -> None:
+        self.engine, self._encode, self._most = engine, encode, connections
+        self._open = 0
+
+    async def serve(self, path: Path, until: asyncio.Event) -> None:
+        """Listen until told to stop. The socket appears under its name when it answers, and goes at the end."""
+        wire.make_private(path.parent)
+        staged = path.with_name(f"{path.name}.new")
+        with contextlib.suppress(FileNotFoundError):
+            staged.unlink()
+        server = await asyncio.start_unix_server(self._connection, staged)
+        os.chmod(staged, 0o600)
+        os.rename(staged, path)
+        own = path.stat().st_ino
+        async with server:
+            await until.wait()
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == own:  # else another engine has taken the place
+                path.unlink()
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
+        try:
+            async with asyncio.timeout(READ_S):
+                header_bytes, payload_bytes = wire.lengths(await reader.readexactly(wire.PREFIX.size))
+                request = wire.decode(await reader.readexactly(header_bytes))
+                await reader.readexactly(payload_bytes)
+            header, payload = await self._answered(request, reader, writer)
+            writer.write(wire.encode(header, payload))
+            await writer.drain()
+        except (OSError, ValueError, EOFError, TimeoutError):
+            pass  # no request of this protocol, or nobody waits for the answer any more
+        finally:
+            self._open -= 1
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _answered(
+        self, request: wire.Header, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Answer:
+        try:
+            match request.get("verb"):
+                case "ping":
+                    return {"status": "ok", "pid": os.getpid(), "base_sha256": self.engine.base.sha256}, b""
+                case "admit":
+                    return await asyncio.to_thread(self._admit, key_of(request))
+                case "release":
+                    self.engine.forget(key_of(request))
+                    return {"status": "ok"}, b""
+                case "generate":
+                    if self._open > self._most:
+                        raise EngineBusy(f"{self._most} requests are open already", retry_after_s=BUSY_S)
+                    return await self._generate(request, reader, writer)
+                case _:
+                    raise UsageError("expected a verb of ping, admit, generate and release")
+        except LikenessError as error:
+            return _refusal(error), b""
+        except (OSError, EOFError, TimeoutError):
+            raise
+        except Exception as error:
+            log.error("a request failed", exc_info=error)
+            return {"status": "error", "code": "EngineError", "message": "the engine failed at this request"}, b""
+
+    def _admit(self, key: str) -> Answer:
+        """Read the adapter, so that a damaged one is refused when its model is loaded."""
+        check_base(card_of(key), self.engine.base.sha256)
+        return {"status": "ok"}, b""
+
+    async def _generate(
+        self, request: wire.Header, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Answer:
+        key, deadline_s = key_of(request), request.get("deadline_s")
+        texts = [request.get(name) for name in ("prompt", "negative_prompt", "gen_args")]
+        if not all(isinstance(text, str) for text in texts) or not isinstance(deadline_s, int | float):
+            raise UsageError("expected prompt, negative_prompt and gen_args as texts, and deadline_s in seconds")
+        prompt, negative_prompt, gen_args = map(str, texts)
+        card = await asyncio.to_thread(card_of, key)
+        guidance_scale = self.engine.base.family.guidance_scale
+        asked, media_type = request_of(
+            prompt_of(prompt, card), negative_prompt, gen_args, guidance_scale=guidance_scale
+        )
+        loop = asyncio.get_running_loop()
+        started, done = asyncio.Event(), asyncio.Event()
+
+        def on_step(event: "StepEvent") -> None:
+            if not started.is_set():
+                loop.call_soon_threadsafe(started.set)
+
+        ticket = self.engine.submit(asked, key=key, tenant=key, deadline_s=deadline_s, watch=on_step)
+        ticket.add_done_callback(lambda _: loop.call_soon_threadsafe(done.set))
+        image = await self._outcome(ticket, done, telling=partial(_tell_start, started, writer), reader=reader)
+        return {"status": "ok", "media_type": media_type}, await asyncio.to_thread(self._encode, image, media_type)
+
+    async def _outcome(
+        self, ticket: "Ticket", done: asyncio.Event, *, telling: Callable[[], Awaitable[None]],
+        reader: asyncio.StreamReader,
+    ) -> GeneratedImage:  # fmt: skip
+        """Wait for the picture; cancel it when the client hangs up."""
+        telling_task = asyncio.ensure_future(telling())
+        ended, hung_up = asyncio.ensure_future(done.wait()), asyncio.ensure_future(reader.read(1))
+        try:
+            await asyncio.wait({ended, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+            if not done.is_set():
+                ticket.cancel()
+                raise EOFError("the client has gone")
+            return ticket.result(0)
+        finally:
+            for task in (telling_task, ended, hung_up):
+                task.cancel()
+
+
+async def _tell_start(started: asyncio.Event, writer: asyncio.StreamWriter) -> None:
+    await started.wait()
+    writer.write(wire.encode({"status": "started"}))
+
+
+def key_of(request: wire.Header) -> str:
+    """What the engine calls the adapter of a request: hash and path. Raises UsageError."""
+    adapter = request.get("adapter")
+    path, sha256 = (adapter.get("path"), adapter.get("sha256")) if isinstance(adapter, dict) else (None, None)
+    if not isinstance(path, str) or not isinstance(sha256, str) or not path.startswith("/") or "/" in sha256:
+        raise UsageError("expected an adapter with path and sha256")
+    return f"{sha256}{path}"
+
+
+def load(key: str) -> Adapter:
+    """The adapter of a key; what an engine behind a LocalServer loads with.
+
+    Raises:
+        CorruptAdapter: no regular file, damaged, or other weights than those that were asked for.
+    """
+    sha256, _, path = key.partition("/")
+    return bundle.reopen(tensors.read_bytes(Path(f"/{path}"), limit=tensors.MAX_FILE_BYTES), sha256)
+
+
+@lru_cache(maxsize=4096)
+def card_of(key: str) -> AdapterCard:
+    """The card of a key's adapter, after a check of the whole file. Raises as `load`."""
+    sha256, _, path = key.partition("/")
+    content = tensors.read_bytes(Path(f"/{path}"), limit=tensors.MAX_FILE_BYTES)
+    bundle.decode(content)
+    return bundle.reopen(content, sha256).card
+
+
+def _refusal(error: LikenessError) -> wire.Header:
+    refusal = {"status": "error", "code": error.code, "message": str(error)}
+    return refusal | ({"retry_after_s": error.retry_after_s} if isinstance(error, EngineBusy) else {})
