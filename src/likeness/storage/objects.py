@@ -94,7 +94,8 @@ class FileObjects:
 
     def list(self, prefix: str) -> Iterator[ObjectFacts]:
         folder = self.root / checked_prefix(prefix).rpartition("/")[0]
-        for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
+        found = folder.rglob("*") if folder.is_dir() else []
+        for path in sorted(found, key=Path.as_posix):  # letter by letter, as in S3; paths would sort part by part
             key = path.relative_to(self.root).as_posix()
             if not key.startswith(prefix) or key.startswith(_INCOMING) or path.is_symlink():
                 continue
@@ -215,11 +216,12 @@ def _move(staged: Path, path: Path) -> None:
         except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
             raise UsageError("expected a key that is no part of another key's path") from error
         break
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the name, too, survives a power cut
-    finally:
-        os.close(folder)
+    with suppress(FileNotFoundError):  # deleted again by now
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the name, too, survives a power cut
+        finally:
+            os.close(folder)
 
 
 def _no_links(path: str, flags: int) -> int:
