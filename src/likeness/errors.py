@@ -45,6 +45,9 @@
     │   ├── TimeLimitReached    the job ran longer than it was given
     │   ├── PoisonJob           the job's own process died three times at the same place
     │   └── OutOfMemory         the device cannot hold this job even when it trains alone
+    ├── HostingError
+    │   ├── ModelFailed         the model server refused a model or a request to it
+    │   └── HostUnavailable     the model server does not answer, or has no room
     └── TrainingError
         ├── NonFiniteLoss       this job's loss is no number any more; other jobs go on
         ├── CheckpointMismatch  a checkpoint belongs to another job, recipe or set of photos
@@ -268,6 +271,24 @@ class PoisonJob(JobError):
 
 class OutOfMemory(JobError):
     http_status = 507
+
+
+class HostingError(LikenessError):
+    http_status = 503
+
+
+class ModelFailed(HostingError):
+    """Args: status: the HTTP status that the model server gave."""
+
+    http_status = 424
+
+    def __init__(self, message: str, *, hint: str = "", status: int) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class HostUnavailable(HostingError):
+    pass
 
 
 class TrainingError(LikenessError):

@@ -3,6 +3,7 @@
     peft       folders as PEFT writes them (our own layout, see adapter.py)
     diffusers  one file for StableDiffusionPipeline.load_lora_weights
     kohya      one file for ComfyUI, A1111 and kohya's sd-scripts, see kohya.py
+    triton     one archive with a model for NVIDIA Triton and SageMaker, see triton/export.py
 
 Law: an import of an export gives the same delta W for every layer. Source for diffusers: loaders/lora_base.py and
 utils/state_dict_utils.py of diffusers 0.42.
@@ -20,6 +21,7 @@ from . import adapter as folders
 from . import kohya, tensors
 from .factors import NETWORKS, TEXT_ROOT, Key, Layer, Part, Weights, gather, plain_module, scaled, stored
 from .foreign import Modules, assemble, card_metadata, config_alpha, header_alphas
+from .triton.export import artifact, open_artifact
 
 _SUFFIXES: dict[str, Part] = {
     ".lora_A.weight": "A",
@@ -107,10 +109,23 @@ def import_kohya(path: Path, modules: Modules, card: AdapterCard | None = None) 
     return assemble(gather(arrays, kohya.key_parser(modules), {}), modules, metadata=metadata, card=card)
 
 
+def export_triton(adapter: Adapter, path: Path) -> None:
+    """Write one archive for Triton, or for a SageMaker multi-model endpoint."""
+    write_new(path, artifact(adapter))
+
+
+def import_triton(path: Path, modules: Modules, card: AdapterCard | None = None) -> Adapter:
+    """Read the weights of such an archive; its code is not run. Raises as open_artifact and foreign.assemble."""
+    own = open_artifact(path)
+    layers = {n: {m: Layer(pair, own.card.alpha) for m, pair in found.items()} for n, found in own.weights.items()}
+    return assemble(layers, modules, metadata=card_metadata(own.card), card=card)
+
+
 FORMATS: dict[str, Format] = {
     "peft": Format(export_peft, import_peft, is_folder=True),
     "diffusers": Format(export_diffusers, import_diffusers, is_folder=False),
     "kohya": Format(export_kohya, import_kohya, is_folder=False),
+    "triton": Format(export_triton, import_triton, is_folder=False),
 }
 
 

@@ -1,7 +1,7 @@
 """`gen_args` of the reference solution: a JSON text with the numbers of one portrait, as Triton's clients send it.
 
-    {"num_inference_steps": 30, "guidance_scale": 7.5, "seed": 1}      theirs
-    {"adapter_scale": 1.0, "sampler": "dpmpp_2m", "format": "png"}     ours besides
+theirs: {"num_inference_steps": 30, "guidance_scale": 7.5, "seed": 1}
+ours:   {"adapter_scale": 1.0, "sampler": "dpmpp_2m", "format": "png"}
 """
 
 import json

@@ -131,7 +131,11 @@ class LocalServer:
                 loop.call_soon_threadsafe(started.set)
 
         ticket = self.engine.submit(asked, key=key, tenant=key, deadline_s=deadline_s, watch=on_step)
-        ticket.add_done_callback(lambda _: loop.call_soon_threadsafe(done.set))
+
+        def on_done(ticket: "Ticket") -> None:
+            loop.call_soon_threadsafe(done.set)
+
+        ticket.add_done_callback(on_done)
         image = await self._outcome(ticket, done, telling=partial(_tell_start, started, writer), reader=reader)
         return {"status": "ok", "media_type": media_type}, await asyncio.to_thread(self._encode, image, media_type)
 

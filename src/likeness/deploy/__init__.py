@@ -1,0 +1,1 @@
+"""Where the product is taken to: Triton and SageMaker."""

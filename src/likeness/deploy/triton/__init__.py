@@ -1,0 +1,1 @@
+"""Triton on this machine: the engine's process, the server in a network of its own, and the front that fills it."""
