@@ -14,6 +14,7 @@ from likeness.errors import (
     CorruptAdapter,
     MissingPart,
     SettingsError,
+    StorageUnavailable,
     SubjectExists,
     SubjectNotFound,
     UsageError,
@@ -197,6 +198,12 @@ def test_a_catalog_of_another_version_is_left_alone(catalog: Catalog, file: Path
 def test_urls_that_name_no_database(url: str) -> None:
     with pytest.raises(SettingsError):
         Catalog(url).list_adapters("local")
+
+
+def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageUnavailable, match="catalog's database"):
+        Catalog(f"sqlite:///{tmp_path}/folder").list_adapters("local")
 
 
 def test_a_missing_driver_is_named() -> None:

@@ -37,12 +37,11 @@ class AdapterLibrary:
         """
         kept, content = bundle.encode(adapter)
         record = AdapterRecord(tenant, kept.card, object_key(tenant, kept.card), len(content))
-        already = self.objects.has(record.key)
         self.objects.put(record.key, content)
         try:
             before = self.catalog.publish(record, replace=replace)
         except Exception:
-            if not already:  # else it is what the row that was in our way names
+            if not self._is_named(record):  # the row that was in our way may be of the same weights
                 self.objects.delete(record.key)
             raise
         if before is not None and before.key != record.key:
@@ -80,6 +79,12 @@ class AdapterLibrary:
         for key in keys:
             self.objects.delete(key)
         return len(keys)
+
+    def _is_named(self, record: AdapterRecord) -> bool:
+        try:
+            return self.catalog.find_adapter(record.tenant, record.name).key == record.key
+        except AdapterNotFound:
+            return False
 
     def _opened(self, key: str, sha256: str) -> Adapter:
         try:

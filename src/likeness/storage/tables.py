@@ -25,10 +25,11 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.engine.interfaces import ExceptionContext
+from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from ..errors import MissingPart, SettingsError
+from ..errors import MissingPart, SettingsError, StorageUnavailable
 
 SCHEMA_VERSION = 1
 
@@ -138,10 +139,21 @@ def open_database(url: str) -> Engine:
         raise MissingPart(
             "the catalog's database driver is not installed", hint="pip install 'likeness[postgres]'"
         ) from error
+    event.listen(engine, "handle_error", _say_unavailable)
     if is_file:
         event.listen(engine, "connect", _tune_sqlite)
     _create(engine)
     return engine
+
+
+def _say_unavailable(context: ExceptionContext) -> None:
+    """A database that is away or locked is an error of ours; wrong statements stay what they are."""
+    error = context.sqlalchemy_exception
+    if isinstance(error, OperationalError | InterfaceError):
+        raise StorageUnavailable(
+            f"expected an answer of the catalog's database, got {type(context.original_exception).__name__}",
+            hint="try again; if it lasts, check the database",
+        ) from error
 
 
 def _tune_sqlite(connection: Any, record: object) -> None:
