@@ -1,0 +1,85 @@
+"""One installation with some people, its application, and the same behind a real port of this machine."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from likeness.config import Settings
+from likeness.http.app import create_app
+from likeness.http.server import Bind, server_of
+from likeness.service import Likeness, build
+from tests.contrast import build_contrasted_folder
+from tests.people import publish_person
+
+
+@pytest.fixture(scope="session")
+def likeness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
+    """anna and bert, a stranger of another base, and one whose file is cut off; another tenant has an anna too."""
+    folder = build_contrasted_folder(tmp_path_factory.mktemp("base") / "tiny-base")
+    installation = build(
+        Settings(home=tmp_path_factory.mktemp("home"), base=str(folder), slots=4, max_batch=4, upload_mb=4)
+    )
+    for seed, name in enumerate(("anna", "bert", "broken"), 1):
+        publish_person(installation, name, seed)
+    publish_person(installation, "stranger", 4, foreign=True)
+    publish_person(installation, "anna", 5, tenant="other")
+    broken = installation.catalog.find_adapter("local", "broken")
+    installation.library.objects.put(broken.key, installation.library.objects.get(broken.key)[:-100])
+    yield installation
+    installation.close()
+
+
+@pytest.fixture(scope="session")
+def app(likeness: Likeness) -> FastAPI:
+    return create_app(likeness)
+
+
+@pytest.fixture(scope="session")
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app) as opened:
+        yield opened
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """The application on a port of this machine; gives its address."""
+    server: uvicorn.Server = server_of(app, Bind(port=0))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        for _ in range(600):
+            if server.started:
+                break
+            time.sleep(0.05)
+        assert server.started
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+@pytest.fixture(scope="session")
+def address(app: FastAPI) -> Iterator[str]:
+    with running(app) as found:
+        yield found
+
+
+@pytest.fixture
+def fresh(likeness: Likeness) -> Iterator[Likeness]:
+    """The same installation with an engine of its own settings to come: a queue of two, one picture at a time."""
+    likeness.close()
+    small = Likeness(
+        replace(likeness.settings, queue_limit=2, max_batch=1), likeness.home, likeness.library, likeness.subjects,
+        likeness.sign,
+    )  # fmt: skip
+    small.__dict__["base"] = likeness.base
+    yield small
+    small.close()

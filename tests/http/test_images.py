@@ -1,0 +1,135 @@
+"""POST /v1/images: JSON, a file or events; what is made is what was asked for, and says that it was made."""
+
+import base64
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from likeness.portraits import AI_GENERATED
+from likeness.service import Likeness
+from likeness.types import ImageRequest
+
+
+def make(client: TestClient, **asked: Any) -> Any:
+    answer = client.post("/v1/images", json={"prompt": "{me} in the snow", "steps": 2, **asked})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["images"]
+
+
+def pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+
+def events(text: str) -> list[tuple[str, Any]]:
+    parts = [part.split("\n", 1) for part in text.strip().split("\n\n")]
+    return [(kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for kind, data in parts]
+
+
+def test_pictures_are_those_of_the_engine(client: TestClient, likeness: Likeness) -> None:
+    anna, again = make(client, adapter="anna", seed=3, n=2, guidance_scale=2.0)
+    assert (anna["seed"], again["seed"], anna["media_type"]) == (3, 4, "image/png")
+    assert anna["prompt"] == "<<TOK>> person in the snow"
+    assert anna["adapter_sha256"] == likeness.catalog.find_adapter("local", "anna").card.content_sha256
+    (direct,) = likeness.generate([ImageRequest("{me} in the snow", "anna", seed=3, steps=2, guidance_scale=2.0)])
+    assert np.abs(pixels(base64.b64decode(anna["data"])) - direct.image.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("name", [None, "base"])
+def test_no_adapter_is_the_bare_base(client: TestClient, name: str | None) -> None:
+    (bare,) = make(client, adapter=name)
+    assert bare["adapter_sha256"] is None
+    assert bare["prompt"] == "a person in the snow"
+
+
+@pytest.mark.parametrize(("kind", "format"), [("image/png", "PNG"), ("image/jpeg", "JPEG")])
+def test_a_bare_picture_says_that_it_was_made(client: TestClient, kind: str, format: str) -> None:
+    answer = client.post("/v1/images", json={"prompt": "x", "steps": 1}, headers={"Accept": kind})
+    assert answer.headers["content-type"] == kind
+    picture = Image.open(io.BytesIO(answer.content))
+    assert picture.format == format
+    xmp = picture.info.get("xmp") or picture.text["XML:com.adobe.xmp"].encode()  # type: ignore[attr-defined]
+    assert AI_GENERATED.encode() in xmp
+    refused = client.post("/v1/images", json={"prompt": "x", "n": 2}, headers={"Accept": kind})
+    assert refused.status_code == 400
+
+
+def test_events_tell_every_step_with_previews_and_end_with_the_pictures(client: TestClient) -> None:
+    asked = {"prompt": "x", "adapter": "bert", "steps": 6, "n": 2, "format": "jpeg"}
+    answer = client.post("/v1/images", json=asked, headers={"Accept": "text/event-stream"})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    told = events(answer.text)
+    for place in (0, 1):
+        steps = [said for kind, said in told if kind == "step" and said["place"] == place]
+        assert [said["step"] for said in steps] == [1, 2, 3, 4, 5, 6]
+        (shown,) = [said for said in steps if "preview" in said]
+        assert Image.open(io.BytesIO(base64.b64decode(shown["preview"]))).format == "JPEG"
+    images = {said["place"]: said for kind, said in told if kind == "image"}
+    assert images.keys() == {0, 1} and images[1]["seed"] == 1
+    assert told[-1] == ("done", {"images": 2})
+
+
+def test_an_error_on_the_way_is_an_event(client: TestClient) -> None:
+    answer = client.post(
+        "/v1/images", json={"prompt": "x", "adapter": "broken"}, headers={"Accept": "text/event-stream"}
+    )
+    ((kind, said),) = events(answer.text)
+    assert (kind, said["error"]["code"]) == ("error", "CorruptAdapter")
+
+
+def test_kept_pictures_can_be_fetched_until_they_are_forgotten(client: TestClient, likeness: Likeness) -> None:
+    (made,) = make(client, adapter="bert", keep=True, format="jpeg")
+    fetched = client.get(f"/v1/images/{made['id']}")
+    assert (fetched.headers["content-type"], fetched.content) == ("image/jpeg", base64.b64decode(made["data"]))
+    (unkept,) = make(client, adapter="bert")
+    assert unkept["id"] is None
+    (bare,) = make(client, keep=True)
+    receipt = client.delete("/v1/adapters/base").json()
+    assert {item["kind"]: item["count"] for item in receipt["items"]} == {"portraits": 1}
+    assert client.get(f"/v1/images/{bare['id']}").status_code == 404
+    assert client.get(f"/v1/images/{made['id']}").status_code == 200
+    assert list(likeness.library.objects.list("local/outputs/base/")) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"adapter": "zoe"}, 404, "AdapterNotFound"),
+        ({"adapter": "stranger"}, 409, "WrongBase"),
+        ({"adapter": "broken"}, 422, "CorruptAdapter"),
+        ({"adapter": "../anna"}, 400, "UsageError"),
+        ({"prompt": "x" * 2001}, 400, "UsageError"),
+        ({"prompt": "a\0b"}, 400, "UsageError"),
+        ({"steps": -1}, 400, "UsageError"),
+        ({"steps": 10**9}, 400, "UsageError"),
+        ({"steps": 10**30}, 400, "UsageError"),
+        ({"steps": 2.5}, 400, "UsageError"),
+        ({"seed": -1}, 400, "UsageError"),
+        ({"seed": 2**63 - 1, "n": 2}, 400, "UsageError"),
+        ({"n": 0}, 400, "UsageError"),
+        ({"n": 65}, 400, "UsageError"),
+        ({"guidance_scale": 1e9}, 400, "UsageError"),
+        ({"adapter_scale": -1}, 400, "UsageError"),
+        ({"sampler": "secret-sampler"}, 400, "UsageError"),
+        ({"format": "secret-format"}, 400, "UsageError"),
+        ({"width": 100}, 400, "UsageError"),
+        ({"secret-field": 1}, 400, "UsageError"),
+        ({"prompt": None}, 400, "UsageError"),
+        ({"prompt": ["secret"]}, 400, "UsageError"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_repeated(
+    client: TestClient, change: dict[str, Any], status: int, code: str
+) -> None:
+    answer = client.post("/v1/images", json={"prompt": "secret words", "steps": 1, **change})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert "secret" not in answer.text and "zoe" not in answer.text
+
+
+def test_emoji_and_other_scripts_are_words_too(client: TestClient) -> None:
+    (made,) = make(client, prompt="a 🧑‍🚀 \u202ein Kraków\n雪", steps=1)
+    assert Image.open(io.BytesIO(base64.b64decode(made["data"]))).text["prompt"] == "a 🧑‍🚀 \u202ein Kraków\n雪"  # type: ignore[attr-defined]
