@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..errors import ConsentMissing, ObjectNotFound, PhotosRefused, UsageError
+from ..errors import ConsentMissing, ObjectNotFound, UsageError
 from ..storage.catalog import Catalog, PhotoRecord, SubjectRecord, now
 from ..storage.objects import Objects
 from ..types import PERSON_NOUNS, Photo, Subject, checked_name
@@ -113,9 +113,9 @@ class Subjects:
         return found
 
     def delete_photo(self, tenant: str, name: str, sha256: str) -> None:
-        """Raises SubjectNotFound, PhotosRefused (no such photo), UsageError."""
+        """Raises SubjectNotFound, ObjectNotFound (no such photo), UsageError."""
         self.find(tenant, name)
         record = self.catalog.delete_photo(tenant, name, sha256)
         if record is None:
-            raise PhotosRefused("there is no such photo", hint="list the subject's photos")
+            raise ObjectNotFound("there is no such photo", hint="list the subject's photos")
         self.objects.delete(record.key)

@@ -86,9 +86,10 @@ class Training:
         from ..jobs.senders import SendOptions
 
         settings = self.settings
+        topics = {*_words(settings.sns_topics), settings.sns_success_topic, settings.sns_error_topic} - {None}
         return SendOptions(
             webhook_secret=self._secret(), private_webhooks=bool(settings.private_webhooks), smtp=settings.smtp,
-            mail_from=settings.mail_from, sns_topics=tuple(_words(settings.sns_topics)),
+            mail_from=settings.mail_from, sns_topics=tuple(filter(None, topics)),
         )  # fmt: skip
 
     @cached_property
@@ -115,13 +116,23 @@ class Training:
             IdempotencyConflict, AdapterExists, AdapterBusy, QueueFull: see `Queue.submit`.
         """
         from ..jobs.senders import check_notice
-        from ..jobs.steps import SUBJECT_PHOTOS
+        from ..jobs.types import SUBJECT_PHOTOS
 
         for notice in order.notices:
             check_notice(notice, self.send_options)
         if order.photos != SUBJECT_PHOTOS:
             self.locations.resolve(order.photos, order.tenant)
         return self.queue.submit(order, idempotency_key=idempotency_key)
+
+    def tend(self) -> None:
+        """What has to go on where no worker runs: messages leave, and who waited too long is told so.
+
+        Raises:
+            StorageUnavailable: the database is away; the next time will do.
+        """
+        if "queue" in self.__dict__:  # nobody has asked for the queue here: its workers tend it
+            self.queue.expire()
+            self.notifier.deliver_due()
 
     def forget(self, tenant: str, name: str) -> list[ForgottenItem]:
         """Delete what the queue, its log and the object store hold of a name's jobs; running ones are cancelled."""

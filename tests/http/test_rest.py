@@ -1,0 +1,224 @@
+"""/v1: subjects with consent, photographs with verdicts, adapters in and out, deletion with a receipt."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from likeness.service import Likeness
+
+
+def pattern(seed: int) -> bytes:
+    """A sharp picture of nothing, which a check of things accepts."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (300, 280, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def files(*contents: bytes, name: str = "x.jpg") -> list[tuple[str, tuple[str, bytes]]]:
+    return [("photos", (name, content)) for content in contents]
+
+
+def code(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+@pytest.fixture
+def rex(client: TestClient) -> Iterator[str]:
+    """A subject that is no person."""
+    made = client.post("/v1/subjects", json={"name": "rex", "class_noun": "dog"})
+    assert made.status_code == 201
+    yield "rex"
+    client.delete("/v1/subjects/rex")
+
+
+def test_a_person_needs_consent(client: TestClient) -> None:
+    assert code(client.post("/v1/subjects", json={"name": "eve", "class_noun": "woman"})) == (403, "ConsentMissing")
+    made = client.post("/v1/subjects", json={"name": "eve", "class_noun": "woman", "consent": "Eve, by letter"})
+    assert made.status_code == 201
+    document = made.json()
+    assert (document["name"], document["identifier"], document["consent"]) == ("eve", "<<TOK>>", "Eve, by letter")
+    assert "tenant" not in document
+    assert code(client.post("/v1/subjects", json={"name": "eve", "class_noun": "dog"})) == (409, "SubjectExists")
+    assert client.delete("/v1/subjects/eve").json()["items"] == [{"kind": "subject", "count": 1, "bytes": 0}]
+    assert code(client.get("/v1/subjects/eve")) == (404, "SubjectNotFound")
+    assert code(client.delete("/v1/subjects/eve")) == (404, "AdapterNotFound")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"name": "Eve"}, {"name": ""}, {"name": "x" * 64}, {"name": "../x"}, {"name": 3}, {}, [], None,
+        {"name": "x", "class_noun": ""}, {"name": "x", "class_noun": "a\nb"}, {"name": "x", "class_noun": "y" * 101},
+        {"name": "x", "class_noun": "dog", "consent": "z" * 2001}, {"name": "x", "class_noun": "dog", "secret": 1},
+        {"name": "x", "class_noun": "dog", "consent": "a\0b"},
+    ],
+)  # fmt: skip
+def test_subjects_that_are_refused(client: TestClient, body: object) -> None:
+    answer = client.post("/v1/subjects", json=body)
+    assert code(answer) == (400, "UsageError")
+    assert "secret" not in answer.text
+
+
+def test_subjects_are_listed_in_pages(client: TestClient) -> None:
+    for k in range(3):
+        client.post("/v1/subjects", json={"name": f"page-{k}", "class_noun": "dog"})
+    first = client.get("/v1/subjects", params={"limit": 2, "after": "page-"}).json()
+    assert [one["name"] for one in first["subjects"]] == ["page-0", "page-1"] and first["next"] == "page-1"
+    rest = client.get("/v1/subjects", params={"limit": 2, "after": first["next"]}).json()
+    assert [one["name"] for one in rest["subjects"]] == ["page-2"] and rest["next"] is None
+    assert code(client.get("/v1/subjects", params={"limit": 0})) == (400, "UsageError")
+    for k in range(3):
+        client.delete(f"/v1/subjects/page-{k}")
+
+
+def test_photographs_get_verdicts_and_the_set_gets_advice(client: TestClient, rex: str) -> None:
+    answer = client.post(f"/v1/subjects/{rex}/photos", files=files(pattern(0), pattern(1), b"no picture", pattern(0)))
+    assert answer.status_code == 201
+    document = answer.json()
+    assert [photo["verdict"] for photo in document["photos"]] == ["accepted", "accepted", "refused", "refused"]
+    assert [photo["reasons"][0]["code"] for photo in document["photos"][2:]] == ["not_an_image", "exact_duplicate"]
+    assert document["set"]["count"] == 2
+    more = client.post(f"/v1/subjects/{rex}/photos", files=files(pattern(2), pattern(1))).json()
+    assert [photo["verdict"] for photo in more["photos"]] == ["accepted", "refused"]  # it was here before
+    assert more["set"]["count"] == 3
+    kept = client.get(f"/v1/subjects/{rex}/photos").json()["photos"]
+    assert [photo["sha256"] for photo in kept] == [
+        document["photos"][0]["sha256"], document["photos"][1]["sha256"], more["photos"][0]["sha256"],
+    ]  # fmt: skip
+    assert client.get(f"/v1/subjects/{rex}").json()["photos"] == 3
+    assert client.delete(f"/v1/subjects/{rex}/photos/{kept[0]['sha256']}").status_code == 204
+    assert code(client.delete(f"/v1/subjects/{rex}/photos/{kept[0]['sha256']}")) == (404, "ObjectNotFound")
+    assert client.get(f"/v1/subjects/{rex}").json()["photos"] == 2
+
+
+def test_people_are_looked_at_as_people(client: TestClient, shared_photos: Path) -> None:
+    client.post("/v1/subjects", json={"name": "pat", "consent": "Pat"})
+    photo = sorted((shared_photos / "person").iterdir())[0].read_bytes()
+    answer = client.post("/v1/subjects/pat/photos", files=files(photo, pattern(3))).json()
+    assert [one["verdict"] == "refused" for one in answer["photos"]] == [False, True]
+    assert answer["photos"][1]["reasons"][0]["code"] == "no_face"
+    assert {advice["code"] for advice in answer["set"]["advice"]}
+    client.delete("/v1/subjects/pat")
+
+
+def test_the_names_of_files_are_for_reading_only(client: TestClient, rex: str, likeness: Likeness) -> None:
+    name = "../../etc/<b>\u202epass\x07wd.jpg"
+    (photo,) = client.post(f"/v1/subjects/{rex}/photos", files=files(pattern(4), name=name)).json()["photos"]
+    assert "/" not in photo["file"] and "\x07" not in photo["file"]
+    (kept,) = likeness.library.objects.list(f"local/photos/{rex}/")
+    assert kept.key == f"local/photos/{rex}/{photo['sha256']}"
+
+
+def test_uploads_that_are_refused(client: TestClient, rex: str) -> None:
+    assert code(client.post("/v1/subjects/nobody/photos", files=files(pattern(0)))) == (404, "SubjectNotFound")
+    assert code(client.post(f"/v1/subjects/{rex}/photos")) == (400, "UsageError")
+    assert code(client.post(f"/v1/subjects/{rex}/photos", json={"photos": ["x"]})) == (400, "UsageError")
+    assert code(client.post(f"/v1/subjects/{rex}/photos", files=files(*[b"x"] * 65))) == (400, "UsageError")
+    too_much = client.post(f"/v1/subjects/{rex}/photos", files=files(b"x" * (5 << 20)))
+    assert code(too_much) == (413, "RequestTooLarge")
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    broken = client.post(f"/v1/subjects/{rex}/photos", content=b"--x\r\nnonsense", headers=form)
+    assert code(broken) == (400, "UsageError")
+
+
+def test_forgetting_a_subject_leaves_nothing(client: TestClient, rex: str, likeness: Likeness) -> None:
+    client.post(f"/v1/subjects/{rex}/photos", files=files(pattern(5), pattern(6)))
+    receipt = client.delete(f"/v1/subjects/{rex}").json()
+    assert {item["kind"]: item["count"] for item in receipt["items"]} == {"photographs": 2, "subject": 1}
+    assert list(likeness.library.objects.list(f"local/photos/{rex}")) == []
+    assert likeness.catalog.list_receipts("local")[-1].at == receipt["at"]
+
+
+def test_adapters_are_listed_and_shown(client: TestClient) -> None:
+    listed = client.get("/v1/adapters").json()
+    assert {"anna", "bert"} <= {one["name"] for one in listed["adapters"]}
+    anna = client.get("/v1/adapters/anna").json()
+    assert anna in listed["adapters"]
+    assert (anna["rank"], anna["class_noun"], anna["base_sha256"]) == (
+        2,
+        "person",
+        client.get("/v1/base").json()["sha256"],
+    )
+    near = client.get("/v1/adapters/anna-").json()["error"]
+    assert near["hint"] == "did you mean anna?"
+
+
+@pytest.mark.parametrize(
+    ("format", "ending"), [("diffusers", "safetensors"), ("kohya", "safetensors"), ("peft", "tar.gz")]
+)
+def test_an_adapter_leaves_and_comes_back_the_same(client: TestClient, format: str, ending: str) -> None:
+    out = client.get("/v1/adapters/bert/download", params={"format": format})
+    assert out.headers["content-disposition"] == f'attachment; filename="bert-{format}.{ending}"'
+    name = f"back-from-{format}"
+    back = client.post(
+        "/v1/adapters/import", data={"name": name, "format": format}, files={"file": ("../x", out.content)}
+    )
+    assert back.status_code == 201, back.text
+    pictures = [
+        client.post("/v1/images", json={"prompt": "{me}", "adapter": who, "steps": 2, "seed": 1}).json()["images"][0]
+        for who in ("bert", name)
+    ]
+    assert pictures[0]["prompt"] == pictures[1]["prompt"]
+    again = client.post("/v1/adapters/import", data={"name": name, "format": format}, files={"file": out.content})
+    assert code(again) == (409, "AdapterExists")
+    cut = client.post("/v1/adapters/import", data={"name": "cut", "format": format}, files={"file": out.content[:-9]})
+    assert cut.status_code == 422
+    client.delete(f"/v1/adapters/{name}")
+
+
+@pytest.mark.parametrize(
+    ("data", "content", "status"),
+    [
+        ({"name": "x"}, b"\x80\x04\x95pickle", 422), ({"name": "x", "format": "peft"}, b"PK\x03\x04", 422),
+        ({"name": "x", "format": "../x"}, b"", 400), ({"name": "base"}, b"", 400), ({"name": "../x"}, b"", 400),
+        ({}, b"", 400),
+    ],
+)  # fmt: skip
+def test_imports_that_are_refused(client: TestClient, data: dict[str, str], content: bytes, status: int) -> None:
+    answer = client.post("/v1/adapters/import", data=data, files={"file": content or b"x"})
+    assert answer.status_code == status, answer.text
+
+
+def test_downloads_that_are_refused(client: TestClient) -> None:
+    assert code(client.get("/v1/adapters/zoe/download")) == (404, "AdapterNotFound")
+    assert code(client.get("/v1/adapters/anna/download", params={"format": "../x"})) == (400, "UsageError")
+    assert code(client.get("/v1/adapters/broken/download")) == (422, "CorruptAdapter")
+
+
+def test_the_document_describes_every_route_with_examples(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert {
+        "/v1/subjects", "/v1/subjects/{name}/photos", "/v1/adapters/{name}", "/v1/images",
+        "/openai/v1/images/generations", "/endpoints/{endpoint}/invocations", "/healthz", "/metrics",
+    } <= document["paths"].keys()  # fmt: skip
+    for path, methods in document["paths"].items():
+        for method, said in methods.items():
+            assert said.get("description"), (method, path)
+    asked = document["components"]["schemas"]["NewImages"]["properties"]
+    assert asked["prompt"]["examples"] and asked["n"]["maximum"] == 64
+
+
+def test_healthz_and_metrics(client: TestClient) -> None:
+    assert client.get("/healthz").json()["status"] == "ok"
+    client.post("/v1/images", json={"prompt": "x", "steps": 1})
+    client.get("/v1/adapters/secret-name")
+    page = client.get("/metrics")
+    assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+    values = {
+        line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in page.text.splitlines() if line[0] != "#"
+    }
+    assert values['likeness_http_requests_total{method="POST",route="/v1/images",status="200"}'] >= 1
+    assert values['likeness_http_requests_total{method="GET",route="/v1/adapters/{name}",status="404"}'] >= 1
+    assert values["likeness_engine_images_total"] >= 1
+    assert (
+        values['likeness_engine_picture_seconds_bucket{le="+Inf"}'] == values["likeness_engine_picture_seconds_count"]
+    )
+    assert values["likeness_http_requests_in_flight"] == 1
+    assert "secret" not in page.text and "anna" not in page.text
