@@ -2,22 +2,26 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from .. import __version__
-from ..errors import LikenessError, UsageError
+from ..errors import LikenessError, StorageUnavailable, UsageError
 from ..service import Likeness
-from . import images, metrics, openai, rest, sagemaker
+from ..service.training import Training, training_of
+from . import images, jobs, metrics, openai, rest, sagemaker, sagemaker_async
 from .auth import Access, KeyLimits
 from .boundary import BodyLimits, Boundary
 from .failures import NoSuchRoute, failure
+from .queue_metrics import QueueCollector
 
-# One line a protocol. Training's routes (`jobs`, `sagemaker_async`) join here.
-ROUTERS = (rest.router, images.router, openai.router, sagemaker.router)
+TEND_EVERY_S = 2.0
+ROUTERS = (
+    rest.router, images.router, jobs.router, openai.router, sagemaker.router, sagemaker_async.router,
+)  # fmt: skip
 
 Answer = Callable[[Request], Awaitable[Response]]
 
@@ -31,17 +35,22 @@ def create_app(likeness: Likeness, *, needs_keys: bool = False, is_local: bool =
     """
     settings = likeness.settings
     traffic = metrics.Traffic(likeness.engine_facts)
+    training = training_of(settings, likeness.library)
+    traffic.registry.register(QueueCollector(training))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(lambda: likeness.engine)  # the first request shall not wait for the base
+        tending = asyncio.create_task(_tend(training))
         yield
+        tending.cancel()
+        await asyncio.to_thread(training.close)
 
     app = FastAPI(
         title="Likeness", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
         description="Portraits of you from any prompt, learnt from about ten photographs.",
     )  # fmt: skip
-    app.state.likeness = likeness
+    app.state.likeness, app.state.training = likeness, training
     app.add_middleware(
         Boundary,
         access=Access(
@@ -64,9 +73,16 @@ def create_app(likeness: Likeness, *, needs_keys: bool = False, is_local: bool =
     @app.get("/metrics", tags=["operation"], response_class=Response)
     async def read_metrics() -> Response:
         """Prometheus' text format."""
-        return Response(traffic.text(), media_type=metrics.MEDIA_TYPE)
+        return Response(await asyncio.to_thread(traffic.text), media_type=metrics.MEDIA_TYPE)
 
     return app
+
+
+async def _tend(training: Training) -> None:
+    while True:
+        with suppress(StorageUnavailable):
+            await asyncio.to_thread(training.tend)
+        await asyncio.sleep(TEND_EVERY_S)
 
 
 async def _refusal(request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from .types import Job, Notice
 
 DEFAULT_ENDPOINT = "fine-tuning"
+LOCAL_REGION = "local"
 COMPLETED = "Training Completed!"  # what the reference solution's notebook waits for
 TEST_NOTIFICATION = {"eventVersion": "1.0", "eventSource": "aws:sagemaker", "eventName": "TestNotification"}
 
@@ -31,10 +32,9 @@ class Message:
     place: int  # of the job's messages: result objects come before whoever is told of them
 
 
-def messages_about(job: Job, region: str = "local") -> Iterator[Message]:
+def messages_about(job: Job) -> Iterator[Message]:
     """Everything to say now that this job is over."""
     good = job.state == "succeeded"
-    said = json.dumps(inference_message(job, region))
     place = 0
     if (call := job.order.invocation) is not None:
         location = call.output_location if good else call.failure_location
@@ -42,7 +42,8 @@ def messages_about(job: Job, region: str = "local") -> Iterator[Message]:
     for notice in job.order.notices:
         if notice.when == "always" or (notice.when == "success") == good:
             place += 1
-            yield _message(job, notice, said, place)
+            region = notice.target.split(":")[3] if notice.kind == "sns" else LOCAL_REGION
+            yield _message(job, notice, json.dumps(inference_message(job, region)), place)
 
 
 def inference_message(job: Job, region: str) -> dict[str, object]:

@@ -8,8 +8,8 @@ machine, so workers leave heartbeats and `recover` gives the jobs of the silent 
 """
 
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 from dbos import DBOSClient, DBOSPortableJSONSerializer
@@ -34,6 +34,15 @@ TIME_LIMITS_S = (1, 24 * 3600)
 QUEUE_LIMITS_S = (1, 7 * 24 * 3600)
 
 Published = Callable[[str, str], str | None]  # tenant, adapter -> content hash of what is published under that name
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """The queue in numbers."""
+
+    counts: Mapping[str, int]  # jobs by state
+    oldest_s: float  # age of the job that waits longest
+    workers: int  # that are alive
 
 
 class Queue:
@@ -129,10 +138,14 @@ class Queue:
             given_back += [
                 job for job in pending(executor) if self._client._sys_db.reenqueue_for_recovery(job, [executor], QUEUE)
             ]
-        for job in self.ledger.expire():
-            self._client.cancel_workflow(job)
+        self.expire()
         self._fail_the_abandoned()
         return given_back
+
+    def expire(self) -> None:
+        """End the jobs that waited longer than they would."""
+        for job in self.ledger.expire():
+            self._client.cancel_workflow(job)
 
     def ids_of(self, tenant: str, name: str) -> list[str]:
         """Every job of a name."""
@@ -144,6 +157,23 @@ class Queue:
         if found:
             self._client.delete_workflows(list(found))
         self.database.scrub()
+
+    def backlog(self) -> Backlog:
+        """The queue in numbers, over all tenants. Raises StorageUnavailable."""
+
+        def work(connection: sa.Connection) -> Backlog:
+            now = self.database.now
+            rows = connection.execute(
+                sa.select(jobs.c.state, sa.func.count().label("jobs")).group_by(jobs.c.state)
+            ).all()
+            counts = {row.state: int(row.jobs) for row in rows}
+            oldest = sa.select(now - sa.func.min(jobs.c.submitted_s)).where(jobs.c.state == "queued")
+            alive = sa.select(sa.func.count()).where(workers.c.beat_s + workers.c.lease_s > now)
+            return Backlog(
+                counts, float(connection.execute(oldest).scalar() or 0.0), int(connection.execute(alive).scalar() or 0)
+            )
+
+        return self.database.run(work, reads_only=True)
 
     def open_jobs(self) -> int:
         """How many jobs of anybody's wait or run."""

@@ -1,25 +1,32 @@
 """The retention clock: photographs do not stay for ever once a job is over."""
 
+from datetime import datetime
 from functools import partial
 
 import sqlalchemy as sa
 
+from ..errors import SubjectNotFound
+from ..storage.catalog import Catalog
 from ..storage.objects import Objects
 from . import places
 from .tables import Database, events, jobs
+from .types import SUBJECT_PHOTOS, read_order
 
 KEPT_SUFFIXES = ("previews/",)  # made by us, and the owner's to keep until the name is forgotten
 
 
 class Retention:
-    """Deletes what a finished job kept of its photographs when its time is over, and says so."""
+    """Deletes what a finished job kept of its photographs when its time is over, and says so.
 
-    def __init__(self, database: Database, objects: Objects) -> None:
-        self._database, self._objects = database, objects
+    Photographs that are kept with the subject go too, once they were trained on: those of before the job's end.
+    """
+
+    def __init__(self, database: Database, objects: Objects, catalog: Catalog) -> None:
+        self._database, self._objects, self._catalog = database, objects, catalog
 
     def purge_due(self, most: int = 20) -> list[str]:
         """Delete the photographs of jobs whose time is over; returns the jobs. Raises StorageUnavailable."""
-        due = sa.select(jobs.c.id, jobs.c.tenant, jobs.c.name).where(jobs.c.purge_s <= self._database.now).limit(most)
+        due = sa.select(jobs).where(jobs.c.purge_s <= self._database.now).limit(most)
         found = self._database.run(lambda connection: connection.execute(due).all(), reads_only=True)
         for row in found:
             prefix = places.job_prefix(row.tenant, row.id)
@@ -28,8 +35,21 @@ class Retention:
                 if not facts.key.removeprefix(prefix).startswith(KEPT_SUFFIXES):
                     self._objects.delete(facts.key)
                     count += 1
+            if row.state == "succeeded" and read_order(row.order).photos == SUBJECT_PHOTOS:
+                count += self._purge_subject(row.tenant, row.name, row.finished_s)
             self._database.run(partial(self._note, row.id, count))
         return [row.id for row in found]
+
+    def _purge_subject(self, tenant: str, name: str, before_s: float) -> int:
+        try:
+            photos = self._catalog.list_photos(tenant, name)
+        except SubjectNotFound:
+            return 0
+        old = [photo for photo in photos if datetime.fromisoformat(photo.created).timestamp() < before_s]
+        for photo in old:
+            self._catalog.delete_photo(tenant, name, photo.sha256)
+            self._objects.delete(photo.key)
+        return len(old)
 
     def _note(self, job: str, count: int, connection: sa.Connection) -> None:
         connection.execute(jobs.update().where(jobs.c.id == job).values(purge_s=None))

@@ -29,13 +29,12 @@ from .inputs import pack_photos
 from .ledger import Ledger
 from .link import Link
 from .locations import Locations
-from .types import Claim, JobOrder
+from .types import SUBJECT_PHOTOS, Claim, JobOrder
 
 T = TypeVar("T")
 
 LOOK_EVERY_S = 0.5  # whether the job is still wanted, and whose it is
 MOST_DEATHS = 3
-SUBJECT_PHOTOS = "subject"  # instead of an archive: the photographs kept for the subject of the job's name
 
 
 class Gone(Exception):

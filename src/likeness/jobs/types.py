@@ -10,6 +10,7 @@ from typing import Literal
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
 NoticeKind = Literal["object", "webhook", "mail", "sns"]
 
+SUBJECT_PHOTOS = "subject"  # instead of an archive: the photographs kept for the subject of the job's name
 FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "expired"})
 
 
@@ -42,7 +43,7 @@ class JobOrder:
 
     tenant: str
     name: str  # of the adapter
-    photos: str  # key of an archive among our objects, or the s3:// or file:// URL of one
+    photos: str  # key of an archive among our objects, the s3:// or file:// URL of one, or SUBJECT_PHOTOS
     class_noun: str = "person"
     recipe: str = "standard"
     changes: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))  # fields of the recipe

@@ -73,7 +73,7 @@ class Worker:
         self._database, self._library = database, library
         self._notifier = notifier
         self._queue = Queue(database, published_in(library))
-        self._retention = Retention(database, library.objects)
+        self._retention = Retention(database, library.objects, library.catalog)
         self._heart = Heartbeat(
             database, options.id, beat_s=options.beat_s, concurrency=options.concurrency or 1, beaten=self._beaten
         )

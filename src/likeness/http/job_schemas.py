@@ -1,0 +1,129 @@
+"""The documents of /v1/jobs. Unknown fields are refused."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..jobs.notify import Delivery
+from ..jobs.types import Job, JobEvent, Notice
+from .schemas import Name
+
+MOST_NOTICES = 8
+
+
+class NoticeIn(BaseModel):
+    """Somebody to tell when the job is over."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["webhook", "mail", "sns"]
+    target: Annotated[str, Field(max_length=2000, examples=["https://example.com/likeness"])]
+    when: Literal["always", "success", "failure"] = "always"
+
+    def notice(self) -> Notice:
+        return Notice(self.kind, self.target, self.when)
+
+
+class NewJob(BaseModel):
+    """A training. Ranges are those of the command line."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    name: Name
+    photos: str | None = Field(
+        default=None, max_length=2000, description="s3:// or file:// URL of an archive; the subject's photos by default"
+    )
+    class_noun: str | None = Field(default=None, max_length=100, description="the subject's by default")
+    recipe: Annotated[str, Field(max_length=40, examples=["fast"])] = "standard"
+    recipe_changes: dict[str, Any] = Field(default_factory=dict, description="fields of the recipe, as `steps`")
+    seed: int = 0
+    replace: bool = False
+    time_limit_s: int = 3600
+    queue_limit_s: int = 21_600
+    notices: Annotated[list[NoticeIn], Field(max_length=MOST_NOTICES)] = Field(default_factory=list)
+    consent: Annotated[str, Field(max_length=2000)] = Field(
+        default="", description="as of a subject; where there is no subject of this name yet, one is made"
+    )
+
+
+class FailureOut(BaseModel):
+    code: str
+    reason: str
+    hint: str
+
+
+class JobOut(BaseModel):
+    """A job as it stands. Times are seconds since 1970."""
+
+    id: str
+    name: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
+    place_in_queue: int | None
+    progress: dict[str, Any]
+    submitted_s: float
+    started_s: float | None
+    finished_s: float | None
+    queue_until_s: float
+    attempt: int
+    failure: FailureOut | None
+    adapter_sha256: str | None
+
+
+class JobsOut(BaseModel):
+    jobs: list[JobOut]
+
+
+class EventOut(BaseModel):
+    seq: int
+    at_s: float
+    kind: str
+    facts: dict[str, Any]
+
+
+class EventsOut(BaseModel):
+    events: list[EventOut]
+
+
+class DeliveryOut(BaseModel):
+    """One message about a job, and what came of it."""
+
+    id: str
+    kind: str
+    target: str
+    state: Literal["waiting", "delivered", "given up"]
+    attempts: int
+    created_s: float
+    due_s: float
+    delivered_s: float | None
+    last_error: str | None
+
+
+class DeliveriesOut(BaseModel):
+    messages: list[DeliveryOut]
+
+
+class ReplayedOut(BaseModel):
+    messages: int = Field(description="how many will be sent again")
+
+
+class SecretOut(BaseModel):
+    secret: str = Field(description="what this tenant's webhooks are signed with")
+
+
+def job_out(job: Job) -> JobOut:
+    failure = job.failure
+    return JobOut(
+        id=job.id, name=job.order.name, state=job.state, place_in_queue=job.place_in_queue,
+        progress=dict(job.progress), submitted_s=job.submitted_s, started_s=job.started_s,
+        finished_s=job.finished_s, queue_until_s=job.queue_until_s, attempt=job.attempt,
+        failure=FailureOut(code=failure.code, reason=failure.reason, hint=failure.hint) if failure else None,
+        adapter_sha256=job.adapter_sha256,
+    )  # fmt: skip
+
+
+def event_out(event: JobEvent) -> EventOut:
+    return EventOut(seq=event.seq, at_s=event.at_s, kind=event.kind, facts=dict(event.facts))
+
+
+def delivery_out(delivery: Delivery) -> DeliveryOut:
+    return DeliveryOut.model_validate(delivery, from_attributes=True)

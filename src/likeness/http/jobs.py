@@ -1,0 +1,199 @@
+"""/v1/jobs: training as a service. Progress comes as server-sent events (WHATWG HTML, section 9.2), or as a list."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Header, Request, Response, UploadFile
+from starlette.responses import StreamingResponse
+
+from ..errors import SubjectNotFound, UsageError
+from ..jobs.places import preview_key
+from ..jobs.senders import tenant_secret
+from ..jobs.types import SUBJECT_PHOTOS, Job, JobOrder
+from ..service import Likeness
+from ..service.training import Training
+from ..types import PERSON_NOUNS, Subject
+from .auth import Asking
+from .job_schemas import (
+    DeliveriesOut,
+    EventsOut,
+    JobOut,
+    JobsOut,
+    NewJob,
+    ReplayedOut,
+    SecretOut,
+    delivery_out,
+    event_out,
+    job_out,
+)
+from .pictures import likeness_of
+from .rest import REFUSALS
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=REFUSALS)
+
+LOOK_EVERY_S = 0.5
+KEEP_ALIVE_S = 15.0
+_STREAM = "text/event-stream"
+
+IdempotencyKey = Annotated[str | None, Header(max_length=200, description="twice the same is one job")]
+
+
+def training_of_app(request: Request) -> Training:
+    """The training service of this application."""
+    training: Training = request.app.state.training
+    return training
+
+
+@router.post("", status_code=202)
+async def submit(request: Request, asking: Asking, new: NewJob, idempotency_key: IdempotencyKey = None) -> JobOut:
+    """Put a training into the queue: of a subject's photographs, or of an archive at a place that is allowed."""
+    training, likeness = training_of_app(request), likeness_of(request)
+
+    def work() -> Job:
+        noun = _consented(likeness, asking.tenant, new.name, class_noun=new.class_noun, consent=new.consent)
+        order = JobOrder(
+            asking.tenant, new.name, new.photos or SUBJECT_PHOTOS, class_noun=noun, recipe=new.recipe,
+            changes=_tuples(new.recipe_changes), seed=new.seed, replace=new.replace, time_limit_s=new.time_limit_s,
+            queue_limit_s=new.queue_limit_s, notices=tuple(one.notice() for one in new.notices),
+        )  # fmt: skip
+        return training.submit(order, idempotency_key=idempotency_key)
+
+    return job_out(await asyncio.to_thread(work))
+
+
+@router.post("/photos", status_code=202)
+async def submit_archive(
+    request: Request, asking: Asking, archive: UploadFile, order: Annotated[str, Form(max_length=1 << 16)],
+    idempotency_key: IdempotencyKey = None,
+) -> JobOut:  # fmt: skip
+    """The same with the photographs in the request: `archive` is a zip or tar, `order` the JSON of a new job."""
+    try:
+        new = NewJob.model_validate_json(order)
+    except ValueError as error:
+        raise UsageError("expected `order` to be the JSON of a new job", hint="/openapi.json has its form") from error
+    if new.photos is not None:
+        raise UsageError("expected an archive or a location of one, got both")
+    training, likeness, content = training_of_app(request), likeness_of(request), await archive.read()
+
+    def work() -> Job:
+        noun = _consented(likeness, asking.tenant, new.name, class_noun=new.class_noun, consent=new.consent)
+        order = JobOrder(
+            asking.tenant, new.name, training.upload(asking.tenant, new.name, content), class_noun=noun,
+            recipe=new.recipe, changes=_tuples(new.recipe_changes), seed=new.seed, replace=new.replace,
+            time_limit_s=new.time_limit_s, queue_limit_s=new.queue_limit_s,
+            notices=tuple(one.notice() for one in new.notices),
+        )  # fmt: skip
+        return training.submit(order, idempotency_key=idempotency_key)
+
+    return job_out(await asyncio.to_thread(work))
+
+
+@router.get("")
+async def list_jobs(request: Request, asking: Asking, name: str | None = None, limit: int = 100) -> JobsOut:
+    """Jobs, the newest first."""
+    queue = training_of_app(request).queue
+    found = await asyncio.to_thread(lambda: queue.jobs_of(asking.tenant, name=name, limit=limit))
+    return JobsOut(jobs=[job_out(job) for job in found])
+
+
+@router.get("/webhook-secret")
+async def webhook_secret(request: Request, asking: Asking) -> SecretOut:
+    """What signs this tenant's webhooks: HMAC-SHA256 of '<X-Likeness-Timestamp>.<body>' in X-Likeness-Signature."""
+    options = await asyncio.to_thread(lambda: training_of_app(request).send_options)
+    return SecretOut(secret=tenant_secret(options.webhook_secret, asking.tenant))
+
+
+@router.get("/{id}")
+async def show_job(request: Request, asking: Asking, id: str) -> JobOut:
+    """One job."""
+    return job_out(await asyncio.to_thread(training_of_app(request).queue.status, id, asking.tenant))
+
+
+@router.post("/{id}/cancel")
+async def cancel_job(request: Request, asking: Asking, id: str) -> JobOut:
+    """End a job that waits or runs; one that is over stays what it is."""
+    return job_out(await asyncio.to_thread(training_of_app(request).queue.cancel, id, asking.tenant))
+
+
+@router.get("/{id}/events", response_model=EventsOut)
+async def job_events(
+    request: Request, asking: Asking, id: str, after: int = 0,
+    accept: Annotated[str, Header()] = "", last_event_id: Annotated[str, Header(max_length=20)] = "",
+) -> Response | EventsOut:  # fmt: skip
+    """What happened after event `after`. With `Accept: text/event-stream` it goes on until the job is over."""
+    queue = training_of_app(request).queue
+    if last_event_id.isascii() and last_event_id.isdigit():
+        after = max(after, int(last_event_id))
+    found = await asyncio.to_thread(lambda: queue.events(id, asking.tenant, after=after))  # 404 before any stream
+    if _STREAM not in accept:
+        return EventsOut(events=[event_out(event) for event in found])
+    stream = _stream(training_of_app(request), id, asking.tenant, after=after)
+    return StreamingResponse(stream, media_type=_STREAM, headers={"X-Accel-Buffering": "no"})
+
+
+@router.get("/{id}/previews/{step}", response_class=Response)
+async def job_preview(request: Request, asking: Asking, id: str, step: int) -> Response:
+    """The pictures of a checkpoint, side by side."""
+    training = training_of_app(request)
+
+    def work() -> bytes:
+        training.queue.status(id, asking.tenant)
+        return training.objects.get(preview_key(asking.tenant, id, step))
+
+    return Response(await asyncio.to_thread(work), media_type="image/png")
+
+
+@router.get("/{id}/messages")
+async def job_messages(request: Request, asking: Asking, id: str) -> DeliveriesOut:
+    """What was, or will be, said about a job, and whether it was taken."""
+    training = training_of_app(request)
+    await asyncio.to_thread(training.queue.status, id, asking.tenant)
+    found = await asyncio.to_thread(lambda: training.notifier.log(asking.tenant, id))
+    return DeliveriesOut(messages=[delivery_out(one) for one in found])
+
+
+@router.post("/{id}/messages/replay", status_code=202)
+async def replay_messages(request: Request, asking: Asking, id: str) -> ReplayedOut:
+    """Send every message about a job again, with the same ids."""
+    training = training_of_app(request)
+    await asyncio.to_thread(training.queue.status, id, asking.tenant)
+    return ReplayedOut(messages=await asyncio.to_thread(lambda: training.notifier.replay(asking.tenant, id)))
+
+
+async def _stream(training: Training, id: str, tenant: str, *, after: int) -> AsyncIterator[bytes]:
+    """Server-sent events: the job's, then its end; a comment when nothing happens, so that proxies stay awake."""
+    silent_s = 0.0
+    while True:
+        job = await asyncio.to_thread(training.queue.status, id, tenant)
+        events = await asyncio.to_thread(partial(training.queue.events, id, tenant, after=after))
+        for event in events:
+            after = event.seq
+            data = json.dumps({"at_s": event.at_s, **event.facts})
+            yield f"id: {event.seq}\nevent: {event.kind}\ndata: {data}\n\n".encode()
+        if not events and job.is_over:
+            yield f"event: end\ndata: {job_out(job).model_dump_json()}\n\n".encode()
+            return
+        silent_s = 0.0 if events else silent_s + LOOK_EVERY_S
+        if silent_s >= KEEP_ALIVE_S:
+            silent_s = 0.0
+            yield b": waiting\n\n"
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _consented(likeness: Likeness, tenant: str, name: str, *, class_noun: str | None, consent: str) -> str:
+    """The class noun, once it is on record that the subject agrees. Raises UsageError where it is not."""
+    try:
+        known = likeness.subjects.find(tenant, name)
+        return class_noun or known.class_noun
+    except SubjectNotFound:
+        noun = class_noun or Subject.class_noun
+        if noun in PERSON_NOUNS or consent:
+            likeness.subjects.create(tenant, Subject(name, noun), consent=consent)
+        return noun
+
+
+def _tuples(changes: Mapping[str, Any]) -> dict[str, object]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items()}
