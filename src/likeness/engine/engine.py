@@ -205,6 +205,8 @@ class Engine:
                 outcomes += [(work, failure) for work in turn.joins if work.slot == slot]
         failed = {id(work) for work, _ in outcomes}
         joins = [work for work in turn.joins if id(work) not in failed]
+        for work in joins:
+            work.ticket.start()
         for work, begun in zip(joins, self._device.begin([work.order for work in joins]), strict=True):
             if isinstance(begun, Exception):
                 outcomes.append((work, begun))

@@ -24,7 +24,7 @@ from .gen_args import request_of
 
 if TYPE_CHECKING:
     from .engine import Engine
-    from .ticket import StepEvent, Ticket
+    from .ticket import Ticket
 
 Encode = Callable[[GeneratedImage, str], bytes]  # picture and media type -> a file
 Answer = tuple[wire.Header, bytes]
@@ -119,23 +119,17 @@ class LocalServer:
             raise UsageError("expected prompt, negative_prompt and gen_args as texts, and deadline_s in seconds")
         prompt, negative_prompt, gen_args = map(str, texts)
         card = await asyncio.to_thread(card_of, key)
-        guidance_scale = self.engine.base.family.guidance_scale
-        asked, media_type = request_of(
-            prompt_of(prompt, card), negative_prompt, gen_args, guidance_scale=guidance_scale
-        )
+        asked, media_type = request_of(prompt_of(prompt, card), negative_prompt, gen_args)
         loop = asyncio.get_running_loop()
         started, done = asyncio.Event(), asyncio.Event()
+        ticket = self.engine.submit(asked, key=key, tenant=key, deadline_s=deadline_s)
 
-        def on_step(event: "StepEvent") -> None:
-            if not started.is_set():
-                loop.call_soon_threadsafe(started.set)
+        def say(event: asyncio.Event) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+                loop.call_soon_threadsafe(event.set)
 
-        ticket = self.engine.submit(asked, key=key, tenant=key, deadline_s=deadline_s, watch=on_step)
-
-        def on_done(ticket: "Ticket") -> None:
-            loop.call_soon_threadsafe(done.set)
-
-        ticket.add_done_callback(on_done)
+        ticket.add_start_callback(lambda: say(started))
+        ticket.add_done_callback(lambda _: say(done))
         image = await self._outcome(ticket, done, telling=partial(_tell_start, started, writer), reader=reader)
         return {"status": "ok", "media_type": media_type}, await asyncio.to_thread(self._encode, image, media_type)
 
@@ -149,10 +143,10 @@ class LocalServer:
         try:
             await asyncio.wait({ended, hung_up}, return_when=asyncio.FIRST_COMPLETED)
             if not done.is_set():
-                ticket.cancel()
                 raise EOFError("the client has gone")
             return ticket.result(0)
         finally:
+            ticket.cancel()  # what is done stays done
             for task in (telling_task, ended, hung_up):
                 task.cancel()
 

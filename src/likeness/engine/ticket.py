@@ -29,6 +29,7 @@ class Ticket:
         self.id = id
         self._cancel = cancel
         self._future: Future[GeneratedImage] = Future()
+        self._started: Future[None] = Future()
 
     @property
     def done(self) -> bool:
@@ -48,9 +49,17 @@ class Ticket:
         """Take the request back: out of the queue at once, out of the batch at the next step; done is done."""
         self._cancel()
 
-    def add_done_callback(self, fn: Callable[["Ticket"], None]) -> None:
+    def add_done_callback(self, fn: Callable[["Ticket"], object]) -> None:
         """Call `fn(ticket)` when it is done, on one of the engine's threads; at once if it is. It must not block."""
         self._future.add_done_callback(lambda _: fn(self))
+
+    def add_start_callback(self, fn: Callable[[], None]) -> None:
+        """Call `fn()` before the device does anything for this request; at once if it has begun. It must not block."""
+        self._started.add_done_callback(lambda _: fn())
+
+    def start(self) -> None:
+        """The engine's side: once, before the first work on the device."""
+        self._started.set_result(None)
 
     def resolve(self, outcome: GeneratedImage | Exception) -> None:
         """The engine's side: once, and not with the engine's lock held."""

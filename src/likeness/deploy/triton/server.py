@@ -160,6 +160,7 @@ class TritonServer:
         return [
             str(package / "tritonserver" / "bin" / "tritonserver"), *(self._arguments or sagemaker),
             f"--backend-directory={backends}", "--exit-timeout-secs=3",
+            "--disable-auto-complete-config",  # our config is complete; else each load starts Python twice
             "--backend-config=python,shm-default-byte-size=1048576",
             "--backend-config=python,shm-growth-byte-size=1048576",
             f"--backend-config=python,shm-region-prefix-name={self._prefix}",
