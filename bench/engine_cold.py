@@ -1,0 +1,113 @@
+"""A person who was not here before: time to the first denoising step, and what one more adapter takes in memory.
+
+python -m bench.engine_cold [--adapters 100] [--kept 300] [--save]
+
+Cold: the adapter's file is on disk and, where the system lets us say so, not in the page cache. Each cold request is
+paired with a warm one of the same adapter; the difference of their times to the first step is what being cold adds.
+The engine is idle otherwise. Memory: growth of the process per adapter that host memory takes in.
+"""
+
+import argparse
+import gc
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from likeness.diffusion.base import BaseModel
+from likeness.engine.engine import Engine
+from likeness.training.recipe import recipe_named
+from likeness.types import ImageRequest
+
+from .adapters import AdapterFiles, write_adapters
+from .random_base import add_base_options, base_settings, open_base
+from .report import Goal, Row, finish, options
+
+REQUEST = ImageRequest("photo of <<TOK>> person", steps=1)
+SETTLED = 20  # adapters after which memory is looked at for the first time
+
+
+def first_step_ms(engine: Engine, key: str) -> float:
+    """From `submit` to the end of the first denoising step; waits for the picture too, so that nothing runs after."""
+    done = threading.Event()
+    ended_s = [0.0]
+
+    def watch(_: object) -> None:
+        ended_s[0] = time.perf_counter()
+        done.set()
+
+    started_s = time.perf_counter()
+    ticket = engine.submit(REQUEST, key=key, watch=watch)
+    ticket.result()
+    return (ended_s[0] - started_s) * 1e3
+
+
+def cold_and_warm(base: BaseModel, files: AdapterFiles) -> dict[str, list[float]]:
+    """Milliseconds to the first step of each adapter, cold and warm."""
+    times: dict[str, list[float]] = {"cold": [], "warm": []}
+    with Engine(base, load=files.load, slots=8, rank=recipe_named("standard").rank) as engine:
+        for _ in range(5):
+            first_step_ms(engine, files.keys[0])
+        files.drop_from_page_cache()
+        for key in files.keys[1:]:
+            times["cold"].append(first_step_ms(engine, key))
+            times["warm"].append(first_step_ms(engine, key))
+    return times
+
+
+def memory_per_adapter(base: BaseModel, files: AdapterFiles) -> Row:
+    """Bytes per further adapter in host memory: of its file, of its numbers, and of the process."""
+    sizes = [files.path(key).stat().st_size for key in files.keys]
+    rank = recipe_named("standard").rank
+    request = ImageRequest("photo of <<TOK>> person", steps=1, guidance_scale=1.0)
+    with Engine(base, load=files.load, slots=2, rank=rank, host_bytes=2 * sum(sizes)) as engine:
+        seen: list[tuple[int, int]] = []
+        for count, key in enumerate(files.keys, start=1):
+            engine.submit(request, key=key).result()
+            if count in (SETTLED, len(files.keys)):
+                gc.collect()
+                seen.append((psutil.Process().memory_info().rss, engine.facts().host_bytes))
+    further = len(files.keys) - SETTLED
+    return {
+        "further adapters": further,
+        "file kB": float(np.mean(sizes)) / 1e3,
+        "numbers kB": (seen[1][1] - seen[0][1]) / further / 1e3,
+        "process kB": (seen[1][0] - seen[0][0]) / further / 1e3,
+    }
+
+
+def main() -> None:
+    parser = options(__doc__)
+    add_base_options(parser)
+    parser.add_argument("--adapters", type=int, default=100, help="that are asked for cold")
+    parser.add_argument("--kept", type=int, default=200, help="in host memory")
+    args: argparse.Namespace = parser.parse_args()
+    base = open_base(args)
+    rank = recipe_named("standard").rank
+    with tempfile.TemporaryDirectory() as folder:
+        times = cold_and_warm(base, write_adapters(base, Path(folder) / "cold", args.adapters + 1, rank=rank))
+        memory = memory_per_adapter(base, write_adapters(base, Path(folder) / "kept", args.kept, rank=rank))
+    times["added"] = [cold - warm for cold, warm in zip(times["cold"], times["warm"], strict=True)]
+    rows = [
+        {"request": name, **{f"p{p} ms": float(np.percentile(each, p)) for p in (50, 90, 99)}, "max ms": max(each)}
+        for name, each in times.items()
+    ]
+    over = (memory["process kB"] / memory["file kB"] - 1) * 100  # type: ignore[operator]
+    goals = [
+        Goal(
+            "ms that a cold adapter adds to the first step, p99", float(np.percentile(times["added"], 99)), 20.0, False
+        ),
+        Goal("% that a further adapter takes beyond its own bytes", over, 10.0, False),
+    ]
+    settings = base_settings(args) | {"adapters": args.adapters, "kept": args.kept, "rank": rank}
+    finish(
+        "engine-cold", {"first denoising step": rows, "host memory per adapter": [memory]},
+        goals=goals, settings=settings, save=args.save,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
