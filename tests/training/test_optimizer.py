@@ -28,7 +28,7 @@ def test_one_row() -> None:
     rows = RowAdamW.like(flat)
     for i, gradient in enumerate(each):
         both = torch.stack([torch.ones(8), gradient])
-        rows.step(flat, both, 1, count=i + 1, rates=torch.full((8,), 0.1), weight_decay=0.05)
+        rows.step(flat, both, 1, count=i + 1, rates=[(slice(0, 8), 0.1)], weight_decay=0.05)
     torch.testing.assert_close(flat[1], by_torch(start, each, rates=(0.1, 0.1), weight_decay=0.05))
     assert flat[0].count_nonzero() == 0
 
@@ -43,7 +43,7 @@ def test_many_rows_that_start_at_different_times() -> None:
     for now in range(9):
         for k, (rates, weight_decay) in enumerate(settings):
             if now >= joins[k]:
-                columns = torch.tensor([rates[0]] * 4 + [rates[1]] * 4)
+                columns = [(slice(0, 4), rates[0]), (slice(4, 8), rates[1])]
                 rows.step(flat, each[:, now], k, count=now - joins[k] + 1, rates=columns, weight_decay=weight_decay)
     for k, (rates, weight_decay) in enumerate(settings):
         expected = by_torch(starts[k], each[k, joins[k] :], rates=rates, weight_decay=weight_decay)
@@ -51,7 +51,7 @@ def test_many_rows_that_start_at_different_times() -> None:
 
 
 def test_a_cleared_row_starts_afresh() -> None:
-    flat, gradient, rates = torch.ones(2, 4), torch.ones(2, 4), torch.full((4,), 0.1)
+    flat, gradient, rates = torch.ones(2, 4), torch.ones(2, 4), [(slice(0, 4), 0.1)]
     rows = RowAdamW.like(flat)
     rows.step(flat, gradient, 0, count=1, rates=rates, weight_decay=0)
     rows.step(flat, gradient, 1, count=1, rates=rates, weight_decay=0)

@@ -29,6 +29,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ..errors import BaseNotFound, CorruptBase
 from ..types import Network
 from .family import Family, family_of
+from .rows import hold_rows_apart
 from .schedule import Schedule, schedule_from_config
 
 BUILT_IN = "built-in"
@@ -226,6 +227,9 @@ def load_base(
     unet = _load_part(UNet2DConditionModel, folder / "unet", dtype)
     text_encoder = _load_part(CLIPTextModel, folder / "text_encoder", dtype)
     vae = _load_part(AutoencoderTiny if is_tiny else AutoencoderKL, folder / "vae", dtype)
+    if device.type == "cpu":
+        hold_rows_apart(unet)
+        hold_rows_apart(text_encoder)
     return BaseModel(
         _id_of(base, revision), sha256, family, schedule, tokenizer,
         text_encoder.to(device), unet.to(device), vae.to(device),

@@ -211,18 +211,23 @@ class LoraBank:
         self._is_training = True
 
     def gradient(self, loss: Tensor) -> Tensor:
-        """d loss / d flat, (S, P): a person's gradient is one row, so an optimiser step is a few operations.
+        """d loss / d flat, (S, P): a person's gradient is one row, so an optimiser step is a few operations."""
+        total = torch.zeros_like(self.flat)
+        self.add_gradient(loss, total)
+        return total
 
-        `loss` is of the forwards since the last call.
-        """
+    def add_gradient(self, loss: Tensor, total: Tensor) -> None:
+        """`gradient` added to `total` (S, P), in place. `loss` is of the forwards since the last call."""
         tape, self._tape = self._tape, []
         leaves = [factor for _, _, A, B in tape for factor in (A, B)]
         parts = iter(torch.autograd.grad(loss, leaves, materialize_grads=True))
-        total = torch.zeros_like(self.flat)
         for index, route, _, _ in tape:
             for whole in self._views(total, self.places[index]):
                 route.give(whole, next(parts))
-        return total
+
+    def forget_forwards(self) -> None:
+        """Drop what forwards noted whose gradient nobody will ask for."""
+        self._tape.clear()
 
     def close(self) -> None:
         """Take the hooks off; the base is as it was."""

@@ -5,6 +5,7 @@ Everything is encoded once, before the first step: the loop sees no picture and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -34,6 +35,26 @@ class TrainingSet:
     ids: Tensor  # (N, K, tokens): K captions for each latent
     prior_latents: Tensor  # (M, C, h, w)
     prior_ids: Tensor  # (M, tokens)
+
+    @cached_property
+    def captions(self) -> "Captions":
+        return Captions.of(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Captions:
+    """The different captions of a training set, and which of them each latent may have."""
+
+    ids: Tensor  # (D, tokens)
+    instance: Tensor  # (N, K) places in `ids`
+    prior: Tensor  # (M,)
+
+    @classmethod
+    def of(cls, data: TrainingSet) -> "Captions":
+        every = torch.cat([data.ids.flatten(0, 1), data.prior_ids])
+        ids, place = torch.unique(every, dim=0, return_inverse=True)
+        instance, prior = place.split([data.ids.shape[0] * data.ids.shape[1], len(data.prior_ids)])
+        return cls(ids, instance.view(data.ids.shape[:2]), prior)
 
 
 def captions(subject: Subject, framing: str) -> list[str]:

@@ -46,9 +46,15 @@ class Batch:
     x0: Tensor  # (b, C, h, w) clean latents
     noise: Tensor  # (b, C, h, w)
     t: Tensor  # (b,) timesteps
-    ids: Tensor  # (b, tokens)
+    ids: Tensor  # (k, tokens), captions to encode: all of the person's, or each row's where that is less
+    caption: Tensor  # (b,) place in `ids`
     emphasis: Tensor  # (b, 1, h, w)
     is_prior: Tensor  # (b,) bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows for the U-Net and for the text encoder."""
+        return len(self.t), len(self.ids)
 
 
 @dataclass(eq=False)
@@ -75,8 +81,12 @@ def draw_batch(job: FineTune, timesteps: int) -> Batch:
     t = torch.randint(timesteps, (len(x0),), generator=g)
     even = torch.ones_like(data.emphasis[:1]).expand(priors, -1, -1, -1)
     is_prior = torch.arange(len(x0)) >= recipe.instance_rows
+    known = data.captions
+    ids, place = known.ids, torch.cat([known.instance[photo, caption], known.prior[prior]])
+    if len(ids) > len(place):
+        ids, place = ids[place], torch.arange(len(place), device=ids.device)
     return Batch(
-        x0, noise.to(x0), t.to(x0.device), torch.cat([data.ids[photo, caption], data.prior_ids[prior]]),
+        x0, noise.to(x0), t.to(x0.device), ids, place,
         torch.cat([data.emphasis[photo], even]), is_prior.to(x0.device),
     )  # fmt: skip
 
@@ -156,13 +166,7 @@ class TrainingLoop:
             return []
         drawn_from = [job.generator.get_state() for job in jobs]
         try:
-            losses = self._losses(jobs)
-            finite = [bool(torch.isfinite(loss)) for loss in losses]
-            gradient = torch.zeros_like(self.bank.flat)  # (S, P)
-            if any(finite):
-                # a sum of per-person means: each person's gradient is the one they would have alone
-                good_losses = [loss for loss, good in zip(losses, finite, strict=True) if good]
-                gradient = self.bank.gradient(torch.stack(good_losses).sum())
+            losses, gradient = self._losses_and_gradient(jobs)
         except Exception:
             for job, state in zip(jobs, drawn_from, strict=True):
                 job.generator.set_state(state)
@@ -172,10 +176,11 @@ class TrainingLoop:
             limits[job.slot] = job.recipe.clip_norm
         norms = clip_rows(gradient, limits)
         out = []
-        for job, loss, good in zip(jobs, losses, finite, strict=True):
-            if good and torch.isfinite(norms[job.slot]):
+        for job in jobs:
+            loss, norm = losses[job.name], norms[job.slot].item()
+            if math.isfinite(loss) and math.isfinite(norm):
                 self._update(job, gradient)
-                out.append(Progress(job.name, job.step, job.recipe.steps, loss.item(), norms[job.slot].item()))
+                out.append(Progress(job.name, job.step, job.recipe.steps, loss, norm))
             else:
                 out.append(self._fail(job))
         return out
@@ -210,33 +215,58 @@ class TrainingLoop:
     def close(self) -> None:
         self.bank.close()
 
-    def _losses(self, jobs: list[FineTune]) -> list[Tensor]:
+    def _losses_and_gradient(self, jobs: list[FineTune]) -> tuple[dict[str, float], Tensor]:
+        """Everybody's loss, and the gradient (S, P) of those that are finite.
+
+        People with equal numbers of rows share a forward. Others take turns: in a forward of uneven shares a person's
+        products would be cut in another way than alone, and round in another way.
+        """
+        alike: dict[tuple[int, int], list[tuple[FineTune, Batch]]] = {}
+        for job in jobs:
+            batch = draw_batch(job, self.base.schedule.timesteps)
+            alike.setdefault(batch.shape, []).append((job, batch))
+        losses: dict[str, float] = {}
+        gradient = torch.zeros_like(self.bank.flat)
+        for group in alike.values():
+            found = self._losses(group)
+            numbers = torch.stack(found).tolist()
+            losses |= {job.name: number for (job, _), number in zip(group, numbers, strict=True)}
+            # a sum of per-person means: each person's gradient is the one they would have alone
+            if good := [loss for loss, number in zip(found, numbers, strict=True) if math.isfinite(number)]:
+                self.bank.add_gradient(torch.stack(good).sum(), gradient)
+        return losses, gradient
+
+    def _losses(self, group: list[tuple[FineTune, Batch]]) -> list[Tensor]:
+        """The losses of people with equal numbers of rows, in one forward."""
         schedule = self.base.schedule
-        batches = [draw_batch(job, schedule.timesteps) for job in jobs]
+        jobs, batches = zip(*group, strict=True)
+        rows, texts = batches[0].shape
         x0, noise = torch.cat([b.x0 for b in batches]), torch.cat([b.noise for b in batches])
         t, ids = torch.cat([b.t for b in batches]), torch.cat([b.ids for b in batches])
-        slots = torch.cat([torch.full((len(b.t),), job.slot) for job, b in zip(jobs, batches, strict=True)])
-        scales = torch.cat([
-            torch.full((len(b.t),), job.recipe.alpha / job.recipe.rank) for job, b in zip(jobs, batches, strict=True)
-        ])  # fmt: skip
-        with self.bank.route(slots, scales):
-            states = self.base.encode_prompt(ids)
+        caption = torch.cat([b.caption + k * texts for k, b in enumerate(batches)])
+        slots = torch.tensor([job.slot for job in jobs])
+        scales = torch.tensor([job.recipe.alpha / job.recipe.rank for job in jobs])
+        self.bank.forget_forwards()
+        with self.bank.route(slots.repeat_interleave(texts), scales.repeat_interleave(texts)):
+            states = self.base.encode_prompt(ids)[caption]
+        with self.bank.route(slots.repeat_interleave(rows), scales.repeat_interleave(rows)):
             output = self.base.denoise(schedule.add_noise(x0, noise, t), t, states)
         target, snr = schedule.target(x0, noise, t), schedule.snr(t)
-        losses, start = [], 0
-        for job, batch in zip(jobs, batches, strict=True):
-            rows = slice(start, start := start + len(batch.t))
-            weight = min_snr_weight(snr[rows], schedule.prediction_type, job.recipe.min_snr_gamma)
-            each = row_losses(output[rows], target[rows], weight=weight, emphasis=batch.emphasis)
+        losses = []
+        for k, (job, batch) in enumerate(group):
+            mine = slice(k * rows, (k + 1) * rows)
+            weight = min_snr_weight(snr[mine], schedule.prediction_type, job.recipe.min_snr_gamma)
+            each = row_losses(output[mine], target[mine], weight=weight, emphasis=batch.emphasis)
             losses.append(dreambooth_loss(each, batch.is_prior, job.recipe.prior_weight))
         return losses
 
     def _update(self, job: FineTune, gradient: Tensor) -> None:
         recipe = job.recipe
         factor = learning_rate_factor(job.step, recipe) * self.base.family.learning_rate_scale
-        rates = torch.zeros(self.bank.columns, device=self.bank.flat.device)
-        rates[self.bank.columns_of("unet")] = recipe.unet_learning_rate * factor
-        rates[self.bank.columns_of("text_encoder")] = recipe.text_learning_rate * factor
+        rates = [
+            (self.bank.columns_of("unet"), recipe.unet_learning_rate * factor),
+            (self.bank.columns_of("text_encoder"), recipe.text_learning_rate * factor),
+        ]
         job.step += 1
         with torch.no_grad():
             self._optimizer.step(

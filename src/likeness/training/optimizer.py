@@ -4,19 +4,26 @@ Adam is elementwise, so stacking people's parameters as rows of (S, P) is S inde
 elementwise (clipping, bias correction) is done per row. Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 BETAS = (0.9, 0.99)
 EPSILON = 1e-8
 
 
 def clip_rows(gradient: Tensor, limits: Tensor) -> Tensor:
-    """Scale each row of (S, P) down to at most its limit in L2 norm, in place. Returns the norms before, (S,)."""
-    norms = gradient.norm(dim=1)
-    gradient.mul_((limits / norms.clamp(min=1e-12)).clamp(max=1)[:, None])
+    """Scale each row of (S, P) down to at most its limit in L2 norm, in place. Returns the norms before, (S,).
+
+    Each norm is taken by itself: one reduction over all rows may add up in another order for another S.
+    """
+    norms = torch.stack([row.norm() for row in gradient])
+    factors = limits / norms.clamp(min=1e-12)
+    if (factors < 1).any():
+        gradient.mul_(factors.clamp(max=1)[:, None])
     return norms
 
 
@@ -31,17 +38,26 @@ class RowAdamW:
     def like(cls, flat: Tensor) -> "RowAdamW":
         return cls(torch.zeros_like(flat), torch.zeros_like(flat))
 
-    def step(self, flat: Tensor, gradient: Tensor, row: int, *, count: int, rates: Tensor, weight_decay: float) -> None:
-        """Step number `count` (from 1) of one row, in place.
+    def step(
+        self,
+        flat: Tensor,
+        gradient: Tensor,
+        row: int,
+        *,
+        count: int,
+        rates: Sequence[tuple[slice, float]],
+        weight_decay: float,
+    ) -> None:
+        """Step number `count` (from 1) of one row, in place; torch's fused kernel, once over the memory.
 
-        flat, gradient: (S, P); rates: (P,) learning rate of each column.
+        flat, gradient: (S, P); rates: columns and their learning rate; columns that are not named stay.
         """
-        g, m, v, x = gradient[row], self.mean[row], self.variance[row], flat[row]
-        m.lerp_(g, 1 - BETAS[0])
-        v.lerp_(g.square(), 1 - BETAS[1])
-        denominator = (v / (1 - BETAS[1] ** count)).sqrt_().add_(EPSILON)
-        x.mul_(1 - rates * weight_decay)
-        x.sub_(rates * (m / (1 - BETAS[0] ** count)) / denominator)
+        for columns, rate in rates:
+            x, g, m, v = ([stacked[row, columns]] for stacked in (flat, gradient, self.mean, self.variance))
+            adamw(
+                x, g, m, v, [], [torch.tensor(float(count - 1), device=flat.device)], fused=True, amsgrad=False,
+                beta1=BETAS[0], beta2=BETAS[1], lr=rate, weight_decay=weight_decay, eps=EPSILON, maximize=False,
+            )  # fmt: skip
 
     def clear(self, row: int) -> None:
         self.mean[row].zero_()
