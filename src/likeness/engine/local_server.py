@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,7 +86,7 @@ class LocalServer:
         try:
             match request.get("verb"):
                 case "ping":
-                    return {"status": "ok", "pid": os.getpid(), "base_sha256": self.engine.base.sha256}, b""
+                    return {"status": "ok", **self._facts()}, b""
                 case "admit":
                     return await asyncio.to_thread(self._admit, key_of(request))
                 case "release":
@@ -104,6 +105,13 @@ class LocalServer:
         except Exception as error:
             log.error("a request failed", exc_info=error)
             return {"status": "error", "code": "EngineError", "message": "the engine failed at this request"}, b""
+
+    def _facts(self) -> wire.Header:
+        facts = self.engine.facts()
+        return {
+            "pid": os.getpid(), "base_sha256": self.engine.base.sha256, "waiting": facts.waiting,
+            "running": facts.running, "slots_held": facts.slots_held, "rows_per_step": asdict(facts.rows_per_step),
+        }  # fmt: skip
 
     def _admit(self, key: str) -> Answer:
         """Read the adapter, so that a damaged one is refused when its model is loaded."""

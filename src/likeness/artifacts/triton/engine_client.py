@@ -32,6 +32,7 @@ MAX_PAYLOAD_BYTES = 64 << 20
 MAX_SOCKET_PATH_BYTES = 100  # of the 108 that the system has; the engine binds under a longer name first
 REFUSED = "refused: "  # begins the line of the log in which an engine says why it did not start
 PING_S = 10.0
+REFUSAL_S = 30.0
 STOPPED = "the engine stopped while it worked on this request; it was not repeated"
 
 Header = dict[str, Any]
@@ -94,6 +95,8 @@ class EngineClient:
                 return
             if self._child is not None:
                 self._child.poll()  # a dead child is not left a zombie
+            if refusal := self._refused_lately():
+                raise EngineFailed("EngineUnreachable", f"the engine did not start: {refusal}")
             with suppress(FileNotFoundError):
                 self.place.socket.unlink()
             with self.place.log.open("wb") as log:  # of the last start: it cannot grow without end
@@ -129,7 +132,7 @@ class EngineClient:
         for request, connection in zip(requests, sent, strict=True):
             outcome = connection if isinstance(connection, EngineFailed) else self._received(connection, end_s)
             if isinstance(outcome, _Broken):
-                again = self._sent(request, end_s)
+                again = self._sent(request, end_s, is_repeated=True)
                 outcome = again if isinstance(again, EngineFailed) else self._received(again, end_s)
             if isinstance(outcome, _Broken):
                 outcome = EngineFailed("EngineStopped", "the engine stopped twice before it came to this request")
@@ -142,17 +145,15 @@ class EngineClient:
             connection.sendall(encode(request))
             receive(connection)
 
-    def _sent(self, request: Header, end_s: float) -> "socket.socket | EngineFailed":
+    def _sent(self, request: Header, end_s: float, *, is_repeated: bool = False) -> "socket.socket | EngineFailed":
         for attempt in range(3):
             try:
-                connection = connect(self.place.socket, _left(end_s))
-            except OSError:
-                if attempt == 2:
-                    break
-                try:
+                if attempt or is_repeated:  # a socket that can be connected to may be a dying engine's
                     self.ensure()
-                except EngineFailed as error:
-                    return error
+                connection = connect(self.place.socket, _left(end_s))
+            except EngineFailed as error:
+                return error
+            except OSError:
                 continue
             try:
                 connection.sendall(encode({**request, "deadline_s": _left(end_s)}))
@@ -197,9 +198,21 @@ class EngineClient:
                 return False
 
     def _reason(self) -> str:
-        lines = self.place.log.read_text(errors="replace").splitlines()
+        return self._refusal() or f"its log is {self.place.log.name} in the engine's folder"
+
+    def _refusal(self) -> str:
+        """Why the last engine did not want to start; empty where it did, or did not say."""
+        try:
+            lines = self.place.log.read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
         said = [line.removeprefix(REFUSED) for line in lines if line.startswith(REFUSED)]
-        return said[-1] if said else f"its log is {self.place.log.name} in the engine's folder"
+        return said[-1] if said else ""
+
+    def _refused_lately(self) -> str:
+        """The refusal of a moment ago: to ask for a base that is not there shall not cost a start each time."""
+        refusal = self._refusal()
+        return refusal if refusal and time.time() - self.place.log.stat().st_mtime < REFUSAL_S else ""
 
     @contextmanager
     def _lock(self, end_s: float) -> Iterator[None]:
