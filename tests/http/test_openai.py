@@ -35,7 +35,7 @@ def test_images_generate(official: Any) -> None:
     )  # fmt: skip
     pictures = [Image.open(io.BytesIO(base64.b64decode(image.b64_json))) for image in answer.data]
     assert [(picture.format, picture.size) for picture in pictures] == [("PNG", (128, 128))] * 2
-    assert pictures[0].text["seed"] == "5"
+    assert pictures[0].text["seed"] == "5"  # type: ignore[attr-defined]
     assert answer.created > 1_700_000_000
 
 

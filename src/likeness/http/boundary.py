@@ -91,6 +91,8 @@ class Boundary:
             async with self._access.admitted(scope["path"], headers) as caller:
                 scope["state"]["caller"] = caller
                 await self._app(scope, passage.receive, passage.send)
+            if passage.broken_off is not None:
+                raise passage.broken_off
         except (ClientDisconnect, RequestCancelled):
             passage.status = CLIENT_GONE
         except LikenessError as error:
@@ -110,6 +112,8 @@ class _Passage:
         said = Headers(scope=scope).get("x-request-id", "")
         self.id = said if _ID.fullmatch(said) else uuid.uuid4().hex
         self.status, self.received, self.sent = 0, 0, 0
+        # Why the body was broken off. The framework takes that for a body that cannot be parsed; its answer is dropped.
+        self.broken_off: LikenessError | None = None
         scope.setdefault("state", {})["request_id"] = self.id
 
     @property
@@ -130,15 +134,21 @@ class _Passage:
             async with asyncio.timeout(max(left_s, 0.0)):
                 message = await self._receive()
         except TimeoutError:
-            raise RequestTooSlow("the request's body came too slowly", hint="send it again, in one go") from None
+            self.broken_off = RequestTooSlow("the request's body came too slowly", hint="send it again, in one go")
+            raise self.broken_off from None
         if message["type"] == "http.request":
             self.received += len(message.get("body", b""))
             self._body_done = not message.get("more_body", False)
             if self.received > self._most:
-                raise self._too_large()
+                self.broken_off = self._too_large()
+                raise self.broken_off
         return message
 
     async def send(self, message: Message) -> None:
+        if self.broken_off is None:
+            await self._pass(message)
+
+    async def _pass(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status, self._answering = message["status"], True
             headers = MutableHeaders(scope=message)
@@ -153,7 +163,7 @@ class _Passage:
         """Answer with the error, unless an answer is on its way: then the stream just ends."""
         if self._answering:
             return
-        await failure(error, self._path, self.id).response()({"type": "http"}, self._receive, self.send)
+        await failure(error, self._path, self.id).response()({"type": "http"}, self._receive, self._pass)
 
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(f"expected a body of at most {self._most} bytes", hint="send less at once")

@@ -2,7 +2,8 @@
 
 What the reference solution's notebook does works with nothing changed but endpoint URLs: upload a tar of photographs,
 invoke, poll OutputLocation, take TargetModel from the result. Two differences, both in the caller's favour: the time
-limit is an hour unless said (SageMaker's 15 minutes would end its own trainings), and a body may have 6 MiB, not 128,000 bytes.
+limit is an hour unless said (SageMaker's 15 minutes would end its own trainings), and a body may have 6 MiB, where
+SageMaker takes 128,000 bytes.
 Sources: botocore's model of sagemaker-runtime 2017-05-13; SageMaker Developer Guide, 'Asynchronous inference'.
 """
 

@@ -1,0 +1,193 @@
+"""Keys and tenants: nobody sees, names or times what is another's, and nobody asks more than they may."""
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.datastructures import Headers
+from starlette.testclient import TestClient
+
+from likeness.errors import TooManyRequests
+from likeness.http.app import create_app
+from likeness.http.auth import Access, KeyLimits, presented
+from likeness.service import Likeness
+from likeness.storage.keys import new_key, revoke_key
+
+
+@pytest.fixture(scope="module")
+def guarded(likeness: Likeness) -> FastAPI:
+    """The application as it stands on an address that others reach."""
+    return create_app(likeness, needs_keys=True, is_local=False)
+
+
+@pytest.fixture(scope="module")
+def keys(likeness: Likeness) -> dict[str, str]:
+    return {tenant: new_key(likeness.catalog, tenant)[0] for tenant in ("local", "other", "third")}
+
+
+@pytest.fixture(scope="module")
+def asking(guarded: FastAPI, keys: dict[str, str]) -> dict[str, TestClient]:
+    """A client for each tenant, and one without a key."""
+    made = {
+        tenant: TestClient(guarded, base_url="http://likeness.example", headers={"Authorization": f"Bearer {key}"})
+        for tenant, key in keys.items()
+    }
+    return made | {"nobody": TestClient(guarded, base_url="http://likeness.example")}
+
+
+def test_without_a_key_there_is_nothing_in_any_protocols_shape(asking: dict[str, TestClient]) -> None:
+    nobody = asking["nobody"]
+    assert nobody.get("/healthz").status_code == 200
+    ours = nobody.get("/v1/adapters")
+    assert (ours.status_code, ours.json()["error"]["code"]) == (401, "KeyRefused")
+    assert ours.headers["www-authenticate"] == "Bearer"
+    theirs = nobody.get("/openai/v1/models")
+    assert (theirs.status_code, theirs.json()["error"]["code"]) == (401, "invalid_api_key")
+    aws = nobody.post("/endpoints/avatars/invocations")
+    assert (aws.status_code, aws.headers["x-amzn-errortype"]) == (403, "UnrecognizedClientException")
+    for path in ("/metrics", "/v1/images", "/nowhere"):
+        assert nobody.get(path).status_code == 401
+
+
+def test_a_wrong_key_is_no_key(guarded: FastAPI, keys: dict[str, str]) -> None:
+    wrong = keys["local"][:-1] + ("A" if keys["local"][-1] != "A" else "B")
+    for value in (f"Bearer {wrong}", "Bearer ", f"Basic {keys['local']}", "Bearer sk-anything", keys["local"]):
+        answer = TestClient(guarded).get("/v1/adapters", headers={"Authorization": value})
+        assert answer.status_code == 401
+        assert "lk_" not in answer.text
+
+
+def test_a_key_may_come_in_three_places(guarded: FastAPI, keys: dict[str, str]) -> None:
+    key = keys["other"]
+    signed = (
+        f"AWS4-HMAC-SHA256 Credential={key}/20260101/us-west-2/sagemaker/aws4_request, SignedHeaders=host, Signature=0"
+    )
+    for headers in ({"Authorization": f"bearer {key}"}, {"X-Api-Key": key}, {"Authorization": signed}):
+        assert presented(Headers(headers)) == key
+        listed = TestClient(guarded).get("/v1/adapters", headers=headers).json()["adapters"]
+        assert [one["name"] for one in listed] == ["anna"]
+
+
+def test_tenants_are_alone(asking: dict[str, TestClient]) -> None:
+    """Whatever is another's is as if it were not there: the same answer to the letter."""
+    other, third = asking["other"], asking["third"]
+
+    def answers(client: TestClient, name: str) -> list[tuple[int, Any]]:
+        invoked = client.post(
+            "/endpoints/avatars/invocations", headers={"X-Amzn-SageMaker-Target-Model": f"{name}.tar.gz"},
+            json={"inputs": [{"name": "prompt", "shape": [1, 1], "datatype": "BYTES", "data": ["x"]}]},
+        )  # fmt: skip
+        said = [
+            client.get(f"/v1/adapters/{name}"),
+            client.delete(f"/v1/adapters/{name}"),
+            client.get(f"/v1/adapters/{name}/download"),
+            client.get(f"/v1/subjects/{name}"),
+            client.get(f"/v1/subjects/{name}/photos"),
+            client.post("/v1/images", json={"prompt": "x", "adapter": name}),
+            client.get(f"/openai/v1/models/{name}"),
+            client.post("/openai/v1/images/generations", json={"prompt": "x", "model": name}),
+            invoked,
+        ]
+        return [(answer.status_code, answer.json()) for answer in said]
+
+    assert answers(third, "bert") == answers(third, "nobody-at-all")  # bert is the tenant local's
+    assert {status for status, _ in answers(third, "bert")} == {404, 400}  # 400 is SageMaker's way to say it
+    assert third.get("/v1/adapters").json() == {"adapters": [], "next": None}
+    assert [one["id"] for one in other.get("/openai/v1/models").json()["data"]] == ["base", "anna"]
+    mine = other.get("/v1/adapters/anna").json()["content_sha256"]
+    assert mine != asking["local"].get("/v1/adapters/anna").json()["content_sha256"]
+    asked = {"prompt": "x", "adapter": "anna", "steps": 1, "keep": True}
+    made = other.post("/v1/images", json=asked).json()["images"][0]
+    assert made["adapter_sha256"] == mine
+    assert third.get(f"/v1/images/{made['id']}").status_code == 404
+    assert other.get(f"/v1/images/{made['id']}").status_code == 200
+
+
+def test_metrics_are_the_operators(asking: dict[str, TestClient]) -> None:
+    assert asking["local"].get("/metrics").status_code == 200
+    assert asking["other"].get("/metrics").status_code == 401
+
+
+def test_a_revoked_key_is_refused_when_it_is_looked_up_again(likeness: Likeness) -> None:
+    now_s = [0.0]
+    door = Access(likeness.catalog, needs_keys=True, limits=KeyLimits(), clock=lambda: now_s[0])
+    text, made = new_key(likeness.catalog, "other")
+    app = create_app(likeness, needs_keys=True, is_local=False)
+    app.user_middleware[0].kwargs["access"] = door
+    client = TestClient(app, headers={"Authorization": f"Bearer {text}"})
+    assert client.get("/v1/adapters").status_code == 200
+    revoke_key(likeness.catalog, made.id)
+    now_s[0] = 11.0
+    assert client.get("/v1/adapters").status_code == 401
+
+
+def test_on_this_machine_alone_a_key_of_ours_chooses_the_tenant(client: TestClient, keys: dict[str, str]) -> None:
+    names = [
+        [one["name"] for one in client.get("/v1/adapters", headers=headers).json()["adapters"]]
+        for headers in ({}, {"Authorization": "Bearer sk-anything"}, {"Authorization": f"Bearer {keys['other']}"})
+    ]
+    assert names[0] == names[1] != names[2] == ["anna"]
+    assert client.get("/v1/adapters", headers={"Authorization": "Bearer lk_wrong"}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Host": ""}, {"Host": "[::1"},
+        {"Host": "127.0.0.1.evil"},
+        {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://testserver:81"},
+        {"Host": "localhost", "Origin": "http://127.0.0.1"},
+    ],
+)  # fmt: skip
+def test_on_this_machine_alone_pages_of_others_are_refused(client: TestClient, headers: dict[str, str]) -> None:
+    answer = client.post("/v1/subjects", json={"name": "x", "class_noun": "dog"}, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "OriginRefused")
+    assert "evil" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "[::1]:8000", "LOCALHOST"])
+def test_on_this_machine_alone_our_own_page_is_welcome(client: TestClient, host: str) -> None:
+    assert client.get("/v1/adapters", headers={"Host": host, "Origin": f"http://{host}"}).status_code == 200
+
+
+def test_the_rate_of_a_key_is_limited_and_says_when_to_come_again(likeness: Likeness) -> None:
+    text, _ = new_key(likeness.catalog, "other")
+    app = create_app(likeness, needs_keys=True, is_local=False)
+    limits = KeyLimits(requests_per_minute=3)
+    app.user_middleware[0].kwargs["access"] = Access(likeness.catalog, needs_keys=True, limits=limits)
+    client = TestClient(app, headers={"Authorization": f"Bearer {text}"})
+    answers = [client.get("/v1/adapters") for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 20
+    assert client.get("/openai/v1/models").json()["error"]["code"] == "rate_limit_exceeded"
+    throttled = client.post("/endpoints/avatars/invocations")
+    assert (throttled.status_code, throttled.headers["x-amzn-errortype"]) == (429, "ThrottlingException")
+    fresh, _ = new_key(likeness.catalog, "other")  # limits are of the key
+    assert client.get("/v1/adapters", headers={"Authorization": f"Bearer {fresh}"}).status_code == 200
+
+
+def test_tokens_come_back_with_time_and_places_when_requests_end(likeness: Likeness) -> None:
+    import asyncio
+
+    now_s = [0.0]
+    text, _ = new_key(likeness.catalog, "other")
+    limits = KeyLimits(requests_per_minute=60, concurrent=2)
+    door = Access(likeness.catalog, needs_keys=True, limits=limits, clock=lambda: now_s[0])
+    headers = Headers({"Authorization": f"Bearer {text}"})
+
+    async def visit() -> None:
+        async with door.admitted("/v1/x", headers), door.admitted("/v1/x", headers):
+            with pytest.raises(TooManyRequests, match="at once"):
+                async with door.admitted("/v1/x", headers):
+                    pass
+        for _ in range(58):
+            async with door.admitted("/v1/x", headers):
+                pass
+        with pytest.raises(TooManyRequests, match="a minute"):
+            async with door.admitted("/v1/x", headers):
+                pass
+        now_s[0] += 1.0
+        async with door.admitted("/v1/x", headers) as caller:
+            assert caller is not None and caller.tenant == "other"
+
+    asyncio.run(visit())
