@@ -1,56 +1,109 @@
-"""Real worker processes on SQLite: what is killed is gone on with, what is poisonous fails alone, what is cancelled stops."""
+"""Real worker processes on SQLite: what was killed goes on elsewhere, what is poisonous fails alone, and named."""
 
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.jobs.installation import Installation, pids_with, until
+from likeness.jobs.types import Job
+from tests.jobs.installation import PHOTOS, Installation, archive, installed, picture, pids_with, until
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),  # processes that import torch, on a machine that has other things to do
     pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc"),
 ]
 
 TRAINER, PREPARER = "likeness.jobs.trainer", "likeness.jobs.preparer"
 
 
-def test_killed_trainers_and_killed_workers_lose_no_job(installation: Installation) -> None:
-    jobs = [installation.submit(name, steps=40, checkpoint_every=5) for name in ("rex", "max", "bob")]
+def facts(installation: Installation, job: Job, kind: str) -> list[dict[str, object]]:
+    found = installation.training.queue.events(job.id, job.order.tenant)
+    return [dict(event.facts) for event in found if event.kind == kind]
+
+
+def test_killed_trainers_and_killed_workers_lose_no_job_and_repeat_little(installation: Installation) -> None:
+    every = 5
+    jobs = [installation.submit(name, steps=60, checkpoint_every=every) for name in ("rex", "max")]
     installation.start("w-0")
-    until(lambda: "checkpoint" in installation.kinds(jobs[0]))
+    installation.start("w-1", "--concurrency", "1", wait=False)  # comes too late for the first two jobs
+    until(lambda: all(facts(installation, job, "checkpoint") for job in jobs))
+    assert {installation.job(job).worker for job in jobs} == {"w-0"}
     (trainer,) = installation.children("w-0", TRAINER)
-    os.kill(trainer, signal.SIGKILL)  # the job in it goes on in the next one, from its checkpoint
-    until(lambda: installation.kinds(jobs[0]).count("joined") == 2)
-    resumed = [
-        event.facts["step"]
-        for event in installation.training.queue.events(jobs[0].id, "local")
-        if event.kind == "joined"
-    ]
-    assert resumed[0] == 0
-    assert resumed[1] >= 5
-    installation.start("w-1")
-    running = [job for job in jobs if installation.job(job).worker == "w-0" and not installation.job(job).is_over]
-    assert running
+    os.kill(trainer, signal.SIGKILL)
+    until(lambda: sum(len(facts(installation, job, "joined")) for job in jobs) == 3)
+    until(lambda: b"ready:" in (installation.settings.home / "w-1.log").read_bytes())
     orphans = installation.children("w-0", TRAINER) + installation.children("w-0", PREPARER)
     installation.kill("w-0")
     killed_s = time.monotonic()
     until(lambda: not set(orphans) & set(pids_with(TRAINER) + pids_with(PREPARER)), 5)
-    until(lambda: all(installation.job(job).worker == "w-1" for job in running))
+    until(lambda: any(installation.job(job).worker == "w-1" for job in jobs))
     assert time.monotonic() - killed_s < 2 * installation.settings.heartbeat_s + 5
     until(lambda: all(installation.job(job).is_over for job in jobs))
     for job in jobs:
         over = installation.job(job)
         assert (over.state, over.failure) == ("succeeded", None)
-        found = installation.training.library.read("local", job.order.name)
-        assert found.card.content_sha256 == over.adapter_sha256
-        assert found.card.steps == 40
-        states = [
-            event.facts["state"]
-            for event in installation.training.queue.events(job.id, "local")
-            if event.kind == "state"
-        ]
-        assert states == ["queued", "running", "succeeded"]
-        assert installation.kinds(job).count("photos") == 1  # what was checked once is not checked again
+        card = installation.training.library.read("local", job.order.name).card
+        assert (card.content_sha256, card.steps) == (over.adapter_sha256, 60)
+        assert [said["state"] for said in facts(installation, job, "state")] == ["queued", "running", "succeeded"]
+        assert len(facts(installation, job, "photos")) == 1  # what was checked once is not checked again
+        # each joined where the last checkpoint before it was taken
+        steps: list[int] = []
+        for event in installation.training.queue.events(job.id, "local"):
+            if event.kind == "joined":
+                assert event.facts["step"] in (steps[-1:] or [0])
+            if event.kind == "checkpoint":
+                steps.append(int(str(event.facts["step"])))
+        assert steps == sorted(set(steps))  # none was taken twice
+    # nothing but the photographs and what was published stays
+    kept = {facts.key.split("/")[1] for facts in installation.training.objects.list("local/")}
+    assert kept == {"jobs", "adapters"}
+    assert {f.key.rsplit("/", 1)[1] for f in installation.training.objects.list("local/jobs/")} == {"photos"}
+
+
+def test_what_becomes_of_bad_input_of_poison_and_of_who_does_not_want_any_more(
+    tmp_path: Path, base_folder: Path
+) -> None:
+    poisoned = {"LIKENESS_TEST_POISON": "poison"}
+    with installed(tmp_path / "home", base_folder) as installation:
+        upload = installation.training.upload
+
+        def submit(name: str, content: bytes = PHOTOS, **changes: object) -> Job:
+            return installation.submit(name, photos=upload("local", name, content), **changes)
+
+        many = {f"{seed}.jpg": picture(seed) for seed in range(3)}
+        bad = {
+            "ArchiveRefused": submit("bomb", archive({"zeros.jpg": bytes(80 << 20)})),
+            "PhotosRefused": submit("empty", archive({"read.me": b"nothing"})),
+            "InputRefused": submit("config", archive({**many, "config.json": b"{"})),
+        }
+        unknown = submit("unknown", archive({**many, "config.json": b'{"stepps": 3}'}))
+        limits = submit("limits", archive({**many, "config.json": b'{"steps": 1000000}'}))
+        renamed = submit("before", archive({**many, "config.json": b'{"name": "after", "steps": 4}'}))
+        late = submit("late", steps=20_000, time_limit_s=6)
+        unwanted = submit("unwanted", steps=20_000)
+        del poisoned
+        installation.start("w-0", "--concurrency", "4")
+        until(lambda: facts(installation, unwanted, "joined"))
+        asked_s = time.monotonic()
+        installation.training.queue.cancel(unwanted.id, "local")
+        everybody = [*bad.values(), unknown, limits, renamed, late]
+        until(lambda: all(installation.job(job).is_over for job in everybody))
+        for code, job in bad.items():
+            failure = installation.job(job).failure
+            assert failure is not None
+            assert (installation.job(job).state, failure.code, bool(failure.hint)) == ("failed", code, True)
+        said = installation.job(unknown).failure
+        assert said is not None and "stepps" in said.reason
+        said = installation.job(limits).failure
+        assert said is not None and "steps from 1 to 20000" in said.reason
+        assert installation.job(renamed).state == "succeeded"
+        assert installation.training.library.read("local", "after").card.steps == 4
+        said = installation.job(late).failure
+        assert said is not None and said.code == "TimeLimitReached"
+        assert installation.job(unwanted).state == "cancelled"
+        assert asked_s > 0
+        assert [record.name for record in installation.training.library.catalog.list_adapters("local")] == ["after"]

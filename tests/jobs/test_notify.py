@@ -1,0 +1,139 @@
+"""The delivery log: every message is tried until somebody took it, in order, at least once, for a day at most."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from likeness.errors import StorageUnavailable
+from likeness.jobs.messages import Message
+from likeness.jobs.notify import GIVE_UP_AFTER_S, Delivery, Notifier
+from likeness.jobs.tables import Database, deliveries
+from tests.jobs.installation import until
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    yield made
+    made.close()
+
+
+def put(database: Database, *messages: Message) -> None:
+    for message in messages:
+        values = {name: getattr(message, name) for name in Message.__dataclass_fields__}
+        now = database.now
+        row = deliveries.insert().values(**values, state="waiting", created_s=now, due_s=now)
+        database.run(lambda connection, row=row: connection.execute(row))
+
+
+def message(id: str, kind: str = "webhook", place: int = 0, job: str = "j") -> Message:
+    return Message(id, job, "anna", kind, f"https://example.com/{id}", "{}", place)
+
+
+def log(notifier: Notifier) -> dict[str, Delivery]:
+    return {one.id: one for one in notifier.log("anna", "j")}
+
+
+def deliver(notifier: Notifier, database: Database, done: Callable[[], bool]) -> None:
+    """Deliver what is due, with every pause over, until it is done."""
+
+    def turn() -> bool:
+        now = database.now
+        database.run(lambda c: c.execute(deliveries.update().where(deliveries.c.attempts > 0).values(due_s=now)))
+        notifier.deliver_due()
+        return done()
+
+    until(turn, 30)
+
+
+def test_what_fails_is_tried_again_until_it_is_taken(database: Database) -> None:
+    failures = [StorageUnavailable("expected the webhook to answer 2xx, got 503"), OSError("refused")]
+    heard: list[str] = []
+
+    def send(message: Message) -> None:
+        heard.append(message.id)
+        if failures:
+            raise failures.pop(0)
+
+    notifier = Notifier(database, {"webhook": send})
+    put(database, message("a"))
+    assert notifier.deliver_due() == 1
+    until(lambda: log(notifier)["a"].last_error is not None, 10)
+    first = log(notifier)["a"]
+    assert (first.state, first.attempts) == ("waiting", 1)
+    assert first.last_error == "expected the webhook to answer 2xx, got 503"
+    assert first.due_s > first.created_s + 4  # not at once
+    assert notifier.deliver_due() == 0
+    deliver(notifier, database, lambda: log(notifier)["a"].state == "delivered")
+    assert heard == ["a"] * 3
+    assert log(notifier)["a"].delivered_s is not None
+    assert notifier.deliver_due() == 0
+
+
+def test_nobody_is_told_before_the_result_lies_there(database: Database) -> None:
+    is_there, order = threading.Event(), []
+
+    def write(message: Message) -> None:
+        if not is_there.is_set():
+            raise OSError("the disk is full")
+        order.append(message.id)
+
+    notifier = Notifier(database, {"object": write, "webhook": lambda message: order.append(message.id)})
+    put(database, message("w", place=1), message("o", "object"), message("other", place=1, job="k"))
+    notifier.deliver_due()
+    until(lambda: order == ["other"] and log(notifier)["o"].last_error is not None, 10)
+    is_there.set()
+    deliver(notifier, database, lambda: log(notifier)["w"].state == "delivered")
+    assert order == ["other", "o", "w"]
+
+
+def test_after_a_day_it_is_given_up_and_a_replay_starts_anew(database: Database) -> None:
+    heard: list[str] = []
+
+    def send(message: Message) -> None:
+        heard.append(message.id)
+        if len(heard) == 1:
+            raise OSError("refused")
+
+    notifier = Notifier(database, {"webhook": send})
+    put(database, message("a"))
+    long_ago = database.now - GIVE_UP_AFTER_S
+    database.run(lambda c: c.execute(deliveries.update().values(created_s=long_ago)))
+    notifier.deliver_due()
+    until(lambda: log(notifier)["a"].state == "given up", 10)
+    assert not notifier.has_due()
+    assert notifier.replay("ben", "j") == 0
+    assert notifier.replay("anna", "j") == 1
+    deliver(notifier, database, lambda: log(notifier)["a"].state == "delivered")
+    assert heard == ["a", "a"]
+
+
+def test_two_notifiers_send_it_once(database: Database) -> None:
+    heard: list[str] = []
+    notifiers = [Notifier(database, {"webhook": lambda message: heard.append(message.id)}) for _ in range(4)]
+    put(database, *[message(str(i)) for i in range(20)])
+    threads = [threading.Thread(target=notifier.deliver_due) for notifier in notifiers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    until(lambda: all(one.state == "delivered" for one in log(notifiers[0]).values()), 20)
+    assert sorted(heard) == sorted(str(i) for i in range(20))
+
+
+def test_a_sender_that_hangs_holds_up_nobody_else(database: Database) -> None:
+    over, heard = threading.Event(), []
+
+    def send(message: Message) -> None:
+        if message.id == "slow":
+            over.wait(20)
+        heard.append(message.id)
+
+    notifier = Notifier(database, {"webhook": send})
+    put(database, message("slow", job="k"), message("fast"))
+    notifier.deliver_due()
+    until(lambda: heard == ["fast"], 10)
+    over.set()
+    until(lambda: heard == ["fast", "slow"], 10)

@@ -1,0 +1,185 @@
+"""How messages leave: signed, once, to public addresses only."""
+
+import hmac
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likeness.errors import StorageUnavailable, UsageError
+from likeness.jobs import senders
+from likeness.jobs.messages import Message
+from likeness.jobs.senders import SendOptions, check_notice, check_webhook, send_mail, send_webhook, tenant_secret
+from likeness.jobs.types import Notice
+
+OPTIONS = SendOptions(b"secret", private_webhooks=True)
+
+
+def message(target: str, kind: str = "webhook") -> Message:
+    body = json.dumps({"invocationStatus": "Failed", "failureReason": "ClientError: too few photos"})
+    return Message("id-1", "job-1", "anna", kind, target, body, 0)
+
+
+@contextmanager
+def listener(status: int = 200, location: str | None = None) -> Iterator[tuple[str, list[Any]]]:
+    """An HTTP server on this machine: its URL, and what it was sent."""
+    heard: list[Any] = []
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append((self.path, dict(self.headers), self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(status)
+            if location:
+                self.send_header("Location", location)
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", heard
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_webhook_can_be_verified_by_its_tenant_only() -> None:
+    with listener() as (url, heard):
+        send_webhook(message(f"{url}/hook?x=1"), OPTIONS)
+    ((path, headers, body),) = heard
+    assert path == "/hook?x=1"
+    assert body.decode() == message("").body
+    assert headers["X-Likeness-Delivery"] == "id-1"
+    signed = headers["X-Likeness-Timestamp"].encode() + b"." + body
+
+    def expected(tenant: str) -> str:
+        return "sha256=" + hmac.new(tenant_secret(b"secret", tenant).encode(), signed, "sha256").hexdigest()
+
+    assert headers["X-Likeness-Signature"] == expected("anna")
+    assert headers["X-Likeness-Signature"] != expected("ben")
+
+
+@pytest.mark.parametrize("status", [302, 307, 404, 500])
+def test_whatever_is_no_2xx_was_not_taken_and_redirects_are_not_followed(status: int) -> None:
+    with listener() as (elsewhere, heard), listener(status, elsewhere) as (url, _):
+        with pytest.raises(StorageUnavailable, match=str(status)):
+            send_webhook(message(url), OPTIONS)
+        assert heard == []
+
+
+def test_an_endpoint_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(senders, "TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(OSError, match="timed out"):
+        send_webhook(message(f"http://127.0.0.1:{silent.getsockname()[1]}/"), OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/", "ftp://example.com/", "https://user:word@example.com/", "https:///x", "https://x:99999/",
+        "https://127.0.0.1/", "https://10.0.0.1/", "https://192.168.1.1/", "https://169.254.169.254/latest/meta-data",
+        "https://[::1]/", "https://[::ffff:127.0.0.1]/", "https://[fd00::1]/", "https://[64:ff9b::7f00:1]/",
+        "https://0.0.0.0/", "https://100.64.0.1/", "file:///etc/passwd", "https://example.com/#x", "",
+    ],
+)  # fmt: skip
+def test_private_and_odd_addresses_are_refused(url: str) -> None:
+    with pytest.raises(UsageError):
+        check_webhook(url, private_webhooks=False)
+
+
+def test_a_public_address_is_taken() -> None:
+    assert check_webhook("https://example.com/a?b=c", private_webhooks=False) == ("https", "example.com", 443, "/a?b=c")
+    check_webhook("https://8.8.8.8/", private_webhooks=False)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_url_or_refused(text: str) -> None:
+    try:
+        scheme, host, port, _ = check_webhook(text, private_webhooks=False)
+    except UsageError:
+        return
+    assert scheme == "https"
+    assert host
+    assert 0 < port < 65536
+
+
+def test_a_name_that_means_this_machine_is_refused_when_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name looked public when the job was ordered, and is judged by what it means now."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 443))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *words, **named: found)
+    with pytest.raises(UsageError, match="private"):
+        send_webhook(message("https://innocent.example/"), SendOptions(b"secret"))
+
+
+def test_who_cannot_be_told_is_refused_with_the_order() -> None:
+    topic = "arn:aws:sns:eu-west-1:123456789012:jobs"
+    options = SendOptions(b"secret", smtp="smtp://localhost", sns_topics=(topic,))
+    for good in (Notice("webhook", "https://example.com/"), Notice("mail", "a@example.com"), Notice("sns", topic)):
+        check_notice(good, options)
+    bad = [
+        Notice("webhook", "https://10.0.0.1/"), Notice("mail", "a@b\r\nBcc: c@d"), Notice("sns", f"{topic}2"),
+        Notice("object", "s3://elsewhere/x"),
+    ]  # fmt: skip
+    for notice in bad:
+        with pytest.raises(UsageError):
+            check_notice(notice, options)
+    with pytest.raises(UsageError, match="mail server"):
+        check_notice(Notice("mail", "a@example.com"), SendOptions(b"secret"))
+
+
+def mail_server(heard: list[str]) -> tuple[socket.socket, threading.Thread]:
+    """As much of SMTP (RFC 5321) as one mail needs."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        client, _ = server.accept()
+        with client, client.makefile("rwb") as lines:
+
+            def say(text: str) -> None:
+                lines.write(f"{text}\r\n".encode())
+                lines.flush()
+
+            say("220 test")
+            in_data = False
+            for raw in lines:
+                line = raw.decode().rstrip("\r\n")
+                heard.append(line)
+                if in_data:
+                    if line == ".":
+                        in_data = False
+                        say("250 taken")
+                elif line.upper() == "DATA":
+                    in_data = True
+                    say("354 go on")
+                elif line.upper() == "QUIT":
+                    say("221 bye")
+                    return
+                else:
+                    say("250 fine")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return server, thread
+
+
+def test_a_mail_says_what_became_of_the_job() -> None:
+    heard: list[str] = []
+    server, thread = mail_server(heard)
+    with server:
+        options = SendOptions(b"secret", smtp=f"smtp://127.0.0.1:{server.getsockname()[1]}", mail_from="us@example.com")
+        send_mail(message("anna@example.com", "mail"), options)
+        thread.join(10)
+    assert any(line.startswith("rcpt TO:<anna@example.com>") for line in heard)
+    assert "Subject: Likeness: your training failed" in heard
+    assert "Message-ID: <id-1@likeness>" in heard
+    assert "ClientError: too few photos" in heard
