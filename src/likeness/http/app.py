@@ -26,12 +26,16 @@ ROUTERS = (
 Answer = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(likeness: Likeness, *, needs_keys: bool = False, is_local: bool = True) -> FastAPI:
+def create_app(
+    likeness: Likeness, *, needs_keys: bool = False, is_local: bool = True,
+    portrait_backend: sagemaker.Backend | None = None,
+) -> FastAPI:  # fmt: skip
     """The application over one installation.
 
     Args:
         needs_keys: whether requests without an API key are refused.
         is_local: whether it is for this machine alone; then web pages of other sites are refused.
+        portrait_backend: answers SageMaker's invocations instead of the engine of this process.
     """
     settings = likeness.settings
     traffic = metrics.Traffic(likeness.engine_facts)
@@ -40,7 +44,8 @@ def create_app(likeness: Likeness, *, needs_keys: bool = False, is_local: bool =
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(lambda: likeness.engine)  # the first request shall not wait for the base
+        if portrait_backend is None:
+            await asyncio.to_thread(lambda: likeness.engine)  # the first request shall not wait for the base
         tending = asyncio.create_task(_tend(training))
         yield
         tending.cancel()
@@ -51,6 +56,7 @@ def create_app(likeness: Likeness, *, needs_keys: bool = False, is_local: bool =
         description="Portraits of you from any prompt, learnt from about ten photographs.",
     )  # fmt: skip
     app.state.likeness, app.state.training = likeness, training
+    app.state.portrait_backend = portrait_backend
     app.add_middleware(
         Boundary,
         access=Access(

@@ -15,8 +15,10 @@ from ..errors import (
     AdapterNotFound,
     DeadlinePassed,
     EngineBusy,
+    HostUnavailable,
     KeyRefused,
     LikenessError,
+    ModelFailed,
     RequestTooLarge,
     StorageUnavailable,
     TooManyRequests,
@@ -96,7 +98,7 @@ def _sagemaker(error: LikenessError) -> Failure:
             name, status = "UnrecognizedClientException", 403
         case TooManyRequests():
             name, status = "ThrottlingException", 429
-        case EngineBusy():
+        case EngineBusy() | HostUnavailable():
             name, status = "ServiceUnavailable", 503
         case StorageUnavailable():
             name, status = "ModelNotReadyException", 429  # it cannot be fetched now; clients come again
@@ -114,7 +116,9 @@ def _sagemaker(error: LikenessError) -> Failure:
 
 def _model_error(error: LikenessError) -> Failure:
     """What the container would have answered, wrapped as SageMaker wraps it."""
-    status = 0 if isinstance(error, DeadlinePassed) else error.http_status
+    status = error.status if isinstance(error, ModelFailed) else error.http_status
+    if isinstance(error, DeadlinePassed):
+        status = 0
     kind = "client" if 400 <= status < 500 else "server"
     document = {
         "Message": f'Received {kind} error ({status}) from model with message "{error}"',

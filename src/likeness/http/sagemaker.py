@@ -6,27 +6,28 @@ base64. Sources: botocore's model of sagemaker-runtime 2017-05-13, whose maxima 
 solution's config.pbtxt.
 """
 
+import asyncio
 import base64
 import re
-from typing import Any
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Protocol
 
 from fastapi import APIRouter, Request, Response
 
+from ..engine.gen_args import request_of
 from ..errors import UsageError
-from ..portraits import JPEG
 from ..types import ImageRequest
 from . import kserve
 from .auth import Asking
 from .failures import SageMakerRefusal
-from .pictures import adapter_asked, encoded, likeness_of, made
+from .pictures import adapter_asked, likeness_of, made
 
 router = APIRouter(tags=["sagemaker"])
 
 VARIANT = "AllTraffic"
 SETUP_MODEL = "model_setup"  # the reference solution's clients invoke it first; here nothing is to set up
 _TARGET = re.compile(r"([a-z0-9][a-z0-9_-]{0,62})\.tar\.gz")
-_ARGUMENTS = frozenset({"num_inference_steps", "guidance_scale", "seed"})
-_DEFAULT_STEPS, _DEFAULT_GUIDANCE = 50, 7.5  # of diffusers' own pipeline, for gen_args that leave them out
 
 _ASCII, _PRINTED, _LABEL = r"[\x00-\x7f]*", r"[!-~][ -~]*", r"[a-zA-Z0-9](-*[a-zA-Z0-9])*"
 # header -> most characters, pattern; as botocore's model has them
@@ -44,18 +45,48 @@ _HEADERS: dict[str, tuple[int, str]] = {
 }
 
 
+class Reply(Protocol):
+    """What a model server answered, as it came."""
+
+    @property
+    def content_type(self) -> str: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+class Backend(Protocol):
+    """A model server that stands between this protocol and the engine, such as Triton."""
+
+    def submit(self, target: str, body: bytes, *, content_type: str, accept: str = "") -> Future[Reply]:
+        """Ask TENANT/NAME.tar.gz. The future raises LikenessError; ModelFailed is what the server said.
+
+        Raises:
+            EngineBusy: too many requests wait.
+        """
+
+
 @router.post("/endpoints/{endpoint}/invocations", response_class=Response)
 async def invoke_endpoint(request: Request, asking: Asking, endpoint: str) -> Response:
     """InvokeEndpoint."""
     check_headers(request)
     check_endpoint(request, endpoint)
     name = target_model(request.headers.get("x-amzn-sagemaker-target-model"))
-    inference = kserve.read(await request.body(), request.headers.get("content-type", ""))
+    body, content_type = await request.body(), request.headers.get("content-type", "")
+    backend: Backend | None = request.app.state.portrait_backend
+    if backend is not None and name != SETUP_MODEL:
+        accept = request.headers.get("accept", "")
+        target = f"{asking.tenant}/{name}.tar.gz"
+        reply = await asyncio.wrap_future(backend.submit(target, body, content_type=content_type, accept=accept))
+        return _response(request, reply.body, reply.content_type)
+    inference = kserve.read(body, content_type)
     if name == SETUP_MODEL:
         return _answer(request, name, "output", ["nothing to set up: the base is resident"], inference.binary_output)
     asked = [_order(name, inference, row) for row in range(inference.rows)]
-    images = await made(request, asked, tenant=asking.tenant)
-    files = await encoded(likeness_of(request), images, JPEG)
+    images = await made(request, [order for order, _ in asked], tenant=asking.tenant)
+    likeness = likeness_of(request)
+    files = await asyncio.to_thread(
+        lambda: [likeness.encode(image, media_type) for image, (_, media_type) in zip(images, asked, strict=True)]
+    )
     texts = [base64.b64encode(file).decode() for file in files]
     return _answer(request, name, "generated_image", texts, inference.binary_output)
 
@@ -95,42 +126,21 @@ def target_model(target: str | None) -> str:
     return found[1]
 
 
-def _order(name: str, inference: kserve.Inference, row: int) -> ImageRequest:
-    """What one row asks for. Raises UsageError."""
+def _order(name: str, inference: kserve.Inference, row: int) -> tuple[ImageRequest, str]:
+    """What one row asks for, and the media type. Raises UsageError."""
     if not {"prompt"} <= inference.inputs.keys() <= {"prompt", "negative_prompt", "gen_args"}:
         raise UsageError("expected the inputs prompt and, if need be, negative_prompt and gen_args")
     given = {key: texts[row] for key, texts in inference.inputs.items()}
-    arguments = kserve.read_object(given.get("gen_args", "{}"))
-    if not arguments.keys() <= _ARGUMENTS:
-        raise UsageError(f"expected gen_args of {', '.join(sorted(_ARGUMENTS))}")
-    guidance = _number(arguments, "guidance_scale", _DEFAULT_GUIDANCE)
-    return ImageRequest(
-        given["prompt"], adapter_asked(name), given.get("negative_prompt", ""),
-        seed=_whole(arguments, "seed", 0),
-        steps=_whole(arguments, "num_inference_steps", _DEFAULT_STEPS),
-        # To diffusers, whatever is at most 1 means not guided; its clients send 0 for it.
-        guidance_scale=1.0 if 0 <= guidance < 1 else guidance,
-    )  # fmt: skip
-
-
-def _number(arguments: dict[str, object], name: str, default: float) -> float:
-    value = arguments.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e9:
-        raise UsageError(f"expected {name} as a number")
-    return float(value)
-
-
-def _whole(arguments: dict[str, object], name: str, default: int) -> int:
-    value: Any = arguments.get(name, default)
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:  # sliders send 50.0
-        value = int(value)
-    if type(value) is not int:
-        raise UsageError(f"expected {name} as a whole number")
-    return value
+    order, media_type = request_of(given["prompt"], given.get("negative_prompt", ""), given.get("gen_args", ""))
+    return replace(order, adapter=adapter_asked(name)), media_type
 
 
 def _answer(request: Request, model: str, name: str, texts: list[str], binary: bool) -> Response:
     body, content_type = kserve.write(model, name, texts, binary=binary)
+    return _response(request, body, content_type)
+
+
+def _response(request: Request, body: bytes, content_type: str) -> Response:
     headers = {
         "Content-Type": content_type,
         "x-Amzn-Invoked-Production-Variant": VARIANT,

@@ -18,12 +18,13 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...artifacts.triton.export import write_model
-from ...errors import HostUnavailable, LikenessError, ModelFailed
+from ...errors import EngineBusy, HostUnavailable, LikenessError, ModelFailed
 from .server import Reply, TritonServer
 from .sources import Source
 
@@ -59,16 +60,22 @@ class Front:
     Args:
         server: not started yet.
         most_models: loaded at once.
+        most_waiting: requests at once, for `submit`.
         check_s: seconds between two looks at the server's processes; 0 = never.
     """
 
-    def __init__(self, server: TritonServer, source: Source, *, most_models: int = 64, check_s: float = 2.0) -> None:
+    def __init__(
+        self, server: TritonServer, source: Source, *, most_models: int = 64, most_waiting: int = 256,
+        check_s: float = 2.0,
+    ) -> None:  # fmt: skip
         self._server, self._source, self._most = server, source, most_models
         self._models: dict[str, _Model] = {}
         self._changed = threading.Condition()
         self._count, self._restarting = 0, False
         self._closed = threading.Event()
         self._check_s = check_s
+        self._threads = ThreadPoolExecutor(most_waiting, thread_name_prefix="triton-request")
+        self._waiting = threading.BoundedSemaphore(most_waiting)
         self._checker = threading.Thread(target=self._check_again_and_again, name="triton-front", daemon=True)
 
     def __enter__(self) -> "Front":
@@ -82,6 +89,7 @@ class Front:
         if self._checker.is_alive():
             self._checker.join()
         self._server.stop()
+        self._threads.shutdown(cancel_futures=True)
         shutil.rmtree(self._server.folder / "models", ignore_errors=True)
 
     @property
@@ -112,6 +120,14 @@ class Front:
             if is_last or (reply.status != 404 and DEAD not in reply.text):
                 raise _failure(reply)
         raise AssertionError("not reached")
+
+    def submit(self, target: str, body: bytes, *, content_type: str, accept: str = "") -> "Future[Reply]":
+        """`invoke` on a thread of the front's. Raises EngineBusy: too many wait."""
+        if not self._waiting.acquire(blocking=False):
+            raise EngineBusy("too many requests wait for the model server", retry_after_s=1.0)
+        future = self._threads.submit(self.invoke, target, body, content_type=content_type, accept=accept)
+        future.add_done_callback(lambda _: self._waiting.release())
+        return future
 
     def unload(self, target: str) -> None:
         """Drain, unload and remove a model; nothing where it is not loaded."""

@@ -1,0 +1,1 @@
+"""Amazon SageMaker: one CloudFormation template, plain boto3, the two containers' code. No SageMaker SDK."""

@@ -1,0 +1,112 @@
+"""The same model repository in Triton's own mode, asked by NVIDIA's client; and an engine that ends with its server."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from likeness.artifacts.package import unpack
+from likeness.artifacts.triton.engine_client import EngineFailed
+from likeness.deploy.triton import guard
+from likeness.deploy.triton.server import TritonServer
+from tests.services.hosting import World, skip_without_triton, world
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+PORT = 8000
+CLIENT = """
+import base64, json, sys
+import numpy as np
+import tritonclient.http as triton
+
+client = triton.InferenceServerClient("127.0.0.1:8000")
+for name in sys.argv[1:]:
+    assert client.is_model_ready(name)
+    metadata = client.get_model_metadata(name)
+    texts = {
+        "prompt": "a portrait", "negative_prompt": "a dog",
+        "gen_args": json.dumps({"num_inference_steps": 2, "guidance_scale": 5, "seed": 1, "format": "png"}),
+    }
+    inputs = []
+    for key, text in texts.items():
+        tensor = triton.InferInput(key, [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[text]], dtype=object))
+        inputs.append(tensor)
+    answer = client.infer(name, inputs)
+    picture = base64.b64decode(answer.as_numpy("generated_image")[0][0])
+    assert picture.startswith(bytes([137]) + b"PNG"), picture[:8]
+    print(name, [one["name"] for one in metadata["inputs"]])
+"""
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[World]:
+    skip_without_triton()
+    with world() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def server(here: World) -> Iterator[TritonServer]:
+    repository = here.folder / "repository"
+    repository.mkdir()
+    for name in ("anna", "bert"):
+        unpack(here.objects.get(f"{name}.tar.gz"), here.folder / name)
+        (here.folder / name / name).rename(repository / name)
+    plain = [
+        f"--model-repository={repository}", f"--http-port={PORT}", "--http-address=127.0.0.1", "--allow-grpc=false",
+        "--allow-metrics=false",
+    ]  # fmt: skip
+    running = TritonServer(here.folder / "t", environment=here.environment(), arguments=plain, ports=[PORT])
+    running.start(ready="/v2/health/ready")
+    yield running
+    running.stop()
+
+
+def test_nvidias_client_asks_two_people_and_the_engine_ends_with_the_server(here: World, server: TritonServer) -> None:
+    script = here.folder / "client.py"
+    script.write_text(CLIENT)
+    enter = [shutil.which("nsenter") or "nsenter", f"--target={server.guard_pid}", "--net"]
+    if os.geteuid() != 0:
+        enter += ["--user", "--preserve-credentials"]
+    ran = subprocess.run(
+        [*enter, sys.executable, str(script), "anna", "bert"], capture_output=True, text=True, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr
+    inputs = "['prompt', 'negative_prompt', 'gen_args']"
+    assert ran.stdout.splitlines() == [f"anna {inputs}", f"bert {inputs}"]
+    engine = int(str(here.engine()["pid"]))
+    server.stop()
+    end_s = time.monotonic() + 15
+    while Path(f"/proc/{engine}").exists() and time.monotonic() < end_s:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{engine}").exists()
+    with pytest.raises(EngineFailed):
+        here.engine()
+
+
+def test_the_guard_starts_nothing_where_another_interface_is_up(tmp_path: Path) -> None:
+    if not guard.interfaces_up() - {guard.LOOPBACK}:
+        pytest.skip("this machine has no interface but loopback: there is nothing to refuse")
+    mark = tmp_path / "started"
+    command = [sys.executable, "-m", "likeness.deploy.triton.guard", "--", "touch", str(mark)]
+    ran = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1 and ran.stderr.startswith("refused: expected a network with nothing but loopback")
+    assert not mark.exists()
+
+
+def test_the_guard_ends_with_its_standard_input() -> None:
+    skip_without_triton()
+    from likeness.deploy.triton.server import namespace
+
+    command = [*namespace(), sys.executable, "-m", "likeness.deploy.triton.guard", "--", "sleep", "600"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as running:
+        assert running.stdin is not None
+        time.sleep(1)
+        assert running.poll() is None
+        running.stdin.close()
+        assert running.wait(20) != 0  # ended by a signal, not by itself
