@@ -14,10 +14,10 @@ from tests.tiny import random_row
 RANK = 2
 
 
-def person(base: BaseModel, name: str, seed: int, *, rank: int = RANK) -> Adapter:
-    """A random adapter whose alpha is not its rank."""
+def person(base: BaseModel, name: str, seed: int, *, rank: int = RANK, strength: float = 1.0) -> Adapter:
+    """A random adapter whose alpha is not its rank. `strength` 1: as large as the base's own weights."""
     bank = LoraBank(base.networks, base.family.targets, slots=2, rank=rank)
-    weights = bank.pairs_of(random_row(bank, seed), rank)
+    weights = bank.pairs_of(strength**0.5 * random_row(bank, seed), rank)
     bank.close()
     card = AdapterCard(
         name=name, class_noun="person", identifier="<<TOK>>", base_id="tiny", base_sha256=base.sha256,

@@ -259,7 +259,8 @@ class RequestQueue:
             self._tally.cancelled += 1
         else:
             self._tally.failures[code] += 1
-        log.warning("request %s ended: %s", work.ticket.id, code)
+        level = logging.INFO if isinstance(outcome, LikenessError) else logging.WARNING
+        log.log(level, "request %s ended: %s", work.ticket.id, code)
 
     def _fail_key(self, key: str, error: Exception) -> None:
         for work in [work for work in self._waiting.values() if work.key == key]:

@@ -1,0 +1,133 @@
+"""Whatever company a picture has in the engine, and whoever comes, goes or fails meanwhile, it is what it is alone.
+
+Compared before pixels are rounded to 8 bits. Random networks can make float32's rounding visible within a few steps, so
+they compute in float64 here; the built-in base, whose networks are trained, computes in float32 as it is served.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from bench.pixels import RecordingBase, difference, recording
+from likeness.diffusion.base import load_base
+from likeness.engine.engine import Engine
+from likeness.errors import AdapterNotFound, RequestCancelled
+from likeness.types import ImageRequest
+from tests.contrast import build_contrasted_folder
+from tests.engine.people import RANK, Store, person
+
+SAME = 1e-5  # of the [0, 1] range of a picture
+LONG_S = 120.0
+NAMES = ("anna", "bert", "cleo")
+
+
+@dataclass(eq=False, repr=False)  # hypothesis would print the networks
+class World:
+    """A base, three people, and each request's picture alone, made once."""
+
+    base: RecordingBase
+    store: Store
+    alone: dict[ImageRequest, NDArray[np.float64]] = field(default_factory=dict)
+
+    def solo(self, request: ImageRequest) -> NDArray[np.float64]:
+        if request not in self.alone:
+            with Engine(self.base, load=self.store, slots=2, rank=RANK, max_batch=1) as engine:
+                self.alone[request] = self.base.pixels_of(engine.generate([request])[0])
+        return self.alone[request]
+
+
+def world_of(base: RecordingBase, strength: float) -> World:
+    people = {name: person(base, name, seed, strength=strength) for seed, name in enumerate(NAMES, 1)}
+    return World(base, Store(people))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder: Path = build_contrasted_folder(tmp_path_factory.mktemp("contrasted") / "base")
+    with recording(load_base(str(folder), device=torch.device("cpu"), dtype=torch.float64)) as recorder:
+        yield world_of(recorder, 1.0)
+
+
+REQUESTS = st.builds(
+    ImageRequest,
+    st.sampled_from(["photo of <<TOK>> person", "portrait of a man in the snow"]),
+    st.sampled_from([*NAMES, None]),
+    seed=st.integers(0, 3),
+    steps=st.integers(1, 4),
+    guidance_scale=st.sampled_from([1.0, 3.0]),
+    adapter_scale=st.sampled_from([1.0, 0.5]),
+    sampler=st.sampled_from(["ddim", "euler", "dpmpp_2m"]),
+)
+FATES = st.sampled_from(["finishes", "finishes", "is cancelled", "has no adapter"])
+
+
+@settings(max_examples=6)
+@given(
+    asked=st.lists(st.tuples(REQUESTS, FATES, st.sampled_from([0.0, 0.01, 0.05])), min_size=2, max_size=6),
+    slots=st.integers(2, 5),
+    max_batch=st.integers(1, 4),
+    host_bytes=st.sampled_from([1, 1 << 30]),
+)
+def test_a_picture_is_what_it_is_alone(
+    world: World, asked: list[tuple[ImageRequest, str, float]], slots: int, max_batch: int, host_bytes: int
+) -> None:
+    with Engine(
+        world.base, load=world.store, slots=slots, rank=RANK, max_batch=max_batch, host_bytes=host_bytes
+    ) as engine:
+        tickets = []
+        for request, fate, pause_s in asked:
+            long = replace(request, steps=100) if fate == "is cancelled" else request
+            key = "nobody" if fate == "has no adapter" else request.adapter
+            tickets.append(engine.submit(long, key=key, tenant=request.sampler))
+            time.sleep(pause_s)
+        for ticket, (_, fate, _) in zip(tickets, asked, strict=True):
+            if fate == "is cancelled":
+                ticket.cancel()
+                with pytest.raises(RequestCancelled):
+                    ticket.result(LONG_S)
+            elif fate == "has no adapter":
+                with pytest.raises(AdapterNotFound):
+                    ticket.result(LONG_S)
+        images = [
+            (request, ticket.result(LONG_S))
+            for ticket, (request, fate, _) in zip(tickets, asked, strict=True)
+            if fate == "finishes"
+        ]
+    for request, image in images:
+        assert difference(world.base.pixels_of(image), world.solo(request)) <= SAME
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_person_is_another_picture(world: World, name: str) -> None:
+    """Or the law above says nothing."""
+    request = ImageRequest("photo of <<TOK>> person", name, steps=3)
+    others = [world.solo(replace(request, adapter=other)) for other in (*NAMES, None) if other != name]
+    assert min(difference(world.solo(request), other) for other in others) > 1000 * SAME
+
+
+def test_the_built_in_base_in_float32() -> None:
+    """Every sampler, guided and not, in a batch of six rows and two slots for three people."""
+    plain = ImageRequest("photo of <<TOK>> person", steps=4, guidance_scale=3.0)
+    requests = [
+        replace(plain, adapter="anna", seed=1),
+        replace(plain, adapter="bert", seed=2, sampler="euler", steps=6),
+        replace(plain, seed=3, sampler="ddim", guidance_scale=1.0),
+        replace(plain, adapter="cleo", seed=4, guidance_scale=1.0, steps=3),
+        replace(plain, adapter="anna", seed=5, sampler="ddim", adapter_scale=0.5),
+    ]
+    with recording(load_base(device=torch.device("cpu"), dtype=torch.float32)) as recorder:
+        world = world_of(recorder, 0.05)
+        with Engine(recorder, load=world.store, slots=3, rank=RANK, max_batch=3) as engine:
+            images = engine.generate(requests)
+        for request, image in zip(requests, images, strict=True):
+            assert difference(recorder.pixels_of(image), world.solo(request)) <= SAME
+        bare = world.solo(replace(requests[0], adapter=None))
+        assert difference(world.solo(requests[0]), bare) > 100 * SAME
