@@ -67,7 +67,6 @@ def test_killed_trainers_and_killed_workers_lose_no_job_and_repeat_little(instal
 def test_what_becomes_of_bad_input_of_poison_and_of_who_does_not_want_any_more(
     tmp_path: Path, base_folder: Path
 ) -> None:
-    poisoned = {"LIKENESS_TEST_POISON": "poison"}
     with installed(tmp_path / "home", base_folder) as installation:
         upload = installation.training.upload
 
@@ -85,10 +84,8 @@ def test_what_becomes_of_bad_input_of_poison_and_of_who_does_not_want_any_more(
         renamed = submit("before", archive({**many, "config.json": b'{"name": "after", "steps": 4}'}))
         late = submit("late", steps=20_000, time_limit_s=6)
         unwanted = submit("unwanted", steps=20_000)
-        del poisoned
         installation.start("w-0", "--concurrency", "4")
         until(lambda: facts(installation, unwanted, "joined"))
-        asked_s = time.monotonic()
         installation.training.queue.cancel(unwanted.id, "local")
         everybody = [*bad.values(), unknown, limits, renamed, late]
         until(lambda: all(installation.job(job).is_over for job in everybody))
@@ -105,5 +102,4 @@ def test_what_becomes_of_bad_input_of_poison_and_of_who_does_not_want_any_more(
         said = installation.job(late).failure
         assert said is not None and said.code == "TimeLimitReached"
         assert installation.job(unwanted).state == "cancelled"
-        assert asked_s > 0
         assert [record.name for record in installation.training.library.catalog.list_adapters("local")] == ["after"]

@@ -1,0 +1,273 @@
+"""The joint loop as jobs see it: who comes in when, who trains alone, and what a full device or a full disk does."""
+
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from likeness.artifacts import bundle
+from likeness.diffusion.base import BaseModel, load_base
+from likeness.fine_tuning import Together
+from likeness.jobs import places
+from likeness.jobs.child import Said
+from likeness.jobs.prepared import pack_prepared
+from likeness.jobs.studio import Studio
+from likeness.jobs.types import JobOrder
+from likeness.photos import check, prepare
+from likeness.storage.objects import FileObjects
+from likeness.types import Photo
+from tests.jobs.installation import SMALL, picture
+
+
+class Talk:
+    """Line and inbox of a supervisor that sits in the same process."""
+
+    def __init__(self) -> None:
+        self.heard: list[Said] = []
+        self.waiting: queue.SimpleQueue[Said] = queue.SimpleQueue()
+
+    def send(self, **said: Any) -> bool:
+        self.heard.append(said)
+        return True
+
+    def take(self, timeout_s: float | None = 0.0) -> list[Said]:
+        taken = []
+        while not self.waiting.empty():
+            taken.append(self.waiting.get())
+        return taken
+
+    def peek(self, wanted: Any) -> bool:
+        return False
+
+    def of(self, job: str, event: str) -> list[Said]:
+        return [said for said in self.heard if said["event"] == event and said.get("job") == job]
+
+    def events(self, *kinds: str) -> list[tuple[str, str]]:
+        return [(said["job"], said["event"]) for said in self.heard if said["event"] in kinds]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    from tests.tiny import build_tiny_folder
+
+    return load_base(str(build_tiny_folder(tmp_path_factory.mktemp("studio") / "base")), device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def prepared() -> bytes:
+    found = check([Photo("1.jpg", picture(1)), Photo("2.jpg", picture(2))], False)
+    return pack_prepared([one for photo, image, face in found.usable for one in prepare(image, face, photo.sha256)])
+
+
+@pytest.fixture
+def talk() -> Talk:
+    return Talk()
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> FileObjects:
+    return FileObjects(tmp_path / "objects")
+
+
+@pytest.fixture
+def studio(base: BaseModel, objects: FileObjects, talk: Talk, tmp_path: Path) -> Iterator[Studio]:
+    made = Studio(base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=1)  # type: ignore[arg-type]
+    yield made
+    if made._together is not None:
+        made._together.close()
+
+
+class Sender:
+    """Puts jobs in."""
+
+    def __init__(self, talk: Talk, objects: FileObjects, prepared: bytes) -> None:
+        self.talk, self.objects, self.prepared = talk, objects, prepared
+
+    def __call__(self, job: str, *, steps: int = 4, attempt: int = 1, alone: bool = False, **changes: object) -> None:
+        order = JobOrder("anna", job, "x", "dog", "fast", {**SMALL, "steps": steps, "checkpoint_every": 2, **changes})
+        self.objects.put(places.prepared_key("anna", job), self.prepared)
+        self.talk.waiting.put({"do": "work", "job": job, "order": order.document(), "attempt": attempt, "alone": alone})
+
+    def leave(self, job: str) -> None:
+        self.talk.waiting.put({"do": "leave", "job": job})
+
+
+@pytest.fixture
+def send(talk: Talk, objects: FileObjects, prepared: bytes) -> Sender:
+    return Sender(talk, objects, prepared)
+
+
+def serve(studio: Studio, most: int = 60) -> None:
+    """Until nobody is left."""
+    for _ in range(most):
+        if studio.serve_once() and not (studio._inside or studio._waiting or studio._undelivered):
+            return
+    raise AssertionError(f"somebody was still there after {most} turns")
+
+
+def test_jobs_join_a_running_loop_and_leave_it_with_an_adapter(
+    studio: Studio, talk: Talk, send: Sender, objects: FileObjects
+) -> None:
+    send("a", steps=6)
+    studio.serve_once()
+    studio.serve_once()
+    send("b", steps=8)
+    send("c", steps=2)
+    serve(studio)
+    assert [talk.of(job, "joined")[0]["together"] for job in "abc"] == [1, 2, 2]
+    assert [job for job, _ in talk.events("trained")] == ["a", "c", "b"]
+    for job in "abc":
+        said = talk.of(job, "trained")[0]
+        adapter = bundle.reopen(objects.get(places.trained_key("anna", job)), said["adapter_sha256"])
+        assert (adapter.card.name, adapter.card.steps) == (job, said["steps"])
+    preview = talk.of("b", "preview")[0]
+    assert objects.get(preview["key"]).startswith(b"\x89PNG")
+
+
+def test_another_worker_goes_on_from_the_checkpoint(
+    studio: Studio, talk: Talk, send: Sender, base: BaseModel, objects: FileObjects, tmp_path: Path
+) -> None:
+    send("a", steps=6)
+    for _ in range(3):
+        studio.serve_once()
+    assert talk.of("a", "checkpoint")[-1]["step"] == 2
+    other = Studio(base, objects, talk, talk, capacity=3, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
+    studio._together.close()  # type: ignore[union-attr] - two banks on one base would add up
+    send("big", steps=8, rank=20)  # the other's loop has another rank
+    other.serve_once()
+    send("a", steps=6, attempt=2)
+    serve(other)
+    assert [said["step"] for said in talk.of("a", "joined")] == [0, 2]
+    assert [said["step"] for said in talk.of("a", "checkpoint")] == [2, 4]
+    other._together.close()  # type: ignore[union-attr]
+    studio._together = None
+
+
+def test_who_may_have_killed_a_process_trains_alone_until_it_got_further(
+    studio: Studio, talk: Talk, send: Sender
+) -> None:
+    send("suspect", steps=6, alone=True)
+    send("other", steps=2)
+    serve(studio)
+    joined = {job: talk.of(job, "joined")[0]["together"] for job in ("suspect", "other")}
+    assert joined == {"suspect": 1, "other": 2}
+    order = talk.events("joined", "checkpoint", "trained")
+    assert (
+        order.index(("suspect", "checkpoint")) < order.index(("other", "joined")) < order.index(("suspect", "trained"))
+    )
+    send("first", steps=4)
+    studio.serve_once()
+    send("late", steps=2, alone=True)
+    serve(studio)
+    order = talk.events("joined", "trained")
+    assert order.index(("first", "trained")) < order.index(("late", "joined"))
+
+
+def test_a_larger_rank_waits_for_the_loop_to_empty_and_holds_up_who_comes_after(
+    studio: Studio, talk: Talk, send: Sender
+) -> None:
+    send("a", steps=4)
+    studio.serve_once()
+    send("big", steps=2, rank=20)
+    send("c", steps=2)
+    serve(studio)
+    order = talk.events("joined", "trained")
+    assert order.index(("a", "trained")) < order.index(("big", "joined")) < order.index(("c", "joined"))
+    assert talk.of("c", "joined")[0]["together"] == 2
+
+
+def test_a_full_device_sends_the_last_to_come_back_and_takes_fewer_from_then_on(
+    studio: Studio, talk: Talk, send: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Together.step
+
+    def full(together: Together) -> Any:
+        if len(together.names) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(together)
+
+    monkeypatch.setattr(Together, "step", full)
+    send("a", steps=4)
+    send("b", steps=4)
+    serve(studio)
+    assert talk.of("b", "full")[0]["concurrency"] == 1
+    assert studio.capacity == 1
+    assert [job for job, _ in talk.events("trained")] == ["a", "b"]
+
+
+def test_a_job_that_does_not_fit_alone_fails_alone(
+    studio: Studio, talk: Talk, send: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Together.step
+
+    def full(together: Together) -> Any:
+        if "huge" in together.names:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return step(together)
+
+    monkeypatch.setattr(Together, "step", full)
+    send("a", steps=4)
+    send("huge", steps=4)
+    serve(studio)
+    assert talk.of("huge", "failed")[0]["code"] == "OutOfMemory"
+    assert talk.of("a", "trained")
+
+
+def test_what_is_no_lack_of_memory_ends_the_process(
+    studio: Studio, send: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Together, "step", lambda together: (_ for _ in ()).throw(RuntimeError("device-side assert")))
+    send("a")
+    with pytest.raises(RuntimeError, match="assert"):
+        studio.serve_once()
+
+
+def test_a_loss_that_is_no_number_fails_one_job_and_a_full_disk_none(
+    studio: Studio, talk: Talk, send: Sender, objects: FileObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, refused = FileObjects.put, []
+
+    def full(store: FileObjects, key: str, content: bytes) -> None:
+        if "checkpoints" in key or (key.endswith("adapter.safetensors") and len(refused) < 2):
+            refused.append(key)
+            raise OSError(28, "No space left on device")
+        put(store, key, content)
+
+    monkeypatch.setattr("likeness.jobs.studio.SECONDS_BETWEEN_DELIVERIES", 0.0)
+    send("nan", steps=4, unet_learning_rate=0.1, clip_norm=1000)
+    send("fine", steps=4)
+    studio.serve_once()
+    job = studio._together.loop._jobs["nan"]  # type: ignore[union-attr]
+    job.data.latents.fill_(torch.nan)
+    monkeypatch.setattr(FileObjects, "put", full)
+    serve(studio)
+    assert talk.of("nan", "failed")[0]["code"] == "NonFiniteLoss"
+    assert talk.of("fine", "trained")
+    assert all(said["goes_on"] for said in talk.of("fine", "fault"))
+    assert len(talk.of("fine", "fault")) >= 2
+
+
+def test_whoever_leaves_is_gone_when_it_is_said(studio: Studio, talk: Talk, send: Sender) -> None:
+    send("a", steps=50)
+    send("b", steps=4)
+    studio.serve_once()
+    send.leave("a")
+    serve(studio)
+    assert talk.of("a", "left")
+    assert not talk.of("a", "trained")
+    assert talk.of("b", "trained")
+    talk.waiting.put({"do": "stop"})
+    assert studio.serve_once() is False
+
+
+def test_stopping_takes_checkpoints_of_everybody(
+    studio: Studio, talk: Talk, send: Sender, objects: FileObjects
+) -> None:
+    send("a", steps=50, checkpoint_every=50)
+    studio.serve_once()
+    talk.waiting.put({"do": "stop"})
+    assert studio.serve_once() is False
+    assert list(objects.list(places.checkpoints_prefix("anna", "a")))
