@@ -14,6 +14,7 @@ from . import __version__
 from .command_group import Call, Commands
 from .commands import serve as serving
 from .commands.jobs import jobs
+from .commands.score import kept_reference, most_alike, score
 from .commands.work import work
 from .config import settings_from
 from .errors import PhotosRefused, UsageError
@@ -151,6 +152,7 @@ def generate(
     seed: Seed = 0,
     scale: Annotated[float, typer.Option(help="Of the adapter, 0 to 2.")] = 1.0,
     sampler: Annotated[str, typer.Option(help="dpmpp_2m, ddim or euler.")] = "dpmpp_2m",
+    best_of: Annotated[int | None, typer.Option(help="Make so many and keep the -n most alike.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the images.")] = None,
     base: Base = None,
     revision: Revision = None,
@@ -164,12 +166,17 @@ def generate(
     request = ImageRequest(
         prompt, adapter, negative, seed, steps, 1.0 if guidance is None else guidance, scale, sampler
     )
-    requests = numbered(request, count)
+    if best_of is not None and (adapter is None or best_of < count):
+        raise UsageError("expected --best-of with an adapter, and at least as many as -n")
+    requests = numbered(request, best_of or count)
     likeness.admit(requests)
+    reference = None if best_of is None else kept_reference(likeness.home.photos_folder(name))
     if guidance is None:
         requests = [replace(one, guidance_scale=likeness.base.family.guidance_scale) for one in requests]
     with closing(likeness), call.terminal.progress() as watch:
         images = likeness.generate(requests, watch=watch)
+    if reference is not None:
+        images = most_alike(images, reference, count)
     folder = out or likeness.home.outputs_folder(name)
     saved = save_all(images, folder)
     sheet = None
@@ -292,6 +299,7 @@ def demo(
 app.command()(serving.serve)
 app.add_typer(serving.keys, name="keys")
 app.command()(work)
+app.command()(score)
 app.add_typer(jobs, name="jobs")
 
 

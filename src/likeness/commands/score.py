@@ -1,0 +1,119 @@
+"""`likeness score`: does an adapter show its subject, follow prompts, and keep photographs to itself?"""
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from PIL import Image
+
+from ..command_group import Call
+from ..errors import PhotosRefused, UsageError
+from ..photos import read_photos
+from ..service import matte_path
+from ..types import GeneratedImage, PreparedPhoto
+
+if TYPE_CHECKING:
+    from ..scoring.card import ScoreCard
+    from ..scoring.likeness import Reference
+    from ..service.likeness import Likeness
+
+MAX_REPEATS = 16
+
+
+def score(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    photos: Annotated[list[Path] | None, typer.Option(help="Photographs, instead of those kept by training.")] = None,
+    held_out: Annotated[list[Path] | None, typer.Option(help="Photographs that it was not trained on.")] = None,
+    repeats: Annotated[int, typer.Option("-n", "--repeats", help="Portraits of each of eight prompts, 1 to 16.")] = 1,
+    seed: Annotated[int, typer.Option(help="0 to 2**62; the same seed gives the same card.")] = 0,
+    base: Annotated[str | None, typer.Option(help="built-in, a folder in diffusers' layout, or a hub id.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub id.")] = None,
+) -> None:
+    """The score card of an adapter: likeness, prompt following, signs of over-fitting."""
+    from ..scoring.score import score_adapter
+
+    call: Call = ctx.obj
+    if not 1 <= repeats <= MAX_REPEATS or not 0 <= seed <= 2**62:
+        raise UsageError(f"expected 1 to {MAX_REPEATS} repeats and a seed from 0 to 2**62")
+    with closing(call.likeness(base, revision)) as likeness:
+        adapter = likeness.adapter(name)
+        noun = adapter.card.class_noun
+        own = prepared_from(likeness, photos, noun) if photos else kept_photos(likeness.home.photos_folder(name))
+        unseen = prepared_from(likeness, held_out, noun) if held_out else ()
+        with call.terminal.progress() as watch:
+            card = score_adapter(
+                likeness.base, adapter, own, seed=seed, repeats=repeats, held_out=unseen, watch=watch
+            )  # fmt: skip
+    call.terminal.document(card.to_json())
+    for line in lines_of(card):
+        call.terminal.say(line)
+
+
+def prepared_from(likeness: "Likeness", paths: list[Path], class_noun: str) -> tuple[PreparedPhoto, ...]:
+    """Photographs as training would prepare them. Raises PhotosRefused when none can be used."""
+    checked = likeness.check(read_photos(paths), class_noun)
+    if not checked.usable:
+        raise PhotosRefused("expected at least one usable photo, got none", hint="`likeness check` names the reasons")
+    return likeness.prepare(checked)
+
+
+def kept_photos(folder: Path) -> tuple[PreparedPhoto, ...]:
+    """The prepared photographs that training left in the home (service.prepared.save_prepared).
+
+    Raises:
+        PhotosRefused: there are none.
+    """
+    found = []
+    for path in sorted(folder.glob("*.png")):
+        number, _, framing = path.stem.partition("-")
+        if framing not in ("portrait", "close", "whole"):  # a matte
+            continue
+        image = np.asarray(Image.open(path).convert("RGB"), dtype=np.uint8)
+        matte = np.asarray(Image.open(matte_path(path)).convert("L"), dtype=np.uint8)
+        found.append(PreparedPhoto(image, matte, np.zeros_like(matte), framing, number))
+    if not found:
+        raise PhotosRefused("the photographs of this adapter are not in this home", hint="name them with --photos")
+    return tuple(found)
+
+
+def lines_of(card: "ScoreCard") -> list[str]:
+    """The card in words."""
+    out = []
+    if (like := card.likeness) is not None:
+        out.append(f"faces        {like.faces} of {like.portraits} portraits have one")
+        out.append(
+            f"distance     {_number(like.distance)} from the photographs; without the adapter "
+            f"{_number(like.base_distance)}, the photographs themselves {like.photo_distance:.2f}"
+        )
+        out.append(f"alike        {like.alike:.0%} of the portraits are within {like.threshold:.2f}")
+    prompt, signs = card.prompt, card.overfitting
+    out.append(
+        f"prompts      {prompt.recognised:.0%} recognised by the base, {prompt.base_recognised:.0%} without the "
+        f"adapter, {1 / prompt.prompts:.0%} by chance"
+    )
+    out.append(f"copies       {signs.copies} portraits, {signs.copied_backgrounds} backgrounds")
+    if signs.loss_gap is not None:
+        out.append(f"loss gap     {signs.loss_gap:.3f} between its own photographs and those held out")
+    return out
+
+
+def kept_reference(folder: Path) -> "Reference":
+    """Who the subject of the kept photographs is. Raises PhotosRefused."""
+    from ..scoring.likeness import Reference
+
+    return Reference.of(kept_photos(folder))
+
+
+def most_alike(images: Sequence[GeneratedImage], reference: "Reference", count: int) -> list[GeneratedImage]:
+    """The `count` pictures that are the most alike, in that order."""
+    from ..scoring.likeness import ranked
+
+    return [images[place] for place in ranked([image.image for image in images], reference)[:count]]
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"

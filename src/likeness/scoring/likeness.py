@@ -1,0 +1,82 @@
+"""How alike a picture is to a person's photographs: distances of descriptors.
+
+A picture's distance is the median of its distances to the photographs, as `photos.guide` judges strangers: one odd
+photograph cannot move it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import PhotosRefused
+from ..photos import SAME_PERSON, FaceDetector, MediaPipeFaces, descriptor, distance
+from ..types import PreparedPhoto
+
+LEAST_PHOTOS = 3
+_SIDE_PX = 512  # small pictures are enlarged: the face finder and the descriptor were made for photographs
+
+Image = NDArray[np.uint8]  # (H, W, 3) RGB
+Identity = NDArray[np.float64]  # (128,)
+
+
+def identity_of(image: Image, detector: FaceDetector) -> Identity | None:
+    """The descriptor of the most important face; None where there is none."""
+    if image.shape[0] < _SIDE_PX:
+        image = np.asarray(cv2.resize(image, (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+    faces = detector.detect(image)
+    return descriptor(image, faces[0]) if faces else None
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Who the person is: the descriptors of the photographs with a face."""
+
+    photos: tuple[Identity, ...]
+
+    @classmethod
+    def of(cls, prepared: Sequence[PreparedPhoto], *, detector: FaceDetector | None = None) -> "Reference":
+        """From prepared photographs; the portrait framing counts, the close one would count twice.
+
+        Raises:
+            PhotosRefused: fewer than three with a face.
+            MissingPart: mediapipe or dlib is not installed.
+        """
+        finder = detector or MediaPipeFaces()
+        found = [identity_of(photo.image, finder) for photo in portraits_of(prepared)]
+        known = tuple(one for one in found if one is not None)
+        if len(known) < LEAST_PHOTOS:
+            raise PhotosRefused(
+                f"expected at least {LEAST_PHOTOS} photographs with a face, got {len(known)}",
+                hint="likeness is measured on photographs of a person",
+            )
+        return cls(known)
+
+    def distance_of(self, identity: Identity) -> float:
+        """The median distance to the photographs."""
+        return float(np.median([distance(identity, photo) for photo in self.photos]))
+
+    def left_out(self, place: int, identity: Identity | None = None) -> float:
+        """The median distance of one photograph, or of `identity` in its stead, to all the others."""
+        one = self.photos[place] if identity is None else identity
+        return float(np.median([distance(one, other) for k, other in enumerate(self.photos) if k != place]))
+
+
+def portraits_of(prepared: Sequence[PreparedPhoto]) -> list[PreparedPhoto]:
+    """One framing of each photograph: head and shoulders, or the whole picture."""
+    return [photo for photo in prepared if photo.framing != "close"]
+
+
+def threshold_of(distances: Sequence[float]) -> float:
+    """The largest distance of a left-out photograph; never beyond dlib's limit for one person."""
+    return min(max(distances), SAME_PERSON)
+
+
+def ranked(images: Sequence[Image], reference: Reference, *, detector: FaceDetector | None = None) -> list[int]:
+    """Places of the images, the most alike first; those without a face last, in their order."""
+    finder = detector or MediaPipeFaces()
+    found = [identity_of(image, finder) for image in images]
+    far = [np.inf if one is None else reference.distance_of(one) for one in found]
+    return [int(place) for place in np.argsort(far, kind="stable")]

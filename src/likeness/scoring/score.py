@@ -1,0 +1,179 @@
+"""One adapter's score card: portraits are made, with and without the adapter, and measured.
+
+`score_adapter` is the one entry; it needs the base, the adapter and the prepared photographs, and knows neither where
+they are kept nor who asks. It has a bank of its own, so whoever else uses the base must not be in a forward meanwhile.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..artifacts.adapter import check_base
+from ..diffusion.base import BaseModel
+from ..diffusion.lora import BASE_SLOT, LoraBank
+from ..diffusion.sampling import Order, denoise_all
+from ..photos import FaceDetector, MediaPipeFaces
+from ..progress import Advance, Watch, unwatched
+from ..training.data import to_pixels
+from ..types import PERSON_NOUNS, Adapter, PreparedPhoto
+from .card import LikenessScore, OverfittingScore, PromptScore, ScoreCard, middle
+from .likeness import Image, Reference, identity_of, portraits_of, threshold_of
+from .overfitting import copied_backgrounds, copies
+from .prompt import denoising_losses, most_likely_prompts
+
+# Photographs in places, where a face can be compared, and styles, where it cannot but the prompt can be told.
+PLACES = ("photo of {} in the mountains", "photo of {} on a beach", "photo of {} in a library", "photo of {} in space")
+STYLES = ("a pencil sketch of {}", "a watercolor painting of {}", "a bronze statue of {}", "pop art portrait of {}")
+STEPS = 20
+_SLOT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """What was made of all prompts: places first, then styles."""
+
+    latents: Tensor  # (B, C, h, w)
+    images: list[Image]
+
+    @property
+    def in_places(self) -> list[Image]:
+        return self.images[: len(self.images) * len(PLACES) // (len(PLACES) + len(STYLES))]
+
+
+def score_adapter(
+    base: BaseModel, adapter: Adapter, prepared: Sequence[PreparedPhoto], *,
+    seed: int = 0, repeats: int = 1, held_out: Sequence[PreparedPhoto] = (),
+    watch: Watch = unwatched, detector: FaceDetector | None = None,
+) -> ScoreCard:  # fmt: skip
+    """Make `repeats` pictures of each of eight prompts, with the adapter and without, and measure them.
+
+    Args:
+        prepared: the photographs that the adapter was trained on.
+        held_out: photographs of the subject that it never saw, for the loss gap.
+        watch: is told the stage 'score'.
+
+    Raises:
+        WrongBase: the adapter is of another base.
+        CorruptAdapter: layers that this base lacks.
+        PhotosRefused: fewer than three photographs with a face, of a person.
+        MissingPart: mediapipe or dlib is not installed.
+    """
+    started_s = time.perf_counter()
+    check_base(adapter.card, base.sha256)
+    card = adapter.card
+    bank = LoraBank(base.networks, base.family.targets, slots=2, rank=card.rank)
+    try:
+        bank.write(_SLOT, bank.row_of(adapter.weights, scale=card.alpha / card.rank))
+        watch(Advance("score", 0, 4))
+        mine = _pictures(base, bank, f"{card.identifier} {card.class_noun}", slot=_SLOT, seed=seed, repeats=repeats)
+        watch(Advance("score", 1, 4))
+        bare = _pictures(base, bank, card.class_noun, slot=BASE_SLOT, seed=seed, repeats=repeats)
+        watch(Advance("score", 2, 4))
+        gap = _loss_gap(base, bank, adapter, prepared, held_out=held_out, seed=seed) if held_out else None
+    finally:
+        bank.close()
+    prompt = PromptScore(
+        len(PLACES + STYLES),
+        _recognised(base, mine, card.class_noun, seed=seed),
+        _recognised(base, bare, card.class_noun, seed=seed),
+    )
+    watch(Advance("score", 3, 4))
+    likeness = None
+    if card.class_noun in PERSON_NOUNS:
+        likeness = _likeness(base, prepared, mine, bare, detector=detector or MediaPipeFaces())
+    overfitting = OverfittingScore(copies(mine.images, prepared), copied_backgrounds(mine.in_places, prepared), gap)
+    watch(Advance("score", 4, 4))
+    return ScoreCard(
+        card.name, card.content_sha256, base.sha256, seed, likeness, prompt, overfitting,
+        round(time.perf_counter() - started_s, 3),
+    )  # fmt: skip
+
+
+def _pictures(base: BaseModel, bank: LoraBank, subject: str, *, slot: int, seed: int, repeats: int) -> Pictures:
+    latents = []
+    for k, prompt in enumerate(PLACES + STYLES):
+        orders = [
+            Order(
+                prompt.format(subject), "", seed + k * repeats + i, STEPS, base.family.guidance_scale, "dpmpp_2m", slot
+            )
+            for i in range(repeats)
+        ]
+        latents.append(denoise_all(base, bank, orders))
+    together = torch.cat(latents)
+    return Pictures(together, _images(base, together))
+
+
+def _images(base: BaseModel, latents: Tensor) -> list[Image]:
+    pixels = torch.cat([base.decode(part) for part in latents.split(8)])
+    levels = pixels.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return [np.asarray(image) for image in levels.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def _recognised(base: BaseModel, pictures: Pictures, class_noun: str, *, seed: int) -> float:
+    prompts = [prompt.format(class_noun) for prompt in PLACES + STYLES]
+    found = most_likely_prompts(base, pictures.latents, prompts, seed=seed)
+    repeats = len(found) // len(prompts)
+    return sum(place == k // repeats for k, place in enumerate(found)) / len(found)
+
+
+def _likeness(
+    base: BaseModel, prepared: Sequence[PreparedPhoto], mine: Pictures, bare: Pictures, *, detector: FaceDetector
+) -> LikenessScore:
+    reference = Reference.of(prepared, detector=detector)
+    faces = [photo for photo in portraits_of(prepared) if identity_of(photo.image, detector) is not None]
+    shown = [identity_of(image, detector) for image in _as_base_shows(base, faces)]
+    own = [reference.left_out(k, one) for k, one in enumerate(shown) if one is not None]
+    own = own or [reference.left_out(k) for k in range(len(reference.photos))]
+    threshold = threshold_of(own)
+    found = {
+        name: [None if one is None else reference.distance_of(one) for one in identities]
+        for name, identities in {
+            "mine": [identity_of(image, detector) for image in mine.in_places],
+            "bare": [identity_of(image, detector) for image in bare.in_places],
+        }.items()
+    }
+    distances = [far for far in found["mine"] if far is not None]
+    return LikenessScore(
+        photos=len(reference.photos), photo_distance=median(own), threshold=threshold,
+        portraits=len(mine.in_places), faces=len(distances), distance=middle(distances),
+        base_distance=middle(found["bare"]), alike=sum(far <= threshold for far in distances) / len(mine.in_places),
+    )  # fmt: skip
+
+
+def _as_base_shows(base: BaseModel, photos: Sequence[PreparedPhoto]) -> list[Image]:
+    """The photographs after the base's encoder and decoder: sharper than that no portrait can be."""
+    pixels = to_pixels([photo.image for photo in photos], base.family.resolution_px)
+    return _images(base, torch.cat([base.encode_photo(part) for part in pixels.split(8)]))
+
+
+def _loss_gap(
+    base: BaseModel, bank: LoraBank, adapter: Adapter, prepared: Sequence[PreparedPhoto], *,
+    held_out: Sequence[PreparedPhoto], seed: int,
+) -> float:  # fmt: skip
+    """How much larger a share of the base's loss the adapter takes from its own photographs than from others."""
+    learnt: Mapping[str, float] = {
+        name: _learnt(base, bank, adapter, portraits_of(photos), seed=seed)
+        for name, photos in {"own": prepared, "held out": held_out}.items()
+    }
+    return learnt["own"] - learnt["held out"]
+
+
+@torch.no_grad()
+def _learnt(base: BaseModel, bank: LoraBank, adapter: Adapter, photos: Sequence[PreparedPhoto], *, seed: int) -> float:
+    """1 - loss with the adapter / loss without, over the photographs under the subject's caption."""
+    pixels = to_pixels([photo.image for photo in photos], base.family.resolution_px)
+    latents = torch.cat([base.encode_photo(part) for part in pixels.split(8)])
+    ids = base.tokenize([f"photo of {adapter.card.identifier} {adapter.card.class_noun}"] * len(latents))
+    losses = {}
+    for slot in (BASE_SLOT, _SLOT):
+        parts = []
+        for rows, texts in zip(latents.split(8), ids.split(8), strict=True):
+            with bank.route(torch.full((len(rows),), slot)):
+                parts.append(denoising_losses(base, rows, base.encode_prompt(texts), seed=seed))
+        losses[slot] = torch.cat(parts).mean().item()
+    return 1 - losses[_SLOT] / losses[BASE_SLOT]
