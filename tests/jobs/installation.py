@@ -9,7 +9,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -89,13 +89,11 @@ class Installation:
         """Of the worker processes: this installation's settings."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("LIKENESS_")}
         said = {
-            "LIKENESS_HOME": str(self.settings.home), "LIKENESS_BASE": self.settings.base,
-            "LIKENESS_HEARTBEAT_S": str(self.settings.heartbeat_s), "PYTHONPATH": str(SRC), "HF_HUB_OFFLINE": "1",
-        }  # fmt: skip
-        if self.settings.jobs is not None:
-            said["LIKENESS_JOBS"] = self.settings.jobs
-        if self.settings.job_inputs is not None:
-            said["LIKENESS_JOB_INPUTS"] = self.settings.job_inputs
+            f"LIKENESS_{field.name.upper()}": str(getattr(self.settings, field.name))
+            for field in fields(self.settings)
+            if getattr(self.settings, field.name) != field.default
+        }
+        said |= {"PYTHONPATH": str(SRC), "HF_HUB_OFFLINE": "1"}
         return kept | said
 
     def kill(self, id: str) -> None:

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from .. import __version__
 from ..errors import LikenessError, StorageUnavailable, UsageError
 from ..service import Likeness
-from ..service.training import Training, training_of
+from ..service.training import Training
 from . import images, jobs, metrics, openai, rest, sagemaker, sagemaker_async
 from .auth import Access, KeyLimits
 from .boundary import BodyLimits, Boundary
@@ -39,7 +39,7 @@ def create_app(
     """
     settings = likeness.settings
     traffic = metrics.Traffic(likeness.engine_facts)
-    training = training_of(settings, likeness.library)
+    training = likeness.training
     traffic.registry.register(QueueCollector(training))
 
     @asynccontextmanager
@@ -49,7 +49,6 @@ def create_app(
         tending = asyncio.create_task(_tend(training))
         yield
         tending.cancel()
-        await asyncio.to_thread(training.close)
 
     app = FastAPI(
         title="Likeness", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,

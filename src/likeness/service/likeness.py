@@ -28,6 +28,7 @@ from .exchange import Said, export_to, exported, import_from, imported, layout
 from .prepared import emptied, refuse, save_prepared
 from .provenance import Sign, signer
 from .subjects import Subjects
+from .training import Training, training_of
 
 if TYPE_CHECKING:  # these import torch, mediapipe's package or both
     from ..diffusion.base import BaseModel
@@ -92,6 +93,11 @@ class Likeness:
         transformers_log.disable_progress_bar()
         return load_base(self.settings.base, self.settings.revision)
 
+    @cached_property
+    def training(self) -> Training:
+        """The queue of trainings, opened at the first question to it."""
+        return training_of(self.settings, self.library)
+
     @property
     def engine(self) -> Engine:
         """The one engine, started at first use. Its slots have room for the largest adapter that is published."""
@@ -119,6 +125,7 @@ class Likeness:
         with self._lock:
             while self._engines:
                 self._engines.pop().close()
+        self.training.close()
         self.catalog.close()
 
     # photographs and training
@@ -314,17 +321,20 @@ class Likeness:
             return self.library.publish(adapter, tenant)
 
     def forget(self, name: str, *, tenant: str = LOCAL) -> Receipt:
-        """Delete all of one name: subject, photographs, adapter, checkpoints, portraits; write the receipt.
+        """Delete all of one name: subject, photographs, jobs, adapter, checkpoints, portraits; write the receipt.
+
+        Jobs that wait or run are cancelled.
 
         Raises:
             AdapterNotFound: nothing of this name is here.
             AdapterBusy: it is being trained on this machine.
         """
         home, record = self.home.of(tenant), self._record(tenant, name)
-        if record is None and not home.holds(name) and not self.catalog.holds(tenant, name):
+        of_jobs = self.training.forget(tenant, checked_name(name))
+        if record is None and not of_jobs and not home.holds(name) and not self.catalog.holds(tenant, name):
             self.catalog.find_adapter(tenant, name)  # raises with the near miss
         with home.lock(name):
-            items = [*self.catalog.forget(tenant, name), *home.delete(name)]
+            items = [*of_jobs, *self.catalog.forget(tenant, name), *home.delete(name)]
             for kind in ("adapters", "photos", "outputs"):
                 self.library.delete_all(tenant, kind, name)
             if record is not None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # these import DBOS, a second of start-up
     from ..jobs.types import Job, JobOrder
     from ..jobs.worker import Worker
 
+DATABASE_FILE = "jobs.sqlite"
 SECRET_FILE = "webhook-secret"
 _DAY_S = 86_400.0
 
@@ -46,12 +47,17 @@ class Training:
     def home(self) -> Path:
         return self.settings.home.expanduser().absolute()
 
+    @property
+    def is_used(self) -> bool:
+        """Whether there is a queue to ask; on a machine that trains at the command line there is none."""
+        return self.settings.jobs is not None or (self.home / DATABASE_FILE).exists()
+
     @cached_property
     def database(self) -> Database:
         """Raises StorageUnavailable."""
         from ..jobs.tables import Database
 
-        return Database(self.settings.jobs or f"sqlite:///{self.home / 'jobs.sqlite'}")
+        return Database(self.settings.jobs or f"sqlite:///{self.home / DATABASE_FILE}")
 
     @cached_property
     def queue(self) -> Queue:
@@ -135,7 +141,9 @@ class Training:
             self.notifier.deliver_due()
 
     def forget(self, tenant: str, name: str) -> list[ForgottenItem]:
-        """Delete what the queue, its log and the object store hold of a name's jobs; running ones are cancelled."""
+        """Delete what the queue, its log and the object store hold of a name's jobs; open ones are cancelled."""
+        if not self.is_used:
+            return []
         from ..jobs.forgetting import forget_jobs
 
         return forget_jobs(self.queue, self.objects, tenant=tenant, name=name)
@@ -157,11 +165,11 @@ class Training:
         return Worker(options, self.database, self.library, locations=self.locations, notifier=self.notifier)
 
     def close(self) -> None:
-        """Give connections back."""
-        if "queue" in self.__dict__:
-            self.queue.close()
-        elif "database" in self.__dict__:
-            self.database.close()
+        """Give connections back; the next question opens anew."""
+        opened = {name: self.__dict__.pop(name) for name in ("queue", "notifier", "database") if name in self.__dict__}
+        for name in ("queue", "database"):
+            if name in opened:
+                opened[name].close()
 
     def _secret(self) -> bytes:
         """This installation's own, made once; it lies among the objects so that all of its machines have the same."""

@@ -1,0 +1,204 @@
+"""/v1/jobs and InvokeEndpointAsync without a worker: what is taken, what is refused, what is streamed."""
+
+import json
+import threading
+from collections.abc import Iterator
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from starlette.testclient import TestClient
+
+from likeness.jobs.types import Claim, Failure
+from likeness.service import Likeness
+from tests.jobs.installation import PHOTOS
+
+
+@pytest.fixture(autouse=True)
+def clean(likeness: Likeness) -> Iterator[None]:
+    """Every test finds an empty queue."""
+    yield
+    for job in likeness.training.queue.jobs_of("local", limit=1000):
+        likeness.training.queue.cancel(job.id, "local")
+
+
+def submitted(client: TestClient, name: str, **changes: object) -> dict[str, object]:
+    order = {"name": name, "class_noun": "dog", **changes}
+    answer = client.post("/v1/jobs/photos", files={"archive": ("a.tar", PHOTOS)}, data={"order": json.dumps(order)})
+    assert answer.status_code == 202, answer.text
+    found: dict[str, object] = answer.json()
+    return found
+
+
+def claimed(likeness: Likeness, job: dict[str, object]) -> Claim:
+    claim = likeness.training.queue.ledger.claim(str(job["id"]), "w-0")
+    assert claim is not None
+    return claim
+
+
+def test_an_archive_becomes_a_job_that_can_be_seen_and_cancelled(client: TestClient) -> None:
+    job = submitted(client, "rex", recipe="fast", recipe_changes={"steps": 3})
+    assert (job["state"], job["name"], job["place_in_queue"]) == ("queued", "rex", 1)
+    assert client.get(f"/v1/jobs/{job['id']}").json() == job
+    assert [one["id"] for one in client.get("/v1/jobs", params={"name": "rex"}).json()["jobs"]] == [job["id"]]
+    cancelled = client.post(f"/v1/jobs/{job['id']}/cancel").json()
+    assert (cancelled["state"], cancelled["failure"]["code"]) == ("cancelled", "Cancelled")
+    assert client.get("/v1/jobs/none").json()["error"]["code"] == "JobNotFound"
+    for path in ("", "/events", "/messages", "/previews/5"):
+        assert client.get(f"/v1/jobs/none{path}").status_code == 404
+
+
+def test_an_idempotency_key_makes_one_job(client: TestClient) -> None:
+    def send(**order: object):  # type: ignore[no-untyped-def]
+        data = {"order": json.dumps({"name": "ida", "class_noun": "dog", **order})}
+        headers = {"Idempotency-Key": "once"}
+        return client.post("/v1/jobs/photos", files={"archive": ("a.tar", PHOTOS)}, data=data, headers=headers)
+
+    first = send().json()
+    assert send().json()["id"] == first["id"]
+    conflict = send(seed=1)
+    assert (conflict.status_code, conflict.json()["error"]["code"]) == (409, "IdempotencyConflict")
+
+
+@pytest.mark.parametrize(
+    ("order", "code", "status"),
+    [
+        ({"name": "x", "recipe": "none"}, "UsageError", 400),
+        ({"name": "x", "recipe_changes": {"steps": 10**9}}, "UsageError", 400),
+        ({"name": "x", "notices": [{"kind": "webhook", "target": "http://169.254.169.254/"}]}, "UsageError", 400),
+        ({"name": "x", "notices": [{"kind": "sns", "target": "arn:aws:sns:a:b:c"}]}, "UsageError", 400),
+        ({"name": "x", "photos": "s3://somebody/elses"}, "InputRefused", 422),
+        ({"name": "x", "photos": "file:///etc/passwd"}, "InputRefused", 422),
+        ({"name": "x", "photos": "other/uploads/anna/x"}, "InputRefused", 422),
+        ({"name": "x", "photos": "local/../other/x"}, "InputRefused", 422),
+        ({"name": "x", "unknown": 1}, "UsageError", 400),
+        ({"name": "anna"}, "AdapterExists", 409),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_cannot_be_is_refused_at_the_door(
+    client: TestClient, order: dict[str, object], code: str, status: int
+) -> None:
+    answer = client.post("/v1/jobs", json={"class_noun": "dog", **order})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+def test_a_person_needs_a_word_that_they_agree(client: TestClient, likeness: Likeness) -> None:
+    order = {"name": "petra", "class_noun": "woman"}
+    send = {"archive": ("a.tar", PHOTOS)}
+    refused = client.post("/v1/jobs/photos", files=send, data={"order": json.dumps(order)})
+    assert refused.json()["error"]["code"] == "ConsentMissing"
+    order["consent"] = "Petra agreed on 2026-03-01"
+    assert client.post("/v1/jobs/photos", files=send, data={"order": json.dumps(order)}).status_code == 202
+    assert likeness.subjects.find("local", "petra").consent == "Petra agreed on 2026-03-01"
+
+
+def test_progress_is_streamed_until_the_job_is_over(client: TestClient, likeness: Likeness) -> None:
+    job = submitted(client, "stream")
+    ledger = likeness.training.queue.ledger
+
+    def work() -> None:
+        claim = claimed(likeness, job)
+        ledger.tell(claim, "progress", {"stage": "train", "done": 3, "total": 9, "loss": 0.5})
+        failure = Failure("PhotosRefused", "too few photos", "send more")
+        ledger.finish(claim, "failed", failure=failure, keep_photos_s=0)
+
+    timer = threading.Timer(1.0, work)
+    timer.start()
+    with client.stream("GET", f"/v1/jobs/{job['id']}/events", headers={"Accept": "text/event-stream"}) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        text = "".join(stream.iter_text())
+    timer.join()
+    blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in text.strip().split("\n\n")]
+    assert blocks[-1]["event"] == "end"
+    assert json.loads(blocks[-1]["data"])["failure"]["hint"] == "send more"
+    states = [json.loads(block["data"])["state"] for block in blocks if block["event"] == "state"]
+    assert states == ["queued", "running", "failed"]
+    numbers = [int(block["id"]) for block in blocks[:-1]]
+    assert numbers == sorted(set(numbers))
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": str(numbers[-2])}
+    with client.stream("GET", f"/v1/jobs/{job['id']}/events", headers=headers) as stream:
+        again = "".join(stream.iter_text())
+    assert [line for line in again.splitlines() if line.startswith("id: ")] == [f"id: {numbers[-1]}"]
+    listed = client.get(f"/v1/jobs/{job['id']}/events").json()["events"]
+    assert [event["kind"] for event in listed] == ["state", "state", "state"]
+
+
+def test_forgetting_reaches_the_queue(client: TestClient, likeness: Likeness) -> None:
+    job = submitted(client, "gone", notices=[{"kind": "webhook", "target": "https://example.com/"}])
+    claim = claimed(likeness, job)
+    likeness.library.objects.put(f"local/jobs/{job['id']}/checkpoints/000001.safetensors", b"x")
+    likeness.library.objects.put(f"local/jobs/{job['id']}/previews/00005.png", b"x")
+    receipt = client.delete("/v1/adapters/gone").json()
+    kinds = {item["kind"]: item["count"] for item in receipt["items"]}
+    assert kinds.items() >= {"jobs": 1, "checkpoints": 1, "previews": 1, "uploads": 1, "job messages": 1}.items()
+    assert client.get(f"/v1/jobs/{job['id']}").status_code == 404
+    assert not likeness.training.queue.ledger.holds(claim)
+    for prefix in (f"local/jobs/{job['id']}/", "local/uploads/gone/"):
+        assert list(likeness.library.objects.list(prefix)) == []
+    for path in likeness.home.root.glob("jobs.sqlite*"):
+        assert str(job["id"]).encode() not in path.read_bytes()
+
+
+def test_metrics_have_sagemakers_names(client: TestClient) -> None:
+    submitted(client, "metric")
+    page = client.get("/metrics").text
+    for name in ("ApproximateBacklogSize", "ApproximateBacklogSizePerInstance", "HasBacklogWithoutCapacity"):
+        assert f'{name}{{EndpointName="fine-tuning"}} 1.0' in page
+    assert 'ApproximateAgeOfOldestRequest{EndpointName="fine-tuning"}' in page
+
+
+def test_a_tenant_has_a_webhook_secret_of_its_own(client: TestClient) -> None:
+    first = client.get("/v1/jobs/webhook-secret").json()["secret"]
+    assert first.startswith("whsec_")
+    assert client.get("/v1/jobs/webhook-secret").json()["secret"] == first
+
+
+@pytest.fixture(scope="module")
+def runtime(address: str):  # type: ignore[no-untyped-def]
+    """boto3's own client, with nothing changed but where it sends."""
+    made = boto3.client(
+        "sagemaker-runtime", endpoint_url=address, region_name="eu-west-1", aws_access_key_id="x",
+        aws_secret_access_key="y", config=Config(retries={"total_max_attempts": 1}),
+    )  # fmt: skip
+    yield made
+    made.close()
+
+
+def test_an_asynchronous_invocation_with_a_body_is_a_job(runtime, likeness: Likeness) -> None:  # type: ignore[no-untyped-def]
+    answer = runtime.invoke_endpoint_async(
+        EndpointName="fine-tuning", Body=PHOTOS[: 64 << 10], CustomAttributes="jingswu", InferenceId="mine",
+        RequestTTLSeconds=600, InvocationTimeoutSeconds=1200,
+    )  # fmt: skip
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 202
+    assert answer["InferenceId"] == "mine"
+    (job,) = [job for job in likeness.training.queue.jobs_of("local") if job.state == "queued"]
+    call = job.order.invocation
+    assert call is not None
+    assert (call.output_location, call.failure_location) == (answer["OutputLocation"], answer["FailureLocation"])
+    assert (job.order.time_limit_s, job.queue_until_s - job.submitted_s) == (1200, 600)
+    assert call.custom_attributes == "jingswu"
+    assert "/local/" in answer["OutputLocation"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"EndpointName": "avatars"}, {"EndpointName": "none"}, {"InputLocation": "s3://not/allowed.tar"},
+        {"InputLocation": "https://example.com/a.tar"}, {"InputLocation": "/etc/passwd"},
+        {"RequestTTLSeconds": 99_999}, {"InvocationTimeoutSeconds": 9_999}, {"InferenceId": "x" * 65},
+        {"S3OutputPathExtension": "../../other"}, {"Filename": "a.b.c"}, {"InputLocation": "s3://a/b", "Body": b"x"},
+        {},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_sagemakers_own_limits_are_kept(runtime, likeness: Likeness, changes: dict[str, object]) -> None:  # type: ignore[no-untyped-def]
+    asked = {"EndpointName": "fine-tuning", **changes}
+    if changes and not changes.keys() & {"InputLocation", "Body"}:
+        asked["Body"] = b"x"
+    before = likeness.training.queue.open_jobs()
+    with pytest.raises(ClientError) as refused:
+        runtime.invoke_endpoint_async(**asked)
+    assert refused.value.response["Error"]["Code"] == "ValidationError"
+    assert likeness.training.queue.open_jobs() == before
