@@ -42,12 +42,14 @@ def here() -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def server(here: World) -> TritonServer:
-    return TritonServer(here.folder / "t", environment=here.environment(ENGINE_WATCH_PID=str(os.getpid())))
+    return TritonServer(
+        here.folder / "t", environment=here.environment(ENGINE_WATCH_PID=str(os.getpid()), ENGINE_DEADLINE_S="180")
+    )
 
 
 @pytest.fixture(scope="module")
 def front(here: World, server: TritonServer) -> Iterator[Front]:
-    with Front(server, ArchiveSource(here.objects), most_models=len(NAMES), check_s=0) as running:
+    with Front(server, ArchiveSource(here.objects), most_models=len(NAMES), invoke_s=200, check_s=0) as running:
         yield running
     for pid in [here.engine()["pid"]]:
         os.kill(int(str(pid)), signal.SIGTERM)
@@ -133,10 +135,10 @@ def test_an_engine_killed_under_load(here: World, front: Front) -> None:
         os.kill(int(str(engine["pid"])), signal.SIGKILL)
         killed.append(time.monotonic())
 
-    work = {name: lambda name=name: ask(front, name, asked(steps=60)) for name in NAMES[:7]}
+    work = {name: lambda name=name: ask(front, name, asked(steps=40)) for name in NAMES[:7]}
     outcomes = together({**work, "kill": kill})
     del outcomes["kill"]
-    assert killed and time.monotonic() - killed[0] < 60  # bench/triton.py has the figure
+    assert killed and time.monotonic() - killed[0] < 150  # bench/triton.py has the figure
     errors = [outcome for outcome in outcomes.values() if isinstance(outcome, LikenessError)]
     assert [str(error) for error in errors if "EngineStopped" not in str(error)] == []
     assert len(errors) == 4

@@ -61,19 +61,20 @@ class Front:
         server: not started yet.
         most_models: loaded at once.
         most_waiting: requests at once, for `submit`.
+        invoke_s: for one request; the models' own deadline should be below it.
         check_s: seconds between two looks at the server's processes; 0 = never.
     """
 
     def __init__(
         self, server: TritonServer, source: Source, *, most_models: int = 64, most_waiting: int = 256,
-        check_s: float = 2.0,
+        invoke_s: float = INVOKE_S, check_s: float = 2.0,
     ) -> None:  # fmt: skip
         self._server, self._source, self._most = server, source, most_models
         self._models: dict[str, _Model] = {}
         self._changed = threading.Condition()
         self._count, self._restarting = 0, False
         self._closed = threading.Event()
-        self._check_s = check_s
+        self._check_s, self._invoke_s = check_s, invoke_s
         self._threads = ThreadPoolExecutor(most_waiting, thread_name_prefix="triton-request")
         self._waiting = threading.BoundedSemaphore(most_waiting)
         self._checker = threading.Thread(target=self._check_again_and_again, name="triton-front", daemon=True)
@@ -110,7 +111,7 @@ class Front:
         headers = {"Content-Type": content_type} | ({"Accept": accept} if accept else {})
         for is_last in (False, True):
             with self._leased(target) as model:
-                reply = self._call("POST", model, "/invoke", body=body, headers=headers, timeout_s=INVOKE_S)
+                reply = self._call("POST", model, "/invoke", body=body, headers=headers, timeout_s=self._invoke_s)
             if reply.status == 200:
                 return reply
             if reply.status == 404:
@@ -147,7 +148,7 @@ class Front:
                 self._changed.wait_for(lambda: not self._restarting, LOAD_S)
                 return
             self._restarting = True
-            self._changed.wait_for(lambda: not any(model.in_flight for model in self._models.values()), INVOKE_S)
+            self._changed.wait_for(lambda: not any(model.in_flight for model in self._models.values()), self._invoke_s)
         log.warning("tritonserver is started again: %s", because)
         try:
             self._server.stop()
@@ -262,7 +263,7 @@ class Front:
 
     def _make_room(self, is_full: Callable[[], bool]) -> bool:
         """Unload until it is not full; waits for a model to be idle. Whether it is."""
-        end_s = time.monotonic() + INVOKE_S
+        end_s = time.monotonic() + self._invoke_s
         while True:
             with self._changed:
                 is_possible = self._changed.wait_for(lambda: not is_full() or self._idle(), end_s - time.monotonic())
@@ -287,7 +288,7 @@ class Front:
     def _retire(self, model: _Model) -> None:
         """Drain, DELETE, remove. The model is not ready any more, so nobody begins."""
         with self._changed:
-            is_drained = self._changed.wait_for(lambda: model.in_flight == 0, INVOKE_S + 5)
+            is_drained = self._changed.wait_for(lambda: model.in_flight == 0, self._invoke_s + 5)
         try:
             reply = self._call("DELETE", model, timeout_s=UNLOAD_S) if is_drained else None
             is_well = reply is not None and reply.status in (200, 404)

@@ -1,0 +1,103 @@
+"""Using a deployed stack as the reference solution's notebook does: upload and fine-tune, wait, ask for a portrait."""
+
+import base64
+import io
+import json
+import secrets
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from ...errors import HostUnavailable, ModelFailed
+from ...jobs.inputs import CONFIG_NAME
+from ...types import Photo
+from .calls import Calls, Refused
+from .stack import Stack
+
+POLL_S = 10.0
+_ABSENT = ("NoSuchKey", "404")
+
+
+def fine_tune(stack: Stack, photos: Sequence[Photo], config: Mapping[str, Any]) -> dict[str, str]:
+    """Upload photographs and queue a fine-tune.
+
+    Args:
+        config: what config.json says: name, class_noun, recipe, seed and fields of the recipe.
+
+    Returns:
+        `inference_id`, `output_location`, `failure_location`.
+
+    Raises:
+        Refused, HostUnavailable: of AWS.
+    """
+    bucket, key = stack.bucket(), f"inputs/{secrets.token_hex(16)}.tar"
+    stack.calls.call("s3", "put_object", Bucket=bucket, Key=key, Body=_packed(photos, config))
+    answer = stack.calls.call(
+        "sagemaker-runtime", "invoke_endpoint_async", EndpointName=stack.endpoint("TuningEndpoint"),
+        ContentType="application/x-tar", InputLocation=f"s3://{bucket}/{key}", InvocationTimeoutSeconds=3600,
+    )  # fmt: skip
+    return {
+        "inference_id": answer.get("InferenceId", ""), "output_location": answer.get("OutputLocation", ""),
+        "failure_location": answer.get("FailureLocation", ""),
+    }  # fmt: skip
+
+
+def wait_for(calls: Calls, queued: Mapping[str, str], *, limit_s: float, poll_s: float = POLL_S) -> dict[str, Any]:
+    """The result of a fine-tune: looks at the output, then the failure, as SageMaker's own SDK does.
+
+    Raises:
+        ModelFailed: the failure's text.
+        HostUnavailable: neither came in time; a job that never began leaves no object, only a notification.
+    """
+    end_s = time.monotonic() + limit_s
+    while True:
+        done = _object_at(calls, queued["output_location"])
+        if done is not None:
+            document: dict[str, Any] = json.loads(done)
+            return document
+        failed = _object_at(calls, queued["failure_location"]) if queued["failure_location"] else None
+        if failed is not None:
+            raise ModelFailed(failed.decode(errors="replace")[:1000], status=500)
+        if time.monotonic() > end_s:
+            raise HostUnavailable("the fine-tune was not done in time", hint="its topic tells of failures too")
+        time.sleep(poll_s)
+
+
+def portrait(
+    stack: Stack, target_model: str, prompt: str, *, negative_prompt: str = "", gen_args: Mapping[str, Any]
+) -> bytes:
+    """A picture's file. Raises Refused, HostUnavailable."""
+    columns = {"prompt": prompt, "negative_prompt": negative_prompt, "gen_args": json.dumps(gen_args)}
+    inputs = [{"name": name, "shape": [1, 1], "datatype": "BYTES", "data": [[text]]} for name, text in columns.items()]
+    answer = stack.calls.call(
+        "sagemaker-runtime", "invoke_endpoint", EndpointName=stack.endpoint("HostingEndpoint"),
+        TargetModel=target_model, ContentType="application/json", Body=json.dumps({"inputs": inputs}).encode(),
+    )  # fmt: skip
+    if "Body" not in answer:
+        return b""  # a rehearsal
+    output = json.loads(answer["Body"].read())["outputs"][0]
+    return base64.b64decode(output["data"][0])
+
+
+def _packed(photos: Sequence[Photo], config: Mapping[str, Any]) -> bytes:
+    packed = io.BytesIO()
+    files = [(f"{i:03d}-{photo.name}", photo.content) for i, photo in enumerate(photos)]
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, content in [*files, (CONFIG_NAME, json.dumps(dict(config)).encode())]:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def _object_at(calls: Calls, url: str) -> bytes | None:
+    place = urlsplit(url)
+    try:
+        content: bytes = calls.call("s3", "get_object", Bucket=place.netloc, Key=place.path[1:])["Body"].read()
+    except Refused as error:
+        if error.reason in _ABSENT:
+            return None
+        raise
+    return content
