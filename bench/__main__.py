@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("adapter_size", "mixed_forward", "train_together", "generate", "demo", "fresh_clone")
+NAMES = ("adapter_size", "mixed_forward", "train_together", "generate", "serve", "demo", "fresh_clone")
 
 
 def main() -> None:
