@@ -1,0 +1,82 @@
+"""What does not fit is done in parts, and what fails is found and left out."""
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likeness.diffusion.base import BaseModel
+from likeness.diffusion.lora import LoraBank
+from likeness.diffusion.sampling import Order
+from likeness.engine.batcher import RowLimit
+from likeness.engine.device import Device, apart
+from likeness.engine.memory import measured_limits
+from likeness.errors import DeviceFailed, UsageError
+
+
+@pytest.fixture
+def device(tiny_base: BaseModel) -> Iterator[Device]:
+    bank = LoraBank(tiny_base.networks, tiny_base.family.targets, slots=2, rank=2)
+    yield Device(tiny_base, bank, limits=measured_limits(tiny_base, bank, max_batch=2))
+    bank.close()
+
+
+@given(st.lists(st.tuples(st.integers(1, 2), st.booleans()), max_size=12), st.integers(1, 12), st.integers(1, 12))
+def test_every_item_gets_its_own_result_or_its_own_error(
+    items: list[tuple[int, bool]], limit: int, memory_rows: int
+) -> None:
+    """`memory_rows` rows fit; items with True break whatever part they are in."""
+    numbered = list(enumerate(items))
+
+    def work(part: Sequence[tuple[int, tuple[int, bool]]]) -> list[int]:
+        if sum(rows for _, (rows, _) in part) > memory_rows:
+            raise torch.OutOfMemoryError("no room")
+        if any(is_bad for _, (_, is_bad) in part):
+            raise ValueError("bad")
+        return [number for number, _ in part]
+
+    out, after = apart(numbered, work, RowLimit(limit, limit), rows=lambda item: item[1][0])
+    for got, (number, (rows, is_bad)) in zip(out, numbered, strict=True):
+        if is_bad or rows > memory_rows:
+            assert isinstance(got, DeviceFailed)
+        else:
+            assert got == number
+    assert 1 <= after.now <= limit
+
+
+def test_an_error_of_ours_is_handed_on_as_it_is(device: Device) -> None:
+    good = Order("x", "", 1, 2, 1.0, "ddim", slot=0)
+    bad = Order("x", "", 1, 2, 1.0, "magic", slot=0)
+    begun, refused = device.begin([good, bad])
+    assert not isinstance(begun, Exception)
+    assert isinstance(refused, UsageError)
+
+
+def test_a_step_that_broke_off_half_way_is_not_done_twice(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second picture's sampler breaks when the first has taken its step already."""
+    orders = [Order("x", "", seed, 3, 1.0, "ddim", slot=0) for seed in range(3)]
+    first, second, third = (picture for picture in device.begin(orders) if not isinstance(picture, Exception))
+    second.sampler.close()
+    errors = device.advance([first, second, third])
+    assert [type(error) for error in errors] == [type(None), DeviceFailed, type(None)]
+    assert (first.step, third.step) == (1, 1)
+
+
+def test_the_limit_is_as_set_where_memory_is_not_counted(device: Device) -> None:
+    assert (device.rows, device.pictures) == (RowLimit(4, 4), RowLimit(2, 2))
+
+
+@pytest.mark.gpu
+def test_the_limit_is_measured_on_a_device_that_counts(tiny_base: BaseModel) -> None:
+    from likeness.diffusion.base import load_base  # the built-in one, on the accelerator
+
+    if not torch.accelerator.is_available():
+        pytest.skip("no accelerator here")
+    base = load_base()
+    bank = LoraBank(base.networks, base.family.targets, slots=2, rank=2)
+    limits = measured_limits(base, bank, max_batch=10**6)
+    bank.close()
+    assert 8 <= limits.rows.now < 2 * 10**6
+    assert 8 <= limits.pictures.now < 10**6
