@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from huggingface_hub import constants
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 from likeness.diffusion.base import CHECKSUMS, BaseModel, load_base, weights_sha256
@@ -155,6 +156,34 @@ def test_a_cached_hub_id_loads_offline(
     base = load_base("someone/some-base", commit, device=CPU, dtype=torch.float32)
     assert base.sha256 == tiny_base.sha256
     assert base.id == f"someone/some-base@{commit}"
+
+
+@pytest.mark.parametrize("halves", [(), ("unet",), ("unet", "text_encoder", "vae")])
+def test_from_the_hub_come_full_weights_where_there_are_any_else_halves(
+    tiny_base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, halves: tuple[str, ...]
+) -> None:
+    there, here = tmp_path / "hub", tmp_path / "cache"
+    shutil.copytree(tiny_base_folder, there)
+    (there / "sd.ckpt").write_bytes(b"a pickle at the top")
+    for file in (UNET, TEXT, VAE):
+        half = {key: tensor.half() for key, tensor in load_file(there / file).items()}
+        save_file(half, (there / file).with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
+        if file.split("/")[0] in halves:
+            (there / file).unlink()
+
+    def download(base: str, *, revision: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        names = [str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()]
+        for name in filter_repo_objects(names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+            (here / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(there / name, here / name)
+        return str(here)
+
+    monkeypatch.setattr("likeness.diffusion.base.snapshot_download", download)
+    base = load_base("someone/some-base", "0" * 40, device=CPU, dtype=torch.float32)
+    assert base.unet.dtype == torch.float32
+    fetched = {path.parent.name for path in here.rglob("*.fp16*")}
+    assert fetched == set(halves)
+    assert not (here / "sd.ckpt").exists()
 
 
 def test_photo_and_prompt_routes(tiny_base: BaseModel) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pillow_heif
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
 from likeness.errors import UnreadablePhoto
 from likeness.photos import decode, looks_like_image, prepare
@@ -132,3 +132,40 @@ def test_other_files(content: bytes) -> None:
 def test_broken_exif_does_not_spoil_a_photo() -> None:
     content = saved(Image.fromarray(quadrants()), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff broken")
     assert decode(content).shape == (48, 64, 3)
+
+
+def swapped_profile() -> bytes:
+    """sRGB with its red and green primaries exchanged: what such a file calls red is our green."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    table = slice(132, 132 + 12 * int.from_bytes(profile[128:132], "big"))  # ICC.1:2022, section 7.3
+    profile[table] = profile[table].replace(b"rXYZ", b"????").replace(b"gXYZ", b"rXYZ").replace(b"????", b"gXYZ")
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+def test_colours_of_another_profile_become_srgb(file_format: str) -> None:
+    options = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}[file_format]
+    picture = Image.fromarray(quadrants())
+    image = decode(saved(picture, file_format, icc_profile=swapped_profile(), **options))
+    assert np.abs(image[8:16, 8:16].astype(int) - (30, 200, 30)).max() < 25
+    plain = decode(saved(picture, file_format, **options))
+    own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    same = decode(saved(picture, file_format, icc_profile=own, **options))
+    assert np.abs(same.astype(int) - plain).max() <= 2
+
+
+def test_a_profile_counts_under_alpha_too() -> None:
+    picture = Image.fromarray(quadrants()).convert("RGBA")
+    image = decode(saved(picture, "PNG", icc_profile=swapped_profile()))
+    assert np.abs(image[8:16, 8:16].astype(int) - (30, 200, 30)).max() < 25
+
+
+@pytest.mark.parametrize("profile", [b"no profile", swapped_profile()[:200], bytes(5 << 20)])
+def test_a_broken_profile_tells_nothing(profile: bytes) -> None:
+    image = decode(saved(Image.fromarray(quadrants()), "WEBP", lossless=True, icc_profile=profile))
+    assert np.array_equal(image, quadrants())
+
+
+def test_a_profile_of_other_colours_tells_nothing() -> None:
+    grey = Image.fromarray(quadrants()).convert("L")
+    assert np.array_equal(decode(saved(grey, "PNG", icc_profile=swapped_profile()))[..., 0], np.asarray(grey))

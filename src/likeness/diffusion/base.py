@@ -71,7 +71,13 @@ def locate(base: str, revision: str | None = None) -> Path:
         )
     # not the single-file checkpoints at the top, nor second copies of the same weights: gigabytes each
     wanted = [f"{part}/*" for part in (*_PARTS, "scheduler", "tokenizer")]
-    unwanted = ["*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "*.fp16*", "*.non_ema*"]
+    unwanted = ["*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "*.non_ema*"]
+    folder = _from_hub(base, revision, wanted, unwanted=[*unwanted, "*.fp16*"])
+    halves = [f"{part}/*.fp16*" for part in _PARTS if not _weight_files(folder / part)]  # nothing in full precision
+    return _from_hub(base, revision, halves, unwanted=unwanted) if halves else folder
+
+
+def _from_hub(base: str, revision: str, wanted: list[str], *, unwanted: list[str]) -> Path:
     try:
         return Path(snapshot_download(base, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

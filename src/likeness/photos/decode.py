@@ -3,7 +3,7 @@
 The result is a bare array, so no metadata (place, device, time) can travel any further. Knows neither faces
 nor verdicts.
 
-Sources: EXIF 2.32 section 4.6.4 (orientation); pillow and pillow-heif for the formats.
+Sources: EXIF 2.32 section 4.6.4 (orientation); ICC.1:2022 (colour profiles); pillow and pillow-heif for the formats.
 """
 
 import io
@@ -11,7 +11,7 @@ import struct
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
 from ..errors import UnreadablePhoto
 
@@ -19,6 +19,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 _ORIENTATION_TAG = 0x0112
 _NEUTRAL_GREY = 128
+MAX_PROFILE_BYTES = 4 << 20  # printers' profiles have 2 MB at most
 MAX_PIXELS = 80_000_000  # below pillow's own alarm at 89 million
 MAX_SIDE_PX = 2560  # five times the training size: faces keep their detail, twelve photos stay under 250 MB
 
@@ -46,7 +47,8 @@ def looks_like_image(content: bytes) -> bool:
 def decode(content: bytes) -> NDArray[np.uint8]:
     """Decode a photograph, upright, at most `MAX_SIDE_PX` on its longer side.
 
-    Alpha is laid on neutral grey, grey and CMYK become RGB, 16-bit becomes 8-bit; an animation's first frame stays.
+    Alpha is laid on neutral grey, grey and CMYK become RGB, colours of another profile become sRGB, 16-bit becomes
+    8-bit; an animation's first frame stays.
 
     Returns:
         (H, W, 3) RGB, 0..255.
@@ -65,9 +67,12 @@ def decode(content: bytes) -> NDArray[np.uint8]:
             picture.draft(None, (MAX_SIDE_PX, MAX_SIDE_PX))  # decodes at half size where that is still large enough
         orientation = _orientation(picture)
         picture.load()
-        rgb = _to_rgb(picture)
+        profile = picture.info.get("icc_profile")
+        rgb = _to_rgb(picture if picture.mode == "RGB" else _in_srgb(picture, profile))
         if max(rgb.size) > MAX_SIDE_PX:
             rgb.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
+        if picture.mode not in ("L", "CMYK"):  # small by now
+            rgb = _in_srgb(rgb, profile)
         return _upright(np.asarray(rgb, dtype=np.uint8), orientation)
     except UnreadablePhoto:
         raise
@@ -101,6 +106,23 @@ def _orientation(picture: Image.Image) -> int:
     except (ValueError, TypeError, LookupError, SyntaxError, OSError, struct.error, Warning):
         # Broken EXIF tells nothing about the way up; the pixels may be perfect.
         return 1
+
+
+def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """The picture's colours in sRGB, where its profile describes colours of its mode.
+
+    A profile that is broken, or of other colours, tells nothing; the pixels may be perfect.
+    """
+    if not profile or len(profile) > MAX_PROFILE_BYTES:
+        return picture
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if {"RGB": "RGB", "CMYK": "CMYK", "GRAY": "L"}.get(source.profile.xcolor_space.strip()) != picture.mode:
+            return picture
+        converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, AttributeError):
+        return picture
+    return picture if converted is None else converted
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
