@@ -14,6 +14,7 @@ from torch import Tensor
 
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
+from likeness.diffusion.routing import route_of
 from likeness.errors import CorruptAdapter, UsageError
 from likeness.types import LoraPair, Network
 from tests.tiny import random_row, relative
@@ -216,3 +217,53 @@ def test_gradients_touch_only_their_slot(tiny_base: BaseModel, inputs: tuple[Ten
     assert gradient[1, bank.columns_of("text_encoder")].norm() > 0
     assert gradient[[0, 2]].norm() == 0
     assert all(p.grad is None for network in tiny_base.networks.values() for p in network.parameters())
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_layers_that_nobody_routed_has_are_left_alone(
+    tiny_base: BaseModel, inputs: tuple[Tensor, ...], is_training: bool
+) -> None:
+    bank = LoraBank(tiny_base.networks, tiny_base.family.targets, slots=3, rank=RANK)
+    if is_training:
+        bank.enable_training()
+    full = random_row(bank, 1)
+    pairs = bank.pairs_of(full, RANK)
+    attention = bank.row_of({"unet": {name: pair for name, pair in pairs["unet"].items() if name.endswith("to_q")}})
+    calls: list[str] = []
+    convolution = next(module for name, module in tiny_base.unet.named_modules() if name.endswith("conv1"))
+    watch = convolution.register_forward_hook(
+        lambda *seen: calls.append("changed" if seen[2].requires_grad else "bare")
+    )
+    try:
+        bank.write(1, attention)
+        x, t, ids = inputs
+        with bank.route(torch.tensor([1, 1, 0, 0])):
+            tiny_base.denoise(x, t, tiny_base.encode_prompt(ids).detach())
+        assert calls == ["bare"]  # the first convolution lies before all attention
+        bank.write(2, full)
+        mixed = routed(tiny_base, bank, inputs, slots=[1, 2, 0, 1])
+        alone = routed(tiny_base, bank, inputs, slots=[1, 1, 0, 1])
+        assert torch.equal(mixed[[0, 2, 3]], alone[[0, 2, 3]])
+        assert relative(mixed[1], alone[1]) > 1e-2
+        bank.write(2, torch.zeros(bank.columns))
+        assert torch.equal(routed(tiny_base, bank, inputs, slots=[2] * 4), forward(tiny_base, inputs))
+    finally:
+        watch.remove()
+        bank.close()
+
+
+def test_runs_of_one_person_are_fetched_once() -> None:
+    like = torch.zeros(9, 2)
+    even = route_of(torch.tensor([2, 2, 3, 3, 4, 4]), None, like)
+    assert (even.runs, even.length, even.slots, even.scales) == (3, 2, slice(2, 5), None)
+    mixed = route_of(torch.tensor([5, 5, 1, 1, 1, 1]), torch.tensor([1.0, 1.0, 0.5, 0.5, 0.5, 0.5]), like)
+    assert (mixed.runs, mixed.length, mixed.rows) == (3, 2, 6)
+    assert mixed.slots.tolist() == [5, 1, 1] and mixed.scales.flatten().tolist() == [1, 0.5, 0.5]  # type: ignore[union-attr]
+    uneven = route_of(torch.tensor([1, 1, 2]), None, like)
+    assert (uneven.runs, uneven.length) == (3, 1)
+    stacked = torch.arange(18.0).view(9, 2)
+    assert torch.equal(mixed.take(stacked), stacked[[5, 1, 1]]) and torch.equal(even.take(stacked), stacked[2:5])
+    for route, expected in ((mixed, [0, 2, 0, 0, 0, 1, 0, 0, 0]), (even, [0, 0, 1, 1, 1, 0, 0, 0, 0])):
+        total = torch.zeros(9, 1)
+        route.give(total, torch.ones(3, 1))
+        assert total.flatten().tolist() == expected

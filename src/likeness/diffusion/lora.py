@@ -109,7 +109,9 @@ class LoraBank:
         weight = next(next(iter(networks.values())).parameters())
         self.flat = torch.zeros(slots, self.columns, device=weight.device, dtype=dtype or weight.dtype)  # (S, P)
         self._factors = [self._views(self.flat, place) for place in self.places]
+        self._used = [[False] * len(self.places) for _ in range(slots)]  # which layers a slot's adapter has
         self._route: Route | None = None
+        self._adapts: list[bool] = []  # which layers anybody in the route has; the others are left alone
         self._is_training = False
         self._tape: list[tuple[int, Route, Tensor, Tensor]] = []  # layer, whose, and the leaves A and B it used
         self._hooks = [
@@ -140,19 +142,23 @@ class LoraBank:
 
         slots: (B,) int64; scales: (B,) float, None = 1. Outside any block the base runs bare.
         """
-        before = self._route
+        before = self._route, self._adapts
         self._route = route_of(slots, scales, self.flat)
+        mine = [self._used[slot] for slot in set(slots.tolist())]
+        self._adapts = [any(layer) for layer in zip(*mine, strict=True)]
         try:
             yield
         finally:
-            self._route = before
+            self._route, self._adapts = before
 
     def write(self, slot: int, row: Tensor) -> None:
         """Put one adapter's row (P,) into a slot."""
         if slot == BASE_SLOT:
             raise UsageError("slot 0 is the bare base and stays zeros")
+        sizes = [place.stop - place.start for place in self.places]
         with torch.no_grad():
             self.flat[slot].copy_(row)
+            self._used[slot] = torch.stack([part.any() for part in row.split(sizes)]).tolist()
 
     def row_of(self, weights: Mapping[Network, Mapping[str, LoraPair]], *, scale: float = 1.0) -> Tensor:
         """One adapter as a row (P,) on the host, `scale` (alpha / r) folded into B, rank padded with zeros.
@@ -246,6 +252,8 @@ class LoraBank:
             x = inputs[0]
             if x.shape[0] != self._route.rows:
                 raise UsageError(f"expected a batch of {self._route.rows} rows, one per routed slot, got {x.shape[0]}")
+            if not self._adapts[index]:
+                return output
             A, B = self._fetch(index, self._route)
             A, B = A.to(x.dtype), B.to(x.dtype)
             if self._route.scales is not None:
