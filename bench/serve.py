@@ -151,7 +151,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, list[Row]
         "LIKENESS_MAX_BATCH": str(args.people), "LIKENESS_QUEUE_LIMIT": str(QUEUE),
         "LIKENESS_DEADLINE_S": str(DEADLINE_S),
     }  # fmt: skip
-    serve = [sys.executable, "-m", "likeness.cli", "serve", "--port", str(ours)]
+    serve = [sys.executable, "-m", "likeness.cli", "serve", "--workers", "0", "--port", str(ours)]
     exported = sorted(map(str, (folder / "exported").iterdir()))
     peer = [sys.executable, "-m", "bench.serve_peer", str(theirs), base_folder, *exported]
 

@@ -13,6 +13,7 @@ from ..errors import SettingsError
 from ..storage.catalog import LOCAL
 from ..storage.keys import list_keys, new_key, revoke_key
 from ..terminal import rows_table
+from .workers import training_workers
 
 keys = typer.Typer(help="API keys of the server.", no_args_is_help=False)
 
@@ -24,12 +25,13 @@ def serve(
     require_keys: Annotated[bool, typer.Option("--require-keys", help="Ask for API keys on this machine too.")] = False,
     certificate: Annotated[Path | None, typer.Option(help="PEM, for TLS.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM, of the certificate.")] = None,
+    workers: Annotated[int, typer.Option(min=0, max=8, help="Training workers to start beside the server.")] = 1,
 ) -> None:
     """Serve every adapter from one base over HTTP: /v1, /openai/v1 and SageMaker's runtime protocol."""
     from ..http.app import create_app
     from ..http.boundary import loopback
     from ..http.logs import log_to_stderr
-    from ..http.server import Bind, server_of
+    from ..http.server import Bind, run, server_of
 
     call: Call = ctx.obj
     likeness, is_local = call.likeness(), loopback([host])
@@ -40,8 +42,8 @@ def serve(
     app = create_app(likeness, needs_keys=require_keys or not is_local, is_local=is_local)
     server = server_of(app, Bind(host, port, certificate, key))
     log_to_stderr()
-    with closing(likeness):
-        server.run()
+    with closing(likeness), training_workers(workers, likeness.home.root, port=port):
+        run(server)
     if not server.started:
         raise typer.Exit(1)
 

@@ -5,6 +5,7 @@ uvicorn waits for ever for the rest of a request's head; a few hundred such conn
 """
 
 import asyncio
+import signal
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,3 +79,16 @@ def server_of(app: FastAPI, bind: Bind) -> uvicorn.Server:
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"expected a TLS certificate and its key as PEM, got {type(error).__name__}") from error
     return uvicorn.Server(config)
+
+
+def run(server: uvicorn.Server) -> None:
+    """Serve until SIGINT or SIGTERM, then finish what is under way. Main thread only.
+
+    uvicorn sends itself the signal again at its end, which shall not cut short what the caller has yet to put away.
+    """
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,152 @@
+"""`likeness serve` as a process of its own, and `likeness keys`."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from likeness.cli import app
+from tests.tiny import build_tiny_folder
+
+SRC = str(Path(__file__).parents[2] / "src")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(home: Path, base: str, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A server of its own process that answers."""
+    port = free_port()
+    environment = os.environ | {"LIKENESS_HOME": str(home), "LIKENESS_BASE": base, "PYTHONPATH": SRC}
+    call = [sys.executable, "-m", "likeness.cli", "serve", "--port", str(port), "--workers", "0", *words]
+    with (home / "server.log").open("w") as said:
+        process = subprocess.Popen(call, env=environment, stderr=said, stdout=subprocess.DEVNULL)
+        try:
+            for _ in range(600):
+                try:
+                    ask(port, "GET", "/healthz")
+                    break
+                except OSError:
+                    assert process.poll() is None, (home / "server.log").read_text()
+                    time.sleep(0.1)
+            yield process, port
+        finally:
+            process.kill()
+            process.wait(30)
+
+
+def ask(port: int, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        content = None if body is None else json.dumps(body)
+        connection.request(method, path, content, {"Content-Type": "application/json", **headers})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+def call(home: Path, *words: str) -> Any:
+    """The document of a command that goes well."""
+    result = CliRunner().invoke(app, ["--home", str(home), *words, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.services
+def test_a_server_makes_pictures_logs_json_and_ends_in_order(tmp_path: Path, base: str) -> None:
+    with serving(tmp_path, base) as (process, port):
+        asked = {"prompt": "secret words", "steps": 1}
+        status, document = ask(port, "POST", "/v1/images", asked, **{"X-Request-Id": "mine-1"})
+        assert status == 200 and document["images"][0]["data"]
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            long = json.dumps({"prompt": "secret words", "steps": 40})
+            connection.request("POST", "/v1/images", long, {"Content-Type": "application/json"})
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)  # what is under way is finished first
+            assert connection.getresponse().status == 200
+        assert process.wait(60) == 0
+    lines = [json.loads(line) for line in (tmp_path / "server.log").read_text().splitlines() if line.startswith("{")]
+    requests = [line for line in lines if line["logger"] == "likeness.http"]
+    assert any(line.get("request_id") == "mine-1" and line["status"] == 200 for line in requests)
+    assert "secret" not in (tmp_path / "server.log").read_text()
+
+
+@pytest.mark.services
+def test_keys_are_asked_for_where_they_are_required(tmp_path: Path, base: str) -> None:
+    key = call(tmp_path, "keys", "new", "--tenant", "anna", "--label", "laptop")["key"]
+    with serving(tmp_path, base, "--require-keys") as (_, port):
+        assert ask(port, "GET", "/v1/adapters")[0] == 401
+        assert ask(port, "GET", "/v1/adapters", Authorization=f"Bearer {key}") == (200, {"adapters": [], "next": None})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "likeness.example", ""])
+def test_other_machines_are_not_served_without_a_key(tmp_path: Path, host: str) -> None:
+    result = CliRunner().invoke(app, ["--home", str(tmp_path), "serve", "--host", host, "--json"])
+    assert result.exit_code == 2
+    error = json.loads(result.stdout)["error"]
+    assert (error["code"], error["hint"]) == ("SettingsError", "`likeness keys new` makes one")
+    made = call(tmp_path, "keys", "new")
+    call(tmp_path, "keys", "revoke", made["id"])  # a revoked key is none
+    assert CliRunner().invoke(app, ["--home", str(tmp_path), "serve", "--host", host]).exit_code == 2
+
+
+def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
+    made = call(tmp_path, "keys", "new", "--tenant", "anna", "--label", "laptop")
+    listed = CliRunner().invoke(app, ["--home", str(tmp_path), "keys", "list", "--json"]).stdout
+    assert made["key"].split("_", 2)[2] not in listed
+    (row,) = json.loads(listed)["keys"]
+    assert (row["id"], row["tenant"], row["label"], row["revoked"]) == (made["id"], "anna", "laptop", None)
+    call(tmp_path, "keys", "revoke", made["id"])
+    again = CliRunner().invoke(app, ["--home", str(tmp_path), "keys", "revoke", made["id"]])
+    assert again.exit_code == 2
+    assert "laptop" in CliRunner().invoke(app, ["--home", str(tmp_path), "keys", "list"]).stdout
+
+
+@pytest.mark.services
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="children are looked for in /proc")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_the_training_worker_ends_with_the_server(tmp_path: Path, base: str, how: signal.Signals) -> None:
+    with serving(tmp_path, base, "--workers", "1") as (process, _):
+        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = [pid for pid in listed if b"work" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+        assert len(workers) == 1
+        process.send_signal(how)
+        assert process.wait(90) == (0 if how == signal.SIGTERM else -how)
+        deadline_s = time.monotonic() + 60
+        while is_alive(workers[0]) and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+        assert not is_alive(workers[0])
+
+
+def is_alive(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_half_a_tls_pair_is_refused(tmp_path: Path) -> None:
+    words = ["--home", str(tmp_path), "serve", "--certificate", str(tmp_path / "no.pem")]
+    assert CliRunner().invoke(app, words).exit_code == 2
+    both = CliRunner().invoke(app, [*words, "--key", str(tmp_path / "no.pem")])
+    assert both.exit_code == 2 and "PEM" in both.stderr
