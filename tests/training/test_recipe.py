@@ -45,6 +45,10 @@ def test_changes_apply() -> None:
         ("min_snr_gamma", 0.0),
         ("decay", 1),
         ("unet_targets", "to_q"),
+        ("text_rank", 0),
+        ("text_rank", 9),
+        ("text_rank", 4.0),
+        ("text_rank", True),
     ],
 )
 def test_bad_values_are_refused_and_the_field_is_named(field: str, value: object) -> None:
@@ -70,3 +74,11 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert factors[10:] == sorted(factors[10:], reverse=True)
     flat = recipe_named("standard", steps=100, warmup_steps=0, decay=False)
     assert {learning_rate_factor(step, flat) for step in range(100)} == {1.0}
+
+
+def test_two_ranks() -> None:
+    origin = recipe_named("origin-2023")
+    assert (origin.rank_of("unet"), origin.rank_of("text_encoder")) == (128, 64)
+    assert (origin.scale_of("unet"), origin.scale_of("text_encoder")) == (1 / 128, 1 / 64)
+    assert recipe_named("standard").rank_of("text_encoder") == 8
+    assert recipe_named("standard", text_rank=2).scale_of("text_encoder") == 4

@@ -132,3 +132,19 @@ def test_training_lowers_the_loss_it_is_given(loop: TrainingLoop, tiny_base: Bas
     loop.join("anna", recipe, random_person(tiny_base, 1, photos=1), seed=3)
     losses = [loop.step()[0].loss for _ in range(24)]
     assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
+
+
+def test_a_text_encoder_of_a_smaller_rank(loop: TrainingLoop, tiny_base: BaseModel) -> None:
+    recipe = recipe_named("fast", steps=2, rank=4, alpha=2, text_rank=2, instance_rows=2, prior_rows=1, warmup_steps=0)
+    loop.join("anna", recipe, random_person(tiny_base, 1), seed=3)
+    slot = loop.slot_of("anna")
+    for _ in range(recipe.steps):
+        loop.step()
+    inside = loop.bank.pairs_of(loop.bank.flat[slot], 4)
+    weights = loop.leave("anna")
+    for name, pair in weights["text_encoder"].items():
+        assert pair.A.shape[0] == 4 and not pair.A[2:].any() and pair.A[:2].any() and pair.B[:, :2].any()
+        assert not pair.B[:, 2:].any()
+        # it trained at alpha / 2; the card will say alpha / 4
+        assert (pair.B == 2 * inside["text_encoder"][name].B).all()
+    assert all(pair.A[2:].any() for pair in weights["unet"].values())

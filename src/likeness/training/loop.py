@@ -10,6 +10,7 @@ The loop does not know about photos, files of adapters or queues.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,6 +108,17 @@ def columns_of_rank(bank: LoraBank, rank: int) -> Tensor:
     return torch.cat(parts)
 
 
+def _one_scale(
+    weights: dict[Network, dict[str, LoraPair]], recipe: FineTuneRecipe
+) -> dict[Network, dict[str, LoraPair]]:
+    """The same adapter with alpha / rank as the scale of both networks, as its card says: the rest goes into B."""
+    ratio = np.float32(recipe.scale_of("text_encoder") / recipe.scale_of("unet"))
+    if ratio == 1 or "text_encoder" not in weights:
+        return weights
+    scaled = {name: LoraPair(pair.A, pair.B * ratio) for name, pair in weights["text_encoder"].items()}
+    return {**weights, "text_encoder": scaled}
+
+
 class TrainingLoop:
     """A base, a bank with gradients, and whoever trains right now.
 
@@ -154,7 +166,7 @@ class TrainingLoop:
         weights = self.bank.pairs_of(self.bank.flat[job.slot], job.recipe.rank)
         with torch.no_grad():
             self.bank.flat[job.slot].zero_()
-        return weights
+        return _one_scale(weights, job.recipe)
 
     def step(self) -> list[Progress]:
         """One optimiser step for everybody, in one forward and one backward.
@@ -245,9 +257,11 @@ class TrainingLoop:
         t, ids = torch.cat([b.t for b in batches]), torch.cat([b.ids for b in batches])
         caption = torch.cat([b.caption + k * texts for k, b in enumerate(batches)])
         slots = torch.tensor([job.slot for job in jobs])
-        scales = torch.tensor([job.recipe.alpha / job.recipe.rank for job in jobs])
+        scales, text_scales = (
+            torch.tensor([job.recipe.scale_of(network) for job in jobs]) for network in ("unet", "text_encoder")
+        )
         self.bank.forget_forwards()
-        with self.bank.route(slots.repeat_interleave(texts), scales.repeat_interleave(texts)):
+        with self.bank.route(slots.repeat_interleave(texts), text_scales.repeat_interleave(texts)):
             states = self.base.encode_prompt(ids)[caption]
         with self.bank.route(slots.repeat_interleave(rows), scales.repeat_interleave(rows)):
             output = self.base.denoise(schedule.add_noise(x0, noise, t), t, states)
@@ -292,9 +306,10 @@ class TrainingLoop:
         for place in self.bank.places:
             if not any(f".{place.module}".endswith(f".{end}") for end in wanted[place.network]):
                 continue
-            shape = (recipe.rank, *place.a_shape[1:])
+            rank = recipe.rank_of(place.network)
+            shape = (rank, *place.a_shape[1:])
             bound = math.prod(shape[1:]) ** -0.5
             A = (torch.rand(shape, generator=generator) * 2 - 1) * bound  # (r, d_in) or (r, C_in, k, k)
-            B = torch.zeros(place.b_shape[0], recipe.rank)
+            B = torch.zeros(place.b_shape[0], rank)
             weights[place.network][place.module] = LoraPair(A.numpy(), B.numpy())
         return self.bank.row_of(weights)

@@ -7,8 +7,8 @@ standard     rank = alpha, U-Net 1e-4 and the text encoder 10 times lower (kohya
              DreamBooth script); min-SNR 5; prior preservation for faces (HF DreamBooth README); face-masked loss
              (cog-sdxl, cloneofsimo/lora).
 thorough     more steps and twice the rank, as the 100 steps a photo of Astria's high-quality preset.
-origin-2023  the reference solution's own, but for rank 128 in the text encoder too (64 there): alpha 1, 1e-4, 1000
-             steps of one photo, attention q and v only, no masks.
+origin-2023  the reference solution's own: rank 128, 64 in the text encoder, alpha 1, 1e-4, 1000 steps of one photo,
+             attention q and v only, no masks.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 
 from ..errors import UsageError
+from ..types import Network
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class FineTuneRecipe:
     text_learning_rate: float  # 0 = text encoder not trained
     unet_targets: tuple[str, ...]  # endings of module names; intersected with the family's
     text_targets: tuple[str, ...]
+    text_rank: int | None = None  # in the text encoder, at most `rank`; None = `rank`
     prior_weight: float = 1.0
     class_images: int = 64
     warmup_steps: int = 20
@@ -45,6 +47,14 @@ class FineTuneRecipe:
     vary_background: bool = True
     checkpoint_every: int = 100
 
+    def rank_of(self, network: Network) -> int:
+        """r of this network's layers."""
+        return self.rank if network == "unet" or self.text_rank is None else self.text_rank
+
+    def scale_of(self, network: Network) -> float:
+        """alpha / r of this network's layers."""
+        return self.alpha / self.rank_of(network)
+
 
 _ALL_UNET = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
 _ALL_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
@@ -56,8 +66,8 @@ _STANDARD = FineTuneRecipe(
 _ORIGIN = FineTuneRecipe(
     name="origin-2023", steps=1000, instance_rows=1, prior_rows=1, rank=128, alpha=1,
     unet_learning_rate=1e-4, text_learning_rate=1e-4, unet_targets=("to_q", "to_v"), text_targets=("q_proj", "v_proj"),
-    class_images=50, warmup_steps=100, decay=False, min_snr_gamma=None, background_weight=1.0, face_gain=0.0,
-    weight_decay=0.01, variants=1, vary_background=False,
+    text_rank=64, class_images=50, warmup_steps=100, decay=False, min_snr_gamma=None, background_weight=1.0,
+    face_gain=0.0, weight_decay=0.01, variants=1, vary_background=False,
 )  # fmt: skip
 
 PRESETS: Mapping[str, FineTuneRecipe] = MappingProxyType(
@@ -71,12 +81,20 @@ PRESETS: Mapping[str, FineTuneRecipe] = MappingProxyType(
 
 _LIMITS = {
     "steps": (1, 20_000), "instance_rows": (1, 64), "prior_rows": (0, 64), "rank": (1, 256), "alpha": (0.001, 1024),
+    "text_rank": (1, 256),
     "unet_learning_rate": (0, 0.1), "text_learning_rate": (0, 0.1), "class_images": (0, 1000), "variants": (1, 64),
     "prior_weight": (0, 10), "background_weight": (0, 1), "face_gain": (0, 10), "warmup_steps": (0, 20_000),
     "min_snr_gamma": (0.01, 1000), "weight_decay": (0, 1), "clip_norm": (0.001, 1000), "checkpoint_every": (1, 20_000),
 }  # fmt: skip
 _ACCEPTED: Mapping[object, tuple[type, ...]] = MappingProxyType(
-    {int: (int,), float: (int, float), float | None: (int, float, type(None)), bool: (bool,), str: (str,)}
+    {
+        int: (int,),
+        float: (int, float),
+        float | None: (int, float, type(None)),
+        bool: (bool,),
+        str: (str,),
+        int | None: (int, type(None)),
+    }
 )
 
 
@@ -98,6 +116,8 @@ def recipe_named(name: str, **changes: object) -> FineTuneRecipe:
         value = getattr(recipe, field)
         if value is not None and not low <= value <= high:
             raise UsageError(f"expected {field} from {low} to {high}, got {value}")
+    if recipe.rank_of("text_encoder") > recipe.rank:
+        raise UsageError(f"expected text_rank of at most the rank, {recipe.rank}, got {recipe.text_rank}")
     return recipe
 
 
