@@ -2,13 +2,13 @@
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from huggingface_hub import constants
-from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 from likeness.diffusion.base import CHECKSUMS, BaseModel, load_base, weights_sha256
@@ -173,7 +173,8 @@ def test_from_the_hub_come_full_weights_where_there_are_any_else_halves(
 
     def download(base: str, *, revision: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
         names = [str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()]
-        for name in filter_repo_objects(names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+        wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in allow_patterns)]
+        for name in (name for name in wanted if not any(fnmatch(name, pattern) for pattern in ignore_patterns)):
             (here / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(there / name, here / name)
         return str(here)

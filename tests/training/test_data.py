@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from likeness.diffusion.base import BaseModel
+from likeness.diffusion.pixels import to_pixels
 from likeness.training import prior
-from likeness.training.data import TEMPLATES, augment, build_training_set, captions, class_caption, to_pixels
+from likeness.training.data import TEMPLATES, augment, build_training_set, captions, class_caption
 from likeness.training.loop import FineTune, draw_batch
 from likeness.training.recipe import recipe_named
 from likeness.types import PreparedPhoto, Subject

@@ -9,17 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..artifacts.adapter import check_base
 from ..diffusion.base import BaseModel
 from ..diffusion.lora import BASE_SLOT, LoraBank
+from ..diffusion.pixels import to_images, to_pixels
 from ..diffusion.sampling import Order, denoise_all
 from ..photos import FaceDetector, MediaPipeFaces
 from ..progress import Advance, Watch, unwatched
-from ..training.data import to_pixels
 from ..types import PERSON_NOUNS, Adapter, PreparedPhoto
 from .card import LikenessScore, OverfittingScore, PromptScore, ScoreCard, middle
 from .likeness import Image, Reference, identity_of, portraits_of, threshold_of
@@ -110,8 +109,7 @@ def _pictures(base: BaseModel, bank: LoraBank, subject: str, *, slot: int, seed:
 
 def _images(base: BaseModel, latents: Tensor) -> list[Image]:
     pixels = torch.cat([base.decode(part) for part in latents.split(8)])
-    levels = pixels.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-    return [np.asarray(image) for image in levels.permute(0, 2, 3, 1).cpu().numpy()]
+    return to_images(pixels)
 
 
 def _recognised(base: BaseModel, pictures: Pictures, class_noun: str, *, seed: int) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..diffusion.base import BaseModel
+from ..diffusion.pixels import to_pixels
 from ..photos import vary_background
 from ..types import PreparedPhoto, Subject
 from .loss import place_emphasis
@@ -78,14 +79,6 @@ def augment(
                 )  # fmt: skip
             out.append(copy)
     return out
-
-
-def to_pixels(images: Sequence[np.ndarray], size_px: int) -> Tensor:
-    """(H, W, 3) uint8 each -> (B, 3, size, size) in [-1, 1]."""
-    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-    if pixels.shape[-1] >= size_px:
-        return F.interpolate(pixels, (size_px, size_px), mode="area")
-    return F.interpolate(pixels, (size_px, size_px), mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def _coverage(masks: Sequence[np.ndarray], cells: int) -> Tensor:

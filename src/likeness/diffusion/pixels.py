@@ -1,0 +1,23 @@
+"""Between pictures as everybody knows them and as networks do: (H, W, 3) uint8 and (B, 3, H, W) in [-1, 1]."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def to_pixels(images: Sequence[NDArray[np.uint8]], size_px: int) -> Tensor:
+    """(H, W, 3) uint8 each, all of one size -> (B, 3, size, size) in [-1, 1]."""
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    if pixels.shape[-1] >= size_px:
+        return F.interpolate(pixels, (size_px, size_px), mode="area")
+    return F.interpolate(pixels, (size_px, size_px), mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def to_images(pixels: Tensor) -> list[NDArray[np.uint8]]:
+    """(B, 3, H, W) in [-1, 1] -> (H, W, 3) RGB of 0..255 each."""
+    levels = pixels.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return list(levels.permute(0, 2, 3, 1).cpu().numpy())
