@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request, Response
@@ -19,6 +20,7 @@ from .failures import NoSuchRoute, failure
 from .queue_metrics import QueueCollector
 
 TEND_EVERY_S = 2.0
+THREADS = 32  # for what blocks
 ROUTERS = (
     rest.router, images.router, jobs.router, openai.router, sagemaker.router, sagemaker_async.router,
 )  # fmt: skip
@@ -44,6 +46,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # The loop's own pool has few threads, and those that wait for the catalog do no work.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="likeness-http"))
         if portrait_backend is None:
             await asyncio.to_thread(lambda: likeness.engine)  # the first request shall not wait for the base
         tending = asyncio.create_task(_tend(training))
@@ -56,6 +60,8 @@ def create_app(
     )  # fmt: skip
     app.state.likeness, app.state.training = likeness, training
     app.state.portrait_backend = portrait_backend
+    # One upload at a time is in memory and on a thread; the others wait in files, and nobody else waits for them.
+    app.state.uploads = asyncio.Semaphore(1)
     app.add_middleware(
         Boundary,
         access=Access(

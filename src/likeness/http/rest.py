@@ -85,8 +85,9 @@ async def add_photos(
     """Upload photographs. The answer has a verdict on each and advice for the set; refused ones are not kept."""
     likeness = likeness_of(request)
     await asyncio.to_thread(likeness.subjects.find, asking.tenant, name)
-    read = [Photo(shown(photo.filename), await photo.read()) for photo in photos]
-    checked = await asyncio.to_thread(likeness.subjects.add_photos, asking.tenant, name, read)
+    async with request.app.state.uploads:
+        read = [Photo(shown(photo.filename), await photo.read()) for photo in photos]
+        checked = await asyncio.to_thread(likeness.subjects.add_photos, asking.tenant, name, read)
     document = checked.to_json()
     verdicts = [
         {"sha256": photo.sha256, **report.to_json()} for photo, report in zip(read, checked.reports, strict=True)
@@ -150,15 +151,16 @@ async def import_adapter(
     identifier: Annotated[str, Form(max_length=100)] = Subject.identifier,
 ) -> AdapterOut:
     """Take in an adapter that was made elsewhere for the same base. What is a pickle is refused."""
-    likeness, content = likeness_of(request), await file.read()
+    likeness = likeness_of(request)
 
-    def take() -> AdapterRecord:
+    def take(content: bytes) -> AdapterRecord:
         likeness.import_adapter(
             content, name, format, class_noun=class_noun, identifier=identifier, tenant=asking.tenant
         )
         return likeness.catalog.find_adapter(asking.tenant, name)
 
-    return _adapter(await asyncio.to_thread(take))
+    async with request.app.state.uploads:
+        return _adapter(await asyncio.to_thread(take, await file.read()))
 
 
 async def _forgotten(likeness: Likeness, tenant: str, name: str) -> ReceiptOut:

@@ -142,7 +142,11 @@ def open_database(url: str) -> Engine:
     event.listen(engine, "handle_error", _say_unavailable)
     if is_file:
         event.listen(engine, "connect", _tune_sqlite)
-    _create(engine)
+    try:
+        _create(engine)
+    except Exception:
+        engine.dispose()
+        raise
     return engine
 
 
