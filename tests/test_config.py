@@ -102,6 +102,10 @@ def test_a_hostile_name_is_refused_but_not_repeated(key: str) -> None:
     assert str(refused.value).isprintable()
 
 
+def test_what_may_hold_a_password_is_not_shown() -> None:
+    assert "secret" not in repr(Settings(catalog="postgresql+psycopg://likeness:secret@host/likeness"))
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(FrozenInstanceError):
         Settings().slots = 3  # type: ignore[misc]

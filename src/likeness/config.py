@@ -39,7 +39,7 @@ class Settings:
     rank: int = 8  # the engine serves adapters up to this rank, or the largest published, and no smaller ones faster
     host_mb: int = 1024  # of host memory for adapters that are in no slot
     queue_limit: int = 256  # pictures that may wait; beyond it clients are told to come again
-    deadline_s: int = 60  # a picture that cannot be finished by then is given up
+    deadline_s: int = 120  # a picture that cannot be finished by then is given up
     objects: str | None = None  # folder or s3://BUCKET/PREFIX for adapters and photographs; in the home by default
     catalog: str | None = field(default=None, repr=False)  # SQLAlchemy's URL, which may hold a password; likewise
     portrait_endpoint: str = "avatars"  # names of the endpoints of the SageMaker protocol

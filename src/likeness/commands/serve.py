@@ -41,6 +41,8 @@ def serve(
         )
     app = create_app(likeness, needs_keys=require_keys or not is_local, is_local=is_local)
     server = server_of(app, Bind(host, port, certificate, key))
+    if not is_local and certificate is None:
+        call.terminal.note("keys travel readable without TLS: --certificate and --key, or a proxy that has them")
     log_to_stderr()
     with closing(likeness), training_workers(workers, likeness.home.root, port=port):
         run(server)
