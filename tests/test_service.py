@@ -30,7 +30,7 @@ from likeness.portraits import AI_GENERATED, check_request, file_name, numbered,
 from likeness.progress import Advance
 from likeness.service import Likeness, build, save_prepared
 from likeness.storage.catalog import LOCAL
-from likeness.training.loop import FineTune, TrainingLoop
+from likeness.training.loop import Batch, FineTune, TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
 from likeness.types import GeneratedImage, ImageRequest, Photo, Subject
 from tests.contrast import build_contrasted_folder
@@ -145,8 +145,8 @@ def test_a_failed_training_publishes_nothing(
 ) -> None:
     real = TrainingLoop._losses
 
-    def poisoned(self: TrainingLoop, jobs: list[FineTune]) -> list[Tensor]:
-        return [loss * float("nan") if jobs[0].step == 2 else loss for loss in real(self, jobs)]
+    def poisoned(self: TrainingLoop, group: list[tuple[FineTune, Batch]]) -> list[Tensor]:
+        return [loss * float("nan") if group[0][0].step == 2 else loss for loss in real(self, group)]
 
     monkeypatch.setattr(TrainingLoop, "_losses", poisoned)
     with pytest.raises(NonFiniteLoss):
