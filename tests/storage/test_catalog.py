@@ -1,12 +1,14 @@
 """The catalog: what has no row does not exist, tenants see only themselves, and what was deleted is nowhere."""
 
+import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
 from likeness.errors import (
     AdapterExists,
@@ -29,6 +31,8 @@ from likeness.storage.catalog import (
     SubjectRecord,
     now,
 )
+from likeness.storage.tables import metadata
+from tests.services.postgres import postgres
 from tests.storage.cards import CARD, record
 
 SECRET = "a-word-that-nobody-else-shall-see"
@@ -47,9 +51,29 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "home" / "catalog.sqlite"
 
 
+@pytest.fixture(scope="module")
+def cluster_url() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to PostgreSQL's user
+        os.chmod(folder, 0o755)
+        with postgres(Path(folder) / "cluster") as cluster:
+            yield cluster.url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
+def url(request: pytest.FixtureRequest, file: Path) -> str:
+    """An empty database of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{file}"
+    found: str = request.getfixturevalue("cluster_url")
+    engine = create_engine(found)
+    metadata.drop_all(engine)
+    engine.dispose()
+    return found
+
+
 @pytest.fixture
-def catalog(file: Path) -> Iterator[Catalog]:
-    opened = Catalog(f"sqlite:///{file}")
+def catalog(url: str) -> Iterator[Catalog]:
+    opened = Catalog(url)
     yield opened
     opened.close()
 
@@ -85,11 +109,11 @@ def test_a_name_is_taken_once_and_replaced_on_demand(catalog: Catalog) -> None:
     assert catalog.find_adapter("local", "anna") == second
 
 
-def test_of_many_who_publish_one_name_one_wins(file: Path) -> None:
+def test_of_many_who_publish_one_name_one_wins(url: str) -> None:
     outcomes: list[str] = []
 
     def publish(k: int) -> None:
-        catalog = Catalog(f"sqlite:///{file}")  # each makes the tables too
+        catalog = Catalog(url)  # each makes the tables too
         try:
             catalog.publish(record(content_sha256=f"{k:064x}"))
             outcomes.append("won")
@@ -168,7 +192,8 @@ def test_forgetting_leaves_no_byte(catalog: Catalog, file: Path) -> None:
     assert catalog.find_output("local", "of-anna") is None and catalog.find_output("local", "of-anna-2")
     catalog.forget("local", "anna-2")
     catalog.close()
-    assert not any(SECRET.encode() in path.read_bytes() for path in file.parent.iterdir())
+    if file.exists():
+        assert not any(SECRET.encode() in path.read_bytes() for path in file.parent.iterdir())
 
 
 def test_receipts_are_kept(catalog: Catalog) -> None:
@@ -187,11 +212,11 @@ def test_names_that_are_none(catalog: Catalog, name: str) -> None:
         catalog.publish(replace(record(), card=replace(CARD, name=name)))
 
 
-def test_a_catalog_of_another_version_is_left_alone(catalog: Catalog, file: Path) -> None:
+def test_a_catalog_of_another_version_is_left_alone(catalog: Catalog, url: str) -> None:
     with catalog.engine.begin() as connection:
         connection.execute(text("UPDATE schema SET version = 99"))
     with pytest.raises(SettingsError, match="version 1, got 99"):
-        Catalog(f"sqlite:///{file}").list_adapters("local")
+        Catalog(url).list_adapters("local")
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "nonsense://x", "sqlite+nonsense:///x"])
@@ -211,6 +236,8 @@ def test_a_missing_driver_is_named() -> None:
         Catalog("mysql+pymysql://host/x").list_adapters("local")
 
 
-def test_the_home_is_for_nobody_else(catalog: Catalog, file: Path) -> None:
+def test_the_home_is_for_nobody_else(file: Path) -> None:
+    catalog = Catalog(f"sqlite:///{file}")
     catalog.list_adapters("local")
+    catalog.close()
     assert file.parent.stat().st_mode & 0o077 == 0  # consent and names are in here
