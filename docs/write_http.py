@@ -12,7 +12,7 @@ PAGE = Path(__file__).parent / "http.md"
 
 HEAD = """# HTTP
 
-Written by `python docs/write_http.py`; a test compares it with the server. `GET /openapi.json` is the same for programs.
+Written by `python docs/write_http.py`; a test compares it with the server. `GET /openapi.json` is for programs.
 
     likeness serve                                  # http://127.0.0.1:8000, no keys, this machine alone
     likeness keys new --tenant anna                 # a key, shown once
