@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -144,7 +145,9 @@ def swapped_profile() -> bytes:
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
 def test_colours_of_another_profile_become_srgb(file_format: str) -> None:
-    options = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}[file_format]
+    options: dict[str, Any] = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}[
+        file_format
+    ]
     picture = Image.fromarray(quadrants())
     image = decode(saved(picture, file_format, icc_profile=swapped_profile(), **options))
     assert np.abs(image[8:16, 8:16].astype(int) - (30, 200, 30)).max() < 25

@@ -88,8 +88,9 @@ def asked(*prompts: str, steps: int = 3, seed: int = 5, **gen_args: object) -> b
     return json.dumps({"inputs": inputs}).encode()
 
 
-def pictures(reply: Reply) -> list[np.ndarray]:
-    """The pictures (H, W, 3) of an answer."""
+def pictures(reply: object) -> list[np.ndarray]:
+    """The pictures (H, W, 3) of an answer; what happened together may be an exception instead."""
+    assert isinstance(reply, Reply), reply
     assert reply.status == 200, reply.text
     output = json.loads(reply.body)["outputs"][0]
     assert output["name"] == "generated_image"
