@@ -143,9 +143,14 @@ def swapped_profile() -> bytes:
     return bytes(profile)
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+NEARLY_LOSSLESS: dict[str, dict[str, Any]] = {
+    "PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file_format", NEARLY_LOSSLESS)
 def test_colours_of_another_profile_become_srgb(file_format: str) -> None:
-    options: dict[str, Any] = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}[
+    options = NEARLY_LOSSLESS[file_format]
         file_format
     ]
     picture = Image.fromarray(quadrants())
