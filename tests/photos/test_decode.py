@@ -151,8 +151,6 @@ NEARLY_LOSSLESS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("file_format", NEARLY_LOSSLESS)
 def test_colours_of_another_profile_become_srgb(file_format: str) -> None:
     options = NEARLY_LOSSLESS[file_format]
-        file_format
-    ]
     picture = Image.fromarray(quadrants())
     image = decode(saved(picture, file_format, icc_profile=swapped_profile(), **options))
     assert np.abs(image[8:16, 8:16].astype(int) - (30, 200, 30)).max() < 25
