@@ -9,10 +9,11 @@ DEV := $(VENV)/.installed-dev
 PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo serve test lint format bench clean
 
 help:
 	@echo "make demo    the whole job on shipped photographs, on this machine"
+	@echo "make serve   the server and a training worker, on this machine"
 	@echo "make test    all tests but those that need an accelerator; ARGS='-k pose' selects"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make format  rewrite the layout of all files"
@@ -21,6 +22,9 @@ help:
 
 demo: $(RUN)
 	$(BIN)/likeness demo
+
+serve: $(RUN)
+	$(BIN)/likeness serve
 
 test: $(DEV)
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
