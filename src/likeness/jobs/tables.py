@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -94,6 +95,14 @@ deliveries = sa.Table(
 )
 
 
+facts = sa.Table(
+    "job_facts",
+    _metadata,
+    sa.Column("name", sa.String(63), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+
 class Database:
     """An engine with our tables and DBOS's there.
 
@@ -158,6 +167,16 @@ class Database:
                     ) from error
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, 2.0)
+
+    def remembered(self, name: str, value: str) -> str:
+        """The value that was given first under this name, by whichever process."""
+        insert = sqlite.insert if self.is_sqlite else postgresql.insert
+
+        def work(connection: sa.Connection) -> str:
+            connection.execute(insert(facts).values(name=name, value=value).on_conflict_do_nothing())
+            return str(connection.execute(sa.select(facts.c.value).where(facts.c.name == name)).scalar_one())
+
+        return self.run(work, patience_s=5.0)
 
     def scrub(self) -> None:
         """SQLite keeps old pages in its log until that is emptied; what was deleted shall not be found there."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # these import DBOS, a second of start-up
     from ..jobs.worker import Worker
 
 DATABASE_FILE = "jobs.sqlite"
-SECRET_FILE = "webhook-secret"
+SECRET = "webhook secret"
 _DAY_S = 86_400.0
 
 
@@ -172,15 +172,8 @@ class Training:
                 opened[name].close()
 
     def _secret(self) -> bytes:
-        """This installation's own, made once; it lies among the objects so that all of its machines have the same."""
-        from ..errors import ObjectNotFound
-
-        key = f"_installation/{SECRET_FILE}"  # no tenant's name begins so
-        try:
-            return self.objects.get(key)
-        except ObjectNotFound:
-            self.objects.put(key, secrets.token_hex(32).encode())
-            return self.objects.get(key)
+        """This installation's own, made once; all of its machines have the same."""
+        return self.database.remembered(SECRET, secrets.token_hex(32)).encode()
 
 
 def training_of(settings: Settings, library: AdapterLibrary | None = None) -> Training:

@@ -1,0 +1,77 @@
+"""The training service on a real PostgreSQL: the same verbs, two workers, and a database that goes away for a while."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from likeness.config import Settings
+from likeness.errors import IdempotencyConflict
+from likeness.jobs.queue import Queue
+from likeness.jobs.tables import Database
+from likeness.jobs.types import JobOrder
+from likeness.service.training import training_of
+from tests.jobs.installation import Installation, until
+from tests.services.postgres import Postgres, postgres
+from tests.tiny import build_tiny_folder
+
+pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Postgres]:
+    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed")
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to other users
+        Path(folder).chmod(0o755)
+        with postgres(Path(folder) / "cluster") as running:
+            yield running
+
+
+def test_the_five_verbs(cluster: Postgres) -> None:
+    database = Database(cluster.url)
+    again = Database(cluster.url)  # whoever comes second finds the tables there
+    queue = Queue(database, lambda tenant, name: None)
+    job = queue.submit(JobOrder("anna", "rex", "anna/x"), idempotency_key="k")
+    with pytest.raises(IdempotencyConflict):
+        queue.submit(JobOrder("anna", "rex", "anna/y"), idempotency_key="k")
+    assert (job.state, job.place_in_queue) == ("queued", 1)
+    assert abs(job.submitted_s - time.time()) < 60
+    claim = queue.ledger.claim(job.id, "w-0")
+    assert claim is not None
+    assert queue.ledger.tell(claim, "progress", {"done": 1})
+    assert queue.recover() == []
+    assert queue.cancel(job.id, "anna").state == "cancelled"
+    assert [event.kind for event in queue.events(job.id, "anna")] == ["state", "state", "state"]
+    assert database.remembered("x", "first") == again.remembered("x", "second") == "first"
+    queue.close()
+    again.close()
+
+
+def test_a_database_that_goes_away_loses_nothing(cluster: Postgres, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    settings = Settings(
+        home=home, base=str(build_tiny_folder(tmp_path / "base")), heartbeat_s=1, jobs=cluster.url,
+        catalog=cluster.url,
+    )  # fmt: skip
+    installation = Installation(settings, training_of(settings))
+    try:
+        jobs = [installation.submit(name, steps=60, checkpoint_every=10) for name in ("rex", "max", "bob")]
+        installation.start("w-0", wait=False)
+        installation.start("w-1")
+        until(lambda: any("checkpoint" in installation.kinds(job) for job in jobs))
+        cluster.stop()
+        time.sleep(6)  # longer than a lease: the trainers end themselves, and nobody takes anybody for dead
+        cluster.start()
+        until(lambda: all(installation.job(job).is_over for job in jobs))
+        for job in jobs:
+            over = installation.job(job)
+            assert (over.state, over.failure) == ("succeeded", None)
+            events = installation.training.queue.events(job.id, "local")
+            states = [event.facts["state"] for event in events if event.kind == "state"]
+            assert states == ["queued", "running", "succeeded"]
+            assert not [event for event in events if event.kind == "died"]
+    finally:
+        installation.stop()
