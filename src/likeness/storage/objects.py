@@ -209,11 +209,13 @@ def _move(staged: Path, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.replace(staged, path)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError) as error:  # the second: a folder that was there and is gone again
+            if path.parent.is_file():
+                raise UsageError("expected a key that is no part of another key's path") from error
             if attempt == 19:
                 raise
             continue
-        except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+        except (NotADirectoryError, IsADirectoryError) as error:
             raise UsageError("expected a key that is no part of another key's path") from error
         break
     with suppress(FileNotFoundError):  # deleted again by now

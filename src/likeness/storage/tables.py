@@ -152,6 +152,8 @@ def open_database(url: str) -> Engine:
 
 def _say_unavailable(context: ExceptionContext) -> None:
     """A database that is away or locked is an error of ours; wrong statements stay what they are."""
+    if context.is_pre_ping:  # only asks whether a pooled connection still lives: the pool makes another
+        return
     error = context.sqlalchemy_exception
     if isinstance(error, OperationalError | InterfaceError):
         raise StorageUnavailable(
