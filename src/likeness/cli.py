@@ -13,7 +13,7 @@ import typer
 from . import __version__
 from .command_group import Call, Commands
 from .commands import serve as serving
-from .commands.jobs import jobs
+from .commands.jobs import jobs, train_remotely
 from .commands.score import kept_reference, most_alike, score
 from .commands.work import work
 from .config import settings_from
@@ -110,12 +110,21 @@ def train(
     seed: Seed = 0,
     restart: Annotated[bool, typer.Option("--restart", help="Forget the checkpoint of an earlier run.")] = False,
     replace_existing: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
+    remote: Annotated[str | None, typer.Option(metavar="URL", help="Train on that server; LIKENESS_API_KEY.")] = None,
+    consent: Annotated[str, typer.Option(help="With --remote: who agreed, and when.")] = "",
 ) -> None:
     """Learn a subject: one adapter from its photographs. An interrupted run goes on where it was."""
     from .fine_tuning import FineTuneOrder
 
     call: Call = ctx.obj
     changes = {} if steps is None else {"steps": steps}
+    if remote is not None:
+        wanted = {
+            "name": name, "class_noun": class_noun, "recipe": recipe, "recipe_changes": changes, "seed": seed,
+            "replace": replace_existing, "consent": consent,
+        }  # fmt: skip
+        train_remotely(call, remote, read_photos(photos), wanted)
+        return
     order = FineTuneOrder(
         Subject(name, class_noun), recipe_named(recipe, **changes), seed=seed, restart=restart, replace=replace_existing
     )

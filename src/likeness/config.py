@@ -55,6 +55,7 @@ class Settings:
     heartbeat_s: int = 5  # a worker that is silent for two of them loses its jobs to the others
     keep_photos_days: int = 30  # photographs of a job that is over
     private_webhooks: int = 0  # 1: webhooks may call this machine and private networks
+    api_key: str | None = field(default=None, repr=False)  # ours, on the server of `train --remote`
     smtp: str | None = field(default=None, repr=False)  # smtp://USER:PASSWORD@HOST:PORT or smtps://...
     mail_from: str = "likeness@localhost"
     sns_topics: str | None = None  # ARNs that may be told, with commas

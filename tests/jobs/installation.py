@@ -119,6 +119,7 @@ class Installation:
                 process.kill()
                 process.wait(10)
         self.training.close()
+        self.training.library.catalog.close()
 
 
 @contextmanager

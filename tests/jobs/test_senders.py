@@ -23,8 +23,12 @@ OPTIONS = SendOptions(b"secret", private_webhooks=True)
 
 
 def message(target: str, kind: str = "webhook") -> Message:
-    body = json.dumps({"invocationStatus": "Failed", "failureReason": "ClientError: too few photos"})
-    return Message("id-1", "job-1", "anna", kind, target, body, 0)
+    said = {
+        "eventName": "InferenceResult",
+        "invocationStatus": "Failed",
+        "failureReason": "ClientError: too few photos",
+    }
+    return Message("id-1", "job-1", "anna", kind, target, json.dumps(said), 0)
 
 
 @contextmanager
@@ -180,6 +184,6 @@ def test_a_mail_says_what_became_of_the_job() -> None:
         send_mail(message("anna@example.com", "mail"), options)
         thread.join(10)
     assert any(line.startswith("rcpt TO:<anna@example.com>") for line in heard)
-    assert "Subject: Likeness: your training failed" in heard
+    assert "Subject: Likeness: Failed" in heard
     assert "Message-ID: <id-1@likeness>" in heard
     assert "ClientError: too few photos" in heard

@@ -1,5 +1,6 @@
 """The joint loop as jobs see it: who comes in when, who trains alone, and what a full device or a full disk does."""
 
+import json
 import queue
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from likeness.artifacts import bundle
 from likeness.diffusion.base import BaseModel, load_base
+from likeness.errors import PhotosRefused
 from likeness.fine_tuning import Together
 from likeness.jobs import places
 from likeness.jobs.child import Said
@@ -248,6 +250,29 @@ def test_a_loss_that_is_no_number_fails_one_job_and_a_full_disk_none(
     assert talk.of("fine", "trained")
     assert all(said["goes_on"] for said in talk.of("fine", "fault"))
     assert len(talk.of("fine", "fault")) >= 2
+
+
+def test_what_was_learnt_is_measured_and_a_card_that_cannot_be_made_says_why(
+    studio: Studio, talk: Talk, send: Sender, objects: FileObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send("a", steps=2)
+    serve(studio)
+    order = JobOrder("anna", "a", "x", "dog", "fast", {**SMALL, "steps": 2}).document()
+    asked = {"do": "work", "job": "a", "order": order, "attempt": 1, "alone": False, "score": True}
+    talk.waiting.put(asked)
+    assert studio.serve_once()
+    card = talk.of("a", "scored")[0]["card"]
+    assert card["adapter_sha256"] == talk.of("a", "trained")[0]["adapter_sha256"]
+    assert json.loads(objects.get(places.score_key("anna", "a"))) == card
+
+    def refuse(*words: object, **named: object) -> None:
+        raise PhotosRefused("expected at least 3 photos with a face, got 0", hint="send more")
+
+    monkeypatch.setattr("likeness.jobs.studio.score_adapter", refuse)
+    talk.waiting.put(asked)
+    studio.serve_once()
+    said = talk.of("a", "scored")[1]
+    assert (said["card"], said["hint"]) == (None, "send more")
 
 
 def test_whoever_leaves_is_gone_when_it_is_said(studio: Studio, talk: Talk, send: Sender) -> None:

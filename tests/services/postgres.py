@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,13 +42,13 @@ class Postgres:
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "-w", "stop")
 
     def _run(self, program: str, *words: str) -> None:
-        as_user: dict[str, object] = {}
+        as_user: dict[str, Any] = {}
         if os.getuid() == 0:  # PostgreSQL does not run as root
             user = pwd.getpwnam(USER)
             as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         subprocess.run(
             [str(BINARIES / program), *words], check=True, capture_output=True, timeout=120, cwd=self.folder,
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, **as_user,  # type: ignore[arg-type]
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, **as_user,
         )  # fmt: skip
 
 

@@ -12,7 +12,8 @@ import typer
 from ..command_group import Call
 from ..service.training import training_of
 from ..storage.catalog import LOCAL
-from ..terminal import rows_table
+from ..terminal import interruptible, rows_table
+from ..types import Photo
 
 if TYPE_CHECKING:
     from ..jobs.types import Job, JobEvent
@@ -120,6 +121,24 @@ def replay(ctx: typer.Context, id: Id) -> None:
         count = training.notifier.replay(LOCAL, id)
     call.terminal.document({"job": id, "messages": count})
     call.terminal.say(f"{count} messages will be sent again")
+
+
+def train_remotely(call: Call, url: str, photos: list[Photo], order: Mapping[str, object]) -> None:
+    """`likeness train --remote URL`: the same words, another machine. Exits 1 unless the job succeeds."""
+    from ..jobs.inputs import pack_photos
+    from .remote import Remote, follow
+
+    remote = Remote(url, call.settings.api_key)
+    job = remote.submit(pack_photos(photos), order)
+    call.terminal.note(f"job {job['id']}: place {job['place_in_queue']} in the queue")
+    with interruptible() as should_stop, call.terminal.progress() as watch:
+        over = follow(remote, job["id"], watch=watch, should_stop=should_stop)
+    call.terminal.document(over)
+    failure = over["failure"]
+    call.terminal.say(over["state"] if failure is None else f"{over['state']}: {failure['reason']}")
+    if failure is not None:
+        call.terminal.note(failure["hint"])
+        raise typer.Exit(1)
 
 
 def job_document(job: "Job") -> dict[str, object]:

@@ -21,6 +21,7 @@ def work(
         float | None, typer.Option(min=0, metavar="SECONDS", help="End after so long without a job.")
     ] = None,
     previews: Annotated[int, typer.Option(min=0, max=4, help="Pictures at each checkpoint.")] = 1,
+    score: Annotated[bool, typer.Option("--score/--no-score", help="A score card for every adapter.")] = True,
 ) -> None:
     """Train what waits in the queue, many people in one loop; SIGTERM puts it down in order."""
     from ..jobs.worker import stop_on_signals
@@ -28,7 +29,7 @@ def work(
     call: Call = ctx.obj
     worker = training_of(call.settings).worker(
         id or f"{os.uname().nodename}-0", concurrency=_concurrency(concurrency),
-        exit_when_idle_s=exit_when_idle, previews=previews,
+        exit_when_idle_s=exit_when_idle, previews=previews, scores=score,
     )  # fmt: skip
     stop_on_signals(worker)
     code = 0

@@ -110,6 +110,10 @@ class SecretOut(BaseModel):
     secret: str = Field(description="what this tenant's webhooks are signed with")
 
 
+class TestedOut(BaseModel):
+    id: str = Field(description="of the message, as in its X-Likeness-Delivery")
+
+
 def job_out(job: Job) -> JobOut:
     failure = job.failure
     return JobOut(

@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 
 from ..errors import SubjectNotFound, UsageError
 from ..jobs.places import preview_key
-from ..jobs.senders import tenant_secret
+from ..jobs.senders import check_notice, tenant_secret
 from ..jobs.types import SUBJECT_PHOTOS, Job, JobOrder
 from ..service import Likeness
 from ..service.training import Training
@@ -23,8 +23,10 @@ from .job_schemas import (
     JobOut,
     JobsOut,
     NewJob,
+    NoticeIn,
     ReplayedOut,
     SecretOut,
+    TestedOut,
     delivery_out,
     event_out,
     job_out,
@@ -104,6 +106,20 @@ async def webhook_secret(request: Request, asking: Asking) -> SecretOut:
     """What signs this tenant's webhooks: HMAC-SHA256 of '<X-Likeness-Timestamp>.<body>' in X-Likeness-Signature."""
     options = await asyncio.to_thread(lambda: training_of_app(request).send_options)
     return SecretOut(secret=tenant_secret(options.webhook_secret, asking.tenant))
+
+
+@router.post("/test-notification", status_code=202)
+async def test_notification(request: Request, asking: Asking, notice: NoticeIn) -> TestedOut:
+    """Send SageMaker's TestNotification, as creating an endpoint does there. Consumers ignore it."""
+    training = training_of_app(request)
+    said = notice.notice()
+
+    def work() -> str:
+        check_notice(said, training.send_options)
+        return training.notifier.test(asking.tenant, said)
+
+    await asyncio.to_thread(lambda: training.queue)  # from now on this process sends what is due
+    return TestedOut(id=await asyncio.to_thread(work))
 
 
 @router.get("/{id}")

@@ -12,6 +12,7 @@ from .tables import deliveries, events, jobs
 _KINDS = {
     "photos": "job photographs", "prepared": "prepared photographs", "checkpoints": "checkpoints",
     "previews": "previews", "adapter": "unpublished adapter",
+    "score": "score cards",
 }  # fmt: skip
 
 

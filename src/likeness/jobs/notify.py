@@ -4,6 +4,8 @@ At least once: a crash after sending and before noting sends again, under the sa
 this at once; a row is claimed by moving its due time. How a message is sent is `senders`'.
 """
 
+import json
+import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,8 +13,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from ..errors import LikenessError
-from .messages import Message
+from .messages import TEST_NOTIFICATION, Message
 from .tables import Database, deliveries
+from .types import Notice
 
 GIVE_UP_AFTER_S = 86_400.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 3600.0
@@ -79,6 +82,16 @@ class Notifier:
             .values(state="waiting", attempts=0, created_s=now, due_s=now, last_error=None)
         )
         return self._database.run(lambda connection: connection.execute(again).rowcount)
+
+    def test(self, tenant: str, notice: Notice) -> str:
+        """Send SageMaker's TestNotification to somebody; returns the id of what `log` then has under it."""
+        id, now = secrets.token_hex(16), self._database.now
+        row = deliveries.insert().values(
+            id=id, job=id, tenant=tenant, kind=notice.kind, target=notice.target, body=json.dumps(TEST_NOTIFICATION),
+            place=0, state="waiting", created_s=now, due_s=now,
+        )  # fmt: skip
+        self._database.run(lambda connection: connection.execute(row))
+        return id
 
     def _due(self) -> tuple[sa.ColumnElement[bool], ...]:
         """What waits, is due, and does not have to wait for an earlier message of its job."""

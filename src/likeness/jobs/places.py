@@ -3,8 +3,9 @@
 <tenant>/jobs/<job>/photos            the archive as it came
                     prepared.zip
                     checkpoints/<attempt>.safetensors
-                    previews/<step>-<n>.png
+                    previews/<step>.png
                     adapter.safetensors    trained, not yet published
+                    score.json
 <tenant>/uploads/<name>/<sha256>      an archive that waits to be fetched
 """
 
@@ -35,6 +36,10 @@ def preview_key(tenant: str, job: str, step: int) -> str:
 
 def trained_key(tenant: str, job: str) -> str:
     return f"{job_prefix(tenant, job)}adapter.safetensors"
+
+
+def score_key(tenant: str, job: str) -> str:
+    return f"{job_prefix(tenant, job)}score.json"
 
 
 def uploads_prefix(tenant: str, name: str) -> str:

@@ -12,7 +12,7 @@ from . import places
 from .tables import Database, events, jobs
 from .types import SUBJECT_PHOTOS, read_order
 
-KEPT_SUFFIXES = ("previews/",)  # made by us, and the owner's to keep until the name is forgotten
+KEPT_SUFFIXES = ("previews/", "score.json")  # made by us, and the owner's to keep until the name is forgotten
 
 
 class Retention:

@@ -152,9 +152,10 @@ def send_mail(message: Message, options: SendOptions) -> None:
     said = json.loads(message.body)
     mail = EmailMessage()
     mail["From"], mail["To"], mail["Message-ID"] = options.mail_from, message.target, f"<{message.id}@likeness>"
-    mail["Subject"] = f"Likeness: your training {said['invocationStatus'].lower()}"
+    became = said.get("invocationStatus", said["eventName"])  # a test has no status
+    mail["Subject"] = f"Likeness: {became}"
     reason = f"\n{said['failureReason']}\n" if "failureReason" in said else ""
-    mail.set_content(f"Job {message.job}: {said['invocationStatus']}.\n{reason}\n{json.dumps(said, indent=2)}\n")
+    mail.set_content(f"Job {message.job}: {became}.\n{reason}\n{json.dumps(said, indent=2)}\n")
     kind = smtplib.SMTP_SSL if server.scheme == "smtps" else smtplib.SMTP
     with kind(server.hostname or "localhost", server.port or 0, timeout=TIMEOUT_S) as client:
         if server.username:

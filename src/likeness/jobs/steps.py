@@ -55,6 +55,7 @@ class Steps:
 
     Args:
         full: told how many people the device can hold after it was full.
+        scores: whether every adapter gets a score card.
     """
 
     ledger: Ledger
@@ -63,6 +64,7 @@ class Steps:
     preparer: Link
     trainer: Link
     full: Callable[[int], None]
+    scores: bool = True
 
     @property
     def objects(self) -> Objects:
@@ -113,6 +115,20 @@ class Steps:
             if said["event"] == "trained":
                 return {key: said[key] for key in ("adapter_sha256", "steps", "seconds")}
             return None
+
+        return self._in_child(self.trainer, claim, order, asked=asked, heard=heard)
+
+    def score(self, claim: Claim, order: JobOrder) -> Said:
+        """Measure what was learnt: likeness, prompt following, signs of over-fitting."""
+        self.ledger.tell(claim, "stage", {"stage": "score"})
+        asked = {"order": order.document(), "attempt": claim.attempt, "alone": False, "score": True}
+
+        def heard(said: Said) -> Said | None:
+            if said["event"] != "scored":
+                return None
+            facts = {key: value for key, value in said.items() if key not in ("event", "job")}
+            self.ledger.tell(claim, "score", facts)
+            return facts
 
         return self._in_child(self.trainer, claim, order, asked=asked, heard=heard)
 

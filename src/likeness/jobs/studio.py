@@ -7,6 +7,7 @@ last to come goes back to the queue and the capacity falls for good.
 """
 
 import io
+import json
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ..diffusion.sampling import Order, denoise_all
 from ..errors import CheckpointMismatch, Interrupted, LikenessError, OutOfMemory, StorageUnavailable
 from ..fine_tuning import Checkpoints, FineTuneOrder, Stepped, Together, adapter_of, mark_of, training_set
 from ..progress import Advance, Stopwatch
+from ..scoring.score import score_adapter
 from ..storage.objects import Objects
 from ..training.data import TrainingSet
 from ..training.recipe import recipe_named
@@ -68,18 +70,21 @@ class Studio:
         self._waiting: list[_Guest] = []
         self._inside: dict[str, _Guest] = {}
         self._together: Together | None = None
+        self._to_score: list[_Guest] = []
         self._undelivered: list[tuple[_Guest, AdapterCard, bytes]] = []  # trained, and the store does not take it
         self._next_delivery_s = 0.0
 
     def serve_once(self) -> bool:
         """Listen, let people in, take one step. False: the supervisor said stop."""
-        idle = not self._inside and not self._waiting
+        idle = not self._inside and not self._waiting and not self._to_score
         for said in self._inbox.take((1.0 if self._undelivered else None) if idle else 0.0):
             if said["do"] == "stop":
                 self._put_down()
                 return False
             if said["do"] == "leave":
                 self._leave(said["job"])
+            elif said["do"] == "work" and said.get("score"):
+                self._to_score.append(_guest(said))
             elif said["do"] == "work":
                 self._waiting.append(_guest(said))
         while (guest := self._next()) is not None:
@@ -88,6 +93,8 @@ class Studio:
         if self._together is not None and self._inside:
             self._step(self._together)
         self._deliver()
+        if self._to_score:
+            self._score(self._to_score.pop(0))
         return True
 
     def _next(self) -> _Guest | None:
@@ -193,6 +200,27 @@ class Studio:
             self._line.send(event="trained", job=guest.job, adapter_sha256=card.content_sha256, steps=card.steps,
                             seconds=card.seconds)  # fmt: skip
 
+    def _score(self, guest: _Guest) -> None:
+        """Measure what was learnt. A card that cannot be made is no reason to withhold an adapter: it says why."""
+        tenant, job = guest.order.tenant, guest.job
+        self._line.send(event="began", job=job)
+        try:
+            adapter = bundle.decode(self._objects.get(places.trained_key(tenant, job)))
+            prepared = unpack_prepared(self._objects.get(places.prepared_key(tenant, job)))
+            card = score_adapter(
+                self.base, adapter, prepared, seed=guest.order.seed,
+                watch=lambda advance: self._report(guest, advance),
+            )  # fmt: skip
+            self._objects.put(places.score_key(tenant, job), json.dumps(card.to_json(), indent=2).encode())
+            self._line.send(event="scored", job=job, card=card.to_json())
+        except (StorageUnavailable, OSError) as error:
+            self._line.send(event="fault", job=job, fault=type(error).__name__, message="the object store")
+        except LikenessError as error:
+            self._line.send(event="scored", job=job, card=None, reason=error.message, hint=error.hint)
+        except (RuntimeError, MemoryError) as error:
+            _raise_unless_full(error)
+            self._line.send(event="scored", job=job, card=None, reason="the device had no memory for it", hint="")
+
     def _preview(self, together: Together, guest: _Guest, step: int) -> None:
         if not self._previews:
             return
@@ -216,9 +244,13 @@ class Studio:
         now_s = time.monotonic()
         if always or now_s - guest.reported_s >= SECONDS_BETWEEN_REPORTS:
             guest.reported_s = now_s
+            recipe, left_s = guest.fine_tune.recipe, None
+            if advance.images_per_s:
+                rows = recipe.instance_rows + recipe.prior_rows
+                left_s = round((advance.total - advance.done) * rows / advance.images_per_s, 1)
             self._line.send(
                 event="advance", job=guest.job, stage=advance.stage, done=advance.done, total=advance.total,
-                loss=advance.loss, images_per_s=advance.images_per_s, together=len(self._inside),
+                loss=advance.loss, images_per_s=advance.images_per_s, left_s=left_s, together=len(self._inside),
             )  # fmt: skip
 
     def _make_room(self, guest: _Guest) -> None:
@@ -239,6 +271,7 @@ class Studio:
     def _leave(self, job: str) -> None:
         self._waiting = [guest for guest in self._waiting if guest.job != job]
         self._undelivered = [kept for kept in self._undelivered if kept[0].job != job]
+        self._to_score = [guest for guest in self._to_score if guest.job != job]
         if job in self._inside:
             self._drop(job)
         self._line.send(event="left", job=job)

@@ -60,6 +60,7 @@ class WorkerOptions:
     exit_when_idle_s: float | None = None
     keep_photos_s: float = 30 * 86_400.0
     previews: int = 1
+    scores: bool = True
 
 
 class Worker:
@@ -85,7 +86,13 @@ class Worker:
         }  # fmt: skip
         self._trainer = Link("likeness.jobs.trainer", trainer)
         self._steps = Steps(
-            Ledger(database), library, locations, preparer=self._preparer, trainer=self._trainer, full=self._is_full
+            Ledger(database),
+            library,
+            locations,
+            preparer=self._preparer,
+            trainer=self._trainer,
+            full=self._is_full,
+            scores=options.scores,
         )
         self._stop = threading.Event()
         self._jobs: Callable[[], int] = lambda: 0

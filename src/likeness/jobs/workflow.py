@@ -1,6 +1,6 @@
 """The durable order of a job's steps, in DBOS's terms: what is done stays done, whoever goes on.
 
-    fetch -> prepare (with check) -> train -> publish -> the end and its messages
+    fetch -> prepare (with check) -> train -> score -> publish (with packing) -> the end and its messages
 
 A step that failed for good returns its failure as its result: a recovered workflow then fails again, with the same
 reason, instead of trying again. A worker that lost its job raises `Gone` inside the step; DBOS refuses its result,
@@ -46,6 +46,8 @@ def _run(steps: Steps, claim: Claim, order: JobOrder, *, keep_photos_s: float) -
         order = read_order(prepared["order"])
         steps.ledger.amend(claim, order)
         trained = _once("train", lambda: steps.train(claim, order))
+        if steps.scores:
+            _once("score", lambda: steps.score(claim, order))
         _once("publish", lambda: steps.publish(claim, order, trained["adapter_sha256"]))
     except Failed as ended:
         said = ended.document

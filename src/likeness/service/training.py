@@ -149,7 +149,8 @@ class Training:
         return forget_jobs(self.queue, self.objects, tenant=tenant, name=name)
 
     def worker(
-        self, id: str, *, concurrency: int, exit_when_idle_s: float | None = None, previews: int = 1
+        self, id: str, *, concurrency: int, exit_when_idle_s: float | None = None, previews: int = 1,
+        scores: bool = True,
     ) -> Worker:  # fmt: skip
         """A worker for this process. Raises UsageError for an id that cannot be one."""
         from ..jobs.worker import Worker, WorkerOptions
@@ -160,7 +161,7 @@ class Training:
         options = WorkerOptions(
             id=id, base=settings.base, revision=settings.revision, objects=self.objects_url, home=self.home,
             concurrency=concurrency, beat_s=settings.heartbeat_s, exit_when_idle_s=exit_when_idle_s,
-            keep_photos_s=settings.keep_photos_days * _DAY_S, previews=previews,
+            keep_photos_s=settings.keep_photos_days * _DAY_S, previews=previews, scores=scores,
         )  # fmt: skip
         return Worker(options, self.database, self.library, locations=self.locations, notifier=self.notifier)
 
