@@ -13,6 +13,7 @@ import typer
 from . import __version__
 from .command_group import Call, Commands
 from .commands import serve as serving
+from .commands.deploy import deploy
 from .commands.jobs import jobs, train_remotely
 from .commands.score import kept_reference, most_alike, score
 from .commands.work import work
@@ -248,7 +249,7 @@ def forget(
 def export(
     ctx: typer.Context,
     name: Name,
-    format: Annotated[str, typer.Option(help="peft (a folder), diffusers or kohya (files).")],
+    format: Annotated[str, typer.Option(help="peft (a folder), diffusers, kohya or triton (files).")],
     out: Annotated[Path, typer.Option(help="Must not exist.")],
 ) -> None:
     """Write an adapter for another program."""
@@ -263,7 +264,7 @@ def import_adapter(
     ctx: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="PATH")],
     name: NewName,
-    format: Annotated[str, typer.Option(help="The layout of PATH: peft, diffusers or kohya.")],
+    format: Annotated[str, typer.Option(help="The layout of PATH: peft, diffusers, kohya or triton.")],
     class_noun: ClassNoun = "person",
     identifier: Annotated[str, typer.Option(help="The word that it learnt.")] = Subject.identifier,
     base: Base = None,
@@ -310,6 +311,7 @@ app.add_typer(serving.keys, name="keys")
 app.command()(work)
 app.command()(score)
 app.add_typer(jobs, name="jobs")
+app.add_typer(deploy, name="deploy")
 
 
 def size_bytes(path: Path) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..command_group import Call
-from ..errors import SettingsError
+from ..errors import SettingsError, UsageError
 from ..storage.catalog import LOCAL
 from ..storage.keys import list_keys, new_key, revoke_key
 from ..terminal import rows_table
@@ -26,6 +26,9 @@ def serve(
     certificate: Annotated[Path | None, typer.Option(help="PEM, for TLS.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM, of the certificate.")] = None,
     workers: Annotated[int, typer.Option(min=0, max=8, help="Training workers to start beside the server.")] = 1,
+    sagemaker: Annotated[
+        bool, typer.Option("--sagemaker", help="Be a SageMaker container instead: every interface, no keys.")
+    ] = False,
 ) -> None:
     """Serve every adapter from one base over HTTP: /v1, /openai/v1 and SageMaker's runtime protocol."""
     from ..http.app import create_app
@@ -34,6 +37,11 @@ def serve(
     from ..http.server import Bind, run, server_of
 
     call: Call = ctx.obj
+    if sagemaker:
+        if host != "127.0.0.1" or require_keys or certificate is not None or key is not None:
+            raise UsageError("expected --sagemaker with no option but --port", hint="the platform is before the port")
+        _serve_container(call, port)
+        return
     likeness, is_local = call.likeness(), loopback([host])
     if not is_local and not any(one.revoked is None for one in list_keys(likeness.catalog)):
         raise SettingsError(
@@ -45,6 +53,20 @@ def serve(
         call.terminal.note("keys travel readable without TLS: --certificate and --key, or a proxy that has them")
     log_to_stderr()
     with closing(likeness), training_workers(workers, likeness.home.root, port=port):
+        run(server)
+    if not server.started:
+        raise typer.Exit(1)
+
+
+def _serve_container(call: Call, port: int) -> None:
+    from ..deploy.archive_engine import archive_engine
+    from ..deploy.sagemaker.container import Container, container_app
+    from ..http.logs import log_to_stderr
+    from ..http.server import Bind, run, server_of
+
+    with archive_engine(call.settings) as (engine, encode):
+        server = server_of(container_app(Container(engine, encode)), Bind("0.0.0.0", port))
+        log_to_stderr()
         run(server)
     if not server.started:
         raise typer.Exit(1)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import SettingsError
@@ -65,7 +65,7 @@ class ImpatientProtocol(H11Protocol):
             self._head_timer = None
 
 
-def server_of(app: FastAPI, bind: Bind) -> uvicorn.Server:
+def server_of(app: Starlette, bind: Bind) -> uvicorn.Server:
     """A server that is ready to run. Raises SettingsError: half a TLS pair, or files that cannot be used."""
     if (bind.certificate is None) != (bind.key is None):
         raise SettingsError("expected both a TLS certificate and its key, or neither")

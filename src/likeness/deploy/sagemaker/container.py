@@ -14,7 +14,6 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,12 +30,11 @@ from ...engine.local_server import card_of
 from ...errors import AdapterNotFound, CorruptAdapter, LikenessError, UsageError
 from ...http import kserve
 from ...portraits import prompt_of
-from ...types import GeneratedImage
+from ..archive_engine import Encode
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
 
-Encode = Callable[[GeneratedImage, str], bytes]
 DEADLINE_S = 55.0  # SageMaker gives up after 60
 MOST_BYTES = 6 << 20  # of a request, SageMaker's own limit
 MODELS, SINGLE = Path("/opt/ml/models"), Path("/opt/ml/model")

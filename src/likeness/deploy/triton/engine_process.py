@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 from ...artifacts.triton.engine_client import REFUSED
 from ...config import settings_from
-from ...errors import LikenessError, WrongBase
-from ...portraits import encode
-from ...service.provenance import signer
+from ...errors import LikenessError
+from ..archive_engine import archive_engine
 
 if TYPE_CHECKING:
     from ...engine.local_server import LocalServer
@@ -39,25 +38,13 @@ def run(socket: Path, base_sha256: str, watch_pid: int) -> None:
 
     Raises:
         WrongBase: the settings name another base than the one that is asked for.
-        BaseNotFound, CorruptBase, SettingsError: as `load_base` and `settings_from`.
+        BaseNotFound, CorruptBase, SettingsError: as `archive_engine` and `settings_from`.
     """
     watched = os.pidfd_open(watch_pid)  # before the slow part: a number may be given to another process later
-    from ...diffusion.base import load_base
-    from ...engine.engine import Engine
-    from ...engine.local_server import LocalServer, load
+    from ...engine.local_server import LocalServer
 
-    settings = settings_from()
-    base = load_base(settings.base, settings.revision)
-    if base.sha256 != base_sha256:
-        raise WrongBase("the engine's base is not the one that the adapter was trained on", hint="set LIKENESS_BASE")
-    sign = signer(settings.c2pa_certificate, settings.c2pa_key)
-    engine = Engine(
-        base, load=load, slots=settings.slots, rank=settings.rank,
-        max_batch=settings.max_batch, host_bytes=settings.host_mb << 20, queue_limit=settings.queue_limit,
-    )  # fmt: skip
-    with engine:
-        server = LocalServer(engine, encode=lambda image, media_type: sign(encode(image, media_type), media_type))
-        asyncio.run(_serve(server, socket, watched))
+    with archive_engine(settings_from(), base_sha256=base_sha256) as (engine, encode):
+        asyncio.run(_serve(LocalServer(engine, encode=encode), socket, watched))
 
 
 async def _serve(server: "LocalServer", socket: Path, watched: int) -> None:

@@ -22,11 +22,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...artifacts.triton.export import write_model
 from ...errors import EngineBusy, HostUnavailable, LikenessError, ModelFailed
 from .server import Reply, TritonServer
 from .sources import Source
+
+if TYPE_CHECKING:
+    from ...http.sagemaker import Reply as Answer
 
 INVOKE_S = 60.0  # SageMaker's limits
 LOAD_S = 360.0
@@ -122,11 +126,13 @@ class Front:
                 raise _failure(reply)
         raise AssertionError("not reached")
 
-    def submit(self, target: str, body: bytes, *, content_type: str, accept: str = "") -> "Future[Reply]":
+    def submit(self, target: str, body: bytes, *, content_type: str, accept: str = "") -> "Future[Answer]":
         """`invoke` on a thread of the front's. Raises EngineBusy: too many wait."""
         if not self._waiting.acquire(blocking=False):
             raise EngineBusy("too many requests wait for the model server", retry_after_s=1.0)
-        future = self._threads.submit(self.invoke, target, body, content_type=content_type, accept=accept)
+        future: Future[Answer] = self._threads.submit(
+            self.invoke, target, body, content_type=content_type, accept=accept
+        )
         future.add_done_callback(lambda _: self._waiting.release())
         return future
 

@@ -1,0 +1,191 @@
+"""`likeness deploy`: Triton on this machine or as a repository, and SageMaker."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..command_group import Call
+from ..errors import UsageError
+
+deploy = typer.Typer(help="Triton and SageMaker.", no_args_is_help=False)
+sagemaker = typer.Typer(help="The whole system in an AWS account, as one CloudFormation stack.", no_args_is_help=False)
+deploy.add_typer(sagemaker, name="sagemaker")
+
+StackName = Annotated[str, typer.Option("--stack", help="Name of the CloudFormation stack.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show every call to AWS and make none.")]
+_STACK = "likeness"
+
+
+@deploy.command("triton")
+def triton(
+    ctx: typer.Context,
+    local: Annotated[
+        bool, typer.Option("--local", help="Serve SageMaker's protocol through a real tritonserver here.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write all adapters as a model repository; must not exist.")] = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="With --local, on 127.0.0.1; 0: any that is free.")
+    ] = 8000,
+    models: Annotated[int, typer.Option(min=1, max=1000, help="With --local: loaded at once.")] = 64,
+) -> None:
+    """Host every adapter on NVIDIA Triton, over one shared engine."""
+    from ..deploy.triton.local import local_front, write_repository
+
+    call: Call = ctx.obj
+    if local == (out is not None):
+        raise UsageError("expected one of --local and --out")
+    with closing(call.likeness()) as likeness:
+        if out is not None:
+            written = write_repository(likeness, out)
+            call.terminal.document({"repository": str(out), "models": [path.name for path in written]})
+            call.terminal.say(f"{len(written)} models in {out}")
+            return
+        from ..http.app import create_app
+        from ..http.logs import log_to_stderr
+        from ..http.server import Bind, server_of
+
+        with local_front(likeness, most_models=models) as front:
+            server = server_of(create_app(likeness, portrait_backend=front), Bind(port=port))
+            log_to_stderr()
+            server.run()
+    if not server.started:
+        raise typer.Exit(1)
+
+
+@sagemaker.command()
+def package(ctx: typer.Context, out: Annotated[Path, typer.Option(help="A new folder.")]) -> None:
+    """Write what the stack is made of: template, fine-tuning package, image recipe; and how to build the images."""
+    from ..deploy.sagemaker.images import build_lines, recipe
+    from ..deploy.sagemaker.stack import template, tuning_package
+
+    call: Call = ctx.obj
+    files = {"template.yaml": template().encode(), "fine-tuning.tar.gz": tuning_package(), "Dockerfile": recipe()}
+    try:
+        out.mkdir(parents=True)
+    except FileExistsError:
+        raise UsageError("expected a new folder, got one that exists") from None
+    for name, content in files.items():
+        (out / name).write_bytes(content)
+    call.terminal.document({"folder": str(out), "files": sorted(files), "build": build_lines(out / "Dockerfile")})
+    for line in (*(str(out / name) for name in sorted(files)), "", *build_lines(out / "Dockerfile")):
+        call.terminal.say(line)
+
+
+@sagemaker.command("deploy")
+def deploy_stack(
+    ctx: typer.Context,
+    stack: StackName = _STACK,
+    dry_run: DryRun = False,
+    parameters: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Of the template.")
+    ] = None,
+) -> None:
+    """Create the stack or bring it up to date: bucket, package, endpoints."""
+    from ..deploy.sagemaker.stack import Stack, parameters_of, template
+
+    call: Call = ctx.obj
+    if dry_run:
+        call.terminal.say(template())
+    outputs = Stack(_calls(call, dry_run), stack, parameters_of(parameters or [])).deploy()
+    call.terminal.document({"stack": stack, "outputs": outputs, "dry_run": dry_run})
+    for name, value in outputs.items():
+        call.terminal.say(f"{name}: {value}")
+
+
+@sagemaker.command("fine-tune")
+def fine_tune(
+    ctx: typer.Context,
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Files, folders, zip or tar.")],
+    name: Annotated[str, typer.Option(help="Of the adapter.")],
+    class_noun: Annotated[str, typer.Option(help="person, man, woman, dog, ...")] = "person",
+    recipe: Annotated[str, typer.Option(help="fast, standard, thorough or origin-2023.")] = "standard",
+    seed: Annotated[int, typer.Option(help="0 to 2**63 - 1.")] = 0,
+    wait_s: Annotated[int, typer.Option(min=0, help="Wait so long for the result; 0: do not.")] = 0,
+    stack: StackName = _STACK,
+    dry_run: DryRun = False,
+) -> None:
+    """Upload photographs and queue a fine-tune on the asynchronous endpoint."""
+    from ..deploy.sagemaker import invoke
+    from ..deploy.sagemaker.stack import Stack
+    from ..photos import read_photos
+
+    call: Call = ctx.obj
+    calls = _calls(call, dry_run)
+    config = {"name": name, "class_noun": class_noun, "recipe": recipe, "seed": seed}
+    queued: dict[str, object] = {**invoke.fine_tune(Stack(calls, stack), read_photos(photos), config)}
+    if wait_s and not dry_run:
+        queued |= invoke.wait_for(calls, {key: str(value) for key, value in queued.items()}, limit_s=wait_s)
+    call.terminal.document(queued)
+    for key, value in queued.items():
+        call.terminal.say(f"{key}: {value}")
+
+
+@sagemaker.command("invoke")
+def invoke_model(
+    ctx: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="TARGET_MODEL", help="As the fine-tune's result names it.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT")],
+    out: Annotated[Path, typer.Option(help="File of the picture.")],
+    negative: Annotated[str, typer.Option(help="What shall not be in the picture.")] = "",
+    steps: Annotated[int, typer.Option(help="1 to 200.")] = 30,
+    guidance: Annotated[float, typer.Option(help="1 (not guided) to 30.")] = 7.5,
+    seed: Annotated[int, typer.Option(help="0 to 2**63 - 1.")] = 0,
+    stack: StackName = _STACK,
+    dry_run: DryRun = False,
+) -> None:
+    """One portrait from the multi-model endpoint."""
+    from ..deploy.sagemaker import invoke
+    from ..deploy.sagemaker.stack import Stack
+
+    call: Call = ctx.obj
+    gen_args = {"num_inference_steps": steps, "guidance_scale": guidance, "seed": seed}
+    picture = invoke.portrait(
+        Stack(_calls(call, dry_run), stack), target, prompt, negative_prompt=negative, gen_args=gen_args
+    )
+    if not dry_run:
+        out.write_bytes(picture)
+    call.terminal.document({"file": str(out), "bytes": len(picture), "dry_run": dry_run})
+    call.terminal.say(str(out))
+
+
+@sagemaker.command()
+def status(ctx: typer.Context, stack: StackName = _STACK) -> None:
+    """The stack's outputs, and how its endpoints are."""
+    from ..deploy.sagemaker.stack import Stack
+
+    call: Call = ctx.obj
+    document = Stack(_calls(call, False), stack).status()
+    call.terminal.document(document)
+    call.terminal.say(json.dumps(document, indent=2))
+
+
+@sagemaker.command()
+def teardown(
+    ctx: typer.Context,
+    stack: StackName = _STACK,
+    with_data: Annotated[
+        bool, typer.Option("--with-data", help="The bucket too: all photographs and adapters.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Delete the stack. Its bucket stays unless --with-data."""
+    from ..deploy.sagemaker.stack import Stack
+
+    call: Call = ctx.obj
+    if not yes and not dry_run:
+        if call.terminal.as_json:
+            raise UsageError("expected --yes together with --json", hint="nobody can be asked in between")
+        typer.confirm("Delete the endpoints" + (" and all data for good?" if with_data else "?"), abort=True, err=True)
+    bucket = Stack(_calls(call, dry_run), stack).teardown(with_data=with_data)
+    call.terminal.document({"stack": stack, "bucket": bucket, "bucket_deleted": with_data, "dry_run": dry_run})
+    call.terminal.say("deleted" if with_data else f"deleted; the data stays in {bucket}")
+
+
+def _calls(call: Call, dry_run: bool):  # type: ignore[no-untyped-def]  # a Calls of deploy.sagemaker, loaded late
+    from ..deploy.sagemaker.calls import Aws, Rehearsal
+
+    return Rehearsal(call.terminal.say) if dry_run else Aws()
