@@ -50,7 +50,7 @@ def test_an_archive_becomes_a_job_that_can_be_seen_and_cancelled(client: TestCli
 
 
 def test_an_idempotency_key_makes_one_job(client: TestClient) -> None:
-    def send(**order: object):  # type: ignore[no-untyped-def]
+    def send(**order: object):
         data = {"order": json.dumps({"name": "ida", "class_noun": "dog", **order})}
         headers = {"Idempotency-Key": "once"}
         return client.post("/v1/jobs/photos", files={"archive": ("a.tar", PHOTOS)}, data=data, headers=headers)
@@ -156,7 +156,7 @@ def test_a_tenant_has_a_webhook_secret_of_its_own(client: TestClient) -> None:
 
 
 @pytest.fixture(scope="module")
-def runtime(address: str):  # type: ignore[no-untyped-def]
+def runtime(address: str):
     """boto3's own client, with nothing changed but where it sends."""
     made = boto3.client(
         "sagemaker-runtime", endpoint_url=address, region_name="eu-west-1", aws_access_key_id="x",
@@ -166,7 +166,7 @@ def runtime(address: str):  # type: ignore[no-untyped-def]
     made.close()
 
 
-def test_an_asynchronous_invocation_with_a_body_is_a_job(runtime, likeness: Likeness) -> None:  # type: ignore[no-untyped-def]
+def test_an_asynchronous_invocation_with_a_body_is_a_job(runtime, likeness: Likeness) -> None:
     answer = runtime.invoke_endpoint_async(
         EndpointName="fine-tuning", Body=PHOTOS[: 64 << 10], CustomAttributes="jingswu", InferenceId="mine",
         RequestTTLSeconds=600, InvocationTimeoutSeconds=1200,
@@ -193,7 +193,7 @@ def test_an_asynchronous_invocation_with_a_body_is_a_job(runtime, likeness: Like
     ],
     ids=str,
 )  # fmt: skip
-def test_sagemakers_own_limits_are_kept(runtime, likeness: Likeness, changes: dict[str, object]) -> None:  # type: ignore[no-untyped-def]
+def test_sagemakers_own_limits_are_kept(runtime, likeness: Likeness, changes: dict[str, object]) -> None:
     asked = {"EndpointName": "fine-tuning", **changes}
     if changes and not changes.keys() & {"InputLocation", "Body"}:
         asked["Body"] = b"x"

@@ -18,6 +18,7 @@ class Life(RuleBasedStateMachine):
     """One job, two workers and an owner, each doing what they may at any time."""
 
     queue: Queue
+    count = 0
 
     @initialize()
     def submit(self) -> None:

@@ -2,13 +2,15 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from likeness.errors import StorageUnavailable
 from likeness.jobs.messages import Message
-from likeness.jobs.notify import GIVE_UP_AFTER_S, Delivery, Notifier
+from likeness.jobs.notify import CLAIM_S, GIVE_UP_AFTER_S, Delivery, Notifier
 from likeness.jobs.tables import Database, deliveries
 from tests.jobs.installation import until
 
@@ -24,8 +26,11 @@ def put(database: Database, *messages: Message) -> None:
     for message in messages:
         values = {name: getattr(message, name) for name in Message.__dataclass_fields__}
         now = database.now
-        row = deliveries.insert().values(**values, state="waiting", created_s=now, due_s=now)
-        database.run(lambda connection, row=row: connection.execute(row))
+        database.run(partial(_insert, deliveries.insert().values(**values, state="waiting", created_s=now, due_s=now)))
+
+
+def _insert(row: sa.Insert, connection: sa.Connection) -> None:
+    connection.execute(row)
 
 
 def message(id: str, kind: str = "webhook", place: int = 0, job: str = "j") -> Message:
@@ -41,7 +46,8 @@ def deliver(notifier: Notifier, database: Database, done: Callable[[], bool]) ->
 
     def turn() -> bool:
         now = database.now
-        database.run(lambda c: c.execute(deliveries.update().where(deliveries.c.attempts > 0).values(due_s=now)))
+        pausing = deliveries.c.attempts > 0, deliveries.c.due_s < now + CLAIM_S / 2  # and not just being sent
+        database.run(lambda c: c.execute(deliveries.update().where(*pausing).values(due_s=now)))
         notifier.deliver_due()
         return done()
 

@@ -81,7 +81,7 @@ def test_whoever_has_less_outstanding_goes_first(queue: Queue) -> None:
     hog = [queue.submit(order(f"hog-{i}", tenant="hog")) for i in range(4)]
     ann = [queue.submit(order(f"ann-{i}", tenant="ann")) for i in range(2)]
     places = {job.order.name: queue.status(job.id, job.order.tenant).place_in_queue for job in hog + ann}
-    assert sorted(places, key=places.__getitem__) == ["hog-0", "ann-0", "hog-1", "ann-1", "hog-2", "hog-3"]
+    assert sorted(places, key=lambda name: places[name] or 0) == ["hog-0", "ann-0", "hog-1", "ann-1", "hog-2", "hog-3"]
     queue.cancel(hog[0].id, "hog")
     assert queue.status(ann[0].id, "ann").place_in_queue == 1
 

@@ -137,7 +137,8 @@ def test_another_worker_goes_on_from_the_checkpoint(
         studio.serve_once()
     assert talk.of("a", "checkpoint")[-1]["step"] == 2
     other = Studio(base, objects, talk, talk, capacity=3, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
-    studio._together.close()  # type: ignore[union-attr] - two banks on one base would add up
+    assert studio._together is not None
+    studio._together.close()  # two banks on one base would add up
     send("big", steps=8, rank=20)  # the other's loop has another rank
     other.serve_once()
     send("a", steps=6, attempt=2)
@@ -230,7 +231,8 @@ def test_what_is_no_lack_of_memory_ends_the_process(
 def test_a_loss_that_is_no_number_fails_one_job_and_a_full_disk_none(
     studio: Studio, talk: Talk, send: Sender, objects: FileObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put, refused = FileObjects.put, []
+    put = FileObjects.put
+    refused: list[str] = []
 
     def full(store: FileObjects, key: str, content: bytes) -> None:
         if "checkpoints" in key or (key.endswith("adapter.safetensors") and len(refused) < 2):
