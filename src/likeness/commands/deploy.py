@@ -89,7 +89,7 @@ def deploy_stack(
     call: Call = ctx.obj
     if dry_run:
         call.terminal.say(template())
-    outputs = Stack(_calls(call, dry_run), stack, parameters_of(parameters or [])).deploy()
+    outputs = Stack(_calls(call, dry_run, is_new=True), stack, parameters_of(parameters or [])).deploy()
     call.terminal.document({"stack": stack, "outputs": outputs, "dry_run": dry_run})
     for name, value in outputs.items():
         call.terminal.say(f"{name}: {value}")
@@ -185,7 +185,8 @@ def teardown(
     call.terminal.say("deleted" if with_data else f"deleted; the data stays in {bucket}")
 
 
-def _calls(call: Call, dry_run: bool):  # type: ignore[no-untyped-def]  # a Calls of deploy.sagemaker, loaded late
+def _calls(call: Call, dry_run: bool, *, is_new: bool = False):  # type: ignore[no-untyped-def]  # a Calls, loaded late
     from ..deploy.sagemaker.calls import Aws, Rehearsal
+    from ..deploy.sagemaker.stack import REHEARSED
 
-    return Rehearsal(call.terminal.say) if dry_run else Aws()
+    return Rehearsal(call.terminal.say, None if is_new else REHEARSED) if dry_run else Aws()

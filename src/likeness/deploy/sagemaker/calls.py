@@ -73,14 +73,22 @@ class Aws:
 
 
 class Rehearsal:
-    """Shows each call and makes none. Reads answer as a new account would."""
+    """Shows each call and makes none. Reads answer as a new account would.
 
-    def __init__(self, show: Callable[[str], None]) -> None:
-        self._show = show
+    Args:
+        outputs: of a stack, as if it were there.
+    """
+
+    def __init__(self, show: Callable[[str], None], outputs: Mapping[str, str] | None = None) -> None:
+        self._show, self._outputs = show, outputs
 
     def call(self, service: str, operation: str, **arguments: Any) -> Mapping[str, Any]:
-        self._show(f"{service}.{operation}({json.dumps(arguments, default=_shown, indent=2)})")
+        shown = {name: _shown(value) for name, value in arguments.items()}
+        self._show(f"{service}.{operation}({json.dumps(shown, indent=2)})")
         if operation == "describe_stacks":
+            if self._outputs is not None:
+                named = [{"OutputKey": key, "OutputValue": value} for key, value in self._outputs.items()]
+                return {"Stacks": [{"Outputs": named}]}
             raise Refused("there is no such stack", reason="ValidationError")
         return {}
 
@@ -88,5 +96,9 @@ class Rehearsal:
         self._show(f"wait for {service} {waiter} ({json.dumps(arguments)})")
 
 
-def _shown(value: object) -> str:
-    return f"<{len(value)} bytes>" if isinstance(value, bytes) else str(value)[:_SHOWN_CHARACTERS]
+def _shown(value: object) -> object:
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, str) and len(value) > _SHOWN_CHARACTERS:
+        return f"<{len(value)} characters>"
+    return value

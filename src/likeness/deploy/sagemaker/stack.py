@@ -6,7 +6,7 @@ new endpoints' configurations; the same package, no change.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -16,6 +16,7 @@ from ...errors import HostUnavailable, UsageError
 from .calls import Calls, Refused
 
 UNKNOWN = "BUCKET-OF-THE-STACK"  # in a rehearsal nobody has made it
+REHEARSED = {"Bucket": UNKNOWN, "TuningEndpoint": "TUNING-OF-THE-STACK", "HostingEndpoint": "HOSTING-OF-THE-STACK"}
 _NO_CHANGE = "No updates are to be performed"
 _WAIT = {"Delay": 15, "MaxAttempts": 240}
 
@@ -37,7 +38,9 @@ class Stack:
         key = f"code/{hashlib.sha256(content).hexdigest()[:16]}.tar.gz"
         self.calls.call("s3", "put_object", Bucket=self.bucket(), Key=key, Body=content)
         try:
-            self.calls.call("cloudformation", "update_stack", **self._described({"PackageKey": key}))
+            self.calls.call(
+                "cloudformation", "update_stack", **self._described({"PackageKey": key}, self._said_before())
+            )
         except Refused as error:
             if _NO_CHANGE not in error.message:
                 raise
@@ -47,13 +50,8 @@ class Stack:
 
     def outputs(self) -> dict[str, str] | None:
         """The stack's outputs; None where there is no such stack. Raises Refused, HostUnavailable."""
-        try:
-            stacks = self.calls.call("cloudformation", "describe_stacks", StackName=self.name).get("Stacks", [])
-        except Refused as error:
-            if error.reason == "ValidationError":  # AWS' way to say that there is none
-                return None
-            raise
-        return {one["OutputKey"]: one["OutputValue"] for one in stacks[0].get("Outputs", [])}
+        found = self._found()
+        return None if found is None else {one["OutputKey"]: one["OutputValue"] for one in found.get("Outputs", [])}
 
     def bucket(self) -> str:
         """Its name. In a rehearsal a placeholder."""
@@ -94,14 +92,30 @@ class Stack:
             self.calls.call("s3", "delete_bucket", Bucket=bucket)
         return bucket
 
-    def _described(self, more: Mapping[str, str]) -> dict[str, Any]:
+    def _found(self) -> Mapping[str, Any] | None:
+        try:
+            stacks = self.calls.call("cloudformation", "describe_stacks", StackName=self.name)["Stacks"]
+        except Refused as error:
+            if error.reason == "ValidationError":  # AWS' way to say that there is none
+                return None
+            raise
+        found: Mapping[str, Any] = stacks[0]
+        return found
+
+    def _said_before(self) -> list[str]:
+        """Parameters that keep their value where this call says nothing of them; AWS would take the defaults."""
+        return [one["ParameterKey"] for one in (self._found() or {}).get("Parameters", [])]
+
+    def _described(self, more: Mapping[str, str], kept: Sequence[str] = ()) -> dict[str, Any]:
         said = {**self.parameters, **more}
+        parameters: list[dict[str, object]] = [
+            {"ParameterKey": k, "ParameterValue": v} for k, v in sorted(said.items())
+        ]
+        parameters += [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted({*kept} - {*said})]
         return {
-            "StackName": self.name,
-            "TemplateBody": template(),
-            "Capabilities": ["CAPABILITY_IAM"],
-            "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in sorted(said.items())],
-        }
+            "StackName": self.name, "TemplateBody": template(), "Capabilities": ["CAPABILITY_IAM"],
+            "Parameters": parameters,
+        }  # fmt: skip
 
 
 def template() -> str:
