@@ -76,7 +76,7 @@ class Installation:
     def start(self, id: str, *options: str, wait: bool = True) -> "subprocess.Popen[bytes]":
         """A worker process of this id."""
         log = self.settings.home / f"{id}.log"
-        words = [sys.executable, "-m", "likeness.cli", "work", "--id", id, "--previews", "0", *options]
+        words = [sys.executable, "-m", "likeness.cli", "work", "--id", id, "--previews", "0", "--no-score", *options]
         with log.open("ab") as file:
             size = file.tell()
             process = subprocess.Popen(words, env=self.environment(), stdout=file, stderr=file, start_new_session=True)

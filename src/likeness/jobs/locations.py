@@ -12,7 +12,7 @@ from pathlib import Path
 from ..artifacts import adapter as folders
 from ..artifacts.package import pack
 from ..errors import InputRefused, ObjectNotFound, UsageError
-from ..storage.objects import Objects, objects_at
+from ..storage.objects import Objects, checked_key, objects_at
 from ..types import Adapter
 from .types import JobOrder
 
@@ -56,8 +56,7 @@ class Locations:
             if "://" not in location:
                 if not location.startswith(f"{tenant}/"):
                     raise InputRefused("expected an object of the tenant's own")
-                self.objects.has(location)  # a key that cannot be one is refused here
-                return self.objects, location
+                return self.objects, checked_key(location)
             return _within(location, self.inputs)
         except UsageError as error:
             raise InputRefused(f"input location: {error.message}", hint=error.hint) from error
@@ -81,7 +80,7 @@ def _within(url: str, roots: Sequence[str]) -> tuple[Objects, str]:
     for root in roots:
         start = root.rstrip("/") + "/"
         if url.startswith(start):
-            return objects_at(root), url.removeprefix(start)
+            return objects_at(root), checked_key(url.removeprefix(start))
     raise InputRefused(
         "expected a location that this installation may use", hint="the operator names them in LIKENESS_JOB_INPUTS"
     )

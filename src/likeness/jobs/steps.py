@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 LOOK_EVERY_S = 0.5  # whether the job is still wanted, and whose it is
 MOST_DEATHS = 3
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # before trying again where the fault is ours
 
 
 class Gone(Exception):
@@ -171,7 +172,7 @@ class Steps:
 
     def patiently(self, claim: Claim, order: JobOrder, work: Callable[[], T]) -> T:
         """Do something that needs the store or the disk, again and again while they are away."""
-        pause_s = 1.0
+        pause_s = FIRST_PAUSE_S
         while True:
             try:
                 return work()
@@ -181,7 +182,7 @@ class Steps:
                 said = error.message if isinstance(error, StorageUnavailable) else error.strerror
                 self.ledger.tell(claim, "waiting", {"fault": type(error).__name__, "message": said or "unknown"})
             self._pause(claim, order, pause_s)
-            pause_s = min(2 * pause_s, 60.0)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _pause(self, claim: Claim, order: JobOrder, pause_s: float) -> None:
         until_s = time.monotonic() + pause_s
@@ -202,7 +203,7 @@ class Steps:
     def _in_child(
         self, link: Link, claim: Claim, order: JobOrder, *, asked: Said, heard: Callable[[Said], Said | None]
     ) -> Said:
-        job, looked_s, pause_s = claim.job, time.monotonic(), 1.0
+        job, looked_s, pause_s = claim.job, time.monotonic(), FIRST_PAUSE_S
         link.enter(job)
         try:
             link.ask(job, asked)
@@ -222,7 +223,7 @@ class Steps:
                     self.ledger.tell(claim, "waiting", {"fault": said["fault"], "message": said["message"]})
                     if not said.get("goes_on"):
                         self._pause(claim, order, pause_s)
-                        pause_s = min(2 * pause_s, 60.0)
+                        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                         link.ask(job, asked)
                 elif said["event"] == "died":
                     asked = self._after_death(link, claim, asked, said)
