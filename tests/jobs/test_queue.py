@@ -207,6 +207,8 @@ def test_dbos_keeps_the_signatures_that_we_use() -> None:
         "recovery_queue_name",
     ]
     assert parameters(DBOSRegistry._register_internal_queue) == ["self", "name", "limits"]
+    made = DBOSRegistry()._register_internal_queue("training", worker_concurrency=3)
+    assert made._worker_concurrency == 3  # what a worker lowers when its device is full
     assert parameters(DBOSClient.enqueue_in_transaction)[:3] == ["self", "conn_or_session", "options"]
 
 

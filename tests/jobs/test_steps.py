@@ -101,7 +101,7 @@ def test_an_input_above_a_gigabyte_is_refused_before_it_is_read(
         made.fetch(claim, order)
 
 
-def test_a_named_place_is_the_only_one_that_is_read(installation: Installation, made: Steps, tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
+def test_a_named_place_is_the_only_one_that_is_read(installation: Installation, made: Steps, tmp_path_factory) -> None:
     allowed, other = tmp_path_factory.mktemp("allowed"), tmp_path_factory.mktemp("other")
     (allowed / "a.tar").write_bytes(PHOTOS)
     (other / "b.tar").write_bytes(PHOTOS)

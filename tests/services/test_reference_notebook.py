@@ -125,7 +125,9 @@ def told(queue_url: str, inference_id: str) -> dict[str, Any]:
     raise AssertionError("nobody was told")
 
 
-def test_upload_train_poll_and_generate(runtime: Any, tmp_path: Path, queue_url: str) -> None:
+def test_upload_train_poll_generate_and_forget(
+    installation: Installation, runtime: Any, tmp_path: Path, queue_url: str
+) -> None:
     (tmp_path / "jw.tar.gz").write_bytes(
         archive({**{f"jw{seed}.jpg": picture(seed) for seed in range(1, 4)}, "config.json": CONFIG})
     )
@@ -159,6 +161,12 @@ def test_upload_train_poll_and_generate(runtime: Any, tmp_path: Path, queue_url:
     output = json.loads(answer["Body"].read().decode("utf8"))["outputs"]
     image = Image.open(io.BytesIO(base64.b64decode(output[0]["data"][0])))
     assert image.size[0] == image.size[1] > 0
+    forgotten = build(installation.settings)
+    receipt = forgotten.forget(target_model.removesuffix(".tar.gz"))
+    forgotten.close()
+    assert {"jobs", "results", "adapter", "job photographs"} <= {item.kind for item in receipt.items}
+    assert not exists(response["OutputLocation"])
+    assert not exists(results["output_location"])
 
 
 def test_a_failure_lies_where_failures_lie_and_the_error_topic_says_why(

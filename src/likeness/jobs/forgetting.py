@@ -5,6 +5,7 @@ import sqlalchemy as sa
 from ..storage.catalog import ForgottenItem
 from ..storage.objects import Objects
 from . import places
+from .locations import Locations
 from .queue import Queue
 from .tables import deliveries, events, jobs
 
@@ -16,7 +17,7 @@ _KINDS = {
 }  # fmt: skip
 
 
-def forget_jobs(queue: Queue, objects: Objects, *, tenant: str, name: str) -> list[ForgottenItem]:
+def forget_jobs(queue: Queue, objects: Objects, locations: Locations, *, tenant: str, name: str) -> list[ForgottenItem]:
     """Delete all jobs of a name, over or not. A worker in the middle of one notices and sweeps what it wrote since.
 
     Raises:
@@ -32,6 +33,12 @@ def forget_jobs(queue: Queue, objects: Objects, *, tenant: str, name: str) -> li
             count, size = counts.get(kind, (0, 0))
             counts[kind] = count + 1, size + facts.bytes
             objects.delete(facts.key)
+        written = locations.written(queue.status(job, tenant).order)
+        left = [(place, key) for place, key in written if place.has(key)]
+        for place, key in left:
+            place.delete(key)
+        if left:
+            counts["results"] = counts.get("results", (0, 0))[0] + len(left), 0
     for facts in list(objects.list(places.uploads_prefix(tenant, name))):
         count, size = counts.get("uploads", (0, 0))
         counts["uploads"] = count + 1, size + facts.bytes

@@ -66,6 +66,14 @@ class Locations:
         place, key = _within(url, () if self.outputs is None else (self.outputs,))
         place.put(key, content)
 
+    def written(self, order: JobOrder) -> list[tuple[Objects, str]]:
+        """Place and key of everything that a job may have left under the outputs."""
+        call = order.invocation
+        if call is None or self.outputs is None:
+            return []
+        urls = (call.output_location, call.failure_location, artifact_url(order))
+        return [_within(url, (self.outputs,)) for url in urls if url.startswith(self.outputs)]
+
     def write_artifact(self, order: JobOrder, adapter: Adapter) -> None:
         """NAME.tar.gz beside the job's result, as the reference solution leaves it. Raises StorageUnavailable."""
         if order.invocation is None or self.outputs is None:
@@ -73,7 +81,13 @@ class Locations:
         with tempfile.TemporaryDirectory() as folder:
             folders.write(adapter, Path(folder) / "adapter")
             content = pack(Path(folder) / "adapter")
-        self.write(f"{order.invocation.output_location.rpartition('/')[0]}/{order.name}.tar.gz", content)
+        self.write(artifact_url(order), content)
+
+
+def artifact_url(order: JobOrder) -> str:
+    """Where the packed adapter of an asynchronous invocation lies; its last part is the TargetModel."""
+    folder = order.invocation.output_location.rpartition("/")[0] if order.invocation else ""
+    return f"{folder}/{order.name}.tar.gz"
 
 
 def _within(url: str, roots: Sequence[str]) -> tuple[Objects, str]:

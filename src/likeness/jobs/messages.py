@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from .locations import artifact_url
 from .types import Job, Notice
 
 DEFAULT_ENDPOINT = "fine-tuning"
@@ -82,10 +83,9 @@ def result_document(job: Job) -> dict[str, object]:
     """The result or failure object; its first two keys are the reference solution's own."""
     facts: dict[str, object] = {"job": job.id, "name": job.order.name}
     if job.state == "succeeded":
-        location = job.order.invocation.output_location if job.order.invocation else ""
         return {
             "status": COMPLETED,
-            "output_location": f"{location.rpartition('/')[0]}/{job.order.name}.tar.gz",
+            "output_location": artifact_url(job.order),
             "adapter_sha256": job.adapter_sha256,
             **facts,
         }

@@ -146,7 +146,7 @@ class Training:
             return []
         from ..jobs.forgetting import forget_jobs
 
-        return forget_jobs(self.queue, self.objects, tenant=tenant, name=name)
+        return forget_jobs(self.queue, self.objects, self.locations, tenant=tenant, name=name)
 
     def worker(
         self, id: str, *, concurrency: int, exit_when_idle_s: float | None = None, previews: int = 1,
