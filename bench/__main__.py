@@ -3,7 +3,19 @@
 import subprocess
 import sys
 
-NAMES = ("adapter_size", "mixed_forward", "train_together", "generate", "serve", "demo", "fresh_clone")
+NAMES = (
+    "adapter_size",
+    "mixed_forward",
+    "train_together",
+    "generate",
+    "engine_cold",
+    "engine_exact",
+    "engine_many",
+    "serve",
+    "jobs",
+    "demo",
+    "fresh_clone",
+)
 
 
 def main() -> None:
