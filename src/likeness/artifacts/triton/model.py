@@ -4,7 +4,7 @@ Runs in Triton's stub, a process of its own: standard library, the stub's module
 needs; no torch. Inputs and output are the reference solution's:
 
     prompt, negative_prompt (optional), gen_args (optional, JSON: num_inference_steps, guidance_scale, seed, ...)
-    -> generated_image: a PNG, or what gen_args' "format" says, in base64
+    -> generated_image: a JPEG, or a PNG where gen_args' "format" says so, in base64
 
 The adapter is found from the model's folder, never from its name, which in SageMaker is the client's choice. Errors are
 texts of ours: they repeat nothing of the request, and none of the words by which Triton takes an error for a full
