@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Header, Request, Response, UploadFile
 from starlette.responses import StreamingResponse
@@ -56,11 +56,7 @@ async def submit(request: Request, asking: Asking, new: NewJob, idempotency_key:
 
     def work() -> Job:
         noun = _consented(likeness, asking.tenant, new.name, class_noun=new.class_noun, consent=new.consent)
-        order = JobOrder(
-            asking.tenant, new.name, new.photos or SUBJECT_PHOTOS, class_noun=noun, recipe=new.recipe,
-            changes=_tuples(new.recipe_changes), seed=new.seed, replace=new.replace, time_limit_s=new.time_limit_s,
-            queue_limit_s=new.queue_limit_s, notices=tuple(one.notice() for one in new.notices),
-        )  # fmt: skip
+        order = _order(new, asking.tenant, new.photos or SUBJECT_PHOTOS, class_noun=noun)
         return training.submit(order, idempotency_key=idempotency_key)
 
     return job_out(await asyncio.to_thread(work))
@@ -82,12 +78,8 @@ async def submit_archive(
 
     def work() -> Job:
         noun = _consented(likeness, asking.tenant, new.name, class_noun=new.class_noun, consent=new.consent)
-        order = JobOrder(
-            asking.tenant, new.name, training.upload(asking.tenant, new.name, content), class_noun=noun,
-            recipe=new.recipe, changes=_tuples(new.recipe_changes), seed=new.seed, replace=new.replace,
-            time_limit_s=new.time_limit_s, queue_limit_s=new.queue_limit_s,
-            notices=tuple(one.notice() for one in new.notices),
-        )  # fmt: skip
+        photos = training.upload(asking.tenant, new.name, content)
+        order = _order(new, asking.tenant, photos, class_noun=noun)
         return training.submit(order, idempotency_key=idempotency_key)
 
     return job_out(await asyncio.to_thread(work))
@@ -211,5 +203,10 @@ def _consented(likeness: Likeness, tenant: str, name: str, *, class_noun: str | 
         return noun
 
 
-def _tuples(changes: Mapping[str, Any]) -> dict[str, object]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items()}
+def _order(new: NewJob, tenant: str, photos: str, *, class_noun: str) -> JobOrder:
+    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in new.recipe_changes.items()}
+    return JobOrder(
+        tenant, new.name, photos, class_noun=class_noun, recipe=new.recipe, changes=changes, seed=new.seed,
+        replace=new.replace, time_limit_s=new.time_limit_s, queue_limit_s=new.queue_limit_s,
+        notices=tuple(one.notice() for one in new.notices),
+    )  # fmt: skip
