@@ -30,6 +30,7 @@ class Talk:
     def __init__(self) -> None:
         self.heard: list[Said] = []
         self.waiting: queue.SimpleQueue[Said] = queue.SimpleQueue()
+        self.comes: list[Said] = []
 
     def send(self, **said: Any) -> bool:
         self.heard.append(said)
@@ -42,7 +43,13 @@ class Talk:
         return taken
 
     def peek(self, wanted: Any) -> bool:
-        return False
+        """Looked at as often as a real one; what `comes` says arrives during that look."""
+        if self.comes:
+            self.waiting.put(self.comes.pop(0))
+        taken = self.take()
+        for said in taken:
+            self.waiting.put(said)
+        return any(wanted(said) for said in taken)
 
     def of(self, job: str, event: str) -> list[Said]:
         return [said for said in self.heard if said["event"] == event and said.get("job") == job]
@@ -263,6 +270,7 @@ def test_what_was_learnt_is_measured_and_a_card_that_cannot_be_made_says_why(
     asked = {"do": "work", "job": "a", "order": order, "attempt": 1, "alone": False, "score": True}
     talk.waiting.put(asked)
     assert studio.serve_once()
+    assert not studio._to_score
     card = talk.of("a", "scored")[0]["card"]
     assert card["adapter_sha256"] == talk.of("a", "trained")[0]["adapter_sha256"]
     assert json.loads(objects.get(places.score_key("anna", "a"))) == card
@@ -275,6 +283,39 @@ def test_what_was_learnt_is_measured_and_a_card_that_cannot_be_made_says_why(
     studio.serve_once()
     said = talk.of("a", "scored")[1]
     assert (said["card"], said["hint"]) == (None, "send more")
+
+
+def test_whoever_wants_out_does_not_wait_for_a_score_card(
+    studio: Studio, talk: Talk, send: Sender, objects: FileObjects
+) -> None:
+    send("alone", steps=6)
+    send("scored", steps=2)
+    serve(studio)
+    content = objects.get(places.trained_key("anna", "alone"))
+    order = JobOrder("anna", "scored", "x", "dog", "fast", {**SMALL, "steps": 2}).document()
+    asked = {"do": "work", "job": "scored", "order": order, "attempt": 1, "alone": False, "score": True}
+    for facts in list(objects.list(places.checkpoints_prefix("anna", "alone"))):
+        objects.delete(facts.key)
+    send("alone", steps=6, attempt=2)
+    send("other", steps=90)
+    studio.serve_once()
+    talk.waiting.put(asked)
+    talk.comes = [{"do": "leave", "job": "other"}]
+    studio.serve_once()  # drops what it had begun
+    assert not talk.of("scored", "scored")
+    studio.serve_once()  # lets out who asked, and begins again
+    assert talk.of("other", "left")
+    assert talk.of("scored", "scored")
+    serve(studio)
+    assert [said["step"] for said in talk.of("alone", "joined")] == [0, 0]
+    again = bundle.decode(objects.get(places.trained_key("anna", "alone")))  # trained around two score cards
+    assert again.card.content_sha256 == bundle.decode(content).card.content_sha256
+    talk.waiting.put(asked)
+    talk.comes = [{"do": "leave", "job": "scored"}]
+    studio.serve_once()
+    studio.serve_once()
+    assert talk.of("scored", "left")
+    assert len(talk.of("scored", "scored")) == 1
 
 
 def test_whoever_leaves_is_gone_when_it_is_said(studio: Studio, talk: Talk, send: Sender) -> None:

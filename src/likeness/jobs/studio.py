@@ -201,7 +201,11 @@ class Studio:
                             seconds=card.seconds)  # fmt: skip
 
     def _score(self, guest: _Guest) -> None:
-        """Measure what was learnt. A card that cannot be made is no reason to withhold an adapter: it says why."""
+        """Measure what was learnt. A card that cannot be made is no reason to withhold an adapter: it says why.
+
+        Nobody trains meanwhile, so whoever wants out, of the loop or of here, is let out between two prompts; a card
+        that was in the middle is begun again.
+        """
         tenant, job = guest.order.tenant, guest.job
         self._line.send(event="began", job=job)
         try:
@@ -209,10 +213,12 @@ class Studio:
             prepared = unpack_prepared(self._objects.get(places.prepared_key(tenant, job)))
             card = score_adapter(
                 self.base, adapter, prepared, seed=guest.order.seed,
-                watch=lambda advance: self._report(guest, advance),
+                watch=lambda advance: self._report_unless_called(guest, advance),
             )  # fmt: skip
             self._objects.put(places.score_key(tenant, job), json.dumps(card.to_json(), indent=2).encode())
             self._line.send(event="scored", job=job, card=card.to_json())
+        except Interrupted:
+            self._to_score.insert(0, guest)
         except (StorageUnavailable, OSError) as error:
             self._line.send(event="fault", job=job, fault=type(error).__name__, message="the object store")
         except LikenessError as error:
@@ -252,6 +258,11 @@ class Studio:
                 event="advance", job=guest.job, stage=advance.stage, done=advance.done, total=advance.total,
                 loss=advance.loss, images_per_s=advance.images_per_s, left_s=left_s, together=len(self._inside),
             )  # fmt: skip
+
+    def _report_unless_called(self, guest: _Guest, advance: Advance) -> None:
+        if self._inbox.peek(lambda said: said["do"] in ("stop", "leave")):
+            raise Interrupted("somebody wants out", hint="the card is begun again")
+        self._report(guest, advance)
 
     def _make_room(self, guest: _Guest) -> None:
         """The device is full: whoever came last trains later, with fewer others."""

@@ -5,7 +5,7 @@ they are kept nor who asks. It has a bank of its own, so whoever else uses the b
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -30,6 +30,8 @@ PLACES = ("photo of {} in the mountains", "photo of {} on a beach", "photo of {}
 STYLES = ("a pencil sketch of {}", "a watercolor painting of {}", "a bronze statue of {}", "pop art portrait of {}")
 STEPS = 20
 _SLOT = 1
+_PROMPTS = len(PLACES + STYLES)
+_PARTS = 2 * _PROMPTS + 2  # each prompt with the adapter and without, then what is measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ def score_adapter(
     Args:
         prepared: the photographs that the adapter was trained on.
         held_out: photographs of the subject that it never saw, for the loss gap.
-        watch: is told the stage 'score'.
+        watch: is told the stage 'score', after every prompt; what it raises ends the scoring and leaves the base bare.
 
     Raises:
         WrongBase: the adapter is of another base.
@@ -62,38 +64,48 @@ def score_adapter(
         PhotosRefused: fewer than three photographs with a face, of a person.
         MissingPart: mediapipe or dlib is not installed.
     """
+
+    def tell(done: int) -> None:
+        watch(Advance("score", done, _PARTS))
+
     started_s = time.perf_counter()
     check_base(adapter.card, base.sha256)
     card = adapter.card
     bank = LoraBank(base.networks, base.family.targets, slots=2, rank=card.rank)
     try:
         bank.write(_SLOT, bank.row_of(adapter.weights, scale=card.alpha / card.rank))
-        watch(Advance("score", 0, 4))
-        mine = _pictures(base, bank, f"{card.identifier} {card.class_noun}", slot=_SLOT, seed=seed, repeats=repeats)
-        watch(Advance("score", 1, 4))
-        bare = _pictures(base, bank, card.class_noun, slot=BASE_SLOT, seed=seed, repeats=repeats)
-        watch(Advance("score", 2, 4))
+        tell(0)
+        subject = f"{card.identifier} {card.class_noun}"
+        mine = _pictures(base, bank, subject, slot=_SLOT, seed=seed, repeats=repeats, drawn=tell)
+        bare = _pictures(
+            base, bank, card.class_noun, slot=BASE_SLOT, seed=seed, repeats=repeats,
+            drawn=lambda count: tell(_PROMPTS + count),
+        )  # fmt: skip
         gap = _loss_gap(base, bank, adapter, prepared, held_out=held_out, seed=seed) if held_out else None
     finally:
         bank.close()
     prompt = PromptScore(
-        len(PLACES + STYLES),
+        _PROMPTS,
         _recognised(base, mine, card.class_noun, seed=seed),
         _recognised(base, bare, card.class_noun, seed=seed),
     )
-    watch(Advance("score", 3, 4))
+    tell(_PARTS - 1)
     likeness = None
     if card.class_noun in PERSON_NOUNS:
         likeness = _likeness(base, prepared, mine, bare, detector=detector or MediaPipeFaces())
     overfitting = OverfittingScore(copies(mine.images, prepared), copied_backgrounds(mine.in_places, prepared), gap)
-    watch(Advance("score", 4, 4))
+    tell(_PARTS)
     return ScoreCard(
         card.name, card.content_sha256, base.sha256, seed, likeness, prompt, overfitting,
         round(time.perf_counter() - started_s, 3),
     )  # fmt: skip
 
 
-def _pictures(base: BaseModel, bank: LoraBank, subject: str, *, slot: int, seed: int, repeats: int) -> Pictures:
+def _pictures(
+    base: BaseModel, bank: LoraBank, subject: str, *,
+    slot: int, seed: int, repeats: int, drawn: Callable[[int], None],
+) -> Pictures:  # fmt: skip
+    """`repeats` pictures of every prompt; `drawn` is told how many prompts are through."""
     latents = []
     for k, prompt in enumerate(PLACES + STYLES):
         orders = [
@@ -103,6 +115,7 @@ def _pictures(base: BaseModel, bank: LoraBank, subject: str, *, slot: int, seed:
             for i in range(repeats)
         ]
         latents.append(denoise_all(base, bank, orders))
+        drawn(k + 1)
     together = torch.cat(latents)
     return Pictures(together, _images(base, together))
 
