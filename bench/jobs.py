@@ -94,7 +94,10 @@ class Watch:
         self._thread.join()
 
     def repeated(self, job: Job) -> list[int]:
-        """Steps that were taken again, for each time that the job joined a loop again."""
+        """Steps that were taken again, for each time that the job joined a loop again.
+
+        Trainers report once a second: steps between the last report and the death are not seen.
+        """
         joins = [event for event in self._queue.events(job.id, "local") if event.kind == "joined"]
         out = []
         for join in joins[1:]:
@@ -155,6 +158,7 @@ def crash(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], 
         def is_over() -> bool:
             return len(ids) == args.jobs and one.training.queue.open_jobs() == 0
 
+        until(lambda: bool(watch.seen), PATIENCE_S)  # from here on a death costs somebody something
         while not is_over() and time.monotonic() - started_s < PATIENCE_S:
             time.sleep(rng.expovariate(1 / args.kill_every_s) if sum(killed.values()) < args.kills else 1.0)
             if sum(killed.values()) < args.kills:
@@ -174,6 +178,7 @@ def crash(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], 
     }  # fmt: skip
     title = f"{args.jobs} jobs, {deaths} kills"
     goals = [Goal(f"{title}: {what}", count, 0, at_least=False) for what, count in wrong.items()]
+    goals.append(Goal(f"{title}: jobs that a kill met in training and that went on", len(repeated), 1, at_least=True))
     limit = args.checkpoint_every
     goals.append(Goal(f"{title}: steps repeated at a kill", max(repeated, default=0), limit, at_least=False))
     return [row], goals
