@@ -3,15 +3,18 @@
 python -m bench.engine_cold [--adapters 100] [--kept 300] [--save]
 
 Cold: the adapter's file is on disk and, where the system lets us say so, not in the page cache. Each cold request is
-paired with a warm one of the same adapter; the difference of their times to the first step is what being cold adds.
-The engine is idle otherwise. Memory: growth of the process per adapter that host memory takes in.
+paired with a warm one of the same adapter; the difference of their times until the U-Net begins the first step is what
+being cold adds. (Until its end the step's own time comes in, which varies by more than what is to be measured; those
+times are in the table too.) The engine is idle otherwise. Memory: growth of the process per adapter that host memory
+takes in.
 """
 
 import argparse
 import gc
 import tempfile
-import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,34 +30,47 @@ from .random_base import add_base_options, base_settings, open_base
 from .report import Goal, Row, finish, options
 
 REQUEST = ImageRequest("photo of <<TOK>> person", steps=1)
+BEGIN, END = "its begin", "its end"
 SETTLED = 20  # adapters after which memory is looked at for the first time
 
 
-def first_step_ms(engine: Engine, key: str) -> float:
-    """From `submit` to the end of the first denoising step; waits for the picture too, so that nothing runs after."""
-    done = threading.Event()
+@contextmanager
+def begins_of(base: BaseModel) -> Iterator[list[float]]:
+    """The times at which the U-Net was called, on the performance counter, in seconds."""
+    begins: list[float] = []
+    hook = base.unet.register_forward_pre_hook(lambda *_: begins.append(time.perf_counter()))
+    try:
+        yield begins
+    finally:
+        hook.remove()
+
+
+def first_step_ms(engine: Engine, key: str, begins: list[float]) -> tuple[float, float]:
+    """From `submit` to the beginning and to the end of the first denoising step; the picture is waited for too."""
     ended_s = [0.0]
 
     def watch(_: object) -> None:
         ended_s[0] = time.perf_counter()
-        done.set()
 
+    begins.clear()
     started_s = time.perf_counter()
-    ticket = engine.submit(REQUEST, key=key, watch=watch)
-    ticket.result()
-    return (ended_s[0] - started_s) * 1e3
+    engine.submit(REQUEST, key=key, watch=watch).result()
+    return (begins[0] - started_s) * 1e3, (ended_s[0] - started_s) * 1e3
 
 
 def cold_and_warm(base: BaseModel, files: AdapterFiles) -> dict[str, list[float]]:
-    """Milliseconds to the first step of each adapter, cold and warm."""
-    times: dict[str, list[float]] = {"cold": [], "warm": []}
-    with Engine(base, load=files.load, slots=8, rank=recipe_named("standard").rank) as engine:
+    """Milliseconds of each adapter, cold and warm, to the beginning and to the end of the first step."""
+    times: dict[str, list[float]] = {f"{kind} to {what}": [] for what in (BEGIN, END) for kind in ("cold", "warm")}
+    rank = recipe_named("standard").rank
+    with Engine(base, load=files.load, slots=8, rank=rank) as engine, begins_of(base) as begins:
         for _ in range(5):
-            first_step_ms(engine, files.keys[0])
+            first_step_ms(engine, files.keys[0], begins)
         files.drop_from_page_cache()
         for key in files.keys[1:]:
-            times["cold"].append(first_step_ms(engine, key))
-            times["warm"].append(first_step_ms(engine, key))
+            for kind in ("cold", "warm"):
+                begin, end = first_step_ms(engine, key, begins)
+                times[f"{kind} to {BEGIN}"].append(begin)
+                times[f"{kind} to {END}"].append(end)
     return times
 
 
@@ -90,7 +106,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         times = cold_and_warm(base, write_adapters(base, Path(folder) / "cold", args.adapters + 1, rank=rank))
         memory = memory_per_adapter(base, write_adapters(base, Path(folder) / "kept", args.kept, rank=rank))
-    times["added"] = [cold - warm for cold, warm in zip(times["cold"], times["warm"], strict=True)]
+    pairs = zip(times[f"cold to {BEGIN}"], times[f"warm to {BEGIN}"], strict=True)
+    times["added"] = [cold - warm for cold, warm in pairs]
     rows = [
         {"request": name, **{f"p{p} ms": float(np.percentile(each, p)) for p in (50, 90, 99)}, "max ms": max(each)}
         for name, each in times.items()

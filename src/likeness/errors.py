@@ -168,7 +168,11 @@ class EngineBusy(EngineError):
 
 
 class DeadlinePassed(EngineError):
-    pass
+    """Args: retry_after_s: when there should be less to do."""
+
+    def __init__(self, message: str, *, hint: str = "try again later", retry_after_s: float = 1.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
 
 
 class RequestCancelled(EngineError):

@@ -17,6 +17,7 @@ from likeness.engine.batcher import (
     Shares,
     Waiting,
     expected_wait_s,
+    is_out_of_reach,
     parts_of,
     plan,
     retry_after_s,
@@ -102,6 +103,12 @@ def test_a_tenant_that_comes_back_is_not_owed_the_time_it_was_away() -> None:
 def test_nobody_waits_and_the_past_is_forgotten() -> None:
     now = plan([waits(1, "a")], [], Shares({"a": 70.0, "b": 80.0}, 60.0), row_limit=8, slots=1, now_s=0.0)
     assert (now.joins, now.shares) == ((1,), Shares())
+
+
+def test_a_deadline_is_out_of_reach_when_the_estimate_with_its_doubt_passes_it() -> None:
+    assert not is_out_of_reach(8.0, 10.0)
+    assert is_out_of_reach(9.5, 10.0)
+    assert not is_out_of_reach(0.0, 0.1)
 
 
 def test_expected_wait() -> None:

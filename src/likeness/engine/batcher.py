@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 PATIENCE_S = 60.0  # a request without a deadline is due after this long, so that later deadlines cannot starve it
 SLOT_PATIENCE_S = 2.0  # after this long without a free slot, nobody may keep one occupied for longer
 LONGEST_RETRY_S = 60.0
+DOUBT = 0.15  # share by which a picture may take longer than expected
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,11 @@ def expected_wait_s(ahead: Mapping[str, float], tenant: str, *, rate: float | No
         return 0.0
     tenants = len(ahead.keys() | {tenant})
     return min(sum(ahead.values()), ahead.get(tenant, 0.0) * tenants) / rate
+
+
+def is_out_of_reach(expected_s: float, allowed_s: float) -> bool:
+    """Whether to refuse at the door: estimates err, and one that expires half done has cost others their time."""
+    return expected_s * (1 + DOUBT) > allowed_s
 
 
 def retry_after_s(work: float, *, rate: float | None) -> float:

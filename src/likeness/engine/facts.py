@@ -78,16 +78,21 @@ class Tally:
         self.slot_hits = self.slot_misses = self.host_hits = self.host_misses = 0
         self.images = self.refused = self.cancelled = 0
         self.failures: Counter[str] = Counter()
-        self.row_steps_per_s: float | None = None
         self.turn_s: float | None = None
+        self._turn_rows = 0.0
         self.load_s, self.queue_s, self.first_step_s, self.total_s = (Buckets(SECONDS) for _ in range(4))
         self.rows_per_step = Buckets(ROWS)
 
     def turn(self, rows: int, seconds: float) -> None:
         """One step of the whole batch is done, with all that belongs to it: slots, prompts, decoding."""
         self.rows_per_step.observe(rows)
-        self.turn_s = _smoothed(self.turn_s, seconds)
-        self.row_steps_per_s = _smoothed(self.row_steps_per_s, rows / max(seconds, 1e-9))
+        self._turn_rows = _smoothed(None if self.turn_s is None else self._turn_rows, rows)
+        self.turn_s = _smoothed(self.turn_s, max(seconds, 1e-9))
+
+    @property
+    def row_steps_per_s(self) -> float | None:
+        """Rows over seconds, each smoothed: a mean of the turns' rates would say too much, as fast turns are short."""
+        return None if self.turn_s is None else self._turn_rows / self.turn_s
 
     def failures_now(self) -> Mapping[str, int]:
         return MappingProxyType(dict(self.failures))

@@ -14,7 +14,7 @@ from threading import Condition, Lock
 
 from ..errors import DeadlinePassed, EngineBusy, EngineClosed, EngineError, LikenessError, RequestCancelled
 from ..types import GeneratedImage
-from .batcher import Shares, expected_wait_s, plan, retry_after_s
+from .batcher import Shares, expected_wait_s, is_out_of_reach, plan, retry_after_s
 from .cache import SlotCache
 from .facts import EngineFacts, Tally
 from .host import HostCache, Load
@@ -192,7 +192,7 @@ class RequestQueue:
             is_full = bool(self._waiting) or (rows > 0 and rows + work.rows > self._row_limit)
             wait_s = expected_wait_s(ahead, work.tenant, rate=rate)
             own_s = work.request.steps * (self._tally.turn_s or 0.0)
-            if is_full and work.arrived_s + wait_s + own_s > work.deadline_s:
+            if is_full and is_out_of_reach(wait_s + own_s, work.deadline_s - work.arrived_s):
                 self._tally.refused += 1
                 raise EngineBusy("the queue is too long for this deadline", retry_after_s=again_s)
 
@@ -207,8 +207,10 @@ class RequestQueue:
         )  # fmt: skip
         self._shares = planned.shares
         for id in planned.expired:
-            work = self._waiting.get(id) or self._running[id]
-            self._settle(work, DeadlinePassed("the deadline passed before the picture was finished"))
+            cost = sum(work.cost for work in (*self._waiting.values(), *self._running.values()))
+            again_s = retry_after_s(cost, rate=self._tally.row_steps_per_s)
+            late = DeadlinePassed("the deadline passed before the picture was finished", retry_after_s=again_s)
+            self._settle(self._waiting.get(id) or self._running[id], late)
         writes: list[tuple[int, PackedAdapter]] = []
         # those whose adapters lie in slots first: their pins keep the others from taking these slots
         for work in sorted((self._waiting[id] for id in planned.joins), key=lambda work: work.key not in self._slots):

@@ -75,7 +75,7 @@ def failure(error: LikenessError, path: str, request_id: str) -> Failure:
         shaped = _ours(error)
     headers = shaped.headers
     retry_after_s = getattr(error, "retry_after_s", None)
-    if retry_after_s is not None:
+    if retry_after_s is not None and shaped.status in (429, 503):  # elsewhere it would mean nothing
         headers["Retry-After"] = str(max(ceil(retry_after_s), 1))
     if isinstance(error, AccessError):
         headers["Connection"] = "close"  # what is left of the body is not read
