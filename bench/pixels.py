@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from likeness.diffusion.base import BaseModel
-from likeness.engine.device import to_images
+from likeness.diffusion.pixels import to_images
 from likeness.types import GeneratedImage
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..diffusion.base import BaseModel
 from ..diffusion.lora import LoraBank
+from ..diffusion.pixels import to_images
 from ..diffusion.sampling import Denoising, Order, advance, begin
 from ..errors import DeviceFailed, LikenessError
 from .batcher import RowLimit, parts_of
@@ -105,12 +106,6 @@ def apart(
             else:
                 parts.extendleft([i] for i in reversed(part))
     return out, limit
-
-
-def to_images(pixels: Tensor) -> list[NDArray[np.uint8]]:
-    """(B, 3, H, W) in [-1, 1] -> (H, W, 3) RGB of 0..255 each."""
-    levels = pixels.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-    return list(levels.permute(0, 2, 3, 1).cpu().numpy())
 
 
 def small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
