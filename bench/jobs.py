@@ -321,8 +321,7 @@ def main() -> None:
     parser.add_argument("--speed-steps", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     args: argparse.Namespace = parser.parse_args()
-    tables: dict[str, list[Row]] = {}
-    goals: list[Goal] = []
+    settings = {key: value for key, value in vars(args).items() if key != "save"}
     with homes() as home:
         base = build_tiny_folder(home("base"))
         parts: dict[str, Callable[[], tuple[list[Row], list[Goal]]]] = {
@@ -333,11 +332,10 @@ def main() -> None:
         }
         for name in args.parts.split(","):
             print(f"-- {name}", flush=True)
-            tables[name], reached = parts[name]()
-            goals += reached
-    left = [pid for pid in pids_with(TRAINER) if pid]
-    settings = {key: value for key, value in vars(args).items() if key != "save"} | {"processes left": len(left)}
-    finish("jobs", tables, goals=goals, settings=settings, save=args.save)
+            rows, goals = parts[name]()
+            left = [pid for pid in pids_with(TRAINER) if pid]
+            facts = settings | {"processes left": len(left)}
+            finish(f"jobs-{name}", {name: rows}, goals=goals, settings=facts, save=args.save)
 
 
 if __name__ == "__main__":

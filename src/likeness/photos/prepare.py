@@ -17,9 +17,9 @@ from ..types import PreparedPhoto
 from .face import Face
 from .matte import only_at, person_probability, refine
 
-_CLOSE_FILL = 0.65  # the face's share of the frame's side
-_PORTRAIT_FILL = 0.38
-_FACE_ROW = {"portrait": 0.44, "close": 0.52}  # where the face's middle is, from the top: hair above, shoulders below
+_CLOSE_FILL = 0.61  # the face's share of the frame's side; as in the built-in base's own close-ups and portraits
+_PORTRAIT_FILL = 0.42
+_FACE_ROW = {"portrait": 0.47, "close": 0.54}  # where the face's middle is, from the top: hair above, shoulders below
 _SALIENCY_SIDE_PX = 64
 
 Pixels = NDArray[np.integer | np.floating]  # what cv2 takes
