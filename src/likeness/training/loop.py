@@ -266,6 +266,11 @@ class TrainingLoop:
         with self.bank.route(slots.repeat_interleave(rows), scales.repeat_interleave(rows)):
             output = self.base.denoise(schedule.add_noise(x0, noise, t), t, states)
         target, snr = schedule.target(x0, noise, t), schedule.snr(t)
+        held = torch.cat([b.is_prior & job.recipe.prior_from_base for job, b in group])
+        if held.any():
+            x_t = schedule.add_noise(x0, noise, t)
+            target = target.clone()  # it may be x0 itself
+            target[held] = self._bare(x_t[held], t[held], ids[caption[held]]).to(target.dtype)
         losses = []
         for k, (job, batch) in enumerate(group):
             mine = slice(k * rows, (k + 1) * rows)
@@ -273,6 +278,12 @@ class TrainingLoop:
             each = row_losses(output[mine], target[mine], weight=weight, emphasis=batch.emphasis)
             losses.append(dreambooth_loss(each, batch.is_prior, job.recipe.prior_weight))
         return losses
+
+    @torch.no_grad()
+    def _bare(self, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+        """What the base itself says of these rows, (B, C, h, w)."""
+        rows = [0, 0] if len(t) == 1 else slice(None)  # a row by itself would round in another way: see `rows`
+        return self.base.denoise(x_t[rows], t[rows], self.base.encode_prompt(ids[rows]))[: len(t)]
 
     def _update(self, job: FineTune, gradient: Tensor) -> None:
         recipe = job.recipe

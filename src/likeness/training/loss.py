@@ -10,19 +10,19 @@ from ..diffusion.schedule import PredictionType
 
 
 def min_snr_weight(snr: Tensor, prediction_type: PredictionType, gamma: float | None) -> Tensor:
-    """Min-SNR-gamma (Hang et al. 2023, eq. 11 and its forms): min(snr, gamma) on the clean latent's error.
+    """Weight of a timestep: the base's own kind of objective, held at gamma where little noise is left.
 
-    An error of epsilon is snr times, one of v snr + 1 times the clean latent's, so these are divided out.
+    Bases that predict noise or velocity, min-SNR-gamma (Hang et al. 2023, eq. 11 and its form for velocities): the
+    clean latent's error times min(snr, gamma). A base that predicts the clean latent: min(snr + 1, gamma), the loss of
+    v-prediction (Salimans & Ho 2022, section 4), since min-SNR leaves nothing of the noisy steps in which a face gets
+    its shape. An error of epsilon is snr times, one of v snr + 1 times the clean latent's, so these are divided out.
     snr: (B,) -> (B,); gamma None: the plain squared error of the network's output, weight 1.
     """
     if gamma is None:
         return torch.ones_like(snr)
-    capped = snr.clamp(max=gamma)
-    if prediction_type == "epsilon":
-        return capped / snr
-    if prediction_type == "v_prediction":
-        return capped / (snr + 1)
-    return capped
+    if prediction_type == "sample":
+        return (snr + 1).clamp(max=gamma)
+    return snr.clamp(max=gamma) / (snr if prediction_type == "epsilon" else snr + 1)
 
 
 def row_losses(output: Tensor, target: Tensor, *, weight: Tensor, emphasis: Tensor) -> Tensor:
@@ -38,6 +38,10 @@ def row_losses(output: Tensor, target: Tensor, *, weight: Tensor, emphasis: Tens
 
 def dreambooth_loss(losses: Tensor, is_prior: Tensor, prior_weight: float) -> Tensor:
     """Instance loss + prior_weight * prior-preservation loss (Ruiz et al. 2023, eq. 2) of one person's rows.
+
+    What the prior's rows are compared with is the recipe's choice: the class image, as in the paper, or what the base
+    without an adapter makes of it (Li & Hoiem 2016, 'Learning without Forgetting'). The second has the same minimum
+    and none of the images' noise, which is most of a small batch's gradient: it is zero until something is forgotten.
 
     losses: (B,); is_prior: (B,) bool, True = the row comes from the class images. A scalar.
     """

@@ -35,6 +35,7 @@ class FineTuneRecipe:
     text_targets: tuple[str, ...]
     text_rank: int | None = None  # in the text encoder, at most `rank`; None = `rank`
     prior_weight: float = 1.0
+    prior_from_base: bool = True  # class images as the base would denoise them, not as they are: see `loss`
     class_images: int = 64
     warmup_steps: int = 20
     decay: bool = True  # cosine to zero at the end
@@ -67,7 +68,7 @@ _ORIGIN = FineTuneRecipe(
     name="origin-2023", steps=1000, instance_rows=1, prior_rows=1, rank=128, alpha=1,
     unet_learning_rate=1e-4, text_learning_rate=1e-4, unet_targets=("to_q", "to_v"), text_targets=("q_proj", "v_proj"),
     text_rank=64, class_images=50, warmup_steps=100, decay=False, min_snr_gamma=None, background_weight=1.0,
-    face_gain=0.0, weight_decay=0.01, variants=1, vary_background=False,
+    face_gain=0.0, weight_decay=0.01, variants=1, vary_background=False, prior_from_base=False,
 )  # fmt: skip
 
 PRESETS: Mapping[str, FineTuneRecipe] = MappingProxyType(

@@ -1,0 +1,42 @@
+"""Prior preservation against the base's own prediction: nothing to learn until something is forgotten."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from likeness.diffusion.base import BaseModel
+from likeness.training.loop import Progress, TrainingLoop
+from likeness.training.recipe import FineTuneRecipe, recipe_named
+from tests.tiny import random_person
+
+RECIPE = recipe_named("fast", steps=8, rank=2, instance_rows=2, prior_rows=2, warmup_steps=1, clip_norm=1000)
+
+
+def steps(base: BaseModel, recipe: FineTuneRecipe, count: int) -> tuple[list[Progress], torch.Tensor]:
+    loop = TrainingLoop(base, capacity=1, rank=2)
+    try:
+        loop.join("anna", recipe, random_person(base, 1), seed=3)
+        progress = [loop.step()[0] for _ in range(count)]
+        return progress, loop.state("anna")["factors"]
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_the_first_step_is_that_of_the_photos_alone(tiny_base: BaseModel, rows: int) -> None:
+    recipe = replace(RECIPE, prior_rows=rows)
+    with_prior, moved = steps(tiny_base, recipe, 1)
+    without, alone = steps(tiny_base, replace(recipe, prior_weight=0.0), 1)
+    assert with_prior[0].loss == pytest.approx(without[0].loss, rel=1e-4)
+    assert with_prior[0].gradient_norm == pytest.approx(without[0].gradient_norm, rel=1e-3)
+    against_images, _ = steps(tiny_base, replace(recipe, prior_from_base=False), 1)
+    assert against_images[0].loss > 1.2 * without[0].loss  # the images' own noise
+
+
+def test_it_holds_the_class_where_it_was(tiny_base: BaseModel) -> None:
+    """What the prior's rows cost grows as the adapter moves away, and its gradient pulls back."""
+    held, near = steps(tiny_base, replace(RECIPE, prior_weight=10.0), 8)
+    free, far = steps(tiny_base, replace(RECIPE, prior_weight=0.0), 8)
+    assert held[-1].loss > free[-1].loss
+    assert not torch.allclose(near, far, atol=1e-4)
