@@ -26,8 +26,8 @@ def steps(base: BaseModel, recipe: FineTuneRecipe, count: int) -> tuple[list[Pro
 @pytest.mark.parametrize("rows", [1, 2])
 def test_the_first_step_is_that_of_the_photos_alone(tiny_base: BaseModel, rows: int) -> None:
     recipe = replace(RECIPE, prior_rows=rows)
-    with_prior, moved = steps(tiny_base, recipe, 1)
-    without, alone = steps(tiny_base, replace(recipe, prior_weight=0.0), 1)
+    with_prior, _ = steps(tiny_base, recipe, 1)
+    without, _ = steps(tiny_base, replace(recipe, prior_weight=0.0), 1)
     assert with_prior[0].loss == pytest.approx(without[0].loss, rel=1e-4)
     assert with_prior[0].gradient_norm == pytest.approx(without[0].gradient_norm, rel=1e-3)
     against_images, _ = steps(tiny_base, replace(recipe, prior_from_base=False), 1)
