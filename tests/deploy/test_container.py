@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 from likeness.artifacts.triton.export import write_model
 from likeness.deploy.sagemaker.container import Container, container_app
 from likeness.diffusion.base import load_base
+from likeness.engine.cards import load
 from likeness.engine.engine import Engine
-from likeness.engine.local_server import load
 from likeness.portraits import encode
 from tests.contrast import build_contrasted_folder
 from tests.engine.people import of_another_base, person
@@ -70,7 +70,9 @@ def test_a_models_life(container: Container, client: TestClient) -> None:
     assert client.get("/models").json() == {"models": [{"modelName": "h1", "modelUrl": known["url"]}]}
     assert client.get("/models/h1").json() == {"modelName": "h1", "modelUrl": known["url"]}
     assert picture(client.post("/models/h1/invoke", json=portrait()))
+    assert len(container.cards) == 1
     assert client.delete("/models/h1").status_code == 200
+    assert len(container.cards) == 0
     assert client.delete("/models/h1").status_code == 404
     assert client.post("/models/h1/invoke", json=portrait()).status_code == 404
 

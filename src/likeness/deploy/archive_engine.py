@@ -28,8 +28,8 @@ def archive_engine(settings: Settings, *, base_sha256: str | None = None) -> Ite
         BaseNotFound, CorruptBase, SettingsError: as `load_base` and `signer`.
     """
     from ..diffusion.base import load_base
+    from ..engine.cards import load
     from ..engine.engine import Engine
-    from ..engine.local_server import load
 
     base = load_base(settings.base, settings.revision)
     if base_sha256 not in (None, base.sha256):

@@ -11,16 +11,16 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifacts import bundle, tensors
 from ..artifacts.adapter import check_base
 from ..artifacts.triton import engine_client as wire
 from ..errors import EngineBusy, LikenessError, UsageError
 from ..portraits import prompt_of
-from ..types import Adapter, AdapterCard, GeneratedImage
+from ..types import GeneratedImage
+from .cards import Cards
 from .gen_args import request_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class LocalServer:
 
     def __init__(self, engine: "Engine", *, encode: Encode, connections: int = 512) -> None:
         self.engine, self._encode, self._most = engine, encode, connections
-        self._open = 0
+        self._open, self._cards = 0, Cards()
 
     async def serve(self, path: Path, until: asyncio.Event) -> None:
         """Listen until told to stop. The socket appears under its name when it answers, and goes at the end."""
@@ -90,7 +90,7 @@ class LocalServer:
                 case "admit":
                     return await asyncio.to_thread(self._admit, key_of(request))
                 case "release":
-                    self.engine.forget(key_of(request))
+                    self._release(key_of(request))
                     return {"status": "ok"}, b""
                 case "generate":
                     if self._open > self._most:
@@ -115,8 +115,13 @@ class LocalServer:
 
     def _admit(self, key: str) -> Answer:
         """Read the adapter, so that a damaged one is refused when its model is loaded."""
-        check_base(card_of(key), self.engine.base.sha256)
+        check_base(self._cards.of(key), self.engine.base.sha256)
         return {"status": "ok"}, b""
+
+    def _release(self, key: str) -> None:
+        """Nobody asks for this adapter any more."""
+        self._cards.release(key)
+        self.engine.forget(key)
 
     async def _generate(
         self, request: wire.Header, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -126,7 +131,7 @@ class LocalServer:
         if not all(isinstance(text, str) for text in texts) or not isinstance(deadline_s, int | float):
             raise UsageError("expected prompt, negative_prompt and gen_args as texts, and deadline_s in seconds")
         prompt, negative_prompt, gen_args = map(str, texts)
-        card = await asyncio.to_thread(card_of, key)
+        card = await asyncio.to_thread(self._cards.of, key)
         asked, media_type = request_of(prompt_of(prompt, card), negative_prompt, gen_args)
         loop = asyncio.get_running_loop()
         started, done = asyncio.Event(), asyncio.Event()
@@ -171,25 +176,6 @@ def key_of(request: wire.Header) -> str:
     if not isinstance(path, str) or not isinstance(sha256, str) or not path.startswith("/") or "/" in sha256:
         raise UsageError("expected an adapter with path and sha256")
     return f"{sha256}{path}"
-
-
-def load(key: str) -> Adapter:
-    """The adapter of a key; what an engine behind a LocalServer loads with.
-
-    Raises:
-        CorruptAdapter: no regular file, damaged, or other weights than those that were asked for.
-    """
-    sha256, _, path = key.partition("/")
-    return bundle.reopen(tensors.read_bytes(Path(f"/{path}"), limit=tensors.MAX_FILE_BYTES), sha256)
-
-
-@lru_cache(maxsize=4096)
-def card_of(key: str) -> AdapterCard:
-    """The card of a key's adapter, after a check of the whole file. Raises as `load`."""
-    sha256, _, path = key.partition("/")
-    content = tensors.read_bytes(Path(f"/{path}"), limit=tensors.MAX_FILE_BYTES)
-    bundle.decode(content)
-    return bundle.reopen(content, sha256).card
 
 
 def _refusal(error: LikenessError) -> wire.Header:

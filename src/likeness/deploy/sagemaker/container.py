@@ -25,8 +25,8 @@ from starlette.routing import Route
 
 from ...artifacts.adapter import check_base
 from ...artifacts.triton.export import CONFIG_NAME, VERSION, WEIGHTS_NAME, read_model
+from ...engine.cards import Cards
 from ...engine.gen_args import request_of
-from ...engine.local_server import card_of
 from ...errors import AdapterNotFound, CorruptAdapter, LikenessError, UsageError
 from ...http import kserve
 from ...portraits import prompt_of
@@ -50,6 +50,7 @@ class Container:
     models: Path = MODELS
     single: Path = SINGLE
     loaded: dict[str, tuple[str, str]] = field(default_factory=dict)
+    cards: Cards = field(default_factory=Cards)
 
     def load(self, name: str, url: str) -> None:
         """Raises UsageError, AdapterNotFound, CorruptAdapter, WrongBase."""
@@ -62,6 +63,7 @@ class Container:
         """Raises AdapterNotFound."""
         _, key = self.found(name)
         del self.loaded[name]
+        self.cards.release(key)
         self.engine.forget(key)
 
     def found(self, name: str) -> tuple[str, str]:
@@ -84,7 +86,7 @@ class Container:
         inference = kserve.read(body, content_type)
         if not {"prompt"} <= inference.inputs.keys() <= {"prompt", "negative_prompt", "gen_args"}:
             raise UsageError("expected the inputs prompt and, if need be, negative_prompt and gen_args")
-        card = None if key is None else await asyncio.to_thread(card_of, key)
+        card = None if key is None else await asyncio.to_thread(self.cards.of, key)
         asked = []
         for row in range(inference.rows):
             said = {name: texts[row] for name, texts in inference.inputs.items()}

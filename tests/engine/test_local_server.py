@@ -1,0 +1,128 @@
+"""The engine's socket, asked by the client that travels in every Triton artifact; a picture that is there already."""
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.instant_engine import InstantEngine
+from likeness.artifacts import bundle
+from likeness.artifacts.triton.engine_client import EngineClient, EngineFailed, EnginePlace, Header
+from likeness.diffusion.base import BaseModel, load_base
+from likeness.engine.cards import Cards, load
+from likeness.engine.local_server import LocalServer
+from likeness.errors import CorruptAdapter
+from likeness.portraits import JPEG, PNG
+from tests.engine.people import of_another_base, person
+from tests.tiny import build_tiny_folder
+
+PHOTO = Path(__file__).parents[2] / "src" / "likeness" / "assets" / "demo" / "photo_01.jpg"
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Adapters as files, named as a LocalServer is told them."""
+
+    folder: Path
+    base: BaseModel
+
+    def put(self, name: str, seed: int, *, is_foreign: bool = False) -> Header:
+        adapter = person(self.base, name, seed)
+        kept, content = bundle.encode(of_another_base(adapter) if is_foreign else adapter)
+        path = self.folder / f"{name}.safetensors"
+        path.write_bytes(content)
+        return {"path": str(path), "sha256": kept.card.content_sha256}
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    folder = tmp_path_factory.mktemp("shelf")
+    base = load_base(str(build_tiny_folder(folder / "base")), device=torch.device("cpu"), dtype=torch.float32)
+    return Shelf(folder, base)
+
+
+@pytest.fixture(scope="module")
+def engine(shelf: Shelf) -> InstantEngine:
+    return InstantEngine(shelf.base.sha256, PHOTO)
+
+
+@pytest.fixture
+def client(shelf: Shelf, engine: InstantEngine) -> Iterator[EngineClient]:
+    """A client of a server that listens on a thread of its own."""
+    with tempfile.TemporaryDirectory(prefix="lk-") as folder:  # short: a socket lies there
+        place = EnginePlace(Path(folder) / "engines", shelf.base.sha256)
+        loop, until = asyncio.new_event_loop(), asyncio.Event()
+        server = LocalServer(engine, encode=lambda image, media_type: engine.files[media_type])  # type: ignore[arg-type]
+        thread = threading.Thread(target=loop.run_until_complete, args=(server.serve(place.socket, until),))
+        thread.start()
+        try:
+            client = EngineClient(place, ["false"], {})
+            while not place.socket.exists():
+                assert thread.is_alive()
+            yield client
+        finally:
+            loop.call_soon_threadsafe(until.set)
+            thread.join(20)
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+        assert not place.socket.exists()
+
+
+def drawn(adapter: Header, gen_args: str = "{}") -> Header:
+    return {
+        "verb": "generate", "adapter": adapter, "prompt": "a knight", "negative_prompt": "", "gen_args": gen_args,
+    }  # fmt: skip
+
+
+def test_a_picture_comes_back_as_the_file_that_it_is(client: EngineClient, engine: InstantEngine, shelf: Shelf) -> None:
+    anna = shelf.put("anna", 1)
+    for gen_args, media_type in (("{}", JPEG), ('{"format": "png"}', PNG)):
+        said, content = client.ask(drawn(anna, gen_args), 10)
+        assert (said["media_type"], content) == (media_type, engine.files[media_type])
+
+
+def test_refusals_have_a_code_and_the_server_goes_on(client: EngineClient, shelf: Shelf) -> None:
+    anna, foreign = shelf.put("anna", 1), shelf.put("foreign", 2, is_foreign=True)
+    asked = {
+        "UsageError": [
+            drawn(anna, "[]"), {**drawn(anna), "prompt": 3}, {"verb": "dance"}, {"verb": "admit", "adapter": "anna"},
+        ],
+        "CorruptAdapter": [drawn({**anna, "sha256": "0" * 64}), drawn({**anna, "path": str(shelf.folder)})],
+        "WrongBase": [{"verb": "admit", "adapter": foreign}],
+    }  # fmt: skip
+    for code, requests in asked.items():
+        for request in requests:
+            with pytest.raises(EngineFailed) as refused:
+                client.ask(request, 10)
+            assert refused.value.code == code
+    assert client.ask({"verb": "ping"}, 10)[0]["status"] == "ok"
+
+
+def test_a_card_is_kept_until_its_model_is_released(client: EngineClient, shelf: Shelf) -> None:
+    bert = shelf.put("bert", 3)
+    client.ask({"verb": "admit", "adapter": bert}, 10)
+    Path(str(bert["path"])).write_bytes(b"damaged")
+    assert client.ask(drawn(bert), 10)[1]  # the file is not read for each picture
+    client.tell({"verb": "release", "adapter": bert})
+    with pytest.raises(EngineFailed) as refused:
+        client.ask({"verb": "admit", "adapter": bert}, 10)
+    assert refused.value.code == "CorruptAdapter"
+
+
+def test_cards_are_the_files_own_and_only_so_many(shelf: Shelf) -> None:
+    cards = Cards(most=2)
+    keys = {name: "{sha256}{path}".format(**shelf.put(name, seed)) for seed, name in enumerate(("a", "b", "c"), 1)}
+    for name, key in keys.items():
+        assert cards.of(key) == load(key).card and cards.of(key).name == name
+    assert len(cards) == 2
+    cards.release(keys["c"])
+    cards.release(keys["c"])
+    assert len(cards) == 1
+    with pytest.raises(CorruptAdapter, match="published"):
+        cards.of("0" * 64 + keys["a"][64:])
+    assert len(cards) == 1
