@@ -78,6 +78,9 @@ def test_photographs_become_an_archive_and_photographs_again() -> None:
     packed = pack_photos(photos)
     assert [photo.content for photo in read_input(packed).photos] == [photo.content for photo in photos]
     assert pack_photos(photos) == packed
+    config = {"name": "rex", "class_noun": "dog", "seed": 3}
+    assert read_input(pack_photos(photos, config)).config == config
+    assert pack_photos(photos, config) == pack_photos(photos, dict(reversed(config.items())))
 
 
 def test_prepared_photographs_lose_nothing_on_the_way() -> None:

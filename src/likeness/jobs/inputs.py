@@ -49,14 +49,21 @@ def read_input(content: bytes) -> JobInput:
     return JobInput(photos, read_config(configs[0].content) if configs else {})
 
 
-def pack_photos(photos: Sequence[Photo]) -> bytes:
-    """Photographs as the archive that `read_input` takes; equal photographs give equal bytes."""
+def pack_photos(photos: Sequence[Photo], config: Mapping[str, Any] | None = None) -> bytes:
+    """Photographs, and what is to be made of them, as the archive that `read_input` takes; equal ones, equal bytes.
+
+    Args:
+        config: what config.json says; None = there is none.
+    """
+    files = [(f"{i:03d}-{photo.name}", photo.content) for i, photo in enumerate(photos)]
+    if config is not None:
+        files.append((CONFIG_NAME, json.dumps(dict(config), sort_keys=True).encode()))
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        for i, photo in enumerate(photos):
-            entry = tarfile.TarInfo(f"{i:03d}-{photo.name}")
-            entry.size = len(photo.content)
-            archive.addfile(entry, io.BytesIO(photo.content))
+        for name, content in files:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
 
 

@@ -1,17 +1,15 @@
 """Using a deployed stack as the reference solution's notebook does: upload and fine-tune, wait, ask for a portrait."""
 
 import base64
-import io
 import json
 import secrets
-import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from ...errors import HostUnavailable, ModelFailed
-from ...jobs.inputs import CONFIG_NAME
+from ...jobs.inputs import pack_photos
 from ...types import Photo
 from .calls import Calls, Refused
 from .stack import Stack
@@ -33,7 +31,7 @@ def fine_tune(stack: Stack, photos: Sequence[Photo], config: Mapping[str, Any]) 
         Refused, HostUnavailable: of AWS.
     """
     bucket, key = stack.bucket(), f"inputs/{secrets.token_hex(16)}.tar"
-    stack.calls.call("s3", "put_object", Bucket=bucket, Key=key, Body=_packed(photos, config))
+    stack.calls.call("s3", "put_object", Bucket=bucket, Key=key, Body=pack_photos(photos, config))
     answer = stack.calls.call(
         "sagemaker-runtime", "invoke_endpoint_async", EndpointName=stack.endpoint("TuningEndpoint"),
         ContentType="application/x-tar", InputLocation=f"s3://{bucket}/{key}", InvocationTimeoutSeconds=3600,
@@ -79,17 +77,6 @@ def portrait(
         return b""  # a rehearsal
     output = json.loads(answer["Body"].read())["outputs"][0]
     return base64.b64decode(output["data"][0])
-
-
-def _packed(photos: Sequence[Photo], config: Mapping[str, Any]) -> bytes:
-    packed = io.BytesIO()
-    files = [(f"{i:03d}-{photo.name}", photo.content) for i, photo in enumerate(photos)]
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name, content in [*files, (CONFIG_NAME, json.dumps(dict(config)).encode())]:
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return packed.getvalue()
 
 
 def _object_at(calls: Calls, url: str) -> bytes | None:
