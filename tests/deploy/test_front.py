@@ -227,6 +227,47 @@ def test_a_check_unloads_who_has_no_process_and_restarts_who_does_not_answer(
     assert ask(front, "bert").status == 200
 
 
+def test_a_check_asks_for_a_picture_when_nobody_had_one_for_a_while(server: PlayedServer, objects: FileObjects) -> None:
+    """/ping answers 200 whatever hangs behind it."""
+    with Front(server, ArchiveSource(objects), check_s=0, canary_s=0) as front:  # type: ignore[arg-type]
+        front.check()  # nothing is loaded
+        ask(front)
+        front.check()
+        assert (server.calls["POST invoke"], server.starts) == (2, 1)
+        server.answer = lambda id: said(400, "EngineBusy: many wait already")
+        front.check()  # a refusal is an answer
+        assert (server.calls["POST invoke"], server.starts) == (3, 1)
+        server.answer = lambda id: said(400, "Stub process 'x' is not healthy.")
+        front.check()
+        assert (front.loaded, server.starts) == ((), 2)
+        server.answer = lambda id: None
+        ask(front)
+        server.answer = hang
+        front.check()
+        assert (front.loaded, server.starts) == ((), 3)
+        server.answer = lambda id: None
+        assert ask(front).status == 200
+
+
+def hang(id: str) -> Reply:
+    raise HostUnavailable("expected an answer of tritonserver, got TimeoutError")
+
+
+def test_a_check_asks_nobody_who_is_busy_nor_soon_after_a_picture(front: Front, server: PlayedServer) -> None:
+    ask(front)
+    front.check()
+    assert server.calls["POST invoke"] == 1
+
+
+def test_a_model_may_be_loaded_before_anybody_asks(front: Front, server: PlayedServer) -> None:
+    for _ in range(2):
+        front.load("anna.tar.gz")
+    assert front.loaded == ("anna.tar.gz",)
+    assert (server.calls["POST models"], server.calls["POST invoke"]) == (1, 0)
+    with pytest.raises(AdapterNotFound):
+        front.load("nobody.tar.gz")
+
+
 def test_a_server_that_does_not_start_is_an_error_and_may_come_back(front: Front, server: PlayedServer) -> None:
     server.is_alive, server.refuse_start = False, True
     with pytest.raises(HostUnavailable, match="start"):

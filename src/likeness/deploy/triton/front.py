@@ -8,6 +8,7 @@ found by its absence: nothing in Triton tells of it or starts another. Written a
 
 * DELETE during a request of the same model blocks for 350 s, so a model is drained first, always;
 * a dead process that no request has reached yet can be unloaded; after that only a restart of the server helps;
+* /ping answers 200 whatever has died or hangs, so when nobody had a picture for a while the front asks for one;
 * 404 means that the server was restarted behind our back: load again, once. Nothing else is sent twice.
 """
 
@@ -36,7 +37,9 @@ INVOKE_S = 60.0  # SageMaker's limits
 LOAD_S = 360.0
 UNLOAD_S = 30.0  # a drained model goes within 3 s; beyond this the server is restarted
 DEAD = "is not healthy"  # Triton's words for a stub that has died
+CANARY_STEPS = {"num_inference_steps": 1, "guidance_scale": 1.0}  # the least that a picture can take
 TARGET = "X-Amzn-SageMaker-Target-Model"
+_JSON = {"Content-Type": "application/json"}
 log = logging.getLogger("likeness.triton")
 
 
@@ -67,18 +70,20 @@ class Front:
         most_waiting: requests at once, for `submit`.
         invoke_s: for one request; the models' own deadline should be below it.
         check_s: seconds between two looks at the server's processes; 0 = never.
+        canary_s: without a picture for anybody, until `check` asks for one.
     """
 
     def __init__(
         self, server: TritonServer, source: Source, *, most_models: int = 64, most_waiting: int = 256,
-        invoke_s: float = INVOKE_S, check_s: float = 2.0,
+        invoke_s: float = INVOKE_S, check_s: float = 2.0, canary_s: float = 30.0,
     ) -> None:  # fmt: skip
         self._server, self._source, self._most = server, source, most_models
         self._models: dict[str, _Model] = {}
         self._changed = threading.Condition()
         self._count, self._restarting = 0, False
         self._closed = threading.Event()
-        self._check_s, self._invoke_s = check_s, invoke_s
+        self._check_s, self._invoke_s, self._canary_s = check_s, invoke_s, canary_s
+        self._answered_s = time.monotonic()
         self._threads = ThreadPoolExecutor(most_waiting, thread_name_prefix="triton-request")
         self._waiting = threading.BoundedSemaphore(most_waiting)
         self._checker = threading.Thread(target=self._check_again_and_again, name="triton-front", daemon=True)
@@ -117,6 +122,7 @@ class Front:
             with self._leased(target) as model:
                 reply = self._call("POST", model, "/invoke", body=body, headers=headers, timeout_s=self._invoke_s)
             if reply.status == 200:
+                self._answered_s = time.monotonic()
                 return reply
             if reply.status == 404:
                 self._lost(model)
@@ -135,6 +141,11 @@ class Front:
         )
         future.add_done_callback(lambda _: self._waiting.release())
         return future
+
+    def load(self, target: str) -> None:
+        """Load a model before anybody asks for it; nothing where it is loaded. Raises as `invoke`."""
+        with self._leased(target):
+            pass
 
     def unload(self, target: str) -> None:
         """Drain, unload and remove a model; nothing where it is not loaded."""
@@ -167,7 +178,7 @@ class Front:
                 self._changed.notify_all()
 
     def check(self) -> None:
-        """Look after the server: is it there, does it answer, has each model its process?"""
+        """Look after the server: is it there, does it answer, has each model its process, is a picture made?"""
         try:
             is_well = self._server.is_alive and self._server.call("GET", "/ping", timeout_s=10.0).status == 200
         except HostUnavailable:
@@ -182,6 +193,33 @@ class Front:
             if not any(str(model.folder) in line for line in lines):
                 log.warning("a model's process died; the model is unloaded")
                 self.unload(model.target)
+        if time.monotonic() - self._answered_s >= self._canary_s and not self._canary():
+            self.restart(because="a model that nobody else asked made no picture")
+
+    def _canary(self) -> bool:
+        """Ask the model that was asked last for the smallest picture. Whether the server is to be trusted.
+
+        Its adapter is the likeliest to lie in a slot still. Models that are being asked prove themselves. The limit is
+        that of a load: a request that finds the engine dead starts another, and nothing is won by cutting that short.
+        """
+        with self._changed:
+            model = max(self._idle(), key=lambda one: one.used, default=None)
+            if model is None or self._restarting:
+                return True
+            model.in_flight += 1
+        try:
+            reply = self._call("POST", model, "/invoke", body=_canary_body(), headers=_JSON, timeout_s=LOAD_S)
+        except HostUnavailable:
+            return False
+        finally:
+            self._done(model)
+        if reply.status == 200:
+            self._answered_s = time.monotonic()
+        elif reply.status == 404:
+            self._lost(model)
+        else:
+            log.warning("a picture that nobody needs was not made: %s", _failure(reply))
+        return DEAD not in reply.text
 
     # one model's life
 
@@ -191,9 +229,12 @@ class Front:
         try:
             yield model
         finally:
-            with self._changed:
-                model.in_flight -= 1
-                self._changed.notify_all()
+            self._done(model)
+
+    def _done(self, model: _Model) -> None:
+        with self._changed:
+            model.in_flight -= 1
+            self._changed.notify_all()
 
     def _ready(self, target: str) -> _Model:
         """The loaded model, counted as in flight."""
@@ -336,6 +377,12 @@ class Front:
                 self.check()
             except LikenessError as error:
                 log.error("tritonserver could not be started again: %s", error)
+
+
+def _canary_body() -> bytes:
+    columns = {"prompt": "", "negative_prompt": "", "gen_args": json.dumps(CANARY_STEPS)}
+    inputs = [{"name": name, "shape": [1, 1], "datatype": "BYTES", "data": [text]} for name, text in columns.items()]
+    return json.dumps({"inputs": inputs}).encode()
 
 
 def _failure(reply: Reply) -> ModelFailed:
