@@ -12,6 +12,7 @@ NAMES = (
     "engine_exact",
     "engine_many",
     "serve",
+    "triton",
     "jobs",
     "demo",
     "fresh_clone",
