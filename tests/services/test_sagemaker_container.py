@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -55,12 +56,11 @@ def client(folder: Path, process: subprocess.Popen[bytes]) -> Iterator[httpx2.Cl
     with httpx2.Client(transport=transport, base_url="http://container:8080", timeout=60) as opened:
         end_s = time.monotonic() + START_S
         while True:
-            try:
-                opened.get("/ping")
-                break
-            except httpx2.TransportError:
-                assert process.poll() is None and time.monotonic() < end_s, (folder / "server.log").read_text()
-                time.sleep(0.1)
+            assert process.poll() is None and time.monotonic() < end_s, (folder / "server.log").read_text()
+            with suppress(httpx2.TransportError):
+                if (folder / "http.sock").exists() and opened.get("/ping").status_code == 200:
+                    break
+            time.sleep(0.1)
         yield opened
 
 
