@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import UNet2DConditionModel
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .latents import CHANNELS
@@ -12,6 +13,7 @@ from .latents import CHANNELS
 LATENT_CELLS = 16  # 128 px at f8
 TEXT_WIDTH = 192
 MAX_TOKENS = 48
+WORD_DEVIATION, PLACE_DEVIATION = 1.0, 0.3  # of the embeddings at the start
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -36,8 +38,13 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """About 1.5 M parameters: (B, N) token ids -> (B, N, 192)."""
-    return CLIPTextModel(
+    """About 1.5 M parameters: (B, N) token ids -> (B, N, 192).
+
+    Words start far apart, so that they stay the largest part of what the layers add up. From the class's own deviation
+    of 0.02 the training drowned them: after 460,000 samples 'a man' and 'a woman' were 0.02 apart in states of norm
+    60; only places and styles reached the U-Net, and a new name could not either (`evaluate` has a figure for it).
+    """
+    encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=TEXT_WIDTH,
@@ -51,6 +58,10 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    tables = [module for module in encoder.modules() if isinstance(module, nn.Embedding)]
+    for table in tables:
+        nn.init.normal_(table.weight, std=WORD_DEVIATION if table.num_embeddings == len(tokenizer) else PLACE_DEVIATION)
+    return encoder
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
