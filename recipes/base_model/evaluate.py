@@ -1,6 +1,6 @@
 """Measure a base: python -m recipes.base_model.evaluate --base DIR --assets PACK --out result.json
 
-Eight measurements, each of which can be made alone (`--only likeness,styles`); the table of what must be reached is
+Nine measurements, each of which can be made alone (`--only likeness,styles`); the table of what must be reached is
 in gates.py. Renders, class images and the judge of pictures are kept in `--work` and used again. Runs on CPU or GPU.
 """
 
@@ -18,13 +18,23 @@ from bench.report import commit, machine, print_table
 from likeness.diffusion.base import BUILT_IN
 
 from .exam import Exam, Settings
-from .gates import GOALS, Figures, measure_faces, measure_prompts, measure_reconstruction, measure_size, measure_speed
+from .gates import (
+    GOALS,
+    Figures,
+    measure_faces,
+    measure_prompts,
+    measure_reconstruction,
+    measure_size,
+    measure_speed,
+    measure_words,
+)
 from .likeness_gate import Portraits, measure_likeness, measure_real, measure_styles, tuned_portraits
 from .model_card import write_card
 
 PLAIN: Mapping[str, Callable[[Exam], Figures]] = {
     "size": measure_size,
     "speed": measure_speed,
+    "words": measure_words,
     "reconstruction": measure_reconstruction,
     "faces": measure_faces,
     "prompts": measure_prompts,

@@ -18,6 +18,11 @@ from .classifier import HEADS
 from .data import psnr_db, to_float
 from .exam import Exam
 
+WORDS_OF = "photo of a man with brown hair"
+CHANGES = (  # of a word or two in it
+    ("man", "woman"), ("man", "old man"), ("man", "smiling man"), ("brown", "red"), ("man", "<<abc>> man"),
+    ("hair", "hair and a beard"), ("hair", "hair wearing glasses"),
+)  # fmt: skip
 SPEED_IMAGES, SPEED_STEPS, SPEED_ROUNDS = 8, 30, 3
 
 
@@ -53,6 +58,7 @@ GOALS: Mapping[str, Goal] = {
     "reconstruction of renders": Goal("autoencoder, renders of held-out people, mean PSNR", "dB", 33),
     "reconstruction of photos": Goal("autoencoder, real photographs, mean PSNR", "dB", 31.5),
     "faces": Goal("a face is found in a 'photo'", "%", 95),
+    "words": Goal("least share of the text states' norm that a word of the face changes", "%"),
     "style": Goal("the picture has the prompt's style", "%", 95),
     "place": Goal("the picture has the prompt's place", "%", 90),
     "glasses": Goal("the picture has the prompt's glasses", "%", 90),
@@ -145,6 +151,15 @@ def measure_speed(exam: Exam) -> Figures:
         exam.base.decode(denoise_all(exam.base, None, orders)).cpu()
         seconds.append(time.perf_counter() - started)
     return {"speed": Measured(median(seconds[1:]), SPEED_ROUNDS, f"on {exam.base.device.type}")}
+
+
+def measure_words(exam: Exam) -> Figures:
+    """How far a word moves the text encoder's states, as a share of their norm: what is near 0 cannot be asked for."""
+    changed = [WORDS_OF.replace(*change) for change in CHANGES]
+    states = exam.base.encode_prompt(exam.base.tokenize([WORDS_OF, *changed])).flatten(1)  # (1 + W, N * d)
+    shares = (states[1:] - states[0]).norm(dim=1) / states[0].norm()
+    word, other = CHANGES[int(shares.argmin())]
+    return {"words": Measured(100 * shares.min().item(), len(changed), f"the least: '{other}' for '{word}'")}
 
 
 def measure_size(exam: Exam) -> Figures:
