@@ -135,6 +135,10 @@ class Engine:
         """Drop an adapter from memory: pictures in the making are finished, then its slot is wiped."""
         self._queue.forget(key)
 
+    def held(self) -> frozenset[str]:
+        """Keys of the adapters in memory."""
+        return self._queue.held()
+
     def facts(self) -> EngineFacts:
         """Counters, occupancies and histograms of this moment."""
         return self._queue.facts()

@@ -51,6 +51,11 @@ class HostCache:
     def __contains__(self, key: str) -> bool:
         return key in self._kept
 
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Adapters in host memory, least recently used first."""
+        return tuple(self._kept)
+
     def get(self, key: str) -> PackedAdapter | None:
         """The adapter, as the most recently used one; None where it is not here."""
         if key in self._kept:

@@ -97,6 +97,11 @@ class RequestQueue:
                 self._wipes.append(slot)
             self._host.forget(key)
 
+    def held(self) -> frozenset[str]:
+        """Keys of the adapters in slots or host memory."""
+        with self._locked():
+            return frozenset((*self._slots.held, *self._host.held))
+
     def facts(self) -> EngineFacts:
         with self._locked():
             tally = self._tally

@@ -12,7 +12,6 @@ from starlette.exceptions import HTTPException
 from .. import __version__
 from ..errors import LikenessError, StorageUnavailable, UsageError
 from ..service import Likeness
-from ..service.training import Training
 from . import images, jobs, metrics, openai, rest, sagemaker, sagemaker_async
 from .auth import Access, KeyLimits
 from .boundary import BodyLimits, Boundary
@@ -20,6 +19,7 @@ from .failures import NoSuchRoute, failure
 from .queue_metrics import QueueCollector
 
 TEND_EVERY_S = 2.0
+LET_GO_EVERY_S = 20.0  # a forget elsewhere has left this process's memory by then
 THREADS = 32  # for what blocks
 ROUTERS = (
     rest.router, images.router, jobs.router, openai.router, sagemaker.router, sagemaker_async.router,
@@ -50,9 +50,13 @@ def create_app(
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="likeness-http"))
         if portrait_backend is None:
             await asyncio.to_thread(lambda: likeness.engine)  # the first request shall not wait for the base
-        tending = asyncio.create_task(_tend(training))
+        tending = [
+            asyncio.create_task(_again_and_again(training.tend, TEND_EVERY_S)),
+            asyncio.create_task(_again_and_again(likeness.let_go, LET_GO_EVERY_S)),
+        ]
         yield
-        tending.cancel()
+        for task in tending:
+            task.cancel()
 
     app = FastAPI(
         title="Likeness", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
@@ -89,11 +93,11 @@ def create_app(
     return app
 
 
-async def _tend(training: Training) -> None:
+async def _again_and_again(work: Callable[[], object], every_s: float) -> None:
     while True:
         with suppress(StorageUnavailable):
-            await asyncio.to_thread(training.tend)
-        await asyncio.sleep(TEND_EVERY_S)
+            await asyncio.to_thread(work)
+        await asyncio.sleep(every_s)
 
 
 async def _refusal(request: Request, error: Exception) -> Response:

@@ -120,6 +120,16 @@ class Likeness:
         engines = list(self._engines)
         return engines[0].facts() if engines else None
 
+    def let_go(self) -> int:
+        """Drop from memory what another process has forgotten or replaced; how many adapters that were."""
+        engines = list(self._engines)
+        if not engines or not (held := engines[0].held()):
+            return 0
+        gone = held - {"/".join(one) for one in self.catalog.published()}
+        for key in gone:
+            engines[0].forget(key)
+        return len(gone)
+
     def close(self) -> None:
         """Stop the engine, leave the base as it was, give the database back. Any verb may start them again."""
         with self._lock:

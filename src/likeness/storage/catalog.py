@@ -164,6 +164,13 @@ class Catalog:
         """Adapters by name, from the one behind `after` on."""
         return tuple(_adapter(row) for row in self._page(tables.adapters, tenant, after, limit))
 
+    def published(self) -> frozenset[tuple[str, str, str]]:
+        """Tenant, name and content hash of every adapter there is."""
+        with self.engine.connect() as connection:
+            adapters = tables.adapters.c
+            rows = connection.execute(select(adapters.tenant, adapters.name, adapters.content_sha256))
+            return frozenset((tenant, name, sha256) for tenant, name, sha256 in rows)
+
     def largest_rank(self, base_sha256: str) -> int:
         """Over all tenants' adapters of one base; 0 where there are none."""
         with self.engine.connect() as connection:

@@ -1,0 +1,31 @@
+"""What one process forgets leaves the memory of the others."""
+
+from pathlib import Path
+
+from likeness.artifacts.library import engine_key
+from likeness.config import Settings
+from likeness.service import build
+from likeness.types import ImageRequest
+from tests.contrast import build_contrasted_folder
+from tests.people import publish_person
+
+
+def test_a_forget_elsewhere_empties_this_engine(tmp_path: Path) -> None:
+    base = build_contrasted_folder(tmp_path / "tiny-base")
+    settings = Settings(home=tmp_path / "home", base=str(base), slots=4, max_batch=4)
+    server, elsewhere = build(settings), build(settings)
+    try:
+        assert server.let_go() == 0  # no engine yet
+        for seed, name in enumerate(("anna", "bert"), 1):
+            publish_person(server, name, seed)
+            server.generate([ImageRequest("portrait", adapter=name, steps=1)])
+        keys = {name: engine_key(server.catalog.find_adapter("local", name)) for name in ("anna", "bert")}
+        assert server.engine.held() == frozenset(keys.values())
+        elsewhere.forget("anna")
+        assert server.engine.held() == frozenset(keys.values())
+        assert server.let_go() == 1
+        assert server.engine.held() == {keys["bert"]}
+        assert server.let_go() == 0
+    finally:
+        server.close()
+        elsewhere.close()
