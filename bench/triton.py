@@ -2,7 +2,8 @@
 
 python -m bench.triton [--parts memory,load,together,hop,kill] [--people 8] [--peers 3] [--save]
 
-memory    of all processes, with one model more and one more, each asked once; the same with whole pipelines
+memory    of all processes, with one model more and one more, each asked once (a few steps: memory does not depend on
+          them); the same with whole pipelines
 load      one more person while the engine runs, in turns with a model that has nothing in it: the rest is ours
 together  `--people` people asked at once against one after another
 hop       a 512 px picture that was drawn before: fetched through the engine's socket, and through Triton, by a model
@@ -38,6 +39,7 @@ from .timing import ratio, take_turns
 from .triton_hosting import Hosted, OtherModel, Stage, memory_mb, stage_of
 
 PICTURE = ROOT / "src" / "likeness" / "assets" / "demo" / "photo_02.jpg"
+FEW_STEPS = 4
 BEGUN, WAITING = 4, 3  # of the requests in an engine that is killed
 Part = tuple[dict[str, list[Row]], list[Goal]]
 
@@ -49,7 +51,7 @@ def memory(stage: Stage, args: argparse.Namespace) -> Part:
         for name in names(args.people):
             load_s = seconds(partial(hosted.load, name))
             for _ in range(1 if rows else 4):  # the first one warms the engine
-                pictures(hosted.ask(name, asked(steps=args.steps)))
+                pictures(hosted.ask(name, asked(steps=FEW_STEPS)))
             memory = memory_mb(hosted.server, hosted.facts()["pid"])
             rows.append({"models": len(rows) + 1, **memory, "load s": load_s})
     theirs = whole_pipelines(stage, args)
@@ -71,7 +73,7 @@ def whole_pipelines(stage: Stage, args: argparse.Namespace) -> list[Row]:
             model = OtherModel(hosted.server, f"whole{count}", "triton_peer.py", files=files)
             load_s = seconds(model.load)
             for _ in range(1 if rows else 4):
-                pictures(model.ask(asked(steps=args.steps)))
+                pictures(model.ask(asked(steps=FEW_STEPS)))
             rows.append({"models": count, **memory_mb(hosted.server), "load s": load_s})
     return rows
 
@@ -168,7 +170,7 @@ def kill(stage: Stage, args: argparse.Namespace) -> Part:
     people = names(BEGUN + WAITING)
     with stage.hosted("kill", slots=BEGUN + 1) as hosted, ThreadPoolExecutor(len(people)) as pool:
         for name in people:
-            pictures(hosted.ask(name, asked(steps=2)))
+            pictures(hosted.ask(name, asked(steps=FEW_STEPS)))
         rows = [_one_death(hosted, pool, people, steps=args.steps) for _ in range(args.kills)]
     sums = {what: sum(_number(row, what) for row in rows) for what in ("waiting", "answered", "begun", "one error")}
     last_s = max(_number(row, "next request s") for row in rows)
