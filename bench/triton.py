@@ -35,7 +35,7 @@ from tests.services.hosting import asked, pictures
 
 from .random_base import add_base_options, base_settings
 from .report import ROOT, Goal, Row, finish, options
-from .timing import ratio, take_turns
+from .timing import Work, ratio, take_turns
 from .triton_hosting import Hosted, OtherModel, Stage, memory_mb, stage_of
 
 PICTURE = ROOT / "src" / "likeness" / "assets" / "demo" / "photo_02.jpg"
@@ -92,7 +92,7 @@ def load(stage: Stage, args: argparse.Namespace) -> Part:
         for turn in range(args.loads):
             name = names(args.people)[1 + turn % (args.people - 1)]
             bare = OtherModel(hosted.server, f"bare{turn}", "triton_bare.py", files={"picture": PICTURE.read_bytes()})
-            works = [(ours_s, partial(hosted.load, name)), (bare_s, bare.load)]
+            works: list[tuple[list[float], Work]] = [(ours_s, partial(hosted.load, name)), (bare_s, bare.load)]
             for times, work in works if turn % 2 else reversed(works):
                 times.append(seconds(work))
             hosted.unload(name)
@@ -111,8 +111,8 @@ def together(stage: Stage, args: argparse.Namespace) -> Part:
     people, body = names(args.people), asked(steps=args.steps)
     with stage.hosted("together", slots=args.people + 1) as hosted, ThreadPoolExecutor(args.people) as pool:
 
-        def ask(name: str) -> None:
-            pictures(hosted.ask(name, body))
+        def ask(name: str) -> int:
+            return len(pictures(hosted.ask(name, body)))
 
         works = {
             "one after another": lambda: [ask(name) for name in people],
@@ -211,7 +211,7 @@ def _one_death(hosted: Hosted, pool: ThreadPoolExecutor, people: Sequence[str], 
     }  # fmt: skip
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Work) -> float:
     started_s = time.perf_counter()
     work()
     return time.perf_counter() - started_s
