@@ -33,7 +33,7 @@ LIKENESS_128 = Family(
     targets=MappingProxyType(
         {"unet": ATTENTION + FEED_FORWARD + RESNET, "text_encoder": CLIP_ATTENTION + CLIP_FEED_FORWARD}
     ),
-    learning_rate_scale=40.0,
+    learning_rate_scale=20.0,
 )
 SD_15 = Family(
     name="sd-1.5",

@@ -4,8 +4,8 @@ Learning rates are written for Stable Diffusion; `Family.learning_rate_scale` ca
 
 fast         for a first look: a third of the steps.
 standard     rank = alpha, U-Net 1e-4 and the text encoder 10 times lower (kohya's documentation, HF's advanced
-             DreamBooth script); min-SNR 5; prior preservation for faces (HF DreamBooth README); face-masked loss
-             (cog-sdxl, cloneofsimo/lora).
+             DreamBooth script); min-SNR 5; prior preservation for faces (HF DreamBooth README), against the base's
+             own prediction (docs/log.md); face-masked loss (cog-sdxl, cloneofsimo/lora).
 thorough     more steps and twice the rank, as the 100 steps a photo of Astria's high-quality preset.
 origin-2023  the reference solution's own: rank 128, 64 in the text encoder, alpha 1, 1e-4, 1000 steps of one photo,
              attention q and v only, no masks.
@@ -36,7 +36,7 @@ class FineTuneRecipe:
     text_rank: int | None = None  # in the text encoder, at most `rank`; None = `rank`
     prior_weight: float = 1.0
     prior_from_base: bool = True  # class images as the base would denoise them, not as they are: see `loss`
-    class_images: int = 64
+    class_images: int = 32
     warmup_steps: int = 20
     decay: bool = True  # cosine to zero at the end
     min_snr_gamma: float | None = 5.0
@@ -61,7 +61,7 @@ _ALL_UNET = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "c
 _ALL_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 _STANDARD = FineTuneRecipe(
-    name="standard", steps=300, instance_rows=6, prior_rows=4, rank=8, alpha=8,
+    name="standard", steps=300, instance_rows=6, prior_rows=2, rank=8, alpha=8,
     unet_learning_rate=1e-4, text_learning_rate=1e-5, unet_targets=_ALL_UNET, text_targets=_ALL_TEXT,
 )  # fmt: skip
 _ORIGIN = FineTuneRecipe(
