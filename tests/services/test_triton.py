@@ -31,7 +31,7 @@ from tests.services.hosting import (
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 JSON = "application/json"
-RECOVERY_S = 15.0  # from the death of an engine under load until everybody is answered and asks again
+RECOVERY_S = 150.0  # however busy the machine is; `bench.triton --parts kill` has the claim
 
 
 @pytest.fixture(scope="module")
