@@ -285,7 +285,10 @@ def speed(args: argparse.Namespace, home: Path, base: str) -> tuple[list[Row], l
 
 def _hourly(home: Path, base: Path, at_once: int, *, steps: int) -> Row:
     """Eight jobs of one photo and one class image a step, as the reference solution trains."""
-    few = {"rank": 8, "alpha": 8, "class_images": 2, "variants": 1, "instance_rows": 1, "prior_rows": 1}
+    few: dict[str, object] = {
+        "rank": 8, "alpha": 8, "class_images": 2, "variants": 1, "instance_rows": 1, "prior_rows": 1,
+        "prior_from_base": False,
+    }  # fmt: skip
     with installed(home, base, heartbeat_s=5) as one:
         warm = one.submit("warm", steps=1, **few)  # class images and caches
         one.start("w-0", "--concurrency", str(at_once))
@@ -318,7 +321,7 @@ def main() -> None:
     parser.add_argument("--submits", type=int, default=100)
     parser.add_argument("--heartbeat-s", type=int, default=1)
     parser.add_argument("--speed-base", default=Settings.base)
-    parser.add_argument("--speed-steps", type=int, default=60)
+    parser.add_argument("--speed-steps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     args: argparse.Namespace = parser.parse_args()
     settings = {key: value for key, value in vars(args).items() if key != "save"}
