@@ -13,7 +13,7 @@ from .latents import CHANNELS
 LATENT_CELLS = 16  # 128 px at f8
 TEXT_WIDTH = 192
 MAX_TOKENS = 48
-WORD_DEVIATION, PLACE_DEVIATION = 1.0, 0.3  # of the embeddings at the start
+WORD_DEVIATION, POSITION_DEVIATION = 1.0, 0.3  # of the embeddings at the start
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -58,9 +58,8 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    tables = [module for module in encoder.modules() if isinstance(module, nn.Embedding)]
-    for table in tables:
-        nn.init.normal_(table.weight, std=WORD_DEVIATION if table.num_embeddings == len(tokenizer) else PLACE_DEVIATION)
+    nn.init.normal_(encoder.embeddings.token_embedding.weight, std=WORD_DEVIATION)
+    nn.init.normal_(encoder.embeddings.position_embedding.weight, std=POSITION_DEVIATION)
     return encoder
 
 

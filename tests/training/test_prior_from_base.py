@@ -14,11 +14,24 @@ RECIPE = recipe_named("fast", steps=8, rank=2, instance_rows=2, prior_rows=2, wa
 
 
 def steps(base: BaseModel, recipe: FineTuneRecipe, count: int) -> tuple[list[Progress], torch.Tensor]:
-    loop = TrainingLoop(base, capacity=1, rank=2)
+    progress, factors, _ = trained(base, recipe, count)
+    return progress, factors
+
+
+def trained(base: BaseModel, recipe: FineTuneRecipe, count: int) -> tuple[list[Progress], torch.Tensor, float]:
+    """Progress, factors, and how far the adapter has moved the base's prediction for the class images."""
+    loop, data = TrainingLoop(base, capacity=1, rank=2), random_person(base, 1)
     try:
-        loop.join("anna", recipe, random_person(base, 1), seed=3)
+        job = loop.join("anna", recipe, data, seed=3)
         progress = [loop.step()[0] for _ in range(count)]
-        return progress, loop.state("anna")["factors"]
+        x, ids = data.prior_latents, data.prior_ids
+        t, said = torch.full((len(x),), 500), []
+        with torch.no_grad():
+            for slot in (0, job.slot):
+                with loop.bank.route(torch.full((len(x),), slot)):
+                    said.append(base.denoise(x, t, base.encode_prompt(ids)))
+        drift = (said[1] - said[0]).square().mean().item()
+        return progress, loop.state("anna")["factors"], drift
     finally:
         loop.close()
 
@@ -40,3 +53,6 @@ def test_it_holds_the_class_where_it_was(tiny_base: BaseModel) -> None:
     free, far = steps(tiny_base, replace(RECIPE, prior_weight=0.0), 8)
     assert held[-1].loss > free[-1].loss
     assert not torch.allclose(near, far, atol=1e-4)
+    *_, held_drift = trained(tiny_base, replace(RECIPE, prior_weight=10.0), 8)
+    *_, free_drift = trained(tiny_base, replace(RECIPE, prior_weight=0.0), 8)
+    assert 0 < held_drift < 0.9 * free_drift

@@ -69,6 +69,10 @@ class AdapterLibrary:
         tenant, name, sha256 = parts.groups()
         return self._opened(_object_key(tenant, name, sha256), sha256)
 
+    def engine_keys(self) -> frozenset[str]:
+        """What the engine may hold: the keys of all that is published now, see `engine_key`."""
+        return frozenset(_engine_key(*one) for one in self.catalog.published())
+
     def delete_all(self, tenant: str, kind: str, name: str) -> int:
         """Delete every object of a name, those of interrupted publications too. Returns how many.
 
@@ -96,7 +100,11 @@ class AdapterLibrary:
 
 def engine_key(record: AdapterRecord) -> str:
     """What the engine calls an adapter: tenant, name and content, so that neither can be mistaken for another's."""
-    return f"{record.tenant}/{record.name}/{record.card.content_sha256}"
+    return _engine_key(record.tenant, record.name, record.card.content_sha256)
+
+
+def _engine_key(tenant: str, name: str, sha256: str) -> str:
+    return f"{tenant}/{name}/{sha256}"
 
 
 def object_key(tenant: str, card: AdapterCard) -> str:

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -31,15 +31,9 @@ def training_workers(count: int, home: Path, *, port: int) -> Iterator[None]:
     Their ids are the same at every start on this port, so a worker takes up what it was doing when it ended.
     """
     ids = [f"{os.uname().nodename}-{port}-{number}" for number in range(count)]
-    with _kept_alive([lambda id=id: _start(home, id) for id in ids]):  # type: ignore[misc]
-        yield
-
-
-@contextmanager
-def _kept_alive(starts: list[Callable[[], Process]]) -> Iterator[None]:
-    running, stop = [start() for start in starts], Event()
+    running, stop = [_start(home, id) for id in ids], Event()
     # The thread that starts them again also ends them: a child's parent, to the system, is the thread it came from.
-    keeper = Thread(target=_keep, args=(running, starts, stop), name="workers")
+    keeper = Thread(target=_keep, args=(running, home, ids, stop), name="workers")
     keeper.start()
     try:
         yield
@@ -48,7 +42,7 @@ def _kept_alive(starts: list[Callable[[], Process]]) -> Iterator[None]:
         keeper.join()
 
 
-def _keep(running: list[Process], starts: list[Callable[[], Process]], stop: Event) -> None:
+def _keep(running: list[Process], home: Path, ids: list[str], stop: Event) -> None:
     pause_s = _PAUSE_S
     while not stop.wait(_LOOK_S):
         for number, worker in enumerate(running):
@@ -56,7 +50,7 @@ def _keep(running: list[Process], starts: list[Callable[[], Process]], stop: Eve
                 log.warning("training worker %d ended with %d and is started again", number, worker.returncode)
                 if not stop.wait(pause_s):
                     pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                    running[number] = starts[number]()
+                    running[number] = _start(home, ids[number])
     for worker in running:
         worker.terminate()
     for worker in running:

@@ -125,7 +125,7 @@ class Likeness:
         engines = list(self._engines)
         if not engines or not (held := engines[0].held()):
             return 0
-        gone = held - {"/".join(one) for one in self.catalog.published()}
+        gone = held - self.library.engine_keys()
         for key in gone:
             engines[0].forget(key)
         return len(gone)

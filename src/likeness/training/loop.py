@@ -260,15 +260,15 @@ class TrainingLoop:
         scales, text_scales = (
             torch.tensor([job.recipe.scale_of(network) for job in jobs]) for network in ("unet", "text_encoder")
         )
+        x_t = schedule.add_noise(x0, noise, t)
         self.bank.forget_forwards()
         with self.bank.route(slots.repeat_interleave(texts), text_scales.repeat_interleave(texts)):
             states = self.base.encode_prompt(ids)[caption]
         with self.bank.route(slots.repeat_interleave(rows), scales.repeat_interleave(rows)):
-            output = self.base.denoise(schedule.add_noise(x0, noise, t), t, states)
+            output = self.base.denoise(x_t, t, states)
         target, snr = schedule.target(x0, noise, t), schedule.snr(t)
         held = torch.cat([b.is_prior & job.recipe.prior_from_base for job, b in group])
         if held.any():
-            x_t = schedule.add_noise(x0, noise, t)
             target = target.clone()  # it may be x0 itself
             target[held] = self._bare(x_t[held], t[held], ids[caption[held]]).to(target.dtype)
         losses = []
