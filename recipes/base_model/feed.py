@@ -9,23 +9,37 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny
+from torch import Tensor
 
 from .autoencoder import read_basis
 from .data import load_attributes, load_images, shard_paths, to_float
 from .latents import CHANNELS
 from .networks import LATENT_CELLS, MAX_TOKENS, load_tokenizer
 from .render.captions import compose
+from .render.people import GLASSES, HAIR_RGB
 
 CAPTIONS_PER_IMAGE = 6
+UNEVEN = {"hair_color": (None, *HAIR_RGB), "glasses": GLASSES}  # attributes of which some are rare, as in life
 
 
-def caption_ids(tokenizer_folder: Path, shard: Path) -> np.ndarray:
-    """(n, CAPTIONS_PER_IMAGE, MAX_TOKENS) int16 ids of composed captions for one shard."""
+def read_captions(tokenizer_folder: Path, shard: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Of one shard, ids of composed captions (n, CAPTIONS_PER_IMAGE, MAX_TOKENS) int16 and `UNEVEN` classes (n, 2)."""
     tokenizer = load_tokenizer(tokenizer_folder)
     rng = np.random.default_rng(int(shard.stem.split("_")[1]))
-    captions = [compose(row, rng) for row in load_attributes([shard]) for _ in range(CAPTIONS_PER_IMAGE)]
+    rows = load_attributes([shard])
+    captions = [compose(row, rng) for row in rows for _ in range(CAPTIONS_PER_IMAGE)]
     ids = tokenizer(captions, padding="max_length", truncation=True, max_length=MAX_TOKENS)["input_ids"]
-    return np.asarray(ids, np.int16).reshape(-1, CAPTIONS_PER_IMAGE, MAX_TOKENS)
+    classes = [[values.index(row[name]) for name, values in UNEVEN.items()] for row in rows]
+    return np.asarray(ids, np.int16).reshape(-1, CAPTIONS_PER_IMAGE, MAX_TOKENS), np.asarray(classes)
+
+
+def chances(classes: Tensor) -> Tensor:
+    """(N, K) class of each row in K attributes -> (N,) its weight in a draw: the product of 1 / sqrt(rows alike).
+
+    Of the renders one in 28 is blonde and one in 15 wears sunglasses; drawn plainly, such words are hardly ever seen.
+    """
+    counts = [torch.bincount(column)[column] for column in classes.T]
+    return torch.stack(counts).double().prod(0).rsqrt()
 
 
 class Feed:
@@ -54,9 +68,11 @@ class Feed:
         self.latents = torch.zeros(shape, dtype=torch.half, device=device)
         self.ids = torch.zeros(capacity, CAPTIONS_PER_IMAGE, MAX_TOKENS, dtype=torch.int16, device=device)
         self._data, self._device = data, device
+        self._classes = torch.zeros(capacity, len(UNEVEN), dtype=torch.long, device=device)
+        self._chances = torch.zeros(0)
         self._basis, self._scale = read_basis(vae), vae.config["scaling_factor"]
         self._pool = multiprocessing.get_context("spawn").Pool(workers)
-        self._caption = partial(caption_ids, tokenizer_folder)
+        self._caption = partial(read_captions, tokenizer_folder)
         self._pending: dict[Path, AsyncResult[Any]] = {}
         self._taken: set[Path] = set()
 
@@ -67,13 +83,19 @@ class Feed:
                 self._pending[path] = self._pool.apply_async(self._caption, (path,))
         ready = [path for path, result in self._pending.items() if result.ready()]
         for path in ready[:most]:
-            self._take(path, self._pending.pop(path).get())
+            self._take(path, *self._pending.pop(path).get())
+        if ready:
+            self._chances = chances(self._classes[: self.size])
         return self.size
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count,) rows, the rare ones more often than they are."""
+        return torch.multinomial(self._chances, count, replacement=True, generator=generator)
 
     def close(self) -> None:
         self._pool.terminate()
 
-    def _take(self, path: Path, ids: np.ndarray) -> None:
+    def _take(self, path: Path, ids: np.ndarray, classes: np.ndarray) -> None:
         self._taken.add(path)
         images = load_images([path])
         stop = min(self.size + len(images), self.latents.shape[1])
@@ -82,4 +104,5 @@ class Feed:
             latents = self._basis(to_float(view[:count].to(self._device)))
             self.latents[k, self.size : stop] = latents * self._scale
         self.ids[self.size : stop] = torch.from_numpy(ids[:count]).to(self._device)
+        self._classes[self.size : stop] = torch.from_numpy(classes[:count]).to(self._device)
         self.size = stop

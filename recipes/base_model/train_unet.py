@@ -5,9 +5,9 @@ v-prediction (Salimans & Ho 2022) written for a clean-latent prediction, and hel
 in min-SNR-5 (Hang et al. 2023). Predicting velocities amplifies the latent directions of low variance (Li & He 2025,
 'Back to Basics: Let Denoising Generative Models Denoise').
 
-Runs on two CPU cores or one GPU; the learning rate follows elapsed time, so `--minutes` is the whole plan.
-Checkpoints every `--save-s` seconds; `--resume` goes on from the last one, also with more minutes; `--init` starts
-from the weights of an exported base, where no checkpoint was kept.
+Runs on CPU cores or GPUs, with `torchrun` on several (`parallel.py`); the learning rate follows elapsed time, so
+`--minutes` is the whole plan. Checkpoints every `--save-s` seconds; `--resume` goes on from the last one, also with
+more minutes; `--init` starts from the weights of an exported base, where no checkpoint was kept.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from .feed import Feed
 from .muon import Muon
 from .networks import MAX_TOKENS, build_text_encoder, build_unet, load_tokenizer
+from .parallel import agreed, average_gradients, join
 from .render.captions import vocabulary
 from .tokenizer import write_tokenizer
 
@@ -124,13 +125,14 @@ class Training:
         return cls(networks, optimizers, [p.detach().clone() for p in parameters])
 
     def update(self, loss: Tensor, rate: float, rows: int) -> None:
-        """One optimiser step; the average is a power function of the step.
+        """One optimiser step on `rows` samples in all; the average is a power function of the step.
 
         (Karras et al. 2024, 'Analyzing and Improving the Training Dynamics of Diffusion Models', section 3)
         """
         self.networks.zero_grad(set_to_none=True)
         loss.backward()
         parameters = list(self.networks.parameters())
+        average_gradients(parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -185,7 +187,7 @@ def draw_loss(
     def pick(high: int) -> Tensor:
         return torch.randint(high, (batch,), generator=generator, device=device)
 
-    row, t = pick(feed.size), even_timesteps(batch, len(alpha_bar), generator)
+    row, t = feed.draw(batch, generator), even_timesteps(batch, len(alpha_bar), generator)
     x = feed.latents[pick(2), row].float()  # (B, 16, h, w)
     dropped = torch.rand(batch, 1, generator=generator, device=device) < EMPTY_CAPTION_SHARE
     tokens = torch.where(dropped, empty, feed.ids[row, pick(feed.ids.shape[1])].long())
@@ -198,26 +200,30 @@ def draw_loss(
     return clean_latent_loss(prediction, x, 1 - alpha_bar[t], face_emphasis(x.shape[-1], device))
 
 
-def train(training: Training, feed: Feed, empty: Tensor, args: argparse.Namespace) -> None:
-    """Until the minutes are over."""
+def train(
+    training: Training, feed: Feed, empty: Tensor, args: argparse.Namespace, *, rank: int = 0, count: int = 1
+) -> None:
+    """Until the minutes are over; of `count` processes the first keeps clock, log and checkpoints."""
     alpha_bar = noise_schedule().alphas_cumprod.to(empty.device)
-    generator = torch.Generator(empty.device).manual_seed(training.step)  # a resumed run draws other rows
+    # A resumed run draws other rows, and so does each process.
+    generator = torch.Generator(empty.device).manual_seed(training.step * count + rank)
     started = time.monotonic() - training.elapsed_s
     logged_s = saved_s = training.elapsed_s
-    while (done := (time.monotonic() - started) / (60 * args.minutes)) < 1:
+    while (done := agreed((time.monotonic() - started) / (60 * args.minutes), empty.device)) < 1:
         training.elapsed_s = done * 60 * args.minutes
         loss = draw_loss(training, feed, empty, alpha_bar=alpha_bar, batch=args.batch, generator=generator)
-        training.update(loss, learning_rate(done, args.learning_rate), args.batch)
+        training.update(loss, learning_rate(done, args.learning_rate), args.batch * count)
         if training.step % 20 == 0:
             feed.poll()
-        if training.elapsed_s - logged_s > LOG_S:
+        if rank == 0 and training.elapsed_s - logged_s > LOG_S:
             logged_s = training.elapsed_s
             training.log(feed.size)
-        if training.elapsed_s - saved_s > args.save_s:
+        if rank == 0 and training.elapsed_s - saved_s > args.save_s:
             saved_s = training.elapsed_s
             training.save(args.out)
-    training.log(feed.size)
-    training.save(args.out)
+    if rank == 0:
+        training.log(feed.size)
+        training.save(args.out)
 
 
 def main() -> None:
@@ -226,7 +232,7 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=180)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=32, help="of each process")
     parser.add_argument("--learning-rate", type=float, default=7e-4)
     parser.add_argument("--save-s", type=float, default=120)
     parser.add_argument("--images", type=int, default=130_000, help="most images to hold")
@@ -237,14 +243,15 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="an exported base to start from")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    device = torch.device(args.device)
+    rank, count, device = join(args.device)
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 
-    if args.init:  # its words, so that its embeddings keep their meaning
+    if rank == 0 and args.init:  # its words, so that its embeddings keep their meaning
         shutil.copytree(args.init / "tokenizer", args.out / "tokenizer", dirs_exist_ok=True)
-    elif not args.resume:
+    elif rank == 0 and not args.resume:
         write_tokenizer([*vocabulary(), "<<", ">>"], args.out / "tokenizer")
+    agreed(0, device)  # the words are there
     tokenizer = load_tokenizer(args.out / "tokenizer")
     empty = torch.tensor(tokenizer("", padding="max_length", max_length=MAX_TOKENS)["input_ids"], device=device)
     vae = AutoencoderTiny.from_pretrained(args.vae).to(device).eval()
@@ -262,7 +269,7 @@ def main() -> None:
     training = Training.start(networks.to(device).train(), args.learning_rate)
     if args.resume:
         training.resume(args.out, device)
-    train(training, feed, empty, args)
+    train(training, feed, empty, args, rank=rank, count=count)
     feed.close()
 
 

@@ -1,12 +1,16 @@
 """The base's own training: the optimiser's arithmetic, the draws, and that a resumed run is the run."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, multiprocessing, nn
 
+from recipes.base_model.feed import chances
 from recipes.base_model.muon import orthogonalised
+from recipes.base_model.parallel import agreed, average_gradients, join
 from recipes.base_model.train_unet import Training, clean_latent_loss, even_timesteps, face_emphasis, is_wide
 
 
@@ -73,3 +77,42 @@ def test_training_goes_down_and_a_resumed_one_goes_on_the_same(tmp_path: Path) -
     second.resume(tmp_path, torch.device("cpu"))
     assert _steps(second, 18) == losses[12:]
     assert all(torch.equal(a, b) for a, b in zip(second.average, whole.average, strict=True))
+
+
+def test_rare_attributes_are_drawn_more_often_and_common_ones_still_most() -> None:
+    classes = torch.tensor([[0, 0]] * 90 + [[1, 0]] * 9 + [[0, 1]])
+    weights = chances(classes)
+    share = [weights[rows].sum() / weights.sum() for rows in (slice(90), slice(90, 99), slice(99, 100))]
+    assert weights[0] * 3 < weights[95] < weights[99]
+    assert 0.6 < share[0] < 0.8 and share[1] > 0.2 and share[2] > 0.05  # of 0.9, 0.09 and 0.01
+
+
+def _gradient_of(rank: int, port: int, folder: Path) -> None:
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    assert join("cpu") == (rank, 2, torch.device("cpu"))
+    networks, x = _networks(), _rows()[2 * rank : 2 * rank + 2]
+    networks["unet"](x).square().mean().backward()
+    average_gradients(networks.parameters())
+    gradients = [p.grad for p in networks["unet"].parameters()]
+    torch.save((gradients, agreed(7.5 + rank, torch.device("cpu"))), folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def _rows() -> torch.Tensor:
+    return torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+
+
+def test_two_processes_take_the_step_of_one_with_all_rows(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(_gradient_of, args=(port, tmp_path), nprocs=2)
+    whole = _networks()
+    whole["unet"](_rows()).square().mean().backward()
+    expected = [p.grad for p in whole["unet"].parameters()]
+    for rank in range(2):
+        gradients, told = torch.load(tmp_path / f"{rank}.pt")
+        assert told == 7.5
+        torch.testing.assert_close(gradients, expected)

@@ -65,7 +65,7 @@ def compose(attributes: Attributes, rng: np.random.Generator) -> str:
     subject = _named_subject(seen, rng, keep) if named else _subject(seen, rng, keep)
     identity = [] if named else _identity(seen, rng, keep)
     worn = []
-    if seen["glasses"] != "none" and rng.random() < keep * (0.5 if named else 1.0):
+    if seen["glasses"] != "none" and rng.random() < (keep * 0.5 if named else min(1.0, keep * 1.6)):
         worn.append(seen["glasses"])
     if rng.random() < keep * 0.9:
         worn.append(_clothes(seen, rng))

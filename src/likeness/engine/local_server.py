@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..artifacts.adapter import check_base
 from ..artifacts.triton import engine_client as wire
-from ..errors import EngineBusy, LikenessError, UsageError
+from ..errors import DeadlinePassed, EngineBusy, LikenessError, UsageError
 from ..portraits import prompt_of
 from ..types import GeneratedImage
 from .cards import Cards
@@ -180,4 +180,4 @@ def key_of(request: wire.Header) -> str:
 
 def _refusal(error: LikenessError) -> wire.Header:
     refusal = {"status": "error", "code": error.code, "message": str(error)}
-    return refusal | ({"retry_after_s": error.retry_after_s} if isinstance(error, EngineBusy) else {})
+    return refusal | ({"retry_after_s": error.retry_after_s} if isinstance(error, EngineBusy | DeadlinePassed) else {})

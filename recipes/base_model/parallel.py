@@ -1,0 +1,43 @@
+"""One training on several processes: each draws rows of its own, and all take the mean of their gradients.
+
+`torchrun --nproc-per-node 2 -m recipes.base_model.train_unet ...` starts them. On two CPU cores two processes of one
+thread each see a third more samples than one process of two threads; on several GPUs each process has its own.
+"""
+
+import os
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, distributed
+
+
+def join(device: str) -> tuple[int, int, torch.device]:
+    """This process's number, how many there are, and its device; (0, 1, device) where torchrun started none."""
+    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if count == 1:
+        return 0, 1, torch.device(device)
+    distributed.init_process_group()
+    here = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device == "cuda" else torch.device(device)
+    return rank, count, here
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Every gradient becomes its mean over all processes; nothing to do for one process."""
+    if not distributed.is_initialized():
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    parts = flat.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def agreed(value: float, device: torch.device) -> float:
+    """What the first process says, for all: a clock, so that all stop after the same step."""
+    if not distributed.is_initialized():
+        return value
+    told = torch.tensor([value], dtype=torch.float64, device=device)
+    distributed.broadcast(told, src=0)
+    return float(told)
