@@ -13,6 +13,7 @@ PAGE = Path(__file__).parent / "http.md"
 HEAD = """# HTTP
 
 Written by `python docs/write_http.py`; a test compares it with the server. `GET /openapi.json` is for programs.
+Commands here are meant after `. .venv/bin/activate`; the clients below come with `make test`.
 
     likeness serve                                  # http://127.0.0.1:8000, no keys, this machine alone
     likeness keys new --tenant anna                 # a key, shown once
@@ -23,12 +24,17 @@ so), as `X-Api-Key`, or as the access key id of AWS's clients. It belongs to a t
 other.
 
 Every refusal is `{"error": {"code", "message", "hint"}}`; under `/endpoints` and `/openai` it has SageMaker's and
-OpenAI's own shape. 429 and 503 say in `Retry-After` when to come again. Every answer has an `X-Request-Id`, which the
-log has too. Whoever hangs up takes their pictures back.
+OpenAI's own shape. `Retry-After` says when to come again: with 429 for a key that asks too often, and with 503 for an
+engine that is full or too late. Others (a full training queue, a store that is away) have none. Every answer has an
+`X-Request-Id`, which the log has too. Whoever hangs up takes their pictures back.
 
     import boto3, openai
-    boto3.client("sagemaker-runtime", endpoint_url="http://127.0.0.1:8000", region_name="us-west-2")
-    openai.OpenAI(base_url="http://127.0.0.1:8000/openai/v1", api_key="none")
+    boto3.client("sagemaker-runtime", endpoint_url="http://127.0.0.1:8000", region_name="us-west-2",
+                 aws_access_key_id="any", aws_secret_access_key="any")
+    openai.OpenAI(base_url="http://127.0.0.1:8000/openai/v1", api_key="any")
+
+Pictures come from `invoke_endpoint(EndpointName="avatars", TargetModel="NAME.tar.gz", ...)`, trainings start with
+`invoke_endpoint_async(EndpointName="fine-tuning", ...)`.
 
 `POST /v1/images` answers by `Accept`: `application/json` (base64, several pictures), `image/png` or `image/jpeg` (one),
 or `text/event-stream`: `step` events with previews, then `image`, then `done` or `error`.
