@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 
 from likeness.errors import StorageUnavailable
 from likeness.jobs.messages import Message
-from likeness.jobs.notify import CLAIM_S, GIVE_UP_AFTER_S, Delivery, Notifier
+from likeness.jobs.notify import AT_ONCE, CLAIM_S, GIVE_UP_AFTER_S, MOST_UNDER_WAY, Delivery, Notifier
 from likeness.jobs.tables import Database, deliveries
 from tests.jobs.installation import until
 
@@ -143,3 +144,59 @@ def test_a_sender_that_hangs_holds_up_nobody_else(database: Database) -> None:
     until(lambda: heard == ["fast"], 10)
     over.set()
     until(lambda: heard == ["fast", "slow"], 10)
+
+
+def test_what_is_under_way_is_not_taken_again_and_the_queue_is_bounded(database: Database) -> None:
+    """Eight senders that hang, long past their claims: whatever is due waits in the database, once."""
+    over, heard = threading.Event(), []
+
+    def send(message: Message) -> None:
+        over.wait(20)
+        heard.append(message.id)
+
+    notifier = Notifier(database, {"webhook": send})
+    put(database, *[message(f"{i:02}", job=str(i)) for i in range(MOST_UNDER_WAY + 8)])
+    assert notifier.deliver_due() == MOST_UNDER_WAY
+    for _ in range(3):
+        make_due(database)
+        assert notifier.deliver_due() == 0
+    over.set()
+
+    def turn() -> bool:
+        notifier.deliver_due()
+        return len(heard) >= MOST_UNDER_WAY + 8
+
+    until(turn, 20)
+    assert sorted(heard) == [f"{i:02}" for i in range(MOST_UNDER_WAY + 8)]
+
+
+def test_result_objects_do_not_wait_behind_webhooks_that_hang(database: Database) -> None:
+    over, written = threading.Event(), []
+
+    def hang(message: Message) -> None:
+        over.wait(20)
+
+    notifier = Notifier(database, {"webhook": hang, "object": lambda message: written.append(message.id)})
+    put(database, *[message(str(i), job=str(i)) for i in range(2 * MOST_UNDER_WAY)])
+    notifier.deliver_due()
+    put(database, message("o", "object"))
+    notifier.deliver_due()
+    try:
+        until(lambda: written == ["o"], 10)
+    finally:
+        over.set()
+
+
+def test_one_tenants_many_messages_are_not_all_before_another_tenants_one(database: Database) -> None:
+    heard: list[str] = []
+    notifier = Notifier(database, {"webhook": lambda message: heard.append(message.tenant)})
+    put(database, *[message(f"{i:03}", job=str(i)) for i in range(4 * MOST_UNDER_WAY)])
+    put(database, replace(message("b", job="b"), tenant="ben"))
+    assert notifier.deliver_due() == MOST_UNDER_WAY
+    until(lambda: len(heard) == MOST_UNDER_WAY, 10)
+    assert "ben" in heard[: AT_ONCE + 2]
+
+
+def make_due(database: Database) -> None:
+    """As if every claim were over."""
+    database.run(lambda c: c.execute(deliveries.update().values(due_s=database.now - 1)))

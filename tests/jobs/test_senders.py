@@ -3,10 +3,15 @@
 import hmac
 import json
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +92,85 @@ def test_an_endpoint_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
         send_webhook(message(f"http://127.0.0.1:{silent.getsockname()[1]}/"), OPTIONS)
 
 
+@contextmanager
+def trickling(start: bytes, again: bytes, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """A server that says `start`, and then `again` every 50 ms for 4 s; gives its address."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        line, _ = server.accept()
+        with suppress(OSError), line if tls is None else tls.wrap_socket(line, server_side=True) as line:
+            line.recv(65536)
+            line.sendall(start)
+            for _ in range(80):
+                time.sleep(0.05)
+                line.sendall(again)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.getsockname()[1]}/"
+    finally:
+        thread.join()
+        server.close()
+
+
+TRICKLES = {
+    "status": (b"HTTP/1.1 ", b"2"),
+    "header": (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"x"),
+    "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "body": (b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b"x"),
+    "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+}
+
+
+@pytest.mark.parametrize("where", TRICKLES)
+def test_who_answers_a_byte_at_a_time_is_given_up_at_one_deadline(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(senders, "TIMEOUT_S", 0.5)
+    with trickling(*TRICKLES[where]) as address:
+        started_s = time.monotonic()
+        with pytest.raises(TimeoutError):
+            send_webhook(message(f"http://{address}"), OPTIONS)
+        assert time.monotonic() - started_s < 3
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Of 127.0.0.1, signed by itself, and its key."""
+    x509 = pytest.importorskip("cryptography.x509", reason="the test's certificate is made with cryptography")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    folder, pem = tmp_path_factory.mktemp("tls"), serialization.Encoding.PEM
+    (folder / "certificate.pem").write_bytes(made.public_bytes(pem))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+def test_over_tls_too_an_answer_is_read_and_a_slow_one_given_up(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile=certificate[0])
+    tls.load_cert_chain(*certificate)
+    monkeypatch.setattr(ssl, "create_default_context", lambda: trusting)
+    with trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"x", tls) as address:
+        send_webhook(message(f"https://{address}"), OPTIONS)
+    monkeypatch.setattr(senders, "TIMEOUT_S", 1.0)
+    with trickling(*TRICKLES["header"], tls) as address, pytest.raises(TimeoutError):
+        send_webhook(message(f"https://{address}"), OPTIONS)
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -94,6 +178,7 @@ def test_an_endpoint_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
         "https://127.0.0.1/", "https://10.0.0.1/", "https://192.168.1.1/", "https://169.254.169.254/latest/meta-data",
         "https://[::1]/", "https://[::ffff:127.0.0.1]/", "https://[fd00::1]/", "https://[64:ff9b::7f00:1]/",
         "https://0.0.0.0/", "https://100.64.0.1/", "file:///etc/passwd", "https://example.com/#x", "",
+        "https://example.com/\0", "https://example.com/a b",
     ],
 )  # fmt: skip
 def test_private_and_odd_addresses_are_refused(url: str) -> None:

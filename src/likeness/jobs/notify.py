@@ -1,14 +1,16 @@
 """Messages on their way out: every row of the delivery log is tried until somebody took it, for a day at most.
 
 At least once: a crash after sending and before noting sends again, under the same id. Any number of processes may do
-this at once; a row is claimed by moving its due time. How a message is sent is `senders`'.
+this at once; a row is claimed by moving its due time. Every tenant's first message goes before anybody's second, and
+result objects never wait behind somebody's slow webhook. How a message is sent is `senders`'.
 """
 
 import json
 import secrets
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
@@ -19,8 +21,8 @@ from .types import Notice
 
 GIVE_UP_AFTER_S = 86_400.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 3600.0
-CLAIM_S = 60.0  # longer than any sender takes
-AT_ONCE = 8
+AT_ONCE, MOST_UNDER_WAY = 8, 32  # of each lane: threads, and messages that are being sent or wait for a thread
+CLAIM_S = 60.0  # longer than every message under way needs, which is 32 / 8 times 10 s: a webhook's deadline
 
 Sender = Callable[[Message], None]
 
@@ -41,6 +43,19 @@ class Delivery:
     last_error: str | None
 
 
+@dataclass(frozen=True, eq=False)
+class _Lane:
+    """Threads for some of the messages, and what they have to do."""
+
+    its: sa.ColumnElement[bool]  # which messages
+    threads: ThreadPoolExecutor
+    under_way: set[str] = field(default_factory=set)  # ids: whose claim is over may still be in a sender's hands
+
+    @property
+    def room(self) -> int:
+        return MOST_UNDER_WAY - len(self.under_way)
+
+
 class Notifier:
     """Delivers what is due.
 
@@ -50,14 +65,17 @@ class Notifier:
 
     def __init__(self, database: Database, senders: Mapping[str, Sender]) -> None:
         self._database, self._senders = database, senders
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="notifier")
+        self._filling = threading.Lock()
+        is_object = deliveries.c.kind == "object"  # of ours, or of a bucket that the operator chose
+        self._lanes = (
+            _Lane(is_object, ThreadPoolExecutor(AT_ONCE, thread_name_prefix="notifier-objects")),
+            _Lane(~is_object, ThreadPoolExecutor(AT_ONCE, thread_name_prefix="notifier")),
+        )
 
     def deliver_due(self) -> int:
-        """Start to send what is due; returns how many. Raises StorageUnavailable."""
-        claimed = self._database.run(self._claim) if self.has_due() else []
-        for message in claimed:
-            self._pool.submit(self._deliver, message)
-        return len(claimed)
+        """Start to send what is due, as far as there is room; returns how many. Raises StorageUnavailable."""
+        with self._filling:
+            return sum(self._fill(lane) for lane in self._lanes) if self.has_due() else 0
 
     def has_due(self) -> bool:
         """Whether something waits to be sent now."""
@@ -102,28 +120,44 @@ class Notifier:
         )  # fmt: skip
         return deliveries.c.state == "waiting", deliveries.c.due_s <= self._database.now, ~blocked
 
-    def _claim(self, connection: sa.Connection) -> list[Message]:
-        rows = connection.execute(sa.select(deliveries).where(*self._due()).limit(4 * AT_ONCE)).mappings().all()
+    def _fill(self, lane: _Lane) -> int:
+        claimed = self._database.run(lambda connection: self._claim(connection, lane)) if lane.room else []
+        for message in claimed:
+            lane.under_way.add(message.id)
+            lane.threads.submit(self._deliver, lane, message)
+        return len(claimed)
+
+    def _claim(self, connection: sa.Connection, lane: _Lane) -> list[Message]:
+        turn = sa.func.row_number().over(partition_by=deliveries.c.tenant, order_by=deliveries.c.due_s)
+        mine = lane.its, deliveries.c.id.not_in(tuple(lane.under_way))
+        query = sa.select(deliveries).where(*self._due(), *mine).order_by(turn, deliveries.c.due_s).limit(lane.room)
         claimed = []
-        for row in rows:
-            mine = connection.execute(
+        for row in connection.execute(query).mappings().all():
+            taken = connection.execute(
                 deliveries.update()
                 .where(deliveries.c.id == row["id"], deliveries.c.due_s == row["due_s"])
                 .values(due_s=self._database.now + CLAIM_S, attempts=deliveries.c.attempts + 1)
             )
-            if mine.rowcount:
+            if taken.rowcount:
                 claimed.append(Message(**{name: row[name] for name in Message.__dataclass_fields__}))
         return claimed
 
-    def _deliver(self, message: Message) -> None:
-        error = None
+    def _deliver(self, lane: _Lane, message: Message) -> None:
+        try:
+            error = self._sent(message)
+            self._database.run(lambda connection: self._note(connection, message.id, error), patience_s=CLAIM_S)
+        finally:
+            lane.under_way.discard(message.id)
+
+    def _sent(self, message: Message) -> str | None:
+        """Send it; what went wrong, if anything did."""
         try:
             self._senders[message.kind](message)
         except LikenessError as refused:
-            error = refused.message
+            return refused.message
         except Exception as failed:  # whatever a network, a mail server or an SDK can think of
-            error = type(failed).__name__
-        self._database.run(lambda connection: self._note(connection, message.id, error), patience_s=CLAIM_S)
+            return type(failed).__name__
+        return None
 
     def _note(self, connection: sa.Connection, id: str, error: str | None) -> None:
         now, mine = self._database.now, deliveries.c.id == id

@@ -2,12 +2,14 @@
 
 Webhooks are signed as Stripe's and GitHub's are: HMAC-SHA256 over '<timestamp>.<body>', so that neither can be changed
 nor an old one sent again. A webhook's address is looked up once, judged, and then connected to: what a name means can
-not change in between, and redirects are not followed (CWE-918, server-side request forgery).
+not change in between, and redirects are not followed (CWE-918, server-side request forgery). The whole exchange has one
+deadline, so that whoever answers a byte at a time holds nobody up (CWE-400).
 """
 
 import hashlib
 import hmac
 import http.client
+import io
 import ipaddress
 import json
 import re
@@ -18,6 +20,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.message import EmailMessage
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import StorageUnavailable, UsageError
@@ -26,12 +29,16 @@ from .messages import Message
 from .notify import Sender
 from .types import Notice
 
-TIMEOUT_S = 10.0
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+TIMEOUT_S = 10.0  # of a webhook, from connecting to the end of the answer
 SIGNATURE = "X-Likeness-Signature"
 TIMESTAMP = "X-Likeness-Timestamp"
 DELIVERY = "X-Likeness-Delivery"
 _MOST_ANSWER_BYTES = 1 << 16
 _MAIL_ADDRESS = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,200}")
+_UNSENDABLE = re.compile(r"[\x00-\x20\x7f]")  # what http.client refuses in a request's first line
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -97,10 +104,12 @@ def check_webhook(url: str, *, private_webhooks: bool) -> tuple[str, str, int, s
     """Scheme, host, port and path of a URL that may be called.
 
     Raises:
-        UsageError: another scheme, credentials or a fragment in it, or an address literal that is private.
+        UsageError: another scheme, credentials, a fragment or a space in it, or an address literal that is private.
     """
     parts = urlsplit(url)
     hint = "give an https URL of a public host"
+    if _UNSENDABLE.search(url):
+        raise UsageError("expected a webhook URL without spaces and control characters", hint=hint)
     try:
         port = parts.port
     except ValueError:
@@ -120,28 +129,67 @@ def check_webhook(url: str, *, private_webhooks: bool) -> tuple[str, str, int, s
 
 
 def send_webhook(message: Message, options: SendOptions) -> None:
-    """POST the body once. Raises UsageError, StorageUnavailable, OSError."""
+    """POST the body once. Raises UsageError, StorageUnavailable, OSError; TimeoutError is one."""
     scheme, host, port, path = check_webhook(message.target, private_webhooks=options.private_webhooks)
     address = _address_of(host, port, private_webhooks=options.private_webhooks)
     body, timestamp = message.body.encode(), str(int(time.time()))
-    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    headers = {
+        "Content-Type": "application/json", "User-Agent": "Likeness", TIMESTAMP: timestamp, DELIVERY: message.id,
+        SIGNATURE: signature(tenant_secret(options.webhook_secret, message.tenant), timestamp, body),
+    }  # fmt: skip
+    connection, ends_s = http.client.HTTPConnection(host, port), time.monotonic() + TIMEOUT_S
     stream = socket.create_connection(address, TIMEOUT_S)
     try:
         if scheme == "https":
+            stream.settimeout(_left(ends_s))  # of the handshake as a whole
             stream = ssl.create_default_context().wrap_socket(stream, server_hostname=host)
-        connection.sock = stream
-        headers = {
-            "Content-Type": "application/json", "User-Agent": "Likeness", TIMESTAMP: timestamp, DELIVERY: message.id,
-            SIGNATURE: signature(tenant_secret(options.webhook_secret, message.tenant), timestamp, body),
-        }  # fmt: skip
+        connection.sock = _Exchange(stream, ends_s)
         connection.request("POST", path, body, headers)
         answer = connection.getresponse()
         answer.read(_MOST_ANSWER_BYTES)
         if not 200 <= answer.status < 300:
             raise StorageUnavailable(f"expected the webhook to answer 2xx, got {answer.status}")
     finally:
-        connection.close()
         stream.close()
+
+
+class _Exchange(io.RawIOBase):
+    """What http.client takes for a socket: reads and writes share one deadline, however many they are.
+
+    A socket's own timeout begins anew with every byte. Sources: http.client's HTTPConnection and HTTPResponse, which
+    call sendall, makefile and close.
+    """
+
+    def __init__(self, stream: socket.socket, ends_s: float) -> None:
+        self._stream, self._ends_s = stream, ends_s
+
+    def sendall(self, content: bytes) -> None:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[self._in_time().send(rest) :]
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        return self._in_time().recv_into(buffer)
+
+    def close(self) -> None:
+        """The stream is closed by whoever opened it: an answer may be read after its connection's end."""
+
+    def _in_time(self) -> socket.socket:
+        self._stream.settimeout(_left(self._ends_s))
+        return self._stream
+
+
+def _left(ends_s: float) -> float:
+    """Seconds until then. Raises TimeoutError."""
+    if (left_s := ends_s - time.monotonic()) <= 0:
+        raise TimeoutError("timed out")
+    return left_s
 
 
 def send_mail(message: Message, options: SendOptions) -> None:
@@ -173,10 +221,12 @@ def send_sns(message: Message, options: SendOptions) -> None:
 
 
 def publish(topic: str, body: str) -> None:
-    """One SNS message; the region is the topic's."""
+    """One SNS message; the region is the topic's. Tried once: the delivery log has its own patience."""
     import boto3
+    from botocore.config import Config
 
-    boto3.client("sns", region_name=topic.split(":")[3]).publish(TopicArn=topic, Message=body)
+    once = Config(connect_timeout=TIMEOUT_S, read_timeout=TIMEOUT_S, retries={"total_max_attempts": 1})
+    boto3.client("sns", region_name=topic.split(":")[3], config=once).publish(TopicArn=topic, Message=body)
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
