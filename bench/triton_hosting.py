@@ -16,7 +16,8 @@ import torch
 
 from likeness.artifacts.triton.engine_client import EngineClient, EnginePlace
 from likeness.artifacts.triton.export import CONFIG_NAME, VERSION, artifact
-from likeness.deploy.triton.front import TARGET, Front
+from likeness.deploy.triton.front import Front
+from likeness.deploy.triton.protocol import TARGET
 from likeness.deploy.triton.server import Reply, TritonServer
 from likeness.deploy.triton.sources import ArchiveSource
 from likeness.diffusion.base import load_base, locate

@@ -20,8 +20,16 @@ from likeness.deploy.triton.front import Front
 from likeness.deploy.triton.server import Reply
 from likeness.deploy.triton.sources import ArchiveSource, LibrarySource
 from likeness.diffusion.base import load_base
-from likeness.errors import AdapterNotFound, EngineBusy, HostUnavailable, LikenessError, ModelFailed
+from likeness.errors import (
+    AdapterNotFound,
+    EngineBusy,
+    HostUnavailable,
+    LikenessError,
+    ModelFailed,
+    StorageUnavailable,
+)
 from likeness.storage.objects import FileObjects
+from likeness.types import Adapter
 from tests.engine.people import person
 from tests.tiny import build_tiny_folder
 
@@ -298,6 +306,92 @@ def test_an_archive_that_is_deleted_is_unloaded(front: Front, server: PlayedServ
         assert front.loaded == () and server.urls == {} and not list(server.folder.rglob("config.pbtxt"))
     finally:
         objects.put("cleo.tar.gz", content)
+
+
+@dataclass
+class ChangingSource:
+    """Archives whose versions a test decides about."""
+
+    archives: ArchiveSource
+    versions: dict[str, str] = field(default_factory=dict)
+    deleted: set[str] = field(default_factory=set)
+    is_away: bool = False
+
+    def version(self, target: str) -> str:
+        if self.is_away:
+            raise StorageUnavailable("expected an answer of the catalog's database, got OperationalError")
+        if target in self.deleted:
+            raise AdapterNotFound("there is no adapter of this name")
+        return self.versions.get(target, "1")
+
+    def read(self, target: str) -> Adapter:
+        return self.archives.read(target)
+
+
+@pytest.fixture
+def source(objects: FileObjects) -> ChangingSource:
+    return ChangingSource(ArchiveSource(objects))
+
+
+@pytest.fixture
+def watching(server: PlayedServer, source: ChangingSource) -> Iterator[Front]:
+    """A front that asks its source at every check."""
+    with Front(server, source, check_s=0, source_s=0) as opened:  # type: ignore[arg-type]
+        yield opened
+
+
+def test_who_is_deleted_or_trained_anew_is_unloaded_though_nobody_asks(
+    watching: Front, server: PlayedServer, source: ChangingSource
+) -> None:
+    for name in NAMES:
+        ask(watching, name)
+    watching.check()
+    assert list(watching.loaded) == [f"{name}.tar.gz" for name in NAMES]
+    source.deleted.add("anna.tar.gz")
+    source.versions["bert.tar.gz"] = "2"
+    watching.check()
+    assert (list(watching.loaded), server.starts) == (["cleo.tar.gz"], 1)
+    assert len(server.urls) == 1 and len(list(server.folder.rglob("config.pbtxt"))) == 1
+
+
+def test_a_source_that_is_away_for_a_moment_unloads_nobody(
+    watching: Front, server: PlayedServer, source: ChangingSource
+) -> None:
+    ask(watching)
+    source.is_away = True
+    watching.check()
+    with pytest.raises(StorageUnavailable):  # whether anna is still there is not known
+        ask(watching)
+    assert watching.loaded == ("anna.tar.gz",)
+    source.is_away = False
+    assert ask(watching).status == 200
+    assert server.calls["POST models"] == 1
+
+
+def test_the_source_is_not_asked_at_every_check(server: PlayedServer, source: ChangingSource) -> None:
+    with Front(server, source, check_s=0) as front:  # type: ignore[arg-type]
+        ask(front)
+        source.deleted.add("anna.tar.gz")
+        front.check()
+        assert front.loaded == ("anna.tar.gz",)
+
+
+def test_a_check_that_fails_is_not_the_last(
+    server: PlayedServer, source: ChangingSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Front(server, source, check_s=0.01, source_s=0) as front:  # type: ignore[arg-type]
+        ask(front)
+        asked = threading.Event()
+
+        def fail(target: str) -> str:
+            asked.set()
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as broken:
+            broken.setattr(source, "version", fail)
+            assert asked.wait(10)
+        source.deleted.add("anna.tar.gz")
+        until(lambda: front.loaded == ())
 
 
 class Untouched:

@@ -10,10 +10,11 @@ found by its absence: nothing in Triton tells of it or starts another. Written a
 * a dead process that no request has reached yet can be unloaded; after that only a restart of the server helps;
 * /ping answers 200 whatever has died or hangs, so when nobody had a picture for a while the front asks for one;
 * 404 means that the server was restarted behind our back: load again, once. Nothing else is sent twice.
+
+Whoever was deleted or trained anew at the source is unloaded within seconds, whether anybody asks for them or not: a
+model is a person's weights, in a folder, in a process and in the engine.
 """
 
-import hashlib
-import json
 import logging
 import shutil
 import threading
@@ -21,12 +22,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...artifacts.triton.export import write_model
-from ...errors import EngineBusy, HostUnavailable, LikenessError, ModelFailed
+from ...errors import AdapterNotFound, EngineBusy, HostUnavailable, LikenessError
+from .hosted import HostedModel
+from .protocol import DEAD, JSON, TARGET, canary_body, failure, load_body
 from .server import Reply, TritonServer
 from .sources import Source
 
@@ -36,29 +37,7 @@ if TYPE_CHECKING:
 INVOKE_S = 60.0  # SageMaker's limits
 LOAD_S = 360.0
 UNLOAD_S = 30.0  # a drained model goes within 3 s; beyond this the server is restarted
-DEAD = "is not healthy"  # Triton's words for a stub that has died
-CANARY_STEPS = {"num_inference_steps": 1, "guidance_scale": 1.0}  # the least that a picture can take
-TARGET = "X-Amzn-SageMaker-Target-Model"
-_JSON = {"Content-Type": "application/json"}
 log = logging.getLogger("likeness.triton")
-
-
-@dataclass(eq=False)
-class _Model:
-    """One target model. All fields belong to the front's lock."""
-
-    target: str
-    version: str
-    is_ready: bool = False  # may be invoked
-    failure: LikenessError | None = None  # of its load
-    in_flight: int = 0
-    used: int = 0  # by the front's count of requests
-    folder: Path = field(default=Path(), repr=False)
-
-    @property
-    def id(self) -> str:
-        """SageMaker's own names are hashes too."""
-        return hashlib.sha256(f"{self.target}\n{self.version}".encode()).hexdigest()[:32]
 
 
 class Front:
@@ -71,19 +50,20 @@ class Front:
         invoke_s: for one request; the models' own deadline should be below it.
         check_s: seconds between two looks at the server's processes; 0 = never.
         canary_s: without a picture for anybody, until `check` asks for one.
+        source_s: seconds between two questions of `check` to the source, about everything that is loaded.
     """
 
     def __init__(
         self, server: TritonServer, source: Source, *, most_models: int = 64, most_waiting: int = 256,
-        invoke_s: float = INVOKE_S, check_s: float = 2.0, canary_s: float = 30.0,
+        invoke_s: float = INVOKE_S, check_s: float = 2.0, canary_s: float = 30.0, source_s: float = 20.0,
     ) -> None:  # fmt: skip
         self._server, self._source, self._most = server, source, most_models
-        self._models: dict[str, _Model] = {}
+        self._models: dict[str, HostedModel] = {}
         self._changed = threading.Condition()
         self._count, self._restarting = 0, False
         self._closed = threading.Event()
-        self._check_s, self._invoke_s, self._canary_s = check_s, invoke_s, canary_s
-        self._answered_s = time.monotonic()
+        self._check_s, self._invoke_s, self._canary_s, self._source_s = check_s, invoke_s, canary_s, source_s
+        self._answered_s = self._compared_s = time.monotonic()
         self._threads = ThreadPoolExecutor(most_waiting, thread_name_prefix="triton-request")
         self._waiting = threading.BoundedSemaphore(most_waiting)
         self._checker = threading.Thread(target=self._check_again_and_again, name="triton-front", daemon=True)
@@ -129,7 +109,7 @@ class Front:
             elif DEAD in reply.text:
                 self.restart(because="a model's process died and a request reached it")
             if is_last or (reply.status != 404 and DEAD not in reply.text):
-                raise _failure(reply)
+                raise failure(reply)
         raise AssertionError("not reached")
 
     def submit(self, target: str, body: bytes, *, content_type: str, accept: str = "") -> "Future[Answer]":
@@ -151,12 +131,8 @@ class Front:
         """Drain, unload and remove a model; nothing where it is not loaded."""
         with self._changed:
             model = self._models.get(target)
-            if model is None or not self._changed.wait_for(lambda: model.is_ready or self._is_gone(model), LOAD_S):
-                return
-            if self._is_gone(model):
-                return
-            model.is_ready = False  # nobody may begin
-        self._retire(model)
+        if model is not None:
+            self._unload(model)
 
     def restart(self, *, because: str) -> None:
         """Wait for the requests in flight, then start the server anew; models come back with their next request."""
@@ -178,7 +154,10 @@ class Front:
                 self._changed.notify_all()
 
     def check(self) -> None:
-        """Look after the server: is it there, does it answer, has each model its process, is a picture made?"""
+        """Look after the server: is it there, does it answer, has each model its process, is a picture made?
+
+        And after the models: are they still what the source has?
+        """
         try:
             is_well = self._server.is_alive and self._server.call("GET", "/ping", timeout_s=10.0).status == 200
         except HostUnavailable:
@@ -192,9 +171,25 @@ class Front:
         for model in ready:
             if not any(str(model.folder) in line for line in lines):
                 log.warning("a model's process died; the model is unloaded")
-                self.unload(model.target)
+                self._unload(model)
+        if time.monotonic() - self._compared_s >= self._source_s:
+            self._compared_s = time.monotonic()
+            self._compare(ready)
         if time.monotonic() - self._answered_s >= self._canary_s and not self._canary():
             self.restart(because="a model that nobody else asked made no picture")
+
+    def _compare(self, ready: list[HostedModel]) -> None:
+        """Unload what the source no longer has, or has anew."""
+        for model in ready:
+            try:
+                is_same = self._source.version(model.target) == model.version
+            except AdapterNotFound:
+                is_same = False
+            except LikenessError as error:  # it is away, which says nothing about anybody
+                log.warning("whether the models are still there could not be asked: %s", error)
+                return
+            if not is_same:
+                self._unload(model)
 
     def _canary(self) -> bool:
         """Ask the model that was asked last for the smallest picture. Whether the server is to be trusted.
@@ -208,7 +203,7 @@ class Front:
                 return True
             model.in_flight += 1
         try:
-            reply = self._call("POST", model, "/invoke", body=_canary_body(), headers=_JSON, timeout_s=LOAD_S)
+            reply = self._call("POST", model, "/invoke", body=canary_body(), headers=JSON, timeout_s=LOAD_S)
         except HostUnavailable:
             return False
         finally:
@@ -218,25 +213,25 @@ class Front:
         elif reply.status == 404:
             self._lost(model)
         else:
-            log.warning("a picture that nobody needs was not made: %s", _failure(reply))
+            log.warning("a picture that nobody needs was not made: %s", failure(reply))
         return DEAD not in reply.text
 
     # one model's life
 
     @contextmanager
-    def _leased(self, target: str) -> Iterator[_Model]:
+    def _leased(self, target: str) -> Iterator[HostedModel]:
         model = self._ready(target)
         try:
             yield model
         finally:
             self._done(model)
 
-    def _done(self, model: _Model) -> None:
+    def _done(self, model: HostedModel) -> None:
         with self._changed:
             model.in_flight -= 1
             self._changed.notify_all()
 
-    def _ready(self, target: str) -> _Model:
+    def _ready(self, target: str) -> HostedModel:
         """The loaded model, counted as in flight."""
         version = self._version(target)
         while True:
@@ -245,16 +240,16 @@ class Front:
                     raise HostUnavailable("tritonserver is being started again", hint="try again later")
                 found = self._models.get(target)
                 if found is None:
-                    new = self._models[target] = _Model(target, version)
+                    new = self._models[target] = HostedModel(target, version)
                 elif found.version == version:
                     if self._waited(found):
                         return self._counted(found)
                     continue
             if found is None:
                 return self._loaded(new)
-            self.unload(target)  # it has other weights by now
+            self._unload(found)  # it has other weights by now
 
-    def _waited(self, model: _Model) -> bool:
+    def _waited(self, model: HostedModel) -> bool:
         """Wait until a model is ready (true) or gone; the lock is held. Raises LikenessError: as its load did."""
         if not self._changed.wait_for(lambda: model.is_ready or self._is_gone(model), LOAD_S):
             raise HostUnavailable("the model was not loaded in time", hint="try again later")
@@ -265,24 +260,24 @@ class Front:
     def _version(self, target: str) -> str:
         try:
             return self._source.version(target)
-        except LikenessError:
+        except AdapterNotFound:
             self.unload(target)  # what was deleted there is deleted here
             raise
 
-    def _counted(self, model: _Model) -> _Model:
+    def _counted(self, model: HostedModel) -> HostedModel:
         self._count += 1
         model.in_flight += 1
         model.used = self._count
         return model
 
-    def _loaded(self, model: _Model) -> _Model:
+    def _loaded(self, model: HostedModel) -> HostedModel:
         try:
             self._load(model)
         except BaseException as error:
             with self._changed:
                 model.failure = error if isinstance(error, LikenessError) else HostUnavailable("the load failed")
                 self._drop(model)
-            self._remove(model)
+            model.remove()
             raise
         with self._changed:
             if self._is_gone(model):  # the server was restarted meanwhile
@@ -291,20 +286,20 @@ class Front:
             self._changed.notify_all()
             return self._counted(model)
 
-    def _load(self, model: _Model) -> None:
+    def _load(self, model: HostedModel) -> None:
         if not self._make_room(lambda: len(self._models) > self._most):
             raise HostUnavailable("all models that there is room for are in use", hint="try again later")
         adapter = self._source.read(model.target)
         model.folder = self._server.folder / "models" / model.id / "model"
-        self._remove(model)
+        model.remove()
         write_model(adapter, model.folder / adapter.card.name)
-        body = json.dumps({"model_name": model.id, "url": str(model.folder)}).encode()
+        body = load_body(model.id, model.folder)
         while True:
             reply = self._server.call("POST", "/models", body=body, headers={TARGET: model.target}, timeout_s=LOAD_S)
             if reply.status in (200, 409):  # loaded, or loaded already
                 return
             if reply.status != 507:
-                raise _failure(reply)
+                raise failure(reply)
             if not self._unload_idle():
                 raise HostUnavailable("there is no room for another model", hint="try again later")
 
@@ -329,10 +324,18 @@ class Front:
         self._retire(victim)
         return True
 
-    def _idle(self) -> list[_Model]:
+    def _idle(self) -> list[HostedModel]:
         return [one for one in self._models.values() if one.is_ready and not one.in_flight]
 
-    def _retire(self, model: _Model) -> None:
+    def _unload(self, model: HostedModel) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: model.is_ready or self._is_gone(model), LOAD_S)
+            if not model.is_ready or self._is_gone(model):
+                return
+            model.is_ready = False  # nobody may begin
+        self._retire(model)
+
+    def _retire(self, model: HostedModel) -> None:
         """Drain, DELETE, remove. The model is not ready any more, so nobody begins."""
         with self._changed:
             is_drained = self._changed.wait_for(lambda: model.in_flight == 0, self._invoke_s + 5)
@@ -343,30 +346,26 @@ class Front:
             is_well = False
         with self._changed:
             self._drop(model)
-        self._remove(model)
+        model.remove()
         if not is_well:
             self.restart(because="a model could not be unloaded")
 
-    def _lost(self, model: _Model) -> None:
+    def _lost(self, model: HostedModel) -> None:
         with self._changed:
             self._drop(model)
 
-    def _drop(self, model: _Model) -> None:
+    def _drop(self, model: HostedModel) -> None:
         if self._models.get(model.target) is model:
             del self._models[model.target]
         model.is_ready = False
         self._changed.notify_all()
 
-    def _is_gone(self, model: _Model) -> bool:
+    def _is_gone(self, model: HostedModel) -> bool:
         return self._models.get(model.target) is not model
 
-    def _remove(self, model: _Model) -> None:
-        if model.folder != Path():
-            shutil.rmtree(model.folder.parent, ignore_errors=True)
-
     def _call(
-        self, method: str, model: _Model, path: str = "", *, body: bytes = b"", headers: dict[str, str] | None = None,
-        timeout_s: float,
+        self, method: str, model: HostedModel, path: str = "", *,
+        body: bytes = b"", headers: dict[str, str] | None = None, timeout_s: float,
     ) -> Reply:  # fmt: skip
         every = {TARGET: model.target} | (headers or {})
         return self._server.call(method, f"/models/{model.id}{path}", body=body, headers=every, timeout_s=timeout_s)
@@ -377,17 +376,5 @@ class Front:
                 self.check()
             except LikenessError as error:
                 log.error("tritonserver could not be started again: %s", error)
-
-
-def _canary_body() -> bytes:
-    columns = {"prompt": "", "negative_prompt": "", "gen_args": json.dumps(CANARY_STEPS)}
-    inputs = [{"name": name, "shape": [1, 1], "datatype": "BYTES", "data": [text]} for name, text in columns.items()]
-    return json.dumps({"inputs": inputs}).encode()
-
-
-def _failure(reply: Reply) -> ModelFailed:
-    try:
-        said = json.loads(reply.body).get("error", "")
-    except (ValueError, AttributeError):
-        said = ""
-    return ModelFailed(str(said)[:1000] or "the model server gave no reason", status=reply.status)
+            except Exception:  # whatever a source can think of; the next look shall come
+                log.exception("tritonserver could not be looked after")
