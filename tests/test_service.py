@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
+from likeness import photos as package
 from likeness.config import Settings
 from likeness.errors import (
     AdapterBusy,
@@ -21,6 +22,8 @@ from likeness.errors import (
     Interrupted,
     NonFiniteLoss,
     PhotosRefused,
+    StorageUnavailable,
+    SubjectNotFound,
     UsageError,
     WrongBase,
 )
@@ -30,6 +33,7 @@ from likeness.portraits import AI_GENERATED, check_request, file_name, numbered,
 from likeness.progress import Advance
 from likeness.service import Likeness, build, save_prepared
 from likeness.storage.catalog import LOCAL
+from likeness.storage.objects import FileObjects
 from likeness.training.loop import Batch, FineTune, TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
 from likeness.types import GeneratedImage, ImageRequest, Photo, Subject
@@ -251,6 +255,49 @@ def test_forgetting_leaves_nothing_of_the_name(likeness: Likeness, photos: list[
     assert list(likeness.home.root.rglob("gone*")) == []
     assert [path for path in likeness.home.root.rglob("*") if path.is_file() and b"/gone/" in path.read_bytes()] == []
     assert likeness.catalog.list_receipts(LOCAL)[-1] == receipt
+
+
+def test_forgetting_can_be_repeated_when_the_store_failed_in_the_middle(
+    likeness: Likeness, photos: list[Photo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    likeness.train(photos, order("stuck"))
+
+    def away(self: FileObjects, key: str) -> None:
+        raise StorageUnavailable("expected S3 to delete object, got 503")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileObjects, "delete", away)
+        with pytest.raises(StorageUnavailable):
+            likeness.forget("stuck")
+    assert "adapter" in {item.kind for item in likeness.forget("stuck").items}
+    assert list(likeness.home.root.rglob("stuck*")) == []
+
+
+def test_a_picture_of_somebody_forgotten_meanwhile_is_not_kept(likeness: Likeness, photos: list[Photo]) -> None:
+    likeness.train(photos, order("left"))
+    (image,) = likeness.generate([ImageRequest("a photo", steps=1, adapter="left")])
+    likeness.forget("left")
+    with pytest.raises(AdapterNotFound):
+        likeness.keep(image, b"a portrait", "image/png")
+    assert list(likeness.library.objects.list("local/outputs/left/")) == []
+    assert likeness.catalog.forget(LOCAL, "left") == ()
+
+
+def test_a_photograph_of_somebody_forgotten_meanwhile_is_not_kept(
+    likeness: Likeness, photos: list[Photo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    likeness.subjects.create(LOCAL, Subject("away", "dog"), consent="")
+    examine = package.check
+
+    def slow(*arguments: object) -> CheckResult:
+        found = examine(*arguments)  # type: ignore[arg-type]
+        likeness.forget("away")
+        return found
+
+    monkeypatch.setattr(package, "check", slow)
+    with pytest.raises(SubjectNotFound):
+        likeness.subjects.add_photos(LOCAL, "away", photos)
+    assert list(likeness.library.objects.list("local/photos/away/")) == []
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ class Subject:
         return self.class_noun in PERSON_NOUNS
 
 
+MAX_PHOTOS = 64  # of one subject; recipes were made for a dozen
 PERSON_NOUNS = frozenset({"person", "man", "woman", "boy", "girl", "lady", "gentleman", "human", "face"})
 
 

@@ -193,6 +193,18 @@ def test_only_a_silent_workers_jobs_are_given_back(queue: Queue) -> None:
     assert {status.app_version for status in found.values()} == {APP_VERSION}
 
 
+def test_a_worker_that_never_came_back_is_struck_off(queue: Queue) -> None:
+    def silent_for(connection: sa.Connection) -> None:
+        for worker, silent_s in {"yesterday": 90_000.0, "a minute ago": 60.0}.items():
+            beat = queue.database.now - silent_s
+            connection.execute(workers.insert().values(id=worker, boot="b", beat_s=beat, lease_s=10.0, concurrency=1))
+
+    queue.database.run(silent_for)
+    queue.recover()
+    left = queue.database.run(lambda c: c.execute(sa.select(workers.c.id)).scalars().all())
+    assert list(left) == ["a minute ago"]
+
+
 def test_dbos_keeps_the_signatures_that_we_use() -> None:
     from dbos._dbos import DBOSRegistry
     from dbos._sys_db import SystemDatabase
@@ -237,6 +249,8 @@ def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:
 
     with pytest.raises(StorageUnavailable):
         database.run(work)
+    with pytest.raises(StorageUnavailable):
+        Database("postgresql+psycopg://nobody@127.0.0.1:9/jobs")
     with pytest.raises(sa.exc.ProgrammingError):
         database.run(lambda c: (_ for _ in ()).throw(sa.exc.ProgrammingError("x", {}, Exception())))
     database.close()

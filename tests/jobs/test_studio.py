@@ -11,7 +11,7 @@ import torch
 
 from likeness.artifacts import bundle
 from likeness.diffusion.base import BaseModel, load_base
-from likeness.errors import PhotosRefused
+from likeness.errors import CorruptAdapter, PhotosRefused
 from likeness.fine_tuning import Together
 from likeness.jobs import places
 from likeness.jobs.child import Said
@@ -20,7 +20,7 @@ from likeness.jobs.studio import Studio
 from likeness.jobs.types import JobOrder
 from likeness.photos import check, prepare
 from likeness.storage.objects import FileObjects
-from likeness.types import Photo
+from likeness.types import Adapter, Photo
 from tests.jobs.installation import SMALL, picture
 
 
@@ -134,6 +134,32 @@ def test_jobs_join_a_running_loop_and_leave_it_with_an_adapter(
         assert (adapter.card.name, adapter.card.steps) == (job, said["steps"])
     preview = talk.of("b", "preview")[0]
     assert objects.get(preview["key"]).startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_kept_ends_its_own_job_only(
+    studio: Studio, talk: Talk, send: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = bundle.encode
+
+    def encode_unless_bad(adapter: Adapter) -> tuple[Adapter, bytes]:
+        if adapter.card.name == "bad":
+            raise CorruptAdapter("expected finite numbers, got NaN or infinity")
+        return encode(adapter)
+
+    monkeypatch.setattr(bundle, "encode", encode_unless_bad)
+    send("bad")
+    send("good")
+    serve(studio)
+    assert talk.of("bad", "failed")[0]["code"] == "CorruptAdapter"
+    assert talk.of("good", "trained")
+
+
+def test_a_recipe_without_a_layer_of_this_base_ends_its_own_job_only(studio: Studio, talk: Talk, send: Sender) -> None:
+    send("good")
+    send("bad", unet_targets=(), text_learning_rate=0.0)
+    serve(studio)
+    assert talk.of("bad", "failed")[0]["code"] == "UsageError"
+    assert talk.of("good", "trained")
 
 
 def test_another_worker_goes_on_from_the_checkpoint(

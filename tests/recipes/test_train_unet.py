@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import distributed, nn
+from torch.multiprocessing.spawn import spawn
 
 from recipes.base_model.feed import chances
 from recipes.base_model.muon import orthogonalised
@@ -108,7 +109,7 @@ def test_two_processes_take_the_step_of_one_with_all_rows(tmp_path: Path) -> Non
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(_gradient_of, args=(port, tmp_path), nprocs=2)
+    spawn(_gradient_of, args=(port, tmp_path), nprocs=2)
     whole = _networks()
     whole["unet"](_rows()).square().mean().backward()
     expected = [p.grad for p in whole["unet"].parameters()]

@@ -142,7 +142,9 @@ def test_tenants_see_only_themselves(catalog: Catalog) -> None:
     assert "anna" not in str(unknown.value)  # the hint knows the tenant's own names only
     with pytest.raises(SubjectNotFound):
         catalog.list_photos("two", "anna")
-    assert catalog.delete_photo("two", "anna", photo().sha256) is None
+    assert catalog.find_photo("two", "anna", photo().sha256) is None
+    catalog.delete_photo("two", "anna", photo().sha256)
+    assert catalog.find_photo("one", "anna", photo().sha256) is not None
     assert catalog.forget("two", "anna-2") == (ForgottenItem("adapter", 1, 1000),)
     assert catalog.find_adapter("one", "anna-2")
 
@@ -174,8 +176,10 @@ def test_subjects_and_photographs(catalog: Catalog) -> None:
     assert catalog.add_photo(photo()) and not catalog.add_photo(photo())  # the same one twice
     assert catalog.add_photo(photo(sha256="ff" * 32))
     assert [one.sha256 for one in catalog.list_photos("local", "anna")] == ["ee" * 32, "ff" * 32]
-    deleted = catalog.delete_photo("local", "anna", "ee" * 32)
-    assert deleted is not None and deleted.key.endswith("ee" * 32)
+    found = catalog.find_photo("local", "anna", "ee" * 32)
+    assert found is not None and found.key.endswith("ee" * 32)
+    catalog.delete_photo("local", "anna", "ee" * 32)
+    assert [one.sha256 for one in catalog.list_photos("local", "anna")] == ["ff" * 32]
     assert [one.name for one in catalog.list_subjects("local")] == ["anna"]
 
 

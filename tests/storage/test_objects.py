@@ -1,5 +1,6 @@
 """Objects in a folder and in S3 keep the same laws; S3 is moto's server on this machine, spoken to over HTTP."""
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -95,6 +96,34 @@ def test_a_bucket_that_is_not_there_is_named_as_a_cause(s3_url: str) -> None:
         S3Objects("nobodys-bucket").get("a")
     with pytest.raises(StorageUnavailable, match="expected an answer of S3"):
         S3Objects(BUCKET, endpoint_url="http://127.0.0.1:9").get("a")
+
+
+@pytest.mark.services
+def test_an_answer_that_breaks_off_is_the_stores_fault(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from botocore.exceptions import IncompleteReadError
+    from botocore.response import StreamingBody
+
+    objects = S3Objects(BUCKET)
+    objects.put("broken/off", b"x" * 100)
+
+    def half(self: object, amt: int | None = None) -> bytes:
+        raise IncompleteReadError(actual_bytes=50, expected_bytes=100)
+
+    monkeypatch.setattr(StreamingBody, "read", half)
+    with pytest.raises(StorageUnavailable, match="IncompleteReadError"):
+        objects.get("broken/off")
+
+
+def test_a_folder_that_cannot_be_read_is_no_missing_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = FileObjects(tmp_path)
+    objects.put("a/b", b"x")
+
+    def full(*arguments: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(StorageUnavailable, match="EMFILE"):
+        objects.get("a/b")
 
 
 @pytest.mark.parametrize(

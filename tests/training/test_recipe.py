@@ -45,6 +45,8 @@ def test_changes_apply() -> None:
         ("min_snr_gamma", 0.0),
         ("decay", 1),
         ("unet_targets", "to_q"),
+        ("unet_targets", ("to_q", "conv_in")),
+        ("text_targets", ("to_q",)),
         ("text_rank", 0),
         ("text_rank", 9),
         ("text_rank", 4.0),
@@ -63,6 +65,10 @@ def test_unknown_presets_and_fields_are_refused() -> None:
     with pytest.raises(UsageError, match="unet_learning_rate") as caught:
         recipe_named("fast", learning_speed=1)
     assert "learning_speed" not in str(caught.value)
+    with pytest.raises(UsageError, match="recipe fields"):
+        recipe_named("fast", name="mine")
+    with pytest.raises(UsageError, match="got neither"):
+        recipe_named("fast", unet_targets=(), text_targets=())
 
 
 def test_learning_rate_warms_up_and_decays() -> None:

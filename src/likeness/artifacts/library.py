@@ -73,6 +73,11 @@ class AdapterLibrary:
         """What the engine may hold: the keys of all that is published now, see `engine_key`."""
         return frozenset(_engine_key(*one) for one in self.catalog.published())
 
+    def withdraw(self, tenant: str, card: AdapterCard) -> None:
+        """Undo one publication, unless another has replaced it."""
+        if self.catalog.withdraw(tenant, card.name, card.content_sha256):
+            self.objects.delete(object_key(tenant, card))
+
     def delete_all(self, tenant: str, kind: str, name: str) -> int:
         """Delete every object of a name, those of interrupted publications too. Returns how many.
 

@@ -60,10 +60,9 @@ def submit(
     with closing(training_of(call.settings)) as training:
         changes = {} if steps is None else {"steps": steps}
         order = JobOrder(
-            LOCAL, name, training.upload(LOCAL, name, archive), class_noun=class_noun, recipe=recipe, changes=changes,
-            seed=seed, replace=replace_existing,
+            LOCAL, name, "", class_noun=class_noun, recipe=recipe, changes=changes, seed=seed, replace=replace_existing,
         )  # fmt: skip
-        job = training.submit(order, idempotency_key=key)
+        job = training.submit(order, archive=archive, idempotency_key=key)
     call.terminal.document(job_document(job))
     call.terminal.say(f"{job.id}: place {job.place_in_queue} in the queue")
     call.terminal.note(f"likeness jobs follow {job.id}")

@@ -78,9 +78,8 @@ async def submit_archive(
 
     def work() -> Job:
         noun = _consented(likeness, asking.tenant, new.name, class_noun=new.class_noun, consent=new.consent)
-        photos = training.upload(asking.tenant, new.name, content)
-        order = _order(new, asking.tenant, photos, class_noun=noun)
-        return training.submit(order, idempotency_key=idempotency_key)
+        order = _order(new, asking.tenant, "", class_noun=noun)
+        return training.submit(order, archive=content, idempotency_key=idempotency_key)
 
     return job_out(await asyncio.to_thread(work))
 

@@ -9,9 +9,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 
 from ..service import Likeness
-from ..service.subjects import MAX_PHOTOS
 from ..storage.catalog import AdapterRecord, SubjectRecord
-from ..types import Photo, Subject
+from ..types import MAX_PHOTOS, Photo, Subject
 from .auth import Asking
 from .pictures import likeness_of
 from .schemas import (

@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 from fastapi import APIRouter, Request, Response
 
 from ..errors import LikenessError, QueueFull, StorageUnavailable
+from ..jobs.places import upload_key
 from ..jobs.types import Invocation, JobOrder, Notice
 from ..service.training import Training
 from ..storage.objects import checked_key
@@ -85,7 +86,8 @@ def _submit(training: Training, tenant: str, asked: _Asked, body: bytes) -> Invo
     said, id = asked.said, uuid.uuid4().hex
     name = _name(said.get("filename"), id)
     output, failure = _places(training, tenant, said, id)
-    location = said.get("inputlocation") or training.upload(tenant, name, body)
+    elsewhere = said.get("inputlocation")
+    location = elsewhere or upload_key(tenant, name, body)
     call = Invocation(
         endpoint=training.settings.training_endpoint, inference_id=said.get("inference-id") or str(uuid.UUID(id)),
         input_location=location, output_location=output, failure_location=failure,
@@ -97,7 +99,7 @@ def _submit(training: Training, tenant: str, asked: _Asked, body: bytes) -> Invo
         time_limit_s=asked.whole("invocationtimeoutseconds", DEFAULT_TIME_LIMIT_S, 1, 3600),
         queue_limit_s=asked.whole("requestttlseconds", DEFAULT_TTL_S, 60, 21_600),
     )  # fmt: skip
-    training.submit(order)
+    training.submit(order, archive=None if elsewhere else body)
     return call
 
 

@@ -8,6 +8,7 @@ from . import places
 from .locations import Locations
 from .queue import Queue
 from .tables import deliveries, events, jobs
+from .uploads import drop_upload
 
 # the beginning of a key behind a job's prefix -> what it is, in a receipt
 _KINDS = {
@@ -33,7 +34,10 @@ def forget_jobs(queue: Queue, objects: Objects, locations: Locations, *, tenant:
             count, size = counts.get(kind, (0, 0))
             counts[kind] = count + 1, size + facts.bytes
             objects.delete(facts.key)
-        written = locations.written(queue.status(job, tenant).order)
+        order = queue.status(job, tenant).order
+        if drop_upload(queue.ledger, objects, order):
+            counts["uploads"] = counts.get("uploads", (0, 0))[0] + 1, 0
+        written = locations.written(order)
         left = [(place, key) for place, key in written if place.has(key)]
         for place, key in left:
             place.delete(key)

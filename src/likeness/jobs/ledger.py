@@ -31,7 +31,7 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def find(self, job: str, tenant: str | None = None) -> Job | None:
+    def find(self, job: str, tenant: str | None = None, *, patience_s: float = 10.0) -> Job | None:
         """A job; another tenant's is not there."""
 
         def work(connection: sa.Connection) -> Job | None:
@@ -40,6 +40,15 @@ class Ledger:
                 query = query.where(jobs.c.tenant == tenant)
             row = connection.execute(query).mappings().first()
             return None if row is None else self._job(connection, row)
+
+        return self.database.run(work, reads_only=True, patience_s=patience_s)
+
+    def needs(self, tenant: str, photos: str) -> bool:
+        """Whether an open job of this tenant was ordered with these photographs."""
+
+        def work(connection: sa.Connection) -> bool:
+            query = sa.select(jobs.c.order).where(jobs.c.tenant == tenant, jobs.c.state.in_(_OPEN))
+            return any(read_order(order).photos == photos for order in connection.execute(query).scalars())
 
         return self.database.run(work, reads_only=True, patience_s=10.0)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..artifacts import adapter as folders
 from ..artifacts.package import pack
 from ..errors import InputRefused, ObjectNotFound, UsageError
+from ..storage.catalog import LOCAL
 from ..storage.objects import Objects, checked_key, objects_at
 from ..types import Adapter
 from .types import JobOrder
@@ -24,7 +25,8 @@ class Locations:
     """Our objects, and the places outside.
 
     Args:
-        inputs: URLs (s3://bucket/prefix, file:///folder) under which inputs may lie.
+        inputs: URLs (s3://bucket/prefix, file:///folder) under which inputs may lie; a tenant of a server with keys
+            reads only below its own name there.
         outputs: the URL under which results are written.
     """
 
@@ -57,7 +59,13 @@ class Locations:
                 if not location.startswith(f"{tenant}/"):
                     raise InputRefused("expected an object of the tenant's own")
                 return self.objects, checked_key(location)
-            return _within(location, self.inputs)
+            place, key = _within(location, self.inputs)
+            if tenant != LOCAL and not key.startswith(f"{tenant}/"):
+                raise InputRefused(
+                    "expected a location of the tenant's own",
+                    hint="below the place, in the folder of the tenant's name",
+                )
+            return place, key
         except UsageError as error:
             raise InputRefused(f"input location: {error.message}", hint=error.hint) from error
 

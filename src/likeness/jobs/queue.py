@@ -28,6 +28,7 @@ WORKFLOW = "fine-tune"
 APP_VERSION = "likeness-jobs-1"  # raised only when a new worker could not go on with an old one's job
 SERIALIZER = DBOSPortableJSONSerializer()  # JSON: nothing in the database is ever unpickled
 
+SECONDS_UNTIL_STRUCK_OFF = 86_400.0
 MOST_OPEN_OF_TENANT = 200
 MOST_OPEN = 20_000
 TIME_LIMITS_S = (1, 24 * 3600)
@@ -135,9 +136,10 @@ class Queue:
         given_back: list[str] = []
         dead = self.database.run(silent, reads_only=True)
         for executor in dead:
-            given_back += [
-                job for job in pending(executor) if self._client._sys_db.reenqueue_for_recovery(job, [executor], QUEUE)
-            ]
+            left = pending(executor)
+            given_back += [job for job in left if self._client._sys_db.reenqueue_for_recovery(job, [executor], QUEUE)]
+            if not left:
+                self._strike_off(executor)
         self.expire()
         self._fail_the_abandoned()
         return given_back
@@ -179,6 +181,13 @@ class Queue:
         """How many jobs of anybody's wait or run."""
         query = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state.in_(("queued", "running")))
         return int(self.database.run(lambda connection: connection.execute(query).scalar() or 0, reads_only=True))
+
+    def _strike_off(self, worker: str) -> None:
+        """A worker that was silent for a day and left nothing: each pod has a name of its own, and does not return."""
+        late = workers.c.beat_s + SECONDS_UNTIL_STRUCK_OFF < self.database.now
+        self.database.run(
+            lambda connection: connection.execute(workers.delete().where(workers.c.id == worker, late)), patience_s=5.0
+        )
 
     def close(self) -> None:
         self._client.destroy()

@@ -9,8 +9,10 @@ from ..errors import SubjectNotFound
 from ..storage.catalog import Catalog
 from ..storage.objects import Objects
 from . import places
+from .ledger import Ledger
 from .tables import Database, events, jobs
 from .types import SUBJECT_PHOTOS, read_order
+from .uploads import drop_upload
 
 KEPT_SUFFIXES = ("previews/", "score.json")  # made by us, and the owner's to keep until the name is forgotten
 
@@ -23,6 +25,7 @@ class Retention:
 
     def __init__(self, database: Database, objects: Objects, catalog: Catalog) -> None:
         self._database, self._objects, self._catalog = database, objects, catalog
+        self._ledger = Ledger(database)
 
     def purge_due(self, most: int = 20) -> list[str]:
         """Delete the photographs of jobs whose time is over; returns the jobs. Raises StorageUnavailable."""
@@ -35,6 +38,7 @@ class Retention:
                 if not facts.key.removeprefix(prefix).startswith(KEPT_SUFFIXES):
                     self._objects.delete(facts.key)
                     count += 1
+            count += drop_upload(self._ledger, self._objects, read_order(row.order))  # whoever ended it may not have
             if row.state == "succeeded" and read_order(row.order).photos == SUBJECT_PHOTOS:
                 count += self._purge_subject(row.tenant, row.name, row.finished_s)
             self._database.run(partial(self._note, row.id, count))
@@ -47,8 +51,8 @@ class Retention:
             return 0
         old = [photo for photo in photos if datetime.fromisoformat(photo.created).timestamp() < before_s]
         for photo in old:
+            self._objects.delete(photo.key)  # first: as long as there is a row, this can be done again
             self._catalog.delete_photo(tenant, name, photo.sha256)
-            self._objects.delete(photo.key)
         return len(old)
 
     def _note(self, job: str, count: int, connection: sa.Connection) -> None:

@@ -26,10 +26,11 @@ from ..types import Photo
 from . import places
 from .child import Said
 from .inputs import pack_photos
-from .ledger import Ledger
+from .ledger import PATIENCE_S, Ledger
 from .link import Link
 from .locations import Locations
 from .types import SUBJECT_PHOTOS, Claim, JobOrder
+from .uploads import drop_upload
 
 T = TypeVar("T")
 
@@ -147,6 +148,9 @@ class Steps:
             except AdapterExists:  # by us, before a crash?
                 if self.library.catalog.find_adapter(order.tenant, order.name).card.content_sha256 != adapter_sha256:
                     raise
+            if self.ledger.find(claim.job) is None:  # forgotten at this moment: nobody would ever look for it again
+                self.library.withdraw(order.tenant, adapter.card)
+                raise Gone
             if order.invocation is not None:
                 self.locations.write_artifact(order, adapter)
             return {"adapter_sha256": adapter_sha256}
@@ -157,13 +161,13 @@ class Steps:
         """What only the way there needed goes; the photographs stay for the retention clock."""
         keys = [facts.key for facts in self.objects.list(places.checkpoints_prefix(order.tenant, job))]
         keys += [places.trained_key(order.tenant, job), places.prepared_key(order.tenant, job)]
-        keys += [facts.key for facts in self.objects.list(places.uploads_prefix(order.tenant, order.name))]
         for key in keys:
             self.objects.delete(key)
+        drop_upload(self.ledger, self.objects, order)
 
     def sweep_if_over(self, order: JobOrder, job: str) -> None:
         """Nobody writes for this job any more; what was written after it was cancelled or forgotten goes."""
-        found = self.ledger.find(job)
+        found = self.ledger.find(job, patience_s=PATIENCE_S)
         if found is None:
             for facts in list(self.objects.list(places.job_prefix(order.tenant, job))):
                 self.objects.delete(facts.key)

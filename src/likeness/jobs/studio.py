@@ -170,7 +170,11 @@ class Studio:
             self._fail(job, stepped.error)
         elif stepped.trained is not None:
             del self._inside[job]
-            kept, content = bundle.encode(adapter_of(self.base, guest.fine_tune, guest.prepared, stepped.trained))
+            try:
+                kept, content = bundle.encode(adapter_of(self.base, guest.fine_tune, guest.prepared, stepped.trained))
+            except LikenessError as error:  # numbers that float16 does not hold, say: this job's end, nobody else's
+                self._fail(job, error)
+                return
             self._report(guest, stepped.advance, always=True)
             self._undelivered.append((guest, kept.card, content))
         else:

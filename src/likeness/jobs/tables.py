@@ -19,6 +19,8 @@ from ..errors import StorageUnavailable
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
 
+CONNECT_TIMEOUT_S = 5
+_HINT = "try again; if it stays, check the database's URL and that it runs"
 _metadata = sa.MetaData()
 _ID, _NAME, _SHA256 = sa.String(64), sa.String(63), sa.String(64)
 _TIME: sa.Double[float] = sa.Double()
@@ -108,6 +110,9 @@ class Database:
 
     Args:
         url: `sqlite:////path` on a local disk, or `postgresql+psycopg://...`.
+
+    Raises:
+        StorageUnavailable: it does not answer.
     """
 
     def __init__(self, url: str) -> None:
@@ -119,7 +124,11 @@ class Database:
         self.is_sqlite = address.get_backend_name() == "sqlite"
         if self.is_sqlite and address.database:
             Path(address.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.engine = sa.create_engine(address, pool_pre_ping=not self.is_sqlite)
+        # Errors go to the log, and what a tenant asked for shall not.
+        self.engine = sa.create_engine(
+            address, pool_pre_ping=not self.is_sqlite, hide_parameters=True,
+            connect_args={} if self.is_sqlite else {"connect_timeout": CONNECT_TIMEOUT_S},
+        )  # fmt: skip
         if self.is_sqlite:
             sa.event.listen(self.engine, "connect", _tune_sqlite)
             sa.event.listen(self.engine, "begin", _begin_immediate)
@@ -138,8 +147,14 @@ class Database:
                 if not self.is_sqlite:
                     connection.execute(sa.text("SELECT pg_advisory_unlock(7310589)"))
 
-        with self.engine.connect() as connection:
-            create(connection)
+        try:
+            with self.engine.connect() as connection:
+                create(connection)
+        except DBAPIError as error:
+            self.engine.dispose()
+            if not _is_away(error):
+                raise
+            raise StorageUnavailable("expected an answer of the queue's database, got none", hint=_HINT) from error
 
     def run(self, work: Work[T], *, patience_s: float = 0.0, reads_only: bool = False) -> T:
         """One transaction.
@@ -161,9 +176,8 @@ class Database:
                 if isinstance(error, DBAPIError) and not _is_away(error):
                     raise
                 if time.monotonic() + pause_s > give_up_s:
-                    hint = "try again; if it stays, check the database's URL and that it runs"
                     raise StorageUnavailable(
-                        "expected an answer of the queue's database, got none", hint=hint
+                        "expected an answer of the queue's database, got none", hint=_HINT
                     ) from error
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, 2.0)

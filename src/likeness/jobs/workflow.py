@@ -7,18 +7,22 @@ reason, instead of trying again. A worker that lost its job raises `Gone` inside
 since the row belongs to somebody else by then.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from dbos import DBOS
 
 from ..errors import LikenessError
+from .ledger import PATIENCE_S
 from .queue import WORKFLOW
 from .steps import Failed, Gone, Steps, failure_document
 from .types import Claim, Failure, JobOrder, read_order
 
 MOST_RECOVERIES = 10  # workers that may die with one job before it is given up
 Document = dict[str, Any]
+
+_log = logging.getLogger(__name__)
 
 
 def register_workflow(steps: Steps, worker: str, *, keep_photos_s: float) -> None:
@@ -34,6 +38,9 @@ def register_workflow(steps: Steps, worker: str, *, keep_photos_s: float) -> Non
         except Gone:
             steps.sweep_if_over(order, job)
             return "gone"
+        except BaseException:  # DBOS's own way to say that the job was forgotten or taken over in the middle of a step
+            steps.sweep_if_over(order, job)
+            raise
 
     DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MOST_RECOVERIES)(fine_tune)
 
@@ -52,6 +59,11 @@ def _run(steps: Steps, claim: Claim, order: JobOrder, *, keep_photos_s: float) -
     except Failed as ended:
         said = ended.document
         state, failure = "failed", Failure(said["code"], said["message"], said["hint"])
+    except Gone:
+        raise
+    except Exception:  # ours, and unforeseen: an end that says so is better than a job that runs for ever
+        _log.exception("job %s", claim.job)
+        state, failure = "failed", Failure("InternalError", "the service failed at this job", "submit again")
     if not steps.ledger.finish(claim, state, failure=failure, keep_photos_s=keep_photos_s):  # type: ignore[arg-type]
         return "gone"
     steps.tidy(order, claim.job)
@@ -77,7 +89,7 @@ def _once(name: str, work: Callable[[], Mapping[str, Any]]) -> Document:
 
 
 def _order(steps: Steps, job: str) -> JobOrder:
-    found = steps.ledger.find(job)
+    found = steps.ledger.find(job, patience_s=PATIENCE_S)
     if found is None:
         raise Gone
     return found.order

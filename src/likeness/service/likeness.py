@@ -276,11 +276,19 @@ class Likeness:
         return self.sign(encode(image, media_type), media_type)
 
     def keep(self, image: GeneratedImage, content: bytes, media_type: str, *, tenant: str = LOCAL) -> str:
-        """Keep a picture's file until its adapter is forgotten; returns the id that `kept` takes."""
+        """Keep a picture's file until its adapter is forgotten; returns the id that `kept` takes.
+
+        Raises:
+            AdapterNotFound: it was forgotten while the picture was made.
+        """
         id, subject = uuid.uuid4().hex, image.request.adapter or BARE_BASE
         key = f"{tenant}/outputs/{subject}/{id}"
         self.library.objects.put(key, content)
         self.catalog.add_output(OutputRecord(tenant, id, subject, media_type, len(content), key, now()))
+        if subject != BARE_BASE and not self.catalog.has_adapter(tenant, subject):
+            self.library.objects.delete(key)
+            self.catalog.delete_output(tenant, id)
+            raise AdapterNotFound("the adapter was deleted while the picture was made")
         return id
 
     def kept(self, id: str, *, tenant: str = LOCAL) -> tuple[bytes, str]:
@@ -344,15 +352,19 @@ class Likeness:
         if record is None and not of_jobs and not home.holds(name) and not self.catalog.holds(tenant, name):
             self.catalog.find_adapter(tenant, name)  # raises with the near miss
         with home.lock(name):
-            items = [*of_jobs, *self.catalog.forget(tenant, name), *home.delete(name)]
-            for kind in ("adapters", "photos", "outputs"):
-                self.library.delete_all(tenant, kind, name)
+            self._delete_objects(tenant, name)  # first: as long as there are rows, this can be done again
+            items = [*of_jobs, *home.delete(name), *self.catalog.forget(tenant, name)]
+            self._delete_objects(tenant, name)  # what somebody wrote meanwhile
             if record is not None:
                 for engine in self._engines:
                     engine.forget(engine_key(record))
             receipt = Receipt(name, tuple(items), now())
             self.catalog.write_receipt(tenant, receipt)
         return receipt
+
+    def _delete_objects(self, tenant: str, name: str) -> None:
+        for kind in ("adapters", "photos", "outputs"):
+            self.library.delete_all(tenant, kind, name)
 
     def _record(self, tenant: str, name: str) -> AdapterRecord | None:
         try:

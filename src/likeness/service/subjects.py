@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..errors import ConsentMissing, ObjectNotFound, UsageError
+from ..errors import ConsentMissing, ObjectNotFound, SubjectNotFound, UsageError
 from ..storage.catalog import Catalog, PhotoRecord, SubjectRecord, now
 from ..storage.objects import Objects
-from ..types import PERSON_NOUNS, Photo, Subject, checked_name
+from ..types import MAX_PHOTOS, PERSON_NOUNS, Photo, Subject, checked_name
 
 if TYPE_CHECKING:
     from ..photos import CheckResult
 
-MAX_PHOTOS = 64  # of one subject; recipes were made for a dozen
 _MAX_WORD = 100
 
 
@@ -90,12 +89,15 @@ class Subjects:
             if report.verdict != "refused":
                 key = f"{tenant}/photos/{name}/{photo.sha256}"
                 self.objects.put(key, photo.content)
-                self.catalog.add_photo(
-                    PhotoRecord(
-                        tenant, name, photo.sha256, photo.name[:200], len(photo.content),
-                        json.dumps(report.to_json()), key, now(),
-                    )
+                record = PhotoRecord(
+                    tenant, name, photo.sha256, photo.name[:200], len(photo.content),
+                    json.dumps(report.to_json()), key, now(),
                 )  # fmt: skip
+                try:
+                    self.catalog.add_photo(record)
+                except SubjectNotFound:  # forgotten while we looked at the photographs
+                    self.objects.delete(key)
+                    raise
         return replace(checked, reports=reports)
 
     def list_photos(self, tenant: str, name: str) -> tuple[PhotoRecord, ...]:
@@ -115,7 +117,8 @@ class Subjects:
     def delete_photo(self, tenant: str, name: str, sha256: str) -> None:
         """Raises SubjectNotFound, ObjectNotFound (no such photo), UsageError."""
         self.find(tenant, name)
-        record = self.catalog.delete_photo(tenant, name, sha256)
+        record = self.catalog.find_photo(tenant, name, sha256)
         if record is None:
             raise ObjectNotFound("there is no such photo", hint="list the subject's photos")
-        self.objects.delete(record.key)
+        self.objects.delete(record.key)  # first: as long as there is a row, this can be done again
+        self.catalog.delete_photo(tenant, name, sha256)

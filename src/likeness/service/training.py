@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifacts.library import AdapterLibrary
 from ..config import Settings
-from ..errors import UsageError
+from ..errors import LikenessError, UsageError
 from ..storage.catalog import ForgottenItem
 from ..storage.objects import Objects, objects_at
 
@@ -114,8 +114,11 @@ class Training:
         self.objects.put(key, archive)
         return key
 
-    def submit(self, order: JobOrder, *, idempotency_key: str | None = None) -> Job:
+    def submit(self, order: JobOrder, *, archive: bytes | None = None, idempotency_key: str | None = None) -> Job:
         """Check whom the order wants told and where its photographs lie, and put it into the queue.
+
+        Args:
+            archive: of photographs, to be kept until the job is over; it takes the place of `order.photos`.
 
         Raises:
             UsageError, InputRefused: an addressee or a place that is not allowed.
@@ -123,12 +126,24 @@ class Training:
         """
         from ..jobs.senders import check_notice
         from ..jobs.types import SUBJECT_PHOTOS
+        from ..jobs.uploads import drop_upload
 
         for notice in order.notices:
             check_notice(notice, self.send_options)
-        if order.photos != SUBJECT_PHOTOS:
+        if archive is not None:
+            order = replace(order, photos=self.upload(order.tenant, order.name, archive))
+        elif order.photos != SUBJECT_PHOTOS:
             self.locations.resolve(order.photos, order.tenant)
-        return self.queue.submit(order, idempotency_key=idempotency_key)
+        try:
+            job = self.queue.submit(order, idempotency_key=idempotency_key)
+        except LikenessError:
+            drop_upload(self.queue.ledger, self.objects, order)
+            raise
+        if archive is not None and job.is_over:  # ordered before, with the same key
+            drop_upload(self.queue.ledger, self.objects, order)
+        elif archive is not None and not self.objects.has(order.photos):  # the end of an equal job took it along
+            self.objects.put(order.photos, archive)
+        return job
 
     def tend(self) -> None:
         """What has to go on where no worker runs: messages leave, and who waited too long is told so.

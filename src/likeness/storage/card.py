@@ -17,7 +17,7 @@ from ..types import AdapterCard, checked_name
 
 FILE_NAME = "card.json"
 MAX_BYTES = 1 << 20
-MAX_RANK = 1024
+MAX_RANK = 256  # as of a recipe: the largest that is published sizes every slot of an engine
 _MAX_CHARACTERS = 1000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HINT = "import the adapter again from a copy that is whole"

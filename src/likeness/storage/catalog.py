@@ -142,6 +142,12 @@ class Catalog:
             ) from error
         return _adapter(before[0]) if before else None
 
+    def withdraw(self, tenant: str, name: str, content_sha256: str) -> bool:
+        """Undo one publication; False where the name has other weights by now, or none."""
+        with self.engine.begin() as connection:
+            rows = _deleted(connection, tables.adapters, tenant, name=checked_name(name), content_sha256=content_sha256)
+        return bool(rows)
+
     def find_adapter(self, tenant: str, name: str) -> AdapterRecord:
         """One adapter.
 
@@ -222,17 +228,24 @@ class Catalog:
         with self.engine.connect() as connection:
             return tuple(PhotoRecord(**row._mapping) for row in connection.execute(asked))
 
-    def delete_photo(self, tenant: str, subject: str, sha256: str) -> PhotoRecord | None:
-        """Returns what was deleted."""
+    def find_photo(self, tenant: str, subject: str, sha256: str) -> PhotoRecord | None:
+        row = self._one(tables.photos, tenant, subject=checked_name(subject), sha256=sha256)
+        return None if row is None else PhotoRecord(**row._mapping)
+
+    def delete_photo(self, tenant: str, subject: str, sha256: str) -> None:
+        """Delete a photograph's row; its object went before."""
         with self.engine.begin() as connection:
-            rows = _deleted(connection, tables.photos, tenant, subject=checked_name(subject), sha256=sha256)
-        return PhotoRecord(**rows[0]._mapping) if rows else None
+            _deleted(connection, tables.photos, tenant, subject=checked_name(subject), sha256=sha256)
 
     # portraits
 
     def add_output(self, record: OutputRecord) -> None:
         with self.engine.begin() as connection:
             connection.execute(insert(tables.outputs).values(**asdict(record)))
+
+    def delete_output(self, tenant: str, id: str) -> None:
+        with self.engine.begin() as connection:
+            _deleted(connection, tables.outputs, tenant, id=id)
 
     def find_output(self, tenant: str, id: str) -> OutputRecord | None:
         row = self._one(tables.outputs, tenant, id=id)
@@ -245,7 +258,7 @@ class Catalog:
         return any(self._one(table, tenant, **{column: checked_name(name)}) for table, column in _OF_NAME.values())
 
     def forget(self, tenant: str, name: str) -> tuple[ForgottenItem, ...]:
-        """Delete all rows of one name, in one transaction. The objects they named are the caller's to delete."""
+        """Delete all rows of one name, in one transaction. The objects that they name went before."""
         items = []
         with self.engine.begin() as connection:
             for kind, (table, column) in _OF_NAME.items():

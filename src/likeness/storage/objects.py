@@ -4,10 +4,11 @@ Keys are ours, made of tenants, names and hashes; the checks here are the second
 what the bytes are. Source: Amazon S3 User Guide, 'Object key naming guidelines', for the letters of a key.
 """
 
+import errno
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ _KEY = re.compile(rf"{_PART}(/{_PART}){{0,9}}")
 _PREFIX = re.compile(rf"({_PART}/){{0,9}}({_PART})?")
 _MOST_CHARACTERS = 900  # S3 takes 1024 bytes, of which a configured prefix needs some
 _INCOMING = ".incoming"
+# not there; a folder; a part of the path that is a file; a link: no object of ours
+_NO_OBJECT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,13 @@ class FileObjects:
         try:
             with open(self.root / checked_key(key), "rb", opener=_no_links) as file:
                 return file.read()
-        except OSError as error:  # a folder, a link, a part of the path that is a file: no object of ours
-            raise ObjectNotFound("there is no object of this key", hint="it may have been deleted") from error
+        except OSError as error:
+            if error.errno in _NO_OBJECT:
+                raise ObjectNotFound("there is no object of this key", hint="it may have been deleted") from error
+            raise StorageUnavailable(
+                f"expected to read an object, got {errno.errorcode.get(error.errno or 0, 'an error')}",
+                hint="check the folder and its disk",
+            ) from error
 
     def has(self, key: str) -> bool:
         path = self.root / checked_key(key)
@@ -105,6 +113,10 @@ class FileObjects:
                     yield ObjectFacts(key, facts.st_size, datetime.fromtimestamp(facts.st_mtime, UTC))
 
 
+def _whole(answer: Any) -> Any:
+    return answer
+
+
 class S3Objects:
     """Objects in a bucket of S3, or of anything that speaks its protocol (AWS_ENDPOINT_URL_S3).
 
@@ -126,7 +138,8 @@ class S3Objects:
         self._call("put_object", Key=self._full(key), Body=content)
 
     def get(self, key: str) -> bytes:
-        content: bytes = self._call("get_object", Key=self._full(key))["Body"].read()
+        # within the call: the connection may break in the middle of the body
+        content: bytes = self._call("get_object", lambda answer: answer["Body"].read(), Key=self._full(key))
         return content
 
     def has(self, key: str) -> bool:
@@ -153,11 +166,11 @@ class S3Objects:
     def _full(self, key: str) -> str:
         return self.prefix + checked_key(key)
 
-    def _call(self, operation: str, **arguments: object) -> Any:
+    def _call(self, operation: str, read: Callable[[Any], Any] = _whole, /, **arguments: object) -> Any:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return getattr(self._client, operation)(Bucket=self.bucket, **arguments)
+            return read(getattr(self._client, operation)(Bucket=self.bucket, **arguments))
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in ("NoSuchKey", "404"):

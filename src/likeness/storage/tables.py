@@ -132,7 +132,7 @@ def open_database(url: str) -> Engine:
         is_file = address.get_backend_name() == "sqlite"
         if is_file and address.database:
             Path(address.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engine = create_engine(address, pool_pre_ping=not is_file)
+        engine = create_engine(address, pool_pre_ping=not is_file, hide_parameters=True)
     except (ArgumentError, NoSuchModuleError) as error:
         raise SettingsError("expected a database URL such as sqlite:////FOLDER/catalog.sqlite") from error
     except ImportError as error:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..diffusion.base import BaseModel
 from ..diffusion.lora import LoraBank
-from ..errors import CheckpointMismatch, NonFiniteLoss, TrainingError
+from ..errors import CheckpointMismatch, NonFiniteLoss, TrainingError, UsageError
 from ..types import LoraPair, Network
 from .data import TrainingSet
 from .loss import dreambooth_loss, min_snr_weight, row_losses
@@ -147,6 +147,7 @@ class TrainingLoop:
 
         Raises:
             TrainingError: no slot is free, the name is training already, or the rank is above the bank's.
+            UsageError: the recipe names no layer that this base adapts.
         """
         free = sorted(set(range(1, self.bank.slots)) - {job.slot for job in self._jobs.values()})
         if not free or name in self._jobs or recipe.rank > self.bank.rank:
@@ -154,8 +155,13 @@ class TrainingLoop:
                 f"expected a new name, one of {self.bank.slots - 1} free slots and a rank of at most {self.bank.rank}"
             )
         generator = torch.Generator().manual_seed(seed)
+        row = self._fresh_row(recipe, generator)
+        if not row.any():
+            raise UsageError(
+                "expected targets that this base has, got none", hint="leave the recipe's targets as they are"
+            )
         job = FineTune(name, recipe, data, generator, free[0])
-        self.bank.write(job.slot, self._fresh_row(recipe, generator))
+        self.bank.write(job.slot, row)
         self._optimizer.clear(job.slot)
         self._jobs[name] = job
         return job

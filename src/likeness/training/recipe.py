@@ -99,15 +99,15 @@ _ACCEPTED: Mapping[object, tuple[type, ...]] = MappingProxyType(
 )
 
 
-def recipe_named(name: str, **changes: object) -> FineTuneRecipe:
-    """A preset with some fields changed.
+def recipe_named(name: str, /, **changes: object) -> FineTuneRecipe:
+    """A preset with some fields changed; all but its name can be.
 
     Raises:
         UsageError: no such preset or field, a value of another type or outside its limits; the message names them.
     """
     if name not in PRESETS:
         raise UsageError(f"expected a recipe of {', '.join(PRESETS)}")
-    known = {field.name: field.type for field in fields(FineTuneRecipe)}
+    known = {field.name: field.type for field in fields(FineTuneRecipe) if field.name != "name"}
     if not changes.keys() <= known.keys():
         raise UsageError(f"expected recipe fields of {', '.join(sorted(known))}")
     for field, value in changes.items():
@@ -117,6 +117,11 @@ def recipe_named(name: str, **changes: object) -> FineTuneRecipe:
         value = getattr(recipe, field)
         if value is not None and not low <= value <= high:
             raise UsageError(f"expected {field} from {low} to {high}, got {value}")
+    for field, known_targets in (("unet_targets", _ALL_UNET), ("text_targets", _ALL_TEXT)):
+        if not set(getattr(recipe, field)) <= set(known_targets):
+            raise UsageError(f"expected {field} of {', '.join(known_targets)}")
+    if not recipe.unet_targets and not recipe.text_targets:
+        raise UsageError("expected unet_targets or text_targets, got neither")
     if recipe.rank_of("text_encoder") > recipe.rank:
         raise UsageError(f"expected text_rank of at most the rank, {recipe.rank}, got {recipe.text_rank}")
     return recipe
