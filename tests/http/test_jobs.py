@@ -1,17 +1,24 @@
 """/v1/jobs and InvokeEndpointAsync without a worker: what is taken, what is refused, what is streamed."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
 
 import boto3
 import pytest
+import sqlalchemy as sa
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from starlette.datastructures import UploadFile
 from starlette.testclient import TestClient
 
+from likeness.http.app import create_app
 from likeness.jobs.types import Claim, Failure
 from likeness.service import Likeness
+from likeness.service.training import Training
 from tests.jobs.installation import PHOTOS
 
 
@@ -139,6 +146,112 @@ def test_forgetting_reaches_the_queue(client: TestClient, likeness: Likeness) ->
         assert list(likeness.library.objects.list(prefix)) == []
     for path in likeness.home.root.glob("jobs.sqlite*"):
         assert str(job["id"]).encode() not in path.read_bytes()
+
+
+@pytest.fixture
+def strict(likeness: Likeness) -> Iterator[None]:
+    """Databases that take a NUL for an error, as PostgreSQL does."""
+
+    def refuse(connection: Any, cursor: Any, statement: str, parameters: Any, *more: object) -> None:
+        assert "\\x00" not in repr(parameters)
+
+    engines = (likeness.catalog.engine, likeness.training.database.engine)
+    for engine in engines:
+        sa.event.listen(engine, "before_cursor_execute", refuse)
+    yield
+    for engine in engines:
+        sa.event.remove(engine, "before_cursor_execute", refuse)
+
+
+@pytest.mark.usefixtures("strict")
+def test_what_cannot_be_an_id_is_answered_as_any_unknown_one(client: TestClient) -> None:
+    for nothing in ("none", "%00", "a%00b", "x" * 65, "%C3%A9"):
+        for path in ("", "/events", "/messages", "/previews/5"):
+            answer = client.get(f"/v1/jobs/{nothing}{path}")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "JobNotFound"), path
+        for path in ("cancel", "messages/replay"):
+            assert client.post(f"/v1/jobs/{nothing}/{path}").json()["error"]["code"] == "JobNotFound"
+        assert client.get(f"/v1/images/{nothing}").json()["error"]["code"] == "ObjectNotFound"
+        assert client.get(f"/v1/jobs?name={nothing}").json() == {"jobs": []}
+    client.post("/v1/subjects", json={"name": "nul", "class_noun": "dog"})
+    assert client.delete("/v1/subjects/nul/photos/%00").json()["error"]["code"] == "ObjectNotFound"
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/subjects?after=%00", "/v1/adapters?after=%00", "/v1/subjects/%00", "/v1/subjects/%00/photos",
+        "/v1/adapters/%00", "/v1/adapters/%00/download", "/openai/v1/models/%00",
+    ],
+)  # fmt: skip
+def test_names_are_checked_before_anything_is_looked_up(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 400
+
+
+def test_only_numbers_that_events_can_have_are_taken(client: TestClient) -> None:
+    events = f"/v1/jobs/{submitted(client, 'number')['id']}/events"
+    assert len(client.get(events, params={"after": 0}).json()["events"]) == 1
+    assert client.get(events, params={"after": 2**31 - 1}).json() == {"events": []}
+    for number in (-1, 2**31, 2**63 - 1, 2**63, 10**30):
+        answer = client.get(events, params={"after": number})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "UsageError"), number
+    for said in (str(2**31), "9" * 20, "9" * 21):
+        for accept in ("text/event-stream", "application/json"):
+            answer = client.get(events, headers={"Last-Event-ID": said, "Accept": accept})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "UsageError"), said
+
+
+def test_an_archive_waits_in_a_file_while_another_is_in_memory(
+    likeness: Likeness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, reads, read = create_app(likeness), threading.Event(), UploadFile.read
+
+    async def watched(upload: UploadFile, size: int = -1) -> bytes:
+        reads.set()
+        return await read(upload, size)
+
+    monkeypatch.setattr(UploadFile, "read", watched)
+    with TestClient(app) as client:
+        assert client.portal is not None
+        client.portal.call(app.state.uploads.acquire)
+        waits = threading.Thread(target=submitted, args=(client, "waits"))
+        waits.start()
+        is_read = reads.wait(1)
+        client.portal.call(app.state.uploads.release)
+        waits.join(30)
+    assert (is_read, reads.is_set()) == (False, True)
+
+
+def test_the_event_loop_never_waits_for_the_queue_to_open(
+    client: TestClient, likeness: Likeness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At first use it loads DBOS, connects and migrates."""
+    opened, seen = Training.__dict__["queue"], []
+    assert isinstance(opened, cached_property)
+
+    def watched(training: Training) -> object:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            seen.append("thread")
+        else:
+            seen.append("loop")
+        return opened.__get__(training)
+
+    job = submitted(client, "loop")["id"]
+    monkeypatch.setattr(Training, "queue", property(watched))
+    paths = ["", f"/{job}", f"/{job}/events", f"/{job}/messages", f"/{job}/previews/5"]
+    calls = [("GET", f"/v1/jobs{path}") for path in paths] + [("GET", "/metrics")]
+    calls += [("POST", f"/v1/jobs/{job}/{verb}") for verb in ("messages/replay", "cancel")]
+    for method, path in calls:
+        seen.clear()
+        assert client.request(method, path).status_code < 500
+        assert set(seen) == {"thread"}, path
+    seen.clear()
+    with client.stream("GET", f"/v1/jobs/{job}/events", headers={"Accept": "text/event-stream"}) as stream:
+        assert "event: end" in "".join(stream.iter_text())
+    assert set(seen) == {"thread"}
 
 
 def test_metrics_have_sagemakers_names(client: TestClient) -> None:

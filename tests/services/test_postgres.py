@@ -3,15 +3,19 @@
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from likeness.config import Settings
 from likeness.errors import IdempotencyConflict
+from likeness.http.app import create_app
 from likeness.jobs.queue import Queue
 from likeness.jobs.tables import Database
-from likeness.jobs.types import JobOrder
+from likeness.jobs.types import SUBJECT_PHOTOS, JobOrder
+from likeness.service import build
 from likeness.service.training import training_of
 from tests.jobs.installation import Installation, until
 from tests.services.postgres import Postgres, postgres
@@ -75,3 +79,22 @@ def test_a_database_that_goes_away_loses_nothing(cluster: Postgres, tmp_path: Pa
             assert not [event for event in events if event.kind == "died"]
     finally:
         installation.stop()
+
+
+def test_what_sqlite_would_bear_is_refused_before_it_reaches_the_database(cluster: Postgres, tmp_path: Path) -> None:
+    """A NUL in a text and a number beyond an integer are errors to PostgreSQL, and would be a 500."""
+    settings = Settings(home=tmp_path, jobs=cluster.url, catalog=cluster.url)
+    with closing(build(settings)) as likeness:
+        client = TestClient(create_app(likeness))
+        order = JobOrder("local", "nul", SUBJECT_PHOTOS, class_noun="dog")
+        job = likeness.training.queue.submit(order).id
+        assert len(client.get(f"/v1/jobs/{job}/events?after=0").json()["events"]) == 1
+        assert client.get(f"/v1/jobs/{job}/events?after={2**31 - 1}").json() == {"events": []}
+        assert client.get(f"/v1/jobs/{job}/events?after={2**31}").status_code == 400
+        assert client.get("/v1/jobs?name=%00").json() == {"jobs": []}
+        for path in ("/v1/jobs/%00", "/v1/jobs/%00/events", "/v1/images/%00"):
+            assert client.get(path).status_code == 404
+        for path in ("/v1/subjects?after=%00", "/v1/adapters?after=%00", "/v1/adapters/%00", "/v1/subjects/%00"):
+            assert client.get(path).status_code == 400
+        webhook = {"kind": "webhook", "target": "https://example.com/\0"}
+        assert client.post("/v1/jobs/test-notification", json=webhook).status_code == 400

@@ -19,7 +19,7 @@ from .auth import Asking
 from .failures import failure
 from .pictures import Done, Order, Step, adapter_asked, encoded, likeness_of, made, orders
 from .rest import REFUSALS
-from .schemas import ImageOut, ImagesOut, NewImages
+from .schemas import Id, ImageOut, ImagesOut, NewImages
 
 router = APIRouter(prefix="/v1", responses=REFUSALS, tags=["images"])
 
@@ -63,7 +63,7 @@ async def make_images(request: Request, asking: Asking, new: NewImages) -> Respo
 
 
 @router.get("/images/{id}", response_class=Response, responses={200: {"content": {PNG: _FORMS, JPEG: _FORMS}}})
-async def kept_image(request: Request, asking: Asking, id: str) -> Response:
+async def kept_image(request: Request, asking: Asking, id: Id) -> Response:
     """A picture that was kept."""
     content, media_type = await asyncio.to_thread(likeness_of(request).kept, id, tenant=asking.tenant)
     return Response(content, media_type=media_type)

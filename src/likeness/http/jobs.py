@@ -2,17 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Form, Header, Request, Response, UploadFile
+from fastapi import APIRouter, Form, Header, Query, Request, Response, UploadFile
 from starlette.responses import StreamingResponse
 
 from ..errors import SubjectNotFound, UsageError
 from ..jobs.places import preview_key
+from ..jobs.queue import Queue
 from ..jobs.senders import check_notice, tenant_secret
-from ..jobs.types import SUBJECT_PHOTOS, Job, JobOrder
+from ..jobs.types import SUBJECT_PHOTOS, Job, JobEvent, JobOrder
 from ..service import Likeness
 from ..service.training import Training
 from ..types import PERSON_NOUNS, Subject
@@ -33,11 +34,15 @@ from .job_schemas import (
 )
 from .pictures import likeness_of
 from .rest import REFUSALS
+from .schemas import Id
+
+T = TypeVar("T")
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=REFUSALS)
 
 LOOK_EVERY_S = 0.5
 KEEP_ALIVE_S = 15.0
+MOST_EVENTS = 2**31 - 1  # PostgreSQL's integer, which numbers them
 _STREAM = "text/event-stream"
 
 IdempotencyKey = Annotated[str | None, Header(max_length=200, description="twice the same is one job")]
@@ -47,6 +52,11 @@ def training_of_app(request: Request) -> Training:
     """The training service of this application."""
     training: Training = request.app.state.training
     return training
+
+
+async def asked(training: Training, question: Callable[[Queue], T]) -> T:
+    """Ask the queue, on a thread: the first question opens it, which takes seconds. Raises StorageUnavailable."""
+    return await asyncio.to_thread(lambda: question(training.queue))
 
 
 @router.post("", status_code=202)
@@ -74,28 +84,29 @@ async def submit_archive(
         raise UsageError("expected `order` to be the JSON of a new job", hint="/openapi.json has its form") from error
     if new.photos is not None:
         raise UsageError("expected an archive or a location of one, got both")
-    training, likeness, content = training_of_app(request), likeness_of(request), await archive.read()
+    training, likeness = training_of_app(request), likeness_of(request)
 
-    def work() -> Job:
+    def work(content: bytes) -> Job:
         noun = _consented(likeness, asking.tenant, new.name, class_noun=new.class_noun, consent=new.consent)
         order = _order(new, asking.tenant, "", class_noun=noun)
         return training.submit(order, archive=content, idempotency_key=idempotency_key)
 
-    return job_out(await asyncio.to_thread(work))
+    async with request.app.state.uploads:
+        return job_out(await asyncio.to_thread(work, await archive.read()))
 
 
 @router.get("")
-async def list_jobs(request: Request, asking: Asking, name: str | None = None, limit: int = 100) -> JobsOut:
+async def list_jobs(request: Request, asking: Asking, name: Id | None = None, limit: int = 100) -> JobsOut:
     """Jobs, the newest first."""
-    queue = training_of_app(request).queue
-    found = await asyncio.to_thread(lambda: queue.jobs_of(asking.tenant, name=name, limit=limit))
+    found = await asked(training_of_app(request), lambda queue: queue.jobs_of(asking.tenant, name=name, limit=limit))
     return JobsOut(jobs=[job_out(job) for job in found])
 
 
 @router.get("/webhook-secret")
 async def webhook_secret(request: Request, asking: Asking) -> SecretOut:
     """What signs this tenant's webhooks: HMAC-SHA256 of '<X-Likeness-Timestamp>.<body>' in X-Likeness-Signature."""
-    options = await asyncio.to_thread(lambda: training_of_app(request).send_options)
+    training = training_of_app(request)
+    options = await asyncio.to_thread(lambda: training.send_options)
     return SecretOut(secret=tenant_secret(options.webhook_secret, asking.tenant))
 
 
@@ -109,40 +120,42 @@ async def test_notification(request: Request, asking: Asking, notice: NoticeIn) 
         check_notice(said, training.send_options)
         return training.notifier.test(asking.tenant, said)
 
-    await asyncio.to_thread(lambda: training.queue)  # from now on this process sends what is due
+    await asked(training, lambda queue: None)  # from now on this process sends what is due
     return TestedOut(id=await asyncio.to_thread(work))
 
 
 @router.get("/{id}")
-async def show_job(request: Request, asking: Asking, id: str) -> JobOut:
+async def show_job(request: Request, asking: Asking, id: Id) -> JobOut:
     """One job."""
-    return job_out(await asyncio.to_thread(training_of_app(request).queue.status, id, asking.tenant))
+    return job_out(await asked(training_of_app(request), lambda queue: queue.status(id, asking.tenant)))
 
 
 @router.post("/{id}/cancel")
-async def cancel_job(request: Request, asking: Asking, id: str) -> JobOut:
+async def cancel_job(request: Request, asking: Asking, id: Id) -> JobOut:
     """End a job that waits or runs; one that is over stays what it is."""
-    return job_out(await asyncio.to_thread(training_of_app(request).queue.cancel, id, asking.tenant))
+    return job_out(await asked(training_of_app(request), lambda queue: queue.cancel(id, asking.tenant)))
 
 
 @router.get("/{id}/events", response_model=EventsOut)
 async def job_events(
-    request: Request, asking: Asking, id: str, after: int = 0,
+    request: Request, asking: Asking, id: Id, after: Annotated[int, Query(ge=0, le=MOST_EVENTS)] = 0,
     accept: Annotated[str, Header()] = "", last_event_id: Annotated[str, Header(max_length=20)] = "",
 ) -> Response | EventsOut:  # fmt: skip
     """What happened after event `after`. With `Accept: text/event-stream` it goes on until the job is over."""
-    queue = training_of_app(request).queue
+    training = training_of_app(request)
     if last_event_id.isascii() and last_event_id.isdigit():
         after = max(after, int(last_event_id))
-    found = await asyncio.to_thread(lambda: queue.events(id, asking.tenant, after=after))  # 404 before any stream
+    if after > MOST_EVENTS:
+        raise UsageError("expected Last-Event-ID to be the number of an event")
+    found = await asked(training, lambda queue: queue.events(id, asking.tenant, after=after))  # 404 before any stream
     if _STREAM not in accept:
         return EventsOut(events=[event_out(event) for event in found])
-    stream = _stream(training_of_app(request), id, asking.tenant, after=after)
+    stream = _stream(training, id, asking.tenant, after=after)
     return StreamingResponse(stream, media_type=_STREAM, headers={"X-Accel-Buffering": "no"})
 
 
 @router.get("/{id}/previews/{step}", response_class=Response)
-async def job_preview(request: Request, asking: Asking, id: str, step: int) -> Response:
+async def job_preview(request: Request, asking: Asking, id: Id, step: int) -> Response:
     """The pictures of a checkpoint, side by side."""
     training = training_of_app(request)
 
@@ -154,19 +167,19 @@ async def job_preview(request: Request, asking: Asking, id: str, step: int) -> R
 
 
 @router.get("/{id}/messages")
-async def job_messages(request: Request, asking: Asking, id: str) -> DeliveriesOut:
+async def job_messages(request: Request, asking: Asking, id: Id) -> DeliveriesOut:
     """What was, or will be, said about a job, and whether it was taken."""
     training = training_of_app(request)
-    await asyncio.to_thread(training.queue.status, id, asking.tenant)
+    await asked(training, lambda queue: queue.status(id, asking.tenant))
     found = await asyncio.to_thread(lambda: training.notifier.log(asking.tenant, id))
     return DeliveriesOut(messages=[delivery_out(one) for one in found])
 
 
 @router.post("/{id}/messages/replay", status_code=202)
-async def replay_messages(request: Request, asking: Asking, id: str) -> ReplayedOut:
+async def replay_messages(request: Request, asking: Asking, id: Id) -> ReplayedOut:
     """Send every message about a job again, with the same ids."""
     training = training_of_app(request)
-    await asyncio.to_thread(training.queue.status, id, asking.tenant)
+    await asked(training, lambda queue: queue.status(id, asking.tenant))
     return ReplayedOut(messages=await asyncio.to_thread(lambda: training.notifier.replay(asking.tenant, id)))
 
 
@@ -174,8 +187,7 @@ async def _stream(training: Training, id: str, tenant: str, *, after: int) -> As
     """Server-sent events: the job's, then its end; a comment when nothing happens, so that proxies stay awake."""
     silent_s = 0.0
     while True:
-        job = await asyncio.to_thread(training.queue.status, id, tenant)
-        events = await asyncio.to_thread(partial(training.queue.events, id, tenant, after=after))
+        job, events = await asked(training, partial(_look, id, tenant, after))
         for event in events:
             after = event.seq
             data = json.dumps({"at_s": event.at_s, **event.facts})
@@ -188,6 +200,10 @@ async def _stream(training: Training, id: str, tenant: str, *, after: int) -> As
             silent_s = 0.0
             yield b": waiting\n\n"
         await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _look(id: str, tenant: str, after: int, queue: Queue) -> tuple[Job, list[JobEvent]]:
+    return queue.status(id, tenant), queue.events(id, tenant, after=after)
 
 
 def _consented(likeness: Likeness, tenant: str, name: str, *, class_noun: str | None, consent: str) -> str:

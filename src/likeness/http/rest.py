@@ -18,6 +18,7 @@ from .schemas import (
     AdaptersOut,
     BaseOut,
     CheckedOut,
+    Id,
     NewSubject,
     PhotosOut,
     ReceiptOut,
@@ -29,7 +30,7 @@ from .schemas import (
 REFUSALS: dict[int | str, dict[str, Any]] = {"4XX": {"model": RefusalOut}, "5XX": {"model": RefusalOut}}
 router = APIRouter(prefix="/v1", responses=REFUSALS)
 
-After = Annotated[str, Query(max_length=63, description="the last name of the page before")]
+After = Annotated[str, Query(max_length=63, pattern=r"^[a-z0-9_-]*$", description="the last name of the page before")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
@@ -102,7 +103,7 @@ async def list_photos(request: Request, asking: Asking, name: str) -> PhotosOut:
 
 
 @router.delete("/subjects/{name}/photos/{sha256}", status_code=204, tags=["subjects"])
-async def delete_photo(request: Request, asking: Asking, name: str, sha256: str) -> None:
+async def delete_photo(request: Request, asking: Asking, name: str, sha256: Id) -> None:
     """Delete one photograph."""
     await asyncio.to_thread(likeness_of(request).subjects.delete_photo, asking.tenant, name, sha256)
 

@@ -1,14 +1,27 @@
 """The documents of /v1: what is accepted, what is answered, an example of each. Unknown fields are refused."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..portraits import MAX_IMAGES, MAX_PROMPT_CHARACTERS
 from ..types import Verdict
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", examples=["anna"])]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def _possible(id: str) -> str:
+    """The id, or the empty one, which nothing has: what cannot be an id is answered as any that is unknown.
+
+    A database is not asked about it: PostgreSQL takes a NUL for an error.
+    """
+    return id if _ID.fullmatch(id) else ""
+
+
+Id = Annotated[str, AfterValidator(_possible)]
 
 
 class _Asked(BaseModel):
