@@ -50,7 +50,7 @@ class Settings:
     c2pa_certificate: str | None = None  # PEM files: chain and key that sign every picture's content credentials
     c2pa_key: str | None = None
     jobs: str | None = field(default=None, repr=False)  # SQLAlchemy's URL of the queue; jobs.sqlite in the home
-    job_inputs: str | None = None  # s3://BUCKET/PREFIX and file:///FOLDER, with commas: whence jobs may be fed
+    job_inputs: str | None = None  # s3://BUCKET/PREFIX and file:///FOLDER, with commas: places that jobs may read
     job_outputs: str | None = None  # one such place, for results of the SageMaker protocol; in the objects by default
     heartbeat_s: int = 5  # a worker that is silent for two of them loses its jobs to the others
     keep_photos_days: int = 30  # photographs of a job that is over
