@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
@@ -228,7 +228,7 @@ def test_the_event_loop_never_waits_for_the_queue_to_open(
 ) -> None:
     """At first use it loads DBOS, connects and migrates."""
     opened, seen = Training.__dict__["queue"], []
-    assert isinstance(opened, cached_property)
+    assert isinstance(opened, property)
 
     def watched(training: Training) -> object:
         try:
@@ -252,6 +252,14 @@ def test_the_event_loop_never_waits_for_the_queue_to_open(
     with client.stream("GET", f"/v1/jobs/{job}/events", headers={"Accept": "text/event-stream"}) as stream:
         assert "event: end" in "".join(stream.iter_text())
     assert set(seen) == {"thread"}
+
+
+def test_whoever_asks_first_there_is_one_queue(likeness: Likeness) -> None:
+    training = Training(likeness.settings, likeness.library)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: training.queue, range(8)))
+    assert len({id(queue) for queue in found}) == 1
+    training.close()
 
 
 def test_metrics_have_sagemakers_names(client: TestClient) -> None:

@@ -6,11 +6,12 @@ Apart from `likeness`, which a queue of nobody's jobs does not need. Importing i
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..artifacts.library import AdapterLibrary
 from ..config import Settings
@@ -27,6 +28,8 @@ if TYPE_CHECKING:  # these import DBOS, a second of start-up
     from ..jobs.types import Job, JobOrder
     from ..jobs.worker import Worker
 
+T = TypeVar("T")
+
 DATABASE_FILE = "jobs.sqlite"
 SECRET = "webhook secret"
 _DAY_S = 86_400.0
@@ -38,6 +41,8 @@ class Training:
 
     settings: Settings
     library: AdapterLibrary
+    _open: dict[str, Any] = field(default_factory=dict, repr=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @property
     def objects(self) -> Objects:
@@ -52,20 +57,22 @@ class Training:
         """Whether there is a queue to ask; on a machine that trains at the command line there is none."""
         return self.settings.jobs is not None or (self.home / DATABASE_FILE).exists()
 
-    @cached_property
+    @property
     def database(self) -> Database:
         """Raises StorageUnavailable."""
         from ..jobs.tables import Database
 
-        return Database(self.settings.jobs or f"sqlite:///{self.home / DATABASE_FILE}")
+        return self._opened(
+            "database", lambda: Database(self.settings.jobs or f"sqlite:///{self.home / DATABASE_FILE}")
+        )
 
-    @cached_property
+    @property
     def queue(self) -> Queue:
-        """The five verbs."""
+        """The five verbs. Raises StorageUnavailable."""
         from ..jobs.queue import Queue
         from ..jobs.worker import published_in
 
-        return Queue(self.database, published_in(self.library))
+        return self._opened("queue", lambda: Queue(self.database, published_in(self.library)))
 
     @cached_property
     def locations(self) -> Locations:
@@ -98,13 +105,13 @@ class Training:
             mail_from=settings.mail_from, sns_topics=tuple(filter(None, topics)),
         )  # fmt: skip
 
-    @cached_property
+    @property
     def notifier(self) -> Notifier:
-        """The delivery log, and who sends."""
+        """The delivery log, and who sends. Raises StorageUnavailable."""
         from ..jobs.notify import Notifier
         from ..jobs.senders import senders
 
-        return Notifier(self.database, senders(self.send_options, self.locations))
+        return self._opened("notifier", lambda: Notifier(self.database, senders(self.send_options, self.locations)))
 
     def upload(self, tenant: str, name: str, archive: bytes) -> str:
         """Keep an archive of photographs for a job of this name; returns what `JobOrder.photos` takes."""
@@ -151,7 +158,7 @@ class Training:
         Raises:
             StorageUnavailable: the database is away; the next time will do.
         """
-        if "queue" in self.__dict__:  # nobody has asked for the queue here: its workers tend it
+        if "queue" in self._open:  # nobody has asked for the queue here: its workers tend it
             self.queue.expire()
             self.notifier.deliver_due()
 
@@ -182,10 +189,20 @@ class Training:
 
     def close(self) -> None:
         """Give connections back; the next question opens anew."""
-        opened = {name: self.__dict__.pop(name) for name in ("queue", "notifier", "database") if name in self.__dict__}
-        for name in ("queue", "database"):
+        with self._lock:
+            opened, names = dict(self._open), ("queue", "database")
+            self._open.clear()
+        for name in names:
             if name in opened:
                 opened[name].close()
+
+    def _opened(self, name: str, make: Callable[[], T]) -> T:
+        """One of each, whoever asks first: requests come on many threads."""
+        with self._lock:
+            if name not in self._open:
+                self._open[name] = make()
+            found: T = self._open[name]
+            return found
 
     def _secret(self) -> bytes:
         """This installation's own, made once; all of its machines have the same."""
