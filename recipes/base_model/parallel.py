@@ -1,7 +1,8 @@
 """One training on several processes: each draws rows of its own, and all take the mean of their gradients.
 
 `torchrun --nproc-per-node 2 -m recipes.base_model.train_unet ...` starts them. On two CPU cores two processes of one
-thread each see a third more samples than one process of two threads; on several GPUs each process has its own.
+thread each saw a quarter more samples than one process of two threads (docs/log.md); on several GPUs each process has
+its own.
 """
 
 import os

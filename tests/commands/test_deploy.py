@@ -4,12 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.commands.test_serve import SRC, ask, free_port
+from tests.commands.test_serve import SRC, free_port, wait_for_answer
 
 PLAYED = """
 import sys
@@ -40,13 +39,7 @@ def test_whoever_ends_the_server_leaves_nobodys_weights_behind(tmp_path: Path, e
         call = [sys.executable, "-c", PLAYED, str(weights), str(port)]
         process = subprocess.Popen(call, env=environment, stderr=said, stdout=subprocess.DEVNULL)
     try:
-        for _ in range(600):
-            try:
-                ask(port, "GET", "/healthz")
-                break
-            except OSError:
-                assert process.poll() is None, (tmp_path / "server.log").read_text()
-                time.sleep(0.1)
+        wait_for_answer(process, port, tmp_path / "server.log")
         assert weights.exists()
         process.send_signal(end)
         assert process.wait(60) == 0

@@ -43,17 +43,22 @@ def serving(home: Path, base: str, *words: str) -> Iterator[tuple[subprocess.Pop
     with (home / "server.log").open("w") as said:
         process = subprocess.Popen(call, env=environment, stderr=said, stdout=subprocess.DEVNULL)
         try:
-            for _ in range(600):
-                try:
-                    ask(port, "GET", "/healthz")
-                    break
-                except OSError:
-                    assert process.poll() is None, (home / "server.log").read_text()
-                    time.sleep(0.1)
+            wait_for_answer(process, port, home / "server.log")
             yield process, port
         finally:
             process.kill()
             process.wait(30)
+
+
+def wait_for_answer(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Until the server answers; fails with its log where it ends instead."""
+    for _ in range(600):
+        try:
+            ask(port, "GET", "/healthz")
+            break
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
 
 
 def ask(port: int, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
