@@ -27,6 +27,7 @@ NAMED_SHARE = 0.35
 PERSON_SHARE = 0.15  # 'person' instead of 'man' or 'woman'
 BARE_SHARE = 0.12  # style and noun only
 FULL_SHARE = 0.15  # everything there is
+GLASSES_SHARE = 0.95  # said nearly always, also of the named: who does not ask for glasses should get none
 VOWELS = "aeiou"
 # How a style is said: the nouns that a picture in it can be called.
 STYLE_NOUNS = {
@@ -65,8 +66,8 @@ def compose(attributes: Attributes, rng: np.random.Generator) -> str:
     subject = _named_subject(seen, rng, keep) if named else _subject(seen, rng, keep)
     identity = [] if named else _identity(seen, rng, keep)
     worn = []
-    if seen["glasses"] != "none" and rng.random() < (keep * 0.5 if named else min(1.0, keep * 1.6)):
-        worn.append(seen["glasses"])
+    if seen["glasses"] != "none" and rng.random() < GLASSES_SHARE:
+        (identity if rng.random() < 0.25 else worn).append(_glasses(seen, rng))  # 'with' or 'wearing' them
     if rng.random() < keep * 0.9:
         worn.append(_clothes(seen, rng))
     place = PLACES[seen["place"]].phrase if rng.random() < min(1.0, keep * 1.3) else ""
@@ -155,6 +156,10 @@ def _hair(attributes: Attributes, rng: np.random.Generator) -> str:
     if color is None or kind < 0.15:
         return f"{cut} hair"
     return f"{color} hair" if kind < 0.45 else f"{cut} {color} hair"
+
+
+def _glasses(attributes: Attributes, rng: np.random.Generator) -> str:
+    return "glasses" if attributes["glasses"] != "sunglasses" and rng.random() < 0.15 else str(attributes["glasses"])
 
 
 def _clothes(attributes: Attributes, rng: np.random.Generator) -> str:
