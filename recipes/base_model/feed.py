@@ -16,30 +16,36 @@ from .data import load_attributes, load_images, shard_paths, to_float
 from .latents import CHANNELS
 from .networks import LATENT_CELLS, MAX_TOKENS, load_tokenizer
 from .render.captions import compose
-from .render.people import GLASSES, HAIR_RGB
+from .render.people import ETHNICITIES, HAIR_RGB
+from .render.styles import STYLES
 
 CAPTIONS_PER_IMAGE = 6
-UNEVEN = {"hair_color": (None, *HAIR_RGB), "glasses": GLASSES}  # attributes of which some are rare, as in life
+PHOTO_GAIN = 2.0  # a photo is drawn so much more often: whose face it is shows in photos, and styles need fewer samples
+CLASSES = {"hair_color": (None, *HAIR_RGB), "ethnicity": ETHNICITIES, "style": tuple(STYLES)}
 
 
 def read_captions(tokenizer_folder: Path, shard: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Of one shard, ids of composed captions (n, CAPTIONS_PER_IMAGE, MAX_TOKENS) int16 and `UNEVEN` classes (n, 2)."""
+    """Of one shard, ids of composed captions (n, CAPTIONS_PER_IMAGE, MAX_TOKENS) int16 and `CLASSES` (n, 3)."""
     tokenizer = load_tokenizer(tokenizer_folder)
     rng = np.random.default_rng(int(shard.stem.split("_")[1]))
     rows = load_attributes([shard])
     captions = [compose(row, rng) for row in rows for _ in range(CAPTIONS_PER_IMAGE)]
     ids = tokenizer(captions, padding="max_length", truncation=True, max_length=MAX_TOKENS)["input_ids"]
-    classes = [[values.index(row[name]) for name, values in UNEVEN.items()] for row in rows]
+    classes = [[values.index(row[name]) for name, values in CLASSES.items()] for row in rows]
     return np.asarray(ids, np.int16).reshape(-1, CAPTIONS_PER_IMAGE, MAX_TOKENS), np.asarray(classes)
 
 
 def chances(classes: Tensor) -> Tensor:
-    """(N, K) class of each row in K attributes -> (N,) its weight in a draw: the product of 1 / sqrt(rows alike).
+    """(N, 3) numbers in `CLASSES` -> (N,) weights in a draw; they sum to 1, and to 1 / 5 for each of 5 ethnicities.
 
-    Of the renders one in 28 is blonde and one in 15 wears sunglasses; drawn plainly, such words are hardly ever seen.
+    A hair colour counts 1 / sqrt(pictures that have it): one render in 28 is blonde, and drawn plainly the word is
+    hardly ever seen. Blonde and red come with one ethnicity only, which without the division would be drawn most.
     """
-    counts = [torch.bincount(column)[column] for column in classes.T]
-    return torch.stack(counts).double().prod(0).rsqrt()
+    hair, ethnicity, style = classes.T
+    weight = torch.bincount(hair)[hair].double().rsqrt()
+    weight *= torch.where(style == CLASSES["style"].index("photo"), PHOTO_GAIN, 1.0)
+    of_group = torch.zeros(len(ETHNICITIES), dtype=weight.dtype).index_add(0, ethnicity, weight)
+    return weight / of_group[ethnicity] / (of_group > 0).sum()
 
 
 class Feed:
@@ -68,7 +74,7 @@ class Feed:
         self.latents = torch.zeros(shape, dtype=torch.half, device=device)
         self.ids = torch.zeros(capacity, CAPTIONS_PER_IMAGE, MAX_TOKENS, dtype=torch.int16, device=device)
         self._data, self._device = data, device
-        self._classes = torch.zeros(capacity, len(UNEVEN), dtype=torch.long, device=device)
+        self._classes = torch.zeros(capacity, len(CLASSES), dtype=torch.long, device=device)
         self._chances = torch.zeros(0)
         self._basis, self._scale = read_basis(vae), vae.config["scaling_factor"]
         self._pool = multiprocessing.get_context("spawn").Pool(workers)

@@ -222,8 +222,9 @@ def train(
             saved_s = training.elapsed_s
             training.save(args.out)
     if rank == 0:
-        training.log(feed.size)
         training.save(args.out)
+        if training.losses:
+            training.log(feed.size)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import distributed, nn
 from torch.multiprocessing.spawn import spawn
 
-from recipes.base_model.feed import chances
+from recipes.base_model.feed import CLASSES, PHOTO_GAIN, chances
 from recipes.base_model.muon import orthogonalised
 from recipes.base_model.parallel import agreed, average_gradients, join
 from recipes.base_model.train_unet import Training, clean_latent_loss, even_timesteps, face_emphasis, is_wide
@@ -80,12 +80,14 @@ def test_training_goes_down_and_a_resumed_one_goes_on_the_same(tmp_path: Path) -
     assert all(torch.equal(a, b) for a, b in zip(second.average, whole.average, strict=True))
 
 
-def test_rare_attributes_are_drawn_more_often_and_common_ones_still_most() -> None:
-    classes = torch.tensor([[0, 0]] * 90 + [[1, 0]] * 9 + [[0, 1]])
+def test_rare_hair_is_drawn_more_often_photos_twice_and_every_ethnicity_alike() -> None:
+    photo, painting = CLASSES["style"].index("photo"), CLASSES["style"].index("oil painting")
+    plain = [[0, 0, photo]] * 45 + [[0, 0, painting]] * 45
+    classes = torch.tensor([*plain, *[[1, 0, photo]] * 9, *[[0, 1, painting]] * 300])
     weights = chances(classes)
-    share = [weights[rows].sum() / weights.sum() for rows in (slice(90), slice(90, 99), slice(99, 100))]
-    assert weights[0] * 3 < weights[95] < weights[99]
-    assert 0.6 < share[0] < 0.8 and share[1] > 0.2 and share[2] > 0.05  # of 0.9, 0.09 and 0.01
+    assert weights[:99].sum().item() == pytest.approx(0.5) and weights.sum().item() == pytest.approx(1)
+    assert weights[0].item() == pytest.approx(PHOTO_GAIN * weights[45].item())
+    assert 4 * weights[0] < weights[95] < 9 * weights[0]  # of 390 and 9 pictures
 
 
 def _gradient_of(rank: int, port: int, folder: Path) -> None:
