@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from . import __version__
 from .errors import UsageError
-from .types import AdapterCard, GeneratedImage, ImageRequest
+from .types import MAX_SEED, AdapterCard, GeneratedImage, ImageRequest
 
 ME = "{me}"
 MAX_PROMPT_CHARACTERS = 2000
@@ -42,8 +42,9 @@ def check_request(request: ImageRequest) -> ImageRequest:
     ranges: dict[str, tuple[float, float, float]] = {
         "steps": (1, request.steps, 200),
         "guidance": (1, request.guidance_scale, 30),
-        "seed": (0, request.seed, 2**63 - 1),
+        "seed": (0, request.seed, MAX_SEED),
         "scale": (0, request.adapter_scale, 2),
+        "negative scale": (0, request.negative_scale or 0, 2),
     }
     for name, (low, got, high) in ranges.items():
         if not low <= got <= high:

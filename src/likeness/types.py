@@ -19,7 +19,11 @@ from .errors import UsageError
 Verdict = Literal["accepted", "warned", "refused"]
 Network = Literal["unet", "text_encoder"]
 
+MAX_SEED = 2**63 - 1  # what a torch.Generator takes
+SAMPLER_NAMES = ("dpmpp_2m", "ddim", "euler")  # their formulas are diffusion.samplers'
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_MAX_WORD = 100
 
 
 def checked_name(name: str) -> str:
@@ -34,6 +38,13 @@ def checked_name(name: str) -> str:
             hint="for example: anna-2",
         )
     return name
+
+
+def checked_seed(seed: int) -> int:
+    """Return `seed` if a generator takes it. Raises UsageError."""
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError("expected a seed from 0 to 2**63 - 1")
+    return seed
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,19 @@ class Subject:
     @property
     def is_person(self) -> bool:
         return self.class_noun in PERSON_NOUNS
+
+
+def checked_subject(subject: Subject) -> Subject:
+    """Return `subject` if prompts, files and cards can hold its words.
+
+    Raises:
+        UsageError: a name as `checked_name` has it, a class noun or an identifier that is blank, unprintable or long.
+    """
+    checked_name(subject.name)
+    for what, word in {"a class noun": subject.class_noun, "an identifier": subject.identifier}.items():
+        if not word.strip() or len(word) > _MAX_WORD or not word.isprintable():
+            raise UsageError(f"expected {what} of 1 to {_MAX_WORD} printable characters")
+    return subject
 
 
 MAX_PHOTOS = 64  # of one subject; recipes were made for a dozen
@@ -125,6 +149,7 @@ class ImageRequest:
     steps: int = 30
     guidance_scale: float = 5.0
     adapter_scale: float = 1.0
+    negative_scale: float | None = None  # of the adapter in the negative prompt's row; None = the base's own
     sampler: str = "dpmpp_2m"
 
 

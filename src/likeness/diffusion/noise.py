@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-MAX_SEED = 2**63 - 1
-
 
 def row_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
     """Standard normal (B, *shape) on the host, row i from `seeds[i]` alone (cf. EDM's per-row generators)."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..types import SAMPLER_NAMES
 from .schedule import Schedule
 
 Sampler = Generator[tuple[Tensor, int], Tensor, Tensor]  # yields (x_t, t), is sent x_0, returns the last x
@@ -32,19 +33,16 @@ def _check_steps(schedule: Schedule, steps: int) -> None:
         raise UsageError(f"expected 1 to {schedule.timesteps - 1} sampling steps, got {steps}")
 
 
-def _alpha_bar(schedule: Schedule, t: int) -> Tensor:
-    return schedule.alpha_bar[t] if t >= 0 else schedule.alpha_bar[0]
-
-
 def ddim(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
     """Deterministic DDIM (Song et al. 2021, eq. 12 with sigma = 0). `noise` is standard normal."""
     _check_steps(schedule, steps)
     x, stride = noise, schedule.timesteps // steps
     for t in leading_timesteps(schedule, steps):
         x0 = yield x, t
-        now, after = _alpha_bar(schedule, t), _alpha_bar(schedule, t - stride)
-        eps = (x - now.sqrt().item() * x0) / (1 - now).sqrt().item()
-        x = after.sqrt().item() * x0 + (1 - after).sqrt().item() * eps
+        now = schedule.alpha_bar[t].item()
+        after = schedule.alpha_bar[t - stride].item() if t >= stride else schedule.last_alpha_bar
+        eps = (x - now**0.5 * x0) / (1 - now) ** 0.5
+        x = after**0.5 * x0 + (1 - after) ** 0.5 * eps
     return x
 
 
@@ -87,7 +85,7 @@ def dpmpp_2m(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
     return x
 
 
-SAMPLERS: Mapping[str, MakeSampler] = MappingProxyType({"ddim": ddim, "euler": euler, "dpmpp_2m": dpmpp_2m})
+SAMPLERS: Mapping[str, MakeSampler] = MappingProxyType(dict(zip(SAMPLER_NAMES, (dpmpp_2m, ddim, euler), strict=True)))
 
 
 def sampler_named(name: str) -> MakeSampler:

@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import InputRefused, UsageError
 from ..photos import read_archive
 from ..training.recipe import FineTuneRecipe, recipe_named
-from ..types import MAX_PHOTOS, Photo, checked_name
+from ..types import MAX_PHOTOS, Photo, Subject, checked_seed, checked_subject
 from .types import JobOrder
 
 CONFIG_NAME = "config.json"
@@ -95,12 +95,9 @@ def with_config(order: JobOrder, config: Mapping[str, Any]) -> JobOrder:
     said: dict[str, Any] = {key: changes.pop(key) for key in _KINDS if key in changes}
     changed = replace(order, **said, changes={**order.changes, **changes})
     try:
-        checked_name(changed.name)
+        checked_subject(Subject(changed.name, changed.class_noun))
+        checked_seed(changed.seed)
         recipe_named(changed.recipe, **changed.changes)
     except UsageError as error:
         raise InputRefused(f"config.json: {error.message}", hint=error.hint) from error
-    if not 1 <= len(changed.class_noun) <= 100 or not changed.class_noun.isprintable():
-        raise InputRefused("expected class_noun in config.json of 1 to 100 printable characters")
-    if not 0 <= changed.seed < 2**63:
-        raise InputRefused("expected seed in config.json from 0 to 2**63 - 1")
     return changed

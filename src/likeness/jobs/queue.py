@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ..errors import AdapterBusy, AdapterExists, IdempotencyConflict, JobNotFound, QueueFull, UsageError
 from ..training.recipe import recipe_named
-from ..types import checked_name
+from ..types import Subject, checked_name, checked_seed, checked_subject
 from .ledger import Ledger
 from .tables import Database, jobs, workers
 from .types import Failure, Job, JobEvent, JobOrder
@@ -266,12 +266,9 @@ class Queue:
 
 def _check(order: JobOrder) -> None:
     checked_name(order.tenant)
-    checked_name(order.name)
+    checked_subject(Subject(order.name, order.class_noun))
+    checked_seed(order.seed)
     recipe_named(order.recipe, **order.changes)
-    if not 1 <= len(order.class_noun) <= 100 or not order.class_noun.isprintable():
-        raise UsageError("expected a class noun of 1 to 100 printable characters")
-    if not 0 <= order.seed < 2**63:
-        raise UsageError("expected a seed from 0 to 2**63 - 1")
     ranges = {
         "time_limit_s": (order.time_limit_s, TIME_LIMITS_S),
         "queue_limit_s": (order.queue_limit_s, QUEUE_LIMITS_S),
