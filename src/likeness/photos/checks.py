@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UnreadablePhoto
-from ..types import Photo, Verdict
+from ..errors import PhotosRefused, UnreadablePhoto
+from ..progress import Advance, Watch, unwatched
+from ..types import MAX_PHOTOS, Photo, Verdict
 from . import quality
 from .decode import decode, looks_like_image
 from .descriptor import descriptor
@@ -51,7 +52,9 @@ class Examined:
         return PhotoReport(self.photo.name, self.reasons)
 
 
-def check(photos: Sequence[Photo], is_person: bool, *, detector: FaceDetector | None = None) -> CheckResult:
+def check(
+    photos: Sequence[Photo], is_person: bool, *, detector: FaceDetector | None = None, watch: Watch = unwatched
+) -> CheckResult:
     """Judge photographs one by one and together; decodes each once.
 
     Args:
@@ -60,12 +63,18 @@ def check(photos: Sequence[Photo], is_person: bool, *, detector: FaceDetector | 
         detector: finds faces; mediapipe's by default.
 
     Raises:
+        PhotosRefused: more than `MAX_PHOTOS`.
         MissingPart: a face is needed and mediapipe or dlib is not installed.
     """
+    count = sum(looks_like_image(photo.content) for photo in photos)
+    if count > MAX_PHOTOS:  # all of them are held decoded
+        raise PhotosRefused(f"expected at most {MAX_PHOTOS} photographs, got {count}", hint="choose 10 to 20 good ones")
     finder = (detector or MediaPipeFaces()) if is_person else None
     examined: list[Examined] = []
+    watch(Advance("check", 0, len(photos)))
     for photo in photos:
         examined.append(_against_earlier(_examine(photo, finder), examined))
+        watch(Advance("check", len(examined), len(photos)))
     usable = [one for one in examined if one.report.verdict != "refused"]
     strangers = {id(usable[index]) for index in outliers([one.identity for one in usable])}
     examined = [_with(one, _other_person()) if id(one) in strangers else one for one in examined]
@@ -79,6 +88,8 @@ def check(photos: Sequence[Photo], is_person: bool, *, detector: FaceDetector | 
 
 
 def _examine(photo: Photo, finder: FaceDetector | None) -> Examined:
+    if not photo.content:
+        return Examined(photo, (_empty(),))
     if not looks_like_image(photo.content):
         return Examined(photo, (_not_an_image(),))
     try:
@@ -158,7 +169,7 @@ def _blur_reasons(luma: quality.Grey) -> tuple[Reason, ...]:
 def _against_earlier(one: Examined, earlier: Sequence[Examined]) -> Examined:
     """Compare with the photographs before this one; the first of equals is kept."""
     for number, other in enumerate(earlier, start=1):
-        if other.photo.sha256 == one.photo.sha256:
+        if one.photo.content and other.photo.sha256 == one.photo.sha256:
             message = f"the same file as photo {number}"
             return _with(one, Reason("exact_duplicate", message, "send each photo once", "refused"))
     for number, other in enumerate(earlier, start=1):
@@ -186,6 +197,11 @@ def _with(one: Examined, reason: Reason) -> Examined:
 def _not_an_image() -> Reason:
     hint = "send JPEG, PNG, WebP or HEIC"
     return Reason("not_an_image", "expected a photograph, got another kind of file", hint, "refused")
+
+
+def _empty() -> Reason:
+    message = "skipped: nothing in it, or no file at all (a pipe, a device, a link to nothing)"
+    return Reason("empty", message, "send JPEG, PNG, WebP or HEIC", "refused")
 
 
 def _no_face() -> Reason:

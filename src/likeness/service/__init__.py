@@ -3,7 +3,8 @@
 Nothing here draws on a screen or speaks HTTP: the command line and the server are translations of this object.
 """
 
-from .likeness import BARE_BASE, FineTuned, Likeness, build
-from .prepared import emptied, matte_path, save_prepared
+from .likeness import FineTuned, Likeness, build
+from .names import BARE_BASE
+from .prepared import matte_path, save_prepared
 
-__all__ = ["BARE_BASE", "FineTuned", "Likeness", "build", "emptied", "matte_path", "save_prepared"]
+__all__ = ["BARE_BASE", "FineTuned", "Likeness", "build", "matte_path", "save_prepared"]

@@ -5,25 +5,16 @@ A name that a file brings along is never used as a path; what is uploaded is par
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..types import Adapter
+from ..types import Adapter, Subject
 
 if TYPE_CHECKING:
     from ..artifacts.formats import Format
     from ..diffusion.base import BaseModel
-
-
-@dataclass(frozen=True)
-class Said:
-    """What the importing person says of a file without a card; a card in the file goes before it."""
-
-    name: str
-    class_noun: str = "person"
-    identifier: str = "<<TOK>>"
 
 
 def export_to(adapter: Adapter, format: str, path: Path) -> Path:
@@ -41,8 +32,11 @@ def exported(adapter: Adapter, format: str) -> bytes:
         return pack(path) if layout(format).is_folder else path.read_bytes()
 
 
-def import_from(path: Path, format: str, said: Said, base: "BaseModel") -> Adapter:
+def import_from(path: Path, format: str, said: Subject, base: "BaseModel") -> Adapter:
     """Read a file or folder of another program, or of another Likeness, under the name that is said.
+
+    Args:
+        said: by whoever imports it; a card in the file goes before all of it but the name.
 
     Raises:
         CorruptAdapter: damaged or no plain LoRA.
@@ -64,7 +58,7 @@ def import_from(path: Path, format: str, said: Said, base: "BaseModel") -> Adapt
     return Adapter(replace(found.card, name=said.name), found.weights)
 
 
-def imported(content: bytes, format: str, said: Said, base: "BaseModel") -> Adapter:
+def imported(content: bytes, format: str, said: Subject, base: "BaseModel") -> Adapter:
     """`import_from` of an upload: a safetensors file, or a tar.gz as `exported` makes. Raises also ArchiveRefused."""
     from ..artifacts.package import unpack
 

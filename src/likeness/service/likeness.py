@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING
 
 from ..artifacts.library import AdapterLibrary, engine_key
 from ..config import Settings
-from ..errors import AdapterExists, AdapterNotFound, ObjectNotFound, UsageError
+from ..errors import AdapterExists, AdapterNotFound, ObjectNotFound
 from ..portraits import PNG, check_request, encode, prompt_of
 from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from ..storage.catalog import LOCAL, AdapterRecord, Catalog, OutputRecord, Receipt, now
 from ..storage.home import Home
 from ..storage.objects import objects_at
-from ..types import PERSON_NOUNS, Adapter, AdapterCard, GeneratedImage, ImageRequest, Photo, PreparedPhoto, checked_name
-from .exchange import Said, export_to, exported, import_from, imported, layout
-from .prepared import emptied, refuse, save_prepared
+from ..types import PERSON_NOUNS, Adapter, AdapterCard, GeneratedImage, ImageRequest, Photo, PreparedPhoto, Subject
+from .exchange import export_to, exported, import_from, imported, layout
+from .names import BARE_BASE, adapter_subject, checked_order
+from .prepared import refuse, save_prepared
 from .provenance import Sign, signer
 from .subjects import Subjects
 from .training import Training, training_of
@@ -38,7 +39,6 @@ if TYPE_CHECKING:  # these import torch, mediapipe's package or both
     from ..fine_tuning import FineTuneOrder
     from ..photos import CheckResult
 
-BARE_BASE = "base"  # instead of an adapter's name: none
 Checked = Callable[["CheckResult"], None]
 
 
@@ -140,11 +140,13 @@ class Likeness:
 
     # photographs and training
 
-    def check(self, photos: Sequence[Photo], class_noun: str = "person") -> CheckResult:
+    def check(
+        self, photos: Sequence[Photo], class_noun: str = Subject.class_noun, *, watch: Watch = unwatched
+    ) -> CheckResult:
         """Judge photographs one by one and as a set."""
         from ..photos import check
 
-        return check(photos, class_noun in PERSON_NOUNS)
+        return check(photos, class_noun in PERSON_NOUNS, watch=watch)
 
     def prepare(self, checked: CheckResult, *, watch: Watch = unwatched) -> tuple[PreparedPhoto, ...]:
         """Training images (512 px) of every usable photograph, in order."""
@@ -166,6 +168,7 @@ class Likeness:
             on_checked: told the verdicts before anything else happens, whatever they are.
 
         Raises:
+            UsageError: a name, word or seed that no adapter may have.
             AdapterExists: the name is taken and the order does not say to replace it.
             AdapterBusy: another process trains or deletes this name.
             PhotosRefused: too few usable photographs.
@@ -174,19 +177,18 @@ class Likeness:
         """
         from ..fine_tuning import fine_tune, stop_if
 
-        name, clock, home = adapter_name(order.subject.name), Stopwatch(), self.home.of(tenant)
-        with home.lock(name):
+        name, clock, home = checked_order(order).subject.name, Stopwatch(), self.home.of(tenant)
+        with home.lock(name), home.new_photos(name) as new_photos:
             if not order.replace:
                 self._refuse_taken(tenant, name, hint="choose another name, or say --replace")
-            watch(Advance("check", 0, len(photos)))
             with clock.stage("check"):
-                checked = self.check(photos, order.subject.class_noun)
+                checked = self.check(photos, order.subject.class_noun, watch=watch)
             on_checked(checked)
             refuse(checked)
             stop_if(should_stop)
             with clock.stage("prepare"):
                 prepared = self.prepare(checked, watch=watch)
-                save_prepared(prepared, emptied(home.photos_folder(name)))
+                save_prepared(prepared, new_photos)
             stop_if(should_stop)
             watch(Advance("load base", 0, 1))
             with clock.stage("load base"):
@@ -199,6 +201,7 @@ class Likeness:
             )  # fmt: skip
             with clock.stage("publish"):
                 card = self.library.publish(adapter, tenant, replace=order.replace)
+                home.keep_photos(name)
                 shutil.rmtree(folder)
         return FineTuned(card, checked, prepared, losses, clock.seconds)
 
@@ -316,7 +319,7 @@ class Likeness:
 
     def import_adapter(
         self, source: Path | bytes, name: str, format: str, *,
-        class_noun: str = "person", identifier: str = "<<TOK>>", tenant: str = LOCAL,
+        class_noun: str = Subject.class_noun, identifier: str = Subject.identifier, tenant: str = LOCAL,
     ) -> AdapterCard:  # fmt: skip
         """Publish an adapter from a file or folder of another program, or of another Likeness.
 
@@ -325,10 +328,11 @@ class Likeness:
             class_noun, identifier: for files without a Likeness card; a card in the file goes before them.
 
         Raises:
+            UsageError: a name or word that no adapter may have.
             AdapterExists, CorruptAdapter: the name is taken; the file is damaged or no plain LoRA.
             WrongBase: layers that this base lacks, or a card of another base.
         """
-        said = Said(adapter_name(name), class_noun, identifier)
+        said = adapter_subject(Subject(name, class_noun, identifier))
         layout(format)
         self._refuse_taken(tenant, name, hint="choose another name or forget it first")
         if isinstance(source, bytes):
@@ -337,6 +341,12 @@ class Likeness:
             adapter = import_from(source, format, said, self.base)
         with self.home.of(tenant).lock(name):
             return self.library.publish(adapter, tenant)
+
+    def find_any(self, name: str, *, tenant: str = LOCAL) -> None:
+        """Raises AdapterNotFound: nothing of this name is here, no subject, job, adapter, file. UsageError: no name."""
+        holders = (self.catalog, self.training)
+        if not self.home.of(tenant).holds(name) and not any(one.holds(tenant, name) for one in holders):
+            self.catalog.find_adapter(tenant, name)  # raises with the near miss
 
     def forget(self, name: str, *, tenant: str = LOCAL) -> Receipt:
         """Delete all of one name: subject, photographs, jobs, adapter, checkpoints, portraits; write the receipt.
@@ -347,10 +357,9 @@ class Likeness:
             AdapterNotFound: nothing of this name is here.
             AdapterBusy: it is being trained on this machine.
         """
+        self.find_any(name, tenant=tenant)
         home, record = self.home.of(tenant), self._record(tenant, name)
-        of_jobs = self.training.forget(tenant, checked_name(name))
-        if record is None and not of_jobs and not home.holds(name) and not self.catalog.holds(tenant, name):
-            self.catalog.find_adapter(tenant, name)  # raises with the near miss
+        of_jobs = self.training.forget(tenant, name)
         with home.lock(name):
             self._delete_objects(tenant, name)  # first: as long as there are rows, this can be done again
             items = [*of_jobs, *home.delete(name), *self.catalog.forget(tenant, name)]
@@ -379,13 +388,6 @@ class Likeness:
     def _worded(self, request: ImageRequest, found: dict[str, AdapterRecord]) -> ImageRequest:
         card = found[request.adapter].card if request.adapter else None
         return replace(request, prompt=prompt_of(request.prompt, card))
-
-
-def adapter_name(name: str) -> str:
-    """The name, if an adapter may have it. Raises UsageError."""
-    if checked_name(name) == BARE_BASE:
-        raise UsageError(f"the name {BARE_BASE} means no adapter", hint="choose another name")
-    return name
 
 
 def _at(place: int, watch: Callable[[int, StepEvent], None] | None) -> Callable[[StepEvent], None] | None:

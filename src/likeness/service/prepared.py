@@ -1,6 +1,5 @@
 """Prepared photographs in a folder, and the sets that are too poor to train on."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,10 +40,3 @@ def save_prepared(prepared: Sequence[PreparedPhoto], folder: Path) -> list[Path]
 def matte_path(image_path: Path) -> Path:
     """Where the matte of a prepared image lies."""
     return image_path.with_name(f"{image_path.stem}-matte.png")
-
-
-def emptied(folder: Path) -> Path:
-    """The folder without what an earlier job left in it."""
-    shutil.rmtree(folder)
-    folder.mkdir()
-    return folder

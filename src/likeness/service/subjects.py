@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING
 from ..errors import ConsentMissing, ObjectNotFound, SubjectNotFound, UsageError
 from ..storage.catalog import Catalog, PhotoRecord, SubjectRecord, now
 from ..storage.objects import Objects
-from ..types import MAX_PHOTOS, PERSON_NOUNS, Photo, Subject, checked_name
+from ..types import MAX_PHOTOS, PERSON_NOUNS, Photo, Subject, checked_subject
 
 if TYPE_CHECKING:
     from ..photos import CheckResult
-
-_MAX_WORD = 100
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,7 @@ class Subjects:
             ConsentMissing: a person without a word about it.
             SubjectExists, UsageError: the name is taken; a value out of its range.
         """
-        for what, word in {"class noun": subject.class_noun, "identifier": subject.identifier}.items():
-            if not word.strip() or len(word) > _MAX_WORD or not word.isprintable():
-                raise UsageError(f"expected a {what} of 1 to {_MAX_WORD} printable characters")
+        checked_subject(subject)
         if subject.is_person and not consent.strip():
             raise ConsentMissing(
                 "expected a word that this person agrees, got none", hint="say in `consent` who agreed and when"
@@ -51,9 +47,7 @@ class Subjects:
         if len(consent) > 2000 or "\0" in consent:
             raise UsageError("expected a consent of at most 2000 characters")
         at = now()
-        record = SubjectRecord(
-            tenant, checked_name(subject.name), subject.class_noun, subject.identifier, consent, at, at
-        )
+        record = SubjectRecord(tenant, subject.name, subject.class_noun, subject.identifier, consent, at, at)
         self.catalog.add_subject(record)
         return record
 

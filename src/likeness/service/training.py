@@ -162,6 +162,14 @@ class Training:
             self.queue.expire()
             self.notifier.deliver_due()
 
+    def holds(self, tenant: str, name: str) -> bool:
+        """Whether there is a job of this name, or an archive that was uploaded for one."""
+        if not self.is_used:
+            return False
+        from ..jobs.places import uploads_prefix
+
+        return bool(self.queue.ids_of(tenant, name)) or any(self.objects.list(uploads_prefix(tenant, name)))
+
     def forget(self, tenant: str, name: str) -> list[ForgottenItem]:
         """Delete what the queue, its log and the object store hold of a name's jobs; open ones are cancelled."""
         if not self.is_used:

@@ -1,7 +1,8 @@
 """What stays on this machine (LIKENESS_HOME): a training's scratch, portraits of the command line, locks.
 
     catalog.sqlite, objects/  published things, unless the settings name a database and a bucket instead
-    jobs/NAME/photos/         prepared photographs
+    jobs/NAME/photos/         prepared photographs of the adapter that is published
+    jobs/NAME/photos-new/     those of a training under way
     jobs/NAME/checkpoint/     a training under way
     outputs/NAME/             portraits
     locks/NAME.lock           one process at a time trains or deletes a name
@@ -26,7 +27,7 @@ from .catalog import LOCAL, ForgottenItem
 
 @dataclass(frozen=True)
 class Home:
-    """The folder of one installation, as one tenant sees it. Folders are made when they are first asked for."""
+    """The folder of one installation, as one tenant sees it. What is written to is made when it is first asked for."""
 
     root: Path
     tenant: str = LOCAL
@@ -35,11 +36,27 @@ class Home:
         """The same home for another tenant. Raises UsageError."""
         return replace(self, tenant=checked_name(tenant))
 
-    def job_folder(self, name: str) -> Path:
-        return self._made("jobs", checked_name(name))
-
     def photos_folder(self, name: str) -> Path:
-        return self._made("jobs", checked_name(name), "photos")
+        """To read from; not made, see `keep_photos`."""
+        return self._folders(name)["prepared photos"]
+
+    @contextmanager
+    def new_photos(self, name: str) -> Iterator[Path]:
+        """A folder, not made yet, for photographs that `keep_photos` puts in place before the block ends, or never.
+
+        The caller holds the name's lock.
+        """
+        folder = self._folders(name)["new photos"]
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def keep_photos(self, name: str) -> None:
+        """Put the new photographs where those of the name's earlier adapter were."""
+        shutil.rmtree(self.photos_folder(name), ignore_errors=True)
+        self._folders(name)["new photos"].rename(self.photos_folder(name))
 
     def checkpoint_folder(self, name: str) -> Path:
         return self._made("jobs", checked_name(name), "checkpoint")
@@ -96,6 +113,7 @@ class Home:
         job = self._own / "jobs" / checked_name(name)
         return {
             "prepared photos": job / "photos",
+            "new photos": job / "photos-new",
             "checkpoints": job / "checkpoint",
             "other job files": job,
             "outputs": self._own / "outputs" / name,
