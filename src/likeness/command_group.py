@@ -1,8 +1,10 @@
 """How the command line reads words and speaks of errors: global options anywhere, one form for every error."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -10,7 +12,7 @@ from typer._click.exceptions import BadParameter, ClickException, MissingParamet
 from typer.core import TyperGroup
 
 from .config import Settings
-from .errors import LikenessError, UsageError
+from .errors import FileFailed, Interrupted, LikenessError, UsageError
 from .service import Likeness, build
 from .terminal import Terminal
 
@@ -23,11 +25,15 @@ class Call:
     terminal: Terminal
 
     def likeness(self, base: str | None = None, revision: str | None = None) -> Likeness:
+        """The installation, with another base where one is named. Raises UsageError: a revision of no hub id."""
         settings = self.settings
         if base is not None:
             settings = replace(settings, base=base, revision=revision)
         elif revision is not None:
             settings = replace(settings, revision=revision)
+        is_built_in = settings.base == Settings.base
+        if revision is not None and (is_built_in or Path(settings.base).is_dir()):
+            raise UsageError("expected --revision with a hub id only", hint="the built-in base and folders have none")
         return build(settings)
 
 
@@ -51,11 +57,19 @@ class Commands(TyperGroup):
             code = terminal.fail(error)
         except ClickException as error:
             code = terminal.fail(usage_error(error))
+        except OSError as error:
+            code = terminal.fail(file_failed(error))
         except typer.Abort:
             code = terminal.fail(LikenessError("stopped; nothing was changed"))
         if standalone_mode:
             sys.exit(code)
         return code
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:  # typer would end without a word
+            raise Interrupted("interrupted", hint="run the same command again") from error
 
 
 def hoisted(words: list[str]) -> list[str]:
@@ -86,6 +100,23 @@ def usage_error(error: ClickException) -> UsageError:
     if near:
         return UsageError("there is no such option or command", hint=f"did you mean {near[0]}?")
     return UsageError("expected a command with its arguments and options", hint=hint)
+
+
+def file_failed(error: OSError) -> FileFailed:
+    """The system's complaint without the path that it complains of."""
+    why = os.strerror(error.errno) if error.errno else type(error).__name__
+    return FileFailed(
+        f"expected to read and write files on this machine, got: {why}",
+        hint="look at free space and rights, and at --out and --home",
+    )
+
+
+def check_out(folder: Path) -> Path:
+    """The folder, if it can be made or written to, before hours of work are meant for it. Raises UsageError."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError("expected --out in a folder that can be written to", hint="choose another path")
+    return folder
 
 
 def _shown(param: Any) -> str:

@@ -30,7 +30,8 @@
     │   └── ConsentMissing      nobody has said that the person agrees
     ├── StorageError
     │   ├── ObjectNotFound      nothing under this key, or not any more
-    │   └── StorageUnavailable  the object store or the catalog does not answer as it should
+    │   ├── StorageUnavailable  the object store or the catalog does not answer as it should
+    │   └── FileFailed          this machine's files: no room, no right, a file where a folder is expected
     ├── AccessError
     │   ├── KeyRefused          no API key, or one that is unknown or revoked
     │   ├── OriginRefused       a web page of another site asks, or by another host's name
@@ -212,6 +213,10 @@ class ObjectNotFound(StorageError):
 
 
 class StorageUnavailable(StorageError):
+    pass
+
+
+class FileFailed(StorageError):
     pass
 
 
