@@ -1,5 +1,7 @@
 """Every sampler is the diffusers scheduler of its name, step for step."""
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
@@ -20,8 +22,8 @@ def network(x: Tensor, t: int) -> Tensor:
     return torch.tanh(0.7 * x + 0.1 * x.roll(1, -1)) * (0.5 + t / 2000)
 
 
-def by_diffusers(name: str, prediction_type: str, steps: int, noise: Tensor) -> list[Tensor]:
-    theirs = THEIRS[name].from_config(scheduler(prediction_type).config, timestep_spacing="leading")
+def by_diffusers(name: str, config: dict[str, Any], steps: int, noise: Tensor) -> list[Tensor]:
+    theirs = THEIRS[name].from_config(config, timestep_spacing="leading")
     theirs.set_timesteps(steps)
     x = noise * theirs.init_noise_sigma
     seen = []
@@ -32,18 +34,20 @@ def by_diffusers(name: str, prediction_type: str, steps: int, noise: Tensor) -> 
     return [*seen, x]
 
 
+@pytest.mark.parametrize("to_one", [False, True])
 @pytest.mark.parametrize("steps", [1, 5, 20, 30, 50])
 @pytest.mark.parametrize("prediction_type", TYPES)
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_equals_diffusers(name: str, prediction_type: str, steps: int) -> None:
-    schedule = schedule_from_config(dict(scheduler(prediction_type).config))
+def test_equals_diffusers(name: str, prediction_type: str, steps: int, to_one: bool) -> None:
+    config = dict(scheduler(prediction_type).config) | {"set_alpha_to_one": to_one}
+    schedule = schedule_from_config(config)
     noise = row_noise([3], (4, 8, 8))
 
     def denoise(x: Tensor, t: int) -> Tensor:
         return schedule.denoised(x, network(x, t)[None], torch.tensor([t]))[0]
 
     ours = list(run(sampler_named(name)(noise[0], schedule, steps), denoise))
-    theirs = by_diffusers(name, prediction_type, steps, noise)
+    theirs = by_diffusers(name, config, steps, noise)
     assert len(ours) == len(theirs) == steps + 1
     for mine, its in zip(ours, theirs, strict=True):
         assert (mine - its[0]).abs().max() <= 1e-4 * its.abs().max()
@@ -78,5 +82,5 @@ def test_impossible_step_counts_are_refused(name: str, steps: int) -> None:
 
 
 def test_an_unknown_sampler_is_refused() -> None:
-    with pytest.raises(UsageError, match="ddim, euler, dpmpp_2m"):
+    with pytest.raises(UsageError, match="dpmpp_2m, ddim, euler"):
         sampler_named("plms")

@@ -29,6 +29,7 @@ class Schedule:
     alpha_bar: Tensor  # (T,) float64, falling from 1 towards 0
     prediction_type: PredictionType
     steps_offset: int  # added to inference timesteps, as in the base's own scheduler
+    last_alpha_bar: float  # where DDIM ends: 1 where the scheduler says set_alpha_to_one, else alpha_bar[0]
 
     @property
     def timesteps(self) -> int:
@@ -83,4 +84,6 @@ def schedule_from_config(config: dict[str, Any]) -> Schedule:
         known = ", ".join(get_args(PredictionType))
         raise CorruptBase(f"expected a prediction type of {known} in the scheduler config")
     alpha_bar = scheduler.alphas_cumprod.to(torch.float64)
-    return Schedule(alpha_bar, prediction_type, int(scheduler.config["steps_offset"]))
+    return Schedule(
+        alpha_bar, prediction_type, int(scheduler.config["steps_offset"]), float(scheduler.final_alpha_cumprod)
+    )
