@@ -22,7 +22,7 @@ def main(paths: list[Path], *, recipe: str = "fast", steps: int | None = None) -
     print(f"trained on {tuned.card.photos} photographs in {tuned.card.seconds:.0f} s")
     prompts = ["photo of {me} on a beach", "a pencil sketch of {me}"]
     images = likeness.generate([ImageRequest(prompt, adapter="example", seed=7) for prompt in prompts])
-    return save_all(images, Path("portraits"))
+    return save_all(images, Path("portraits"), likeness.encode)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,29 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .command_group import Call, Commands
+from .command_group import Call, Commands, check_out
 from .commands import serve as serving
 from .commands.deploy import deploy
 from .commands.jobs import jobs, train_remotely
+from .commands.options import (
+    Base,
+    ClassNoun,
+    ExportFormat,
+    ImportFormat,
+    Name,
+    NewName,
+    Photos,
+    Recipe,
+    Revision,
+    Sampler,
+    Seed,
+    Steps,
+)
 from .commands.score import kept_reference, most_alike, score
 from .commands.work import work
 from .config import settings_from
 from .errors import PhotosRefused, UsageError
-from .photos import read_photos
+from .photos import CheckResult, read_photos
 from .portraits import facts, numbered, save_all
 from .service import BARE_BASE, matte_path, save_prepared
 from .storage.catalog import LOCAL
@@ -32,15 +46,6 @@ app = typer.Typer(
     help="Portraits of you from any prompt, learnt from about ten photographs.",
     epilog="--home and --json may stand behind the command too.",
 )  # fmt: skip
-
-
-Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Files, folders, zip or tar.")]
-Name = Annotated[str, typer.Argument(metavar="NAME")]
-NewName = Annotated[str, typer.Option(help="Name of the adapter: a-z, 0-9, _ and -.")]
-ClassNoun = Annotated[str, typer.Option(help="What the subject is: person, man, woman, dog, ...")]
-Base = Annotated[str | None, typer.Option(help="built-in, a folder in diffusers' layout, or a hub id.")]
-Revision = Annotated[str | None, typer.Option(help="Commit of a hub id.")]
-Seed = Annotated[int, typer.Option(help="0 to 2**63 - 1; the same seed gives the same result.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -60,10 +65,11 @@ def main_options(
 
 
 @app.command()
-def check(ctx: typer.Context, photos: Photos, class_noun: ClassNoun = "person") -> None:
+def check(ctx: typer.Context, photos: Photos, class_noun: ClassNoun = Subject.class_noun) -> None:
     """Judge photographs: a verdict and a hint for each, and what the set lacks."""
     call: Call = ctx.obj
-    checked = call.likeness().check(read_photos(photos), class_noun)
+    with call.terminal.progress() as watch:
+        checked = call.likeness().check(read_photos(photos), class_noun, watch=watch)
     call.terminal.document(checked.to_json())
     call.terminal.table(verdict_table(checked))
     for line in set_lines(checked):
@@ -77,15 +83,18 @@ def prepare(
     ctx: typer.Context,
     photos: Photos,
     out: Annotated[Path, typer.Option(help="Folder for the images.")],
-    class_noun: ClassNoun = "person",
+    class_noun: ClassNoun = Subject.class_noun,
 ) -> None:
     """Crop photographs for training: 512 x 512 PNG and a matte for each, without metadata."""
     call: Call = ctx.obj
+    check_out(out)
     likeness = call.likeness()
-    checked = likeness.check(read_photos(photos), class_noun)
-    if not checked.usable:
-        raise PhotosRefused("expected at least one usable photo, got none", hint="`likeness check` names the reasons")
     with call.terminal.progress() as watch:
+        checked = likeness.check(read_photos(photos), class_noun, watch=watch)
+        if not checked.usable:
+            raise PhotosRefused(
+                "expected at least one usable photo, got none", hint="`likeness check` names the reasons"
+            )
         prepared = likeness.prepare(checked, watch=watch)
     names = {one.photo.sha256: one.photo.name for one in checked.usable}
     paths = save_prepared(prepared, out)
@@ -103,11 +112,11 @@ def train(
     ctx: typer.Context,
     photos: Photos,
     name: NewName,
-    class_noun: ClassNoun = "person",
+    class_noun: ClassNoun = Subject.class_noun,
     base: Base = None,
     revision: Revision = None,
-    recipe: Annotated[str, typer.Option(help="fast, standard, thorough or origin-2023.")] = "standard",
-    steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    recipe: Recipe = "standard",
+    steps: Steps = None,
     seed: Seed = 0,
     restart: Annotated[bool, typer.Option("--restart", help="Forget the checkpoint of an earlier run.")] = False,
     replace_existing: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
@@ -120,19 +129,23 @@ def train(
     call: Call = ctx.obj
     changes = {} if steps is None else {"steps": steps}
     if remote is not None:
+        if base is not None or revision is not None or restart:
+            raise UsageError("expected --remote without --base, --revision and --restart", hint="the server decides")
         wanted = {
             "name": name, "class_noun": class_noun, "recipe": recipe, "recipe_changes": changes, "seed": seed,
             "replace": replace_existing, "consent": consent,
         }  # fmt: skip
         train_remotely(call, remote, read_photos(photos), wanted)
         return
+    if consent:
+        raise UsageError("expected --consent with --remote only", hint="a training here asks for none")
     order = FineTuneOrder(
         Subject(name, class_noun), recipe_named(recipe, **changes), seed=seed, restart=restart, replace=replace_existing
     )
     likeness, read = call.likeness(base, revision), read_photos(photos)
     with interruptible() as should_stop, call.terminal.progress() as watch:
 
-        def show(checked):  # type: ignore[no-untyped-def]
+        def show(checked: CheckResult) -> None:
             call.terminal.err.print(verdict_table(checked))
             for line in set_lines(checked):
                 call.terminal.note(line)
@@ -161,7 +174,13 @@ def generate(
     guidance: Annotated[float | None, typer.Option(help="1 (not guided) to 30; the base's own by default.")] = None,
     seed: Seed = 0,
     scale: Annotated[float, typer.Option(help="Of the adapter, 0 to 2.")] = 1.0,
-    sampler: Annotated[str, typer.Option(help="dpmpp_2m, ddim or euler.")] = "dpmpp_2m",
+    negative_scale: Annotated[
+        float | None,
+        typer.Option(
+            help="Of the adapter at the negative prompt, 0 to 2 (elsewhere: --scale); the base's own by default."
+        ),
+    ] = None,
+    sampler: Sampler = ImageRequest.sampler,
     best_of: Annotated[int | None, typer.Option(help="Make so many and keep the -n most alike.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the images.")] = None,
     base: Base = None,
@@ -174,12 +193,14 @@ def generate(
     likeness = call.likeness(base, revision)
     adapter = None if name == BARE_BASE else name
     request = ImageRequest(
-        prompt, adapter, negative, seed, steps, 1.0 if guidance is None else guidance, scale, sampler
+        prompt, adapter, negative, seed, steps, 1.0 if guidance is None else guidance, scale, negative_scale, sampler
     )
     if best_of is not None and (adapter is None or best_of < count):
         raise UsageError("expected --best-of with an adapter, and at least as many as -n")
     requests = numbered(request, best_of or count)
     likeness.admit(requests)
+    if out is not None:
+        check_out(out)
     reference = None if best_of is None else kept_reference(likeness.home.photos_folder(name))
     if guidance is None:
         requests = [replace(one, guidance_scale=likeness.base.family.guidance_scale) for one in requests]
@@ -188,7 +209,7 @@ def generate(
     if reference is not None:
         images = most_alike(images, reference, count)
     folder = out or likeness.home.outputs_folder(name)
-    saved = save_all(images, folder)
+    saved = save_all(images, folder, likeness.encode)
     sheet = None
     if len(saved) > 1:
         sheet = folder / f"sheet-{next(iter(saved)).stem}.png"
@@ -234,11 +255,13 @@ def forget(
 ) -> None:
     """Delete an adapter with its photographs, checkpoints and portraits; prints a receipt."""
     call: Call = ctx.obj
+    likeness = call.likeness()
+    likeness.find_any(name)
     if not yes:
         if call.terminal.as_json:
             raise UsageError("expected --yes together with --json", hint="nobody can be asked in between")
         typer.confirm("Delete the adapter, its photos and portraits for good?", abort=True, err=True)
-    receipt = call.likeness().forget(name)
+    receipt = likeness.forget(name)
     call.terminal.document(asdict(receipt))
     call.terminal.say(f"forgotten at {receipt.at}")
     for item in receipt.items:
@@ -249,7 +272,7 @@ def forget(
 def export(
     ctx: typer.Context,
     name: Name,
-    format: Annotated[str, typer.Option(help="peft (a folder), diffusers, kohya or triton (files).")],
+    format: ExportFormat,
     out: Annotated[Path, typer.Option(help="Must not exist.")],
 ) -> None:
     """Write an adapter for another program."""
@@ -264,8 +287,8 @@ def import_adapter(
     ctx: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="PATH")],
     name: NewName,
-    format: Annotated[str, typer.Option(help="The layout of PATH: peft, diffusers, kohya or triton.")],
-    class_noun: ClassNoun = "person",
+    format: ImportFormat,
+    class_noun: ClassNoun = Subject.class_noun,
     identifier: Annotated[str, typer.Option(help="The word that it learnt.")] = Subject.identifier,
     base: Base = None,
     revision: Revision = None,
@@ -284,17 +307,18 @@ def demo(
     ctx: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path("demo-output"),
     seed: Seed = 0,
-    recipe: Annotated[str, typer.Option(help="fast, standard, thorough or origin-2023.")] = "standard",
-    steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    recipe: Recipe = "standard",
+    steps: Steps = None,
     base: Base = None,
     revision: Revision = None,
 ) -> None:
     """The whole job on shipped photographs of a virtual person: a contact sheet and a report."""
-    from .demo import run_demo
+    from .demo import demo_settings, run_demo
 
     call: Call = ctx.obj
     chosen = recipe_named(recipe, **({} if steps is None else {"steps": steps}))
-    likeness = call.likeness(base, revision)
+    check_out(out)
+    likeness = replace(call, settings=demo_settings(call.settings, out)).likeness(base, revision)
     with closing(likeness), interruptible() as should_stop, call.terminal.progress() as watch:
         result = run_demo(likeness, out, recipe=chosen, seed=seed, watch=watch, should_stop=should_stop)
     call.terminal.document(result.to_json())
@@ -304,6 +328,7 @@ def demo(
     call.terminal.say(f"peak memory   {result.peak_memory_bytes / 2**20:7.0f} MiB")
     call.terminal.say(f"contact sheet: {result.contact_sheet}")
     call.terminal.say(f"report: {result.report}")
+    call.terminal.say(f'more: likeness --home {result.home} generate demo "oil painting of {{me}}"')
 
 
 app.command()(serving.serve)

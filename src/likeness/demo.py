@@ -5,17 +5,19 @@ import resource
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 
+from .config import Settings
 from .contact_sheet import Tile, contact_sheet
-from .errors import MissingPart
+from .diffusion.base import BUILT_IN
+from .errors import CheckpointMismatch, Interrupted, MissingPart
 from .fine_tuning import FineTuneOrder
 from .photos import read_photos
 from .portraits import facts, save_png
-from .progress import ShouldStop, Stopwatch, Watch, never, unwatched
+from .progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from .report import Report, write_report
 from .service import FineTuned, Likeness
 from .training.recipe import FineTuneRecipe
@@ -49,6 +51,7 @@ class DemoResult:
     """Where the demo's files are and what it took."""
 
     out: Path
+    home: Path  # with the adapter
     contact_sheet: Path
     report: Path
     images: Mapping[Path, GeneratedImage]
@@ -60,6 +63,7 @@ class DemoResult:
         """The document of `likeness demo --json`."""
         return {
             "out": str(self.out),
+            "home": str(self.home),
             "contact_sheet": str(self.contact_sheet),
             "report": str(self.report),
             "images": [{"file": str(path), **facts(image)} for path, image in self.images.items()],
@@ -79,27 +83,46 @@ def demo_photos() -> Path:
     return folder
 
 
+def demo_settings(settings: Settings, out: Path) -> Settings:
+    """A home of the demo's own below `out`: a user's adapters are not in its way, nor is it in theirs."""
+    return replace(settings, home=out / "home", objects=None, catalog=None, jobs=None)
+
+
 def run_demo(
     likeness: Likeness, out: Path, *, recipe: FineTuneRecipe, seed: int = 0, photos: Sequence[Path] = (),
     watch: Watch = unwatched, should_stop: ShouldStop = never,
 ) -> DemoResult:  # fmt: skip
     """Train the adapter `demo` and write `out`: prepared/, portraits/, contact-sheet.png, report.html.
 
+    What an interrupted demo left is gone on with where it fits, and begun anew where it does not.
+
     Args:
+        likeness: of `demo_settings`; its adapter `demo` is replaced.
         photos: instead of the shipped ones.
 
     Raises:
-        as `Likeness.train` and `Likeness.generate`.
+        as `Likeness.train` and `Likeness.generate`; Interrupted also between two portraits.
     """
+    read = read_photos(photos or [demo_photos()])
     order = FineTuneOrder(Subject(NAME, CLASS_NOUN), recipe, seed=seed, replace=True)
-    tuned = likeness.train(read_photos(photos or [demo_photos()]), order, watch=watch, should_stop=should_stop)
+    try:
+        tuned = likeness.train(read, order, watch=watch, should_stop=should_stop)
+    except CheckpointMismatch:  # of an interrupted demo with another seed, recipe or base
+        tuned = likeness.train(read, replace(order, restart=True), watch=watch, should_stop=should_stop)
+
+    def made(advance: Advance) -> None:
+        watch(advance)
+        if should_stop():
+            raise Interrupted("interrupted while portraits were made", hint="run the same command again")
+
     clock = Stopwatch()
     with clock.stage("generate"):
-        images = likeness.generate(_requests(likeness, seed), watch=watch)
+        images = likeness.generate(_requests(likeness, seed), watch=made)
     with clock.stage("write"):
         shutil.copytree(likeness.home.photos_folder(NAME), out / "prepared", dirs_exist_ok=True)
         saved = {
-            save_png(image, out / "portraits" / f"{number:02d}.png"): image for number, image in enumerate(images, 1)
+            save_png(image, out / "portraits" / f"{number:02d}.png", likeness.encode): image
+            for number, image in enumerate(images, 1)
         }
         tiles = [Tile(image.image, caption) for caption, image in zip(PORTRAITS, images, strict=True)]
         originals = [one.image for one in tuned.checked.usable]
@@ -111,10 +134,10 @@ def run_demo(
     report = Report(
         title="Likeness demo", card=tuned.card, checked=tuned.checked, prepared=tuned.prepared, losses=tuned.losses,
         portraits=tiles, stage_seconds=stages, machine=machine(likeness), peak_memory_bytes=peak_memory_bytes(),
-        is_built_in=likeness.settings.base == "built-in",
+        is_built_in=likeness.settings.base == BUILT_IN,
     )  # fmt: skip
     page = write_report(report, out / "report.html")
-    return DemoResult(out, sheet, page, saved, tuned, stages, report.peak_memory_bytes)
+    return DemoResult(out, likeness.home.root, sheet, page, saved, tuned, stages, report.peak_memory_bytes)
 
 
 def peak_memory_bytes() -> int:

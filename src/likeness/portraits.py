@@ -7,7 +7,7 @@ Specification Part 3, for where each kind of file has its packet.
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -23,6 +23,7 @@ ME = "{me}"
 MAX_PROMPT_CHARACTERS = 2000
 MAX_IMAGES = 64
 PNG, JPEG = "image/png", "image/jpeg"
+ToPng = Callable[[GeneratedImage], bytes]
 AI_GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
 _EXIF_SOFTWARE = 0x0131
@@ -128,13 +129,13 @@ def encode(image: GeneratedImage, media_type: str = PNG) -> bytes:
     return buffer.getvalue()
 
 
-def save_png(image: GeneratedImage, path: Path) -> Path:
-    """Write the image with its facts and its origin ('made by a trained algorithm') in the file."""
+def save_png(image: GeneratedImage, path: Path, to_png: ToPng) -> Path:
+    """Write the image as `to_png` has it: an installation's `encode`, which signs where it is told to, or ours."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode(image))
+    path.write_bytes(to_png(image))
     return path
 
 
-def save_all(images: Sequence[GeneratedImage], folder: Path) -> Mapping[Path, GeneratedImage]:
+def save_all(images: Sequence[GeneratedImage], folder: Path, to_png: ToPng) -> Mapping[Path, GeneratedImage]:
     """Write every image under its own name; path -> image."""
-    return {save_png(image, folder / file_name(image)): image for image in images}
+    return {save_png(image, folder / file_name(image), to_png): image for image in images}

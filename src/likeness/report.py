@@ -118,17 +118,17 @@ def _portraits(tiles: Sequence[Tile]) -> str:
 
 
 def _photos(checked: CheckResult) -> str:
-    images = {one.photo.name: one.image for one in checked.usable}
+    images = iter(checked.usable)  # those that are not refused, in the same order; names may be equal
     figures, unusable = [], []
     for report in checked.reports:
         reasons = "; ".join(escape(reason.message) for reason in report.reasons)
         verdict = (
             f'<span class="{report.verdict}">{report.verdict}</span> {escape(report.file)}<small>{reasons}</small>'
         )
-        if report.file in images:
-            figures.append(_figure(_jpeg(images[report.file], 200), verdict))
-        else:
+        if report.verdict == "refused":
             unusable.append(f"<li>{verdict}</li>")
+        else:
+            figures.append(_figure(_jpeg(next(images).image, 200), verdict))
     advice = [f"<li>{escape(one.message)}; {escape(one.hint)}</li>" for one in checked.set_report.advice]
     return f"<h2>Photographs</h2>{_grid(figures, '150px')}<ul>{''.join(unusable + advice)}</ul>"
 

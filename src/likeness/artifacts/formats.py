@@ -10,6 +10,7 @@ utils/state_dict_utils.py of diffusers 0.42.
 """
 
 import os
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,13 +145,14 @@ def write_new(path: Path, content: bytes) -> None:
     Raises:
         AdapterExists: `path` is there already.
     """
-    if path.exists():
-        raise AdapterExists("expected a new file, got one that exists", hint="choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".incoming-{path.name}")
+    staged = path.with_name(f".incoming-{secrets.token_hex(8)}")
     try:
         staged.write_bytes(content)
-        os.rename(staged, path)
+        path.open("xb").close()  # claims the name: os.replace alone would overwrite, and not every disk has hard links
+        os.replace(staged, path)
+    except FileExistsError as error:
+        raise AdapterExists("expected a new file, got one that exists", hint="choose another path") from error
     finally:
         staged.unlink(missing_ok=True)
 

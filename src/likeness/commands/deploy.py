@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
-from ..command_group import Call
+from ..command_group import Call, check_out
 from ..errors import UsageError
+from ..training.recipe import recipe_named
+from ..types import Subject, checked_seed, checked_subject
+from .options import ClassNoun, NewName, Photos, Recipe, Seed
 
 deploy = typer.Typer(help="Triton and SageMaker.", no_args_is_help=False)
 sagemaker = typer.Typer(help="The whole system in an AWS account, as one CloudFormation stack.", no_args_is_help=False)
@@ -98,11 +101,11 @@ def deploy_stack(
 @sagemaker.command("fine-tune")
 def fine_tune(
     ctx: typer.Context,
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Files, folders, zip or tar.")],
-    name: Annotated[str, typer.Option(help="Of the adapter.")],
-    class_noun: Annotated[str, typer.Option(help="person, man, woman, dog, ...")] = "person",
-    recipe: Annotated[str, typer.Option(help="fast, standard, thorough or origin-2023.")] = "standard",
-    seed: Annotated[int, typer.Option(help="0 to 2**63 - 1.")] = 0,
+    photos: Photos,
+    name: NewName,
+    class_noun: ClassNoun = Subject.class_noun,
+    recipe: Recipe = "standard",
+    seed: Seed = 0,
     wait_s: Annotated[int, typer.Option(min=0, help="Wait so long for the result; 0: do not.")] = 0,
     stack: StackName = _STACK,
     dry_run: DryRun = False,
@@ -113,6 +116,9 @@ def fine_tune(
     from ..photos import read_photos
 
     call: Call = ctx.obj
+    checked_subject(Subject(name, class_noun))
+    checked_seed(seed)
+    recipe_named(recipe)
     calls = _calls(call, dry_run)
     config = {"name": name, "class_noun": class_noun, "recipe": recipe, "seed": seed}
     queued: dict[str, object] = {**invoke.fine_tune(Stack(calls, stack), read_photos(photos), config)}
@@ -132,7 +138,7 @@ def invoke_model(
     negative: Annotated[str, typer.Option(help="What shall not be in the picture.")] = "",
     steps: Annotated[int, typer.Option(help="1 to 200.")] = 30,
     guidance: Annotated[float, typer.Option(help="1 (not guided) to 30.")] = 7.5,
-    seed: Annotated[int, typer.Option(help="0 to 2**63 - 1.")] = 0,
+    seed: Seed = 0,
     stack: StackName = _STACK,
     dry_run: DryRun = False,
 ) -> None:
@@ -141,6 +147,7 @@ def invoke_model(
     from ..deploy.sagemaker.stack import Stack
 
     call: Call = ctx.obj
+    check_out(out.parent)
     gen_args = {"num_inference_steps": steps, "guidance_scale": guidance, "seed": seed}
     picture = invoke.portrait(
         Stack(_calls(call, dry_run), stack), target, prompt, negative_prompt=negative, gen_args=gen_args

@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,14 +12,14 @@ from ..command_group import Call
 from ..service.training import training_of
 from ..storage.catalog import LOCAL
 from ..terminal import interruptible, rows_table
-from ..types import Photo
+from ..types import Photo, Subject
+from .options import ClassNoun, NewName, Photos, Recipe, Seed, Steps
 
 if TYPE_CHECKING:
     from ..jobs.types import Job, JobEvent
 
 jobs = typer.Typer(help="The training queue.", no_args_is_help=False)
 Id = Annotated[str, typer.Argument(metavar="ID")]
-Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Files, folders, zip or tar.")]
 LOOK_EVERY_S = 0.5
 
 
@@ -42,11 +41,11 @@ def list_jobs(ctx: typer.Context, name: Annotated[str | None, typer.Option(help=
 def submit(
     ctx: typer.Context,
     photos: Photos,
-    name: Annotated[str, typer.Option(help="Name of the adapter: a-z, 0-9, _ and -.")],
-    class_noun: Annotated[str, typer.Option(help="What the subject is: person, dog, ...")] = "person",
-    recipe: Annotated[str, typer.Option(help="fast, standard, thorough or origin-2023.")] = "standard",
-    steps: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-    seed: Annotated[int, typer.Option(help="0 to 2**63 - 1.")] = 0,
+    name: NewName,
+    class_noun: ClassNoun = Subject.class_noun,
+    recipe: Recipe = "standard",
+    steps: Steps = None,
+    seed: Seed = 0,
     replace_existing: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
     key: Annotated[str | None, typer.Option(help="Idempotency key: twice the same is one job.")] = None,
 ) -> None:

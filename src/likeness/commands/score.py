@@ -12,8 +12,10 @@ from PIL import Image
 from ..command_group import Call
 from ..errors import PhotosRefused, UsageError
 from ..photos import read_photos
+from ..progress import Watch
 from ..service import matte_path
 from ..types import GeneratedImage, PreparedPhoto
+from .options import Base, Name, Revision
 
 if TYPE_CHECKING:
     from ..scoring.card import ScoreCard
@@ -25,13 +27,13 @@ MAX_REPEATS = 16
 
 def score(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: Name,
     photos: Annotated[list[Path] | None, typer.Option(help="Photographs, instead of those kept by training.")] = None,
     held_out: Annotated[list[Path] | None, typer.Option(help="Photographs that it was not trained on.")] = None,
     repeats: Annotated[int, typer.Option("-n", "--repeats", help="Portraits of each of eight prompts, 1 to 16.")] = 1,
     seed: Annotated[int, typer.Option(help="0 to 2**62; the same seed gives the same card.")] = 0,
-    base: Annotated[str | None, typer.Option(help="built-in, a folder in diffusers' layout, or a hub id.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit of a hub id.")] = None,
+    base: Base = None,
+    revision: Revision = None,
 ) -> None:
     """The score card of an adapter: likeness, prompt following, signs of over-fitting."""
     from ..scoring.score import score_adapter
@@ -39,26 +41,23 @@ def score(
     call: Call = ctx.obj
     if not 1 <= repeats <= MAX_REPEATS or not 0 <= seed <= 2**62:
         raise UsageError(f"expected 1 to {MAX_REPEATS} repeats and a seed from 0 to 2**62")
-    with closing(call.likeness(base, revision)) as likeness:
+    with closing(call.likeness(base, revision)) as likeness, call.terminal.progress() as watch:
         adapter = likeness.adapter(name)
         noun = adapter.card.class_noun
-        own = prepared_from(likeness, photos, noun) if photos else kept_photos(likeness.home.photos_folder(name))
-        unseen = prepared_from(likeness, held_out, noun) if held_out else ()
-        with call.terminal.progress() as watch:
-            card = score_adapter(
-                likeness.base, adapter, own, seed=seed, repeats=repeats, held_out=unseen, watch=watch
-            )  # fmt: skip
+        own = prepared_from(likeness, photos, noun, watch) if photos else kept_photos(likeness.home.photos_folder(name))
+        unseen = prepared_from(likeness, held_out, noun, watch) if held_out else ()
+        card = score_adapter(likeness.base, adapter, own, seed=seed, repeats=repeats, held_out=unseen, watch=watch)
     call.terminal.document(card.to_json())
     for line in lines_of(card):
         call.terminal.say(line)
 
 
-def prepared_from(likeness: "Likeness", paths: list[Path], class_noun: str) -> tuple[PreparedPhoto, ...]:
+def prepared_from(likeness: "Likeness", paths: list[Path], class_noun: str, watch: Watch) -> tuple[PreparedPhoto, ...]:
     """Photographs as training would prepare them. Raises PhotosRefused when none can be used."""
-    checked = likeness.check(read_photos(paths), class_noun)
+    checked = likeness.check(read_photos(paths), class_noun, watch=watch)
     if not checked.usable:
         raise PhotosRefused("expected at least one usable photo, got none", hint="`likeness check` names the reasons")
-    return likeness.prepare(checked)
+    return likeness.prepare(checked, watch=watch)
 
 
 def kept_photos(folder: Path) -> tuple[PreparedPhoto, ...]:

@@ -1,0 +1,29 @@
+"""Arguments and options that several commands share. What may be chosen comes from the tables that decide it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..artifacts.formats import FORMATS
+from ..training.recipe import PRESETS
+from ..types import SAMPLER_NAMES
+
+
+def _one_of(names: Iterable[str], help: str) -> Any:
+    return typer.Option(metavar="|".join(names), help=help)
+
+
+Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Files, folders, zip or tar.")]
+Name = Annotated[str, typer.Argument(metavar="NAME")]
+NewName = Annotated[str, typer.Option(help="Name of the adapter: a-z, 0-9, _ and -.")]
+ClassNoun = Annotated[str, typer.Option(help="What the subject is: person, man, woman, dog, ...")]
+Base = Annotated[str | None, typer.Option(help="built-in, a folder in diffusers' layout, or a hub id.")]
+Revision = Annotated[str | None, typer.Option(help="Commit of a hub id.")]
+Seed = Annotated[int, typer.Option(help="0 to 2**63 - 1; the same seed gives the same result.")]
+Recipe = Annotated[str, _one_of(PRESETS, "How it is trained.")]
+Steps = Annotated[int | None, typer.Option(help="Instead of the recipe's.")]
+Sampler = Annotated[str, _one_of(SAMPLER_NAMES, "How noise becomes a picture.")]
+ExportFormat = Annotated[str, _one_of(FORMATS, "peft is a folder, the others are files.")]
+ImportFormat = Annotated[str, _one_of(FORMATS, "The layout of PATH.")]
