@@ -36,7 +36,16 @@ def bank_of(base: BaseModel) -> LoraBank:
 def batch(base: BaseModel, bank: LoraBank, size: int, *, steps: int) -> Work:
     """Makes `size` portraits, pixels (size, 3, H, W)."""
     orders = [
-        Order(PROMPT, "", seed=k, steps=steps, guidance_scale=base.family.guidance_scale, sampler=SAMPLER, slot=k + 1)
+        Order(
+            PROMPT,
+            "",
+            seed=k,
+            steps=steps,
+            guidance_scale=base.family.guidance_scale,
+            sampler=SAMPLER,
+            slot=k + 1,
+            negative_scale=base.family.negative_scale,
+        )
         for k in range(size)
     ]
     return lambda: base.decode(denoise_all(base, bank, orders))

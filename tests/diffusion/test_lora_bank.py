@@ -261,6 +261,10 @@ def test_runs_of_one_person_are_fetched_once() -> None:
     assert mixed.slots.tolist() == [5, 1, 1] and mixed.scales.flatten().tolist() == [1, 0.5, 0.5]  # type: ignore[union-attr]
     uneven = route_of(torch.tensor([1, 1, 2]), None, like)
     assert (uneven.runs, uneven.length) == (3, 1)
+    last = route_of(torch.tensor([1, 1, 0, 3, 0, 0]), None, like)
+    assert (last.runs, last.length, last.adapted, last.bare, last.rows) == (4, 1, 4, 2, 6)
+    nobody = route_of(torch.tensor([0, 0]), torch.tensor([1.0, 0.5]), like)
+    assert (nobody.runs, nobody.adapted, nobody.bare) == (0, 0, 2)
     stacked = torch.arange(18.0).view(9, 2)
     assert torch.equal(mixed.take(stacked), stacked[[5, 1, 1]]) and torch.equal(even.take(stacked), stacked[2:5])
     for route, expected in ((mixed, [0, 2, 0, 0, 0, 1, 0, 0, 0]), (even, [0, 0, 1, 1, 1, 0, 0, 0, 0])):

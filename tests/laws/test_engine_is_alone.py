@@ -64,6 +64,7 @@ REQUESTS = st.builds(
     steps=st.integers(1, 4),
     guidance_scale=st.sampled_from([1.0, 3.0]),
     adapter_scale=st.sampled_from([1.0, 0.5]),
+    negative_scale=st.sampled_from([None, 0.0, 0.5, 1.0]),
     sampler=st.sampled_from(["ddim", "euler", "dpmpp_2m"]),
 )
 FATES = st.sampled_from(["finishes", "finishes", "is cancelled", "has no adapter"])

@@ -17,8 +17,10 @@ ORDERS = [
     Order("portrait of a man in the snow", "woman", 2, 9, 2.0, "euler", slot=2, scale=0.7),
     Order("a picture of a woman", "", 3, 4, 1.0, "ddim", slot=0),
     Order("photo of <<TOK>> person", "snow", 4, 5, 3.0, "ddim", slot=1, scale=1.2),
+    Order("photo of <<TOK>> person", "", 5, 5, 3.0, "ddim", slot=2, negative_scale=0.0),
+    Order("photo of <<TOK>> person", "", 6, 4, 3.0, "euler", slot=1, negative_scale=0.5),
 ]
-JOINS = [0, 2, 3, 5]
+JOINS = [0, 2, 3, 5, 1, 5]
 SAME = 5e-5  # relative: float32 rounding, amplified over the steps; another person's adapter changes a picture by 1
 
 
@@ -66,7 +68,7 @@ def test_same_seed_same_image_and_everything_else_matters(tiny_base: BaseModel, 
     assert torch.equal(first, tiny_base.decode(denoise_all(tiny_base, bank, [order])))
     changes: list[dict[str, object]] = [
         {"seed": 9}, {"prompt": "a man"}, {"negative_prompt": "snow"}, {"guidance_scale": 2.0}, {"slot": 2},
-        {"scale": 0.5}, {"steps": 4}, {"sampler": "euler"},
+        {"scale": 0.5}, {"negative_scale": 0.0}, {"negative_scale": 0.5}, {"steps": 4}, {"sampler": "euler"},
     ]  # fmt: skip
     for change in changes:
         other = tiny_base.decode(denoise_all(tiny_base, bank, [replace(order, **change)]))  # type: ignore[arg-type]
@@ -77,6 +79,23 @@ def test_no_bank_slot_0_and_scale_0_are_the_base(tiny_base: BaseModel, bank: Lor
     bare = denoise_all(tiny_base, None, [ORDERS[0]])
     assert torch.equal(denoise_all(tiny_base, bank, [replace(ORDERS[0], slot=0)]), bare)
     assert torch.equal(denoise_all(tiny_base, bank, [replace(ORDERS[0], scale=0.0)]), bare)
+
+
+def test_at_negative_scale_0_guidance_leads_away_from_the_bare_base(tiny_base: BaseModel, bank: LoraBank) -> None:
+    order = replace(ORDERS[0], steps=1, sampler="ddim", negative_prompt="snow")
+    away = replace(order, guidance_scale=1.0, prompt=order.negative_prompt, slot=0)
+    (guided,), (towards,), (from_here,) = (
+        begin(tiny_base, bank, [one])
+        for one in (replace(order, negative_scale=0.0), replace(order, guidance_scale=1.0), away)
+    )
+    for picture in (guided, towards, from_here):
+        advance(tiny_base, bank, [picture])
+    assert guided.clean is not None and towards.clean is not None and from_here.clean is not None
+    expected = from_here.clean + order.guidance_scale * (towards.clean - from_here.clean)
+    assert relative(guided.clean, expected) <= SAME
+    (usual,) = begin(tiny_base, bank, [order])
+    advance(tiny_base, bank, [usual])
+    assert usual.clean is not None and relative(usual.clean, expected) > 100 * SAME
 
 
 def test_guidance_1_is_not_guided_and_costs_one_row(tiny_base: BaseModel, bank: LoraBank) -> None:

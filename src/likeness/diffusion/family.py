@@ -10,6 +10,7 @@ from ..types import Network
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+PROJECTIONS = ("proj_in", "proj_out")  # around a stack of attention blocks
 RESNET = ("conv1", "conv2")
 CLIP_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 CLIP_FEED_FORWARD = ("fc1", "fc2")
@@ -22,38 +23,57 @@ class Family:
     name: str
     resolution_px: int
     guidance_scale: float  # a good default
+    negative_scale: float | None  # of an adapter in the negative prompt's row; None = as in the prompt's
     targets: Mapping[Network, tuple[str, ...]]  # endings of the module names that adapters may touch
+    trained: Mapping[Network, tuple[str, ...]]  # those of them that recipes may name
     learning_rate_scale: float  # recipes are written for Stable Diffusion; small networks take larger steps
 
+
+_LIKENESS_TARGETS: Mapping[Network, tuple[str, ...]] = MappingProxyType(
+    {"unet": ATTENTION + FEED_FORWARD + RESNET, "text_encoder": CLIP_ATTENTION + CLIP_FEED_FORWARD}
+)
+# what kohya's sd-scripts train unless they are told otherwise, so that such adapters can be imported
+_SD_TARGETS: Mapping[Network, tuple[str, ...]] = MappingProxyType(
+    {"unet": ATTENTION + FEED_FORWARD + PROJECTIONS, "text_encoder": CLIP_ATTENTION + CLIP_FEED_FORWARD}
+)
+_SD_TRAINED: Mapping[Network, tuple[str, ...]] = MappingProxyType(
+    {"unet": ATTENTION + FEED_FORWARD, "text_encoder": CLIP_ATTENTION}
+)
 
 LIKENESS_128 = Family(
     name="likeness-128",
     resolution_px=128,
     guidance_scale=3.0,
-    targets=MappingProxyType(
-        {"unet": ATTENTION + FEED_FORWARD + RESNET, "text_encoder": CLIP_ATTENTION + CLIP_FEED_FORWARD}
-    ),
+    negative_scale=0.0,  # docs/log.md: faces come sharper and nearer to the person
+    targets=_LIKENESS_TARGETS,
+    trained=_LIKENESS_TARGETS,
     learning_rate_scale=20.0,
 )
 SD_15 = Family(
     name="sd-1.5",
     resolution_px=512,
     guidance_scale=7.5,
-    targets=MappingProxyType({"unet": ATTENTION + FEED_FORWARD, "text_encoder": CLIP_ATTENTION}),
+    negative_scale=None,
+    targets=_SD_TARGETS,
+    trained=_SD_TRAINED,
     learning_rate_scale=1.0,
 )
 SD_21_BASE = Family(
     name="sd-2.1-base",
     resolution_px=512,
     guidance_scale=7.5,
-    targets=MappingProxyType({"unet": ATTENTION + FEED_FORWARD, "text_encoder": CLIP_ATTENTION}),
+    negative_scale=None,
+    targets=_SD_TARGETS,
+    trained=_SD_TRAINED,
     learning_rate_scale=1.0,
 )
 SD_21 = Family(
     name="sd-2.1",
     resolution_px=768,
     guidance_scale=7.5,
-    targets=MappingProxyType({"unet": ATTENTION + FEED_FORWARD, "text_encoder": CLIP_ATTENTION}),
+    negative_scale=None,
+    targets=_SD_TARGETS,
+    trained=_SD_TRAINED,
     learning_rate_scale=1.0,
 )
 
@@ -61,11 +81,11 @@ SD_21 = Family(
 _BY_SHAPE = {(192, 16): LIKENESS_128, (768, 64): SD_15, (1024, 64): SD_21_BASE, (1024, 96): SD_21}
 
 
-def family_of(unet_config: Mapping[str, Any]) -> Family:
-    """The family of a U-Net with this diffusers config.
+def family_of(unet_config: Mapping[str, Any], *, latent_channels: int) -> Family:
+    """The family of a U-Net with this diffusers config, beside an autoencoder with so many latent channels.
 
     Raises:
-        BaseNotFound: a shape that is not in the table.
+        BaseNotFound: a shape that is not in the table; a network that takes more than latents (inpainting, editing).
     """
     shape = (unet_config.get("cross_attention_dim"), unet_config.get("sample_size"))
     if shape not in _BY_SHAPE:
@@ -73,5 +93,11 @@ def family_of(unet_config: Mapping[str, Any]) -> Family:
         raise BaseNotFound(
             f"expected a U-Net whose cross-attention width and latent size are one of: {known}",
             hint="choose a base of one of these families",
+        )
+    channels = unet_config.get("in_channels", 4), unet_config.get("out_channels", 4)
+    if channels != (latent_channels, latent_channels):
+        raise BaseNotFound(
+            f"expected a U-Net that takes and gives {latent_channels} channels, as many as the latents have",
+            hint="bases for inpainting or editing are not supported: choose one that makes pictures from text alone",
         )
     return _BY_SHAPE[shape]

@@ -258,9 +258,13 @@ class LoraBank:
             A, B = A.to(x.dtype), B.to(x.dtype)
             if self._route.scales is not None:
                 B = B * self._route.scales.to(x.dtype)
-            if isinstance(layer, nn.Conv2d):
-                return adapted_conv(output, x, A, B, layer)
-            return adapted_linear(output, x, A, B)
+            n = self._route.adapted
+            mine = output[:n], x[:n], A, B
+            head = adapted_conv(*mine, layer) if isinstance(layer, nn.Conv2d) else adapted_linear(*mine)
+            if n == len(output):
+                return head
+            output[:n] = head
+            return output
 
         return add_delta
 

@@ -3,19 +3,34 @@
 A `Denoising` is one picture's state. `advance` takes whichever are alive, runs one batch through the networks
 (two rows a picture where it is guided), and lets each picture's sampler take its step. Pictures may join and
 leave between calls and differ in person, prompt, seed, sampler, step count, guidance and adapter scale.
+
+Guidance leads away from what the network makes of the negative prompt. Where that row is one of the bare base, it leads
+towards the person as well as the prompt: autoguidance (Karras et al. 2024, 'Guiding a Diffusion Model with a Bad
+Version of Itself') with the base as the version that does not know the person.
 """
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .base import BaseModel
-from .lora import LoraBank
+from .lora import BASE_SLOT, LoraBank
 from .noise import row_noise
 from .samplers import Sampler, sampler_named
+
+
+class Whose(NamedTuple):
+    """Whose adapter a row of a forward has, and how much of it."""
+
+    slot: int
+    scale: float
+
+
+BARE = Whose(BASE_SLOT, 1.0)
 
 
 @dataclass(eq=False)
@@ -27,8 +42,7 @@ class Denoising:
     t: int
     states: Tensor  # (1 or 2, N, d): prompt, then negative prompt where it is guided
     guidance_scale: float
-    slot: int
-    scale: float
+    whose: Sequence["Whose"]  # of the rows of `states`
     step: int = 0
     clean: Tensor | None = None  # (C, h, w), what the network took the picture for at the last step
     latent: Tensor | None = None  # (C, h, w)
@@ -46,45 +60,53 @@ class Order:
     sampler: str
     slot: int
     scale: float = 1.0
+    negative_scale: float | None = None  # of the negative prompt's row; None = `scale`, as diffusers does
+
+    @property
+    def rows(self) -> list[tuple[str, Whose]]:
+        """The picture's rows in a forward: its prompt, and where it is guided the negative prompt.
+
+        A row with nothing of an adapter is one of the bare base.
+        """
+        negative = self.scale if self.negative_scale is None else self.negative_scale
+        said = [(self.prompt, self.scale), (self.negative_prompt, negative)][: 1 if self.guidance_scale == 1 else 2]
+        return [(text, Whose(self.slot, scale) if scale and self.slot else BARE) for text, scale in said]
 
 
 @torch.no_grad()
 def begin(base: BaseModel, bank: LoraBank | None, orders: Sequence[Order]) -> list[Denoising]:
     """Encode the prompts of all orders in one batch and start their samplers."""
-    texts, owners = [], []
-    for i, order in enumerate(orders):
-        for text in (order.prompt, order.negative_prompt)[: 1 if order.guidance_scale == 1 else 2]:
-            texts.append(text)
-            owners.append(i)
-    ids = base.tokenize(texts)
-    with _route(bank, [orders[i].slot for i in owners], [orders[i].scale for i in owners]):
-        states = base.encode_prompt(ids)  # (rows, N, d)
+    rows = [(i, *row) for i, order in enumerate(orders) for row in order.rows]
+    rows.sort(key=lambda row: row[2] == BARE)
+    with _route(bank, [whose for _, _, whose in rows]):
+        states = base.encode_prompt(base.tokenize([text for _, text, _ in rows]))  # (rows, N, d)
     noise = row_noise([order.seed for order in orders], base.latent_shape).to(base.device)
     out = []
     for i, order in enumerate(orders):
         sampler = sampler_named(order.sampler)(noise[i], base.schedule, order.steps)
         x, t = next(sampler)
-        mine = torch.stack([states[k] for k, owner in enumerate(owners) if owner == i])
-        out.append(Denoising(sampler, x, t, mine, order.guidance_scale, order.slot, order.scale))
+        mine = torch.stack([states[k] for k, (owner, _, _) in enumerate(rows) if owner == i])
+        out.append(Denoising(sampler, x, t, mine, order.guidance_scale, [whose for _, whose in order.rows]))
     return out
 
 
 @torch.no_grad()
 def advance(base: BaseModel, bank: LoraBank | None, pictures: Sequence[Denoising]) -> None:
     """One step of every picture in one forward. Classifier-free guidance: Ho & Salimans 2022, eq. 6."""
-    rows = [picture for picture in pictures for _ in picture.states]
-    x = torch.stack([row.x for row in rows])  # (R, C, h, w)
-    t = torch.tensor([row.t for row in rows], device=x.device)
-    states = torch.cat([picture.states for picture in pictures])
-    with _route(bank, [row.slot for row in rows], [row.scale for row in rows]):
+    rows = [(picture, k) for picture in pictures for k in range(len(picture.states))]
+    rows.sort(key=lambda row: row[0].whose[row[1]] == BARE)  # the bank passes over those at the end
+    x = torch.stack([picture.x for picture, _ in rows])  # (R, C, h, w)
+    t = torch.tensor([picture.t for picture, _ in rows], device=x.device)
+    states = torch.stack([picture.states[k] for picture, k in rows])
+    with _route(bank, [picture.whose[k] for picture, k in rows]):
         output = base.denoise(x, t, states)
     clean = base.schedule.denoised(x, output.to(x.dtype), t)
-    start = 0
+    of_row = {(id(picture), k): one for (picture, k), one in zip(rows, clean, strict=True)}
     for picture in pictures:
-        count = len(picture.states)
-        mine = clean[start : start + count]
-        start += count
-        x0 = mine[0] if count == 1 else mine[1] + picture.guidance_scale * (mine[0] - mine[1])
+        x0 = of_row[id(picture), 0]
+        if len(picture.states) == 2:
+            negative = of_row[id(picture), 1]
+            x0 = negative + picture.guidance_scale * (x0 - negative)
         picture.step, picture.clean = picture.step + 1, x0
         try:
             picture.x, picture.t = picture.sampler.send(x0)
@@ -100,7 +122,8 @@ def denoise_all(base: BaseModel, bank: LoraBank | None, orders: Sequence[Order])
     return torch.stack([picture.latent for picture in pictures if picture.latent is not None])
 
 
-def _route(bank: LoraBank | None, slots: list[int], scales: list[float]) -> AbstractContextManager[None]:
+def _route(bank: LoraBank | None, rows: Sequence[Whose]) -> AbstractContextManager[None]:
     if bank is None:
         return nullcontext()
+    slots, scales = zip(*rows, strict=True)
     return bank.route(torch.tensor(slots), torch.tensor(scales))

@@ -13,6 +13,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
@@ -60,6 +61,7 @@ class Engine:
                 raise UsageError(f"expected {name} of at least 1, got {got}")
         self.base = base
         self.bank = LoraBank(base.networks, base.family.targets, slots=slots, rank=rank)
+        self._negative_scale = base.family.negative_scale
         self._writer = SlotWriter(self.bank)
         self._device = Device(base, self.bank, limits=measured_limits(base, self.bank, max_batch=max_batch))
         self._clock, self._ids = clock, itertools.count(1)
@@ -158,6 +160,8 @@ class Engine:
         watch: Watch | None = None, preview_every: int = 0, request_id: str | None = None, may_wait: bool = False,
     ) -> Ticket:  # fmt: skip
         _check(request)
+        if request.negative_scale is None:
+            request = replace(request, negative_scale=self._negative_scale)
         number, now_s = next(self._ids), self._clock()
         ticket = Ticket(request_id or uuid.uuid4().hex[:16], lambda: self._queue.cancel(number))
         deadline = None if deadline_s is None else now_s + deadline_s

@@ -1,7 +1,7 @@
 """`gen_args` of the reference solution: a JSON text with the numbers of one portrait, as its clients send it.
 
 theirs: {"num_inference_steps": 50, "guidance_scale": 7.5, "seed": 1}
-ours:   {"adapter_scale": 1.0, "sampler": "dpmpp_2m", "format": "jpeg"}
+ours:   {"adapter_scale": 1.0, "negative_scale": 0.0, "sampler": "dpmpp_2m", "format": "jpeg"}
 """
 
 import json
@@ -13,7 +13,7 @@ from ..types import ImageRequest
 
 MEDIA_TYPES = {"jpeg": JPEG, "png": PNG}  # the first by default, as there
 STEPS, GUIDANCE_SCALE = 50, 7.5  # of diffusers' own pipeline, for gen_args that leave them out
-_KNOWN = ("num_inference_steps", "guidance_scale", "seed", "adapter_scale", "sampler", "format")
+_KNOWN = ("num_inference_steps", "guidance_scale", "seed", "adapter_scale", "negative_scale", "sampler", "format")
 
 
 def request_of(prompt: str, negative_prompt: str, gen_args: str) -> tuple[ImageRequest, str]:
@@ -41,6 +41,7 @@ def request_of(prompt: str, negative_prompt: str, gen_args: str) -> tuple[ImageR
         # To diffusers, whatever is at most 1 means not guided; its clients send 0 for it.
         guidance_scale=1.0 if 0 <= guidance < 1 else guidance,
         adapter_scale=_number(said, "adapter_scale", ImageRequest.adapter_scale), sampler=sampler,
+        negative_scale=_number(said, "negative_scale", 0) if "negative_scale" in said else None,
     )  # fmt: skip
     return check_request(request), MEDIA_TYPES[format]
 

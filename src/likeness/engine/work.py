@@ -44,7 +44,7 @@ class Work:
         one = self.request
         return Order(
             one.prompt, one.negative_prompt, one.seed, one.steps, one.guidance_scale, one.sampler, self.slot,
-            one.adapter_scale,
+            one.adapter_scale, one.negative_scale,
         )  # fmt: skip
 
     def as_waiting(self, *, is_ready: bool) -> Waiting:

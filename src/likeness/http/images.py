@@ -42,7 +42,7 @@ async def make_images(request: Request, asking: Asking, new: NewImages) -> Respo
         likeness,
         ImageRequest(
             new.prompt, adapter_asked(new.adapter), new.negative_prompt, new.seed, new.steps,
-            adapter_scale=new.adapter_scale, sampler=new.sampler,
+            adapter_scale=new.adapter_scale, negative_scale=new.negative_scale, sampler=new.sampler,
         ),
         new.n, new.guidance_scale,
     )  # fmt: skip

@@ -136,6 +136,9 @@ class NewImages(_Asked):
     steps: int = Field(default=30, description="1 to 200")
     guidance_scale: float | None = Field(default=None, description="1 (not guided) to 30; the base's own by default")
     adapter_scale: float = Field(default=1.0, description="0 to 2")
+    negative_scale: float | None = Field(
+        default=None, description="0 to 2: of the adapter in the negative prompt's row; the base's own by default"
+    )
     sampler: Annotated[str, Field(max_length=40, examples=["dpmpp_2m"])] = "dpmpp_2m"
     format: Literal["png", "jpeg"] = "png"
     keep: bool = Field(default=False, description="keep the pictures here; GET /v1/images/{id} has them")

@@ -239,7 +239,7 @@ class Studio:
         slot = together.loop.slot_of(guest.job)
         orders = [
             Order(prompt, "", seed, PREVIEW_STEPS, self.base.family.guidance_scale, "dpmpp_2m", slot,
-                  recipe.alpha / recipe.rank)
+                  recipe.alpha / recipe.rank, self.base.family.negative_scale)
             for seed in range(self._previews)
         ]  # fmt: skip
         pixels = self.base.decode(denoise_all(self.base, together.loop.bank, orders))  # (B, 3, H, W) in [-1, 1]

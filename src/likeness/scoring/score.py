@@ -110,7 +110,14 @@ def _pictures(
     for k, prompt in enumerate(PLACES + STYLES):
         orders = [
             Order(
-                prompt.format(subject), "", seed + k * repeats + i, STEPS, base.family.guidance_scale, "dpmpp_2m", slot
+                prompt.format(subject),
+                "",
+                seed + k * repeats + i,
+                STEPS,
+                base.family.guidance_scale,
+                "dpmpp_2m",
+                slot,
+                negative_scale=base.family.negative_scale,
             )
             for i in range(repeats)
         ]
