@@ -14,7 +14,6 @@ from likeness.jobs.inputs import pack_photos, read_config, read_input, with_conf
 from likeness.jobs.prepared import pack_prepared, unpack_prepared
 from likeness.jobs.types import JobOrder
 from likeness.training.recipe import FineTuneRecipe
-from likeness.types import MAX_PHOTOS
 from tests.jobs.installation import archive, picture
 
 ORDER = JobOrder("anna", "rex", "anna/x", changes={"steps": 9, "rank": 4})
@@ -65,13 +64,6 @@ def test_any_object_is_understood_or_refused(config: dict[str, Any]) -> None:
     else:
         with pytest.raises(InputRefused, match="unknown keys"):
             read_config(json.dumps(config).encode())
-
-
-def test_more_photographs_than_anybody_needs_are_refused() -> None:
-    many = {f"{number}.jpg": picture(1) for number in range(MAX_PHOTOS + 1)}
-    with pytest.raises(InputRefused, match="at most 64 photographs, got 65"):
-        read_input(archive(many))
-    assert len(read_input(archive(dict(list(many.items())[1:]))).photos) == MAX_PHOTOS
 
 
 def test_two_configs_and_no_archive_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import stat
 import struct
 import tarfile
@@ -12,19 +13,19 @@ from pathlib import Path
 import pytest
 
 from likeness.errors import ArchiveRefused, UsageError
-from likeness.photos import Limits, read_archive, read_photos
+from likeness.photos import Limits, check, read_archive, read_photos
 
 PICTURE = b"\xff\xd8\xff not really"
 TIGHT = Limits(members=3, member_bytes=4000, total_bytes=6000, ratio=50, ratio_floor_bytes=1000)
 
 
-def zipped(*members: tuple[str, bytes], mode: int = 0) -> bytes:
+def zipped(*members: tuple[str, bytes], mode: int = 0, method: int = zipfile.ZIP_DEFLATED) -> bytes:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(stream, "w") as archive:
         for name, content in members:
             entry = zipfile.ZipInfo(name)
             entry.external_attr = mode << 16
-            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+            archive.writestr(entry, content, method)
     return stream.getvalue()
 
 
@@ -44,6 +45,13 @@ def lying_zip() -> bytes:
     for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         place = content.index(signature) + offset
         content[place : place + 4] = struct.pack("<I", 10)
+    return bytes(content)
+
+
+def flipped_lzma_zip() -> bytes:
+    """A zip whose member's LZMA stream is damaged."""
+    content = bytearray(zipped(("a.jpg", bytes(range(256)) * 8), method=zipfile.ZIP_LZMA))
+    content[content.index(b"a.jpg") + 5 + 20] ^= 0xFF
     return bytes(content)
 
 
@@ -81,6 +89,9 @@ REFUSALS: dict[str, Callable[[], bytes]] = {
     "total_too_large tgz": lambda: gzip.compress(tarred(("a.jpg", b"x")), compresslevel=0),
     "compression_bomb zip": lambda: zipped(("a.jpg", b"\0" * 3900)),
     "compression_bomb tgz": lambda: gzip.compress(b"\0" * 1_000_000),
+    "compression_method lzma": lambda: zipped(("a.jpg", PICTURE), method=zipfile.ZIP_LZMA),
+    "compression_method lzma flipped": flipped_lzma_zip,
+    "compression_method bzip2": lambda: zipped(("a.jpg", PICTURE), method=zipfile.ZIP_BZIP2),
     "nested_archive zip": lambda: zipped(("b.jpg", zipped(("a.jpg", b"x")))),
     "nested_archive tar": lambda: tarred(("b.jpg", gzip.compress(b"x"))),
     "not_an_archive zip": lambda: zipped(("a.jpg", PICTURE))[:40],
@@ -118,6 +129,30 @@ def test_limits_hold_over_several_paths(tmp_path: Path) -> None:
 def test_archives_in_a_folder_are_not_opened(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(zipped(("a.jpg", PICTURE)))
     assert [photo.name for photo in read_photos([tmp_path])] == ["a.zip"]
+
+
+def test_stored_zips_are_read() -> None:
+    (photo,) = read_archive(zipped(("a.jpg", PICTURE), method=zipfile.ZIP_STORED))
+    assert photo.content == PICTURE
+
+
+def test_what_is_no_file_is_skipped_by_name(tmp_path: Path) -> None:
+    (tmp_path / "b.jpg").write_bytes(PICTURE)
+    os.mkfifo(tmp_path / "a.jpg")  # to open it would wait for ever
+    (tmp_path / "c.jpg").symlink_to(tmp_path / "nothing")
+    (tmp_path / "d.jpg").symlink_to(tmp_path / "b.jpg")
+    photos = read_photos([tmp_path])
+    assert [(photo.name, photo.content) for photo in photos] == [
+        ("a.jpg", b""), ("b.jpg", PICTURE), ("c.jpg", b""), ("d.jpg", PICTURE)
+    ]  # fmt: skip
+    codes = [[reason.code for reason in report.reasons] for report in check(photos, False).reports]
+    assert codes == [["empty"], ["unreadable"], ["empty"], ["unreadable", "exact_duplicate"]]
+
+
+def test_a_pipe_that_is_named_is_a_usage_error(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError):
+        read_photos([tmp_path / "pipe"])
 
 
 def test_missing_path_is_a_usage_error(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from likeness.errors import PhotosRefused
 from likeness.photos import MediaPipeFaces, check
 from likeness.photos.report import CheckResult
-from likeness.types import Photo
+from likeness.types import MAX_PHOTOS, Photo
 
 Image = NDArray[np.uint8]
 Encode = Callable[..., Photo]
@@ -130,13 +131,23 @@ def test_another_person(person: list[Photo], virtual_people: Image, faces: Media
 
 @pytest.mark.parametrize(
     ("code", "content"),
-    [("not_an_image", b"some text"), ("not_an_image", b""), ("unreadable", b"\xff\xd8\xff\xe0 cut")],
+    [("not_an_image", b"some text"), ("empty", b""), ("unreadable", b"\xff\xd8\xff\xe0 cut")],
 )
 @pytest.mark.parametrize("is_person", [True, False])
 def test_other_bytes(code: str, content: bytes, is_person: bool) -> None:
     result = check([Photo("x", content)], is_person)
     assert codes(result) == {code: "refused"}
     assert result.usable == () and result.reports[0].hint
+
+
+def test_more_photographs_than_anybody_needs_are_refused() -> None:
+    """Before any is decoded: these cannot be. Other files count for nothing."""
+    photos = [Photo(f"{i}.jpg", b"\xff\xd8\xff %d" % i) for i in range(MAX_PHOTOS + 1)]
+    notes = [Photo(f"{i}.txt", b"note %d" % i) for i in range(MAX_PHOTOS)]
+    with pytest.raises(PhotosRefused, match="at most 64 photographs, got 65") as refusal:
+        check([*notes, *photos], True)
+    assert refusal.value.hint == "choose 10 to 20 good ones"
+    assert len(check([*notes, *photos[1:]], False).reports) == 2 * MAX_PHOTOS
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (2, 3000, 3), (3000, 2, 3), (100, 3000, 3)])

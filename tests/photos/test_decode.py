@@ -93,6 +93,12 @@ def test_colour_modes() -> None:
     assert np.abs(palette[8, 8].astype(int) - QUADRANTS[0]).max() < 10
 
 
+@pytest.mark.parametrize(("value", "expected"), [(0, 0), (200, 0), (255, 0), (256, 1), (0xFFFF, 255)])
+def test_a_dark_16_bit_picture_stays_dark(value: int, expected: int) -> None:
+    wide = np.full((8, 8), value, np.uint16)
+    assert np.unique(decode(saved(Image.fromarray(wide), "PNG"))).tolist() == [expected]
+
+
 def test_alpha_is_laid_on_grey() -> None:
     assert decode(saved(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), "PNG"))[0, 0].tolist() == [128, 128, 128]
     assert decode(saved(Image.new("LA", (8, 8), (255, 0)), "PNG"))[0, 0].tolist() == [128, 128, 128]
@@ -104,12 +110,24 @@ def test_large_photos_shrink() -> None:
     assert decode(saved(Image.new("RGB", (3000, 30)), "PNG")).shape[1] == MAX_SIDE_PX
 
 
-@pytest.mark.parametrize("size", [(10_000, 8_500), (40_000, 40_000)])
-def test_too_many_pixels(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("size", "megapixels"), [((10_000, 8_500), 85), ((12_000, 10_000), 120), ((40_000, 40_000), 1600)]
+)
+def test_too_many_pixels(size: tuple[int, int], megapixels: int) -> None:
+    """Pillow's own alarm stays silent: a warning of it would be an error here."""
     content = bytearray(saved(Image.new("1", (8, 8)), "PNG"))
     content[16:24] = struct.pack(">II", *size)
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
-    with pytest.raises(UnreadablePhoto):
+    with pytest.raises(UnreadablePhoto, match=f"at most 80 megapixels, got {megapixels} ") as refusal:
+        decode(bytes(content))
+    assert refusal.value.hint == "save a smaller copy"
+
+
+def test_too_many_pixels_of_webp() -> None:
+    """Pillow's reader raises before it tells the size."""
+    content = bytearray(saved(Image.new("RGB", (8, 8)), "WEBP", lossless=True))
+    content[21:25] = struct.pack("<I", 0x0FFFFFFF)  # VP8L: twice 14 bits, sides less one
+    with pytest.raises(UnreadablePhoto, match="at most 80 megapixels, got far more"):
         decode(bytes(content))
 
 

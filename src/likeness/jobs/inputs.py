@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import InputRefused, UsageError
 from ..photos import read_archive
 from ..training.recipe import FineTuneRecipe, recipe_named
-from ..types import MAX_PHOTOS, Photo, Subject, checked_seed, checked_subject
+from ..types import Photo, Subject, checked_seed, checked_subject
 from .types import JobOrder
 
 CONFIG_NAME = "config.json"
@@ -39,15 +39,13 @@ def read_input(content: bytes) -> JobInput:
 
     Raises:
         ArchiveRefused: hostile, broken or too large.
-        InputRefused: too many photographs; a config.json that cannot be read, or that says something unknown.
+        InputRefused: a config.json that cannot be read, or that says something unknown.
     """
     read = read_archive(content)
     configs = [photo for photo in read if photo.name == CONFIG_NAME]
     if len(configs) > 1:
         raise InputRefused(f"expected one config.json, got {len(configs)}", hint=_HINT)
     photos = [photo for photo in read if photo.name != CONFIG_NAME]
-    if len(photos) > MAX_PHOTOS:  # all of them are decoded at once
-        raise InputRefused(f"expected at most {MAX_PHOTOS} photographs, got {len(photos)}", hint="ten to twelve do")
     return JobInput(photos, read_config(configs[0].content) if configs else {})
 
 

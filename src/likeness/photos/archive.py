@@ -43,7 +43,8 @@ class Limits:
 def read_photos(paths: Sequence[str | os.PathLike[str]], limits: Limits | None = None) -> list[Photo]:
     """Every photograph named by `paths`, in the order given; folders and archives in their names' order.
 
-    Hidden files and `__MACOSX` are skipped; other files that are no image are kept, so that `check` can name them.
+    Hidden files and `__MACOSX` are skipped; other files that are no image are kept, so that `check` can name them. What
+    a folder holds beside files (pipes, devices, links to nothing) is not opened and stays as a name without content.
 
     Raises:
         UsageError: a path does not exist or cannot be read.
@@ -108,10 +109,12 @@ def _files(path: Path) -> Iterator[Path]:
     elif path.is_file():
         yield path
     else:
-        raise UsageError("expected a file or folder that exists, got a path with nothing there", hint="check the path")
+        raise UsageError("expected a file or folder, got a path where neither is", hint="check the path")
 
 
 def _read_file(file: Path, limits: Limits, *, open_archives: bool) -> list[Photo]:
+    if not file.is_file():  # opening a pipe would wait for its writer for ever
+        return [Photo(_shown(file.name), b"")]
     try:
         with file.open("rb") as stream:
             head = stream.read(512)
@@ -152,6 +155,8 @@ def _zip_members(file: IO[bytes], limits: Limits) -> Iterator[tuple[str, bytes]]
                 raise _refused("link", "expected plain files, got a link")
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _refused("device", "expected plain files, got a device or pipe")
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack a lot from little
+                raise _refused("compression_method", "expected stored or deflated files, got another compression")
             if entry.flag_bits & 1:
                 raise _refused("encrypted", "expected an open archive, got one with a password")
             if entry.is_dir() or _is_hidden(entry.filename):

@@ -11,16 +11,18 @@ import struct
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from ..errors import UnreadablePhoto
 
-_FORMATS = ("JPEG", "PNG", "WEBP")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 _ORIENTATION_TAG = 0x0112
 _NEUTRAL_GREY = 128
 MAX_PROFILE_BYTES = 4 << 20  # printers' profiles have 2 MB at most
-MAX_PIXELS = 80_000_000  # below pillow's own alarm at 89 million
+MAX_PIXELS = 80_000_000
 MAX_SIDE_PX = 2560  # five times the training size: faces keep their detail, twelve photos stay under 250 MB
 
 # Orientation -> (transpose first, flip rows, flip columns); the eight cases of the EXIF standard.
@@ -37,11 +39,7 @@ _TURNS = {
 
 def looks_like_image(content: bytes) -> bool:
     """Whether the first bytes are those of a format that `decode` reads."""
-    return (
-        content.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"))
-        or (content[:4] == b"RIFF" and content[8:12] == b"WEBP")
-        or _is_heif(content)
-    )
+    return _is_heif(content) or _reader(content) is not None
 
 
 def decode(content: bytes) -> NDArray[np.uint8]:
@@ -58,12 +56,7 @@ def decode(content: bytes) -> NDArray[np.uint8]:
     """
     try:
         picture = _open(content)
-        if picture.width * picture.height > MAX_PIXELS:
-            raise UnreadablePhoto(
-                f"expected at most {MAX_PIXELS // 1_000_000} megapixels, got {picture.width} x {picture.height}",
-                hint="save a smaller copy",
-            )
-        if picture.format in ("JPEG", "MPO"):
+        if picture.format == "JPEG":
             picture.draft(None, (MAX_SIDE_PX, MAX_SIDE_PX))  # decodes at half size where that is still large enough
         orientation = _orientation(picture)
         picture.load()
@@ -87,17 +80,43 @@ def _is_heif(content: bytes) -> bool:
     return content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS
 
 
+def _reader(content: bytes) -> type[ImageFile.ImageFile] | None:
+    if content.startswith(b"\xff\xd8\xff"):
+        return JpegImageFile
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PngImageFile
+    return WebPImageFile if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else None
+
+
 def _open(content: bytes) -> Image.Image:
     if _is_heif(content):
         import pillow_heif  # heavy, and only phones send it
 
         heif = pillow_heif.open_heif(io.BytesIO(content), convert_hdr_to_8bit=True)
-        if heif.size[0] * heif.size[1] > MAX_PIXELS:
-            raise UnreadablePhoto(f"expected at most {MAX_PIXELS // 1_000_000} megapixels", hint="save a smaller copy")
-        picture: Image.Image = heif.to_pillow()
-        picture.getexif().clear()  # libheif has turned the pixels already
-        return picture
-    return Image.open(io.BytesIO(content), formats=_FORMATS)
+        _check_pixels(*heif.size)
+        heif_picture: Image.Image = heif.to_pillow()
+        heif_picture.getexif().clear()  # libheif has turned the pixels already
+        return heif_picture
+    # Not Image.open: its own alarm at 89 megapixels is a warning on standard error, or an error without our words.
+    reader = _reader(content)
+    if reader is None:
+        raise ValueError
+    try:
+        picture = reader(io.BytesIO(content))
+    except Image.DecompressionBombError as error:  # WebP's reader knows the alarm too, and does not tell the size
+        raise _too_many_pixels("far more") from error
+    _check_pixels(*picture.size)
+    return picture
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise _too_many_pixels(f"{width * height / 1e6:.0f} ({width} x {height})")
+
+
+def _too_many_pixels(got: str) -> UnreadablePhoto:
+    limit = MAX_PIXELS // 1_000_000
+    return UnreadablePhoto(f"expected at most {limit} megapixels, got {got}", hint="save a smaller copy")
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -126,10 +145,8 @@ def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
-        wide = np.asarray(picture, dtype=np.float64)
-        scale = 257.0 if wide.max() > 255 else 1.0  # 65535 / 255
-        return Image.fromarray((wide / scale).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")  # as pillow does for RGB
     if "A" in picture.getbands() or "a" in picture.getbands() or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         ground = Image.new("RGBA", layer.size, (_NEUTRAL_GREY,) * 3 + (255,))
