@@ -9,9 +9,10 @@ import pytest
 
 from likeness.contact_sheet import CELL_PX, Tile, contact_sheet, wrapped
 from likeness.photos import CheckResult, PhotoReport, Reason, SetReport, Usable
-from likeness.report import Report, loss_curve, running_mean, write_report
+from likeness.report import Report, _photos, loss_curve, running_mean, write_report
 from likeness.types import AdapterCard, Photo, PreparedPhoto
 
+UNREADABLE = Reason("unreadable", "no photograph", "send another", "refused")
 HOSTILE = '<script>alert("x")</script>.jpg'
 
 
@@ -72,10 +73,21 @@ class Page(HTMLParser):
         self.sources += [value or "" for key, value in attrs if key in ("src", "href")]
 
 
+def test_of_two_photographs_with_one_name_each_has_its_own_verdict() -> None:
+    refused = PhotoReport("IMG_1.jpg", (Reason("blurred", "too blurred", "hold still", "refused"),))
+    usable = Usable(Photo("IMG_1.jpg", b"content"), image(64), None)
+    page = _photos(CheckResult((refused, PhotoReport("IMG_1.jpg")), SetReport(1, {}), (usable,)))
+    assert page.count("<img") == 1
+    assert page.index("accepted") < page.index("<li>") < page.index("refused")
+
+
 def test_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
     photo = Photo(HOSTILE, b"content")
     checked = CheckResult(
-        (PhotoReport(HOSTILE, (Reason("dark", "too dark", "turn on a lamp"),)), PhotoReport("other.jpg")),
+        (
+            PhotoReport(HOSTILE, (Reason("dark", "too dark", "turn on a lamp"),)),
+            PhotoReport("other.jpg", (UNREADABLE,)),
+        ),
         SetReport(1, {}, (Reason("few", "few photos", "send more"),)),
         (Usable(photo, image(64), None),),
     )

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,19 @@ def assert_same_deltas(tools, one, other, *, atol=0.0):
             np.testing.assert_allclose(
                 tools.delta(one, network, module), tools.delta(other, network, module), rtol=1e-6, atol=atol
             )
+
+
+def test_a_file_that_somebody_wrote_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
+    path, write = tmp_path / "x.safetensors", Path.write_bytes
+
+    def slowly(staged, content):
+        write(path, b"another's")
+        return write(staged, content)
+
+    monkeypatch.setattr(Path, "write_bytes", slowly)
+    with pytest.raises(AdapterExists):
+        formats.write_new(path, b"mine")
+    assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [(path.name, b"another's")]
 
 
 def without_card(path, **metadata):

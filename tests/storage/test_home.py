@@ -19,8 +19,9 @@ def home(tmp_path: Path) -> Home:
 
 def test_only_looking_makes_nothing(home: Home) -> None:
     assert not home.holds("anna")
+    assert not home.photos_folder("anna").exists()
     assert not home.root.exists()
-    home.photos_folder("anna")
+    home.checkpoint_folder("anna")
     assert home.root.stat().st_mode & 0o077 == 0  # nobody else may look at faces
 
 
@@ -33,7 +34,9 @@ def test_names_that_are_paths(home: Home, name: str, ask: str) -> None:
 
 
 def fill(home: Home, name: str) -> None:
-    for folder in (home.photos_folder(name), home.checkpoint_folder(name), home.job_folder(name)):
+    checkpoints = home.checkpoint_folder(name)
+    home.photos_folder(name).mkdir()
+    for folder in (home.photos_folder(name), checkpoints, checkpoints.parent):
         (folder / "1.bin").write_bytes(SECRET)
     (home.outputs_folder(name) / "deep").mkdir()
     (home.outputs_folder(name) / "deep" / "1.png").write_bytes(SECRET)
@@ -55,6 +58,31 @@ def test_deleting_leaves_nothing(home: Home, tmp_path: Path) -> None:
     assert counts["prepared photos"] == counts["checkpoints"] == counts["other job files"] == (1, len(SECRET))
     assert counts["outputs"][0] == 2
     assert not home.holds("anna")
+
+
+def write(folder: Path, content: bytes) -> None:
+    folder.mkdir(parents=True)
+    (folder / "1.png").write_bytes(content)
+
+
+def test_new_photographs_take_the_place_of_the_old_ones_or_go(home: Home) -> None:
+    write(home.photos_folder("anna"), b"old")
+    with home.new_photos("anna") as folder:
+        write(folder, SECRET)
+    assert [path.read_bytes() for path in home.root.rglob("*.png")] == [b"old"]
+    with home.new_photos("anna") as folder:
+        write(folder, b"new")
+        home.keep_photos("anna")
+    assert [path.read_bytes() for path in home.root.rglob("*.png")] == [b"new"]
+
+
+def test_photographs_that_a_killed_training_left_are_forgotten_and_not_taken_up(home: Home) -> None:
+    left = home.photos_folder("anna").with_name("photos-new")
+    write(left, SECRET)
+    assert ("new photos", 1) in {(item.kind, item.count) for item in home.delete("anna")}
+    write(left, SECRET)
+    with home.new_photos("anna") as folder:
+        assert folder == left and not folder.exists()
 
 
 def test_deleting_touches_no_neighbour(home: Home) -> None:
