@@ -5,8 +5,10 @@ import io
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,23 +23,54 @@ QUICK = settings(max_examples=120, deadline=None, suppress_health_check=[HealthC
 
 def _pictures() -> list[bytes]:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))
-    contents = []
-    for file_format in ("JPEG", "PNG", "WEBP"):
-        stream = io.BytesIO()
-        noise.save(stream, file_format)
-        contents.append(stream.getvalue())
-    return contents
+    wide = Image.fromarray(np.random.default_rng(1).integers(0, 65535, (40, 40), dtype=np.uint16))
+    frames: dict[str, Any] = {"save_all": True, "append_images": [noise.rotate(90), noise.rotate(180)], "duration": 40}
+    contents = [
+        _saved(noise, "JPEG"), _saved(noise.convert("CMYK"), "JPEG"), _saved(noise, "JPEG", progressive=True),
+        _saved(noise, "PNG"), _saved(wide, "PNG"), _saved(noise.quantize(16), "PNG"), _saved(noise, "PNG", **frames),
+        _saved(noise, "WEBP"), _saved(noise, "WEBP", lossless=True), _saved(noise, "WEBP", **frames),
+    ]  # fmt: skip
+    heic = io.BytesIO()
+    pillow_heif.from_pillow(noise).save(heic, quality=80)
+    return [*contents, heic.getvalue()]
+
+
+def _saved(picture: Image.Image, file_format: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, file_format, **options)
+    return stream.getvalue()
+
+
+NAMES = (
+    "a.jpg", "a/" + "long" * 40 + ".jpg", "../up.jpg", "/etc/passwd", "C:\\x.jpg", "a\\..\\..\\x.jpg", "./a.jpg",
+    "a//b.jpg", "\x1b[31mred\n.jpg", "é\u202egpj.exe", "__MACOSX/._a.jpg", ".hidden", "folder/",
+)  # fmt: skip
 
 
 def _archives() -> list[bytes]:
-    plain, packed = io.BytesIO(), io.BytesIO()
-    with tarfile.open(fileobj=plain, mode="w") as tar:
-        entry = tarfile.TarInfo("a/" + "long" * 40 + ".jpg")
-        entry.size = 2000
-        tar.addfile(entry, io.BytesIO(bytes(2000)))
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.jpg", bytes(range(256)) * 8)
-    return [plain.getvalue(), packed.getvalue(), gzip.compress(plain.getvalue())]
+    methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    zips = [_zipped([name], method) for name in NAMES for method in methods[:2]]
+    zips += [_zipped(["a.jpg", "b.jpg"], method) for method in methods]
+    tars = [_tarred([name]) for name in NAMES] + [_tarred(["a.jpg", "b.jpg"])]
+    return [*zips, *tars, *(gzip.compress(tar) for tar in tars[-2:])]
+
+
+def _zipped(names: list[str], method: int) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name in names:
+            archive.writestr(zipfile.ZipInfo(name), bytes(range(256)) * 8, method)
+    return stream.getvalue()
+
+
+def _tarred(names: list[str]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            entry.size = 2000
+            archive.addfile(entry, io.BytesIO(bytes(2000)))
+    return stream.getvalue()
 
 
 @st.composite
@@ -62,6 +95,11 @@ def test_damaged_images(content: bytes) -> None:
     assert len(result.reports) == 1
 
 
+@pytest.mark.parametrize("content", _pictures())
+def test_the_images_are_fine_before_they_are_damaged(content: bytes) -> None:
+    assert decode(content).shape == (40, 40, 3)
+
+
 @QUICK
 @given(content=damaged(_archives()) | st.binary(max_size=700))
 def test_damaged_archives(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,5 +110,5 @@ def test_damaged_archives(content: bytes, tmp_path: Path, monkeypatch: pytest.Mo
     except LikenessError as error:
         refusal = error
     assert refusal is None or (refusal.message and refusal.hint)
-    assert all("/" not in photo.name for photo in photos)
+    assert all("/" not in photo.name and photo.name.isprintable() for photo in photos)
     assert list(tmp_path.iterdir()) == []
