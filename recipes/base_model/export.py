@@ -5,7 +5,6 @@ StableDiffusionPipeline.from_pretrained loads: fp16 safetensors, configs, checks
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +12,8 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from safetensors.torch import load_file
+
+from likeness.diffusion.base import CHECKSUMS, file_sums
 
 from .networks import build_text_encoder, build_unet, load_tokenizer
 from .train_unet import noise_schedule
@@ -43,10 +44,8 @@ def clean_configs(folder: Path) -> None:
 
 
 def write_checksums(folder: Path) -> None:
-    """checksums.json: sha256 of every weight file, verified at load."""
-    files = sorted(path for part in WEIGHTS for path in (folder / part).glob("*.safetensors"))
-    sums = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    (folder / "checksums.json").write_text(json.dumps(sums, indent=1) + "\n")
+    """checksums.json: sha256 of every file that a base is loaded from, verified at load."""
+    (folder / CHECKSUMS).write_text(json.dumps(file_sums(folder), indent=1) + "\n")
 
 
 def export(unet_folder: Path, vae_folder: Path, out: Path) -> None:

