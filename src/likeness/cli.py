@@ -256,7 +256,7 @@ def forget(
     """Delete an adapter with its photographs, checkpoints and portraits; prints a receipt."""
     call: Call = ctx.obj
     likeness = call.likeness()
-    likeness.find_any(name)
+    likeness.refuse_unknown(name)
     if not yes:
         if call.terminal.as_json:
             raise UsageError("expected --yes together with --json", hint="nobody can be asked in between")

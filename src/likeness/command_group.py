@@ -106,7 +106,7 @@ def file_failed(error: OSError) -> FileFailed:
     """The system's complaint without the path that it complains of."""
     why = os.strerror(error.errno) if error.errno else type(error).__name__
     return FileFailed(
-        f"expected to read and write files on this machine, got: {why}",
+        f"expected the files and connections of this machine to work, got: {why}",
         hint="look at free space and rights, and at --out and --home",
     )
 

@@ -31,7 +31,7 @@
     ├── StorageError
     │   ├── ObjectNotFound      nothing under this key, or not any more
     │   ├── StorageUnavailable  the object store or the catalog does not answer as it should
-    │   └── FileFailed          this machine's files: no room, no right, a file where a folder is expected
+    │   └── FileFailed          this machine's files or connections: no room, no right, no folder there
     ├── AccessError
     │   ├── KeyRefused          no API key, or one that is unknown or revoked
     │   ├── OriginRefused       a web page of another site asks, or by another host's name

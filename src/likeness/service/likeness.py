@@ -23,7 +23,7 @@ from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from ..storage.catalog import LOCAL, AdapterRecord, Catalog, OutputRecord, Receipt, now
 from ..storage.home import Home
 from ..storage.objects import objects_at
-from ..types import PERSON_NOUNS, Adapter, AdapterCard, GeneratedImage, ImageRequest, Photo, PreparedPhoto, Subject
+from ..types import Adapter, AdapterCard, GeneratedImage, ImageRequest, Photo, PreparedPhoto, Subject, means_person
 from .exchange import export_to, exported, import_from, imported, layout
 from .names import BARE_BASE, adapter_subject, checked_order
 from .prepared import refuse, save_prepared
@@ -146,7 +146,7 @@ class Likeness:
         """Judge photographs one by one and as a set."""
         from ..photos import check
 
-        return check(photos, class_noun in PERSON_NOUNS, watch=watch)
+        return check(photos, means_person(class_noun), watch=watch)
 
     def prepare(self, checked: CheckResult, *, watch: Watch = unwatched) -> tuple[PreparedPhoto, ...]:
         """Training images (512 px) of every usable photograph, in order."""
@@ -342,7 +342,7 @@ class Likeness:
         with self.home.of(tenant).lock(name):
             return self.library.publish(adapter, tenant)
 
-    def find_any(self, name: str, *, tenant: str = LOCAL) -> None:
+    def refuse_unknown(self, name: str, *, tenant: str = LOCAL) -> None:
         """Raises AdapterNotFound: nothing of this name is here, no subject, job, adapter, file. UsageError: no name."""
         holders = (self.catalog, self.training)
         if not self.home.of(tenant).holds(name) and not any(one.holds(tenant, name) for one in holders):
@@ -357,7 +357,7 @@ class Likeness:
             AdapterNotFound: nothing of this name is here.
             AdapterBusy: it is being trained on this machine.
         """
-        self.find_any(name, tenant=tenant)
+        self.refuse_unknown(name, tenant=tenant)
         home, record = self.home.of(tenant), self._record(tenant, name)
         of_jobs = self.training.forget(tenant, name)
         with home.lock(name):
