@@ -69,7 +69,16 @@ class Subject:
 
     @property
     def is_person(self) -> bool:
-        return self.class_noun in PERSON_NOUNS
+        return means_person(self.class_noun)
+
+
+def means_person(class_noun: str) -> bool:
+    """Whether a class noun is a word for people: 'Woman', 'old man', 'boy scout', but not 'baby elephant'.
+
+    People need consent and a face on each photograph, so words that say man or woman count wherever they stand.
+    """
+    words = re.findall(r"[a-z]+", class_noun.casefold())
+    return bool(words) and (words[-1] in _PERSON_NOUNS or not _GENDERED_NOUNS.isdisjoint(words))
 
 
 def checked_subject(subject: Subject) -> Subject:
@@ -86,7 +95,15 @@ def checked_subject(subject: Subject) -> Subject:
 
 
 MAX_PHOTOS = 64  # of one subject; recipes were made for a dozen
-PERSON_NOUNS = frozenset({"person", "man", "woman", "boy", "girl", "lady", "gentleman", "human", "face"})
+
+_GENDERED_NOUNS = {"man", "woman", "boy", "girl", "men", "women", "boys", "girls"}
+_PERSON_NOUNS = _GENDERED_NOUNS | {
+    "person", "people", "human", "face", "adult", "male", "female", "lady", "gentleman", "guy", "gal", "dude", "bloke",
+    "child", "children", "kid", "kids", "baby", "toddler", "infant", "newborn", "teen", "teenager", "senior",
+    "mother", "mom", "mum", "mummy", "father", "dad", "daddy", "parent", "son", "daughter", "brother", "sister",
+    "grandmother", "grandma", "granny", "grandfather", "grandpa", "husband", "wife", "bride", "groom", "boyfriend",
+    "girlfriend", "uncle", "aunt", "cousin", "nephew", "niece", "grandson", "granddaughter", "friend",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,6 +51,13 @@ def test_counts_of_things() -> None:
     assert "few" in advice([thing] * 3, False) and not {"few", "too_few"} & set(advice([thing] * 4, False))
 
 
+def test_things_are_told_that_no_face_is_looked_for() -> None:
+    thing = shot()._replace(face=None)
+    (said,) = (reason for reason in guide([thing], False).advice if reason.code == "thing")
+    assert said.verdict == "accepted" and said.message == "treated as a thing: no face step"
+    assert "thing" not in advice([shot()])
+
+
 @pytest.mark.parametrize(
     ("code", "shots"),
     [

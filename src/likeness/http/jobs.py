@@ -16,7 +16,7 @@ from ..jobs.senders import check_notice, tenant_secret
 from ..jobs.types import SUBJECT_PHOTOS, Job, JobEvent, JobOrder
 from ..service import Likeness
 from ..service.training import Training
-from ..types import PERSON_NOUNS, Subject
+from ..types import Subject, means_person
 from .auth import Asking
 from .job_schemas import (
     DeliveriesOut,
@@ -213,7 +213,7 @@ def _consented(likeness: Likeness, tenant: str, name: str, *, class_noun: str | 
         return class_noun or known.class_noun
     except SubjectNotFound:
         noun = class_noun or Subject.class_noun
-        if noun in PERSON_NOUNS or consent:
+        if means_person(noun) or consent:
             likeness.subjects.create(tenant, Subject(name, noun), consent=consent)
         return noun
 

@@ -53,13 +53,13 @@ def _serve(line: Line, objects: Any, asked: Said) -> None:
 
 def _prepare(line: Line, objects: Any, asked: Said) -> tuple[JobOrder, int]:
     from ..photos import check, prepare
-    from ..types import PERSON_NOUNS
+    from ..types import means_person
     from .inputs import read_input, with_config
     from .prepared import pack_prepared
 
     content = read_input(objects.get(asked["photos"]))
     order = with_config(read_order(asked["order"]), content.config)
-    checked = check(content.photos, order.class_noun in PERSON_NOUNS)
+    checked = check(content.photos, means_person(order.class_noun))
     line.send(event="checked", job=asked["job"], report=checked.to_json())
     refuse(checked)
     prepared = []

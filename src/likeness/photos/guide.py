@@ -54,6 +54,9 @@ def guide(usable: Sequence[Usable], is_person: bool, *, strangers: int = 0) -> S
         advice.append(Reason("one_background", "all backgrounds look alike", "take some photos in other places"))
     if len(usable) > 2 and lights < 2:
         advice.append(Reason("one_light", "the light is the same everywhere", "take some photos by day, some by lamp"))
+    if not is_person:
+        hint = "where it is a person, say so: person, man, woman, child"
+        advice.append(Reason("thing", "treated as a thing: no face step", hint, "accepted"))
     return SetReport(len(usable), coverage, tuple(advice))
 
 

@@ -19,7 +19,7 @@ from ..diffusion.pixels import to_images, to_pixels
 from ..diffusion.sampling import Order, denoise_all
 from ..photos import FaceDetector, MediaPipeFaces
 from ..progress import Advance, Watch, unwatched
-from ..types import PERSON_NOUNS, Adapter, PreparedPhoto
+from ..types import Adapter, PreparedPhoto, means_person
 from .card import LikenessScore, OverfittingScore, PromptScore, ScoreCard, middle
 from .likeness import Image, Reference, identity_of, portraits_of, threshold_of
 from .overfitting import copied_backgrounds, copies
@@ -91,7 +91,7 @@ def score_adapter(
     )
     tell(_PARTS - 1)
     likeness = None
-    if card.class_noun in PERSON_NOUNS:
+    if means_person(card.class_noun):
         likeness = _likeness(base, prepared, mine, bare, detector=detector or MediaPipeFaces())
     overfitting = OverfittingScore(copies(mine.images, prepared), copied_backgrounds(mine.in_places, prepared), gap)
     tell(_PARTS)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..errors import ConsentMissing, ObjectNotFound, SubjectNotFound, UsageError
 from ..storage.catalog import Catalog, PhotoRecord, SubjectRecord, now
 from ..storage.objects import Objects
-from ..types import MAX_PHOTOS, PERSON_NOUNS, Photo, Subject, checked_subject
+from ..types import MAX_PHOTOS, Photo, Subject, checked_subject, means_person
 
 if TYPE_CHECKING:
     from ..photos import CheckResult
@@ -77,7 +77,7 @@ class Subjects:
                 hint="ten to twelve good ones do; delete some before you add more",
             )
         with self._checking:
-            checked = check([*earlier, *photos], subject.class_noun in PERSON_NOUNS)
+            checked = check([*earlier, *photos], means_person(subject.class_noun))
         reports = checked.reports[len(earlier) :]
         for photo, report in zip(photos, reports, strict=True):
             if report.verdict != "refused":
