@@ -1,7 +1,8 @@
-"""The judge of pictures: a small network that names style, place, glasses and hair colour.
+"""The judge of pictures: a small network that names style, place, glasses and the colours of hair and clothes.
 
-Trained on renders of people that it is not measured on, and no part of the base: it sees pixels (64 px), so it judges
-any base alike. It does not know prompts. Its own accuracy on held-out renders is reported beside whatever it judges.
+Trained on renders of people that it is not measured on, and no part of the base: it sees pixels (128 px: a frame of
+glasses is one pixel wide), so it judges any base alike. It does not know prompts. Its own accuracy on held-out renders
+is reported beside whatever it judges.
 """
 
 import math
@@ -19,9 +20,10 @@ from torch.nn import functional as F
 from .data import to_float
 from .render.captions import COLORLESS
 from .render.places import PLACES
+from .render.scene import CLOTHES_RGB
 from .render.styles import STYLES
 
-SIDE_PX = 64
+SIDE_PX = 128
 BATCH = 64
 PEAK_LEARNING_RATE = 2e-3
 SHIFT_PX = 3
@@ -39,7 +41,10 @@ HEADS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "place": tuple(PLACES),
     "glasses": ("none", "glasses", "sunglasses"),
     "hair colour": tuple(dict.fromkeys(HAIR_FAMILIES.values())),
+    "clothes colour": tuple(CLOTHES_RGB),
 })  # fmt: skip
+EVEN_HEADS = ("glasses",)  # every class counts alike: most renders wear none, and most prompts ask for some
+FACTS = {"side_px": SIDE_PX, "heads": {head: list(classes) for head, classes in HEADS.items()}, "even": EVEN_HEADS}
 
 Labels = Mapping[str, str]  # head -> class, for what can be seen
 
@@ -50,18 +55,20 @@ def visible_labels(attributes: Mapping[str, Any]) -> Labels:
     labels = {"style": style, "glasses": glasses if glasses in ("none", "sunglasses") else "glasses"}
     if style not in PLACELESS:
         labels["place"] = attributes["place"]
-    if hair is not None and style not in COLORLESS:
-        labels["hair colour"] = HAIR_FAMILIES[hair]
+    if style not in COLORLESS:
+        labels["clothes colour"] = attributes["clothes_color"]
+        if hair is not None:
+            labels["hair colour"] = HAIR_FAMILIES[hair]
     return labels
 
 
 class AttributeNet(nn.Module):
-    """About 0.9 M parameters: (B, 3, 64, 64) in [-1, 1] -> one (B, classes) of logits for each head."""
+    """About 1 M parameters: (B, 3, 128, 128) in [-1, 1] -> one (B, classes) of logits for each head."""
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, 96, 8, stride=4, padding=2)]  # 16 cells a side
-        for width, wider, stride in ((96, 96, 1), (96, 160, 2), (160, 160, 1), (160, 256, 2)):
+        layers: list[nn.Module] = [nn.Conv2d(3, 48, 4, stride=4)]  # 32 cells a side
+        for width, wider, stride in ((48, 96, 2), (96, 96, 1), (96, 160, 2), (160, 160, 1), (160, 256, 2)):
             layers += [nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, wider, 3, stride=stride, padding=1)]
         self.trunk = nn.Sequential(*layers, nn.GroupNorm(8, 256), nn.SiLU(), nn.Flatten(), nn.Dropout(0.2))
         self.out = nn.Linear(256 * 16, sum(len(classes) for classes in HEADS.values()))
@@ -71,14 +78,26 @@ class AttributeNet(nn.Module):
 
 
 def shrink(images: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 -> (B, 3, 64, 64) in [-1, 1]."""
-    return F.interpolate(to_float(images), (SIDE_PX, SIDE_PX), mode="area")
+    """(B, 3, H, W) uint8 -> (B, 3, 128, 128) uint8."""
+    if images.shape[-1] == SIDE_PX:
+        return images
+    return F.interpolate(images.float(), (SIDE_PX, SIDE_PX), mode="area").round().byte()
 
 
 def label_indices(labels: Sequence[Labels]) -> Tensor:
     """(N, heads) int64, UNSEEN where a picture does not show it."""
     rows = [[classes.index(row[head]) if head in row else UNSEEN for head, classes in HEADS.items()] for row in labels]
     return torch.tensor(rows)
+
+
+def class_weights(targets: Tensor) -> list[Tensor]:
+    """For each head, weights (classes,) of its classes in the loss; targets (N, heads) of `label_indices`."""
+    weights = []
+    for (head, classes), column in zip(HEADS.items(), targets.T, strict=True):
+        counts = torch.bincount(column[column != UNSEEN], minlength=len(classes)).float()
+        even = counts.sum() / (len(classes) * counts.clamp(min=1))
+        weights.append(even if head in EVEN_HEADS else torch.ones(len(classes)))
+    return weights
 
 
 def varied(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -93,12 +112,16 @@ def varied(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def train(images: Tensor, labels: Sequence[Labels], *, samples: int, device: torch.device) -> AttributeNet:
-    """A network trained on `samples` draws of images (N, 3, H, W) uint8; AdamW, cosine, cross entropy of every head."""
+    """A network trained on `samples` draws of images (N, 3, H, W) uint8; AdamW, cosine, cross entropy of every head.
+
+    Classes of `EVEN_HEADS` weigh as much as each other, however rare they are.
+    """
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = AttributeNet().to(device).train()
     small, targets = torch.cat([shrink(part) for part in images.split(500)]), label_indices(labels)
+    weights = [weight.to(device) for weight in class_weights(targets)]
     optimizer = torch.optim.AdamW(net.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=0.05)
     steps = max(1, samples // BATCH)
     for step in range(steps):
@@ -106,9 +129,9 @@ def train(images: Tensor, labels: Sequence[Labels], *, samples: int, device: tor
         for group in optimizer.param_groups:
             group["lr"] = rate
         rows = torch.randint(len(small), (BATCH,), generator=generator)
-        seen, wanted = varied(small[rows], generator).to(device), targets[rows].to(device)
+        seen, wanted = varied(to_float(small[rows]), generator).to(device), targets[rows].to(device)
         terms = [
-            F.cross_entropy(logits, wanted[:, k], ignore_index=UNSEEN, reduction="sum")
+            F.cross_entropy(logits, wanted[:, k], weights[k], ignore_index=UNSEEN, reduction="sum")
             for k, logits in enumerate(net(seen))
         ]
         optimizer.zero_grad(set_to_none=True)
@@ -123,6 +146,7 @@ class Judge:
 
     net: AttributeNet
     accuracy: Mapping[str, float]  # head -> share of held-out renders; glasses among those who wear any
+    false_glasses: float = math.nan  # share of those without that it sees some in
 
     @classmethod
     def measured(cls, net: AttributeNet, images: Tensor, labels: Sequence[Labels]) -> "Judge":
@@ -133,7 +157,9 @@ class Judge:
             asked = [k for k, row in enumerate(labels) if row.get(head, "none") != "none"]
             if asked:
                 shares[head] = sum(found[k][head] == labels[k][head] for k in asked) / len(asked)
-        return cls(net, shares)
+        bare = [row["glasses"] for row, label in zip(found, labels, strict=True) if label.get("glasses") == "none"]
+        wrong = sum(glasses != "none" for glasses in bare) / len(bare) if bare else math.nan
+        return cls(net, shares, wrong)
 
     def names(self, images: Tensor) -> list[dict[str, str]]:
         """The class of every head, for images (N, 3, H, W) uint8."""
@@ -144,7 +170,10 @@ class Judge:
 def named(net: AttributeNet, images: Tensor) -> list[dict[str, str]]:
     """The likeliest class of every head."""
     device = next(net.parameters()).device
-    parts = [torch.stack([o.argmax(1) for o in net(shrink(part).to(device))], 1).cpu() for part in images.split(250)]
+    parts = [
+        torch.stack([o.argmax(1) for o in net(to_float(shrink(part).to(device)))], 1).cpu()
+        for part in images.split(250)
+    ]
     rows = torch.cat(parts).tolist()
     return [{head: HEADS[head][k] for head, k in zip(HEADS, row, strict=True)} for row in rows]
 

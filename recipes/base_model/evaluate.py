@@ -9,13 +9,12 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
-from bench.report import commit, machine, print_table
-from likeness.diffusion.base import BUILT_IN
+from bench.report import commit, print_table
+from likeness.diffusion.base import BUILT_IN, locate
 
 from .exam import Exam, Settings
 from .gates import (
@@ -29,7 +28,8 @@ from .gates import (
     measure_words,
 )
 from .likeness_gate import Portraits, measure_likeness, measure_real, measure_styles, tuned_portraits
-from .model_card import write_card
+from .machine import machine_words
+from .model_card import hashes_of, write_card
 
 PLAIN: Mapping[str, Callable[[Exam], Figures]] = {
     "size": measure_size,
@@ -55,13 +55,6 @@ def evaluate(exam: Exam, only: Sequence[str], note: Callable[[str, Figures], Non
         everybody = tuned_portraits(exam)
         for name in wanted:
             note(name, TUNED[name](exam, everybody))
-
-
-def machine_words() -> str:
-    """Processor or accelerator, cores and how busy they were; nothing that names the machine."""
-    facts = machine()
-    device = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
-    return f"{device}{facts['cores']} cores {facts['cpu']}, load {facts['load_average_1_5_15_min'][0]:g}"  # type: ignore[index]
 
 
 def rows_of(figures: Figures) -> list[dict[str, object]]:
@@ -113,6 +106,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("expected at least one person, portrait and image")
     if options.card is not None and options.tune_steps is not None:
         parser.error("expected no --tune-steps together with --card, which tells of whole fine-tunes")
+    if options.card is not None and hashes_of(options.card.parent) != hashes_of(locate(options.base)):
+        parser.error("expected --card of the base that is measured, got one beside other weights")
     return options
 
 
@@ -128,14 +123,16 @@ def settings_of(options: argparse.Namespace, work: Path) -> Settings:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parsed(arguments)
-    told = ("steps", "guidance", "people", "portraits", "images", "judge_renders", "tune_steps")
+    told = ("steps", "guidance", "people", "portraits", "images", "judge_renders", "tune_steps", "class_noun")
     document: dict[str, object] = {
         "name": "evaluate-base",
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": machine_words(),
         "commit": commit(),  # at once: a run of an hour must not fail on it
         "base": Path(options.base).name,
-        "settings": {name: getattr(options, name) for name in told},
+        "weights": asdict(hashes_of(locate(options.base))),
+        "settings": {name: getattr(options, name) for name in told}
+        | {"photos": None if options.photos is None else options.photos.resolve().name},
     }
     rows: list[dict[str, object]] = []
     started = time.perf_counter()

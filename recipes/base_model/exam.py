@@ -1,6 +1,7 @@
 """What several gates need, made once and only when asked for: base, renders, judge, pictures.
 
-Renders, class images and the judge are kept in the work folder and used again by the next run.
+Renders, class images and the judge are kept in the work folder, each under a hash of what it was made from, and used
+again by the next run.
 """
 
 import os
@@ -22,6 +23,7 @@ from likeness.photos import Face, MediaPipeFaces
 
 from . import classifier
 from .data import load_attributes, load_images, shard_paths
+from .kept import file_sha256, key_of
 from .prompts import Prompt, composed_prompts
 from .render.assets import Assets, load_assets
 from .render.dataset import SHARD_IMAGES, Plan, training_people, write_dataset
@@ -74,24 +76,29 @@ class Exam:
         return MediaPipeFaces()
 
     @cached_property
+    def pack_sha256(self) -> str:
+        """Of the pack's shapes: who a seed is follows from them."""
+        return file_sha256(self.settings.assets / "assets.npz")
+
+    @cached_property
     def held_out(self) -> tuple[Tensor, list[dict]]:
         """Renders of held-out people: images (N, 3, 128, 128) uint8 and their attributes."""
-        folder = self.settings.work / "held-out"
-        self._render(folder, training_people(HELD_OUT_PEOPLE, held_out=True))
-        return load_images(shard_paths(folder)), load_attributes(shard_paths(folder))
+        shards = self._renders("held-out", training_people(HELD_OUT_PEOPLE, held_out=True))
+        return load_images(shards), load_attributes(shards)
 
     @cached_property
     def judge(self) -> classifier.Judge:
         """Trained on renders of training people, measured on held-out ones."""
         count = self.settings.judge_renders
-        path = self.settings.work / f"judge-{count}.safetensors"
+        if self.settings.renders is None:
+            shards = self._renders("judge", training_people(-(-count // VIEWS)))
+        else:
+            shards = shard_paths(self.settings.renders)[: -(-count // SHARD_IMAGES)]
+        facts = {"count": count, "samples": SAMPLES_PER_RENDER, "shards": [file_sha256(path) for path in shards]}
+        path = self.settings.work / f"judge-{key_of(**facts, network=classifier.FACTS)}.safetensors"
         if path.exists():
             net = classifier.load(path, self.base.device)
         else:
-            folder = self.settings.renders or self.settings.work / f"judge-{count}"
-            if self.settings.renders is None:
-                self._render(folder, training_people(-(-count // VIEWS)))
-            shards = shard_paths(folder)[: -(-count // SHARD_IMAGES)]
             labels = [classifier.visible_labels(row) for row in load_attributes(shards)[:count]]
             samples = SAMPLES_PER_RENDER * len(labels)
             net = classifier.train(load_images(shards)[:count], labels, samples=samples, device=self.base.device)
@@ -111,7 +118,17 @@ class Exam:
         return f"{self.settings.steps} steps, guidance {self.settings.guidance:g}"
 
     def order(self, prompt: str, seed: int, slot: int = BASE_SLOT, *, scale: float = 1.0) -> Order:
-        return Order(prompt, "", seed, self.settings.steps, self.settings.guidance, SAMPLER, slot, scale)
+        return Order(
+            prompt,
+            "",
+            seed,
+            self.settings.steps,
+            self.settings.guidance,
+            SAMPLER,
+            slot,
+            scale,
+            self.base.family.negative_scale,
+        )
 
     def pictures(self, orders: Sequence[Order], bank: LoraBank | None = None) -> Pixels:
         """(N, H, W, 3) RGB, in the order of `orders`."""
@@ -130,10 +147,15 @@ class Exam:
         """The judge's classes for pictures (N, H, W, 3)."""
         return self.judge.names(torch.from_numpy(pictures).permute(0, 3, 1, 2))
 
-    def _render(self, folder: Path, people: range) -> None:
-        plan = Plan(self.settings.assets, folder, people, VIEWS, RENDER_SEED, self.base.family.resolution_px)
+    def _renders(self, name: str, people: range) -> list[Path]:
+        """Shards of these people, made now where they are not kept."""
+        side = self.base.family.resolution_px
+        facts = {"people": [people.start, people.stop], "views": VIEWS, "seed": RENDER_SEED, "size_px": side}
+        folder = self.settings.work / f"{name}-{key_of(pack=self.pack_sha256, **facts)}"
+        plan = Plan(self.settings.assets, folder, people, VIEWS, RENDER_SEED, side)
         if not all(plan.shard_path(shard).exists() for shard in range(plan.shard_count)):
             write_dataset(plan, os.cpu_count() or 1)
+        return shard_paths(folder)
 
 
 def enlarged(picture: Pixels) -> Pixels:

@@ -17,6 +17,7 @@ from likeness.photos import check, read_photos
 from .classifier import HEADS
 from .data import psnr_db, to_float
 from .exam import Exam
+from .prompts import says_glasses
 
 WORDS_OF = "photo of a man with brown hair"
 CHANGES = (  # of a word or two in it
@@ -62,9 +63,15 @@ GOALS: Mapping[str, Goal] = {
     "style": Goal("the picture has the prompt's style", "%", 95),
     "place": Goal("the picture has the prompt's place", "%", 90),
     "glasses": Goal("the picture has the prompt's glasses", "%", 90),
+    "no glasses": Goal("no glasses where none are asked", "%"),
     "hair colour": Goal("the picture has the prompt's hair colour", "%", 85),
+    "clothes colour": Goal("the picture has the prompt's clothes' colour", "%"),
     "likeness": Goal("fine-tuned portraits: the right one of 100 people is nearest", "%", 85),
-    "likeness of renders": Goal("the same for true renders of the same people", "%"),
+    "likeness, rank": Goal("fine-tuned portraits: place of the right one by distance, median", ""),
+    "likeness in words": Goal("bare base, told their looks in words: the right one of 100 is nearest", "%"),
+    "likeness in words, rank": Goal("bare base, told their looks in words: place of the right one, median", ""),
+    "likeness of renders": Goal("true renders of the same people: the right one of 100 is nearest", "%"),
+    "likeness of renders, rank": Goal("true renders of the same people: place of the right one, median", ""),
     "style after fine-tuning": Goal("fine-tuned pictures have the prompt's style", "%", 85),
     "real distance": Goal("real person: portraits to the photographs, mean distance", ""),
     "real share": Goal("real person: portraits nearer than 0.6", "%"),
@@ -133,6 +140,12 @@ def measure_prompts(exam: Exam) -> Figures:
         ]
         if right:
             figures[head] = Measured(100 * sum(right) / len(right), len(right), judge_note(exam, head))
+    bare = [
+        row["glasses"] == "none" for prompt, row in zip(prompts, seen, strict=True) if not says_glasses(prompt.text)
+    ]
+    if bare:
+        wrong = f"the judge sees some in {exam.judge.false_glasses:.1%} of held-out renders without; {exam.pace}"
+        figures["no glasses"] = Measured(100 * sum(bare) / len(bare), len(bare), wrong)
     return figures
 
 

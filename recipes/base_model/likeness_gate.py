@@ -1,11 +1,11 @@
 """Does a fine-tune learn the person: virtual people whom the base never saw and, given photographs, a real one.
 
-All of them are fine-tuned together, as a training worker does it, with the recipe `standard`. Who a portrait shows is
-asked of dlib's face descriptor, which knows nothing of the base. A portrait without a face shows nobody: it counts as
-wrong. True renders are reduced to the base's resolution first, so that both are judged at the same sharpness.
+Who a portrait shows is asked of dlib's face descriptor, which knows nothing of the base. A portrait without a face
+shows nobody: it counts as wrong. True renders are reduced to the base's resolution first, so that both are judged at
+the same sharpness. What a fine-tune adds to words is what it reaches beyond the bare base that is told the person's
+looks in words.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,26 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.diffusion.lora import LoraBank
-from likeness.photos import SAME_PERSON, check, descriptor, prepare, read_photos
-from likeness.training.data import TrainingSet, build_training_set
-from likeness.training.loop import FineTune, TrainingLoop
-from likeness.training.prior import class_latents
-from likeness.training.recipe import FineTuneRecipe, recipe_named
-from likeness.types import Photo, Subject
+from likeness.photos import SAME_PERSON, check, descriptor, read_photos
 
 from .exam import Exam, Pixels
 from .gates import Figures, Measured, judge_note
+from .kept import key_of
 from .prompts import portrait_prompts, style_prompts
+from .render.captions import in_words
 from .render.dataset import held_out_seeds
-from .render.demo_person import held_out_photos
 from .render.people import sample_person
-from .render.picture import render
+from .render.picture import attributes, render
 from .render.scene import sample_scene
+from .tuning import GALLERY_PEOPLE, Sitter, adapters, sitters, tuning_recipe
 
-GALLERY_PEOPLE, GALLERY_RENDERS = 100, 4
+GALLERY_RENDERS = 4
 GALLERY_STREAM, QUERY_STREAM = 101, 102  # of random scenes: neither is what the fine-tune sees
 RENDER_PX = 256
-REAL = "real"
+SLOT = 1
 
 Points = NDArray[np.float64]  # (N, 128)
 
@@ -47,70 +44,35 @@ class Portraits:
     styled: dict[str, Pixels]  # style -> (H, W, 3)
 
 
-def chosen_people(exam: Exam, count: int) -> list[int]:
-    """Seeds spread over the gallery, nobody with sunglasses: photographs with those are advised against."""
-    seeds = held_out_seeds()[:GALLERY_PEOPLE]
-    clear = [seed for seed in seeds if sample_person(seed, exam.assets).glasses != "sunglasses"]
-    return [clear[k * len(clear) // count] for k in range(count)]
-
-
-def virtual_photos(exam: Exam, seed: int) -> tuple[str, list[Photo]]:
-    """Class noun and the twelve photographs of a held-out person, as files."""
-    images = held_out_photos(seed, exam.assets, size_px=2 * exam.base.family.resolution_px)
-    files = [cv2.imencode(".png", image[..., ::-1])[1].tobytes() for image in images]
-    photos = [Photo(f"{seed}-{k}.png", content) for k, content in enumerate(files)]
-    return sample_person(seed, exam.assets).gender, photos
-
-
-def training_set(exam: Exam, subject: Subject, photos: Sequence[Photo], *, recipe: FineTuneRecipe) -> TrainingSet:
-    """As the service does it: checked, prepared, encoded."""
-    usable = check(photos, is_person=True).usable
-    size = 2 * exam.base.family.resolution_px
-    prepared = [part for photo, image, face in usable for part in prepare(image, face, photo.sha256, size_px=size)]
-    folder = exam.settings.work / "class-images"
-    prior = class_latents(exam.base, subject.class_noun, recipe.class_images, folder=folder)
-    return build_training_set(exam.base, subject, prepared, recipe=recipe, prior_latents=prior, seed=0)
-
-
 def tuned_portraits(exam: Exam) -> list[Portraits]:
-    """Fine-tune everybody in one loop, then let everybody's adapter make its pictures."""
-    settings = exam.settings
-    changes = {} if settings.tune_steps is None else {"steps": settings.tune_steps}
-    recipe = recipe_named("standard", **changes)
-    people: dict[int | None, tuple[str, list[Photo]]] = {
-        seed: virtual_photos(exam, seed) for seed in chosen_people(exam, settings.people)
-    }
-    if settings.photos is not None:
-        people[None] = (settings.class_noun, read_photos([settings.photos]))
-    loop = TrainingLoop(exam.base, capacity=len(people), rank=recipe.rank)
+    """Let everybody's adapter make its pictures."""
+    everybody, recipe = sitters(exam), tuning_recipe(exam)
+    rows = adapters(exam, everybody, recipe)
+    bank = LoraBank(exam.base.networks, exam.base.family.targets, slots=SLOT + 1, rank=recipe.rank)
     try:
-        jobs = {}
-        for seed, (noun, photos) in people.items():
-            subject = Subject(REAL if seed is None else f"person-{seed}", noun)
-            data = training_set(exam, subject, photos, recipe=recipe)
-            jobs[seed] = subject, loop.join(subject.name, recipe, data, seed=0)
-        _train(loop, recipe.steps)
-        return [_portraits(exam, loop.bank, subject, seed=seed, job=job) for seed, (subject, job) in jobs.items()]
+        made = []
+        for sitter, row in zip(everybody, rows, strict=True):
+            bank.write(SLOT, row)
+            made.append(_portraits(exam, bank, sitter))
+        return made
     finally:
-        loop.close()
+        bank.close()
 
 
-def _train(loop: TrainingLoop, steps: int) -> None:
-    for step in range(1, steps + 1):
-        progress = loop.step()
-        if errors := [one.error for one in progress if one.error is not None]:
-            raise errors[0]
-        if step % 20 == 0:
-            mean = sum(one.loss for one in progress) / len(progress)
-            print(f"fine-tune: step {step} of {steps}, mean loss {mean:.4f}", file=sys.stderr, flush=True)
-
-
-def _portraits(exam: Exam, bank: LoraBank, subject: Subject, *, seed: int | None, job: FineTune) -> Portraits:
-    who, scale = f"{subject.identifier} {subject.class_noun}", job.recipe.alpha / job.recipe.rank
+def _portraits(exam: Exam, bank: LoraBank, sitter: Sitter) -> Portraits:
+    who = f"{sitter.subject.identifier} {sitter.class_noun}"
     plain, styled = portrait_prompts(who, exam.settings.portraits), style_prompts(who)
-    orders = [exam.order(text, k, job.slot, scale=scale) for k, text in enumerate([*plain, *styled.values()])]
+    orders = [exam.order(text, k, SLOT) for k, text in enumerate([*plain, *styled.values()])]
     pictures = exam.pictures(orders, bank)
-    return Portraits(seed, pictures[: len(plain)], dict(zip(styled, pictures[len(plain) :], strict=True)))
+    return Portraits(sitter.seed, pictures[: len(plain)], dict(zip(styled, pictures[len(plain) :], strict=True)))
+
+
+def worded_portraits(exam: Exam, seed: int) -> Pixels:
+    """The bare base's pictures (M, H, W, 3) of somebody with this person's looks, at the seeds of the tuned ones."""
+    person = sample_person(seed, exam.assets)
+    told = attributes(person, sample_scene(np.random.default_rng(seed), person))
+    texts = portrait_prompts(in_words(told), exam.settings.portraits)
+    return exam.pictures([exam.order(text, k) for k, text in enumerate(texts)])
 
 
 def described(exam: Exam, pictures: Sequence[Pixels] | Pixels) -> Points:
@@ -138,27 +100,50 @@ def true_descriptors(exam: Exam, seed: int, count: int, *, stream: int) -> Point
     return np.array(found).reshape(-1, 128)
 
 
-def nearest(points: Points, gallery: Points) -> NDArray[np.int64]:
-    """Index of the nearest gallery row (G, 128) for each point (N, 128); -1 for NaN."""
+def kept_descriptors(exam: Exam, seeds: Sequence[int], count: int, *, stream: int) -> list[Points]:
+    """`true_descriptors` of each of these people, from the work folder where they are there."""
+    side = exam.base.family.resolution_px
+    key = key_of(pack=exam.pack_sha256, seeds=list(seeds), count=count, stream=stream, size_px=[RENDER_PX, side])
+    path = exam.settings.work / f"descriptors-{key}.npz"
+    if not path.exists():
+        found = {str(seed): true_descriptors(exam, seed, count, stream=stream) for seed in seeds}
+        with path.with_suffix(".tmp").open("wb") as file:
+            np.savez(file, **found)  # type: ignore[arg-type]
+        path.with_suffix(".tmp").replace(path)
+    with np.load(path) as kept:
+        return [kept[str(seed)] for seed in seeds]
+
+
+def ranks(points: Points, gallery: Points, right: int) -> NDArray[np.int64]:
+    """Place (N,), from 1, of row `right` among the gallery's (G, 128) by distance to each point; G for NaN."""
     distances = np.linalg.norm(points[:, None] - gallery[None], axis=-1)  # (N, G)
-    known = ~np.isnan(points).any(1)
-    return np.where(known, np.where(np.isnan(distances), np.inf, distances).argmin(1), -1)
+    distances = np.where(np.isnan(distances), np.inf, distances)
+    before = (distances < distances[:, [right]]).sum(1)
+    return np.where(np.isnan(points).any(1), len(gallery), 1 + before)
 
 
 def measure_likeness(exam: Exam, everybody: Sequence[Portraits]) -> Figures:
     """Whose mean of true renders is nearest, among 100 held-out people."""
     seeds = list(held_out_seeds()[:GALLERY_PEOPLE])
-    own = [true_descriptors(exam, seed, GALLERY_RENDERS, stream=GALLERY_STREAM) for seed in seeds]
+    own = kept_descriptors(exam, seeds, GALLERY_RENDERS, stream=GALLERY_STREAM)
     gallery = np.stack([points.mean(0) if len(points) else np.full(128, np.inf) for points in own])
     virtual = [(one.seed, one.photos) for one in everybody if one.seed is not None]
-    made = [nearest(described(exam, photos), gallery) == seeds.index(seed) for seed, photos in virtual]
-    true = [
-        nearest(true_descriptors(exam, seed, len(photos), stream=QUERY_STREAM), gallery) == seeds.index(seed)
-        for seed, photos in virtual
-    ]
-    worst = min(float(right.mean()) for right in made)
-    note = f"{len(virtual)} people, the worst of them {worst:.0%}; by chance {1 / len(seeds):.0%}; {exam.pace}"
-    return {"likeness": _share(np.concatenate(made), note), "likeness of renders": _share(np.concatenate(true), "")}
+    sat = [seed for seed, _ in virtual]
+    renders = kept_descriptors(exam, sat, exam.settings.portraits, stream=QUERY_STREAM)
+    places = {
+        "likeness": [described(exam, photos) for _, photos in virtual],
+        "likeness in words": [described(exam, worded_portraits(exam, seed)) for seed in sat],
+        "likeness of renders": renders,
+    }
+    figures: Figures = {}
+    for name, points in places.items():
+        each = [ranks(many, gallery, seeds.index(seed)) for many, seed in zip(points, sat, strict=True)]
+        worst, place = min(float((rank == 1).mean()) for rank in each), np.concatenate(each)
+        note = f"{len(sat)} people, the worst of them {worst:.0%}; by chance {1 / len(seeds):.0%}"
+        figures[name] = _share(place == 1, note if name == "likeness of renders" else f"{note}; {exam.pace}")
+        note = "without a face: the last"
+        figures[f"{name}, rank"] = Measured(float(np.median(place)), len(place), note)
+    return figures
 
 
 def measure_styles(exam: Exam, everybody: Sequence[Portraits]) -> Figures:

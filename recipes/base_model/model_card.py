@@ -1,24 +1,52 @@
-"""The two parts of the model card that no hand writes: python -m recipes.base_model.model_card CARD [--results FILE]
+"""The parts of the model card that no hand writes: python -m recipes.base_model.model_card CARD [--results FILE]
 
-Between their markers: the figures that evaluate.py measured, and the words that the base's captions were made of.
-A figure that was not measured this time keeps its line, with the date and machine that it has.
+Between their markers: the figures that evaluate.py measured, what train_unet.py's log says of the training (`--log`),
+and the words that the base's captions were made of. A figure that was not measured this time keeps its line, with the
+date and machine that it has, as long as the weights beside the card are those that it was measured on.
 """
 
 import argparse
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from likeness.diffusion.base import weights_sha256
+
 from .gates import GOALS
-from .render.captions import STYLE_NOUNS, VIEWS, vocabulary
+from .kept import file_sha256, key_of
+from .render.captions import ENDINGS, STYLE_NOUNS, VIEWS, vocabulary
 from .render.people import AGE_GROUPS, BEARDS, ETHNICITIES, EYE_COLORS, GENDERS, GLASSES, HAIR_CUTS, HAIR_RGB
 from .render.places import PLACES
 from .render.scene import CLOTHES_NAMES, CLOTHES_RGB, EXPRESSIONS
 
 FIGURES = ("<!-- figures: written by recipes.base_model.evaluate -->", "<!-- end of figures -->")
 WORDS = ("<!-- words: written by recipes.base_model.model_card -->", "<!-- end of words -->")
-HEADING = ("| figure | goal | measured | samples | remarks | measured on |", "|---|---|---|---|---|---|")
+TRAINING = ("<!-- training: written by recipes.base_model.model_card -->", "<!-- end of training -->")
+HEADING = (
+    "| figure | goal | measured | samples | remarks | weights | measured on |",
+    "|---|---|---|---|---|---|---|",
+)
+OF_THE_AUTOENCODER = ("reconstruction of renders", "reconstruction of photos")
+
+
+@dataclass(frozen=True)
+class Hashes:
+    """First digits of hashes of weights: what a figure is a figure of."""
+
+    base: str
+    vae: str
+
+    def of(self, figure: str) -> str:
+        """As the table has it: the autoencoder's own figures do not change with the other networks."""
+        return f"vae {self.vae}" if figure in OF_THE_AUTOENCODER else f"base {self.base}"
+
+
+def hashes_of(folder: Path) -> Hashes:
+    """Of a base's folder. Raises CorruptBase as `weights_sha256`."""
+    vae = [file_sha256(path) for path in sorted((folder / "vae").glob("*.safetensors"))]
+    return Hashes(weights_sha256(folder)[:8], key_of(vae=vae)[:8])
 
 
 def between(text: str, marks: tuple[str, str]) -> str:
@@ -37,9 +65,19 @@ def replaced(text: str, marks: tuple[str, str], new: str) -> str:
     return text.replace(f"{marks[0]}{between(text, marks)}{marks[1]}", f"{marks[0]}\n{new}\n{marks[1]}")
 
 
-def figures_table(earlier: str, results: Mapping[str, Any] | None) -> str:
-    """A line for every goal: measured now, or as it was in `earlier`, or 'not measured'."""
-    lines = {line.split("|")[1].strip(): line for line in earlier.splitlines() if line.startswith("| ")}
+def figures_table(earlier: str, results: Mapping[str, Any] | None, hashes: Hashes) -> str:
+    """A line for every goal: measured now, or as it was in `earlier` on the same weights, or 'not measured'.
+
+    Raises:
+        ValueError: the results are of other weights than `hashes`.
+    """
+    if results is not None and results["weights"] != asdict(hashes):
+        raise ValueError("expected results of the weights beside the card, got those of others")
+    kept = {}
+    for line in earlier.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) == HEADING[0].count("|") + 1:
+            kept[cells[1], cells[6]] = line
     found = {} if results is None else {row["figure"]: row for row in results["figures"]}
     rows = list(HEADING)
     for key, goal in GOALS.items():
@@ -47,11 +85,35 @@ def figures_table(earlier: str, results: Mapping[str, Any] | None) -> str:
             row = found[key]
             value = f"{row['value']:.3g} {goal.unit}".strip() + (" (goal missed)" if row["met"] is False else "")
             when = f"{results['date']}, {results['machine']}, commit {results['commit']}"
-            cells = [goal.claim, goal.words, value, str(row["samples"]), row["note"], when]
+            cells = [goal.claim, goal.words, value, str(row["samples"]), row["note"], hashes.of(key), when]
             rows.append("| " + " | ".join(cells) + " |")
         else:
-            rows.append(lines.get(goal.claim, f"| {goal.claim} | {goal.words} | not measured | | | |"))
+            unknown = f"| {goal.claim} | {goal.words} | not measured | | | | |"
+            rows.append(kept.get((goal.claim, hashes.of(key)), unknown))
     return "\n".join(rows)
+
+
+def training_table(log: Iterable[str]) -> str:
+    """What the lines of train_unet.py's log.jsonl say of a training: on what, how long, on which machine.
+
+    Raises:
+        ValueError: the log has no line of a run, or none of a loss.
+    """
+    lines = [json.loads(line) for line in log if line.strip()]
+    runs, losses = [line["run"] for line in lines if "run" in line], [line for line in lines if "loss" in line]
+    if not runs or not losses:
+        raise ValueError("expected a log with a line for each run and lines of the loss")
+    last = losses[-1]
+    machines = dict.fromkeys(f"{run['machine']}: {run['processes']} x {run['batch']} rows a step" for run in runs)
+    rows = {
+        "pictures": f"{last['images']:,} of {last['people']:,} people",
+        "samples seen": f"{last['samples']:,} in {last['step']:,} steps",
+        "minutes": f"{last['s'] / 60:.0f}",
+        "machine": "; ".join(machines),
+        "learning rate at its peak": ", ".join(dict.fromkeys(f"{run['learning_rate']:g}" for run in runs)),
+        "loss at the end": f"{last['loss']:.3f}",
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
 def words_table() -> str:
@@ -59,13 +121,15 @@ def words_table() -> str:
     nouns = dict.fromkeys(noun for nouns in STYLE_NOUNS.values() for noun in nouns)
     groups: dict[str, Iterable[str]] = {
         "styles": nouns,
+        "styles at the end": (ending.format("oil painting") for ending in ENDINGS),
         "people": ("person", *GENDERS, *AGE_GROUPS, *ETHNICITIES),
         "expressions": EXPRESSIONS,
         "hair": dict.fromkeys(cut[1] for cut in HAIR_CUTS),
         "hair colours": HAIR_RGB,
         "eyes": EYE_COLORS,
         "beards": BEARDS,
-        "glasses": GLASSES,
+        "lips": ("lipstick",),
+        "glasses": ("glasses", *GLASSES),
         "clothes": dict.fromkeys(CLOTHES_NAMES.values()),
         "clothes' colours": CLOTHES_RGB,
         "places": (place.phrase for place in PLACES.values()),
@@ -77,10 +141,24 @@ def words_table() -> str:
     return "\n".join(["| | words |", "|---|---|", *rows, "", f"{len(vocabulary())} words in all."])
 
 
-def write_card(path: Path, results: Mapping[str, Any] | None = None) -> None:
-    """Renew both parts of the card at `path`; `results` is the document of evaluate.py."""
-    text = path.read_text()
-    text = replaced(text, FIGURES, figures_table(between(text, FIGURES), results))
+def write_card(
+    path: Path,
+    results: Mapping[str, Any] | None = None,
+    *,
+    log: Iterable[str] | None = None,
+    hashes: Hashes | None = None,
+) -> None:
+    """Renew the parts of the card at `path`.
+
+    Args:
+        results: the document of evaluate.py; without it, figures of the same weights stay.
+        log: lines of train_unet.py's log; without it, what the card says of the training stays.
+        hashes: of the weights that the card is about; those in its folder by default.
+    """  # fmt: skip
+    text, hashes = path.read_text(), hashes or hashes_of(path.parent)
+    text = replaced(text, FIGURES, figures_table(between(text, FIGURES), results, hashes))
+    if log is not None:
+        text = replaced(text, TRAINING, training_table(log))
     path.write_text(replaced(text, WORDS, words_table()))
 
 
@@ -88,8 +166,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("card", type=Path)
     parser.add_argument("--results", type=Path, help="what evaluate.py wrote")
+    parser.add_argument("--log", type=Path, help="log.jsonl of the training")
     options = parser.parse_args()
-    write_card(options.card, None if options.results is None else json.loads(options.results.read_text()))
+    results = None if options.results is None else json.loads(options.results.read_text())
+    log = None if options.log is None else options.log.read_text().splitlines()
+    write_card(options.card, results, log=log)
 
 
 if __name__ == "__main__":

@@ -25,16 +25,23 @@ class Prompt:
 
 
 def asked_by(text: str, told: Mapping[str, Any]) -> Labels:
-    """The part of the attributes that the words say and a picture shows; 'no glasses' cannot be said."""
+    """The part of the attributes that the words say and a picture shows."""
     said = {"style"}
     if PLACES[told["place"]].phrase in text:
         said.add("place")
-    if told["glasses"] != "none" and told["glasses"] in text:
+    if says_glasses(text):
         said.add("glasses")
     hair, color = told["hair"], told["hair_color"]
     if color is not None and (f"{color} hair" in text or (hair in CUT_NOUNS and f"{color} {hair}" in text)):
         said.add("hair colour")
+    if f"{told['clothes_color']} {told['clothes']}" in text:
+        said.add("clothes colour")
     return {head: label for head, label in visible_labels(told).items() if head in said}
+
+
+def says_glasses(text: str) -> bool:
+    """Of any kind; a text that does not is one of somebody who wears none, since captions nearly always tell."""
+    return "glasses" in text
 
 
 def composed_prompts(count: int, assets: Assets, seed: int = 0) -> list[Prompt]:

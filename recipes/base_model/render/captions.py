@@ -1,8 +1,9 @@
 """Says in varied words what a picture shows. A small vocabulary: one word per thing, few synonyms.
 
 A caption takes a random part of the attributes of picture.py. A person who has a name is often called by it, as in
-DreamBooth (Ruiz et al., 2023): '<<abc>> woman'. Then what is innate (age, hair, beard, ...) is left out, so that the
-name is the only thing that can explain it.
+DreamBooth (Ruiz et al., 2023): '<<abc>> woman'. Then what is innate (age, hair, beard, ...) is left out, so that only
+the name can explain it. Not so glasses: they are said nearly always, of the named too, so that a caption without them
+is one of somebody who wears none.
 """
 
 from typing import Any
@@ -77,6 +78,18 @@ def compose(attributes: Attributes, rng: np.random.Generator) -> str:
     if rng.random() < 0.25 * keep:
         details.append(VIEWS[seen["view"]])
     return _styled(seen, _scene_words(subject, details, place=place, rng=rng), rng)
+
+
+def in_words(attributes: Attributes) -> str:
+    """All that stays with a person from picture to picture, as captions say it of somebody who has no name."""
+    hair, color, beard = attributes["hair"], attributes["hair_color"], attributes["beard"]
+    bald = hair == "bald"
+    subject = [attributes["age"], *(["bald"] if bald else []), attributes["ethnicity"], attributes["gender"]]
+    parts = [] if bald else [_article(f"{color} {hair}") if hair in CUT_NOUNS else f"{hair} {color} hair"]
+    if beard != "none":
+        parts.append(beard if beard == "stubble" else _article(beard))
+    text = " ".join([_article(" ".join(subject)), *([_with(parts)] if parts else [])])
+    return text if attributes["glasses"] == "none" else f"{text} wearing {attributes['glasses']}"
 
 
 def vocabulary() -> list[str]:
