@@ -1,8 +1,10 @@
 """The command line: one JSON document for each verb, exit codes, errors that repeat nothing, the interrupt key."""
 
+import errno
 import json
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from likeness import cli
+from likeness.artifacts.formats import FORMATS
 from likeness.command_group import hoisted
+from likeness.diffusion.samplers import SAMPLERS
+from likeness.service import Likeness
 from likeness.training.loop import Progress, TrainingLoop
-from likeness.training.recipe import FineTuneRecipe, recipe_named
+from likeness.training.recipe import PRESETS, FineTuneRecipe, recipe_named
 from tests.tiny import build_tiny_folder
 
 STEPS = 4
@@ -137,6 +142,11 @@ def test_generate(home: Path, base: str, rex: str, tmp_path: Path) -> None:
     (path,) = plain.stdout.split()
     assert Path(path).parent == home / "outputs" / "base"
     assert Path(path).exists()
+    assert "warning" not in plain.stderr
+    long = call(home, "generate", "base", "photo " * 60, "--base", base, "--steps", "1")
+    assert "did not read the last" in long.stderr
+    last = error(home, "generate", rex, "photo " * 60 + "{me}", "--base", base, "--steps", "1", code=2)
+    assert last["code"] == "PromptTooLong"
 
 
 def test_export_import_forget(home: Path, base: str, rex: str, tmp_path: Path) -> None:
@@ -181,6 +191,82 @@ def test_interrupt_and_resume(home: Path, base: str, things: str, rex: str, monk
     resumed = document(home, *words)["adapter"]
     assert resumed["content_sha256"] == document(home, "show", rex)["content_sha256"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_full_disk_is_one_error_in_the_usual_form(
+    home: Path, things: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "no", str(tmp_path))
+
+    monkeypatch.setattr(cli, "save_prepared", full)
+    words = ("prepare", things, "--class-noun", "dog", "--out", str(tmp_path))
+    assert (got := error(home, *words, code=1))["code"] == "FileFailed"
+    assert "No space left" in got["message"] and str(tmp_path) not in str(got)
+    assert f"error: {got['message']}" in call(home, *words).stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("prepare", "THINGS", "--class-noun", "dog"), ("generate", "base", "x"), ("demo",)],
+)
+def test_a_place_that_is_no_folder_is_refused_before_the_work(
+    home: Path, base: str, things: str, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").write_text("")
+    words = tuple(things if word == "THINGS" else word for word in words)
+    chosen = () if words[0] == "prepare" else ("--base", base)
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        result = call(home, *words, *chosen, "--out", str(out))
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: expected --out")  # and no progress before
+
+
+def test_an_interrupted_command_says_so(home: Path, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Likeness, "generate", interrupted)
+    assert error(home, "generate", "base", "x", "--base", base, code=130)["code"] == "Interrupted"
+    assert "error: interrupted" in call(home, "generate", "base", "x", "--base", base).stderr
+
+
+def test_train_says_at_once_what_cannot_be(home: Path, base: str, things: str) -> None:
+    words = ("train", things, "--name", "never", "--class-noun", "dog", "--base", base)
+    assert "seed" in error(home, *words, "--seed", "-1", code=2)["message"]
+    assert "class noun" in error(home, *words, "--class-noun", "", code=2)["message"]
+    assert "--consent" in error(home, *words, "--consent", "she said so", code=2)["message"]
+    assert "--revision" in error(home, *words, "--revision", "abc", code=2)["message"]
+    assert "--revision" in error(home, "generate", "base", "x", "--revision", "abc", code=2)["message"]
+    remote = ("train", things, "--name", "never", "--remote", "http://127.0.0.1:1")
+    for ignored in (("--base", base), ("--revision", "abc"), ("--restart",)):
+        assert "--remote" in error(home, *remote, *ignored, code=2)["message"]
+    assert not (home / "jobs" / "never").exists()
+
+
+def test_nobody_is_asked_about_what_is_not_there(home: Path) -> None:
+    result = call(home, "forget", "nobody")
+    assert (result.exit_code, result.stderr.count("Delete")) == (1, 0)
+    assert error(home, "forget", "nobody", code=1)["code"] == "AdapterNotFound"
+
+
+def test_reading_kept_photographs_makes_no_folder(home: Path, base: str, rex: str, tmp_path: Path) -> None:
+    document(home, "export", rex, "--format", "kohya", "--out", str(tmp_path / "x"))
+    document(home, "import", str(tmp_path / "x"), "--name", "guest", "--format", "kohya", "--base", base)
+    words = ("--base", base, "--steps", "1", "--best-of", "2")
+    assert error(home, "generate", "guest", "x", *words, code=1)["code"] == "PhotosRefused"
+    assert not (home / "jobs" / "guest").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "table"),
+    [(("train", "--recipe"), PRESETS), (("generate", "--sampler"), SAMPLERS), (("export", "--format"), FORMATS)],
+)
+def test_help_names_what_can_be_chosen(home: Path, words: tuple[str, str], table: Mapping[str, object]) -> None:
+    command, option = words
+    _, _, shown = call(home, command, "--help").stdout.partition(option)
+    *most, last = table
+    assert f"{', '.join(most)} or {last}." in " ".join(shown.replace("│", " ").split())
 
 
 SECRET = "zz-secret-$(id)"
@@ -243,4 +329,6 @@ def test_demo(home: Path, base: str, tmp_path: Path) -> None:
     assert len(got["images"]) == len(PORTRAITS) >= 8
     assert (tmp_path / "demo" / "report.html").read_text().count("data:image/png") == len(PORTRAITS)
     assert size_px(got["contact_sheet"])[0] > 1000
+    assert "demo" not in adapters(home)
+    assert adapters(Path(got["home"])) == {"demo"}
     assert got["peak_memory_bytes"] > 2**20

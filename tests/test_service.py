@@ -169,6 +169,22 @@ def test_an_adapter_is_replaced_only_on_demand(likeness: Likeness, photos: list[
     assert likeness.adapter("twice").card.content_sha256 == second.content_sha256 != first.content_sha256
 
 
+def test_a_replacement_that_is_stopped_leaves_the_photographs_of_the_adapter(
+    likeness: Likeness, photos: list[Photo]
+) -> None:
+    likeness.train(photos, order("kept"))
+    before = {path.name: path.read_bytes() for path in likeness.home.photos_folder("kept").iterdir()}
+    watch, should_stop = stop_after(2)
+    with pytest.raises(Interrupted):
+        likeness.train([*photos, pattern(9)], order("kept", replace=True), watch=watch, should_stop=should_stop)
+    assert {path.name: path.read_bytes() for path in likeness.home.photos_folder("kept").iterdir()} == before
+    seen: list[Advance] = []
+    likeness.train([*photos, pattern(9)], order("kept", replace=True), watch=seen.append)
+    assert sum(advance.stage == "train" for advance in seen) == STEPS - 2
+    assert len(list(likeness.home.photos_folder("kept").iterdir())) == len(before) + 2
+    assert len(list(likeness.home.photos_folder("kept").parent.glob("photos*"))) == 1
+
+
 def test_a_name_in_training_is_busy(likeness: Likeness, photos: list[Photo]) -> None:
     with likeness.home.lock("held"), pytest.raises(AdapterBusy):
         likeness.train(photos, order("held"))
@@ -178,6 +194,25 @@ def test_a_name_in_training_is_busy(likeness: Likeness, photos: list[Photo]) -> 
 def test_bad_names_are_refused(likeness: Likeness, photos: list[Photo], name: str) -> None:
     with pytest.raises(UsageError):
         likeness.train(photos, order(name))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [order(seed=-1), order(seed=2**63), *(order(subject=Subject("x", noun)) for noun in ("", " ", "x" * 101, "a\0"))],
+)
+def test_an_order_that_cannot_become_an_adapter_is_refused_before_any_work(
+    likeness: Likeness, photos: list[Photo], bad: FineTuneOrder
+) -> None:
+    seen: list[Advance] = []
+    with pytest.raises(UsageError):
+        likeness.train(photos, bad, watch=seen.append)
+    assert seen == []
+
+
+def test_checking_tells_how_far_it_is(likeness: Likeness, photos: list[Photo]) -> None:
+    seen: list[Advance] = []
+    likeness.check(photos, "dog", watch=seen.append)
+    assert seen == [Advance("check", done, 4) for done in range(5)]
 
 
 def test_too_few_photos_of_a_person(likeness: Likeness, shared_photos: Path) -> None:
@@ -208,7 +243,7 @@ def test_generating_names_the_subject_and_is_repeatable(likeness: Likeness, trai
     assert int(np.abs(bare.image.astype(int) - mine.image.astype(int)).max()) > 10
     (again,) = likeness.generate(asked[:1])
     assert int(np.abs(again.image.astype(int) - mine.image.astype(int)).max()) <= 1
-    with Image.open(save_png(mine, tmp_path / file_name(mine))) as picture:
+    with Image.open(save_png(mine, tmp_path / file_name(mine), likeness.encode)) as picture:
         assert isinstance(picture, PngImagePlugin.PngImageFile)
         facts = dict(picture.text)
     expected = {

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from likeness.cli import app
 from likeness.config import Settings
 from likeness.errors import SettingsError, UsageError
 from likeness.portraits import AI_GENERATED, JPEG, PNG, encode
 from likeness.service import build
 from likeness.service.provenance import signer, unsigned
 from likeness.types import GeneratedImage, ImageRequest
+from tests.tiny import build_tiny_folder
 
 PICTURE = GeneratedImage(
     ImageRequest("a 🧑 in the snow", "anna", seed=7),
@@ -121,6 +124,19 @@ def test_an_installation_signs_where_it_is_told_to(pem_files: tuple[str, str], t
     installation = build(Settings(home=tmp_path, c2pa_certificate=certificate, c2pa_key=key))
     assert b"c2pa" in installation.encode(PICTURE, PNG)
     assert b"c2pa" not in build(Settings(home=tmp_path)).encode(PICTURE, PNG)
+
+
+def test_the_command_line_signs_too(
+    pem_files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = build_tiny_folder(tmp_path / "tiny-base")
+    monkeypatch.setenv("LIKENESS_C2PA_CERTIFICATE", pem_files[0])
+    monkeypatch.setenv("LIKENESS_C2PA_KEY", pem_files[1])
+    words = ["generate", "base", "x", "--steps", "1", "--base", str(base), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["--home", str(tmp_path / "home"), *words])
+    assert result.exit_code == 0, result.stderr
+    (path,) = (tmp_path / "out").iterdir()
+    assert b"c2pa" in path.read_bytes()
 
 
 def test_half_a_pair_and_unusable_files_are_found_at_the_start(pem_files: tuple[str, str], tmp_path: Path) -> None:

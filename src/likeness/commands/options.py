@@ -11,8 +11,9 @@ from ..training.recipe import PRESETS
 from ..types import SAMPLER_NAMES
 
 
-def _one_of(names: Iterable[str], help: str) -> Any:
-    return typer.Option(metavar="|".join(names), help=help)
+def _one_of(names: Iterable[str], what: str = "") -> Any:
+    *most, last = names
+    return typer.Option(help=f"{what}{', '.join(most)} or {last}.")  # the help wraps; a metavar would be cut
 
 
 Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Files, folders, zip or tar.")]
@@ -22,8 +23,8 @@ ClassNoun = Annotated[str, typer.Option(help="What the subject is: person, man, 
 Base = Annotated[str | None, typer.Option(help="built-in, a folder in diffusers' layout, or a hub id.")]
 Revision = Annotated[str | None, typer.Option(help="Commit of a hub id.")]
 Seed = Annotated[int, typer.Option(help="0 to 2**63 - 1; the same seed gives the same result.")]
-Recipe = Annotated[str, _one_of(PRESETS, "How it is trained.")]
+Recipe = Annotated[str, _one_of(PRESETS)]
 Steps = Annotated[int | None, typer.Option(help="Instead of the recipe's.")]
-Sampler = Annotated[str, _one_of(SAMPLER_NAMES, "How noise becomes a picture.")]
-ExportFormat = Annotated[str, _one_of(FORMATS, "peft is a folder, the others are files.")]
-ImportFormat = Annotated[str, _one_of(FORMATS, "The layout of PATH.")]
+Sampler = Annotated[str, _one_of(SAMPLER_NAMES)]
+ExportFormat = Annotated[str, _one_of(FORMATS)]
+ImportFormat = Annotated[str, _one_of(FORMATS, "The layout of PATH: ")]
