@@ -206,6 +206,8 @@ def generate(
         requests = [replace(one, guidance_scale=likeness.base.family.guidance_scale) for one in requests]
     with closing(likeness), call.terminal.progress() as watch:
         images = likeness.generate(requests, watch=watch)
+    if unread := likeness.base.unread(images[0].request.prompt):
+        call.terminal.note(f"warning: the base did not read the last {len(unread)} characters of the prompt")
     if reference is not None:
         images = most_alike(images, reference, count)
     folder = out or likeness.home.outputs_folder(name)

@@ -2,6 +2,7 @@
 
     LikenessError
     ├── UsageError              an option or argument is out of its range
+    │   └── PromptTooLong       the base does not read as far as the subject
     ├── SettingsError           the configuration names an unknown key or a bad value
     ├── MissingPart             a package, file or model that this verb needs is not installed
     ├── PhotoError
@@ -86,6 +87,10 @@ class LikenessError(Exception):
 
 class UsageError(LikenessError):
     exit_code = 2
+
+
+class PromptTooLong(UsageError):
+    pass
 
 
 class SettingsError(LikenessError):

@@ -9,6 +9,8 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from huggingface_hub import constants
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from likeness.diffusion.base import BUILT_IN, CHECKSUMS, BaseModel, file_sums, load_base, locate, weights_sha256
@@ -238,6 +240,20 @@ def test_photo_and_prompt_routes(tiny_base: BaseModel) -> None:
     ids = tiny_base.tokenize(["photo of <<TOK>> person", "word " * 200, "", "лицо 🙂"])
     assert ids.shape == (4, 48)
     assert tiny_base.encode_prompt(ids).shape == (4, 48, 192)
+
+
+@given(st.lists(st.sampled_from(["photo", "of", "woman", "\n"]), max_size=70))
+@settings(max_examples=60, deadline=None)
+def test_what_is_unread_makes_no_difference(tiny_base: BaseModel, words: list[str]) -> None:
+    """Words of one token each: a word that is cut within has another last token."""
+    prompt = " ".join(words)
+    unread = tiny_base.unread(prompt)
+    read = prompt.removesuffix(unread)
+    assert read + unread == prompt
+    assert tiny_base.unread(read) == ""
+    ids = tiny_base.tokenize([prompt, read, f"{read} snow"])
+    assert torch.equal(ids[0], ids[1])
+    assert torch.equal(ids[0], ids[2]) == bool(tiny_base.unread(f"{read} snow"))
 
 
 @pytest.mark.parametrize("prediction_type", ["sample", "epsilon", "v_prediction"])

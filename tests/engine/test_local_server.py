@@ -103,6 +103,15 @@ def test_refusals_have_a_code_and_the_server_goes_on(client: EngineClient, shelf
     assert client.ask({"verb": "ping"}, 10)[0]["status"] == "ok"
 
 
+def test_a_subject_that_the_base_would_not_read_is_refused(
+    client: EngineClient, engine: InstantEngine, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "base", shelf.base)
+    with pytest.raises(EngineFailed) as refused:
+        client.ask({**drawn(shelf.put("anna", 1)), "prompt": "snow " * 60 + "{me}"}, 10)
+    assert refused.value.code == "PromptTooLong"
+
+
 def test_a_card_is_kept_until_its_model_is_released(client: EngineClient, shelf: Shelf) -> None:
     bert = shelf.put("bert", 3)
     client.ask({"verb": "admit", "adapter": bert}, 10)

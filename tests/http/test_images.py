@@ -46,6 +46,17 @@ def test_no_adapter_is_the_bare_base(client: TestClient, name: str | None) -> No
     assert bare["prompt"] == "a person in the snow"
 
 
+def test_words_that_the_base_does_not_read_are_said_and_a_subject_among_them_is_refused(client: TestClient) -> None:
+    (whole,) = make(client, adapter="anna")
+    assert whole["unread"] == ""
+    (cut,) = make(client, adapter="anna", prompt="{me} in the snow" + " photo" * 60 + " of a hat")
+    assert cut["unread"].endswith(" photo of a hat")
+    answer = client.post("/v1/images", json={"adapter": "anna", "prompt": "photo " * 60 + "of {me}"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "PromptTooLong")
+    assert "{me}" in answer.json()["error"]["hint"]
+    make(client, prompt="photo " * 60 + "of {me}")  # of nobody in particular
+
+
 @pytest.mark.parametrize(("kind", "format"), [("image/png", "PNG"), ("image/jpeg", "JPEG")])
 def test_a_bare_picture_says_that_it_was_made(client: TestClient, kind: str, format: str) -> None:
     answer = client.post("/v1/images", json={"prompt": "x", "steps": 1}, headers={"Accept": kind})

@@ -13,7 +13,7 @@ import json
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -130,7 +131,8 @@ def check_sums(folder: Path) -> None:
     if said != found:
         wrong = {name for name in found if not isinstance(said, dict) or said.get(name) != found[name]}
         raise CorruptBase(
-            f"the base's files do not match their checksums: {', '.join(sorted(wrong)) or 'some are missing'}", hint=hint
+            f"the base's files do not match their checksums: {', '.join(sorted(wrong)) or 'some are missing'}",
+            hint=hint,
         )
 
 
@@ -176,6 +178,13 @@ class BaseModel:
     text_encoder: CLIPTextModel
     unet: UNet2DConditionModel
     vae: AutoencoderKL | AutoencoderTiny
+    _reader: Tokenizer = field(init=False, repr=False)  # the tokenizer's own is set anew by every call: for one thread
+
+    def __post_init__(self) -> None:
+        reader = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        reader.no_truncation()
+        reader.no_padding()
+        object.__setattr__(self, "_reader", reader)
 
     @property
     def networks(self) -> dict[Network, nn.Module]:
@@ -204,12 +213,18 @@ class BaseModel:
         return latents * self.vae.config["scaling_factor"]
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (B, N) on the device, padded to the text encoder's length; longer prompts are cut."""
+        """Token ids (B, N) on the device, padded to the text encoder's length; longer prompts are cut: see `unread`."""
         length = self.tokenizer.model_max_length
         encoded = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         )
         return encoded["input_ids"].to(self.device)
+
+    def unread(self, prompt: str) -> str:
+        """The end of a prompt that `tokenize` cuts off, empty where there is none. From any thread."""
+        places = self._reader.encode(prompt).offsets  # of the tokens, with the marks of start and end
+        last = self.tokenizer.model_max_length - 1  # there the end is marked, whatever follows
+        return prompt[places[last][0] :] if len(places) > last + 1 else ""
 
     def encode_prompt(self, ids: Tensor) -> Tensor:
         """Token ids (B, N) -> states (B, N, d)."""

@@ -59,7 +59,7 @@ async def make_images(request: Request, asking: Asking, new: NewImages) -> Respo
     kept = await _kept(likeness, images, files, media_type, tenant=asking.tenant) if new.keep else [None] * len(files)
     if wanted:
         return Response(files[0], media_type=wanted, headers={"X-Image-Id": kept[0]} if kept[0] else None)
-    return ImagesOut(images=[_image(*one, media_type) for one in zip(images, files, kept, strict=True)])
+    return ImagesOut(images=[_image(likeness, *one, media_type) for one in zip(images, files, kept, strict=True)])
 
 
 @router.get("/images/{id}", response_class=Response, responses={200: {"content": {PNG: _FORMS, JPEG: _FORMS}}})
@@ -76,7 +76,7 @@ async def _events(request: Request, order: Order, new: NewImages, *, tenant: str
             if isinstance(event, Done):
                 (file,) = await encoded(likeness, [event.image], media_type)
                 kept = await _kept(likeness, [event.image], [file], media_type, tenant=tenant) if new.keep else [None]
-                facts = _image(event.image, file, kept[0], media_type).model_dump()
+                facts = _image(likeness, event.image, file, kept[0], media_type).model_dump()
                 yield _event("image", {"place": event.place, **facts})
             else:
                 yield _event("step", _step(event))
@@ -98,10 +98,11 @@ async def _kept(
     return await asyncio.to_thread(keep)
 
 
-def _image(image: GeneratedImage, file: bytes, kept: str | None, media_type: str) -> ImageOut:
+def _image(likeness: Likeness, image: GeneratedImage, file: bytes, kept: str | None, media_type: str) -> ImageOut:
     return ImageOut(
         id=kept, data=base64.b64encode(file).decode(), media_type=media_type, seed=image.request.seed,
-        prompt=image.request.prompt, base_sha256=image.base_sha256, adapter_sha256=image.adapter_sha256,
+        prompt=image.request.prompt, unread=likeness.base.unread(image.request.prompt),
+        base_sha256=image.base_sha256, adapter_sha256=image.adapter_sha256,
         seconds=round(image.seconds, 3),
     )  # fmt: skip
 

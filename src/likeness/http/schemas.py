@@ -151,7 +151,8 @@ class ImageOut(BaseModel):
     data: str = Field(description="base64")
     media_type: str
     seed: int
-    prompt: str = Field(description="as the base read it")
+    prompt: str = Field(description="with the subject put in")
+    unread: str = Field(description="the end of the prompt that this base did not read any more; mostly empty")
     base_sha256: str
     adapter_sha256: str | None
     seconds: float

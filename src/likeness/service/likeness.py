@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from ..artifacts.library import AdapterLibrary, engine_key
 from ..config import Settings
+from ..engine.prompts import prompt_for
 from ..errors import AdapterExists, AdapterNotFound, ObjectNotFound
-from ..portraits import PNG, check_request, encode, prompt_of
+from ..portraits import PNG, check_request, encode
 from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from ..storage.catalog import LOCAL, AdapterRecord, Catalog, OutputRecord, Receipt, now
 from ..storage.home import Home
@@ -226,7 +227,7 @@ class Likeness:
         self, requests: Sequence[ImageRequest], *, tenant: str = LOCAL, deadline_s: float | None = None,
         watch: Callable[[int, StepEvent], None] | None = None, preview_every: int = 0, request_id: str | None = None,
     ) -> list[Ticket]:  # fmt: skip
-        """Hand pictures to the engine; prompts are completed by `prompt_of`. All are taken, or none.
+        """Hand pictures to the engine; prompts are completed by `prompt_for`. All are taken, or none.
 
         Args:
             deadline_s: seconds from now; a picture that is not done by then fails.
@@ -387,7 +388,7 @@ class Likeness:
 
     def _worded(self, request: ImageRequest, found: dict[str, AdapterRecord]) -> ImageRequest:
         card = found[request.adapter].card if request.adapter else None
-        return replace(request, prompt=prompt_of(request.prompt, card))
+        return replace(request, prompt=prompt_for(self.base, request.prompt, card))
 
 
 def _at(place: int, watch: Callable[[int, StepEvent], None] | None) -> Callable[[StepEvent], None] | None:

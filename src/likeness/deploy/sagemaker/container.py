@@ -27,9 +27,9 @@ from ...artifacts.adapter import check_base
 from ...artifacts.triton.export import CONFIG_NAME, VERSION, WEIGHTS_NAME, read_model
 from ...engine.cards import Cards
 from ...engine.gen_args import request_of
+from ...engine.prompts import prompt_for
 from ...errors import AdapterNotFound, CorruptAdapter, LikenessError, UsageError
 from ...http import kserve
-from ...portraits import prompt_of
 from ..archive_engine import Encode
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Container:
         asked = []
         for row in range(inference.rows):
             said = {name: texts[row] for name, texts in inference.inputs.items()}
-            words = prompt_of(said["prompt"], card)
+            words = prompt_for(self.engine.base, said["prompt"], card)
             asked.append(request_of(words, said.get("negative_prompt", ""), said.get("gen_args", "")))
         tickets = []
         try:
