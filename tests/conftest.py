@@ -1,4 +1,4 @@
-"""What all tests share: a quiet machine, fixed seeds, a home of their own, and where the real photographs are."""
+"""What all tests share: a quiet machine, fixed seeds, a home of their own, and where photographs are."""
 
 import os
 import random
@@ -33,6 +33,12 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
     for name in [name for name in os.environ if name.startswith("LIKENESS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("LIKENESS_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+
+
+@pytest.fixture(scope="session")
+def demo_photos() -> Path:
+    """Twelve shipped photographs of one virtual man."""
+    return Path(__file__).parents[1] / "src/likeness/assets/demo"
 
 
 @pytest.fixture(scope="session")

@@ -98,9 +98,9 @@ def test_photographs_get_verdicts_and_the_set_gets_advice(client: TestClient, re
     assert client.get(f"/v1/subjects/{rex}").json()["photos"] == 2
 
 
-def test_people_are_looked_at_as_people(client: TestClient, shared_photos: Path) -> None:
+def test_people_are_looked_at_as_people(client: TestClient, demo_photos: Path) -> None:
     client.post("/v1/subjects", json={"name": "pat", "consent": "Pat"})
-    photo = sorted((shared_photos / "person").iterdir())[0].read_bytes()
+    photo = (demo_photos / "photo_01.jpg").read_bytes()
     answer = client.post("/v1/subjects/pat/photos", files=files(photo, pattern(3))).json()
     assert [one["verdict"] == "refused" for one in answer["photos"]] == [False, True]
     assert answer["photos"][1]["reasons"][0]["code"] == "no_face"

@@ -1,4 +1,4 @@
-"""Photographs for the tests: real ones where they are at hand, made ones otherwise."""
+"""Photographs for the tests: of virtual people everywhere, and real ones too where they are at hand."""
 
 import io
 from collections.abc import Callable
@@ -12,15 +12,7 @@ from PIL import Image
 from likeness.photos import MediaPipeFaces, decode, read_photos
 from likeness.types import Photo
 
-SHARED = Path(__file__).parents[2] / "../shared"
 Encode = Callable[..., Photo]
-
-
-def _folder(name: str) -> Path:
-    folder = SHARED / name
-    if not folder.is_dir():
-        pytest.skip(f"the real photographs of shared/{name} are not on this machine")
-    return folder
 
 
 def encoded(image: NDArray[np.uint8], name: str = "made.png", file_format: str = "PNG") -> Photo:
@@ -35,13 +27,25 @@ def as_photo() -> Encode:
 
 
 @pytest.fixture(scope="session")
-def person() -> list[Photo]:
-    return read_photos([_folder("photos/person")])
+def virtual_man(demo_photos: Path) -> list[Photo]:
+    return read_photos([demo_photos])
 
 
 @pytest.fixture(scope="session")
-def dog() -> list[Photo]:
-    return read_photos([_folder("photos/dog")])
+def real_man(shared_photos: Path) -> list[Photo]:
+    return read_photos([shared_photos / "person"])
+
+
+@pytest.fixture(scope="session", params=["virtual_man", "real_man"])
+def person(request: pytest.FixtureRequest) -> list[Photo]:
+    """A dozen photographs of one man; tests that ask for him run with the virtual one and with the real one."""
+    photos: list[Photo] = request.getfixturevalue(request.param)
+    return photos
+
+
+@pytest.fixture(scope="session")
+def dog(shared_photos: Path) -> list[Photo]:
+    return read_photos([shared_photos / "dog"])
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +56,9 @@ def portrait(person: list[Photo]) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="session")
 def virtual_people() -> NDArray[np.uint8]:
-    """32 renders of virtual people, enlarged (32, 384, 384, 3), row by row."""
-    sheet = Image.open(_folder("makehuman") / "samples.png").convert("RGB")
-    tiles = [sheet.crop((c * 128, r * 128, c * 128 + 128, r * 128 + 128)) for r in range(4) for c in range(8)]
+    """Renders of eight virtual people, enlarged (8, 384, 384, 3); the third wears sunglasses. MakeHuman, CC0."""
+    sheet = Image.open(Path(__file__).with_name("virtual_people.jpg"))
+    tiles = [sheet.crop((c * 128, r * 128, c * 128 + 128, r * 128 + 128)) for r in range(2) for c in range(4)]
     return np.stack([np.asarray(tile.resize((384, 384), Image.Resampling.BICUBIC)) for tile in tiles])
 
 

@@ -28,11 +28,22 @@ def judged(person: list[Photo], faces: MediaPipeFaces) -> CheckResult:
 
 def test_the_man_is_usable(judged: CheckResult, person: list[Photo]) -> None:
     assert [report.verdict for report in judged.reports].count("refused") == 0
-    assert len(judged.usable) == len(person) == judged.set_report.count == 11
+    assert len(judged.usable) == len(person) == judged.set_report.count >= 11
     assert all(one.face is not None for one in judged.usable)
 
 
-def test_his_set_report(judged: CheckResult) -> None:
+@pytest.mark.parametrize("person", ["virtual_man"], indirect=True)
+def test_the_virtual_mans_set_report(judged: CheckResult) -> None:
+    """Many places, one light, turned to both sides as far as the profile: as one sees at a glance."""
+    coverage = judged.set_report.coverage
+    assert coverage["yaw"]["front"] >= 6 and min(coverage["yaw"].values()) >= 1
+    assert coverage["expression"]["open mouth"] == 2 and coverage["expression"]["smile"] >= 5
+    assert coverage["background"]["distinct"] >= 6
+    assert {advice.code for advice in judged.set_report.advice} == {"one_light"}
+
+
+@pytest.mark.parametrize("person", ["real_man"], indirect=True)
+def test_the_real_mans_set_report(judged: CheckResult) -> None:
     """One wall, one light, no head up or down, turned to both sides: as one sees at a glance."""
     coverage = judged.set_report.coverage
     assert sum(coverage["yaw"].values()) == sum(coverage["expression"].values()) == 11
@@ -86,7 +97,7 @@ def small_in(image: Image, side_px: int) -> Image:
         ("face_too_small", "warned", lambda image: small_in(image, 140)),
         ("too_small", "warned", lambda image: cv2.resize(image, (200, 200), interpolation=cv2.INTER_AREA)),
         ("too_small", "refused", lambda image: cv2.resize(image, (80, 80), interpolation=cv2.INTER_AREA)),
-        ("face_cut_by_edge", "warned", lambda image: image[:, 160:]),
+        ("face_cut_by_edge", "warned", lambda image: image[:, 175:]),
         ("no_face", "refused", lambda image: image[300:, 300:]),
     ],
 )
@@ -102,14 +113,14 @@ def test_eyes_covered(portrait: Image, faces: MediaPipeFaces, as_photo: Encode) 
 
 
 def test_virtual_people(virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
-    """Renders, enlarged three times, are no worse than warned; the fifth wears sunglasses, nobody else does."""
-    results = [check([as_photo(picture)], True, detector=faces) for picture in virtual_people[:12]]
+    """Renders, enlarged three times, are no worse than warned; the third wears sunglasses, nobody else does."""
+    results = [check([as_photo(picture)], True, detector=faces) for picture in virtual_people]
     assert [result.reports[0].verdict for result in results].count("refused") == 0
-    assert [index for index, result in enumerate(results) if "eyes_covered" in codes(result)] == [4]
+    assert [index for index, result in enumerate(results) if "eyes_covered" in codes(result)] == [2]
 
 
 def test_several_people(portrait: Image, virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
-    pair = np.concatenate([portrait, cv2.resize(virtual_people[16], (512, 512))], axis=1)
+    pair = np.concatenate([portrait, cv2.resize(virtual_people[6], (512, 512))], axis=1)
     result = check([as_photo(pair)], True, detector=faces)
     assert codes(result)["several_people"] == "warned"
     assert len(result.usable) == 1
@@ -124,7 +135,7 @@ def test_duplicates(person: list[Photo], portrait: Image, faces: MediaPipeFaces,
 
 
 def test_another_person(person: list[Photo], virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
-    result = check([*person[:4], as_photo(virtual_people[13], "stranger.png")], True, detector=faces)
+    result = check([*person[:4], as_photo(virtual_people[5], "stranger.png")], True, detector=faces)
     assert ["other_person" in codes(result, place) for place in range(5)] == [False] * 4 + [True]
     assert "other_person" in {advice.code for advice in result.set_report.advice}
 
