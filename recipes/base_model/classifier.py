@@ -130,9 +130,11 @@ def train(images: Tensor, labels: Sequence[Labels], *, samples: int, device: tor
             group["lr"] = rate
         rows = torch.randint(len(small), (BATCH,), generator=generator)
         seen, wanted = varied(to_float(small[rows]), generator).to(device), targets[rows].to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            answers = net(seen)
         terms = [
-            F.cross_entropy(logits, wanted[:, k], weights[k], ignore_index=UNSEEN, reduction="sum")
-            for k, logits in enumerate(net(seen))
+            F.cross_entropy(logits.float(), wanted[:, k], weights[k], ignore_index=UNSEEN, reduction="sum")
+            for k, logits in enumerate(answers)
         ]
         optimizer.zero_grad(set_to_none=True)
         (torch.stack(terms).sum() / BATCH).backward()

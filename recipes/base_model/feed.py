@@ -70,6 +70,7 @@ class Feed:
         workers: int,
     ) -> None:
         self.size = 0
+        self.people: set[int] = set()  # seeds of those who are in the images
         shape = (2, capacity, CHANNELS, LATENT_CELLS, LATENT_CELLS)  # as rendered, and mirrored
         self.latents = torch.zeros(shape, dtype=torch.half, device=device)
         self.ids = torch.zeros(capacity, CAPTIONS_PER_IMAGE, MAX_TOKENS, dtype=torch.int16, device=device)
@@ -81,6 +82,11 @@ class Feed:
         self._caption = partial(read_captions, tokenizer_folder)
         self._pending: dict[Path, AsyncResult[Any]] = {}
         self._taken: set[Path] = set()
+
+    @property
+    def shards(self) -> int:
+        """Taken in so far."""
+        return len(self._taken)
 
     def poll(self, most: int = 1) -> int:
         """Take in up to `most` shards that are ready; returns how many images there are now."""
@@ -104,8 +110,11 @@ class Feed:
     def _take(self, path: Path, ids: np.ndarray, classes: np.ndarray) -> None:
         self._taken.add(path)
         images = load_images([path])
+        with np.load(path) as shard:
+            people = shard["person"]
         stop = min(self.size + len(images), self.latents.shape[1])
         count = stop - self.size
+        self.people.update(people[:count].tolist())
         for k, view in enumerate((images, images.flip(3))):  # mirrored people are people too
             latents = self._basis(to_float(view[:count].to(self._device)))
             self.latents[k, self.size : stop] = latents * self._scale

@@ -1,4 +1,4 @@
-"""Muon for the matrices, AdamW for the rest: fewer samples to the same loss, at a tenth of a step's time.
+"""Muon for the matrices, AdamW for the rest: fewer samples to the same loss, at a quarter more time a step.
 
 The momentum of each weight matrix is replaced by the nearest matrix with equal singular values before it is applied,
 so that rare directions learn as fast as common ones.

@@ -17,9 +17,17 @@ def join(device: str) -> tuple[int, int, torch.device]:
     count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if count == 1:
         return 0, 1, torch.device(device)
-    distributed.init_process_group()
     here = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device == "cuda" else torch.device(device)
+    if here.type == "cuda":
+        torch.cuda.set_device(here)  # else every process opens a context on the first one too
+    distributed.init_process_group()
     return rank, count, here
+
+
+def leave() -> None:
+    """Once at the end; nothing to do for one process."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:

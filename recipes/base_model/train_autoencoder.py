@@ -1,10 +1,10 @@
 """Fit the latents, train the decoder: python -m recipes.base_model.train_autoencoder --data DIR --out DIR
 
-First run: the patch basis is fitted and an autoencoder with its exact encoder is written at once, so that the U-Net
-can start. Then the decoder trains, on crops of renders and of images made by program; the learning rate follows
-elapsed time, a checkpoint is written every minute, and `--resume` goes on from it, also with more minutes; `--init`
-betters the decoder of an autoencoder whose checkpoint was not kept. Its latents stay what they are.
-Runs on CPU or GPU.
+First run: the patch basis is fitted to the first two shards and an autoencoder with its exact encoder is written at
+once, so that the U-Net can start. When there are `--min-shards` of them the decoder trains, on crops of those and of
+images made by program; shards that come later are not read. The learning rate follows elapsed time, a checkpoint is
+written every minute, and `--resume` goes on from it, also with more minutes; `--init` betters the decoder of an
+autoencoder whose checkpoint was not kept. Its latents stay what they are. Runs on CPU or GPU.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from diffusers import AutoencoderTiny
 from torch import Tensor
 
 from .autoencoder import build_autoencoder, decoder_loss, reconstruct
-from .data import load_images, psnr_db, shard_paths, to_float, wait_for_shards
+from .data import load_images, psnr_db, to_float, wait_for_shards
 from .latents import fit_patch_basis
 from .textures import colour_jitter, texture_images
 
@@ -28,6 +28,8 @@ LATENT_NOISE = 0.05  # what will be decoded comes from a diffusion model, not fr
 TEXTURE_SHARE = 0.25
 CROP_PX = 64
 SAVE_S = 60
+BASIS_SHARDS = 2
+WAIT_S = 3600  # for shards: a renderer makes ten in some minutes
 
 
 def learning_rate(done: float) -> float:
@@ -53,6 +55,18 @@ def first_autoencoder(images: Tensor, textures: Tensor) -> AutoencoderTiny:
     z = model.encode(to_float(images[:256])).latents
     model.register_to_config(scaling_factor=float(1 / z.std()))
     return model
+
+
+def write_autoencoder(model: AutoencoderTiny, folder: Path) -> None:
+    """`folder`/vae, of which a reader never sees a half-written file."""
+    staged, place = folder / "vae.tmp", folder / "vae"
+    model.save_pretrained(staged)
+    if place.exists():
+        for path in staged.iterdir():
+            path.replace(place / path.name)
+        staged.rmdir()
+    else:
+        staged.rename(place)
 
 
 @dataclass(eq=False)
@@ -96,7 +110,7 @@ class Training:
         }  # fmt: skip
         torch.save(state, folder / "decoder.tmp.pt")
         (folder / "decoder.tmp.pt").replace(folder / "decoder.pt")
-        self.model.save_pretrained(folder / "vae")
+        write_autoencoder(self.model, folder)
 
     def resume(self, folder: Path) -> None:
         state = torch.load(folder / "decoder.pt", weights_only=True)
@@ -137,8 +151,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--min-shards", type=int, default=2, help="start when so many shards are rendered")
-    parser.add_argument("--max-shards", type=int, default=20)
+    parser.add_argument("--min-shards", type=int, default=10, help="the decoder starts when so many are rendered")
+    parser.add_argument("--max-shards", type=int, default=20, help="that are read, of those there are then")
     parser.add_argument("--textures", type=int, default=2000)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--resume", action="store_true")
@@ -147,15 +161,15 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
 
-    wait_for_shards(args.data, args.min_shards, timeout_s=600)
-    images = load_images(shard_paths(args.data)[: args.max_shards])
-    textures = texture_images(args.textures, size_px=images.shape[-1], seed=0)
+    fitted = load_images(wait_for_shards(args.data, BASIS_SHARDS, timeout_s=WAIT_S)[:BASIS_SHARDS])
+    textures = texture_images(args.textures, size_px=fitted.shape[-1], seed=0)
     if args.resume or args.init:
         model = AutoencoderTiny.from_pretrained(args.out / "vae" if args.resume else args.init)
         model.encoder.requires_grad_(False)
     else:
-        model = first_autoencoder(images, textures)
-        model.save_pretrained(args.out / "vae")
+        model = first_autoencoder(fitted, textures)
+        write_autoencoder(model, args.out)
+    images = load_images(wait_for_shards(args.data, args.min_shards, timeout_s=WAIT_S)[: args.max_shards])
     training = Training.start(model.to(args.device, memory_format=torch.channels_last))
     if args.resume:
         training.resume(args.out)

@@ -6,8 +6,9 @@ in min-SNR-5 (Hang et al. 2023). Predicting velocities amplifies the latent dire
 'Back to Basics: Let Denoising Generative Models Denoise').
 
 Runs on CPU cores or GPUs, with `torchrun` on several (`parallel.py`); the learning rate follows elapsed time, so
-`--minutes` is the whole plan. Checkpoints every `--save-s` seconds; `--resume` goes on from the last one, also with
-more minutes; `--init` starts from the weights of an exported base, where no checkpoint was kept.
+`--minutes` is the whole plan, and no two runs are the same to the bit. Checkpoints every `--save-s` seconds; `--resume`
+goes on from the last one, also with more minutes; `--init` starts from the weights of an exported base, where no
+checkpoint was kept. `log.jsonl` in the folder has a line for each run and one for each `LOG_S` seconds of it.
 """
 
 import argparse
@@ -15,7 +16,9 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -24,10 +27,12 @@ from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .data import shard_paths
 from .feed import Feed
+from .machine import machine_words
 from .muon import Muon
 from .networks import MAX_TOKENS, build_text_encoder, build_unet, load_tokenizer
-from .parallel import agreed, average_gradients, join
+from .parallel import agreed, average_gradients, join, leave
 from .render.captions import vocabulary
 from .tokenizer import write_tokenizer
 
@@ -144,13 +149,15 @@ class Training:
         torch._foreach_lerp_(self.average, [p.detach() for p in parameters], 1 - keep)
         self.losses.append(loss.detach())
 
-    def log(self, images: int) -> None:
+    def log(self, feed: Feed, folder: Path) -> None:
+        """How far it has come, and the mean loss since the last time."""
         line = {
-            "s": round(self.elapsed_s), "step": self.step, "samples": self.samples, "images": images,
+            "s": round(self.elapsed_s), "step": self.step, "samples": self.samples,
+            "images": feed.size, "people": len(feed.people),
             "loss": round(torch.stack(self.losses).mean().item(), 4),
         }  # fmt: skip
         self.losses.clear()
-        print(json.dumps(line), flush=True)
+        write_line(folder, line)
 
     def save(self, folder: Path) -> None:
         """The averaged weights as fp16 safetensors, one file a network, and the whole state to resume from."""
@@ -176,6 +183,14 @@ class Training:
             optimizer.load_state_dict(kept)
         self.average, self.step = state["average"], state["step"]
         self.samples, self.elapsed_s = state["samples"], state["elapsed_s"]
+
+
+def write_line(folder: Path, line: Mapping[str, object]) -> None:
+    """To standard output and to the end of the folder's log.jsonl."""
+    text = json.dumps(line)
+    print(text, flush=True)
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(text + "\n")
 
 
 def draw_loss(
@@ -214,20 +229,22 @@ def train(
         loss = draw_loss(training, feed, empty, alpha_bar=alpha_bar, batch=args.batch, generator=generator)
         training.update(loss, learning_rate(done, args.learning_rate), args.batch * count)
         if training.step % 20 == 0:
-            feed.poll()
-        if rank == 0 and training.elapsed_s - logged_s > LOG_S:
+            feed.poll(most=8)
+        if rank > 0:
+            training.losses.clear()  # nobody asks
+        elif training.elapsed_s - logged_s > LOG_S:
             logged_s = training.elapsed_s
-            training.log(feed.size)
+            training.log(feed, args.out)
         if rank == 0 and training.elapsed_s - saved_s > args.save_s:
             saved_s = training.elapsed_s
             training.save(args.out)
     if rank == 0:
         training.save(args.out)
         if training.losses:
-            training.log(feed.size)
+            training.log(feed, args.out)
 
 
-def main() -> None:
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--vae", type=Path, required=True)
@@ -242,7 +259,15 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--init", type=Path, help="an exported base to start from")
+    parser.add_argument("--new-text-encoder", action="store_true", help="take --init's U-Net and words only")
     args = parser.parse_args()
+    if args.new_text_encoder and args.init is None:
+        parser.error("expected --init with --new-text-encoder")
+    return args
+
+
+def main() -> None:
+    args = parsed()
     args.out.mkdir(parents=True, exist_ok=True)
     rank, count, device = join(args.device)
     torch.manual_seed(0)
@@ -257,7 +282,8 @@ def main() -> None:
     empty = torch.tensor(tokenizer("", padding="max_length", max_length=MAX_TOKENS)["input_ids"], device=device)
     vae = AutoencoderTiny.from_pretrained(args.vae).to(device).eval()
     feed = Feed(args.data, args.out / "tokenizer", vae, device=device, capacity=args.images, workers=args.workers)
-    while feed.poll(most=8) < args.min_images:
+    there = len(shard_paths(args.data))
+    while feed.poll(most=8) < args.min_images or feed.shards < there:
         time.sleep(0.5)
     unet, text_encoder = build_unet(), build_text_encoder(tokenizer)
     if device.type == "cpu":  # the fused attention is slow backwards there: a third of a step
@@ -266,12 +292,21 @@ def main() -> None:
     networks = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
     if args.init:
         unet.load_state_dict(load_file(args.init / "unet" / "diffusion_pytorch_model.safetensors"))
-        text_encoder.load_state_dict(load_file(args.init / "text_encoder" / "model.safetensors"))
+        if not args.new_text_encoder:
+            text_encoder.load_state_dict(load_file(args.init / "text_encoder" / "model.safetensors"))
     training = Training.start(networks.to(device).train(), args.learning_rate)
     if args.resume:
         training.resume(args.out, device)
+    if rank == 0:
+        run = {
+            "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine_words(), "processes": count,
+            "batch": args.batch, "learning_rate": args.learning_rate, "minutes": args.minutes,
+            "from_step": training.step,
+        }  # fmt: skip
+        write_line(args.out, {"run": run})
     train(training, feed, empty, args, rank=rank, count=count)
     feed.close()
+    leave()
 
 
 if __name__ == "__main__":
