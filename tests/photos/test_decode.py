@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from likeness.errors import UnreadablePhoto
-from likeness.photos import decode, looks_like_image, prepare
+from likeness.photos import decode, looks_like_image
 from likeness.photos.decode import MAX_SIDE_PX
 
 QUADRANTS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30))  # clockwise from the upper left
@@ -68,18 +68,6 @@ def test_exif_orientation(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     np.testing.assert_array_equal(decode(saved(stored, "PNG", exif=exif)), quadrants())
-
-
-def test_metadata_never_survives(portrait: NDArray[np.uint8]) -> None:
-    exif = Image.Exif()
-    exif[0x010E] = "a secret description"
-    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.0), 3: "E", 4: (13.0, 24.0, 18.0)})
-    content = saved(Image.fromarray(portrait), "JPEG", exif=exif)
-    assert 0x8825 in Image.open(io.BytesIO(content)).getexif()
-    (prepared,) = prepare(decode(content), None, "0" * 64, size_px=64)
-    again = saved(Image.fromarray(prepared.image), "JPEG")
-    assert len(Image.open(io.BytesIO(again)).getexif()) == 0
-    assert b"secret" not in again and b"Exif" not in again
 
 
 def test_colour_modes() -> None:
