@@ -110,7 +110,7 @@ def count_on_stable_diffusion() -> list[Row]:
     for recipe in PRESETS.values():
         wanted: dict[Network, tuple[str, ...]] = {"unet": recipe.unet_targets, "text_encoder": recipe.text_targets}
         counts = {
-            name: lora_numbers(network, set(wanted[name]) & set(SD_21_BASE.targets[name]), recipe.rank)
+            name: lora_numbers(network, set(wanted[name]) & set(SD_21_BASE.trained[name]), recipe.rank)
             for name, network in networks.items()
         }
         rows.append(count_row(f"{recipe.name}, rank {recipe.rank}", counts))

@@ -46,21 +46,24 @@ def tiny_unet(**changes: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(**(options | changes))
 
 
-def build_tiny_folder(folder: Path, prediction_type: str = "sample", **unet_changes: Any) -> Path:
+def build_tiny_folder(
+    folder: Path, prediction_type: str = "sample", *, text_width: int = 192, latent_channels: int = 16,
+    **unet_changes: Any,
+) -> Path:  # fmt: skip
     """Write the whole folder in diffusers' layout; the same numbers for every prediction type."""
     torch.manual_seed(0)
     write_tokenizer(WORDS, folder / "words")
     tokenizer = load_tokenizer(folder / "words")
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=192, intermediate_size=64, num_hidden_layers=1,
+            vocab_size=len(tokenizer), hidden_size=text_width, intermediate_size=64, num_hidden_layers=1,
             num_attention_heads=2, max_position_embeddings=MAX_TOKENS, hidden_act="gelu",
             bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
     vae = AutoencoderTiny(
-        latent_channels=16, encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
+        latent_channels=latent_channels, encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
         num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1),
     )  # fmt: skip
     pipeline: Any = StableDiffusionPipeline(
@@ -70,6 +73,14 @@ def build_tiny_folder(folder: Path, prediction_type: str = "sample", **unet_chan
     )  # fmt: skip
     pipeline.save_pretrained(folder)
     return folder
+
+
+def build_tiny_stable_diffusion(folder: Path) -> Path:
+    """The same with the shape of Stable Diffusion 1.5: its 4 channels, widths and convolutions around the attention."""
+    return build_tiny_folder(
+        folder, "epsilon", text_width=768, latent_channels=4, in_channels=4, out_channels=4, sample_size=64,
+        cross_attention_dim=768, use_linear_projection=False,
+    )  # fmt: skip
 
 
 def random_row(bank: LoraBank, seed: int, rank: int | None = None) -> Tensor:

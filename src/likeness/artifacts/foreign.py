@@ -15,7 +15,8 @@ from ..types import Adapter, AdapterCard, Network
 from .factors import TEXT_ROOT, Layer, Weights, check_content, label, plain_module, stored, uniform
 
 CARD_KEY = "likeness.card"
-Modules = Mapping[Network, Sequence[str]]
+Modules = Mapping[Network, Sequence[str]]  # of the base, as far as adapters may touch them
+WRONG_LAYER = "load the base it was trained on; of Stable Diffusion's U-Net only the attention blocks can be adapted"
 
 # What a LoraConfig may say without changing what A and B mean; any other field has to be empty.
 _HARMLESS = frozenset(
@@ -94,7 +95,7 @@ def assemble(
 
     Raises:
         CorruptAdapter: no card from either side, or the weights are not those of the card in the file.
-        WrongBase: a layer that the base does not have.
+        WrongBase: a layer that the base does not have, or that adapters of its family do not touch.
     """
     weights, rank, alpha = uniform(layers)
     named: Weights = {}
@@ -120,14 +121,14 @@ def resolve(network: Network, module: str, known: frozenset[str]) -> str:
     """The base's own spelling of `module`: CLIP's layers may or may not sit inside `text_model`.
 
     Raises:
-        WrongBase: the base has no such layer.
+        WrongBase: no such layer is `known`.
     """
     plain = plain_module(network, module)
     for spelling in (module, plain, TEXT_ROOT + plain):
         if spelling in known:
             return spelling
     raise WrongBase(
-        f"the {network} of this base has no layer {label(module)}", hint="load the base that the adapter was trained on"
+        f"expected layers of the {network} that adapters of this base may touch, got {label(module)}", hint=WRONG_LAYER
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import CorruptAdapter, WrongBase
 from ..types import Adapter, AdapterCard, Network
 from .factors import NETWORKS, TEXT_ROOT, Key, Part, label, plain_module
-from .foreign import Modules
+from .foreign import WRONG_LAYER, Modules
 from .tensors import Tensors
 
 _STARTS: dict[Network, str] = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
@@ -67,7 +67,7 @@ def metadata_of(card: AdapterCard) -> dict[str, str]:
 def key_parser(modules: Modules) -> Callable[[str], Key | None]:
     """A parser for `factors.gather` that knows this base's modules.
 
-    The parser raises WrongBase for a layer the base does not have, CorruptAdapter for a name that fits two.
+    The parser raises WrongBase for a layer that is not among them, CorruptAdapter for a name that fits two.
     """
     known: dict[str, list[tuple[Network, str]]] = {}
     for network in NETWORKS:
@@ -81,7 +81,9 @@ def key_parser(modules: Modules) -> Callable[[str], Key | None]:
                 continue
             candidates = known.get(name, [])
             if not candidates:
-                raise WrongBase(f"this base has no layer {label(name)}", hint="load the base it was trained on")
+                raise WrongBase(
+                    f"expected layers that adapters of this base may touch, got {label(name)}", hint=WRONG_LAYER
+                )
             if len(candidates) > 1:
                 raise CorruptAdapter(f"{label(name)} fits {len(candidates)} layers", hint="use another layout")
             return (*candidates[0], part)

@@ -130,7 +130,7 @@ class TrainingLoop:
 
     def __init__(self, base: BaseModel, *, capacity: int, rank: int) -> None:
         self.base = base
-        self.bank = LoraBank(base.networks, base.family.targets, slots=capacity + 1, rank=rank, dtype=torch.float32)
+        self.bank = LoraBank(base.networks, base.family.trained, slots=capacity + 1, rank=rank, dtype=torch.float32)
         self.bank.enable_training()
         self._optimizer = RowAdamW.like(self.bank.flat)
         self._jobs: dict[str, FineTune] = {}
