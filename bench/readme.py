@@ -19,14 +19,15 @@ def newest(folder: Path) -> list[dict[str, Any]]:
 
 def table(documents: list[dict[str, Any]]) -> str:
     """One line for every goal of every document."""
-    lines = ["| claim | goal | measured | met | bench, date, commit |", "|---|---|---|---|---|"]
+    lines = ["| claim | goal | measured | met | bench, date, commit, cores |", "|---|---|---|---|---|"]
     for document in documents:
-        source = f"`{document['name']}`, {document['date'][:10]}, {document['commit']}"
+        cores = document["machine"]["cores"]
+        source = f"`{document['name']}`, {document['date'][:10]}, {document['commit']}, {cores}"
         for goal in document["goals"]:
             bound = f"{'at least' if goal['at_least'] else 'at most'} {goal['target']:.3g}"
             met = "yes" if goal["met"] else "**no**"
             lines.append(f"| {goal['claim']} | {bound} | {goal['value']:.3g} | {met} | {source} |")
-    machines = sorted({f"{d['machine']['cpu']}, {d['machine']['cores']} cores" for d in documents})
+    machines = sorted({d["machine"]["cpu"] for d in documents})
     return "\n".join([*lines, "", f"Measured on: {'; '.join(machines)}. GPU: not measured."])
 
 

@@ -18,6 +18,7 @@ from likeness import __version__
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+MEASURED = ("src", "recipes", "bench/*.py")
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy")
 
 Row = Mapping[str, object]
@@ -94,12 +95,12 @@ def machine() -> Row:
 
 
 def commit() -> str:
-    """Short hash of what is checked out, with `-changed` where src or bench differ from it."""
+    """Short hash of what is checked out, with `-changed` where anything that is measured, or measures, differs."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=True).stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD") + ("-changed" if git("status", "--short", "src", "bench/*.py") else "")
+    return git("rev-parse", "--short", "HEAD") + ("-changed" if git("status", "--short", *MEASURED) else "")
 
 
 def versions() -> dict[str, str]:

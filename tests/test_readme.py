@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bench.readme import table
 from likeness.cli import app
 from tests.tiny import build_tiny_folder
 
@@ -22,6 +23,18 @@ def commands() -> list[list[str]]:
 
 def test_the_readme_has_the_whole_path() -> None:
     assert {"check", "train", "generate", "forget"} <= {words[0] for words in commands()}
+
+
+def test_every_figure_says_on_how_many_cores_it_was_measured() -> None:
+    goal = {"claim": "images a second", "at_least": True, "target": 3.0, "value": 3.8, "met": True}
+    made = [
+        {"name": f"bench-{cores}", "date": "2026-01-02T03:04", "commit": "abc", "machine": {"cpu": "A", "cores": cores},
+         "goals": [goal]}
+        for cores in (1, 16)
+    ]  # fmt: skip
+    text = table(made)
+    assert "| `bench-1`, 2026-01-02, abc, 1 |" in text
+    assert "| `bench-16`, 2026-01-02, abc, 16 |" in text
 
 
 @pytest.mark.slow
