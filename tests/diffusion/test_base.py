@@ -4,6 +4,7 @@ import json
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,7 +109,7 @@ def test_wrong_prediction_type_and_unknown_family_are_refused(folder: Path) -> N
 
 
 @pytest.mark.parametrize("channels", [{"in_channels": 33}, {"in_channels": 4, "out_channels": 4}])
-def test_bases_that_take_more_or_less_than_latents_are_refused(tmp_path: Path, channels: dict[str, int]) -> None:
+def test_bases_that_take_more_or_less_than_latents_are_refused(tmp_path: Path, channels: dict[str, Any]) -> None:
     """As those for inpainting (latents, masked latents and the mask) and for editing."""
     folder = build_tiny_folder(tmp_path / "base", **channels)
     with pytest.raises(BaseNotFound, match="16 channels") as caught:

@@ -67,7 +67,8 @@ def run(base: BaseModel) -> Tensor:
 def write_lora(base: BaseModel, path: Path, *, extra: str = "") -> dict[str, Tensor]:
     """The file; what it adds to each layer's weight."""
     generator = torch.Generator().manual_seed(1)
-    tensors, deltas = {}, {}
+    tensors: dict[str, Tensor] = {}
+    deltas: dict[str, Tensor] = {}
     for name, layer in layers(base):
         A, B = factors(layer, generator)
         tensors |= {f"{name}.lora_down.weight": A, f"{name}.lora_up.weight": B, f"{name}.alpha": torch.tensor(ALPHA)}
