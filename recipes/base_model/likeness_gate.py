@@ -108,7 +108,7 @@ def kept_descriptors(exam: Exam, seeds: Sequence[int], count: int, *, stream: in
     if not path.exists():
         found = {str(seed): true_descriptors(exam, seed, count, stream=stream) for seed in seeds}
         with path.with_suffix(".tmp").open("wb") as file:
-            np.savez(file, **found)  # type: ignore[arg-type]
+            np.savez(file, **found)
         path.with_suffix(".tmp").replace(path)
     with np.load(path) as kept:
         return [kept[str(seed)] for seed in seeds]

@@ -138,7 +138,7 @@ def test_a_kept_adapter_is_used_by_other_sampling_and_not_by_another_recipe(
 
     def latents(exam: Exam, sitter: tuning.Sitter, recipe: FineTuneRecipe) -> TrainingSet:
         trained.append(sitter.seed)
-        return random_person(exam.base, sitter.seed)
+        return random_person(exam.base, sitter.seed or 0)
 
     monkeypatch.setattr(tuning, "training_set", latents)
     monkeypatch.setattr(tuning, "TOGETHER", 2)

@@ -66,7 +66,7 @@ def compose(attributes: Attributes, rng: np.random.Generator) -> str:
     seen = _visible(attributes)
     subject = _named_subject(seen, rng, keep) if named else _subject(seen, rng, keep)
     identity = [] if named else _identity(seen, rng, keep)
-    worn = []
+    worn: list[str] = []
     if seen["glasses"] != "none" and rng.random() < GLASSES_SHARE:
         (identity if rng.random() < 0.25 else worn).append(_glasses(seen, rng))  # 'with' or 'wearing' them
     if rng.random() < keep * 0.9:
