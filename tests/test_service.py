@@ -339,8 +339,8 @@ def test_a_photograph_of_somebody_forgotten_meanwhile_is_not_kept(
     "change",
     [
         {"steps": 0}, {"steps": 201}, {"guidance_scale": 0.9}, {"guidance_scale": 31.0},
-        {"guidance_scale": float("nan")}, {"seed": -1}, {"seed": 2**63}, {"adapter_scale": 2.1}, {"negative_scale": -0.1},
-        {"negative_scale": float("nan")}, {"prompt": "x" * 2001},
+        {"guidance_scale": float("nan")}, {"seed": -1}, {"seed": 2**63}, {"adapter_scale": 2.1},
+        {"negative_scale": -0.1}, {"negative_scale": float("nan")}, {"prompt": "x" * 2001},
         {"negative_prompt": "x" * 2001},
     ],
 )  # fmt: skip
