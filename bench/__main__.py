@@ -16,6 +16,7 @@ NAMES = (
     "jobs",
     "demo",
     "fresh_clone",
+    "suite",
 )
 
 
