@@ -62,7 +62,7 @@ def test_a_target_keeps_what_moves_above_the_chest() -> None:
     index, delta = build_pack.read_target(TARGET.splitlines(), vertices)
     assert vertices[0, 1] < LOWEST_Y_DM < vertices[2, 1]
     assert index.tolist() == [2, 3] and index.dtype == np.uint16
-    np.testing.assert_allclose(delta, [[-0.002, 0.25, 0], [0, 0, 1e-3]], atol=1e-4)
+    np.testing.assert_allclose(delta, [[-0.002, 0.25, 0.0], [0.0, 0.0, 1e-3]], atol=1e-4)
     index, delta = build_pack.read_target(["# nothing"], vertices)
     assert index.shape == (0,) and delta.shape == (0, 3)
 
@@ -71,7 +71,7 @@ def test_a_proxy_hangs_on_three_vertices_or_lies_on_one() -> None:
     arrays, scales = build_pack.read_proxy(MHCLO.splitlines())
     assert arrays["index"].tolist() == [[0, 1, 2], [3, 3, 3], [1, 2, 3]]
     assert arrays["weight"].tolist() == [[0.25, 0.25, 0.5], [1, 0, 0], [1, 0, -0.5]]
-    np.testing.assert_allclose(arrays["offset"], [[0.1, -0.2, 0.3], [0, 0, 0], [0, 0, 0]])
+    np.testing.assert_allclose(arrays["offset"], [[0.1, -0.2, 0.3], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     assert arrays["delete"].tolist() == [0, 2, 3]
     assert scales == {"x_scale": [0, 1, 1.5], "z_scale": [1, 2, 2.5], "y_scale": [0, 3, 8.0]}
 
