@@ -115,7 +115,9 @@ class Exam:
     @property
     def pace(self) -> str:
         """How the pictures are made, for the remarks."""
-        return f"{self.settings.steps} steps, guidance {self.settings.guidance:g}"
+        negative = self.base.family.negative_scale
+        words = f"{self.settings.steps} steps, guidance {self.settings.guidance:g}"
+        return words if negative is None else f"{words}, negative scale {negative:g}"
 
     def order(self, prompt: str, seed: int, slot: int = BASE_SLOT, *, scale: float = 1.0) -> Order:
         return Order(
