@@ -49,14 +49,16 @@ def checked_seed(seed: int) -> int:
 
 @dataclass(frozen=True)
 class Photo:
-    """One uploaded photograph, as it came."""
+    """One photograph, as it came, or the clean copy that is kept of it."""
 
     name: str  # last part of the file name, for messages only; never used as a path
     content: bytes = field(repr=False)
+    received_sha256: str = ""  # of a clean copy only: the hash of what it was made of
 
     @cached_property
     def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
+        """Of what was received, so that a file that comes again is known although only its clean copy is here."""
+        return self.received_sha256 or hashlib.sha256(self.content).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """/v1: subjects with consent, photographs with verdicts, adapters in and out, deletion with a receipt."""
 
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from likeness.service import Likeness
+from tests.telling import SECRETS, only_pixels, telling
 
 
 def pattern(seed: int) -> bytes:
@@ -114,6 +116,22 @@ def test_the_names_of_files_are_for_reading_only(client: TestClient, rex: str, l
     assert "/" not in photo["file"] and "\x07" not in photo["file"]
     (kept,) = likeness.library.objects.list(f"local/photos/{rex}/")
     assert kept.key == f"local/photos/{rex}/{photo['sha256']}"
+
+
+def test_of_an_upload_the_pixels_stay_and_nothing_else(client: TestClient, rex: str, likeness: Likeness) -> None:
+    sent = telling(Image.open(io.BytesIO(pattern(7))))
+    assert all(secret in sent for secret in SECRETS)
+    with Image.open(io.BytesIO(sent)) as picture:
+        assert picture.size == (300, 280) and picture.getexif().get_ifd(0x8825)[2] == (52.0, 31.0, 12.0)
+    first = client.post(f"/v1/subjects/{rex}/photos", files=files(sent)).json()["photos"][0]
+    again = client.post(f"/v1/subjects/{rex}/photos", files=files(sent)).json()["photos"][0]
+    assert (first["verdict"], again["verdict"]) == ("accepted", "refused")
+    assert again["reasons"][0]["code"] == "exact_duplicate"
+    assert first["sha256"] == again["sha256"] == hashlib.sha256(sent).hexdigest()
+    (kept,) = [likeness.library.objects.get(one.key) for one in likeness.library.objects.list(f"local/photos/{rex}/")]
+    assert only_pixels(kept)
+    with Image.open(io.BytesIO(kept)) as picture:
+        assert picture.size == (280, 300)
 
 
 def test_uploads_that_are_refused(client: TestClient, rex: str) -> None:

@@ -6,28 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 
 from likeness.jobs.prepared import pack_prepared
 from likeness.photos import MediaPipeFaces, check, prepare
 from likeness.service import save_prepared
 from likeness.types import Photo, PreparedPhoto
-
-SECRETS = (b"secret", b"Exif", b"xpacket", b"acsp", b"Zeiss")
+from tests.telling import SECRETS
+from tests.telling import telling as told
 
 
 @pytest.fixture(scope="module")
 def telling(virtual_man: list[Photo]) -> Photo:
     """A photograph with all of it."""
-    exif = Image.Exif()
-    exif[0x010E], exif[0x0110] = "a secret description", "Zeiss Ikon"
-    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.0), 3: "E", 4: (13.0, 24.0, 18.0)})  # GPS
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    stream = io.BytesIO()
-    Image.open(io.BytesIO(virtual_man[0].content)).save(
-        stream, "JPEG", exif=exif, xmp=b'<?xpacket begin=""?><x>secret</x>', icc_profile=profile, comment=b"secret"
-    )
-    return Photo("holiday.jpg", stream.getvalue())
+    return Photo("holiday.jpg", told(Image.open(io.BytesIO(virtual_man[0].content))))
 
 
 @pytest.fixture(scope="module")

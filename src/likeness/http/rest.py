@@ -82,7 +82,10 @@ async def forget_subject(request: Request, asking: Asking, name: str) -> Receipt
 async def add_photos(
     request: Request, asking: Asking, name: str, photos: Annotated[list[UploadFile], File(max_length=MAX_PHOTOS)]
 ) -> CheckedOut:
-    """Upload photographs. The answer has a verdict on each and advice for the set; refused ones are not kept."""
+    """Upload photographs. The answer has a verdict on each and advice for the set. Pixels are kept, without metadata.
+
+    Refused photographs are not kept at all.
+    """
     likeness = likeness_of(request)
     await asyncio.to_thread(likeness.subjects.find, asking.tenant, name)
     async with request.app.state.uploads:

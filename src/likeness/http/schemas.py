@@ -64,7 +64,7 @@ class ReasonOut(BaseModel):
 class PhotoOut(BaseModel):
     """A verdict on one photograph. Refused ones are not kept."""
 
-    sha256: str = Field(description="its name from now on")
+    sha256: str = Field(description="of the file that was sent; its name from now on")
     file: str
     verdict: Verdict
     reasons: list[ReasonOut]

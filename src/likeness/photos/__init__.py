@@ -8,6 +8,7 @@ Nothing here knows torch, and importing this package loads no network: mediapipe
 from .archive import Limits, read_archive, read_photos
 from .backgrounds import vary_background
 from .checks import check
+from .clean import clean_copy
 from .decode import decode, looks_like_image
 from .descriptor import SAME_PERSON, descriptor, distance
 from .face import Face, FaceDetector, MediaPipeFaces
@@ -27,6 +28,7 @@ __all__ = [
     "SetReport",
     "Usable",
     "check",
+    "clean_copy",
     "decode",
     "descriptor",
     "distance",

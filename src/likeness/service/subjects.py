@@ -1,8 +1,9 @@
 """Subjects and their photographs as a server keeps them: who agreed, what was uploaded, what was found about it.
 
-    <tenant>/photos/<subject>/<sha256>
+    <tenant>/photos/<subject>/<sha256 of what was received>
 
-Photographs are kept as they came, for preparing them starts from the originals; they go with the subject.
+Of a photograph only its pixels are kept, upright and in sRGB: place, time and device go before anything is stored. The
+rest goes with the subject.
 """
 
 import json
@@ -60,7 +61,7 @@ class Subjects:
         return self.catalog.list_subjects(tenant, after=after, limit=limit)
 
     def add_photos(self, tenant: str, name: str, photos: Sequence[Photo]) -> "CheckResult":
-        """Judge photographs together with those that are there, and keep those that can be used.
+        """Judge photographs together with those that are there, and keep the pixels of those that can be used.
 
         Returns:
             verdicts on `photos`, in their order, and the advice for the whole set.
@@ -68,7 +69,7 @@ class Subjects:
         Raises:
             SubjectNotFound, UsageError: no such subject; nothing or too much at once.
         """
-        from ..photos import check
+        from ..photos import check, clean_copy
 
         subject, earlier = self.find(tenant, name), self.photos(tenant, name)
         if not photos or len(earlier) + len(photos) > MAX_PHOTOS:
@@ -79,12 +80,14 @@ class Subjects:
         with self._checking:
             checked = check([*earlier, *photos], means_person(subject.class_noun))
         reports = checked.reports[len(earlier) :]
+        images = {usable.photo.sha256: usable.image for usable in checked.usable}
         for photo, report in zip(photos, reports, strict=True):
             if report.verdict != "refused":
                 key = f"{tenant}/photos/{name}/{photo.sha256}"
-                self.objects.put(key, photo.content)
+                kept = clean_copy(images[photo.sha256])
+                self.objects.put(key, kept)
                 record = PhotoRecord(
-                    tenant, name, photo.sha256, photo.name[:200], len(photo.content),
+                    tenant, name, photo.sha256, photo.name[:200], len(kept),
                     json.dumps(report.to_json()), key, now(),
                 )  # fmt: skip
                 try:
@@ -103,7 +106,7 @@ class Subjects:
         found = []
         for record in self.list_photos(tenant, name):
             try:
-                found.append(Photo(record.file, self.objects.get(record.key)))
+                found.append(Photo(record.file, self.objects.get(record.key), record.sha256))
             except ObjectNotFound:  # deleted while we looked
                 continue
         return found

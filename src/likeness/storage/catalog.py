@@ -62,13 +62,13 @@ class SubjectRecord:
 
 @dataclass(frozen=True)
 class PhotoRecord:
-    """An uploaded photograph: what was found about it, and where its bytes are."""
+    """An uploaded photograph: what was found about it, and where its clean copy is."""
 
     tenant: str
     subject: str
-    sha256: str
+    sha256: str  # of what was received
     file: str  # for messages only
-    bytes: int
+    bytes: int  # of the clean copy
     report: str  # JSON, photos.report.PhotoReport
     key: str
     created: str
