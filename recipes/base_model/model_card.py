@@ -93,6 +93,10 @@ def figures_table(earlier: str, results: Mapping[str, Any] | None, hashes: Hashe
     return "\n".join(rows)
 
 
+def _rate(rate: float | None) -> str:
+    return "not kept" if rate is None else f"{rate:g}"
+
+
 def training_table(log: Iterable[str]) -> str:
     """What the lines of train_unet.py's log.jsonl say of a training: on what, how long, on which machine.
 
@@ -110,7 +114,7 @@ def training_table(log: Iterable[str]) -> str:
         "samples seen": f"{last['samples']:,} in {last['step']:,} steps",
         "minutes": f"{last['s'] / 60:.0f}",
         "machine": "; ".join(machines),
-        "learning rate at its peak": ", ".join(dict.fromkeys(f"{run['learning_rate']:g}" for run in runs)),
+        "learning rate at its peak": ", ".join(dict.fromkeys(_rate(run["learning_rate"]) for run in runs)),
         "loss at the end": f"{last['loss']:.3f}",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
