@@ -53,7 +53,7 @@ class Settings:
     job_inputs: str | None = None  # s3://BUCKET/PREFIX and file:///FOLDER, with commas: places that jobs may read
     job_outputs: str | None = None  # one such place, for results of the SageMaker protocol; in the objects by default
     heartbeat_s: int = 5  # a worker that is silent for two of them loses its jobs to the others
-    keep_photos_days: int = 30  # photographs of a job that is over
+    keep_photos_days: int = 30  # photographs of a subject, once they were trained on
     private_webhooks: int = 0  # 1: webhooks may call this machine and private networks
     api_key: str | None = field(default=None, repr=False)  # ours, on the server of `train --remote`
     smtp: str | None = field(default=None, repr=False)  # smtp://USER:PASSWORD@HOST:PORT or smtps://...

@@ -113,3 +113,15 @@ def test_a_named_place_is_the_only_one_that_is_read(installation: Installation, 
             places_outside.read(location, "local")
     with pytest.raises(InputRefused):
         places_outside.write(f"file://{allowed}/result", b"")
+
+
+def test_a_job_that_is_over_keeps_only_what_was_made_of_the_photographs(
+    installation: Installation, made: Steps
+) -> None:
+    claim, order = begun(installation)
+    made.fetch(claim, order)
+    objects, preview = installation.training.objects, places.preview_key("local", claim.job, 5)
+    for key in (places.prepared_key("local", claim.job), preview):
+        objects.put(key, b"x")
+    made.tidy(order, claim.job)
+    assert [facts.key for facts in objects.list(places.job_prefix("local", claim.job))] == [preview]

@@ -158,8 +158,9 @@ class Steps:
         return self.patiently(claim, order, work)
 
     def tidy(self, order: JobOrder, job: str) -> None:
-        """What only the way there needed goes; the photographs stay for the retention clock."""
-        keys = [facts.key for facts in self.objects.list(places.checkpoints_prefix(order.tenant, job))]
+        """What only the way there needed goes, the photographs first: those of a subject are the catalog's to keep."""
+        keys = [places.photos_key(order.tenant, job)]
+        keys += [facts.key for facts in self.objects.list(places.checkpoints_prefix(order.tenant, job))]
         keys += [places.trained_key(order.tenant, job), places.prepared_key(order.tenant, job)]
         for key in keys:
             self.objects.delete(key)
