@@ -27,6 +27,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from likeness.training.timesteps import middle_timesteps
+
 from .data import shard_paths
 from .feed import Feed
 from .machine import machine_words
@@ -39,8 +41,6 @@ from .tokenizer import write_tokenizer
 EMPTY_CAPTION_SHARE = 0.1
 EMA_POWER = 12  # the average reaches back over about the last 1 / 13 of the training
 LEAST_SIGMA_SQUARED = 0.2
-EVEN_SHARE = 1 / 3  # of the rows over all timesteps alike; the others are logit-normal
-CENTRE, SPREAD = 0.4, 0.7  # of the logit-normal: where a face takes shape, and how far around it
 LOG_S = 15
 FACE_SPREAD = 0.22  # standard deviation of the emphasis, in sides of the picture
 
@@ -74,20 +74,6 @@ def face_emphasis(cells: int, device: torch.device) -> Tensor:
     bump = torch.exp(-(place / FACE_SPREAD).square() / 2)
     weight = 1 + 3 * bump[:, None] * bump
     return weight / weight.mean()
-
-
-def even_timesteps(batch: int, timesteps: int, generator: torch.Generator) -> Tensor:
-    """(B,) one of each of B equal shares, in random order: the loss varies less than with free draws.
-
-    A third evenly, two thirds logit-normal (Esser et al. 2024, 'Scaling Rectified Flow Transformers', section 3.1).
-    """
-    place = torch.randperm(batch, generator=generator, device=generator.device)
-    within = torch.rand(batch, generator=generator, device=generator.device)
-    u = (place + within) / batch
-    normal = torch.special.ndtri(((u - EVEN_SHARE) / (1 - EVEN_SHARE)).clamp(1e-6, 1 - 1e-6))
-    middle = torch.sigmoid(math.log(CENTRE / (1 - CENTRE)) + SPREAD * normal)
-    warped = torch.where(u < EVEN_SHARE, u / EVEN_SHARE, middle)
-    return (warped * timesteps).long().clamp(max=timesteps - 1)
 
 
 def is_wide(parameter: Tensor) -> bool:
@@ -202,7 +188,7 @@ def draw_loss(
     def pick(high: int) -> Tensor:
         return torch.randint(high, (batch,), generator=generator, device=device)
 
-    row, t = feed.draw(batch, generator), even_timesteps(batch, len(alpha_bar), generator)
+    row, t = feed.draw(batch, generator), middle_timesteps(batch, len(alpha_bar), generator)
     x = feed.latents[pick(2), row].float()  # (B, 16, h, w)
     dropped = torch.rand(batch, 1, generator=generator, device=device) < EMPTY_CAPTION_SHARE
     tokens = torch.where(dropped, empty, feed.ids[row, pick(feed.ids.shape[1])].long())

@@ -12,7 +12,7 @@ from torch.multiprocessing.spawn import spawn
 from recipes.base_model.feed import CLASSES, PHOTO_GAIN, chances
 from recipes.base_model.muon import orthogonalised
 from recipes.base_model.parallel import agreed, average_gradients, join
-from recipes.base_model.train_unet import Training, clean_latent_loss, even_timesteps, face_emphasis, is_wide
+from recipes.base_model.train_unet import Training, clean_latent_loss, face_emphasis, is_wide
 
 
 @pytest.mark.parametrize("shape", [(8, 72), (64, 16), (12, 12)])
@@ -25,16 +25,6 @@ def test_orthogonalising_keeps_the_directions_and_evens_their_strengths(shape: t
     off = inside - torch.diag(inside.diagonal())
     assert off.abs().max() < 1e-3
     assert inside.diagonal().min() > 0.6 and inside.diagonal().max() < 1.25
-
-
-def test_timesteps_cover_the_schedule_evenly_and_the_middle_most() -> None:
-    t = even_timesteps(2000, 1000, torch.Generator().manual_seed(3))
-    assert t.tolist() != sorted(t.tolist())
-    assert t.min() < 3 and t.max() > 996
-    counts = torch.histc(t.float(), bins=10, min=0, max=1000)
-    assert counts[2:5].min() > 3 * counts[[0, 9]].max()
-    again = even_timesteps(2000, 1000, torch.Generator().manual_seed(4))
-    assert (counts - torch.histc(again.float(), bins=10, min=0, max=1000)).abs().max() <= 3  # free draws: about 40
 
 
 def test_the_emphasis_moves_the_loss_and_does_not_scale_it() -> None:

@@ -47,7 +47,7 @@ LIKENESS_128 = Family(
     negative_scale=0.0,  # docs/log.md: faces come sharper and nearer to the person
     targets=_LIKENESS_TARGETS,
     trained=_LIKENESS_TARGETS,
-    learning_rate_scale=20.0,
+    learning_rate_scale=40.0,
 )
 SD_15 = Family(
     name="sd-1.5",

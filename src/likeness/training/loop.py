@@ -22,6 +22,7 @@ from .data import TrainingSet
 from .loss import dreambooth_loss, min_snr_weight, row_losses
 from .optimizer import RowAdamW, clip_rows
 from .recipe import FineTuneRecipe
+from .timesteps import middle_timesteps, uniform_timesteps
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def draw_batch(job: FineTune, timesteps: int) -> Batch:
     prior = torch.randint(max(1, len(data.prior_latents)), (priors,), generator=g)
     x0 = torch.cat([data.latents[photo], data.prior_latents[prior]])
     noise = torch.randn(x0.shape, generator=g)
-    t = torch.randint(timesteps, (len(x0),), generator=g)
+    draw = middle_timesteps if recipe.middle_timesteps else uniform_timesteps
+    t = torch.cat([draw(count, timesteps, g) for count in (recipe.instance_rows, priors)])
     even = torch.ones_like(data.emphasis[:1]).expand(priors, -1, -1, -1)
     is_prior = torch.arange(len(x0)) >= recipe.instance_rows
     known = data.captions

@@ -39,6 +39,7 @@ class FineTuneRecipe:
     class_images: int = 32
     warmup_steps: int = 20
     decay: bool = True  # cosine to zero at the end
+    middle_timesteps: bool = True  # most rows where a face takes shape, see `timesteps`
     min_snr_gamma: float | None = 5.0
     background_weight: float = 0.15
     face_gain: float = 1.0
@@ -69,6 +70,7 @@ _ORIGIN = FineTuneRecipe(
     unet_learning_rate=1e-4, text_learning_rate=1e-4, unet_targets=("to_q", "to_v"), text_targets=("q_proj", "v_proj"),
     text_rank=64, class_images=50, warmup_steps=100, decay=False, min_snr_gamma=None, background_weight=1.0,
     face_gain=0.0, weight_decay=0.01, variants=1, vary_background=False, prior_from_base=False,
+    middle_timesteps=False,
 )  # fmt: skip
 
 PRESETS: Mapping[str, FineTuneRecipe] = MappingProxyType(
