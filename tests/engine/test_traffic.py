@@ -229,7 +229,7 @@ def test_a_watcher_that_fails_harms_nobody(opened: Open) -> None:
 
     engine = opened()
     tickets = [engine.submit(SHORT, key=None, watch=fail), engine.submit(SHORT, key=None)]
-    assert [ticket.result(LONG_S).request for ticket in tickets] == [SHORT, SHORT]
+    assert all(ticket.result(LONG_S).request.prompt == SHORT.prompt for ticket in tickets)
 
 
 def test_a_callback_may_submit_again(opened: Open) -> None:

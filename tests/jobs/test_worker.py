@@ -58,10 +58,9 @@ def test_killed_trainers_and_killed_workers_lose_no_job_and_repeat_little(instal
             if event.kind == "checkpoint":
                 steps.append(int(str(event.facts["step"])))
         assert steps == sorted(set(steps))  # none was taken twice
-    # nothing but the photographs and what was published stays
+    # nothing but what was published stays
     kept = {facts.key.split("/")[1] for facts in installation.training.objects.list("local/")}
-    assert kept == {"jobs", "adapters"}
-    assert {f.key.rsplit("/", 1)[1] for f in installation.training.objects.list("local/jobs/")} == {"photos"}
+    assert kept == {"adapters"}
 
 
 def test_who_kills_the_trainer_three_times_fails_alone(installation: Installation) -> None:
