@@ -93,6 +93,15 @@ def test_at_negative_scale_0_guidance_leads_away_from_the_bare_base(tiny_base: B
     assert guided.clean is not None and towards.clean is not None and from_here.clean is not None
     expected = from_here.clean + order.guidance_scale * (towards.clean - from_here.clean)
     assert relative(guided.clean, expected) <= SAME
+    (turned,) = begin(tiny_base, bank, [replace(order, scale=0.0, negative_scale=1.0)])  # the bare row is the prompt's
+    towards_bare = replace(order, guidance_scale=1.0, slot=0)
+    away_from_her = replace(order, guidance_scale=1.0, prompt=order.negative_prompt)
+    (to,), (away_from,) = (begin(tiny_base, bank, [one]) for one in (towards_bare, away_from_her))
+    for picture in (turned, to, away_from):
+        advance(tiny_base, bank, [picture])
+    assert turned.clean is not None and to.clean is not None and away_from.clean is not None
+    other_way = away_from.clean + order.guidance_scale * (to.clean - away_from.clean)
+    assert relative(turned.clean, other_way) <= SAME
     (usual,) = begin(tiny_base, bank, [order])
     advance(tiny_base, bank, [usual])
     assert usual.clean is not None and relative(usual.clean, expected) > 100 * SAME

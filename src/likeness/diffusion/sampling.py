@@ -9,7 +9,7 @@ towards the person as well as the prompt: autoguidance (Karras et al. 2024, 'Gui
 Version of Itself') with the base as the version that does not know the person.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -77,9 +77,10 @@ class Order:
 def begin(base: BaseModel, bank: LoraBank | None, orders: Sequence[Order]) -> list[Denoising]:
     """Encode the prompts of all orders in one batch and start their samplers."""
     rows = [(i, *row) for i, order in enumerate(orders) for row in order.rows]
-    rows.sort(key=lambda row: row[2] == BARE)
-    with _route(bank, [whose for _, _, whose in rows]):
-        states = base.encode_prompt(base.tokenize([text for _, text, _ in rows]))  # (rows, N, d)
+    ids = base.tokenize([text for _, text, _ in rows])
+    states = _forward(
+        bank, [whose for _, _, whose in rows], lambda order: base.encode_prompt(ids[order])
+    )  # (rows, N, d)
     noise = row_noise([order.seed for order in orders], base.latent_shape).to(base.device)
     out = []
     for i, order in enumerate(orders):
@@ -93,20 +94,19 @@ def begin(base: BaseModel, bank: LoraBank | None, orders: Sequence[Order]) -> li
 @torch.no_grad()
 def advance(base: BaseModel, bank: LoraBank | None, pictures: Sequence[Denoising]) -> None:
     """One step of every picture in one forward. Classifier-free guidance: Ho & Salimans 2022, eq. 6."""
-    rows = [(picture, k) for picture in pictures for k in range(len(picture.states))]
-    rows.sort(key=lambda row: row[0].whose[row[1]] == BARE)  # the bank passes over those at the end
-    x = torch.stack([picture.x for picture, _ in rows])  # (R, C, h, w)
-    t = torch.tensor([picture.t for picture, _ in rows], device=x.device)
-    states = torch.stack([picture.states[k] for picture, k in rows])
-    with _route(bank, [picture.whose[k] for picture, k in rows]):
-        output = base.denoise(x, t, states)
+    rows = [picture for picture in pictures for _ in picture.states]
+    x = torch.stack([row.x for row in rows])  # (R, C, h, w)
+    t = torch.tensor([row.t for row in rows], device=x.device)
+    states = torch.cat([picture.states for picture in pictures])
+    whose = [one for picture in pictures for one in picture.whose]
+    output = _forward(bank, whose, lambda order: base.denoise(x[order], t[order], states[order]))
     clean = base.schedule.denoised(x, output.to(x.dtype), t)
-    of_row = {(id(picture), k): one for (picture, k), one in zip(rows, clean, strict=True)}
+    start = 0
     for picture in pictures:
-        x0 = of_row[id(picture), 0]
-        if len(picture.states) == 2:
-            negative = of_row[id(picture), 1]
-            x0 = negative + picture.guidance_scale * (x0 - negative)
+        count = len(picture.states)
+        mine = clean[start : start + count]
+        start += count
+        x0 = mine[0] if count == 1 else mine[1] + picture.guidance_scale * (mine[0] - mine[1])
         picture.step, picture.clean = picture.step + 1, x0
         try:
             picture.x, picture.t = picture.sampler.send(x0)
@@ -120,6 +120,19 @@ def denoise_all(base: BaseModel, bank: LoraBank | None, orders: Sequence[Order])
     while alive := [picture for picture in pictures if picture.latent is None]:
         advance(base, bank, alive)
     return torch.stack([picture.latent for picture in pictures if picture.latent is not None])
+
+
+def _forward(bank: LoraBank | None, whose: Sequence[Whose], work: Callable[[list[int]], Tensor]) -> Tensor:
+    """`work`, told the rows to take and in which order; its result (R, ...) in their own order again.
+
+    Rows of the bare base come last, where the bank passes over them.
+    """
+    order = sorted(range(len(whose)), key=lambda row: whose[row] == BARE)
+    with _route(bank, [whose[row] for row in order]):
+        done = work(order)
+    out = torch.empty_like(done)
+    out[order] = done
+    return out
 
 
 def _route(bank: LoraBank | None, rows: Sequence[Whose]) -> AbstractContextManager[None]:
