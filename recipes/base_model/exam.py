@@ -120,16 +120,9 @@ class Exam:
         return words if negative is None else f"{words}, negative scale {negative:g}"
 
     def order(self, prompt: str, seed: int, slot: int = BASE_SLOT, *, scale: float = 1.0) -> Order:
+        negative_scale = self.base.family.negative_scale
         return Order(
-            prompt,
-            "",
-            seed,
-            self.settings.steps,
-            self.settings.guidance,
-            SAMPLER,
-            slot,
-            scale,
-            self.base.family.negative_scale,
+            prompt, "", seed, self.settings.steps, self.settings.guidance, SAMPLER, slot, scale, negative_scale
         )
 
     def pictures(self, orders: Sequence[Order], bank: LoraBank | None = None) -> Pixels:

@@ -229,7 +229,8 @@ def test_a_watcher_that_fails_harms_nobody(opened: Open) -> None:
 
     engine = opened()
     tickets = [engine.submit(SHORT, key=None, watch=fail), engine.submit(SHORT, key=None)]
-    assert all(ticket.result(LONG_S).request.prompt == SHORT.prompt for ticket in tickets)
+    made = replace(SHORT, negative_scale=0.0)  # the base's own
+    assert [ticket.result(LONG_S).request for ticket in tickets] == [made, made]
 
 
 def test_a_callback_may_submit_again(opened: Open) -> None:

@@ -164,7 +164,9 @@ def test_upload_train_poll_generate_and_forget(
     forgotten = build(installation.settings)
     receipt = forgotten.forget(target_model.removesuffix(".tar.gz"))
     forgotten.close()
-    assert {"jobs", "results", "adapter"} <= {item.kind for item in receipt.items}
+    kinds = {item.kind for item in receipt.items}
+    assert {"jobs", "results", "adapter"} <= kinds
+    assert "job photographs" not in kinds  # they went when the job was over
     assert not exists(response["OutputLocation"])
     assert not exists(results["output_location"])
 
