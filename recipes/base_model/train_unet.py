@@ -16,7 +16,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -218,15 +218,16 @@ def draw_loss(
 
 
 def train(
-    training: Training, feed: Feed, empty: Tensor, args: argparse.Namespace, *, rank: int = 0, count: int = 1
-) -> None:
+    training: Training, feed: Feed, empty: Tensor, args: argparse.Namespace, *,
+    rank: int = 0, count: int = 1, clock: Callable[[], float] = time.monotonic,
+) -> None:  # fmt: skip
     """Until the minutes are over; of `count` processes the first keeps clock, log and checkpoints."""
     alpha_bar = noise_schedule().alphas_cumprod.to(empty.device)
     # A resumed run draws other rows, and so does each process.
     generator = torch.Generator(empty.device).manual_seed(training.step * count + rank)
-    started = time.monotonic() - training.elapsed_s
+    started = clock() - training.elapsed_s
     logged_s = saved_s = training.elapsed_s
-    while (done := agreed((time.monotonic() - started) / (60 * args.minutes), empty.device)) < 1:
+    while (done := agreed((clock() - started) / (60 * args.minutes), empty.device)) < 1:
         training.elapsed_s = done * 60 * args.minutes
         loss = draw_loss(training, feed, empty, alpha_bar=alpha_bar, batch=args.batch, generator=generator)
         training.update(loss, learning_rate(done, args.learning_rate), args.batch * count)

@@ -1,4 +1,4 @@
-"""Which part of a figure each pixel shows. What the renderer knows exactly, the U-Net learns to tell from its features."""
+"""Which part of a figure each pixel shows: what the renderer knows exactly, and the U-Net learns to tell."""
 
 import numpy as np
 from numpy.typing import NDArray

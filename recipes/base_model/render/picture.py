@@ -21,8 +21,9 @@ from recipes.base_model.render.styles import STYLES
 
 Array = NDArray[np.float32]
 CAMERA_WIDTH_DM = 3.2  # of what the camera sees at the head's distance, before the picture is aligned
-# The base mesh's joint markers of the eyes and corners of the mouth, right and left of the person.
-RIGHT_EYE, LEFT_EYE, MOUTH_CORNERS = slice(13614, 13622), slice(13606, 13614), (424, 7187)
+# Vertices of the base mesh: the middle of the upper and of the lower lid, and the corners of the mouth. Where the face
+# mesh sees an eye lies on the skin, not in the eyeball.
+RIGHT_EYE, LEFT_EYE, MOUTH_CORNERS = (3, 42), (6787, 6826), (424, 7187)
 SUBSTANCES = {"bronze statue": shade.BRONZE, "marble statue": shade.MARBLE}
 TWO_TONE_CLOTHES = ("suit", "overalls")
 # beard -> column of the anatomical fields, opacity
@@ -98,7 +99,7 @@ def _project(figure: Figure, scene: Scene, size_px: int) -> tuple[Array, Array]:
     relative = figure.vertices - figure.head_centre
     depth = distance - relative[:, 2]
     seen = relative[:, :2] * np.array([1, -1], np.float32) * (distance / depth)[:, None]  # decimetres at the head
-    right, left, mouth = (seen[rows].mean(0) for rows in (RIGHT_EYE, LEFT_EYE, list(MOUTH_CORNERS)))
+    right, left, mouth = (seen[list(rows)].mean(0) for rows in (RIGHT_EYE, LEFT_EYE, MOUTH_CORNERS))
     across = alignment(right, left, mouth)
     angle = math.radians(scene.tilt_deg)
     turn = scene.scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])

@@ -78,9 +78,6 @@ PHOTO_SHARE = 0.6
 # network trained for hours, not weeks, then has its samples for faces. Eyes and mouth of a photograph are found to
 # about a hundredth of its side, hence the jitter.
 SCALE_JITTER, SHIFT_JITTER, ROLL_JITTER_DEG = 0.025, 0.008, 1.2  # standard deviations
-# The face mesh, which aligns photographs, finds these faces 3 % smaller and their eyes 1 % lower than the markers in
-# the asset pack say.
-MESH_SCALE, MESH_SHIFT = 1.03, -0.01
 FRONT_DEG, PROFILE_DEG = 15.0, 40.0  # yaw below the first is 'front', above the second 'profile'
 
 
@@ -135,8 +132,8 @@ def sample_scene(rng: np.random.Generator, person: Person) -> Scene:
         ambient=float(rng.uniform(0.8, 1.15)),
         warmth=float(rng.uniform(-1, 1)),
         field_of_view_deg=float(rng.uniform(16, 26)),
-        scale=MESH_SCALE * float(np.exp(rng.normal(0, SCALE_JITTER))),
-        shift=(float(rng.normal(0, SHIFT_JITTER)), MESH_SHIFT + float(rng.normal(0, SHIFT_JITTER))),
+        scale=float(np.exp(rng.normal(0, SCALE_JITTER))),
+        shift=(float(rng.normal(0, SHIFT_JITTER)), float(rng.normal(0, SHIFT_JITTER))),
         tilt_deg=float(rng.normal(0, ROLL_JITTER_DEG)),
         seed=int(rng.integers(1 << 30)),
     )

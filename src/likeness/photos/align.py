@@ -1,4 +1,4 @@
-"""Where eyes and mouth go in an aligned headshot: roll near 0, the eyes at fixed places, the face 55 to 65 % of the height.
+"""Where eyes and mouth go in an aligned headshot: upright, the eyes at fixed places, the face over half of the height.
 
 A small network learns aligned faces from a part of the samples that free framing takes, since a place in the picture
 then means the same part of a face every time. Pure geometry; `prepare` and the renderer of the built-in base share it.
