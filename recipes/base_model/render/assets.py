@@ -142,8 +142,11 @@ def _even_hair(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Brightness only, scaled to one mean, so that every hair mesh takes a colour alike."""
     light = rgba[..., :3].astype(np.float32).mean(-1)
     even = light * (115 / max(1.0, float(light[rgba[..., 3] > 128].mean())))
-    # Blurred, since a portrait shows every second or third texel only and would turn strands to stipple.
-    return _gray_texture(cv2.GaussianBlur(even, (0, 0), 2), cv2.GaussianBlur(rgba[..., 3], (0, 0), 1.5))
+    # Blurred, since a portrait shows every second or third texel only and would turn strands to stipple. What is
+    # transparent has no say, or the ends of strands would be dark.
+    opaque = rgba[..., 3] / np.float32(255) + np.float32(1e-3)
+    soft = cv2.GaussianBlur(even * opaque, (0, 0), 2) / cv2.GaussianBlur(opaque, (0, 0), 2)
+    return _gray_texture(115 + 0.7 * (soft - 115), cv2.GaussianBlur(rgba[..., 3], (0, 0), 1.5))
 
 
 def _dense_brow(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:

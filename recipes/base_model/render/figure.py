@@ -25,7 +25,7 @@ PROCEDURAL_HAIR = {"afro01": "curls", "bob01": "strands"}
 FRINGE_LINE_DM = (0.16, 0.26)  # hair in front of the face fades out between these heights above the eyes
 FRINGE_HALF_WIDTH_DM = (0.56, 0.70)
 CHIN_Y_DM = 6.2
-BROW_LIFT_DM = 0.055  # of the inner ends
+BROW_LIFT_DM = 0.045  # of the inner ends
 CLEAR, TINTED = 0.06, 0.9  # opacity of lenses
 
 
@@ -75,7 +75,7 @@ def _expressive_face(person: Person, scene: Scene, assets: Assets) -> Array:
         weights[f"expression/units/{race}/mouth-corner-puller"] = 0.3 * scene.strength
     if scene.expression in ("neutral", "smiling", "laughing"):
         for side in ("left", "right"):  # at rest the pack's brows and lids look angry
-            weights[f"expression/units/{race}/eyebrows-{side}-inner-up"] = 0.7
+            weights[f"expression/units/{race}/eyebrows-{side}-inner-up"] = 0.4
             open_eye = f"expression/units/{race}/eye-{side}-opened-up"
             weights[open_eye] = weights.get(open_eye, 0.0) + 0.2
     if scene.style == "anime":
@@ -100,8 +100,14 @@ def _features(person: Person, scene: Scene, face: Array, assets: Assets) -> list
     ]
     if scene.expression in OPEN_MOUTHS or scene.expression == "smiling":
         teeth = _proxy_part(assets.proxies["teeth", "teeth_base"], face, TEETH, texture=assets.texture_index["teeth"])
-        parts.append(_opaque(teeth))
+        parts.append(_behind_lips(_opaque(teeth)))
     return parts
+
+
+def _behind_lips(part: Part) -> Part:
+    """Teeth a little smaller and further back, since an expression moves lips through them."""
+    vertices = part.vertices * np.array([0.95, 1, 1], np.float32) - np.array([0, 0, 0.05], np.float32)
+    return Part(vertices, part.triangles, part.uv, part.material, part.alpha_texture, part.color_texture)
 
 
 def _lashes(part: Part, person: Person) -> Part:

@@ -9,7 +9,7 @@ from recipes.base_model.render.mesh import Array, tube
 
 Mesh = tuple[Array, NDArray[np.int32]]
 RIM_POINTS = 28
-RIM_RADIUS_DM = 0.021
+RIM_RADIUS_DM = 0.023
 LEFT_EYE = slice(13606, 13614)  # the joint marker of the left eye in the base mesh
 # kind -> half width, half height (decimetres), exponent of the superellipse
 RIMS = {
@@ -71,7 +71,9 @@ def _disc(rim: Array) -> Mesh:
     i = np.arange(count)
     j = (i + 1) % count
     centre = np.full(count, count)
-    points = np.concatenate([rim, rim.mean(0, keepdims=True)])
+    middle = rim.mean(0, keepdims=True)
+    edge = middle + 0.97 * (rim - middle) - np.array([0, 0, RIM_RADIUS_DM / 2], np.float32)  # within the frame
+    points = np.concatenate([edge, middle])
     return points.astype(np.float32), np.stack([i, j, centre], 1).astype(np.int32)
 
 

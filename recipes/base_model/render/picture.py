@@ -20,6 +20,7 @@ from recipes.base_model.render.styles import STYLES
 
 Array = NDArray[np.float32]
 HEAD_HEIGHT_DM = 2.35
+GRAY_CARD = 0.4  # brightness of skin that is exposed as it is, linear
 KEY, AROUND = 1.30, 0.19  # strength of the main light and of the light from all around
 DIRECTIONS = np.array([1.15, 0.7, 0.9, 0.9, 1.0])  # light from above, below, left, right, front
 BROW_SHADES = {"white": 0.45, "gray": 0.5, "blonde": 0.35, "light blonde": 0.3, "red": 0.5}  # brows are darker
@@ -60,7 +61,7 @@ def render(person: Person, scene: Scene, assets: Assets, size_px: int = 256) -> 
     )
     rng = np.random.default_rng([scene.seed, 3])
     place = _defocused(np.clip(PLACES[scene.place].paint(rng, size_px), 0, 1), PLACES[scene.place].defocus)
-    light = _light(figure, scene, assets, eye=eye, place=place)
+    light = _light(figure, scene, assets, tone=person.tone, eye=eye, place=place)
     radiance, coverage = shade.shade(buffers, _surface(figure, assets), _look(person, scene), light)
     canvas = place + (_developed(radiance) - place) * coverage[..., None]
     mask = coverage > 0.5
@@ -180,7 +181,9 @@ def _vector(values: NDArray) -> shade.Vector:
     return first, second, third
 
 
-def _light(figure: Figure, scene: Scene, assets: Assets, *, eye: Array, place: Array) -> shade.Light:
+def _light(
+    figure: Figure, scene: Scene, assets: Assets, *, tone: shade.Vector, eye: Array, place: Array
+) -> shade.Light:
     """Key light as the scene says, light from all around as the place (S, S, 3) looks."""
     tint = PLACES[scene.place]
     azimuth, elevation = math.radians(scene.light_azimuth_deg), math.radians(scene.light_elevation_deg)
@@ -189,13 +192,14 @@ def _light(figure: Figure, scene: Scene, assets: Assets, *, eye: Array, place: A
     right = np.cross([0, 1, 0], direction)
     right /= np.linalg.norm(right)
     frame = np.stack([right, np.cross(direction, right), direction]).astype(np.float32)
-    around = AROUND * scene.ambient * np.array(tint.ambient) * _light_of(place)
+    exposure = (GRAY_CARD / _linear(tone).mean()) ** 0.15  # a camera meters the face
+    around = exposure * AROUND * scene.ambient * np.array(tint.ambient) * _light_of(place)
     above, below, left, right_, front = (_vector(color) for color in around)
     warm = np.array([1 + 0.06 * scene.warmth, 1, 1 - 0.08 * scene.warmth])
     return shade.Light(
         direction=_vector(direction),
         frame=(_vector(frame[0]), _vector(frame[1]), _vector(frame[2])),
-        key=_vector(KEY * warm * scene.key * np.array(tint.key)),
+        key=_vector(exposure * KEY * warm * scene.key * np.array(tint.key)),
         around=(above, below, left, right_, front),
         shadow=_shadow_map(figure, frame, assets).depth,
         centre=_vector(figure.head_centre),
@@ -212,7 +216,7 @@ def _light_of(place: Array) -> Array:
     whole = sides[4].mean() + 1e-3
     bright = (sides.mean(1, keepdims=True) / whole) ** 0.5
     hue = sides / (sides.mean(1, keepdims=True) + 1e-3)
-    return np.asarray((0.65 + 0.35 * hue) * bright * DIRECTIONS[:, None] * np.clip(whole / 0.3, 0.3, 1.6) ** 0.2)
+    return np.asarray((0.8 + 0.2 * hue) * bright * DIRECTIONS[:, None] * np.clip(whole / 0.3, 0.3, 1.6) ** 0.2)
 
 
 def _shadow_map(figure: Figure, frame: Array, assets: Assets) -> Buffers:

@@ -157,7 +157,7 @@ def _thing_albedo(c, material, r, g, b, look):  # type: ignore[no-untyped-def]
     elif material == BROW:
         c[0], c[1], c[2] = look.brow[0], look.brow[1], look.brow[2]
     elif material == HAIR:
-        strand = 0.42 + 1.3 * light
+        strand = 0.5 + 1.1 * light
         for k in range(3):
             c[k] = look.hair[k] * strand * strand
     elif material == CLOTH:
@@ -284,8 +284,8 @@ def _lit(d, g, n, v, f, material, lit, openness, look, light):  # type: ignore[n
         tl = math.sqrt(t0 * t0 + t1 * t1 + t2 * t2) + 1e-6
         th = (t0 * h0 + t1 * h1 + t2 * h2) / (tl * hl)
         band = max(0.0, 1 - th * th)
-        gloss = 0.05 * band**24 * max(0.0, nl + 0.2)
-        hair_gloss = 0.5 * band**7 * max(0.0, nl + 0.2)
+        gloss = 0.035 * band**24 * max(0.0, nl + 0.2)
+        hair_gloss = 0.3 * band**7 * max(0.0, nl + 0.2)
         wrap = 0.35
     elif material == FRAME:
         gloss, mirror = 0.25 * nh**24, 0.05
@@ -293,6 +293,7 @@ def _lit(d, g, n, v, f, material, lit, openness, look, light):  # type: ignore[n
         gloss, mirror = 0.10 * nh**40, 0.06
     elif material == TEETH:
         gloss = 0.12 * nh**24
+        lit, openness = 0.5 + 0.5 * lit, 0.25 + 0.75 * openness  # or a smile would show a dark hole
     facing = max(0.0, (nl + wrap) / (1 + wrap))
     fill = 0.10 * max(0.0, -0.75 * sun[0] * n[0] + 0.1 * n[1] + 0.65 * n[2])
     rim = 0.35 * max(0.0, -0.6 * sun[0] * n[0] + 0.45 * n[1] - 0.66 * n[2] + 0.25) * (1 - nv)
