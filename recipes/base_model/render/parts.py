@@ -15,7 +15,7 @@ _NEAR = 0.4  # of an anatomical mask: inside of the part
 
 
 def part_map(figure: Figure, buffers: Buffers, assets: Assets, *, beard_field: int | None) -> NDArray[np.uint8]:
-    """Places in `PARTS`, (S, S); the parts of the skin by the anatomy of each triangle's first corner.
+    """Places in `PARTS`, (S, S), of what is nearest and no more than half sheer; skin by its triangles' first corners.
 
     beard_field: column of the anatomical fields that the beard covers; None: no beard.
     """
@@ -29,7 +29,9 @@ def part_map(figure: Figure, buffers: Buffers, assets: Assets, *, beard_field: i
         masks = {"beard": beard_field} | masks
     for part, column in masks.items():
         of_triangle[skin[fields[:, column] > _NEAR]] = PARTS.index(part)
-    return np.where(buffers.triangle < 0, 0, of_triangle[buffers.triangle]).astype(np.uint8)
+    sheer, alpha = buffers.sheer_triangle[..., 0], buffers.sheer_rest[..., 0, 2]
+    nearest = np.where(alpha > 0.5, sheer, buffers.triangle)
+    return np.where(nearest < 0, 0, of_triangle[nearest]).astype(np.uint8)
 
 
 def coverage(parts: NDArray[np.uint8], cells: int) -> NDArray[np.uint8]:
