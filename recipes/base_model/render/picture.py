@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from likeness.photos.align import EYES_ROW, alignment
 from recipes.base_model.render import anatomy, shade
 from recipes.base_model.render.assets import Assets
 from recipes.base_model.render.figure import BROW, EYE, LASH, LENS, Figure, build_figure
 from recipes.base_model.render.mesh import vertex_normals
+from recipes.base_model.render.parts import part_map
 from recipes.base_model.render.people import Person
 from recipes.base_model.render.places import PLACES
 from recipes.base_model.render.raster import Buffers, rasterise
@@ -19,11 +21,14 @@ from recipes.base_model.render.scene import CLOTHES_NAMES, CLOTHES_RGB, Scene
 from recipes.base_model.render.styles import STYLES
 
 Array = NDArray[np.float32]
-HEAD_HEIGHT_DM = 2.35
 GRAY_CARD = 0.4  # brightness of skin that is exposed as it is, linear
 KEY, AROUND = 1.30, 0.19  # strength of the main light and of the light from all around
 DIRECTIONS = np.array([1.15, 0.7, 0.9, 0.9, 1.0])  # light from above, below, left, right, front
 BROW_SHADES = {"white": 0.45, "gray": 0.5, "blonde": 0.35, "light blonde": 0.3, "red": 0.5}  # brows are darker
+CAMERA_WIDTH_DM = 3.2  # of what the camera sees at the head's distance, before the picture is aligned
+# Vertices of the base mesh: the middle of the upper and of the lower lid, and the corners of the mouth. Where the face
+# mesh sees an eye lies on the skin, not in the eyeball.
+RIGHT_EYE, LEFT_EYE, MOUTH_CORNERS = (3, 42), (6787, 6826), (424, 7187)
 SUBSTANCES = {"bronze statue": shade.BRONZE, "marble statue": shade.MARBLE}
 TWO_TONE_CLOTHES = ("suit", "overalls")
 # beard -> column of the anatomical fields, opacity
@@ -44,6 +49,7 @@ SHAVEN = 0.05  # a shaven man's shadow of a beard
 class RenderedImage:
     image: NDArray[np.uint8]  # (S, S, 3) RGB
     mask: NDArray[np.bool_]  # (S, S) the figure
+    parts: NDArray[np.uint8]  # (S, S) places in parts.PARTS
     attributes: dict[str, Any]  # what captions.py speaks of
 
 
@@ -66,7 +72,9 @@ def render(person: Person, scene: Scene, assets: Assets, size_px: int = 256) -> 
     canvas = place + (_developed(radiance) - place) * coverage[..., None]
     mask = coverage > 0.5
     image = STYLES[scene.style]((np.clip(canvas, 0, 1) * 255).astype(np.uint8), mask, rng)
-    return RenderedImage(image, mask, attributes(person, scene))
+    beard_field, beard_amount = BEARD_LOOKS[person.beard]
+    parts = part_map(figure, buffers, assets, beard_field=beard_field if beard_amount > 0.5 else None)
+    return RenderedImage(image, mask, parts, attributes(person, scene))
 
 
 def _developed(radiance: Array) -> Array:
@@ -105,7 +113,6 @@ def attributes(person: Person, scene: Scene) -> dict[str, Any]:
         "clothes": CLOTHES_NAMES[scene.clothes],
         "clothes_color": scene.clothes_color,
         "expression": scene.expression,
-        "framing": scene.framing,
         "view": scene.view,
         "eye_color": person.eye_color,
         "lipstick": person.lipstick,
@@ -114,15 +121,19 @@ def attributes(person: Person, scene: Scene) -> dict[str, Any]:
 
 
 def _project(figure: Figure, scene: Scene, size_px: int) -> tuple[Array, Array]:
-    """Camera position (3,) and screen points (V, 3): x px, y px, distance in decimetres."""
-    focal = 1 / math.tan(math.radians(scene.field_of_view_deg) / 2)
-    distance = HEAD_HEIGHT_DM / 2 * focal / scene.scale
-    target = figure.head_centre + np.array([*scene.shift, 0], np.float32)
-    relative = figure.vertices - target
+    """Camera position (3,) and screen points (V, 3) of the aligned picture: x px, y px, distance in decimetres."""
+    distance = CAMERA_WIDTH_DM / 2 / math.tan(math.radians(scene.field_of_view_deg) / 2)
+    relative = figure.vertices - figure.head_centre
     depth = distance - relative[:, 2]
-    x = (relative[:, 0] / depth * focal * 0.5 + 0.5) * size_px
-    y = (0.5 - relative[:, 1] / depth * focal * 0.5) * size_px
-    return (target + np.array([0, 0, distance])).astype(np.float32), np.stack([x, y, depth], 1).astype(np.float32)
+    seen = relative[:, :2] * np.array([1, -1], np.float32) * (distance / depth)[:, None]  # decimetres at the head
+    right, left, mouth = (seen[list(rows)].mean(0) for rows in (RIGHT_EYE, LEFT_EYE, MOUTH_CORNERS))
+    across = alignment(right, left, mouth)
+    angle = math.radians(scene.tilt_deg)
+    turn = scene.scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    eyes = np.array([0.5, EYES_ROW])
+    placed = (seen @ across[:, :2].T + across[:, 2] - eyes) @ turn.T + eyes + scene.shift  # in sides
+    eye = figure.head_centre + np.array([0, 0, distance])
+    return eye.astype(np.float32), np.column_stack([placed * size_px, depth]).astype(np.float32)
 
 
 def _surface(figure: Figure, assets: Assets) -> shade.Surface:
