@@ -28,7 +28,7 @@ CARD = Path(__file__).parents[2] / "src/likeness/assets/base/README.md"
 TOLD = {
     "style": "photo", "place": "city", "gender": "woman", "age": "young", "ethnicity": "asian", "hair": "bob",
     "hair_color": "dark brown", "beard": "none", "glasses": "round glasses", "clothes": "sweater",
-    "clothes_color": "brown", "expression": "neutral", "framing": "portrait", "view": "front", "eye_color": "brown",
+    "clothes_color": "brown", "expression": "neutral", "view": "front", "eye_color": "brown",
     "lipstick": False, "name": None,
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """A whole small training of the base: shards to feed, feed to weights and log; and what its captions say of glasses."""
 
 import argparse
+import itertools
 import json
 import socket
 import sys
@@ -25,15 +26,17 @@ from recipes.base_model.autoencoder import build_autoencoder, reconstruct
 from recipes.base_model.data import to_float
 from recipes.base_model.feed import CAPTIONS_PER_IMAGE, Feed
 from recipes.base_model.latents import fit_patch_basis
-from recipes.base_model.networks import MAX_TOKENS, TEXT_WIDTH, load_tokenizer
+from recipes.base_model.networks import LATENT_CELLS, MAX_TOKENS, TEXT_WIDTH, load_tokenizer
+from recipes.base_model.parts_head import PartsHead, Tap, parts_loss
 from recipes.base_model.render import captions
+from recipes.base_model.render.parts import PARTS, coverage
 from recipes.base_model.tokenizer import write_tokenizer
 from tests.tiny import tiny_unet
 
 TOLD: dict[str, Any] = {
     "style": "photo", "place": "city", "gender": "woman", "age": "young", "ethnicity": "asian", "hair": "bob",
     "hair_color": "dark brown", "beard": "none", "glasses": "round glasses", "clothes": "sweater",
-    "clothes_color": "brown", "expression": "neutral", "framing": "portrait", "view": "front", "eye_color": "brown",
+    "clothes_color": "brown", "expression": "neutral", "view": "front", "eye_color": "brown",
     "lipstick": False, "name": "abc",
 }  # fmt: skip
 IMAGES, CAPACITY = 6, 15
@@ -46,6 +49,7 @@ def write_shard(folder: Path, number: int) -> None:
     with (folder / f"shard_{number:05d}.npz").open("wb") as file:
         np.savez(
             file, images=rng.integers(0, 255, (IMAGES, 128, 128, 3), np.uint8),
+            parts=np.stack([coverage(rng.integers(0, 2, (128, 128), np.uint8), LATENT_CELLS)] * IMAGES),
             person=np.arange(IMAGES, dtype=np.int32) // 2 + 3 * number, attributes=np.frombuffer(told, np.uint8),
         )  # fmt: skip
 
@@ -120,14 +124,15 @@ def test_a_training_runs_to_its_end_keeps_a_log_and_leaves_weights(
     run: tuple[Path, Feed, AutoencoderTiny], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, feed, _ = run
-    monkeypatch.setattr(train_unet, "LOG_S", 0.2)
-    args = argparse.Namespace(minutes=2 / 60, batch=3, learning_rate=1e-3, save_s=0.5, out=tmp_path)
+    monkeypatch.setattr(train_unet, "LOG_S", 2)
+    args = argparse.Namespace(minutes=8 / 60, batch=3, learning_rate=1e-3, save_s=5, out=tmp_path)
+    clock = map(float, itertools.count()).__next__  # a second between two looks
     training = train_unet.Training.start(small_networks(folder / "tokenizer"), args.learning_rate)
     empty = torch.zeros(MAX_TOKENS, dtype=torch.long)
     train_unet.write_line(
         tmp_path, {"run": {"machine": "an abacus", "processes": 1, "batch": 3, "learning_rate": 1e-3}}
     )
-    train_unet.train(training, feed, empty, args)
+    train_unet.train(training, feed, empty, args, clock=clock)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [line for line in lines if "loss" in line]
     assert losses and losses[-1]["step"] == training.step and losses[-1]["samples"] == 3 * training.step
@@ -138,20 +143,51 @@ def test_a_training_runs_to_its_end_keeps_a_log_and_leaves_weights(
     assert all(torch.equal(weights[name], average[f"unet.{name}"].half()) for name in weights)
     again = train_unet.Training.start(small_networks(folder / "tokenizer"), args.learning_rate)
     again.resume(tmp_path, CPU)
-    assert again.step == training.step > 1 and again.elapsed_s >= 1.5
-    train_unet.train(again, feed, empty, args)  # its minutes are over
-    assert again.step <= training.step + 1
+    assert again.step == training.step == 7 and again.elapsed_s == pytest.approx(7)
+    train_unet.train(again, feed, empty, args, clock=clock)  # one second is left of its minutes
+    assert again.step == training.step
 
 
 def test_of_several_processes_only_the_first_writes_and_the_others_keep_nothing(
     run: tuple[Path, Feed, AutoencoderTiny], tmp_path: Path
 ) -> None:
     folder, feed, _ = run
-    args = argparse.Namespace(minutes=0.5 / 60, batch=2, learning_rate=1e-3, save_s=0.1, out=tmp_path)
+    args = argparse.Namespace(minutes=3 / 60, batch=2, learning_rate=1e-3, save_s=1, out=tmp_path)
     training = train_unet.Training.start(small_networks(folder / "tokenizer"), args.learning_rate)
-    train_unet.train(training, feed, torch.zeros(MAX_TOKENS, dtype=torch.long), args, rank=1, count=2)
+    empty, clock = torch.zeros(MAX_TOKENS, dtype=torch.long), map(float, itertools.count()).__next__
+    train_unet.train(training, feed, empty, args, rank=1, count=2, clock=clock)
     assert training.samples == 4 * training.step > 0
     assert not training.losses and not list(tmp_path.iterdir())
+
+
+def test_the_parts_are_learnt_from_the_features_and_mirrored_with_the_picture(
+    run: tuple[Path, Feed, AutoencoderTiny],
+) -> None:
+    folder, feed, _ = run
+    networks = small_networks(folder / "tokenizer")
+    widths = networks["unet"].config["block_out_channels"]
+    networks["parts"] = PartsHead(widths[-1])
+    training = train_unet.Training.start(networks, 1e-3)
+    tap = training.tap = Tap(networks["unet"].up_blocks[0])
+    alpha_bar = train_unet.noise_schedule().alphas_cumprod
+    for _ in range(3):
+        generator = torch.Generator().manual_seed(0)
+        empty = torch.zeros(MAX_TOKENS, dtype=torch.long)
+        loss = train_unet.draw_loss(training, feed, empty, alpha_bar=alpha_bar, batch=3, generator=generator)
+        training.update(loss, 1e-3, 3)
+    assert networks["parts"].tell.weight.grad.abs().sum() > 0
+    first, *_, last = training.parts_losses
+    assert last < first
+    tap.close()
+
+
+def test_the_loss_of_parts_is_least_where_they_are_told_right() -> None:
+    parts = np.zeros((32, 32), np.uint8)
+    parts[:, 16:] = PARTS.index("hair")
+    shares = torch.from_numpy(coverage(parts, 16))[None]
+    assert shares.shape == (1, len(PARTS), 16, 16) and shares.sum() == 255 * 256
+    right = torch.where(shares > 0, 9.0, -9.0)
+    assert parts_loss(right, shares) < 0.01 < 1 < parts_loss(right.flip(3), shares)
 
 
 def test_a_new_text_encoder_needs_a_base_to_start_from(

@@ -22,6 +22,7 @@ class Place:
     paint: Callable[[np.random.Generator, int], Array]
     key: Color = (1.0, 1.0, 1.0)  # multiplies the main light
     ambient: Color = (1.0, 1.0, 1.0)  # multiplies the light from all around
+    defocus: float = 3.0  # sigma of the blur, pixels of a 256 px picture
 
 
 def gradient(size_px: int, top: Color, bottom: Color) -> Array:
