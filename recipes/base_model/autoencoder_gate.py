@@ -5,8 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likeness.photos import check, distance, read_photos
-from likeness.photos.face import square_window
+from likeness.photos import check, distance, prepare, read_photos
 
 from .data import psnr_db, to_float
 from .exam import Exam
@@ -17,7 +16,6 @@ from .spectrum import band_ratios, period_two_ratio
 
 BATCH = 32
 GATED_BANDS = ("8-16", "16-24", "24-33")
-HEADSHOT = 1.7  # side of a photograph's window in sizes of the face: a headshot, as renders are
 MOST_DESCRIBED = 200
 
 
@@ -41,16 +39,16 @@ def as_tensor(pictures: list[np.ndarray]) -> Tensor:
 
 
 def headshots(exam: Exam) -> list[np.ndarray]:
-    """The real photographs that show a face, cut to it, at the base's resolution."""
+    """The real photographs as a fine-tune of this base is given them, (H, W, 3) at the base's resolution."""
     assert exam.settings.photos is not None
-    size = exam.base.family.resolution_px
-    found = []
-    for _, image, face in check(read_photos([exam.settings.photos]), is_person=True).usable:
-        if face is not None:
-            left, top, right, bottom = face.box_px
-            window = square_window(image, ((left + right) / 2, (top + bottom) / 2), HEADSHOT * face.size_px)
-            found.append(np.asarray(cv2.resize(window, (size, size), interpolation=cv2.INTER_AREA)))
-    return found
+    family = exam.base.family
+    side = family.resolution_px
+    return [
+        np.asarray(cv2.resize(part.image, (side, side), interpolation=cv2.INTER_AREA))
+        for photo, image, face in check(read_photos([exam.settings.photos]), is_person=True).usable
+        for part in prepare(image, face, photo.sha256, size_px=2 * side)
+        if part.framing in family.framings
+    ]
 
 
 def reconstructed(exam: Exam, images: Tensor) -> Tensor:
