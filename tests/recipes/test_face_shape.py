@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 pytest.importorskip("numba", reason="the renderer compiles its kernels with numba")
 
 from likeness.photos import Face
+from likeness.photos.report import Usable
+from likeness.types import Photo, PreparedPhoto
 from recipes.base_model import autoencoder_gate, faces_gate
 from recipes.base_model.exam import Exam, Settings
 from recipes.base_model.face_shape import COMPONENTS, FaceShapes, eye_contrast, jitter, normalised
@@ -149,3 +152,21 @@ def test_reconstructions_go_through_the_base(exam: Exam) -> None:
     assert made.shape == images.shape and made.dtype == torch.uint8
     expected = exam.base.decode(exam.base.encode_photo(images.float() / 127.5 - 1))
     torch.testing.assert_close(made.float(), ((expected + 1) * 127.5).round())
+
+
+def test_real_photographs_are_seen_as_a_fine_tune_gets_them(exam: Exam, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = np.zeros((2 * SIDE, 2 * SIDE), np.uint8)
+
+    def prepared(image: np.ndarray, face: Face, source_sha256: str, *, size_px: int) -> list[PreparedPhoto]:
+        return [
+            PreparedPhoto(np.full((size_px, size_px, 3), grey, np.uint8), nothing, nothing, framing, source_sha256)
+            for framing, grey in (("portrait", 10), ("close", 20), ("aligned", 30))
+        ]
+
+    usable = [Usable(Photo(f"{k}.png", b""), nothing, face_of(CANONICAL)) for k in range(2)]
+    monkeypatch.setattr(autoencoder_gate, "read_photos", lambda paths: paths)
+    monkeypatch.setattr(autoencoder_gate, "check", lambda photos, is_person: SimpleNamespace(usable=usable))
+    monkeypatch.setattr(autoencoder_gate, "prepare", prepared)
+    with_photos = Exam(replace(exam.settings, photos=Path("of-a-friend")))
+    found = autoencoder_gate.headshots(with_photos)
+    assert [one.shape for one in found] == [(SIDE, SIDE, 3)] * 2 and all((one == 30).all() for one in found)
