@@ -47,7 +47,7 @@ R1_EVERY = 4  # steps; the penalty weighs as many times as much
 EMA_DECAY = 0.999
 NEAR_SHARE, TEXTURE_SHARE = 0.25, 0.25  # of a batch; the rest are renders
 CROP_PX = 64
-WINDOW_PX = 56  # of a crop, that discriminator and classifier see
+SHIFT_PX = 8  # discriminator and classifier see a window of the crop, so much smaller
 HELD_IMAGES = 64  # that the log's figures are measured on, not trained on
 SAVE_S = 120
 BASIS_SHARDS = 2
@@ -93,10 +93,10 @@ def crops(images: Tensor, rows: Tensor, corners: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Crops in [-1, 1] (B, 3, 64, 64), what the decoder is given for them (B, 16, 8, 8), and whether that is exact."""
+    """Crops (B, 3, S, S) in [-1, 1], the latents that the decoder is given for them, and whether those are exact."""
 
     images: Tensor
-    latents: Tensor
+    latents: Tensor  # (B, 16, S/8, S/8)
     is_exact: Tensor  # (B,) bool
 
 
@@ -107,6 +107,7 @@ class Material:
     images: Tensor  # (N, 3, H, W) uint8
     textures: Tensor  # (T, 3, H, W) uint8
     near: Tensor | None  # (M, 16, H/8, W/8) float16, near-true latents of the first M images
+    crop_px: int = CROP_PX
 
     def draw(self, model: AutoencoderTiny, size: int, generator: torch.Generator) -> Batch:
         near_rows = int(size * NEAR_SHARE) if self.near is not None else 0
@@ -119,18 +120,18 @@ class Material:
         with torch.no_grad():
             latents = model.encode(exact).latents
         if self.near is not None:
-            cells = CROP_PX // PATCH_PX
+            cells = self.crop_px // PATCH_PX
             rows = self._integers(len(self.near), (near_rows,), generator)
             corners = self._integers(self.near.shape[-1] - cells + 1, (near_rows, 2), generator)
             latents = torch.cat([latents, crops(self.near, rows, corners, cells).float()])
-            exact = torch.cat([exact, to_float(crops(self.images, rows, PATCH_PX * corners, CROP_PX))])
+            exact = torch.cat([exact, to_float(crops(self.images, rows, PATCH_PX * corners, self.crop_px))])
         is_exact = torch.arange(size, device=exact.device) < size - near_rows
         return Batch(exact, latents, is_exact)
 
     def _crops(self, images: Tensor, count: int, generator: torch.Generator) -> Tensor:
         rows = self._integers(len(images), (count,), generator)
-        corners = self._integers(images.shape[-1] - CROP_PX + 1, (count, 2), generator)
-        return to_float(crops(images, rows, corners, CROP_PX))
+        corners = self._integers(images.shape[-1] - self.crop_px + 1, (count, 2), generator)
+        return to_float(crops(images, rows, corners, self.crop_px))
 
     def _integers(self, high: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         return torch.randint(high, shape, generator=generator, device=generator.device)
@@ -199,7 +200,7 @@ class Training:
     ) -> dict[str, float]:
         pixels = decoded.detach().requires_grad_()
         reconstruction = reconstruction_loss(pixels, batch.images, batch.is_exact)
-        seen, true = same_windows((pixels, batch.images), WINDOW_PX, generator)
+        seen, true = same_windows((pixels, batch.images), batch.images.shape[-1] - SHIFT_PX, generator)
         with mixed(pixels.device, self.dtype):
             losses = {"features": (self.features(seen, true), self.feature_weight)}
             if is_listening:
@@ -220,7 +221,7 @@ class Training:
         return {"reconstruction": reconstruction.item()} | {name: loss.item() for name, (loss, _) in losses.items()}
 
     def _update_discriminator(self, decoded: Tensor, batch: Batch, generator: torch.Generator) -> dict[str, float]:
-        fake, real = same_windows((decoded, batch.images), WINDOW_PX, generator)
+        fake, real = same_windows((decoded, batch.images), batch.images.shape[-1] - SHIFT_PX, generator)
         with mixed(fake.device, self.dtype):
             hinge = hinge_loss(self.discriminator(real), self.discriminator(fake))
         loss, figures = hinge, {"hinge": hinge.item()}
@@ -313,6 +314,9 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument(
+        "--crop", type=int, default=CROP_PX, help="side in pixels, a multiple of 8; 128 is a whole render"
+    )
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of the decoder, at its peak")
     parser.add_argument("--pixels-share", type=float, default=0.2, help="of the time, without the discriminator")
     parser.add_argument(
@@ -329,7 +333,10 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--init", type=Path, help="an autoencoder to start from")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.crop % PATCH_PX or args.crop < CROP_PX:
+        parser.error(f"expected --crop of at least {CROP_PX} and a multiple of {PATCH_PX}, got {args.crop}")
+    return args
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -364,7 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if args.resume:
         training.resume(args.out)
-    material = Material(images.to(device), textures.to(device), near)
+    material = Material(images.to(device), textures.to(device), near, args.crop)
     train(training, material, to_float(held).to(device), args)
 
 

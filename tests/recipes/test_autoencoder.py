@@ -1,6 +1,7 @@
 """The decoder's training: what it is given, what it is judged by, and that a resumed run goes on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,14 @@ def material(model: AutoencoderTiny, *, is_near: bool) -> Material:
     with torch.no_grad():
         near = model.encode(images[:4].float() / 127.5 - 1).latents.half()
     return Material(images, pictures(3) // 2, near if is_near else None)
+
+
+def test_a_crop_can_be_a_whole_picture() -> None:
+    model = autoencoder()
+    batch = replace(material(model, is_near=True), crop_px=128).draw(model, 4, generator())
+    assert batch.images.shape == (4, 3, 128, 128) and batch.latents.shape == (4, CHANNELS, 16, 16)
+    with pytest.raises(SystemExit):
+        train_autoencoder.parsed(["--data", "a", "--out", "b", "--crop", "100"])
 
 
 def test_a_batch_has_latents_of_its_crops_and_near_ones_lie_on_their_pictures() -> None:
