@@ -122,7 +122,7 @@ def _skin_albedo(c, f, look, noise):  # type: ignore[no-untyped-def]
     )
     for k in range(3):
         c[k] = t[k] * grain
-    ruddy = f[_BLUSH] * look.blush * 0.7 + f[_NOSE] * 0.3 + f[_EARS] * 0.3
+    ruddy = f[_BLUSH] * look.blush + f[_NOSE] * 0.35 + f[_EARS] * 0.35
     _mix(c, ruddy, t[0] * 1.02, t[1] * 0.68, t[2] * 0.66)
     _mix(c, f[_EYES] * (0.06 + 0.2 * look.age), t[0] * 0.78, t[1] * 0.64, t[2] * 0.66)
     if look.freckles > 0:
@@ -284,6 +284,7 @@ def _lit(d, g, n, v, f, material, lit, openness, look, light):  # type: ignore[n
         tl = math.sqrt(t0 * t0 + t1 * t1 + t2 * t2) + 1e-6
         th = (t0 * h0 + t1 * h1 + t2 * h2) / (tl * hl)
         band = max(0.0, 1 - th * th)
+        lit, openness = 0.3 + 0.7 * lit, 0.5 + 0.5 * openness  # hair lets light through
         gloss = 0.035 * band**24 * max(0.0, nl + 0.2)
         hair_gloss = 0.3 * band**7 * max(0.0, nl + 0.2)
         wrap = 0.35
@@ -354,7 +355,7 @@ def _round_hair(n, p, outward, light):  # type: ignore[no-untyped-def]
         outward[k] = p[k] - light.centre[k] + (0.5 if k == 2 else 0.0)
     _normalise(outward)
     for k in range(3):
-        n[k] = 0.4 * n[k] + 0.6 * outward[k]
+        n[k] = 0.3 * n[k] + 0.7 * outward[k]
     _normalise(n)
 
 
