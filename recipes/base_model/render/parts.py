@@ -1,4 +1,4 @@
-"""Which part of a figure each pixel shows: what the renderer knows exactly, and the U-Net learns to tell."""
+"""Which part of a figure each pixel shows."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +31,3 @@ def part_map(figure: Figure, buffers: Buffers, assets: Assets, *, beard_field: i
         of_triangle[skin[fields[:, column] > _NEAR]] = PARTS.index(part)
     shown = buffers.shown()
     return np.where(shown < 0, 0, of_triangle[shown]).astype(np.uint8)
-
-
-def coverage(parts: NDArray[np.uint8], cells: int) -> NDArray[np.uint8]:
-    """(S, S) parts -> (len(PARTS), cells, cells): the share of each cell that shows the part, 0..255."""
-    side = parts.shape[0] // cells
-    shown = parts[None] == np.arange(len(PARTS), dtype=np.uint8)[:, None, None]
-    shares = shown.reshape(len(PARTS), cells, side, cells, side).mean((2, 4))
-    return np.rint(255 * shares).astype(np.uint8)

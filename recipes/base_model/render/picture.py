@@ -21,14 +21,14 @@ from recipes.base_model.render.scene import CLOTHES_NAMES, CLOTHES_RGB, Scene
 from recipes.base_model.render.styles import STYLES
 
 Array = NDArray[np.float32]
-GRAY_CARD = 0.4  # brightness of skin that is exposed as it is, linear
-KEY, AROUND = 1.30, 0.19  # strength of the main light and of the light from all around
-DIRECTIONS = np.array([1.15, 0.7, 0.9, 0.9, 1.0])  # light from above, below, left, right, front
-BROW_SHADES = {"white": 0.45, "gray": 0.5, "blonde": 0.35, "light blonde": 0.3, "red": 0.5}  # brows are darker
 CAMERA_WIDTH_DM = 3.2  # of what the camera sees at the head's distance, before the picture is aligned
 # Vertices of the base mesh: the middle of the upper and of the lower lid, and the corners of the mouth. Where the face
 # mesh sees an eye lies on the skin, not in the eyeball.
 RIGHT_EYE, LEFT_EYE, MOUTH_CORNERS = (3, 42), (6787, 6826), (424, 7187)
+GRAY_CARD = 0.4  # brightness of skin that is exposed as it is, linear
+KEY, AROUND = 1.30, 0.19  # strength of the main light and of the light from all around
+DIRECTIONS = np.array([1.15, 0.7, 0.9, 0.9, 1.0])  # light from above, below, left, right, front
+BROW_SHADES = {"white": 0.45, "gray": 0.5, "blonde": 0.35, "light blonde": 0.3, "red": 0.5}  # brows are darker
 SUBSTANCES = {"bronze statue": shade.BRONZE, "marble statue": shade.MARBLE}
 TWO_TONE_CLOTHES = ("suit", "overalls")
 # beard -> column of the anatomical fields, opacity
