@@ -414,6 +414,8 @@ def _colors(  # type: ignore[no-untyped-def]
         _blend(f, fields, _FIELDS, i0, i1, i2, b0, b1, b2)
         hollow = hollows[i0] * b0 + hollows[i1] * b1 + hollows[i2] * b2
         openness *= min(1.02, max(0.75, 1 - 4 * min(0.06, max(-0.004, hollow))))
+        haired = 0.6 * f[_SCALP] * look.scalp_amount  # or hair would cast a dark seam on the hair painted below it
+        lit, openness = lit + (1 - lit) * haired, openness + (1 - openness) * haired
     else:
         for k in range(3):
             f[k] = p[k]
