@@ -34,15 +34,15 @@ TWO_TONE_CLOTHES = ("suit", "overalls")
 # beard -> column of the anatomical fields, opacity
 BEARD_LOOKS = {
     "none": (anatomy.FULL_BEARD, 0.0),
-    "stubble": (anatomy.FULL_BEARD, 0.34),
+    "stubble": (anatomy.FULL_BEARD, 0.28),
     "full beard": (anatomy.FULL_BEARD, 0.88),
     "goatee": (anatomy.GOATEE, 0.86),
     "mustache": (anatomy.MOUSTACHE, 0.86),
 }
 FRAMES_RGB = ((13, 13, 15), (13, 13, 15), (90, 52, 28), (120, 122, 126), (110, 22, 28))  # of glasses
-SKIN_BALANCE = (1.0, 0.92, 1.0)  # the tones are those of renders with yellower light
+SKIN_BALANCE = (1.0, 0.91, 1.0)  # the tones are those of renders with yellower light
 FILM_WHITE = 2.0  # square root of the radiance that a picture can hold
-SHAVEN = 0.05  # a shaven man's shadow of a beard
+SHAVEN = 0.03  # a shaven man's shadow of a beard
 
 
 @dataclass(frozen=True, eq=False)
