@@ -259,6 +259,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--min-images", type=int, default=5_000, help="start when so many are rendered")
     parser.add_argument("--workers", type=int, default=1, help="processes that compose captions")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true", help="pays on a GPU only")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--init", type=Path, help="an exported base to start from")
     parser.add_argument("--new-text-encoder", action="store_true", help="take --init's U-Net and words only")
@@ -297,6 +298,9 @@ def main() -> None:
         if not args.new_text_encoder:
             text_encoder.load_state_dict(load_file(args.init / "text_encoder" / "model.safetensors"))
     training = Training.start(networks.to(device).train(), args.learning_rate)
+    if args.compile:
+        for network in networks.values():
+            network.compile()
     if args.resume:
         training.resume(args.out, device)
     training.dtype = chosen_dtype(training, feed, empty, args.batch)
