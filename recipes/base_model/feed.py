@@ -16,7 +16,6 @@ from .data import load_attributes, load_images, shard_paths, to_float
 from .latents import CHANNELS
 from .networks import LATENT_CELLS, MAX_TOKENS, load_tokenizer
 from .render.captions import compose
-from .render.parts import PARTS
 from .render.people import ETHNICITIES, HAIR_RGB
 from .render.styles import STYLES
 
@@ -74,7 +73,6 @@ class Feed:
         self.people: set[int] = set()  # seeds of those who are in the images
         shape = (2, capacity, CHANNELS, LATENT_CELLS, LATENT_CELLS)  # as rendered, and mirrored
         self.latents = torch.zeros(shape, dtype=torch.half, device=device)
-        self.parts = torch.zeros(capacity, len(PARTS), LATENT_CELLS, LATENT_CELLS, dtype=torch.uint8, device=device)
         self.ids = torch.zeros(capacity, CAPTIONS_PER_IMAGE, MAX_TOKENS, dtype=torch.int16, device=device)
         self._data, self._device = data, device
         self._classes = torch.zeros(capacity, len(CLASSES), dtype=torch.long, device=device)
@@ -113,14 +111,13 @@ class Feed:
         self._taken.add(path)
         images = load_images([path])
         with np.load(path) as shard:
-            people, parts = shard["person"], torch.from_numpy(shard["parts"])
+            people = shard["person"]
         stop = min(self.size + len(images), self.latents.shape[1])
         count = stop - self.size
         self.people.update(people[:count].tolist())
         for k, view in enumerate((images, images.flip(3))):  # mirrored people are people too
             latents = self._basis(to_float(view[:count].to(self._device)))
             self.latents[k, self.size : stop] = latents * self._scale
-        self.parts[self.size : stop] = parts[:count].to(self._device)
         self.ids[self.size : stop] = torch.from_numpy(ids[:count]).to(self._device)
         self._classes[self.size : stop] = torch.from_numpy(classes[:count]).to(self._device)
         self.size = stop

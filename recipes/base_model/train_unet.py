@@ -35,7 +35,7 @@ from .machine import machine_words
 from .muon import Muon
 from .networks import MAX_TOKENS, build_text_encoder, build_unet, load_tokenizer
 from .parallel import agreed, average_gradients, join, leave
-from .parts_head import PartsHead, Tap, parts_loss
+from .precision import faster_dtype, mixed
 from .render.captions import vocabulary
 from .tokenizer import write_tokenizer
 
@@ -44,7 +44,6 @@ EMA_POWER = 12  # the average reaches back over about the last 1 / 13 of the tra
 LEAST_SIGMA_SQUARED = 0.2
 LOG_S = 15
 FACE_SPREAD, FACE_GAIN = 0.24, 2.0  # of the emphasis: standard deviation in sides of the picture, height
-PARTS_WEIGHT = 0.1
 
 
 def noise_schedule() -> DDIMScheduler:
@@ -103,8 +102,7 @@ class Training:
     samples: int = 0
     elapsed_s: float = 0.0
     losses: list[Tensor] = field(default_factory=list)  # since the last log line
-    tap: Tap | None = None  # on the features that the parts are told from
-    parts_losses: list[Tensor] = field(default_factory=list)
+    dtype: torch.dtype = torch.float32  # of autocast; float32: none
 
     @classmethod
     def start(cls, networks: nn.ModuleDict, peak_rate: float) -> "Training":
@@ -146,10 +144,7 @@ class Training:
             "images": feed.size, "people": len(feed.people),
             "loss": round(torch.stack(self.losses).mean().item(), 4),
         }  # fmt: skip
-        if self.parts_losses:
-            line["parts_loss"] = round(torch.stack(self.parts_losses).mean().item(), 4)
         self.losses.clear()
-        self.parts_losses.clear()
         write_line(folder, line)
 
     def save(self, folder: Path) -> None:
@@ -196,25 +191,28 @@ def draw_loss(
         return torch.randint(high, (batch,), generator=generator, device=device)
 
     row, t = feed.draw(batch, generator), middle_timesteps(batch, len(alpha_bar), generator)
-    mirrored = pick(2)
-    x = feed.latents[mirrored, row].float()  # (B, 16, h, w)
+    x = feed.latents[pick(2), row].float()  # (B, 16, h, w)
     dropped = torch.rand(batch, 1, generator=generator, device=device) < EMPTY_CAPTION_SHARE
     tokens = torch.where(dropped, empty, feed.ids[row, pick(feed.ids.shape[1])].long())
     signal = alpha_bar[t].view(-1, 1, 1, 1)
     noise = torch.randn(x.shape, generator=generator, device=device)
-    with torch.autocast(device.type, torch.bfloat16):
-        states = training.networks["text_encoder"](tokens).last_hidden_state
-        noisy = signal.sqrt() * x + (1 - signal).sqrt() * noise
-        prediction = training.networks["unet"](noisy, t, states, return_dict=False)[0]
-        logits = training.networks["parts"](training.tap.features) if training.tap else None
-    loss = clean_latent_loss(prediction, x, 1 - alpha_bar[t], face_emphasis(x.shape[-1], device))
-    if logits is None:
-        return loss
-    parts = feed.parts[row]
-    parts = torch.where(mirrored.bool().view(-1, 1, 1, 1), parts.flip(3), parts)
-    told = parts_loss(logits, parts)
-    training.parts_losses.append(told.detach())
-    return loss + PARTS_WEIGHT * told
+    states = training.networks["text_encoder"](tokens).last_hidden_state
+    noisy = signal.sqrt() * x + (1 - signal).sqrt() * noise
+    prediction = training.networks["unet"](noisy, t, states, return_dict=False)[0]
+    return clean_latent_loss(prediction, x, 1 - alpha_bar[t], face_emphasis(x.shape[-1], device))
+
+
+def chosen_dtype(training: Training, feed: Feed, empty: Tensor, batch: int) -> torch.dtype:
+    """bfloat16 or float32, whichever takes less time here for a forward and a backward pass; one for all processes."""
+    alpha_bar = noise_schedule().alphas_cumprod.to(empty.device)
+    generator = torch.Generator(empty.device).manual_seed(0)
+
+    def step() -> None:
+        draw_loss(training, feed, empty, alpha_bar=alpha_bar, batch=batch, generator=generator).backward()
+
+    is_bfloat16 = agreed(float(faster_dtype(step, empty.device) == torch.bfloat16), empty.device)
+    training.networks.zero_grad(set_to_none=True)
+    return torch.bfloat16 if is_bfloat16 else torch.float32
 
 
 def train(
@@ -229,13 +227,13 @@ def train(
     logged_s = saved_s = training.elapsed_s
     while (done := agreed((clock() - started) / (60 * args.minutes), empty.device)) < 1:
         training.elapsed_s = done * 60 * args.minutes
-        loss = draw_loss(training, feed, empty, alpha_bar=alpha_bar, batch=args.batch, generator=generator)
+        with mixed(empty.device, training.dtype):
+            loss = draw_loss(training, feed, empty, alpha_bar=alpha_bar, batch=args.batch, generator=generator)
         training.update(loss, learning_rate(done, args.learning_rate), args.batch * count)
         if training.step % 20 == 0:
             feed.poll(most=8)
         if rank > 0:
             training.losses.clear()  # not logged
-            training.parts_losses.clear()
         elif training.elapsed_s - logged_s > LOG_S:
             logged_s = training.elapsed_s
             training.log(feed, args.out)
@@ -261,9 +259,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--min-images", type=int, default=5_000, help="start when so many are rendered")
     parser.add_argument("--workers", type=int, default=1, help="processes that compose captions")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true", help="pays on a GPU only")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--init", type=Path, help="an exported base to start from")
-    parser.add_argument("--no-parts", action="store_true", help="without the auxiliary task")
     parser.add_argument("--new-text-encoder", action="store_true", help="take --init's U-Net and words only")
     args = parser.parse_args()
     if args.new_text_encoder and args.init is None:
@@ -299,17 +297,18 @@ def main() -> None:
         unet.load_state_dict(load_file(args.init / "unet" / "diffusion_pytorch_model.safetensors"))
         if not args.new_text_encoder:
             text_encoder.load_state_dict(load_file(args.init / "text_encoder" / "model.safetensors"))
-    if not args.no_parts:
-        networks["parts"] = PartsHead(unet.config["block_out_channels"][-1])
     training = Training.start(networks.to(device).train(), args.learning_rate)
-    training.tap = None if args.no_parts else Tap(unet.up_blocks[0])
+    if args.compile:
+        for network in networks.values():
+            network.compile()
     if args.resume:
         training.resume(args.out, device)
+    training.dtype = chosen_dtype(training, feed, empty, args.batch)
     if rank == 0:
         run = {
             "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine_words(), "processes": count,
             "batch": args.batch, "learning_rate": args.learning_rate, "minutes": args.minutes,
-            "from_step": training.step,
+            "from_step": training.step, "dtype": str(training.dtype).removeprefix("torch."),
         }  # fmt: skip
         write_line(args.out, {"run": run})
     train(training, feed, empty, args, rank=rank, count=count)

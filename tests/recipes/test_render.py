@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,11 +14,12 @@ pytest.importorskip("numba", reason="the renderer compiles its kernels with numb
 from likeness.photos.align import EYES_ROW
 from recipes.base_model.render import captions, dataset, demo_person, picture
 from recipes.base_model.render.assets import Assets, load_assets
-from recipes.base_model.render.figure import build_figure
+from recipes.base_model.render.figure import HAIR, build_figure
 from recipes.base_model.render.parts import PARTS
 from recipes.base_model.render.people import AGE_GROUPS, ETHNICITIES, Person, name_of, sample_person
 from recipes.base_model.render.picture import RenderedImage, attributes, render
 from recipes.base_model.render.places import PLACES
+from recipes.base_model.render.raster import rasterise
 from recipes.base_model.render.scene import Scene, sample_scene
 from recipes.base_model.render.styles import STYLES
 
@@ -210,3 +212,51 @@ def test_the_demo_is_held_out(assets: Assets) -> None:
     assert [photo.shape for photo in photos] == [(64, 64, 3)] * 2
     with pytest.raises(ValueError, match="expected a person"):
         demo_person.held_out_photos(500, assets)
+
+
+def test_hair_ends_in_shades_not_in_dots(assets: Assets, people: list[Person]) -> None:
+    person = next(p for p in people if p.hair.mesh == "long01" and p.glasses == "none")
+    figure = build_figure(person, front(person), assets)
+    _, screen = picture._project(figure, front(person), 128)
+    buffers = rasterise(
+        screen,
+        figure.triangles,
+        figure.uv,
+        alpha_texture=figure.alpha_texture,
+        textures=assets.textures,
+        size_px=128,
+    )
+    assert (buffers.sheer_rest[..., 0, 2] > 0).sum() > 200
+    nearest = buffers.sheer_triangle[..., 0]
+    hair = (figure.material[nearest] == HAIR) & (nearest >= 0)
+    assert 0.2 < buffers.sheer_rest[hair][:, 0, 2].mean() < 0.9
+
+
+def test_eyes_are_seen_through_clear_lenses_and_not_through_dark_ones(assets: Assets, people: list[Person]) -> None:
+    person = next(p for p in people if p.glasses == "none" and not p.freckles)
+    plain, clear, dark = (
+        render(replace(person, glasses=kind), front(person), assets, 128)
+        for kind in ("none", "round glasses", "sunglasses")
+    )
+    eye, frame = PARTS.index("eye"), PARTS.index("glasses")
+    eyes = (plain.parts == eye) & (clear.parts == eye)
+    assert eyes.sum() > 0.6 * (plain.parts == eye).sum()
+    lighter = np.abs(clear.image[eyes].astype(int) - plain.image[eyes].astype(int)).mean()
+    darker = (plain.image[eyes].astype(int) - dark.image[eyes].astype(int)).mean()
+    assert lighter < 25
+    assert darker > 40
+    assert (dark.parts[eyes] == frame).all()
+    assert (clear.parts == frame).sum() > 100
+
+
+def test_light_on_skin_is_smooth(assets: Assets, people: list[Person]) -> None:
+    """Shadows end softly and skin has no stipple: neighbours on the cheek differ by a few percent at the most."""
+    person = next(p for p in people if p.gender == "woman" and p.glasses == "none" and not p.freckles and p.age < 0.3)
+    scene = replace(front(person), light_azimuth_deg=60.0, light_elevation_deg=45.0)
+    light = render(person, scene, assets, 256)
+    skin = cv2.erode((light.parts == PARTS.index("skin")).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    gray = cv2.cvtColor(light.image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    rough = np.abs(gray - cv2.medianBlur(gray, 3))[skin]
+    assert skin.sum() > 3000
+    assert np.percentile(rough, 99) < 10
+    assert rough.mean() < 2.5

@@ -26,10 +26,8 @@ from recipes.base_model.autoencoder import build_autoencoder, reconstruct
 from recipes.base_model.data import to_float
 from recipes.base_model.feed import CAPTIONS_PER_IMAGE, Feed
 from recipes.base_model.latents import fit_patch_basis
-from recipes.base_model.networks import LATENT_CELLS, MAX_TOKENS, TEXT_WIDTH, load_tokenizer
-from recipes.base_model.parts_head import PartsHead, Tap, parts_loss
+from recipes.base_model.networks import MAX_TOKENS, TEXT_WIDTH, load_tokenizer
 from recipes.base_model.render import captions
-from recipes.base_model.render.parts import PARTS, coverage
 from recipes.base_model.tokenizer import write_tokenizer
 from tests.tiny import tiny_unet
 
@@ -49,7 +47,6 @@ def write_shard(folder: Path, number: int) -> None:
     with (folder / f"shard_{number:05d}.npz").open("wb") as file:
         np.savez(
             file, images=rng.integers(0, 255, (IMAGES, 128, 128, 3), np.uint8),
-            parts=np.stack([coverage(rng.integers(0, 2, (128, 128), np.uint8), LATENT_CELLS)] * IMAGES),
             person=np.arange(IMAGES, dtype=np.int32) // 2 + 3 * number, attributes=np.frombuffer(told, np.uint8),
         )  # fmt: skip
 
@@ -158,36 +155,6 @@ def test_of_several_processes_only_the_first_writes_and_the_others_keep_nothing(
     train_unet.train(training, feed, empty, args, rank=1, count=2, clock=clock)
     assert training.samples == 4 * training.step > 0
     assert not training.losses and not list(tmp_path.iterdir())
-
-
-def test_the_parts_are_learnt_from_the_features_and_mirrored_with_the_picture(
-    run: tuple[Path, Feed, AutoencoderTiny],
-) -> None:
-    folder, feed, _ = run
-    networks = small_networks(folder / "tokenizer")
-    widths = networks["unet"].config["block_out_channels"]
-    networks["parts"] = PartsHead(widths[-1])
-    training = train_unet.Training.start(networks, 1e-3)
-    tap = training.tap = Tap(networks["unet"].up_blocks[0])
-    alpha_bar = train_unet.noise_schedule().alphas_cumprod
-    for _ in range(3):
-        generator = torch.Generator().manual_seed(0)
-        empty = torch.zeros(MAX_TOKENS, dtype=torch.long)
-        loss = train_unet.draw_loss(training, feed, empty, alpha_bar=alpha_bar, batch=3, generator=generator)
-        training.update(loss, 1e-3, 3)
-    assert networks["parts"].tell.weight.grad.abs().sum() > 0
-    first, *_, last = training.parts_losses
-    assert last < first
-    tap.close()
-
-
-def test_the_loss_of_parts_is_least_where_they_are_told_right() -> None:
-    parts = np.zeros((32, 32), np.uint8)
-    parts[:, 16:] = PARTS.index("hair")
-    shares = torch.from_numpy(coverage(parts, 16))[None]
-    assert shares.shape == (1, len(PARTS), 16, 16) and shares.sum() == 255 * 256
-    right = torch.where(shares > 0, 9.0, -9.0)
-    assert parts_loss(right, shares) < 0.01 < 1 < parts_loss(right.flip(3), shares)
 
 
 def test_a_new_text_encoder_needs_a_base_to_start_from(

@@ -1,10 +1,9 @@
 """Writes the training images: `python -m recipes.base_model.render.dataset --assets DIR --out DIR`.
 
-Shards hold `images` (N, S, S, 3) uint8, `masks` (np.packbits of (N, S, S) bool over the last axis), `parts` (N, P, 16,
-16) uint8 from `parts.coverage`, `person` (N,) int32 and `attributes`, a JSON list of N objects as UTF-8 bytes (uint8).
-Every shard spans the whole range of persons and all their views, so that any finished shards are a fair sample. A shard
-appears only when it is whole, and one that exists is not made again. Held-out persons are never rendered unless asked
-for.
+Shards hold `images` (N, S, S, 3) uint8, `masks` (np.packbits of (N, S, S) bool over the last axis), `person` (N,)
+int32 and `attributes`, a JSON list of N objects as UTF-8 bytes (uint8). Every shard spans the whole range of persons
+and all their views, so that any finished shards are a fair sample. A shard appears only when it is whole, and one
+that exists is not made again. Held-out persons are never rendered unless asked for.
 """
 
 import argparse
@@ -20,7 +19,6 @@ import cv2
 import numpy as np
 
 from recipes.base_model.render.assets import load_assets
-from recipes.base_model.render.parts import coverage
 from recipes.base_model.render.people import Person, sample_person
 from recipes.base_model.render.picture import render
 from recipes.base_model.render.scene import sample_scene
@@ -28,7 +26,6 @@ from recipes.base_model.render.scene import sample_scene
 HELD_OUT_FILE = Path(__file__).resolve().parent.parent / "held_out.txt"
 SHARD_IMAGES = 1000
 SUPERSAMPLING = 2
-PART_CELLS = 16  # a side: as many as latents have
 
 
 @dataclass(frozen=True)
@@ -72,14 +69,13 @@ def write_shard(plan: Plan, shard: int) -> int:
     """Renders one shard and returns its number of images."""
     cv2.setNumThreads(1)
     assets = load_assets(plan.assets)
-    images, masks, parts, seeds, attributes = [], [], [], [], []
+    images, masks, seeds, attributes = [], [], [], []
     for person_seed in plan.shard_people(shard):
         person = sample_person(person_seed, assets)
         for view in range(plan.views):
-            image, mask, shares, told = _one_image(plan, person, view)
+            image, mask, told = _one_image(plan, person, view)
             images.append(image)
             masks.append(mask)
-            parts.append(shares)
             seeds.append(person_seed)
             attributes.append(told)
     order = np.random.default_rng([plan.seed, shard]).permutation(len(images))
@@ -88,7 +84,6 @@ def write_shard(plan: Plan, shard: int) -> int:
         {
             "images": np.stack(images)[order],
             "masks": np.packbits(np.stack(masks)[order], axis=-1),
-            "parts": np.stack(parts)[order],
             "person": np.array(seeds, np.int32)[order],
             "attributes": np.frombuffer(json.dumps([attributes[i] for i in order]).encode(), np.uint8),
         },
@@ -96,13 +91,13 @@ def write_shard(plan: Plan, shard: int) -> int:
     return len(images)
 
 
-def _one_image(plan: Plan, person: Person, view: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict]:
+def _one_image(plan: Plan, person: Person, view: int) -> tuple[np.ndarray, np.ndarray, dict]:
     rng = np.random.default_rng([plan.seed, person.seed, view])
     picture = render(person, sample_scene(rng, person), load_assets(plan.assets), SUPERSAMPLING * plan.size_px)
     size = (plan.size_px, plan.size_px)
     small = cv2.resize(picture.image, size, interpolation=cv2.INTER_AREA)
     share = cv2.resize(picture.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    return small, share > 0.5, coverage(picture.parts, PART_CELLS), picture.attributes
+    return small, share > 0.5, picture.attributes
 
 
 def _write_whole(path: Path, arrays: dict[str, np.ndarray]) -> None:

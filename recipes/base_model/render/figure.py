@@ -26,7 +26,7 @@ FRINGE_LINE_DM = (0.16, 0.26)  # hair in front of the face fades out between the
 FRINGE_HALF_WIDTH_DM = (0.56, 0.70)
 CHIN_Y_DM = 6.2
 BROW_LIFT_DM = 0.045  # of the inner ends
-CLEAR, TINTED = 0.06, 0.9  # opacity of lenses
+CLEAR, TINTED = 0.05, 0.95  # opacity of lenses
 
 
 @dataclass(frozen=True)

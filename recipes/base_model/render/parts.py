@@ -1,4 +1,4 @@
-"""Which part of a figure each pixel shows: what the renderer knows exactly, and the U-Net learns to tell."""
+"""Which part of a figure each pixel shows."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ _NEAR = 0.4  # of an anatomical mask: inside of the part
 
 
 def part_map(figure: Figure, buffers: Buffers, assets: Assets, *, beard_field: int | None) -> NDArray[np.uint8]:
-    """Places in `PARTS`, (S, S), of what is nearest and no more than half sheer; skin by its triangles' first corners.
+    """Places in `PARTS`, (S, S); the parts of the skin by the anatomy of each triangle's first corner.
 
     beard_field: column of the anatomical fields that the beard covers; None: no beard.
     """
@@ -29,14 +29,5 @@ def part_map(figure: Figure, buffers: Buffers, assets: Assets, *, beard_field: i
         masks = {"beard": beard_field} | masks
     for part, column in masks.items():
         of_triangle[skin[fields[:, column] > _NEAR]] = PARTS.index(part)
-    sheer, alpha = buffers.sheer_triangle[..., 0], buffers.sheer_rest[..., 0, 2]
-    nearest = np.where(alpha > 0.5, sheer, buffers.triangle)
-    return np.where(nearest < 0, 0, of_triangle[nearest]).astype(np.uint8)
-
-
-def coverage(parts: NDArray[np.uint8], cells: int) -> NDArray[np.uint8]:
-    """(S, S) parts -> (len(PARTS), cells, cells): the share of each cell that shows the part, 0..255."""
-    side = parts.shape[0] // cells
-    shown = parts[None] == np.arange(len(PARTS), dtype=np.uint8)[:, None, None]
-    shares = shown.reshape(len(PARTS), cells, side, cells, side).mean((2, 4))
-    return np.rint(255 * shares).astype(np.uint8)
+    shown = buffers.shown()
+    return np.where(shown < 0, 0, of_triangle[shown]).astype(np.uint8)

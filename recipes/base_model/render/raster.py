@@ -33,6 +33,12 @@ class Buffers:
         self.sheer_triangle: NDArray[np.int32] = np.full(shape, -1, np.int32)
         self.sheer_rest: Array = np.zeros((*shape, 3), np.float32)  # second, third, alpha
 
+    def shown(self) -> NDArray[np.int32]:
+        """Triangle that each pixel mostly shows, (S, S): the first that brings the opacity to a half; -1: none."""
+        covered = 1 - np.cumprod(1 - self.sheer_rest[..., 2], axis=-1) >= 0.5
+        first = np.take_along_axis(self.sheer_triangle, covered.argmax(-1)[..., None], -1)[..., 0]
+        return np.where(covered.any(-1), first, self.triangle)
+
 
 def rasterise(
     screen: Array,

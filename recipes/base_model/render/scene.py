@@ -119,7 +119,7 @@ def sample_scene(rng: np.random.Generator, person: Person) -> Scene:
         style=style,
         place=str(rng.choice(list(PLACES))),
         expression=str(rng.choice(list(EXPRESSIONS), p=EXPRESSION_SHARES)),
-        strength=float(rng.uniform(0.35, 0.8)),
+        strength=float(rng.uniform(0.4, 0.85)),
         clothes=sample_clothes(rng, person),
         clothes_color=str(rng.choice(list(CLOTHES_RGB))),
         yaw_deg=yaw,

@@ -122,7 +122,7 @@ def _skin_albedo(c, f, look, noise):  # type: ignore[no-untyped-def]
     )
     for k in range(3):
         c[k] = t[k] * grain
-    ruddy = f[_BLUSH] * look.blush * 0.7 + f[_NOSE] * 0.3 + f[_EARS] * 0.3
+    ruddy = f[_BLUSH] * look.blush + f[_NOSE] * 0.35 + f[_EARS] * 0.35
     _mix(c, ruddy, t[0] * 1.02, t[1] * 0.68, t[2] * 0.66)
     _mix(c, f[_EYES] * (0.06 + 0.2 * look.age), t[0] * 0.78, t[1] * 0.64, t[2] * 0.66)
     if look.freckles > 0:
@@ -134,12 +134,13 @@ def _skin_albedo(c, f, look, noise):  # type: ignore[no-untyped-def]
         for k in range(3):
             c[k] *= 1 - 0.05 * (look.age - 0.35) * spots * (1 - f[_SCALP])
     beard, scalp = f[look.beard_field] * look.beard_amount, f[_SCALP] * look.scalp_amount
+    beard, scalp = beard * (2 - beard), scalp * (2 - scalp)  # amounts are as seen, the mixture is linear
     if beard > 0.01 or scalp > 0.01:
         strand = _strands_at(noise, f, look)
         tint = min(1.5, max(0.6, 1 + 0.16 * strand))
         h = look.hair
-        _mix(c, beard * (1 + 0.10 * strand), h[0] * tint, h[1] * tint, h[2] * tint)
-        _mix(c, scalp * (1 + 0.10 * strand), h[0] * tint, h[1] * tint, h[2] * tint)
+        _mix(c, beard * (1 + 0.06 * strand), h[0] * tint, h[1] * tint, h[2] * tint)
+        _mix(c, scalp * (1 + 0.06 * strand), h[0] * tint, h[1] * tint, h[2] * tint)
 
 
 @compiled
@@ -152,7 +153,7 @@ def _thing_albedo(c, material, r, g, b, look):  # type: ignore[no-untyped-def]
         tint = look.brown_eyes * min(1.0, 4 * (high - low)) * (1 - white)
         c[0], c[1], c[2] = r * (1.06 - 0.40 * tint), g * (1.06 - 0.46 * tint), b * (1.08 - 0.48 * tint)
         for k in range(3):
-            c[k] *= c[k] * (1.7 - 0.7 * white)
+            c[k] *= c[k] * (1 + (0.1 + 0.6 * look.brown_eyes) * (1 - white))
         _mix(c, 0.75 * white, 0.70, 0.665, 0.64)
     elif material == BROW:
         c[0], c[1], c[2] = look.brow[0], look.brow[1], look.brow[2]
@@ -284,11 +285,13 @@ def _lit(d, g, n, v, f, material, lit, openness, look, light):  # type: ignore[n
         tl = math.sqrt(t0 * t0 + t1 * t1 + t2 * t2) + 1e-6
         th = (t0 * h0 + t1 * h1 + t2 * h2) / (tl * hl)
         band = max(0.0, 1 - th * th)
-        gloss = 0.035 * band**24 * max(0.0, nl + 0.2)
+        lit, openness = 0.3 + 0.7 * lit, 0.5 + 0.5 * openness  # hair lets light through
+        gloss = (0.03 * band**24 + 0.015 * band**5) * max(0.0, nl + 0.2)
         hair_gloss = 0.3 * band**7 * max(0.0, nl + 0.2)
         wrap = 0.35
     elif material == FRAME:
         gloss, mirror = 0.25 * nh**24, 0.05
+        lit, openness = 0.8, 0.8  # frames are thinner than the grid on which both are sampled
     elif material == LENS:
         gloss, mirror = 0.10 * nh**40, 0.06
     elif material == TEETH:
@@ -354,7 +357,7 @@ def _round_hair(n, p, outward, light):  # type: ignore[no-untyped-def]
         outward[k] = p[k] - light.centre[k] + (0.5 if k == 2 else 0.0)
     _normalise(outward)
     for k in range(3):
-        n[k] = 0.4 * n[k] + 0.6 * outward[k]
+        n[k] = 0.3 * n[k] + 0.7 * outward[k]
     _normalise(n)
 
 
@@ -411,6 +414,8 @@ def _colors(  # type: ignore[no-untyped-def]
         _blend(f, fields, _FIELDS, i0, i1, i2, b0, b1, b2)
         hollow = hollows[i0] * b0 + hollows[i1] * b1 + hollows[i2] * b2
         openness *= min(1.02, max(0.75, 1 - 4 * min(0.06, max(-0.004, hollow))))
+        haired = 0.6 * f[_SCALP] * look.scalp_amount  # or hair would cast a dark seam on the hair painted below it
+        lit, openness = lit + (1 - lit) * haired, openness + (1 - openness) * haired
     else:
         for k in range(3):
             f[k] = p[k]
