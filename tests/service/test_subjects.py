@@ -10,7 +10,6 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from likeness.jobs.inputs import pack_photos, read_input
-from likeness.jobs.preparer import refuse
 from likeness.photos import check, decode
 from likeness.service.subjects import Subjects
 from likeness.storage.catalog import Catalog
@@ -93,6 +92,6 @@ def test_a_training_takes_what_was_kept(subjects: Subjects, faces: list[Photo]) 
     archive = pack_photos(subjects.photos("local", "pat"))  # as a job does it
     assert not any(secret in archive for secret in SECRETS)
     checked = check(read_input(archive).photos, True)
-    refuse(checked)
+    checked.raise_if_refused()
     assert [one.verdict for one in checked.reports] == [one.verdict for one in judged.reports] == ["accepted"] * 4
     assert [one.image.shape for one in checked.usable] == [one.image.shape for one in judged.usable]

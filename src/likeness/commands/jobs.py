@@ -13,7 +13,7 @@ from ..service.training import training_of
 from ..storage.catalog import LOCAL
 from ..terminal import interruptible, rows_table
 from ..types import Photo, Subject
-from .options import ClassNoun, NewName, Photos, Recipe, Seed, Steps
+from .options import ClassNoun, KeepStrangers, NewName, Photos, Recipe, Seed, Steps
 
 if TYPE_CHECKING:
     from ..jobs.types import Job, JobEvent
@@ -47,6 +47,7 @@ def submit(
     steps: Steps = None,
     seed: Seed = 0,
     replace_existing: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
+    keep_strangers: KeepStrangers = False,
     key: Annotated[str | None, typer.Option(help="Idempotency key: twice the same is one job.")] = None,
 ) -> None:
     """Put a training into the queue; `likeness work` trains it."""
@@ -60,6 +61,7 @@ def submit(
         changes = {} if steps is None else {"steps": steps}
         order = JobOrder(
             LOCAL, name, "", class_noun=class_noun, recipe=recipe, changes=changes, seed=seed, replace=replace_existing,
+            keep_strangers=keep_strangers,
         )  # fmt: skip
         job = training.submit(order, archive=archive, idempotency_key=key)
     call.terminal.document(job_document(job))

@@ -1,6 +1,6 @@
 """How alike a picture is to a person's photographs: distances of descriptors.
 
-A picture's distance is the median of its distances to the photographs, as `photos.guide` judges strangers: one odd
+A picture's distance is the median of its distances to the photographs, as `photos.identity` judges strangers: one odd
 photograph cannot move it.
 """
 
