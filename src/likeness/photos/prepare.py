@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..types import PreparedPhoto
 from .face import Face
-from .matte import only_at, person_probability, refine
+from .matte import covering, only_at, person_probability, refine
 
 _CLOSE_FILL = 0.61  # the face's share of the frame's side; as in the built-in base's own close-ups and portraits
 _PORTRAIT_FILL = 0.42
@@ -118,8 +118,9 @@ def _framings(image: NDArray[np.uint8], face: Face, source_sha256: str, *, size_
     for framing in ("portrait", "close"):
         frame = frame_of(framing, face, image.shape)
         picture = cut_out(image, frame, size_px)
-        matte = refine(_refit(coarse, wide, frame, size_px=size_px), picture)
-        yield PreparedPhoto(picture, matte, face_mask(face, frame, size_px), framing, source_sha256)
+        mask = face_mask(face, frame, size_px)
+        matte = covering(refine(_refit(coarse, wide, frame, size_px=size_px), picture), mask)
+        yield PreparedPhoto(picture, matte, mask, framing, source_sha256)
 
 
 def _refit(plane: NDArray[np.float32], old: Frame, new: Frame, *, size_px: int) -> NDArray[np.float32]:
