@@ -140,7 +140,7 @@ def train(
             "name": name, "class_noun": class_noun, "recipe": recipe, "recipe_changes": changes, "seed": seed,
             "replace": replace_existing, "keep_strangers": keep_strangers, "consent": consent,
         }  # fmt: skip
-        train_remotely(call, remote, read_photos(photos), wanted)
+        train_remotely(call, remote, photos, wanted)
         return
     if consent:
         raise UsageError("expected --consent with --remote only", hint="a training here asks for none")

@@ -12,6 +12,7 @@ from ..errors import UsageError
 from ..training.recipe import recipe_named
 from ..types import Subject, checked_seed, checked_subject
 from .options import ClassNoun, KeepStrangers, NewName, Photos, Recipe, Seed
+from .sending import photos_to_send
 
 deploy = typer.Typer(help="Triton and SageMaker.", no_args_is_help=False)
 sagemaker = typer.Typer(help="The whole system in an AWS account, as one CloudFormation stack.", no_args_is_help=False)
@@ -114,7 +115,6 @@ def fine_tune(
     """Upload photographs and queue a fine-tune on the asynchronous endpoint."""
     from ..deploy.sagemaker import invoke
     from ..deploy.sagemaker.stack import Stack
-    from ..photos import read_photos
 
     call: Call = ctx.obj
     checked_subject(Subject(name, class_noun))
@@ -124,7 +124,7 @@ def fine_tune(
     config = {
         "name": name, "class_noun": class_noun, "recipe": recipe, "seed": seed, "keep_strangers": keep_strangers
     }  # fmt: skip
-    queued: dict[str, object] = {**invoke.fine_tune(Stack(calls, stack), read_photos(photos), config)}
+    queued: dict[str, object] = {**invoke.fine_tune(Stack(calls, stack), photos_to_send(call, photos), config)}
     if wait_s and not dry_run:
         queued |= invoke.wait_for(calls, {key: str(value) for key, value in queued.items()}, limit_s=wait_s)
     call.terminal.document(queued)

@@ -7,7 +7,7 @@ Nothing here knows torch, and importing this package loads no network: mediapipe
 
 from .archive import Limits, read_archive, read_photos
 from .backgrounds import vary_background
-from .checks import check
+from .checks import check, first_look, refuse_too_many
 from .clean import clean_copy
 from .decode import decode, looks_like_image
 from .descriptor import SAME_PERSON, descriptor, distance
@@ -32,10 +32,12 @@ __all__ = [
     "decode",
     "descriptor",
     "distance",
+    "first_look",
     "guide",
     "looks_like_image",
     "prepare",
     "read_archive",
     "read_photos",
+    "refuse_too_many",
     "vary_background",
 ]

@@ -17,8 +17,9 @@ from ..errors import PhotosRefused, UnreadablePhoto
 from ..progress import Advance, Watch, unwatched
 from ..types import MAX_PHOTOS, Photo, Verdict
 from . import quality
+from .archive import is_archive
 from .covered import covered_parts, eye_brightness
-from .decode import decode, looks_like_image
+from .decode import FORMATS, decode, is_video, looks_like_image
 from .descriptor import descriptor
 from .face import Face, FaceDetector, MediaPipeFaces, upright
 from .guide import KEEP_HINT, guide
@@ -39,6 +40,7 @@ CUT_WARNED, CUT_REFUSED = 0.03, 0.25  # share of the face's box outside of the i
 
 TILT_WARNED_DEG = 30.0  # of a head; beyond `face.LYING_DEG` the photograph is turned
 GREY_FACE, GREY_THING = 6.0, 1.0  # colourfulness; coloured faces 17 and up, grey, sepia and duotone ones up to 5
+_FORMATS_HINT = f"send {FORMATS}"
 _MOST_FACES = 8  # of one photograph; a crowd's others are small and far from the centre
 
 
@@ -76,9 +78,7 @@ def check(
         PhotosRefused: more than `MAX_PHOTOS`.
         MissingPart: a face is needed and mediapipe or dlib is not installed.
     """
-    count = sum(looks_like_image(photo.content) for photo in photos)
-    if count > MAX_PHOTOS:  # all of them are held decoded
-        raise PhotosRefused(f"expected at most {MAX_PHOTOS} photographs, got {count}", hint="choose 10 to 20 good ones")
+    refuse_too_many(photos)  # all of them are held decoded
     finder = (detector or MediaPipeFaces()) if is_person else None
     examined: list[Examined] = []
     watch(Advance("check", 0, len(photos)))
@@ -106,11 +106,32 @@ def check(
     return CheckResult(tuple(one.report for one in judged), set_report, tuple(kept.values()))
 
 
-def _examine(photo: Photo, finder: FaceDetector | None) -> Examined:
+def refuse_too_many(photos: Sequence[Photo]) -> None:
+    """Raises PhotosRefused: more than `MAX_PHOTOS`; files that are no photographs do not count."""
+    count = sum(looks_like_image(photo.content) for photo in photos)
+    if count > MAX_PHOTOS:
+        raise PhotosRefused(f"expected at most {MAX_PHOTOS} photographs, got {count}", hint="choose 10 to 20 good ones")
+
+
+def first_look(photo: Photo) -> Reason | None:
+    """Why a file cannot be a photograph, by what was read of it; None where it has to be decoded to know."""
+    if photo.unread == "too_large":
+        return Reason("too_large", "larger than photographs are", "send the photo alone, as JPEG", "refused")
+    if photo.unread == "compression":
+        message = "packed in a way that photographs never are"
+        return Reason("compression", message, "pack it again, stored or deflated", "refused")
+    if photo.unread == "damaged":
+        return Reason("damaged", "damaged in the archive", "pack it again", "refused")
+    if photo.unread == "not_readable":
+        return Reason("not_readable", "cannot be opened", "check its rights", "refused")
     if not photo.content:
-        return Examined(photo, (_empty(),))
-    if not looks_like_image(photo.content):
-        return Examined(photo, (_not_an_image(),))
+        return _empty()
+    return None if looks_like_image(photo.content) else _not_an_image(photo.content)
+
+
+def _examine(photo: Photo, finder: FaceDetector | None) -> Examined:
+    if (unusable := first_look(photo)) is not None:
+        return Examined(photo, (unusable,))
     try:
         image = decode(photo.content)
     except UnreadablePhoto as error:
@@ -222,8 +243,9 @@ def _blur_reasons(luma: quality.Grey) -> tuple[Reason, ...]:
 
 def _without_repeats(one: Examined, earlier: Sequence[Examined]) -> Examined:
     """Of equal files the first is kept."""
+    is_whole = bool(one.photo.content) and one.photo.unread is None
     for number, other in enumerate(earlier, start=1):
-        if one.photo.content and other.photo.sha256 == one.photo.sha256:
+        if is_whole and other.photo.sha256 == one.photo.sha256:
             message = f"the same file as photo {number}"
             return _with(one, Reason("exact_duplicate", message, "send each photo once", "refused"))
     return one
@@ -260,14 +282,16 @@ def _has(one: Examined, code: str) -> bool:
     return any(reason.code == code for reason in one.reasons)
 
 
-def _not_an_image() -> Reason:
-    hint = "send JPEG, PNG, WebP or HEIC"
-    return Reason("not_an_image", "expected a photograph, got another kind of file", hint, "refused")
+def _not_an_image(content: bytes) -> Reason:
+    kinds = {"a video": is_video, "an archive": is_archive, "a PDF": lambda head: head.startswith(b"%PDF")}
+    kind = next((kind for kind, matches in kinds.items() if matches(content[:512])), "another kind of file")
+    hint = "name it by itself to have it opened" if kind == "an archive" else _FORMATS_HINT
+    return Reason("not_an_image", f"expected a photograph, got {kind}", hint, "refused")
 
 
 def _empty() -> Reason:
     message = "skipped: nothing in it, or no file at all (a pipe, a device, a link to nothing)"
-    return Reason("empty", message, "send JPEG, PNG, WebP or HEIC", "refused")
+    return Reason("empty", message, _FORMATS_HINT, "refused")
 
 
 def _no_face() -> Reason:
