@@ -193,6 +193,41 @@ def test_one_good_photograph_can_be_prepared(person: list[Photo], faces: MediaPi
         check([Photo("notes.txt", b"words")], True).raise_if_refused(few_are_enough=True)
 
 
+def grey(image: Image) -> Image:
+    return np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2).astype(np.uint8)
+
+
+TONES: dict[str, Callable[[Image], Image]] = {
+    "grey": grey,
+    "sepia": lambda image: (grey(image) * [1.07, 0.93, 0.72]).clip(0, 255).astype(np.uint8),
+    "blue": lambda image: (grey(image) * [0.55, 0.8, 1.0]).astype(np.uint8),
+    "nearly grey": lambda image: (grey(image) * 0.95 + image * 0.05).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("tone", TONES)
+def test_photographs_without_colour_are_named(
+    tone: str, portrait: Image, faces: MediaPipeFaces, as_photo: Encode
+) -> None:
+    toned = as_photo(TONES[tone](portrait), file_format="JPEG")
+    assert codes(check([toned], True, detector=faces))["grey"] == "warned"
+
+
+@pytest.mark.parametrize(("count", "is_named"), [(1, False), (5, True)])
+def test_a_set_without_colour_is_named(
+    count: int, is_named: bool, person: list[Photo], faces: MediaPipeFaces, as_photo: Encode
+) -> None:
+    toned = [as_photo(grey(decode(photo.content))) for photo in person[:count]]
+    result = check([*toned, *person[count:5]], True, detector=faces)
+    assert ["grey" in codes(result, place) for place in range(5)] == [place < count for place in range(5)]
+    said = [advice.message for advice in result.set_report.advice if advice.code == "grey"]
+    assert said == (["5 of 5 photos are without colour"] if is_named else [])
+
+
+def test_a_grey_thing_is_named(scene: Image, as_photo: Encode) -> None:
+    assert codes(check([as_photo(grey(scene))], False)) == {"grey": "warned"}
+
+
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_turned_photographs_are_set_upright(
     turns: int, person: list[Photo], faces: MediaPipeFaces, as_photo: Encode

@@ -76,11 +76,11 @@ def covered_parts(image: NDArray[np.uint8], landmarks: NDArray[np.floating], yaw
         parts.append("eyes")
     if (_is_other(lips, skin) and _is_other(chin, skin)) or all(_is_flat(lips, eyes[side]) for side in facing):
         parts.append("mouth")
-    if "mouth" in parts:
-        return tuple(parts)
+    # A mask reaches to the cheeks and jaws, not to the eyes.
+    least = 3 if "mouth" in parts else 2
     hidden = [
         ("eyes" not in parts and _is_flat(eyes[side], eyes[1 - side]) and (both or _is_other(cheeks[side], skin)))
-        or (both and sum(_is_other(one[side], skin) for one in (cheeks, jaws, rings)) >= 2)
+        or (both and sum(_is_other(one[side], skin) for one in (cheeks, jaws, rings)) >= least)
         for side in (0, 1)
     ]  # fmt: skip
     if hidden[0] != hidden[1]:
