@@ -13,6 +13,7 @@ from .decode import decode, looks_like_image
 from .descriptor import SAME_PERSON, descriptor, distance
 from .face import Face, FaceDetector, MediaPipeFaces
 from .guide import guide
+from .identity import choose
 from .prepare import prepare
 from .report import CheckResult, PhotoReport, Reason, SetReport, Usable
 
@@ -28,6 +29,7 @@ __all__ = [
     "SetReport",
     "Usable",
     "check",
+    "choose",
     "clean_copy",
     "decode",
     "descriptor",
