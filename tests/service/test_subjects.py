@@ -85,6 +85,17 @@ def test_a_file_that_comes_again_is_the_same_photograph(subjects: Subjects) -> N
     assert stored(subjects, "rex") == before[0]  # equal pixels, equal bytes
 
 
+def test_a_face_that_lies_is_kept_upright(subjects: Subjects, demo_photos: Path) -> None:
+    upright = decode((demo_photos / "photo_01.jpg").read_bytes())
+    stream = io.BytesIO()
+    Image.fromarray(np.rot90(upright)).save(stream, "PNG")
+    checked = subjects.add_photos("local", "pat", [Photo("lying.png", stream.getvalue())])
+    assert [reason.code for reason in checked.reports[0].reasons] == ["turned"]
+    (kept,) = subjects.photos("local", "pat")
+    assert np.abs(decode(kept.content).astype(int) - upright).mean() < 2
+    assert check([kept], True).reports[0].reasons == ()
+
+
 def test_a_training_takes_what_was_kept(subjects: Subjects, faces: list[Photo]) -> None:
     judged = subjects.add_photos("local", "pat", faces)
     kept = stored(subjects, "pat")
