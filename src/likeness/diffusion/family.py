@@ -14,6 +14,7 @@ PROJECTIONS = ("proj_in", "proj_out")  # around a stack of attention blocks
 RESNET = ("conv1", "conv2")
 CLIP_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 CLIP_FEED_FORWARD = ("fc1", "fc2")
+CROPS = ("portrait", "close")  # upright, at two distances
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Family:
     negative_scale: float | None  # of an adapter in the negative prompt's row; None = as in the prompt's
     targets: Mapping[Network, tuple[str, ...]]  # endings of the module names that adapters may touch
     trained: Mapping[Network, tuple[str, ...]]  # those of them that recipes may name
+    framings: tuple[str, ...]  # of a person's prepared photographs, that a fine-tune learns from
     learning_rate_scale: float  # recipes are written for Stable Diffusion; small networks take larger steps
 
 
@@ -47,6 +49,7 @@ LIKENESS_128 = Family(
     negative_scale=0.0,  # docs/log.md: faces come sharper and nearer to the person
     targets=_LIKENESS_TARGETS,
     trained=_LIKENESS_TARGETS,
+    framings=("aligned",),  # its training data are aligned headshots
     learning_rate_scale=40.0,
 )
 SD_15 = Family(
@@ -56,6 +59,7 @@ SD_15 = Family(
     negative_scale=None,
     targets=_SD_TARGETS,
     trained=_SD_TRAINED,
+    framings=CROPS,
     learning_rate_scale=1.0,
 )
 SD_21_BASE = Family(
@@ -65,6 +69,7 @@ SD_21_BASE = Family(
     negative_scale=None,
     targets=_SD_TARGETS,
     trained=_SD_TRAINED,
+    framings=CROPS,
     learning_rate_scale=1.0,
 )
 SD_21 = Family(
@@ -74,6 +79,7 @@ SD_21 = Family(
     negative_scale=None,
     targets=_SD_TARGETS,
     trained=_SD_TRAINED,
+    framings=CROPS,
     learning_rate_scale=1.0,
 )
 
