@@ -20,6 +20,7 @@ from .commands.options import (
     ClassNoun,
     ExportFormat,
     ImportFormat,
+    KeepStrangers,
     Name,
     NewName,
     Photos,
@@ -32,7 +33,7 @@ from .commands.options import (
 from .commands.score import kept_reference, most_alike, score
 from .commands.work import work
 from .config import settings_from
-from .errors import PhotosRefused, UsageError
+from .errors import UsageError
 from .photos import CheckResult, read_photos
 from .portraits import facts, numbered, save_all
 from .service import BARE_BASE, matte_path, save_prepared
@@ -65,11 +66,16 @@ def main_options(
 
 
 @app.command()
-def check(ctx: typer.Context, photos: Photos, class_noun: ClassNoun = Subject.class_noun) -> None:
+def check(
+    ctx: typer.Context,
+    photos: Photos,
+    class_noun: ClassNoun = Subject.class_noun,
+    keep_strangers: KeepStrangers = False,
+) -> None:
     """Judge photographs: a verdict and a hint for each, and what the set lacks."""
     call: Call = ctx.obj
     with call.terminal.progress() as watch:
-        checked = call.likeness().check(read_photos(photos), class_noun, watch=watch)
+        checked = call.likeness().check(read_photos(photos), class_noun, keep_strangers=keep_strangers, watch=watch)
     call.terminal.document(checked.to_json())
     call.terminal.table(verdict_table(checked))
     for line in set_lines(checked):
@@ -84,17 +90,15 @@ def prepare(
     photos: Photos,
     out: Annotated[Path, typer.Option(help="Folder for the images.")],
     class_noun: ClassNoun = Subject.class_noun,
+    keep_strangers: KeepStrangers = False,
 ) -> None:
     """Crop photographs for training: 512 x 512 PNG and a matte for each, without metadata."""
     call: Call = ctx.obj
     check_out(out)
     likeness = call.likeness()
     with call.terminal.progress() as watch:
-        checked = likeness.check(read_photos(photos), class_noun, watch=watch)
-        if not checked.usable:
-            raise PhotosRefused(
-                "expected at least one usable photo, got none", hint="`likeness check` names the reasons"
-            )
+        checked = likeness.check(read_photos(photos), class_noun, keep_strangers=keep_strangers, watch=watch)
+        checked.raise_if_refused(few_are_enough=True)
         prepared = likeness.prepare(checked, watch=watch)
     names = {one.photo.sha256: one.photo.name for one in checked.usable}
     paths = save_prepared(prepared, out)
@@ -120,6 +124,7 @@ def train(
     seed: Seed = 0,
     restart: Annotated[bool, typer.Option("--restart", help="Forget the checkpoint of an earlier run.")] = False,
     replace_existing: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
+    keep_strangers: KeepStrangers = False,
     remote: Annotated[str | None, typer.Option(metavar="URL", help="Train on that server; LIKENESS_API_KEY.")] = None,
     consent: Annotated[str, typer.Option(help="With --remote: who agreed, and when.")] = "",
 ) -> None:
@@ -133,9 +138,9 @@ def train(
             raise UsageError("expected --remote without --base, --revision and --restart", hint="the server decides")
         wanted = {
             "name": name, "class_noun": class_noun, "recipe": recipe, "recipe_changes": changes, "seed": seed,
-            "replace": replace_existing, "consent": consent,
+            "replace": replace_existing, "keep_strangers": keep_strangers, "consent": consent,
         }  # fmt: skip
-        train_remotely(call, remote, read_photos(photos), wanted)
+        train_remotely(call, remote, photos, wanted)
         return
     if consent:
         raise UsageError("expected --consent with --remote only", hint="a training here asks for none")
@@ -150,7 +155,9 @@ def train(
             for line in set_lines(checked):
                 call.terminal.note(line)
 
-        result = likeness.train(read, order, watch=watch, should_stop=should_stop, on_checked=show)
+        result = likeness.train(
+            read, order, keep_strangers=keep_strangers, watch=watch, should_stop=should_stop, on_checked=show
+        )
     call.terminal.document(
         {
             "adapter": asdict(result.card),

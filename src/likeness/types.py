@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from .errors import UsageError
 
 Verdict = Literal["accepted", "warned", "refused"]
+Unread = Literal["not_an_image", "too_large", "compression", "damaged", "not_readable", "too_many"]
 Network = Literal["unet", "text_encoder"]
 
 MAX_SEED = 2**63 - 1  # what a torch.Generator takes
@@ -54,6 +55,7 @@ class Photo:
     name: str  # last part of the file name, for messages only; never used as a path
     content: bytes = field(repr=False)
     received_sha256: str = ""  # of a clean copy only: the hash of what it was made of
+    unread: Unread | None = None  # why `content` is not the whole file; None = it is
 
     @cached_property
     def sha256(self) -> str:
@@ -113,7 +115,7 @@ class PreparedPhoto:
     """A photograph cropped for training, with the masks that the loss and the backgrounds need."""
 
     image: NDArray[np.uint8]  # (H, W, 3) RGB
-    matte: NDArray[np.uint8]  # (H, W) 255 = subject, 0 = background; all 255 where nothing was segmented
+    matte: NDArray[np.uint8]  # (H, W) 255 = subject, 0 = background; all 255 where the subject was not found
     face: NDArray[np.uint8]  # (H, W) 255 = the face, soft-edged; all 0 for subjects without one
     framing: str  # "portrait" (head and shoulders), "close" (the face fills the frame), "aligned", "whole"
     source_sha256: str  # of the photograph it came from

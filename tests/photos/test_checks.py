@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from likeness.errors import PhotosRefused
-from likeness.photos import MediaPipeFaces, check
+from likeness.photos import MediaPipeFaces, check, decode
 from likeness.photos.report import CheckResult
 from likeness.types import MAX_PHOTOS, Photo
 
@@ -134,10 +134,126 @@ def test_duplicates(person: list[Photo], portrait: Image, faces: MediaPipeFaces,
     assert [one.photo.name for one in result.usable] == [person[0].name, "copy.jpg", person[1].name]
 
 
-def test_another_person(person: list[Photo], virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
-    result = check([*person[:4], as_photo(virtual_people[5], "stranger.png")], True, detector=faces)
-    assert ["other_person" in codes(result, place) for place in range(5)] == [False] * 4 + [True]
-    assert "other_person" in {advice.code for advice in result.set_report.advice}
+def test_another_person_is_left_out(
+    person: list[Photo], virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode
+) -> None:
+    photos = [*person[:4], as_photo(virtual_people[5], "stranger.png")]
+    result = check(photos, True, detector=faces)
+    assert [codes(result, place).get("other_person") for place in range(5)] == [None] * 4 + ["refused"]
+    assert [one.photo.name for one in result.usable] == [photo.name for photo in person[:4]]
+    assert {"other_person": "warned"}.items() <= {one.code: one.verdict for one in result.set_report.advice}.items()
+    result.raise_if_refused()
+    insisted = check(photos, True, detector=faces, keep_strangers=True)
+    assert codes(insisted)["other_person"] == "warned" and len(insisted.usable) == 5
+
+
+def beside(large: Image, small: Image) -> Image:
+    """Two people in one picture, the first one's face larger and nearer to the middle."""
+    canvas = np.full((760, 760 + 420, 3), 130, np.uint8)
+    canvas[:, :760] = cv2.resize(large, (760, 760), interpolation=cv2.INTER_CUBIC)
+    canvas[200 : 200 + 420, 760:] = cv2.resize(small, (420, 420), interpolation=cv2.INTER_AREA)
+    return canvas
+
+
+def test_of_two_people_the_one_of_the_set_is_chosen(
+    person: list[Photo], virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode
+) -> None:
+    pair = beside(virtual_people[6], decode(person[1].content))
+    alone = check([as_photo(pair)], True, detector=faces)
+    assert alone.usable[0].face is not None and alone.usable[0].face.box_px[2] < 760  # the larger one, by itself
+    result = check([as_photo(pair), *person[2:6]], True, detector=faces)
+    chosen = result.usable[0].face
+    assert chosen is not None and chosen.box_px[0] > 760
+    assert codes(result, 0).keys() >= {"several_people"} and "other_person" not in codes(result, 0)
+    strangers = beside(virtual_people[6], virtual_people[5])
+    result = check([as_photo(strangers), *person[2:6]], True, detector=faces)
+    assert codes(result, 0)["other_person"] == "refused" and len(result.usable) == 4
+
+
+def test_a_folder_of_different_people_is_refused_as_a_set(
+    virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode
+) -> None:
+    photos = [as_photo(picture, f"{index}.png") for index, picture in enumerate(virtual_people)]
+    result = check(photos, True, detector=faces)
+    with pytest.raises(PhotosRefused, match="of 8 photos probably show another person"):
+        result.raise_if_refused()
+    with pytest.raises(PhotosRefused, match="another person"):
+        result.raise_if_refused(few_are_enough=True)
+    insisted = check(photos, True, detector=faces, keep_strangers=True)
+    assert len(insisted.usable) == 8
+    insisted.raise_if_refused()
+
+
+def test_one_good_photograph_can_be_prepared(person: list[Photo], faces: MediaPipeFaces) -> None:
+    result = check([*person[:1], Photo("notes.txt", b"words")], True, detector=faces)
+    result.raise_if_refused(few_are_enough=True)
+    with pytest.raises(PhotosRefused, match="at least 4 usable photos, got 1"):
+        result.raise_if_refused()
+    with pytest.raises(PhotosRefused, match="got none"):
+        check([Photo("notes.txt", b"words")], True).raise_if_refused(few_are_enough=True)
+
+
+def grey(image: Image) -> Image:
+    return np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2).astype(np.uint8)
+
+
+TONES: dict[str, Callable[[Image], Image]] = {
+    "grey": grey,
+    "sepia": lambda image: (grey(image) * [1.07, 0.93, 0.72]).clip(0, 255).astype(np.uint8),
+    "blue": lambda image: (grey(image) * [0.55, 0.8, 1.0]).astype(np.uint8),
+    "nearly grey": lambda image: (grey(image) * 0.95 + image * 0.05).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("tone", TONES)
+def test_photographs_without_colour_are_named(
+    tone: str, portrait: Image, faces: MediaPipeFaces, as_photo: Encode
+) -> None:
+    toned = as_photo(TONES[tone](portrait), file_format="JPEG")
+    assert codes(check([toned], True, detector=faces))["grey"] == "warned"
+
+
+@pytest.mark.parametrize(("count", "is_named"), [(1, False), (5, True)])
+def test_a_set_without_colour_is_named(
+    count: int, is_named: bool, person: list[Photo], faces: MediaPipeFaces, as_photo: Encode
+) -> None:
+    toned = [as_photo(grey(decode(photo.content))) for photo in person[:count]]
+    result = check([*toned, *person[count:5]], True, detector=faces)
+    assert ["grey" in codes(result, place) for place in range(5)] == [place < count for place in range(5)]
+    said = [advice.message for advice in result.set_report.advice if advice.code == "grey"]
+    assert said == (["5 of 5 photos are without colour"] if is_named else [])
+
+
+def test_a_grey_thing_is_named(scene: Image, as_photo: Encode) -> None:
+    assert codes(check([as_photo(grey(scene))], False)) == {"grey": "warned"}
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_turned_photographs_are_set_upright(
+    turns: int, person: list[Photo], faces: MediaPipeFaces, as_photo: Encode
+) -> None:
+    """Quarters of a turn; a head that stands on its end reads as upright by its landmarks alone."""
+    upright = [decode(photo.content) for photo in person[4:8]]
+    photos = [as_photo(np.ascontiguousarray(np.rot90(image, turns)), f"{i}.png") for i, image in enumerate(upright)]
+    result = check(photos, True, detector=faces)
+    for place, (one, image) in enumerate(zip(result.usable, upright, strict=True)):
+        assert codes(result, place)["turned"] == "warned"
+        np.testing.assert_array_equal(one.image, image)
+
+
+def test_upright_photographs_are_not_turned(judged: CheckResult) -> None:
+    assert not any("turned" in codes(judged, place) for place in range(len(judged.reports)))
+
+
+@pytest.mark.parametrize(("angle_deg", "found"), [(20, set()), (-38, {"tilted"}), (72, {"turned"}), (-70, {"turned"})])
+def test_heads_that_lean(
+    angle_deg: int, found: set[str], portrait: Image, faces: MediaPipeFaces, as_photo: Encode
+) -> None:
+    matrix = cv2.getRotationMatrix2D((256, 256), angle_deg, 0.8)
+    leaning = cv2.warpAffine(portrait, matrix, (512, 512), borderMode=cv2.BORDER_REPLICATE)
+    result = check([as_photo(np.asarray(leaning, dtype=np.uint8))], True, detector=faces)
+    assert {"tilted", "turned"} & codes(result).keys() == found
+    assert result.usable[0].face is not None and abs(result.usable[0].face.roll_deg) < 45
 
 
 @pytest.mark.parametrize(

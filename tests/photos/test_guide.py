@@ -1,12 +1,13 @@
 """Advice on sets, from made faces: what is missing is named, what is there is not."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from likeness.photos.face import Face
-from likeness.photos.guide import distinct_colours, guide, outliers
+from likeness.photos.guide import distinct_colours, guide
 from likeness.photos.pose import Expression
 from likeness.photos.report import Usable
 from likeness.types import Photo
@@ -17,8 +18,8 @@ def shot(yaw: float = 0, pitch: float = 0, *, expression: Expression = "neutral"
     return Usable(Photo("x.jpg", b""), np.full((64, 64, 3), colour, np.uint8), face)
 
 
-def advice(shots: Sequence[Usable], is_person: bool = True, strangers: int = 0) -> dict[str, str]:
-    return {reason.code: reason.verdict for reason in guide(shots, is_person, strangers=strangers).advice}
+def advice(shots: Sequence[Usable], is_person: bool = True, **counts: Any) -> dict[str, str]:
+    return {reason.code: reason.verdict for reason in guide(shots, is_person, **counts).advice}
 
 
 FULL = [
@@ -76,16 +77,18 @@ def test_gaps_are_named(code: str, shots: list[Usable]) -> None:
     assert advice(shots)[code] == "warned"
 
 
-def test_strangers_are_named() -> None:
-    assert "other_person" in advice(FULL, strangers=1)
+@pytest.mark.parametrize(("strangers", "code"), [(1, "other_person"), (3, "other_person"), (4, "different_people")])
+def test_a_third_of_strangers_is_a_set_of_different_people(strangers: int, code: str) -> None:
+    usable = FULL[strangers:]
+    found = advice(usable, strangers=strangers, persons=len(FULL))
+    assert found == {code: "refused" if code == "different_people" else "warned"} | found
+    kept = advice(FULL, strangers=strangers, persons=len(FULL), keep_strangers=True)
+    assert kept == {code: "warned"}
 
 
-def test_outliers() -> None:
-    rng = np.random.default_rng(0)
-    own = [rng.normal(0, 0.02, 128) for _ in range(5)]
-    stranger = own[0] + 1.0 / np.sqrt(128)
-    assert outliers([*own[:2], None, stranger, *own[2:]]) == [3]
-    assert outliers(own) == [] and outliers([own[0], stranger]) == []
+@pytest.mark.parametrize(("grey", "is_named"), [(0, False), (3, False), (4, True), (12, True)])
+def test_a_grey_set_is_named(grey: int, is_named: bool) -> None:
+    assert (advice(FULL, grey=grey) == {"grey": "warned"}) == is_named
 
 
 def test_distinct_colours() -> None:

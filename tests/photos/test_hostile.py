@@ -28,6 +28,8 @@ def _pictures() -> list[bytes]:
     contents = [
         _saved(noise, "JPEG"), _saved(noise.convert("CMYK"), "JPEG"), _saved(noise, "JPEG", progressive=True),
         _saved(noise, "PNG"), _saved(wide, "PNG"), _saved(noise.quantize(16), "PNG"), _saved(noise, "PNG", **frames),
+        _saved(noise, "AVIF"), _saved(noise, "GIF"), _saved(noise, "GIF", **frames), _saved(noise, "BMP"),
+        _saved(noise, "TIFF"), _saved(noise, "TIFF", compression="tiff_lzw"), _saved(wide, "TIFF"),
         _saved(noise, "WEBP"), _saved(noise, "WEBP", lossless=True), _saved(noise, "WEBP", **frames),
     ]  # fmt: skip
     heic = io.BytesIO()

@@ -1,5 +1,8 @@
 """Frames, masks and backgrounds of prepared photographs."""
 
+import sys
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -7,7 +10,7 @@ from numpy.typing import NDArray
 from likeness.errors import UsageError
 from likeness.photos import MediaPipeFaces, decode, prepare, vary_background
 from likeness.photos.backgrounds import foreground
-from likeness.photos.matte import guided_filter, only_at
+from likeness.photos.matte import covering, guided_filter, only_at
 from likeness.photos.prepare import cut_out, frame_of, saliency
 from likeness.types import Photo, PreparedPhoto
 
@@ -139,3 +142,39 @@ def test_other_people_leave_the_matte() -> None:
     kept = only_at(two, (25.0, 50.0))
     assert kept[50, 25] == 1 and kept[:, 60:90].max() == 0
     np.testing.assert_array_equal(only_at(two, (50.0, 50.0)), two)
+
+
+def nobody(image: Image) -> NDArray[np.float32]:
+    return np.zeros(image.shape[:2], np.float32)
+
+
+def somebody_else(image: Image) -> NDArray[np.float32]:
+    """A person in the lower left corner."""
+    plane = nobody(image)
+    plane[-200:, :120] = 1
+    return plane
+
+
+@pytest.mark.parametrize("segmenter", [nobody, somebody_else])
+def test_a_person_whom_the_segmenter_misses_keeps_the_background(
+    segmenter: Callable[[Image], NDArray[np.float32]], portrait: Image, faces: MediaPipeFaces,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    # The package's name for the module is the function's.
+    monkeypatch.setattr(sys.modules["likeness.photos.prepare"], "person_probability", segmenter)
+    for one in prepare(portrait, faces.detect(portrait)[0], "f" * 64, size_px=128):
+        assert one.matte.min() == 255 and one.face.max() == 255
+        assert vary_background(one, np.random.default_rng(0)) is one
+
+
+def test_a_matte_has_to_cover_the_face() -> None:
+    face = np.zeros((40, 40), np.uint8)
+    face[10:30, 10:30] = 255
+    half = np.zeros_like(face)
+    half[:20] = 255
+    assert covering(face, face) is face  # just the face will do
+    for missed in (half, np.zeros_like(face)):
+        assert covering(missed, face).min() == 255
+        prepared = PreparedPhoto(np.zeros((40, 40, 3), np.uint8), missed, face, "portrait", "0" * 64)
+        assert vary_background(prepared, np.random.default_rng(0)) is prepared
+    assert covering(half, np.zeros_like(face)) is half  # a subject without a face

@@ -1,5 +1,7 @@
 """Distances to photographs: of the person small, of a stranger large, and a ranking by them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -42,6 +44,26 @@ def prepared(framing: str) -> PreparedPhoto:
 def test_photographs_without_a_face_are_refused() -> None:
     with pytest.raises(PhotosRefused, match="at least 3"):
         Reference.of([prepared("portrait")] * 5, detector=Nobody())  # type: ignore[arg-type]
+
+
+def test_a_friend_who_is_larger_in_one_crop_is_not_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faces are named by their descriptors: a friend's is 9 away from the person's."""
+    crops = [[0.0], [0.1], [9.0, 0.2], [0.3]]
+
+    class Faces:
+        def detect(self, image: NDArray[np.uint8]) -> list[float]:
+            return crops[int(image.max())]
+
+    def alike(image: NDArray[np.uint8], face: float) -> NDArray[np.float64]:
+        return identity(face)
+
+    monkeypatch.setattr("likeness.scoring.likeness.descriptor", alike)
+    photos = []
+    for place in range(len(crops)):
+        one = prepared("portrait")
+        photos.append(replace(one, image=np.full_like(one.image, place)))
+    reference = Reference.of(photos, detector=Faces())  # type: ignore[arg-type]
+    assert [one[0] for one in reference.photos] == [0.0, 0.1, 0.2, 0.3]
 
 
 def test_pictures_without_a_face_come_last_in_their_order() -> None:

@@ -10,7 +10,6 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from likeness.jobs.inputs import pack_photos, read_input
-from likeness.jobs.preparer import refuse
 from likeness.photos import check, decode
 from likeness.service.subjects import Subjects
 from likeness.storage.catalog import Catalog
@@ -86,6 +85,17 @@ def test_a_file_that_comes_again_is_the_same_photograph(subjects: Subjects) -> N
     assert stored(subjects, "rex") == before[0]  # equal pixels, equal bytes
 
 
+def test_a_face_that_lies_is_kept_upright(subjects: Subjects, demo_photos: Path) -> None:
+    upright = decode((demo_photos / "photo_01.jpg").read_bytes())
+    stream = io.BytesIO()
+    Image.fromarray(np.rot90(upright)).save(stream, "PNG")
+    checked = subjects.add_photos("local", "pat", [Photo("lying.png", stream.getvalue())])
+    assert [reason.code for reason in checked.reports[0].reasons] == ["turned"]
+    (kept,) = subjects.photos("local", "pat")
+    assert np.abs(decode(kept.content).astype(int) - upright).mean() < 2
+    assert check([kept], True).reports[0].reasons == ()
+
+
 def test_a_training_takes_what_was_kept(subjects: Subjects, faces: list[Photo]) -> None:
     judged = subjects.add_photos("local", "pat", faces)
     kept = stored(subjects, "pat")
@@ -93,6 +103,6 @@ def test_a_training_takes_what_was_kept(subjects: Subjects, faces: list[Photo]) 
     archive = pack_photos(subjects.photos("local", "pat"))  # as a job does it
     assert not any(secret in archive for secret in SECRETS)
     checked = check(read_input(archive).photos, True)
-    refuse(checked)
+    checked.raise_if_refused()
     assert [one.verdict for one in checked.reports] == [one.verdict for one in judged.reports] == ["accepted"] * 4
     assert [one.image.shape for one in checked.usable] == [one.image.shape for one in judged.usable]

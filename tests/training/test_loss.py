@@ -60,3 +60,11 @@ def test_emphasis_has_mean_one_and_the_right_proportions() -> None:
     torch.testing.assert_close(emphasis[0, 0, 0, 0] / emphasis[0, 0, 3, 0], torch.tensor(0.2))
     torch.testing.assert_close(emphasis[1, 0, 2, 2] / emphasis[1, 0, 3, 0], torch.tensor(2.5))
     assert torch.equal(place_emphasis(matte, face, background=1.0, face_gain=0.0), torch.ones(2, 1, 4, 4))
+
+
+def test_a_row_with_nothing_to_look_at_counts_the_same_everywhere() -> None:
+    """No background, no face and an empty matte: 0 / 0 would make the loss NaN. The other row is as it always is."""
+    matte = torch.zeros(2, 1, 4, 4)
+    matte[1, :, :2] = 1
+    emphasis = place_emphasis(matte, torch.zeros_like(matte), background=0.0, face_gain=0.0)
+    assert torch.equal(emphasis[0], torch.ones(1, 4, 4)) and torch.equal(emphasis[1], 2 * matte[1])

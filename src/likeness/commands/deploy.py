@@ -11,7 +11,8 @@ from ..command_group import Call, check_out
 from ..errors import UsageError
 from ..training.recipe import recipe_named
 from ..types import Subject, checked_seed, checked_subject
-from .options import ClassNoun, NewName, Photos, Recipe, Seed
+from .options import ClassNoun, KeepStrangers, NewName, Photos, Recipe, Seed
+from .sending import photos_to_send
 
 deploy = typer.Typer(help="Triton and SageMaker.", no_args_is_help=False)
 sagemaker = typer.Typer(help="The whole system in an AWS account, as one CloudFormation stack.", no_args_is_help=False)
@@ -106,6 +107,7 @@ def fine_tune(
     class_noun: ClassNoun = Subject.class_noun,
     recipe: Recipe = "standard",
     seed: Seed = 0,
+    keep_strangers: KeepStrangers = False,
     wait_s: Annotated[int, typer.Option(min=0, help="Wait so long for the result; 0: do not.")] = 0,
     stack: StackName = _STACK,
     dry_run: DryRun = False,
@@ -113,15 +115,16 @@ def fine_tune(
     """Upload photographs and queue a fine-tune on the asynchronous endpoint."""
     from ..deploy.sagemaker import invoke
     from ..deploy.sagemaker.stack import Stack
-    from ..photos import read_photos
 
     call: Call = ctx.obj
     checked_subject(Subject(name, class_noun))
     checked_seed(seed)
     recipe_named(recipe)
     calls = _calls(call, dry_run)
-    config = {"name": name, "class_noun": class_noun, "recipe": recipe, "seed": seed}
-    queued: dict[str, object] = {**invoke.fine_tune(Stack(calls, stack), read_photos(photos), config)}
+    config = {
+        "name": name, "class_noun": class_noun, "recipe": recipe, "seed": seed, "keep_strangers": keep_strangers
+    }  # fmt: skip
+    queued: dict[str, object] = {**invoke.fine_tune(Stack(calls, stack), photos_to_send(call, photos), config)}
     if wait_s and not dry_run:
         queued |= invoke.wait_for(calls, {key: str(value) for key, value in queued.items()}, limit_s=wait_s)
     call.terminal.document(queued)

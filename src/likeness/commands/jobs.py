@@ -1,9 +1,10 @@
 """`likeness jobs`: what waits, what runs, what became of it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,8 +13,9 @@ from ..command_group import Call
 from ..service.training import training_of
 from ..storage.catalog import LOCAL
 from ..terminal import interruptible, rows_table
-from ..types import Photo, Subject
-from .options import ClassNoun, NewName, Photos, Recipe, Seed, Steps
+from ..types import Subject
+from .options import ClassNoun, KeepStrangers, NewName, Photos, Recipe, Seed, Steps
+from .sending import photos_to_send
 
 if TYPE_CHECKING:
     from ..jobs.types import Job, JobEvent
@@ -47,19 +49,20 @@ def submit(
     steps: Steps = None,
     seed: Seed = 0,
     replace_existing: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
+    keep_strangers: KeepStrangers = False,
     key: Annotated[str | None, typer.Option(help="Idempotency key: twice the same is one job.")] = None,
 ) -> None:
     """Put a training into the queue; `likeness work` trains it."""
     from ..jobs.inputs import pack_photos
     from ..jobs.types import JobOrder
-    from ..photos import read_photos
 
     call: Call = ctx.obj
-    archive = pack_photos(read_photos(photos))
+    archive = pack_photos(photos_to_send(call, photos))
     with closing(training_of(call.settings)) as training:
         changes = {} if steps is None else {"steps": steps}
         order = JobOrder(
             LOCAL, name, "", class_noun=class_noun, recipe=recipe, changes=changes, seed=seed, replace=replace_existing,
+            keep_strangers=keep_strangers,
         )  # fmt: skip
         job = training.submit(order, archive=archive, idempotency_key=key)
     call.terminal.document(job_document(job))
@@ -121,13 +124,13 @@ def replay(ctx: typer.Context, id: Id) -> None:
     call.terminal.say(f"{count} messages will be sent again")
 
 
-def train_remotely(call: Call, url: str, photos: list[Photo], order: Mapping[str, object]) -> None:
+def train_remotely(call: Call, url: str, photos: Sequence[Path], order: Mapping[str, object]) -> None:
     """`likeness train --remote URL`: the same words, another machine. Exits 1 unless the job succeeds."""
     from ..jobs.inputs import pack_photos
     from .remote import Remote, follow
 
     remote = Remote(url, call.settings.api_key)
-    job = remote.submit(pack_photos(photos), order)
+    job = remote.submit(pack_photos(photos_to_send(call, photos)), order)
     call.terminal.note(f"job {job['id']}: place {job['place_in_queue']} in the queue")
     with interruptible() as should_stop, call.terminal.progress() as watch:
         over = follow(remote, job["id"], watch=watch, should_stop=should_stop)

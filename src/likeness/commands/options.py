@@ -22,6 +22,9 @@ NewName = Annotated[str, typer.Option(help="Name of the adapter: a-z, 0-9, _ and
 ClassNoun = Annotated[str, typer.Option(help="What the subject is: person, man, woman, dog, ...")]
 Base = Annotated[str | None, typer.Option(help="built-in, a folder in diffusers' layout, or a hub id.")]
 Revision = Annotated[str | None, typer.Option(help="Commit of a hub id, 40 digits.")]
+KeepStrangers = Annotated[
+    bool, typer.Option("--keep-strangers", help="Use photographs that probably show another person too.")
+]
 Seed = Annotated[int, typer.Option(help="0 to 2**63 - 1; the same seed gives the same result.")]
 Recipe = Annotated[str, _one_of(PRESETS)]
 Steps = Annotated[int | None, typer.Option(help="Instead of the recipe's.")]

@@ -55,8 +55,7 @@ def score(
 def prepared_from(likeness: "Likeness", paths: list[Path], class_noun: str, watch: Watch) -> tuple[PreparedPhoto, ...]:
     """Photographs as training would prepare them. Raises PhotosRefused when none can be used."""
     checked = likeness.check(read_photos(paths), class_noun, watch=watch)
-    if not checked.usable:
-        raise PhotosRefused("expected at least one usable photo, got none", hint="`likeness check` names the reasons")
+    checked.raise_if_refused(few_are_enough=True)
     return likeness.prepare(checked, watch=watch)
 
 

@@ -38,6 +38,7 @@ class NewJob(BaseModel):
     recipe_changes: dict[str, Any] = Field(default_factory=dict, description="fields of the recipe, as `steps`")
     seed: int = 0
     replace: bool = False
+    keep_strangers: bool = Field(default=False, description="use photos that probably show another person too")
     time_limit_s: int = 3600
     queue_limit_s: int = 21_600
     notices: Annotated[list[NoticeIn], Field(max_length=MOST_NOTICES)] = Field(default_factory=list)

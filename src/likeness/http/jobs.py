@@ -222,6 +222,7 @@ def _order(new: NewJob, tenant: str, photos: str, *, class_noun: str) -> JobOrde
     changes = {key: tuple(value) if isinstance(value, list) else value for key, value in new.recipe_changes.items()}
     return JobOrder(
         tenant, new.name, photos, class_noun=class_noun, recipe=new.recipe, changes=changes, seed=new.seed,
-        replace=new.replace, time_limit_s=new.time_limit_s, queue_limit_s=new.queue_limit_s,
+        replace=new.replace, keep_strangers=new.keep_strangers,
+        time_limit_s=new.time_limit_s, queue_limit_s=new.queue_limit_s,
         notices=tuple(one.notice() for one in new.notices),
     )  # fmt: skip

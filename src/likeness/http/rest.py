@@ -80,17 +80,21 @@ async def forget_subject(request: Request, asking: Asking, name: str) -> Receipt
 
 @router.post("/subjects/{name}/photos", status_code=201, tags=["subjects"])
 async def add_photos(
-    request: Request, asking: Asking, name: str, photos: Annotated[list[UploadFile], File(max_length=MAX_PHOTOS)]
-) -> CheckedOut:
+    request: Request, asking: Asking, name: str, photos: Annotated[list[UploadFile], File(max_length=MAX_PHOTOS)],
+    keep_strangers: bool = False,
+) -> CheckedOut:  # fmt: skip
     """Upload photographs. The answer has a verdict on each and advice for the set. Pixels are kept, without metadata.
 
-    Refused photographs are not kept at all.
+    Refused photographs are not kept at all; those that probably show another person are refused unless the query says
+    keep_strangers=true.
     """
     likeness = likeness_of(request)
     await asyncio.to_thread(likeness.subjects.find, asking.tenant, name)
     async with request.app.state.uploads:
         read = [Photo(shown(photo.filename), await photo.read()) for photo in photos]
-        checked = await asyncio.to_thread(likeness.subjects.add_photos, asking.tenant, name, read)
+        checked = await asyncio.to_thread(
+            likeness.subjects.add_photos, asking.tenant, name, read, keep_strangers=keep_strangers
+        )
     document = checked.to_json()
     verdicts = [
         {"sha256": photo.sha256, **report.to_json()} for photo, report in zip(read, checked.reports, strict=True)

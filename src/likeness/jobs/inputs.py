@@ -1,8 +1,10 @@
 """What a job is sent: an archive of photographs, with an optional config.json that says what to make of them.
 
-    {"name": "anna", "class_noun": "woman", "recipe": "fast", "seed": 3, "replace": false, "steps": 200, ...}
+    {"name": "anna", "class_noun": "woman", "recipe": "fast", "seed": 3, "replace": false,
+     "keep_strangers": false, "steps": 200, ...}
 
-Everything but `name`, `class_noun`, `recipe`, `seed` and `replace` is a field of the recipe; unknown ones are refused.
+Everything but `name`, `class_noun`, `recipe`, `seed`, `replace` and `keep_strangers` is a field of the recipe. Unknown
+keys are refused.
 """
 
 import io
@@ -22,7 +24,10 @@ from .types import JobOrder
 CONFIG_NAME = "config.json"
 _MOST_BYTES = 64 << 10
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
-_KINDS: Mapping[str, type] = {"name": str, "class_noun": str, "recipe": str, "seed": int, "replace": bool}
+_KINDS: Mapping[str, type] = {
+    "name": str, "class_noun": str, "recipe": str, "seed": int, "replace": bool,
+    "keep_strangers": bool,
+}  # fmt: skip
 _HINT = "leave config.json out, or see the documentation of jobs for its keys"
 
 

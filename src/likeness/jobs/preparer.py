@@ -7,11 +7,9 @@ it works on one job at a time, so it is known whose photographs did.
 import sys
 from typing import Any
 
-from ..errors import LikenessError, OutOfMemory, PhotosRefused, StorageUnavailable
+from ..errors import LikenessError, OutOfMemory, StorageUnavailable
 from .child import Inbox, Line, Said, attach
 from .types import JobOrder, read_order
-
-MOST_STRANGERS = 1 / 3  # of the usable photographs
 
 
 def main(argv: list[str]) -> None:
@@ -59,31 +57,15 @@ def _prepare(line: Line, objects: Any, asked: Said) -> tuple[JobOrder, int]:
 
     content = read_input(objects.get(asked["photos"]))
     order = with_config(read_order(asked["order"]), content.config)
-    checked = check(content.photos, means_person(order.class_noun))
+    checked = check(content.photos, means_person(order.class_noun), keep_strangers=order.keep_strangers)
     line.send(event="checked", job=asked["job"], report=checked.to_json())
-    refuse(checked)
+    checked.raise_if_refused()
     prepared = []
     for done, (photo, image, face) in enumerate(checked.usable, start=1):
         prepared += prepare(image, face, photo.sha256)
         line.send(event="advance", job=asked["job"], stage="prepare", done=done, total=len(checked.usable))
     objects.put(asked["prepared"], pack_prepared(prepared))
     return order, len(checked.usable)
-
-
-def refuse(checked: Any) -> None:
-    """Raises PhotosRefused when the set cannot be trained on: too few, or two people in one.
-
-    At a desk somebody reads the advice and decides; here nobody looks until the hour is over.
-    """
-    for advice in checked.set_report.advice:
-        if advice.verdict == "refused":
-            raise PhotosRefused(advice.message, hint=advice.hint)
-    strangers = sum(any(reason.code == "other_person" for reason in report.reasons) for report in checked.reports)
-    if strangers >= MOST_STRANGERS * len(checked.usable):
-        raise PhotosRefused(
-            f"expected photographs of one person, but {strangers} of {len(checked.usable)} probably show another",
-            hint="send one person's photographs in each job",
-        )
 
 
 def _safe(error: Exception) -> str:

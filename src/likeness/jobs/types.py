@@ -49,6 +49,7 @@ class JobOrder:
     changes: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))  # fields of the recipe
     seed: int = 0
     replace: bool = False  # an adapter of this name that exists already
+    keep_strangers: bool = False  # photographs that probably show another person are used too
     time_limit_s: int = 3600  # from the first second of work on it, time with a dead worker included
     queue_limit_s: int = 21_600
     notices: tuple[Notice, ...] = ()

@@ -7,12 +7,13 @@ Nothing here knows torch, and importing this package loads no network: mediapipe
 
 from .archive import Limits, read_archive, read_photos
 from .backgrounds import vary_background
-from .checks import check
+from .checks import check, first_look, refuse_too_many
 from .clean import clean_copy
 from .decode import decode, looks_like_image
 from .descriptor import SAME_PERSON, descriptor, distance
 from .face import Face, FaceDetector, MediaPipeFaces
 from .guide import guide
+from .identity import choose
 from .prepare import prepare
 from .report import CheckResult, PhotoReport, Reason, SetReport, Usable
 
@@ -28,14 +29,17 @@ __all__ = [
     "SetReport",
     "Usable",
     "check",
+    "choose",
     "clean_copy",
     "decode",
     "descriptor",
     "distance",
+    "first_look",
     "guide",
     "looks_like_image",
     "prepare",
     "read_archive",
     "read_photos",
+    "refuse_too_many",
     "vary_background",
 ]

@@ -1,8 +1,12 @@
 """Paths (files, folders, zip, tar) -> photographs in memory.
 
 Nothing is ever extracted to a path: members are read, bounded, and handed on as bytes, so a hostile name has nowhere
-to go. Archives that try are refused whole, with the reason's name first in the message, because half of a hostile
-archive is no better than all of it. Does not know whether the bytes are an image; `checks` says that.
+to go. An archive that tries to climb out, links, or is larger than a set of photographs can be is refused whole, with
+the reason's name first in the message. A single file that is no photograph, too large, packed oddly or damaged is
+handed on by its name, with the reason and without its content, so that the photographs beside it can be used.
+
+Of what is no photograph only the beginning is read. Files and folders are the user's own: of an archive's limits only
+that on a file's size holds for them, four times as wide.
 
 Sources: CWE-22 (path traversal), CWE-59 (links), CWE-409 (compression bombs); D. Fifield, 'A better zip bomb', 2019.
 """
@@ -21,20 +25,23 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import ArchiveRefused, UsageError
-from ..types import Photo
+from ..types import MAX_PHOTOS, Photo
+from .decode import looks_like_image
 
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 _CHUNK_BYTES = 1 << 20
 _NAME_LENGTH = 120
+_HEAD_BYTES = 128 << 10  # tells what a file is, and holds a job's whole config.json
+_OWN_FILE_BYTES = 256 << 20  # TIFF of 80 megapixels
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one upload may hold."""
+    """How much one archive may hold."""
 
     members: int = 1000
-    member_bytes: int = 64 << 20
-    total_bytes: int = 1 << 30  # the asynchronous endpoint's payload limit
+    member_bytes: int = 64 << 20  # of one photograph; a larger one is not read
+    total_bytes: int = 1 << 30  # of what is read; the asynchronous endpoint's payload limit
     # Photographs are compressed already: real ones pack at 1.0 to 1.1, so 100 is far from every honest archive.
     ratio: float = 100.0
     ratio_floor_bytes: int = 1 << 20  # below this even a bomb is harmless
@@ -44,19 +51,28 @@ def read_photos(paths: Sequence[str | os.PathLike[str]], limits: Limits | None =
     """Every photograph named by `paths`, in the order given; folders and archives in their names' order.
 
     Hidden files and `__MACOSX` are skipped; other files that are no image are kept, so that `check` can name them. What
-    a folder holds beside files (pipes, devices, links to nothing) is not opened and stays as a name without content.
+    a folder holds beside files (pipes, devices, links to nothing) is not opened and stays as a name without content. Of
+    more photographs than a set may have only the beginnings are read: they are counted and refused.
+
+    Args:
+        limits: of each archive.
 
     Raises:
-        UsageError: a path does not exist or cannot be read.
-        ArchiveRefused: an archive is hostile, broken or too large, or a file is too large.
+        UsageError: a path does not exist.
+        ArchiveRefused: an archive is hostile, broken or too large.
     """
     limits = limits or Limits()
     photos: list[Photo] = []
-    for path in map(Path, paths):
+    whole = 0
+    for number, path in enumerate(map(Path, paths), start=1):
+        if not (path.is_dir() or path.is_file()):
+            message = f"expected files and folders, got a path that is neither: number {number} of {len(paths)}"
+            raise UsageError(message, hint="check the path")
         for file in _files(path):
             # An archive that lies in a folder is not opened: nobody named it.
-            photos += _read_file(file, limits, open_archives=file == path)
-            _bound(photos, limits)
+            read = _read_file(file, limits, open_archives=file == path, most_bytes=_own_limit(whole))
+            whole += sum(photo.unread is None and looks_like_image(photo.content) for photo in read)
+            photos += read
     return photos
 
 
@@ -102,48 +118,69 @@ def _refused(reason: str, message: str, hint: str = "pack the photographs again,
 
 
 def _files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        for folder, folders, names in os.walk(path):  # links to folders are not followed: they may form a ring
-            folders[:] = sorted(name for name in folders if not _is_hidden(name))
-            yield from (Path(folder, name) for name in sorted(names) if not _is_hidden(name))
-    elif path.is_file():
+    if not path.is_dir():
         yield path
-    else:
-        raise UsageError("expected a file or folder, got a path where neither is", hint="check the path")
+        return
+    closed: list[Path] = []
+    # Links to folders are not followed: they may form a ring.
+    for folder, folders, names in os.walk(path, onerror=lambda error: closed.append(Path(error.filename))):
+        yield from closed
+        closed.clear()
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        yield from (Path(folder, name) for name in sorted(names) if not _is_hidden(name))
+    yield from closed
 
 
-def _read_file(file: Path, limits: Limits, *, open_archives: bool) -> list[Photo]:
-    if not file.is_file():  # opening a pipe would wait for its writer for ever
-        return [Photo(_shown(file.name), b"")]
+def _own_limit(whole: int) -> int | None:
+    return _OWN_FILE_BYTES if whole < MAX_PHOTOS else None
+
+
+def _read_file(file: Path, limits: Limits, *, open_archives: bool, most_bytes: int | None) -> list[Photo]:
+    name = _shown(file.name)
     try:
+        if not file.is_file():  # opening a pipe would wait for its writer for ever
+            return [Photo(name, b"", unread="not_readable" if file.is_dir() else None)]
         with file.open("rb") as stream:
             head = stream.read(512)
             stream.seek(0)
             if open_archives and (is_archive(head) or file.name.lower().endswith(_SUFFIXES)):
                 return read_archive(stream, limits)
-            return [Photo(_shown(file.name), _read_member(stream, limits))]
-    except OSError as error:
-        raise UsageError("expected a readable file, got one that cannot be opened", hint="check its rights") from error
+            return [_photo(name, stream, most_bytes)]
+    except OSError:
+        return [Photo(name, b"", unread="not_readable")]
 
 
-def _collect(members: Iterable[tuple[str, bytes]], limits: Limits) -> list[Photo]:
+def _photo(name: str, stream: IO[bytes], most_bytes: int | None, *, is_bomb: bool = False) -> Photo:
+    """One file, read as far as it is a photograph; what headers promised is not trusted.
+
+    Args:
+        most_bytes: None = the set has enough photographs without this one.
+        is_bomb: whether it unpacks to more than photographs do.
+    """
+    head = stream.read(_HEAD_BYTES)
+    if not looks_like_image(head):
+        return Photo(name, head, unread="not_an_image" if len(head) == _HEAD_BYTES else None)
+    if most_bytes is None:
+        return Photo(name, head, unread="too_many")
+    if is_bomb:
+        return Photo(name, b"", unread="compression")
+    content = head + stream.read(max(most_bytes + 1 - len(head), 0))
+    return Photo(name, content) if len(content) <= most_bytes else Photo(name, b"", unread="too_large")
+
+
+def _collect(members: Iterable[Photo], limits: Limits) -> list[Photo]:
     photos: list[Photo] = []
-    for name, content in members:
-        if is_archive(content[:512]):
-            raise _refused("nested_archive", "expected photographs, got an archive inside the archive")
-        photos.append(Photo(_shown(name), content))
-        _bound(photos, limits)
+    total_bytes = 0
+    for photo in members:
+        photos.append(photo)
+        total_bytes += len(photo.content)
+        if total_bytes > limits.total_bytes:
+            message = f"expected at most {limits.total_bytes} bytes of photographs, got more"
+            raise _refused("total_too_large", message, "send fewer")
     return photos
 
 
-def _bound(photos: Sequence[Photo], limits: Limits) -> None:
-    if len(photos) > limits.members:
-        raise _refused("too_many_members", f"expected at most {limits.members} files, got more", "send fewer")
-    if sum(len(photo.content) for photo in photos) > limits.total_bytes:
-        raise _refused("total_too_large", f"expected at most {limits.total_bytes} bytes in all, got more", "send fewer")
-
-
-def _zip_members(file: IO[bytes], limits: Limits) -> Iterator[tuple[str, bytes]]:
+def _zip_members(file: IO[bytes], limits: Limits) -> Iterator[Photo]:
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         if len(entries) > limits.members:
@@ -155,18 +192,26 @@ def _zip_members(file: IO[bytes], limits: Limits) -> Iterator[tuple[str, bytes]]
                 raise _refused("link", "expected plain files, got a link")
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _refused("device", "expected plain files, got a device or pipe")
-            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack a lot from little
-                raise _refused("compression_method", "expected stored or deflated files, got another compression")
             if entry.flag_bits & 1:
                 raise _refused("encrypted", "expected an open archive, got one with a password")
             if entry.is_dir() or _is_hidden(entry.filename):
                 continue
-            _check_size(entry.file_size, entry.compress_size, limits)
-            with archive.open(entry) as member:
-                yield entry.filename, _read_member(member, limits)
+            yield _zip_member(archive, entry, limits)
 
 
-def _tar_members(file: IO[bytes], limits: Limits) -> Iterator[tuple[str, bytes]]:
+def _zip_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: Limits) -> Photo:
+    name = _shown(entry.filename)
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack a lot from little
+        return Photo(name, b"", unread="compression")
+    is_bomb = entry.file_size > max(limits.ratio_floor_bytes, limits.ratio * entry.compress_size)
+    try:
+        with archive.open(entry) as member:
+            return _photo(name, member, limits.member_bytes, is_bomb=is_bomb)
+    except (zipfile.BadZipFile, zlib.error, EOFError):
+        return Photo(name, b"", unread="damaged")
+
+
+def _tar_members(file: IO[bytes], limits: Limits) -> Iterator[Photo]:
     # errorlevel and the rest do not matter: nothing is extracted.
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for count, entry in enumerate(archive, start=1):
@@ -179,10 +224,9 @@ def _tar_members(file: IO[bytes], limits: Limits) -> Iterator[tuple[str, bytes]]
                 raise _refused("device", "expected plain files, got a device or pipe")
             if entry.isdir() or _is_hidden(entry.name):
                 continue
-            _check_size(entry.size, entry.size, limits)
             member = archive.extractfile(entry)  # opens a view, writes nothing
             if member is not None:
-                yield entry.name, _read_member(member, limits)
+                yield _photo(_shown(entry.name), member, limits.member_bytes)
 
 
 def _gunzipped(file: IO[bytes], limits: Limits) -> IO[bytes]:
@@ -194,7 +238,8 @@ def _gunzipped(file: IO[bytes], limits: Limits) -> IO[bytes]:
         with gzip.GzipFile(fileobj=file) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 plain.write(chunk)
-                _check_ratio(plain.tell(), packed_bytes, limits)
+                if plain.tell() > max(limits.ratio_floor_bytes, limits.ratio * packed_bytes):
+                    raise _refused("compression_bomb", f"expected packing of at most {limits.ratio:g} to 1, got more")
                 if plain.tell() > limits.total_bytes:
                     raise _refused("total_too_large", f"expected at most {limits.total_bytes} bytes unpacked, got more")
     except BaseException:
@@ -212,25 +257,6 @@ def _check_name(name: str) -> None:
         raise _refused("absolute_path", "expected names inside the archive, got an absolute path")
     if ".." in parts:
         raise _refused("path_traversal", "expected names inside the archive, got one that climbs out of it")
-
-
-def _check_size(size_bytes: int, packed_bytes: int, limits: Limits) -> None:
-    if size_bytes > limits.member_bytes:
-        raise _refused("member_too_large", f"expected at most {limits.member_bytes} bytes a file, got {size_bytes}")
-    _check_ratio(size_bytes, packed_bytes, limits)
-
-
-def _check_ratio(size_bytes: int, packed_bytes: int, limits: Limits) -> None:
-    if size_bytes > limits.ratio_floor_bytes and size_bytes > limits.ratio * max(packed_bytes, 1):
-        raise _refused("compression_bomb", f"expected packing of at most {limits.ratio:g} to 1, got more")
-
-
-def _read_member(stream: IO[bytes], limits: Limits) -> bytes:
-    """All bytes of a stream; what headers promised is not trusted."""
-    content = stream.read(limits.member_bytes + 1)
-    if len(content) > limits.member_bytes:
-        raise _refused("member_too_large", f"expected at most {limits.member_bytes} bytes a file, got more")
-    return content
 
 
 def _is_hidden(name: str) -> bool:

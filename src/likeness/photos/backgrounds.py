@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import PreparedPhoto
+from .matte import covering
 
 Picture = NDArray[np.float32]  # (H, W, 3), 0..255
 
@@ -17,9 +18,10 @@ Picture = NDArray[np.float32]  # (H, W, 3), 0..255
 def vary_background(prepared: PreparedPhoto, rng: np.random.Generator) -> PreparedPhoto:
     """The same person before a random colour, gradient, soft texture or noise; same generator, same picture.
 
-    Photographs without a background (matte all 255) come back unchanged, and use up none of `rng`.
+    Photographs without a background (matte all 255, or one that misses the face) come back unchanged, and use up none
+    of `rng`.
     """
-    if prepared.matte.min() == 255:
+    if covering(prepared.matte, prepared.face).min() == 255:
         return prepared
     painters = (_solid, _gradient, _texture, _noise)
     height, width = prepared.matte.shape

@@ -1,7 +1,10 @@
-"""Judges photographs one by one: each reason has a name, a verdict and a hint.
+"""Judges photographs: each reason has a name, a verdict and a hint.
+
+Every photograph is decoded and searched for faces on its own; only then is it known who the set is about, and the face
+of that person is judged on each. The set as a whole is `guide`'s.
 
 Limits were set on the 11 photographs of one man and 32 renders of virtual people that the measured ranges beside them
-come from. The set as a whole is `guide`'s.
+come from.
 """
 
 from collections.abc import Sequence
@@ -14,11 +17,15 @@ from ..errors import PhotosRefused, UnreadablePhoto
 from ..progress import Advance, Watch, unwatched
 from ..types import MAX_PHOTOS, Photo, Verdict
 from . import quality
-from .decode import decode, looks_like_image
+from .archive import is_archive
+from .covered import covered_parts, eye_brightness
+from .decode import FORMATS, decode, is_video, looks_like_image
 from .descriptor import descriptor
-from .face import Face, FaceDetector, MediaPipeFaces
-from .guide import guide, outliers
+from .face import Face, FaceDetector, MediaPipeFaces, upright
+from .guide import KEEP_HINT, guide
+from .identity import choose
 from .report import CheckResult, PhotoReport, Reason, Usable
+from .same_shot import Chip, chip, is_same_shot
 
 SIDE_REFUSED_PX, SIDE_WARNED_PX = 96, 256
 FACE_REFUSED_PX, FACE_WARNED_PX = 32, 100  # 32: enough for the built-in base, whose frames are 128 px
@@ -29,10 +36,12 @@ DARK_WARNED, DARK_REFUSED = 80.0, 40.0  # luma; well lit faces, dark skin at nig
 BLOWN_WARNED, BLOWN_REFUSED = 0.15, 0.4  # share of burnt-out pixels; 0.04 at most in photographs and renders
 EYES_COVERED = 0.35  # sunglasses 0.10 to 0.16; bare eyes, glasses and fringes 0.48 and up
 CUT_WARNED, CUT_REFUSED = 0.03, 0.25  # share of the face's box outside of the image
-# Of 64 bits; both must agree, for one man before one wall makes many photos alike. Copies that were re-encoded, scaled
-# or cropped by 2 % a side differ by 0 to 6 bits and correlate by 0.93 to 1.0; different photos differ by 6 bits or more
-# and correlate by 0.943 at most.
-NEAR_BITS, NEAR_CORRELATION = 6, 0.955
+
+
+TILT_WARNED_DEG = 30.0  # of a head; beyond `face.LYING_DEG` the photograph is turned
+GREY_FACE, GREY_THING = 6.0, 1.0  # colourfulness; coloured faces 17 and up, grey, sepia and duotone ones up to 5
+_FORMATS_HINT = f"send {FORMATS}"
+_MOST_FACES = 8  # of one photograph; a crowd's others are small and far from the centre
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +51,11 @@ class Examined:
     photo: Photo
     reasons: tuple[Reason, ...]
     image: NDArray[np.uint8] | None = None  # (H, W, 3); None when it could not be decoded
-    face: Face | None = None
-    identity: NDArray[np.float64] | None = None  # (128,)
-    bits: NDArray[np.bool_] | None = None  # (64,)
-    thumbnail: NDArray[np.float32] | None = None  # (32, 32)
+    faces: tuple[Face, ...] = ()  # the most important one first
+    identities: tuple[NDArray[np.float64], ...] = ()  # (128,) of each face that is large enough to be known
+    face: Face | None = None  # the subject's
+    chip: Chip | None = None  # of that face
+    prints: tuple[quality.Print, ...] = ()  # of a thing: the picture and its mirror image
 
     @property
     def report(self) -> PhotoReport:
@@ -53,45 +63,75 @@ class Examined:
 
 
 def check(
-    photos: Sequence[Photo], is_person: bool, *, detector: FaceDetector | None = None, watch: Watch = unwatched
-) -> CheckResult:
+    photos: Sequence[Photo], is_person: bool, *,
+    detector: FaceDetector | None = None, watch: Watch = unwatched, keep_strangers: bool = False,
+) -> CheckResult:  # fmt: skip
     """Judge photographs one by one and together; decodes each once.
 
     Args:
         photos: in the order of upload; of two equal ones the first is kept.
         is_person: whether a face is looked for.
         detector: finds faces; mediapipe's by default.
+        keep_strangers: use photographs that probably show another person too.
 
     Raises:
         PhotosRefused: more than `MAX_PHOTOS`.
         MissingPart: a face is needed and mediapipe or dlib is not installed.
     """
-    count = sum(looks_like_image(photo.content) for photo in photos)
-    if count > MAX_PHOTOS:  # all of them are held decoded
-        raise PhotosRefused(f"expected at most {MAX_PHOTOS} photographs, got {count}", hint="choose 10 to 20 good ones")
+    refuse_too_many(photos)  # all of them are held decoded
     finder = (detector or MediaPipeFaces()) if is_person else None
     examined: list[Examined] = []
     watch(Advance("check", 0, len(photos)))
     for photo in photos:
-        examined.append(_against_earlier(_examine(photo, finder), examined))
+        examined.append(_examine(photo, finder))
         watch(Advance("check", len(examined), len(photos)))
-    usable = [one for one in examined if one.report.verdict != "refused"]
-    strangers = {id(usable[index]) for index in outliers([one.identity for one in usable])}
-    examined = [_with(one, _other_person()) if id(one) in strangers else one for one in examined]
-    kept = tuple(
-        Usable(one.photo, one.image, one.face)
-        for one in examined
-        if one.image is not None and one.report.verdict != "refused"
-    )
-    set_report = guide(kept, is_person, strangers=len(strangers))
-    return CheckResult(tuple(one.report for one in examined), set_report, kept)
+    examined = [_without_repeats(one, examined[:place]) for place, one in enumerate(examined)]
+    # A file that came twice is one voice in the question who the subject is.
+    choice = choose([one.identities if one.report.verdict != "refused" else () for one in examined])
+    verdict = _verdict(not keep_strangers)
+    judged: list[Examined] = []
+    for place, one in enumerate(examined):
+        if one.faces and one.image is not None:
+            one = _judged(one, choice.faces[place], is_known=choice.agreeing > 1)
+        if place in choice.strangers:
+            one = _with(one, _other_person(choice.agreeing, verdict))
+        judged.append(_against_earlier(one, judged))
+    usable = {place: one for place, one in enumerate(judged) if one.report.verdict != "refused"}
+    kept = {place: Usable(one.photo, one.image, one.face) for place, one in usable.items() if one.image is not None}
+    fresh = [kept[place] for place, one in usable.items() if not _has(one, "near_duplicate")]
+    set_report = guide(
+        fresh, is_person, repeats=len(kept) - len(fresh), strangers=len(choice.strangers), persons=len(choice.known),
+        grey=sum(_has(one, "grey") for one in usable.values()), keep_strangers=keep_strangers,
+    )  # fmt: skip
+    return CheckResult(tuple(one.report for one in judged), set_report, tuple(kept.values()))
+
+
+def refuse_too_many(photos: Sequence[Photo]) -> None:
+    """Raises PhotosRefused: more than `MAX_PHOTOS`; files that are no photographs do not count."""
+    count = sum(looks_like_image(photo.content) for photo in photos)
+    if count > MAX_PHOTOS:
+        raise PhotosRefused(f"expected at most {MAX_PHOTOS} photographs, got {count}", hint="choose 10 to 20 good ones")
+
+
+def first_look(photo: Photo) -> Reason | None:
+    """Why a file cannot be a photograph, by what was read of it; None where it has to be decoded to know."""
+    if photo.unread == "too_large":
+        return Reason("too_large", "larger than photographs are", "send the photo alone, as JPEG", "refused")
+    if photo.unread == "compression":
+        message = "packed in a way that photographs never are"
+        return Reason("compression", message, "pack it again, stored or deflated", "refused")
+    if photo.unread == "damaged":
+        return Reason("damaged", "damaged in the archive", "pack it again", "refused")
+    if photo.unread == "not_readable":
+        return Reason("not_readable", "cannot be opened", "check its rights", "refused")
+    if not photo.content:
+        return _empty()
+    return None if looks_like_image(photo.content) else _not_an_image(photo.content)
 
 
 def _examine(photo: Photo, finder: FaceDetector | None) -> Examined:
-    if not photo.content:
-        return Examined(photo, (_empty(),))
-    if not looks_like_image(photo.content):
-        return Examined(photo, (_not_an_image(),))
+    if (unusable := first_look(photo)) is not None:
+        return Examined(photo, (unusable,))
     try:
         image = decode(photo.content)
     except UnreadablePhoto as error:
@@ -99,31 +139,44 @@ def _examine(photo: Photo, finder: FaceDetector | None) -> Examined:
     size = _size_reasons(image.shape)
     if min(image.shape[:2]) < SIDE_REFUSED_PX:  # nothing that is measured on so little would be true
         return Examined(photo, size, image)
-    luma = quality.grey(image)
-    bits, thumbnail = quality.fingerprint(luma), quality.thumbnail(luma)
     if finder is None:
-        reasons = (*size, *_light_reasons(luma), *_blur_reasons(luma))
-        return Examined(photo, reasons, image, bits=bits, thumbnail=thumbnail)
-    faces = finder.detect(image)
+        luma = quality.grey(image)
+        reasons = (*size, *_light_reasons(luma), *_blur_reasons(luma), *_grey_reasons(image, GREY_THING))
+        prints = tuple(quality.fingerprint(turned) for turned in (luma, np.ascontiguousarray(luma[:, ::-1])))
+        return Examined(photo, reasons, image, prints=prints)
+    image, faces, turns = upright(image, finder)
     if not faces:
-        dark = _light_reasons(luma)  # often the cause
-        return Examined(photo, (*size, _no_face(), *dark), image, bits=bits, thumbnail=thumbnail)
-    reasons = (*size, *_face_reasons(luma, faces))
-    return Examined(photo, reasons, image, faces[0], descriptor(image, faces[0]), bits, thumbnail)
+        dark = _light_reasons(quality.grey(image))  # often the cause
+        return Examined(photo, (*size, _no_face(), *dark), image)
+    faces = faces[:_MOST_FACES]
+    # The descriptor of a tiny face is next to noise; where there is no other it has to do.
+    known = [face for face in faces if face.size_px >= FACE_REFUSED_PX] or faces[:1]
+    others = [face for face in faces if face not in known]
+    reasons = (*size, *((_turned(turns),) if turns else ()))
+    identities = tuple(descriptor(image, face) for face in known)
+    return Examined(photo, reasons, image, (*known, *others), identities)
 
 
-def _face_reasons(luma: quality.Grey, faces: Sequence[Face]) -> tuple[Reason, ...]:
-    face = faces[0]
+def _judged(one: Examined, place: int, *, is_known: bool) -> Examined:
+    """The photograph with its reasons, once it is known which of its faces counts."""
+    assert one.image is not None
+    face, luma = one.faces[place], quality.grey(one.image)
+    several = (_several_people(len(one.faces), is_known=is_known),) if len(one.faces) > 1 else ()
+    reasons = (*one.reasons, *several, *_face_reasons(one.image, luma, face))
+    return replace(one, reasons=reasons, face=face, chip=chip(luma, face.landmarks))
+
+
+def _face_reasons(image: NDArray[np.uint8], luma: quality.Grey, face: Face) -> tuple[Reason, ...]:
     height, width = luma.shape
     left, top, right, bottom = face.box_px
     reasons: list[Reason] = []
-    if len(faces) > 1:
-        message = f"{len(faces)} people; the most important face was chosen"
-        reasons.append(Reason("several_people", message, "crop the photo to the one person"))
     if face.size_px < FACE_WARNED_PX:
         verdict = _verdict(face.size_px < FACE_REFUSED_PX)
         message = f"expected a face of at least {FACE_WARNED_PX} px, got {face.size_px} px"
         reasons.append(Reason("face_too_small", message, "come closer or send the photo at full size", verdict))
+    if abs(face.roll_deg) > TILT_WARNED_DEG:
+        message = f"the head leans by {abs(face.roll_deg):.0f} degrees"
+        reasons.append(Reason("tilted", message, "turn the photo until the eyes are level"))
     inside = (min(right, width) - max(left, 0)) * (min(bottom, height) - max(top, 0))
     cut = 1.0 - max(inside, 0) / max((right - left) * (bottom - top), 1)
     if cut > CUT_WARNED:
@@ -132,11 +185,33 @@ def _face_reasons(luma: quality.Grey, faces: Sequence[Face]) -> tuple[Reason, ..
     window = luma[max(top, 0) : bottom, max(left, 0) : right]
     if window.size:
         reasons += [*_light_reasons(window), *_blur_reasons(window)]
-    eyes = quality.eye_brightness(luma, face.landmarks)
-    if eyes < EYES_COVERED:
-        message = f"the skin around the eyes is {eyes:.2f} times as bright as the cheeks"
+    around = face.size_px // 2
+    reasons += _grey_reasons(
+        image[max(top - around, 0) : bottom + around, max(left - around, 0) : right + around], GREY_FACE
+    )
+    return (*reasons, *_cover_reasons(image, luma, face))
+
+
+def _cover_reasons(image: NDArray[np.uint8], luma: quality.Grey, face: Face) -> tuple[Reason, ...]:
+    parts = covered_parts(image, face.landmarks, face.yaw_deg)
+    brightness = eye_brightness(luma, face.landmarks)
+    reasons = []
+    if brightness < EYES_COVERED:
+        message = f"the skin around the eyes is {brightness:.2f} times as bright as the cheeks"
         reasons.append(Reason("eyes_covered", message, "take off sunglasses; clear glasses are welcome"))
+    elif "eyes" in parts:
+        message = "the eyes are covered: what is around them has not the colour of skin"
+        reasons.append(Reason("eyes_covered", message, "take off sunglasses; clear glasses are welcome"))
+    if others := [part for part in parts if part != "eyes"]:
+        message = f"something covers a part of the face: {', '.join(others)}"
+        reasons.append(Reason("face_covered", message, "show the whole face, without a mask or anything before it"))
     return tuple(reasons)
+
+
+def _grey_reasons(image: NDArray[np.uint8], least: float) -> tuple[Reason, ...]:
+    if image.size == 0 or quality.colourfulness(image) >= least:
+        return ()
+    return (Reason("grey", "without colour, or in one tone", "send it in colour"),)
 
 
 def _size_reasons(shape: tuple[int, ...]) -> tuple[Reason, ...]:
@@ -166,24 +241,33 @@ def _blur_reasons(luma: quality.Grey) -> tuple[Reason, ...]:
     return (Reason("blurred", message, "hold the camera still, in good light", _verdict(blur > BLUR_REFUSED)),)
 
 
-def _against_earlier(one: Examined, earlier: Sequence[Examined]) -> Examined:
-    """Compare with the photographs before this one; the first of equals is kept."""
+def _without_repeats(one: Examined, earlier: Sequence[Examined]) -> Examined:
+    """Of equal files the first is kept."""
+    is_whole = bool(one.photo.content) and one.photo.unread is None
     for number, other in enumerate(earlier, start=1):
-        if one.photo.content and other.photo.sha256 == one.photo.sha256:
+        if is_whole and other.photo.sha256 == one.photo.sha256:
             message = f"the same file as photo {number}"
             return _with(one, Reason("exact_duplicate", message, "send each photo once", "refused"))
+    return one
+
+
+def _against_earlier(one: Examined, earlier: Sequence[Examined]) -> Examined:
+    """Of photographs of one moment the first stays without a word."""
+    if one.report.verdict == "refused":
+        return one
     for number, other in enumerate(earlier, start=1):
-        if _nearly_same(one, other):
+        if other.report.verdict != "refused" and _nearly_same(one, other):
             message = f"looks almost the same as photo {number}"
             return _with(one, Reason("near_duplicate", message, "change pose, place or light between photos"))
     return one
 
 
 def _nearly_same(one: Examined, other: Examined) -> bool:
-    if one.bits is None or other.bits is None or one.thumbnail is None or other.thumbnail is None:
-        return False
-    bits = int(np.count_nonzero(one.bits != other.bits))
-    return bits <= NEAR_BITS and float((one.thumbnail * other.thumbnail).sum()) >= NEAR_CORRELATION
+    if one.chip is not None and other.chip is not None:
+        return is_same_shot(one.chip, other.chip)
+    if one.prints and other.prints:
+        return any(quality.is_near(one.prints[0], turned) for turned in other.prints)
+    return False
 
 
 def _verdict(is_bad: bool) -> Verdict:
@@ -194,20 +278,36 @@ def _with(one: Examined, reason: Reason) -> Examined:
     return replace(one, reasons=(*one.reasons, reason))
 
 
-def _not_an_image() -> Reason:
-    hint = "send JPEG, PNG, WebP or HEIC"
-    return Reason("not_an_image", "expected a photograph, got another kind of file", hint, "refused")
+def _has(one: Examined, code: str) -> bool:
+    return any(reason.code == code for reason in one.reasons)
+
+
+def _not_an_image(content: bytes) -> Reason:
+    kinds = {"a video": is_video, "an archive": is_archive, "a PDF": lambda head: head.startswith(b"%PDF")}
+    kind = next((kind for kind, matches in kinds.items() if matches(content[:512])), "another kind of file")
+    hint = "name it by itself to have it opened" if kind == "an archive" else _FORMATS_HINT
+    return Reason("not_an_image", f"expected a photograph, got {kind}", hint, "refused")
 
 
 def _empty() -> Reason:
     message = "skipped: nothing in it, or no file at all (a pipe, a device, a link to nothing)"
-    return Reason("empty", message, "send JPEG, PNG, WebP or HEIC", "refused")
+    return Reason("empty", message, _FORMATS_HINT, "refused")
 
 
 def _no_face() -> Reason:
     return Reason("no_face", "no face was found", "show the face from the front or side, uncovered", "refused")
 
 
-def _other_person() -> Reason:
-    message = "probably another person than on most of the other photos"
-    return Reason("other_person", message, "remove it, unless you are sure that it is the same person")
+def _turned(turns: int) -> Reason:
+    message = f"the face is not upright; the photo was turned by {90 * turns} degrees clockwise"
+    return Reason("turned", message, "turn the photo before you send it, should this be wrong")
+
+
+def _several_people(count: int, *, is_known: bool) -> Reason:
+    which = "who is on most photos" if is_known else "whose face is largest and nearest to the middle"
+    return Reason("several_people", f"{count} people; the one {which} was chosen", "crop the photo to the one person")
+
+
+def _other_person(agreeing: int, verdict: Verdict) -> Reason:
+    message = f"probably another person than on {agreeing} of the photos"
+    return Reason("other_person", message, f"leave it out; {KEEP_HINT}", verdict)

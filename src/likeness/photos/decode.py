@@ -1,4 +1,4 @@
-"""Bytes -> pixels: JPEG, PNG, WebP and HEIC.
+"""Bytes -> pixels: JPEG, PNG, WebP, HEIC, AVIF, GIF, BMP and TIFF.
 
 The result is a bare array, so no metadata (place, device, time) can travel any further. Knows neither faces
 nor verdicts.
@@ -12,17 +12,29 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from ..errors import UnreadablePhoto
 
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
+FORMATS = "JPEG, PNG, WebP, HEIC, AVIF, GIF, BMP or TIFF"
+
+_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}
+_AVIF_BRANDS = {b"avif", b"avis"}
+_TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BMP_HEADERS = {12, 40, 52, 56, 64, 108, 124}  # their lengths
+_VIDEO_HEADS = (b"\x1a\x45\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3")  # Matroska and WebM, MPEG
 _ORIENTATION_TAG = 0x0112
+_SUBFILE_TAG, _REDUCED = 0x00FE, 1  # TIFF 6.0: the image is a preview of another one in the file
 _NEUTRAL_GREY = 128
 MAX_PROFILE_BYTES = 4 << 20  # printers' profiles have 2 MB at most
 MAX_PIXELS = 80_000_000
+MAX_REDUCED_PIXELS = 400_000_000  # of a format that is reduced while it is decoded, in strips
 MAX_SIDE_PX = 2560  # five times the training size: faces keep their detail, twelve photos stay under 250 MB
 
 # Orientation -> (transpose first, flip rows, flip columns); the eight cases of the EXIF standard.
@@ -42,23 +54,29 @@ def looks_like_image(content: bytes) -> bool:
     return _is_heif(content) or _reader(content) is not None
 
 
+def is_video(head: bytes) -> bool:
+    """Whether a file's first bytes are those of a usual film: MP4, QuickTime, AVI, Matroska, WebM, MPEG."""
+    if head[4:8] in (b"moov", b"mdat", b"wide") or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
+        return True
+    return head.startswith(_VIDEO_HEADS) or (head[4:8] == b"ftyp" and not looks_like_image(head))
+
+
 def decode(content: bytes) -> NDArray[np.uint8]:
     """Decode a photograph, upright, at most `MAX_SIDE_PX` on its longer side.
 
     Alpha is laid on neutral grey, grey and CMYK become RGB, colours of another profile become sRGB, 16-bit becomes
-    8-bit; an animation's first frame stays.
+    8-bit; of an animation or of several pages the first stays. A JPEG is reduced while it is decoded.
 
     Returns:
         (H, W, 3) RGB, 0..255.
 
     Raises:
-        UnreadablePhoto: no such format, truncated, broken, or more than `MAX_PIXELS`.
+        UnreadablePhoto: no such format, truncated, broken, a camera's raw file, or too many pixels.
     """
     try:
         picture = _open(content)
-        if picture.format == "JPEG":
-            picture.draft(None, (MAX_SIDE_PX, MAX_SIDE_PX))  # decodes at half size where that is still large enough
-        orientation = _orientation(picture)
+        # Pillow turns a TIFF itself as it loads it.
+        orientation = 1 if picture.format == "TIFF" else _orientation(picture)
         picture.load()
         profile = picture.info.get("icc_profile")
         rgb = _to_rgb(picture if picture.mode == "RGB" else _in_srgb(picture, profile))
@@ -71,13 +89,23 @@ def decode(content: bytes) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # decoders meet hostile bytes here and raise whatever they like
         raise UnreadablePhoto(
-            "expected a JPEG, PNG, WebP or HEIC photograph, got bytes that cannot be decoded",
+            f"expected a photograph as {FORMATS}, got bytes that cannot be decoded",
             hint="open it in a photo program and save it again as JPEG",
         ) from error
 
 
 def _is_heif(content: bytes) -> bool:
-    return content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS
+    return content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS and not _is_avif(content)
+
+
+def _is_avif(content: bytes) -> bool:
+    """By the file's own brand, or by those that it says it is readable as, for a brand that fits both."""
+    if content[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(content[:4], "big"), 256)
+    brands = {content[place : place + 4] for place in range(16, end, 4)}
+    own = content[8:12]
+    return own in _AVIF_BRANDS or (own in (b"mif1", b"msf1") and not _AVIF_BRANDS.isdisjoint(brands))
 
 
 def _reader(content: bytes) -> type[ImageFile.ImageFile] | None:
@@ -85,7 +113,17 @@ def _reader(content: bytes) -> type[ImageFile.ImageFile] | None:
         return JpegImageFile
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return PngImageFile
-    return WebPImageFile if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else None
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return WebPImageFile
+    if _is_avif(content):
+        return AvifImageFile
+    if content.startswith((b"GIF87a", b"GIF89a")):
+        return GifImageFile
+    if content.startswith(_TIFF_HEADS):
+        return TiffImageFile
+    # Two letters begin many a text: the reserved zeros and the length of the next header count too.
+    is_bmp = content[:2] == b"BM" and content[6:10] == b"\0\0\0\0"
+    return BmpImageFile if is_bmp and int.from_bytes(content[14:18], "little") in _BMP_HEADERS else None
 
 
 def _open(content: bytes) -> Image.Image:
@@ -105,18 +143,32 @@ def _open(content: bytes) -> Image.Image:
         picture = reader(io.BytesIO(content))
     except Image.DecompressionBombError as error:  # WebP's reader knows the alarm too, and does not tell the size
         raise _too_many_pixels("far more") from error
+    if isinstance(picture, TiffImageFile) and int(picture.tag_v2.get(_SUBFILE_TAG, 0)) & _REDUCED:
+        message = "expected a finished photograph, got a camera's raw file"
+        raise UnreadablePhoto(message, hint="export it as JPEG")
+    if isinstance(picture, JpegImageFile):
+        _reduce(picture)
     _check_pixels(*picture.size)
     return picture
 
 
-def _check_pixels(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise _too_many_pixels(f"{width * height / 1e6:.0f} ({width} x {height})")
+def _reduce(picture: JpegImageFile) -> None:
+    """Let the decoder make a half, a quarter or an eighth of each side where that is still large enough."""
+    width, height = picture.size
+    # A progressive file is held whole before any of it is decoded, however small the result.
+    _check_pixels(width, height, MAX_PIXELS if picture.info.get("progressive") else MAX_REDUCED_PIXELS)
+    share = min(MAX_SIDE_PX / max(width, height), 1.0)
+    picture.draft(None, (max(round(width * share), 1), max(round(height * share), 1)))
 
 
-def _too_many_pixels(got: str) -> UnreadablePhoto:
-    limit = MAX_PIXELS // 1_000_000
-    return UnreadablePhoto(f"expected at most {limit} megapixels, got {got}", hint="save a smaller copy")
+def _check_pixels(width: int, height: int, limit: int = MAX_PIXELS) -> None:
+    if width * height > limit:
+        raise _too_many_pixels(f"{width * height / 1e6:.0f} ({width} x {height})", limit)
+
+
+def _too_many_pixels(got: str, limit: int = MAX_PIXELS) -> UnreadablePhoto:
+    message = f"expected at most {limit // 1_000_000} megapixels, got {got}"
+    return UnreadablePhoto(message, hint="save a smaller copy")
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -147,6 +199,8 @@ def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
 def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")  # as pillow does for RGB
+    if picture.mode in ("I", "F"):  # 32 bits: what is white in them is not written anywhere
+        raise ValueError
     if "A" in picture.getbands() or "a" in picture.getbands() or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         ground = Image.new("RGBA", layer.size, (_NEUTRAL_GREY,) * 3 + (255,))

@@ -6,6 +6,7 @@ counts as a face, which removes most false alarms. Does not know verdicts.
 Sources: Bazarevsky et al., 'BlazeFace', 2019; Kartynnik et al., 'Real-time facial surface geometry', 2019.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,6 +24,11 @@ _MESH_CONTEXT = 1.8  # the mesh's window in face boxes: room for the chin and th
 _MESH_SIDE_PX = 384
 _SAME_FACE_OVERLAP = 0.4
 
+LYING_DEG = 45.0  # from here on the next quarter turn is nearer to upright
+# The mesh reads a face that stands on its head as upright; the detectors' score tells: 0.79 to 0.95 upright, 0.53 to
+# 0.77 for the same 23 photographs upside down, 0.06 or more apart in each.
+_SURE_SCORE, _CLEAR_GAIN = 0.85, 0.04
+
 
 @dataclass(frozen=True, eq=False)
 class Face:
@@ -34,7 +40,7 @@ class Face:
     pitch_deg: float
     roll_deg: float
     expression: Expression
-    score: float  # the detector's, 0..1
+    score: float  # the detector's, 0..1; higher the right way up, see `upright`
 
     @property
     def size_px(self) -> int:
@@ -74,6 +80,33 @@ class MediaPipeFaces:
             if all(overlap(face.box_px, other.box_px) < _SAME_FACE_OVERLAP for other in distinct):
                 distinct.append(face)
         return distinct
+
+
+def upright(image: NDArray[np.uint8], finder: FaceDetector) -> tuple[NDArray[np.uint8], list[Face], int]:
+    """The image turned by quarters until its most important face is the right way up, and the faces in it.
+
+    Args:
+        image: (H, W, 3) RGB, 0..255.
+
+    Returns:
+        The image as it was or turned, its faces, and the quarter turns clockwise, 0..3. Without a face in any
+        position the image comes back as it was.
+    """
+    faces = finder.detect(image)
+    if faces and abs(faces[0].roll_deg) <= LYING_DEG and faces[0].score >= _SURE_SCORE:
+        return image, faces, 0
+    best, best_score = (image, faces, 0), _upright_score(faces) + _CLEAR_GAIN
+    for turns in (1, 2, 3):
+        turned = np.ascontiguousarray(np.rot90(image, -turns))
+        found = finder.detect(turned)
+        if _upright_score(found) > best_score:
+            best, best_score = (turned, found, turns), _upright_score(found)
+    return best
+
+
+def _upright_score(faces: Sequence[Face]) -> float:
+    """The first face's score, 0 for none or one that lies."""
+    return faces[0].score if faces and abs(faces[0].roll_deg) <= LYING_DEG else 0.0
 
 
 def importance(face: Face, shape: tuple[int, ...]) -> float:

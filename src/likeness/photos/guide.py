@@ -14,13 +14,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .descriptor import SAME_PERSON, distance
 from .face import Face
 from .pose import pitch_name, yaw_name
 from .report import Reason, SetReport, Usable
 
 PERSON_LEAST, PERSON_WANTED = 4, 10
 THING_LEAST, THING_WANTED = 1, 4
+MOST_STRANGERS = 1 / 3  # of the photographs with a known face
+KEEP_HINT = "where you are sure that it is the same person, say --keep-strangers, or keep_strangers in the request"
+GREY_SHARE = 1 / 4  # a few grey ones among coloured ones do no harm
 
 YAWS = ("profile_left", "three_quarter_left", "front", "three_quarter_right", "profile_right")
 PITCHES = ("up", "level", "down")
@@ -28,17 +30,26 @@ EXPRESSIONS = ("neutral", "smile", "open mouth", "frown")
 _SAME_COLOUR = 12.0  # CIE Lab; about five just noticeable differences, so one wall stays one wall as the light drifts
 
 
-def guide(usable: Sequence[Usable], is_person: bool, *, strangers: int = 0) -> SetReport:
+def guide(
+    usable: Sequence[Usable], is_person: bool, *,
+    repeats: int = 0, strangers: int = 0, persons: int = 0, grey: int = 0, keep_strangers: bool = False,
+) -> SetReport:  # fmt: skip
     """Coverage and advice for the photographs that can be used.
 
     Args:
-        strangers: how many of them probably show another person.
+        usable: without those that repeat another one's shot: these show nothing new.
+        repeats: how many repeat one; they can be used too.
+        strangers: how many photographs probably show another person.
+        persons: how many photographs those are compared with, themselves included.
+        grey: how many of those that can be used have no colour.
+        keep_strangers: whether the user wants those that show another person used.
     """
     faces = [one.face for one in usable if one.face is not None]
     places = distinct_colours([_background(one) for one in usable])
     lights = distinct_colours([_lighting(one) for one in usable])
     coverage: dict[str, dict[str, int]] = {"background": {"distinct": places}, "light": {"distinct": lights}}
-    advice = _count_advice(len(usable), is_person)
+    advice = [_stranger_advice(strangers, persons, keep_strangers)] if strangers else []
+    advice += _count_advice(len(usable), repeats, is_person)
     if is_person:
         coverage = {
             "yaw": _count(YAWS, faces, lambda face: yaw_name(face.yaw_deg)),
@@ -47,9 +58,11 @@ def guide(usable: Sequence[Usable], is_person: bool, *, strangers: int = 0) -> S
             **coverage,
         }
         advice += _coverage_advice(coverage) if faces else []
-    if strangers:
-        message = f"{strangers} photos probably show another person"
-        advice.append(Reason("other_person", message, "remove them, unless you are sure"))
+    count = len(usable) + repeats
+    if grey > GREY_SHARE * count:
+        message = f"{grey} of {count} photos are without colour"
+        hint = "send photos in colour: what is grey in all of them is learnt as part of the subject"
+        advice.append(Reason("grey", message, hint))
     if len(usable) > 2 and places < 2:
         advice.append(Reason("one_background", "all backgrounds look alike", "take some photos in other places"))
     if len(usable) > 2 and lights < 2:
@@ -57,23 +70,7 @@ def guide(usable: Sequence[Usable], is_person: bool, *, strangers: int = 0) -> S
     if not is_person:
         hint = "where it is a person, say so: person, man, woman, child"
         advice.append(Reason("thing", "treated as a thing: no face step", hint, "accepted"))
-    return SetReport(len(usable), coverage, tuple(advice))
-
-
-def outliers(identities: Sequence[NDArray[np.floating] | None]) -> list[int]:
-    """Places of those farther than `SAME_PERSON` from half of the others or more; none among fewer than three.
-
-    The median distance keeps the meaning of dlib's limit, which is about pairs, and one stranger cannot move it.
-    """
-    known = [(place, identity) for place, identity in enumerate(identities) if identity is not None]
-    if len(known) < 3:
-        return []
-    far = []
-    for place, identity in known:
-        distances = [distance(identity, other) for elsewhere, other in known if elsewhere != place]
-        if np.median(distances) > SAME_PERSON:
-            far.append(place)
-    return far
+    return SetReport(count, coverage, tuple(advice))
 
 
 def distinct_colours(colours: Sequence[NDArray[np.floating]]) -> int:
@@ -90,15 +87,26 @@ def _count(names: Sequence[str], faces: Sequence[Face], name_of: Callable[[Face]
     return {name: found[name] for name in names}
 
 
-def _count_advice(count: int, is_person: bool) -> list[Reason]:
+def _count_advice(count: int, repeats: int, is_person: bool) -> list[Reason]:
     least, wanted = (PERSON_LEAST, PERSON_WANTED) if is_person else (THING_LEAST, THING_WANTED)
+    got = f"{count} and {repeats} that repeat them" if repeats else f"{count}"
     if count < least:
-        message = f"expected at least {least} usable photos, got {count}"
+        message = f"expected at least {least} usable photos, got {got}"
         return [Reason("too_few", message, f"send {wanted} or more", "refused")]
     if count < wanted:
-        message = f"expected {wanted} usable photos or more, got {count}"
+        message = f"expected {wanted} usable photos or more, got {got}"
         return [Reason("few", message, f"send {wanted - count} more for a better likeness")]
     return []
+
+
+def _stranger_advice(strangers: int, persons: int, keep_strangers: bool) -> Reason:
+    """Too many strangers, and it is not known whom the set is about."""
+    message = f"{strangers} of {persons} photos probably show another person"
+    if strangers < MOST_STRANGERS * persons:
+        how = "they are used all the same" if keep_strangers else "they are left out"
+        return Reason("other_person", f"{message}; {how}", "remove them, unless you are sure")
+    hint = f"send one person's photos; {KEEP_HINT}"
+    return Reason("different_people", message, hint, "warned" if keep_strangers else "refused")
 
 
 def _coverage_advice(coverage: dict[str, dict[str, int]]) -> list[Reason]:

@@ -17,7 +17,7 @@ from ..errors import UsageError
 from ..types import PreparedPhoto
 from .align import face_alignment
 from .face import Face
-from .matte import only_at, person_probability, refine
+from .matte import covering, only_at, person_probability, refine
 
 _CLOSE_FILL = 0.61  # the face's share of the frame's side; as in the built-in base's own close-ups and portraits
 _PORTRAIT_FILL = 0.42
@@ -121,8 +121,9 @@ def _framings(image: NDArray[np.uint8], face: Face, source_sha256: str, *, size_
     for framing in ("portrait", "close"):
         frame = frame_of(framing, face, image.shape)
         picture = cut_out(image, frame, size_px)
-        matte = refine(_refit(coarse, wide, frame, size_px=size_px), picture)
-        yield PreparedPhoto(picture, matte, face_mask(face, frame, size_px), framing, source_sha256)
+        mask = face_mask(face, frame, size_px)
+        matte = covering(refine(_refit(coarse, wide, frame, size_px=size_px), picture), mask)
+        yield PreparedPhoto(picture, matte, mask, framing, source_sha256)
     yield _aligned(image, face, source_sha256, size_px=size_px, coarse=coarse, wide=wide)
 
 
@@ -149,8 +150,9 @@ def _aligned(
     picture = np.asarray(turned(cut_out(image, window, room_px), cv2.INTER_CUBIC), dtype=np.uint8)
     probability = turned(_refit(coarse, wide, window, size_px=room_px), cv2.INTER_LINEAR)
     mask = turned(face_mask(face, window, room_px), cv2.INTER_LINEAR)
-    matte = refine(np.asarray(probability, dtype=np.float32), picture)
-    return PreparedPhoto(picture, matte, np.asarray(mask, dtype=np.uint8), "aligned", source_sha256)
+    inside = np.asarray(mask, dtype=np.uint8)
+    matte = covering(refine(np.asarray(probability, dtype=np.float32), picture), inside)
+    return PreparedPhoto(picture, matte, inside, "aligned", source_sha256)
 
 
 def _refit(plane: NDArray[np.float32], old: Frame, new: Frame, *, size_px: int) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import PhotosRefused
 from ..types import Photo, Verdict
 from .face import Face
 
@@ -83,6 +84,22 @@ class CheckResult:
     reports: tuple[PhotoReport, ...]  # in the photographs' order
     set_report: SetReport
     usable: tuple[Usable, ...] = field(repr=False)
+
+    def raise_if_refused(self, *, few_are_enough: bool = False) -> None:
+        """The one rule for every way in: the command line, the server's jobs and SageMaker's.
+
+        Args:
+            few_are_enough: whether a single usable photograph will do, as it does where none is trained on.
+
+        Raises:
+            PhotosRefused: the set is refused; with the first reason.
+        """
+        for advice in self.set_report.advice:
+            if advice.verdict == "refused" and not (few_are_enough and advice.code == "too_few"):
+                raise PhotosRefused(advice.message, hint=advice.hint)
+        if not self.usable:
+            hint = "`likeness check` names the reasons"
+            raise PhotosRefused("expected at least one usable photo, got none", hint=hint)
 
     def to_json(self) -> dict[str, object]:
         """The document of `likeness check --json`."""

@@ -1,6 +1,6 @@
 """How alike a picture is to a person's photographs: distances of descriptors.
 
-A picture's distance is the median of its distances to the photographs, as `photos.guide` judges strangers: one odd
+A picture's distance is the median of its distances to the photographs, as `photos.identity` judges strangers: one odd
 photograph cannot move it.
 """
 
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PhotosRefused
-from ..photos import SAME_PERSON, FaceDetector, MediaPipeFaces, descriptor, distance
+from ..photos import SAME_PERSON, FaceDetector, MediaPipeFaces, choose, descriptor, distance
 from ..types import PreparedPhoto
 
 LEAST_PHOTOS = 3
+_MOST_FACES = 4  # of one crop around one person
 _SIDE_PX = 512  # small pictures are enlarged: the face finder and the descriptor were made for photographs
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -24,10 +25,15 @@ Identity = NDArray[np.float64]  # (128,)
 
 def identity_of(image: Image, detector: FaceDetector) -> Identity | None:
     """The descriptor of the most important face; None where there is none."""
+    found = _identities_of(image, detector, most=1)
+    return found[0] if found else None
+
+
+def _identities_of(image: Image, detector: FaceDetector, most: int) -> list[Identity]:
+    """Descriptors of at most so many faces, the most important first."""
     if image.shape[0] < _SIDE_PX:
         image = np.asarray(cv2.resize(image, (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
-    faces = detector.detect(image)
-    return descriptor(image, faces[0]) if faces else None
+    return [descriptor(image, face) for face in detector.detect(image)[:most]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +51,10 @@ class Reference:
             MissingPart: mediapipe or dlib is not installed.
         """
         finder = detector or MediaPipeFaces()
-        found = [identity_of(photo.image, finder) for photo in portraits_of(prepared)]
-        known = tuple(one for one in found if one is not None)
+        every = [_identities_of(photo.image, finder, most=_MOST_FACES) for photo in portraits_of(prepared)]
+        found = [faces for faces in every if faces]
+        # A friend who is larger in one crop is not the person.
+        known = tuple(faces[place] for faces, place in zip(found, choose(found).faces, strict=True))
         if len(known) < LEAST_PHOTOS:
             raise PhotosRefused(
                 f"expected at least {LEAST_PHOTOS} photographs with a face, got {len(known)}",

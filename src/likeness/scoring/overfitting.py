@@ -1,6 +1,6 @@
 """Signs that a fine-tune kept photographs instead of a person: whole pictures or backgrounds that come out again.
 
-Copies are found as `photos.checks` finds near duplicates: by the correlation of small grey pictures.
+Copies are found as `photos.quality` finds near duplicates: by the correlation of small grey pictures.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..photos.checks import NEAR_CORRELATION
-from ..photos.quality import grey, thumbnail
+from ..photos.quality import NEAR_CORRELATION, grey, thumbnail
 from ..types import PreparedPhoto
 
 _SIDE = 32  # cells of the small pictures

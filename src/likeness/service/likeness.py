@@ -27,7 +27,7 @@ from ..storage.objects import objects_at
 from ..types import Adapter, AdapterCard, GeneratedImage, ImageRequest, Photo, PreparedPhoto, Subject, means_person
 from .exchange import export_to, exported, import_from, imported, layout
 from .names import BARE_BASE, adapter_subject, checked_order
-from .prepared import refuse, save_prepared
+from .prepared import save_prepared
 from .provenance import Sign, signer
 from .subjects import Subjects
 from .training import Training, training_of
@@ -142,12 +142,13 @@ class Likeness:
     # photographs and training
 
     def check(
-        self, photos: Sequence[Photo], class_noun: str = Subject.class_noun, *, watch: Watch = unwatched
-    ) -> CheckResult:
-        """Judge photographs one by one and as a set."""
+        self, photos: Sequence[Photo], class_noun: str = Subject.class_noun, *,
+        keep_strangers: bool = False, watch: Watch = unwatched,
+    ) -> CheckResult:  # fmt: skip
+        """Judge photographs one by one and as a set. Raises PhotosRefused for more than can be held."""
         from ..photos import check
 
-        return check(photos, means_person(class_noun), watch=watch)
+        return check(photos, means_person(class_noun), keep_strangers=keep_strangers, watch=watch)
 
     def prepare(self, checked: CheckResult, *, watch: Watch = unwatched) -> tuple[PreparedPhoto, ...]:
         """Training images (512 px) of every usable photograph, in order."""
@@ -160,19 +161,20 @@ class Likeness:
         return tuple(prepared)
 
     def train(
-        self, photos: Sequence[Photo], order: FineTuneOrder, *, tenant: str = LOCAL,
+        self, photos: Sequence[Photo], order: FineTuneOrder, *, tenant: str = LOCAL, keep_strangers: bool = False,
         watch: Watch = unwatched, should_stop: ShouldStop = never, on_checked: Checked = lambda checked: None,
     ) -> FineTuned:  # fmt: skip
         """From photographs to a published adapter; a job that fails or is stopped publishes nothing.
 
         Args:
+            keep_strangers: train on photographs that probably show another person too.
             on_checked: told the verdicts before anything else happens, whatever they are.
 
         Raises:
             UsageError: a name, word or seed that no adapter may have.
             AdapterExists: the name is taken and the order does not say to replace it.
             AdapterBusy: another process trains or deletes this name.
-            PhotosRefused: too few usable photographs.
+            PhotosRefused: too few usable photographs, or photographs of different people.
             Interrupted: stopped; the same order goes on from where it was.
             NonFiniteLoss, CheckpointMismatch, BaseNotFound, CorruptBase: see errors.
         """
@@ -183,9 +185,9 @@ class Likeness:
             if not order.replace:
                 self._refuse_taken(tenant, name, hint="choose another name, or say --replace")
             with clock.stage("check"):
-                checked = self.check(photos, order.subject.class_noun, watch=watch)
+                checked = self.check(photos, order.subject.class_noun, keep_strangers=keep_strangers, watch=watch)
             on_checked(checked)
-            refuse(checked)
+            checked.raise_if_refused()
             stop_if(should_stop)
             with clock.stage("prepare"):
                 prepared = self.prepare(checked, watch=watch)

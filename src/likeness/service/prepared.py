@@ -1,23 +1,11 @@
-"""Prepared photographs in a folder, and the sets that are too poor to train on."""
+"""Prepared photographs in a folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ..errors import PhotosRefused
 from ..types import PreparedPhoto
-
-if TYPE_CHECKING:
-    from ..photos import CheckResult
-
-
-def refuse(checked: "CheckResult") -> None:
-    """Raises PhotosRefused, with the first reason, when the set cannot be trained on."""
-    if checked.set_report.verdict == "refused":
-        reason = next(advice for advice in checked.set_report.advice if advice.verdict == "refused")
-        raise PhotosRefused(reason.message, hint=reason.hint)
 
 
 def save_prepared(prepared: Sequence[PreparedPhoto], folder: Path) -> list[Path]:

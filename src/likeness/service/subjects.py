@@ -60,8 +60,13 @@ class Subjects:
         """By name, from the one behind `after` on. Raises UsageError."""
         return self.catalog.list_subjects(tenant, after=after, limit=limit)
 
-    def add_photos(self, tenant: str, name: str, photos: Sequence[Photo]) -> "CheckResult":
+    def add_photos(
+        self, tenant: str, name: str, photos: Sequence[Photo], *, keep_strangers: bool = False
+    ) -> "CheckResult":
         """Judge photographs together with those that are there, and keep the pixels of those that can be used.
+
+        Args:
+            keep_strangers: keep photographs that probably show another person too.
 
         Returns:
             verdicts on `photos`, in their order, and the advice for the whole set.
@@ -78,7 +83,7 @@ class Subjects:
                 hint="ten to twelve good ones do; delete some before you add more",
             )
         with self._checking:
-            checked = check([*earlier, *photos], means_person(subject.class_noun))
+            checked = check([*earlier, *photos], means_person(subject.class_noun), keep_strangers=keep_strangers)
         reports = checked.reports[len(earlier) :]
         images = {usable.photo.sha256: usable.image for usable in checked.usable}
         for photo, report in zip(photos, reports, strict=True):

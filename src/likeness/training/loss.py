@@ -52,7 +52,9 @@ def dreambooth_loss(losses: Tensor, is_prior: Tensor, prior_weight: float) -> Te
 def place_emphasis(matte: Tensor, face: Tensor, *, background: float, face_gain: float) -> Tensor:
     """Where the loss looks: background counts `background`, the person 1, the face 1 + `face_gain`.
 
-    matte, face: (B, 1, h, w) in [0, 1], coverage of each latent cell. Returned with mean 1 over each row.
+    matte, face: (B, 1, h, w) in [0, 1], coverage of each latent cell. Returned with mean 1 over each row; a row with
+    nothing to look at counts the same everywhere.
     """
     raw = background + (1 - background) * matte + face_gain * face
-    return raw / raw.mean(dim=(1, 2, 3), keepdim=True)
+    mean = raw.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.where(mean > 0, raw / mean.clamp(min=torch.finfo(raw.dtype).tiny), torch.ones_like(raw))

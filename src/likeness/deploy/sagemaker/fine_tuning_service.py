@@ -63,6 +63,7 @@ class FineTuningService:
                         Subject(order.name, order.class_noun), recipe_named(order.recipe, **order.changes),
                         seed=order.seed,
                     ),
+                    keep_strangers=order.keep_strangers,
                 )  # fmt: skip
                 packed = artifact(likeness.adapter(order.name))
         key = f"{order.name}-{tuned.card.content_sha256[:12]}{SUFFIX}"

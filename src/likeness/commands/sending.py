@@ -1,0 +1,29 @@
+"""Photographs that leave for another machine: only what can be one, and what stays behind is named."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..command_group import Call
+from ..errors import PhotosRefused
+from ..photos import first_look, read_photos, refuse_too_many
+from ..types import Photo
+
+
+def photos_to_send(call: Call, paths: Sequence[Path]) -> list[Photo]:
+    """Read photographs; note each file that cannot be one.
+
+    Raises:
+        PhotosRefused: none is left, or there are more than one set may have.
+        UsageError, ArchiveRefused: see `read_photos`.
+    """
+    read = read_photos(paths)
+    refuse_too_many(read)
+    kept = []
+    for photo in read:
+        if (reason := first_look(photo)) is None:
+            kept.append(photo)
+        else:
+            call.terminal.note(f"left out {photo.name}: {reason.message}")
+    if not kept:
+        raise PhotosRefused("expected at least one photo, got none", hint="`likeness check` names the reasons")
+    return kept

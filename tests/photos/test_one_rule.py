@@ -1,0 +1,98 @@
+"""Photographs of different people are refused, and strangers left out, whichever door they come through."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from likeness.config import Settings
+from likeness.deploy.sagemaker.fine_tuning_service import FineTuningService
+from likeness.errors import PhotosRefused
+from likeness.fine_tuning import FineTuneOrder
+from likeness.jobs import preparer
+from likeness.jobs.inputs import pack_photos
+from likeness.jobs.prepared import unpack_prepared
+from likeness.jobs.types import JobOrder
+from likeness.service import Likeness, build
+from likeness.storage.objects import FileObjects
+from likeness.training.recipe import recipe_named
+from likeness.types import Photo, PreparedPhoto, Subject
+
+Door = Callable[[list[Photo], bool], list[str]]  # photographs, whether strangers are kept -> what is trained on
+
+
+class Reached(Exception):
+    """The training would begin here."""
+
+
+@pytest.fixture
+def likeness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Likeness:
+    """An installation that goes as far as the prepared photographs."""
+
+    def stop(base: Any, order: Any, prepared: list[PreparedPhoto], **options: Any) -> None:
+        raise Reached(sorted({one.source_sha256 for one in prepared}))
+
+    monkeypatch.setattr("likeness.fine_tuning.fine_tune", stop)
+    monkeypatch.setattr(Likeness, "base", None)
+    return build(Settings(home=tmp_path))
+
+
+def reached(call: Callable[[], object]) -> list[str]:
+    with pytest.raises(Reached) as end:
+        call()
+    used: list[str] = end.value.args[0]
+    return used
+
+
+@pytest.fixture(params=["command line", "job", "sagemaker", "upload"])
+def door(request: pytest.FixtureRequest, likeness: Likeness, tmp_path: Path) -> Door:
+    order = FineTuneOrder(Subject("anna"), recipe_named("fast"))
+
+    def command_line(photos: list[Photo], keep: bool) -> list[str]:
+        return reached(lambda: likeness.train(photos, order, keep_strangers=keep))
+
+    def job(photos: list[Photo], keep: bool) -> list[str]:
+        objects = FileObjects(tmp_path / "objects")
+        objects.put("in", pack_photos(photos))
+        wanted = JobOrder("local", "anna", "in", keep_strangers=keep).document()
+        asked = {"job": "1", "photos": "in", "prepared": "out", "order": wanted}
+        preparer._prepare(SimpleNamespace(send=lambda **said: None), objects, asked)  # type: ignore[arg-type]
+        return sorted({one.source_sha256 for one in unpack_prepared(objects.get("out"))})
+
+    def sagemaker(photos: list[Photo], keep: bool) -> list[str]:
+        config = {"class_noun": "person", "keep_strangers": keep}
+        service = FineTuningService(
+            Settings(home=tmp_path), "x", FileObjects(tmp_path / "models"), open_likeness=lambda settings: likeness
+        )
+        return reached(lambda: service.fine_tune(pack_photos(photos, config)))
+
+    def upload(photos: list[Photo], keep: bool) -> list[str]:
+        likeness.subjects.create("local", Subject("anna"), consent="all agreed")
+        checked = likeness.subjects.add_photos("local", "anna", photos, keep_strangers=keep)
+        checked.raise_if_refused()
+        return sorted(record.sha256 for record in likeness.subjects.list_photos("local", "anna"))
+
+    doors = {"command line": command_line, "job": job, "sagemaker": sagemaker, "upload": upload}
+    return doors[request.param]
+
+
+@pytest.fixture(scope="module")
+def crowd(virtual_people: NDArray[np.uint8], as_photo: Callable[..., Photo]) -> list[Photo]:
+    return [as_photo(picture, f"{index}.png") for index, picture in enumerate(virtual_people[3:])]
+
+
+def test_different_people_are_refused(door: Door, crowd: list[Photo]) -> None:
+    with pytest.raises(PhotosRefused, match="of 5 photos probably show another person"):
+        door(crowd, False)
+
+
+def test_different_people_are_trained_on_where_the_user_insists(door: Door, crowd: list[Photo]) -> None:
+    assert door(crowd, True) == sorted(photo.sha256 for photo in crowd)
+
+
+def test_a_stranger_is_left_out(door: Door, crowd: list[Photo], virtual_man: list[Photo]) -> None:
+    assert door([crowd[0], *virtual_man[:4]], False) == sorted(photo.sha256 for photo in virtual_man[:4])
