@@ -9,6 +9,7 @@ import typer
 
 from ..command_group import Call, check_out
 from ..errors import UsageError
+from ..storage.consent import require_word
 from ..training.recipe import recipe_named
 from ..types import Subject, checked_seed, checked_subject
 from .options import ClassNoun, NewName, Photos, Recipe, Seed
@@ -104,6 +105,7 @@ def fine_tune(
     photos: Photos,
     name: NewName,
     class_noun: ClassNoun = Subject.class_noun,
+    consent: Annotated[str, typer.Option(help="Who agreed, and when; needed for a person.")] = "",
     recipe: Recipe = "standard",
     seed: Seed = 0,
     wait_s: Annotated[int, typer.Option(min=0, help="Wait so long for the result; 0: do not.")] = 0,
@@ -116,11 +118,11 @@ def fine_tune(
     from ..photos import read_photos
 
     call: Call = ctx.obj
-    checked_subject(Subject(name, class_noun))
+    require_word(checked_subject(Subject(name, class_noun)), consent)
     checked_seed(seed)
     recipe_named(recipe)
     calls = _calls(call, dry_run)
-    config = {"name": name, "class_noun": class_noun, "recipe": recipe, "seed": seed}
+    config = {"name": name, "class_noun": class_noun, "consent": consent, "recipe": recipe, "seed": seed}
     queued: dict[str, object] = {**invoke.fine_tune(Stack(calls, stack), read_photos(photos), config)}
     if wait_s and not dry_run:
         queued |= invoke.wait_for(calls, {key: str(value) for key, value in queued.items()}, limit_s=wait_s)

@@ -13,7 +13,7 @@ from ..service.training import training_of
 from ..storage.catalog import LOCAL
 from ..terminal import interruptible, rows_table
 from ..types import Photo, Subject
-from .options import ClassNoun, NewName, Photos, Recipe, Seed, Steps
+from .options import ClassNoun, Consent, NewName, Photos, Recipe, Seed, Steps
 
 if TYPE_CHECKING:
     from ..jobs.types import Job, JobEvent
@@ -47,6 +47,7 @@ def submit(
     steps: Steps = None,
     seed: Seed = 0,
     replace_existing: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
+    consent: Consent = "",
     key: Annotated[str | None, typer.Option(help="Idempotency key: twice the same is one job.")] = None,
 ) -> None:
     """Put a training into the queue; `likeness work` trains it."""
@@ -61,7 +62,7 @@ def submit(
         order = JobOrder(
             LOCAL, name, "", class_noun=class_noun, recipe=recipe, changes=changes, seed=seed, replace=replace_existing,
         )  # fmt: skip
-        job = training.submit(order, archive=archive, idempotency_key=key)
+        job = training.submit(order, archive=archive, consent=consent, idempotency_key=key)
     call.terminal.document(job_document(job))
     call.terminal.say(f"{job.id}: place {job.place_in_queue} in the queue")
     call.terminal.note(f"likeness jobs follow {job.id}")

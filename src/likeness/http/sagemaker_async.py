@@ -3,7 +3,8 @@
 What the reference solution's notebook does works with nothing changed but endpoint URLs: upload a tar of photographs,
 invoke, poll OutputLocation, take TargetModel from the result. Two differences, both in the caller's favour: the time
 limit is an hour unless said (SageMaker's 15 minutes would end its own trainings), and a body may have 6 MiB, where
-SageMaker takes 128,000 bytes.
+SageMaker takes 128,000 bytes. A third protects the person: config.json in the archive says `consent`, or the subject of
+the adapter's name has it on record, or the training is refused.
 Sources: botocore's model of sagemaker-runtime 2017-05-13; SageMaker Developer Guide, 'Asynchronous inference'.
 """
 
@@ -17,7 +18,6 @@ from pathlib import PurePosixPath
 from fastapi import APIRouter, Request, Response
 
 from ..errors import LikenessError, QueueFull, StorageUnavailable
-from ..jobs.places import upload_key
 from ..jobs.types import Invocation, JobOrder, Notice
 from ..service.training import Training
 from ..storage.objects import checked_key
@@ -87,15 +87,15 @@ def _submit(training: Training, tenant: str, asked: _Asked, body: bytes) -> Invo
     name = _name(said.get("filename"), id)
     output, failure = _places(training, tenant, said, id)
     elsewhere = said.get("inputlocation")
-    location = elsewhere or upload_key(tenant, name, body)
     call = Invocation(
         endpoint=training.settings.training_endpoint, inference_id=said.get("inference-id") or str(uuid.UUID(id)),
-        input_location=location, output_location=output, failure_location=failure,
+        input_location=elsewhere or "", output_location=output, failure_location=failure,
         content_type=said.get("content-type", "application/x-tar"), accept=said.get("accept", ""),
         custom_attributes=said.get("custom-attributes", ""),
     )  # fmt: skip
     order = JobOrder(
-        tenant, name, location, invocation=call, notices=tuple(_topics(training)), replace=False,
+        tenant, name, elsewhere or "", training.class_noun(tenant, name), invocation=call,
+        notices=tuple(_topics(training)), replace=False,
         time_limit_s=asked.whole("invocationtimeoutseconds", DEFAULT_TIME_LIMIT_S, 1, 3600),
         queue_limit_s=asked.whole("requestttlseconds", DEFAULT_TTL_S, 60, 21_600),
     )  # fmt: skip

@@ -16,7 +16,9 @@ from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
+from ..errors import AdapterBusy
 from .tables import Database, deliveries, events, jobs
 from .types import Claim, Failure, Job, JobEvent, JobOrder, State, read_order
 
@@ -147,12 +149,20 @@ class Ledger:
         return self.database.run(work, patience_s=PATIENCE_S)
 
     def amend(self, claim: Claim, order: JobOrder) -> None:
-        """What came with the photographs belongs to the order from now on."""
+        """What came with the photographs belongs to the order from now on. Raises AdapterBusy."""
         values = {"order": order.document(), "name": order.name}
-        self.database.run(
-            lambda connection: connection.execute(jobs.update().where(*_held(claim)).values(**values)),
-            patience_s=PATIENCE_S,
-        )
+        busy = AdapterBusy("another job of this name is not over yet", hint="wait for it or cancel it")
+
+        def work(connection: sa.Connection) -> None:
+            same = (jobs.c.tenant == order.tenant, jobs.c.name == order.name, jobs.c.state.in_(_OPEN))
+            if connection.execute(sa.select(jobs.c.id).where(*same, jobs.c.id != claim.job)).first() is not None:
+                raise busy
+            connection.execute(jobs.update().where(*_held(claim)).values(**values))
+
+        try:
+            self.database.run(work, patience_s=PATIENCE_S)
+        except IntegrityError:  # the other came at this moment
+            raise busy from None
 
     def finish(self, claim: Claim, state: State, *, failure: Failure | None = None, keep_photos_s: float) -> bool:
         """The end of a job under this claim, and the messages about it. False: somebody else ended it before."""

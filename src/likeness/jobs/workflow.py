@@ -51,7 +51,6 @@ def _run(steps: Steps, claim: Claim, order: JobOrder, *, keep_photos_s: float) -
         _once("fetch", lambda: steps.fetch(claim, order))
         prepared = _once("prepare", lambda: steps.prepare(claim, order))
         order = read_order(prepared["order"])
-        steps.ledger.amend(claim, order)
         trained = _once("train", lambda: steps.train(claim, order))
         if steps.scores:
             _once("score", lambda: steps.score(claim, order))

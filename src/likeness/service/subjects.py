@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..errors import ConsentMissing, ObjectNotFound, SubjectNotFound, UsageError
+from ..errors import ObjectNotFound, SubjectNotFound, UsageError
 from ..storage.catalog import Catalog, PhotoRecord, SubjectRecord, now
+from ..storage.consent import record_subject
 from ..storage.objects import Objects
-from ..types import MAX_PHOTOS, Photo, Subject, checked_subject, means_person
+from ..types import MAX_PHOTOS, Photo, Subject, means_person
 
 if TYPE_CHECKING:
     from ..photos import CheckResult
@@ -40,17 +41,7 @@ class Subjects:
             ConsentMissing: a person without a word about it.
             SubjectExists, UsageError: the name is taken; a value out of its range.
         """
-        checked_subject(subject)
-        if subject.is_person and not consent.strip():
-            raise ConsentMissing(
-                "expected a word that this person agrees, got none", hint="say in `consent` who agreed and when"
-            )
-        if len(consent) > 2000 or "\0" in consent:
-            raise UsageError("expected a consent of at most 2000 characters")
-        at = now()
-        record = SubjectRecord(tenant, subject.name, subject.class_noun, subject.identifier, consent, at, at)
-        self.catalog.add_subject(record)
-        return record
+        return record_subject(self.catalog, tenant, subject, consent=consent)
 
     def find(self, tenant: str, name: str) -> SubjectRecord:
         """Raises SubjectNotFound, UsageError."""

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..artifacts.library import AdapterLibrary
 from ..config import Settings
-from ..errors import LikenessError, UsageError
-from ..storage.catalog import ForgottenItem
+from ..errors import ArchiveRefused, LikenessError, SubjectNotFound, UsageError
+from ..storage.catalog import ForgottenItem, SubjectRecord
+from ..storage.consent import require_consent
 from ..storage.objects import Objects, objects_at
+from ..types import Subject
 
 if TYPE_CHECKING:  # these import DBOS, a second of start-up
+    from ..jobs.inputs import JobInput
     from ..jobs.locations import Locations
     from ..jobs.notify import Notifier
     from ..jobs.queue import Queue
@@ -121,36 +124,67 @@ class Training:
         self.objects.put(key, archive)
         return key
 
-    def submit(self, order: JobOrder, *, archive: bytes | None = None, idempotency_key: str | None = None) -> Job:
-        """Check whom the order wants told and where its photographs lie, and put it into the queue.
+    def class_noun(self, tenant: str, name: str) -> str:
+        """What an order is of that does not say it: what the subject of its name is, else a person."""
+        try:
+            return self.library.catalog.find_subject(tenant, name).class_noun
+        except SubjectNotFound:
+            return Subject.class_noun
+
+    def submit(
+        self, order: JobOrder, *, archive: bytes | None = None, consent: str = "", idempotency_key: str | None = None
+    ) -> Job:
+        """Check the order's consent, addressees and place of photographs, and put it into the queue.
 
         Args:
-            archive: of photographs, to be kept until the job is over; it takes the place of `order.photos`.
+            archive: of photographs, to be kept until the job is over; it takes the place of `order.photos`, and a
+                config.json in it goes before the order.
+            consent: who agreed; a subject that is not known yet is written down with it.
 
         Raises:
-            UsageError, InputRefused: an addressee or a place that is not allowed.
+            ConsentMissing: a person who has not agreed. An invocation whose archive lies elsewhere does not say yet
+                whose it is: the worker checks it, as it checks every job, before the photographs are prepared.
+            UsageError, InputRefused: an addressee, a place or a config.json that is not allowed.
             IdempotencyConflict, AdapterExists, AdapterBusy, QueueFull: see `Queue.submit`.
         """
+        from ..jobs.inputs import with_config
         from ..jobs.senders import check_notice
         from ..jobs.types import SUBJECT_PHOTOS
         from ..jobs.uploads import drop_upload
 
         for notice in order.notices:
             check_notice(notice, self.send_options)
-        if archive is not None:
-            order = replace(order, photos=self.upload(order.tenant, order.name, archive))
-        elif order.photos != SUBJECT_PHOTOS:
+        says_whose = order.invocation is None
+        if archive is not None and (sent := _read(archive)) is not None:
+            order, consent, says_whose = with_config(order, sent.config), sent.consent or consent, True
+        elif archive is None and order.photos != SUBJECT_PHOTOS:
             self.locations.resolve(order.photos, order.tenant)
+        recorded = self._consented(order, consent) if says_whose else None
         try:
+            if archive is not None:
+                order = self._uploaded(order, archive)
             job = self.queue.submit(order, idempotency_key=idempotency_key)
         except LikenessError:
             drop_upload(self.queue.ledger, self.objects, order)
+            if recorded is not None and not self.queue.ids_of(order.tenant, order.name):
+                self.library.catalog.withdraw_subject(recorded)
             raise
         if archive is not None and job.is_over:  # ordered before, with the same key
             drop_upload(self.queue.ledger, self.objects, order)
         elif archive is not None and not self.objects.has(order.photos):  # the end of an equal job took it along
             self.objects.put(order.photos, archive)
         return job
+
+    def _consented(self, order: JobOrder, consent: str) -> SubjectRecord | None:
+        subject = Subject(order.name, order.class_noun)
+        return require_consent(self.library.catalog, order.tenant, subject, consent=consent)
+
+    def _uploaded(self, order: JobOrder, archive: bytes) -> JobOrder:
+        """The order of an archive that is among our objects now."""
+        key, call = self.upload(order.tenant, order.name, archive), order.invocation
+        return replace(
+            order, photos=key, invocation=None if call is None else replace(call, input_location=key)
+        )  # fmt: skip
 
     def tend(self) -> None:
         """What has to go on where no worker runs: messages leave, and who waited too long is told so.
@@ -226,6 +260,16 @@ def training_of(settings: Settings, library: AdapterLibrary | None = None) -> Tr
         catalog = Catalog(settings.catalog or f"sqlite:///{root / 'catalog.sqlite'}")
         library = AdapterLibrary(objects_at(settings.objects or str(root / "objects")), catalog)
     return Training(settings, library)
+
+
+def _read(archive: bytes) -> JobInput | None:
+    """What was sent; None where it cannot be read, which the worker says in its report. Raises InputRefused."""
+    from ..jobs.inputs import read_input
+
+    try:
+        return read_input(archive)
+    except ArchiveRefused:
+        return None
 
 
 def _words(text: str | None) -> Sequence[str]:

@@ -202,6 +202,11 @@ class Catalog:
             raise SubjectNotFound("there is no subject of this name", hint="create it first")
         return SubjectRecord(**row._mapping)
 
+    def withdraw_subject(self, record: SubjectRecord) -> None:
+        """Undo `add_subject`, unless the name is another subject's by now."""
+        with self.engine.begin() as connection:
+            _deleted(connection, tables.subjects, record.tenant, name=record.name, created=record.created)
+
     def list_subjects(self, tenant: str, *, after: str = "", limit: int | None = None) -> tuple[SubjectRecord, ...]:
         """Subjects by name, from the one behind `after` on."""
         return tuple(SubjectRecord(**row._mapping) for row in self._page(tables.subjects, tenant, after, limit))
