@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from ..errors import AdapterBusy
+from .holds import hold
 from .tables import Database, deliveries, events, jobs
 from .types import Claim, Failure, Job, JobEvent, JobOrder, State, read_order
 
@@ -54,6 +55,17 @@ class Ledger:
 
         return self.database.run(work, reads_only=True, patience_s=10.0)
 
+    def owned(self) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
+        """Tenant and id of every job, and where the photographs of the open ones are."""
+
+        def work(connection: sa.Connection) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
+            every = connection.execute(sa.select(jobs.c.tenant, jobs.c.id)).all()
+            orders = connection.execute(sa.select(jobs.c.order).where(jobs.c.state.in_(_OPEN))).scalars()
+            uploads = frozenset(read_order(order).photos for order in orders)
+            return frozenset((row.tenant, row.id) for row in every), uploads
+
+        return self.database.run(work, reads_only=True, patience_s=10.0)
+
     def newest(self, tenant: str, *, name: str | None = None, limit: int = 100) -> list[Job]:
         """A tenant's jobs, the newest first."""
 
@@ -82,6 +94,7 @@ class Ledger:
             ).scalar()  # fmt: skip
             if before is None or attempt is None:
                 return None
+            hold(self.database, connection, job, worker)
             if before.state == "queued":
                 self._tell(connection, job, "state", {"state": "running", "worker": worker})
             else:

@@ -10,10 +10,11 @@ from ..storage.catalog import Catalog
 from ..storage.objects import Objects
 from . import places
 from .ledger import Ledger
-from .tables import Database, events, jobs
+from .tables import Database, deliveries, events, jobs
 from .types import SUBJECT_PHOTOS, read_order
 from .uploads import drop_upload
 
+TESTS_KEPT_S = 3600.0  # messages that tested an address: they belong to no job and would be found by no name
 KEPT_SUFFIXES = ("previews/", "score.json")  # made by us, and the owner's to keep until the name is forgotten
 
 
@@ -29,6 +30,7 @@ class Retention:
 
     def purge_due(self, most: int = 20) -> list[str]:
         """Delete the photographs of jobs whose time is over; returns the jobs. Raises StorageUnavailable."""
+        self._database.run(self._drop_tests)
         due = sa.select(jobs).where(jobs.c.purge_s <= self._database.now).limit(most)
         found = self._database.run(lambda connection: connection.execute(due).all(), reads_only=True)
         for row in found:
@@ -43,6 +45,14 @@ class Retention:
                 count += self._purge_subject(row.tenant, row.name, row.finished_s)
             self._database.run(partial(self._note, row.id, count))
         return [row.id for row in found]
+
+    def _drop_tests(self, connection: sa.Connection) -> None:
+        is_test, is_old = (
+            deliveries.c.job == deliveries.c.id,
+            deliveries.c.created_s < self._database.now - TESTS_KEPT_S,
+        )
+        if connection.execute(sa.select(deliveries.c.id).where(is_test, is_old).limit(1)).first() is not None:
+            connection.execute(deliveries.delete().where(is_test, is_old))
 
     def _purge_subject(self, tenant: str, name: str, before_s: float) -> int:
         try:

@@ -24,7 +24,7 @@ from ..errors import (
 from ..storage.consent import require_consent
 from ..storage.objects import Objects
 from ..types import Photo, Subject
-from . import places
+from . import holds, places
 from .child import Said
 from .inputs import pack_photos
 from .ledger import PATIENCE_S, Ledger
@@ -172,7 +172,8 @@ class Steps:
             except AdapterExists:  # by us, before a crash?
                 if self.library.catalog.find_adapter(order.tenant, order.name).card.content_sha256 != adapter_sha256:
                     raise
-            if self.ledger.find(claim.job) is None:  # forgotten at this moment: nobody would ever look for it again
+            found = self.ledger.find(claim.job)
+            if found is None or found.state == "cancelled":  # at this moment, perhaps by whoever forgets the name
                 self.library.withdraw(order.tenant, adapter.card)
                 raise Gone
             if order.invocation is not None:
@@ -189,6 +190,16 @@ class Steps:
         for key in keys:
             self.objects.delete(key)
         drop_upload(self.ledger, self.objects, order)
+
+    def let_go(self, claim: Claim, order: JobOrder | None) -> None:
+        """The last word on a job here, however it went: what is not needed is swept, and nobody writes any more."""
+        if self.preparer.is_inside(claim.job) or self.trainer.is_inside(claim.job):
+            return  # it may still write; this worker's end says that it does not
+        try:
+            if order is not None:
+                self.sweep_if_over(order, claim.job)
+        finally:
+            holds.let_go(self.ledger.database, claim.worker, claim.job)
 
     def sweep_if_over(self, order: JobOrder, job: str) -> None:
         """Nobody writes for this job any more; what was written after it was cancelled or forgotten goes."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..errors import ObjectNotFound, SubjectNotFound, UsageError
+from ..errors import AdapterBusy, ObjectNotFound, SubjectNotFound, UsageError
 from ..storage.catalog import Catalog, PhotoRecord, SubjectRecord, now
 from ..storage.consent import record_subject
 from ..storage.objects import Objects
@@ -59,6 +59,7 @@ class Subjects:
 
         Raises:
             SubjectNotFound, UsageError: no such subject; nothing or too much at once.
+            AdapterBusy: the subject is being deleted.
         """
         from ..photos import check, clean_copy
 
@@ -76,16 +77,17 @@ class Subjects:
             if report.verdict != "refused":
                 key = f"{tenant}/photos/{name}/{photo.sha256}"
                 kept = clean_copy(images[photo.sha256])
-                self.objects.put(key, kept)
                 record = PhotoRecord(
                     tenant, name, photo.sha256, photo.name[:200], len(kept),
                     json.dumps(report.to_json()), key, now(),
                 )  # fmt: skip
-                try:
-                    self.catalog.add_photo(record)
-                except SubjectNotFound:  # forgotten while we looked at the photographs
-                    self.objects.delete(key)
-                    raise
+                with self.objects.writing():
+                    self.objects.put(key, kept)
+                    try:
+                        self.catalog.add_photo(record)
+                    except (SubjectNotFound, AdapterBusy):  # forgotten while we looked at the photographs
+                        self.objects.delete(key)
+                        raise
         return replace(checked, reports=reports)
 
     def list_photos(self, tenant: str, name: str) -> tuple[PhotoRecord, ...]:

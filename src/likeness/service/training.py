@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..artifacts.library import AdapterLibrary
 from ..config import Settings
-from ..errors import ArchiveRefused, LikenessError, SubjectNotFound, UsageError
+from ..errors import AdapterBusy, ArchiveRefused, LikenessError, SubjectNotFound, UsageError
+from ..storage import forgettings
 from ..storage.catalog import ForgottenItem, SubjectRecord
 from ..storage.consent import require_consent
+from ..storage.home import Home
 from ..storage.objects import Objects, objects_at
 from ..types import Subject
 
@@ -142,6 +144,7 @@ class Training:
             consent: who agreed; a subject that is not known yet is written down with it.
 
         Raises:
+            AdapterBusy: the name is being deleted.
             ConsentMissing: a person who has not agreed. An invocation whose archive lies elsewhere does not say yet
                 whose it is: the worker checks it, as it checks every job, before the photographs are prepared.
             UsageError, InputRefused: an addressee, a place or a config.json that is not allowed.
@@ -159,16 +162,20 @@ class Training:
             order, consent, says_whose = with_config(order, sent.config), sent.consent or consent, True
         elif archive is None and order.photos != SUBJECT_PHOTOS:
             self.locations.resolve(order.photos, order.tenant)
-        recorded = self._consented(order, consent) if says_whose else None
-        try:
-            if archive is not None:
-                order = self._uploaded(order, archive)
-            job = self.queue.submit(order, idempotency_key=idempotency_key)
-        except LikenessError:
-            drop_upload(self.queue.ledger, self.objects, order)
-            if recorded is not None and not self.queue.ids_of(order.tenant, order.name):
-                self.library.catalog.withdraw_subject(recorded)
-            raise
+        queue = self.queue  # opened here: nobody shall wait for that to write
+        with self.objects.writing():
+            if forgettings.is_under_way(self.library.catalog, order.tenant, order.name):
+                raise AdapterBusy("this name is being deleted", hint="wait until its deletion is complete")
+            recorded = self._consented(order, consent) if says_whose else None
+            try:
+                if archive is not None:
+                    order = self._uploaded(order, archive)
+                job = queue.submit(order, idempotency_key=idempotency_key)
+            except LikenessError:
+                drop_upload(queue.ledger, self.objects, order)
+                if recorded is not None and not queue.ids_of(order.tenant, order.name):
+                    self.library.catalog.withdraw_subject(recorded)
+                raise
         if archive is not None and job.is_over:  # ordered before, with the same key
             drop_upload(self.queue.ledger, self.objects, order)
         elif archive is not None and not self.objects.has(order.photos):  # the end of an equal job took it along
@@ -205,12 +212,32 @@ class Training:
         return bool(self.queue.ids_of(tenant, name)) or any(self.objects.list(uploads_prefix(tenant, name)))
 
     def forget(self, tenant: str, name: str) -> list[ForgottenItem]:
-        """Delete what the queue, its log and the object store hold of a name's jobs; open ones are cancelled."""
+        """Delete what the queue, its log and the object store hold of a name's jobs; open ones are cancelled.
+
+        To be repeated while `holds`: see `jobs.forgetting`.
+        """
         if not self.is_used:
             return []
         from ..jobs.forgetting import forget_jobs
 
         return forget_jobs(self.queue, self.objects, self.locations, tenant=tenant, name=name)
+
+    def scrub(self) -> bool:
+        """Take what was deleted out of the log of the queue's database; False where that must be tried again."""
+        return self.database.scrub() if self.is_used else True
+
+    def places(self) -> tuple[Objects, ...]:
+        """Where this service writes: our objects, and the place of results where there is one already."""
+        return (self.objects, objects_at(self.outputs_url)) if self.is_used else (self.objects,)
+
+    @property
+    def is_at_home(self) -> bool:
+        """Whether objects, catalog and queue are all this home's own."""
+        return self.settings.objects is self.settings.catalog is self.settings.jobs is None
+
+    def owned(self) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
+        """Tenant and id of every job, and where the photographs of the open ones are. Raises StorageUnavailable."""
+        return self.queue.ledger.owned() if self.is_used else (frozenset(), frozenset())
 
     def worker(
         self, id: str, *, concurrency: int, exit_when_idle_s: float | None = None, previews: int = 1,
@@ -218,6 +245,7 @@ class Training:
     ) -> Worker:  # fmt: skip
         """A worker for this process. Raises UsageError for an id that cannot be one."""
         from ..jobs.worker import Worker, WorkerOptions
+        from .forgetting import Forgetting
 
         if not id or len(id) > 200 or not all(letter.isalnum() or letter in "-_." for letter in id):
             raise UsageError("expected a worker's id of letters, digits and - _ .")
@@ -227,7 +255,11 @@ class Training:
             concurrency=concurrency, beat_s=settings.heartbeat_s, exit_when_idle_s=exit_when_idle_s,
             keep_photos_s=settings.keep_photos_days * _DAY_S, previews=previews, scores=scores,
         )  # fmt: skip
-        return Worker(options, self.database, self.library, locations=self.locations, notifier=self.notifier)
+        forgetting = Forgetting(self.library, Home(self.home), self)
+        return Worker(
+            options, self.database, self.library, locations=self.locations, notifier=self.notifier,
+            resume=forgetting.resume, sweep=forgetting.sweep,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Give connections back; the next question opens anew."""
