@@ -17,10 +17,11 @@ from pathlib import PurePosixPath
 
 from fastapi import APIRouter, Request, Response
 
-from ..errors import LikenessError, QueueFull, StorageUnavailable
+from ..errors import LikenessError, QueueFull, StorageUnavailable, UsageError
 from ..jobs.types import Invocation, JobOrder, Notice
 from ..service.training import Training
 from ..storage.objects import checked_key
+from ..types import RESULTS, checked_new_name
 from .auth import Asking
 from .failures import SageMakerRefusal
 from .jobs import training_of_app
@@ -42,7 +43,6 @@ _HEADERS = {
     "s3outputpathextension": (512, r"[a-zA-Z0-9!_.*'()/-]*"),
     "filename": (32, r"[a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)?"),
 }
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,16 @@ def _places(training: Training, tenant: str, said: dict[str, str], id: str) -> t
     file = said.get("filename") or f"{id}.out"
     output, failure = "/".join([*parts, file]), "/".join([tenant, "failures", f"{id}-error.out"])
     for key in (output, failure):
-        checked_key(f"async/{key}")  # raises UsageError where it cannot be an object's
+        checked_key(f"{RESULTS}/{key}")  # raises UsageError where it cannot be an object's
     return f"{training.outputs_url}/{output}", f"{training.outputs_url}/{failure}"
 
 
 def _name(file: str | None, id: str) -> str:
     """The adapter's: the file's name without its ending where that can be one, else a new one."""
-    stem = PurePosixPath(file).stem if file else ""
-    return stem if _NAME.fullmatch(stem) else f"avatar-{id[:8]}"
+    try:
+        return checked_new_name(PurePosixPath(file or "").stem)
+    except UsageError:
+        return f"avatar-{id[:8]}"
 
 
 def _topics(training: Training) -> list[Notice]:

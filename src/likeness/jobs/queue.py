@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ..errors import AdapterBusy, AdapterExists, IdempotencyConflict, JobNotFound, QueueFull, UsageError
 from ..training.recipe import recipe_named
-from ..types import Subject, checked_name, checked_seed, checked_subject
+from ..types import Subject, checked_seed, checked_subject, checked_tenant
 from .ledger import Ledger
 from .tables import Database, deliveries, events, holds, jobs, workers
 from .types import Failure, Job, JobEvent, JobOrder
@@ -278,7 +278,7 @@ class Queue:
 
 
 def _check(order: JobOrder) -> None:
-    checked_name(order.tenant)
+    checked_tenant(order.tenant)
     checked_subject(Subject(order.name, order.class_noun))
     checked_seed(order.seed)
     recipe_named(order.recipe, **order.changes)

@@ -24,10 +24,21 @@ from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from ..storage.catalog import LOCAL, AdapterRecord, Catalog, OutputRecord, Receipt, now
 from ..storage.home import Home
 from ..storage.objects import objects_at
-from ..types import Adapter, AdapterCard, GeneratedImage, ImageRequest, Photo, PreparedPhoto, Subject, means_person
+from ..types import (
+    BARE_BASE,
+    Adapter,
+    AdapterCard,
+    GeneratedImage,
+    ImageRequest,
+    Photo,
+    PreparedPhoto,
+    Subject,
+    checked_subject,
+    means_person,
+)
 from .exchange import export_to, exported, import_from, imported, layout
 from .forgetting import WAIT_S, Forgetting
-from .names import BARE_BASE, adapter_subject, checked_order
+from .names import checked_order
 from .prepared import refuse, save_prepared
 from .provenance import Sign, signer
 from .subjects import Subjects
@@ -345,7 +356,7 @@ class Likeness:
             AdapterExists, CorruptAdapter: the name is taken; the file is damaged or no plain LoRA.
             WrongBase: layers that this base lacks, or a card of another base.
         """
-        said = adapter_subject(Subject(name, class_noun, identifier))
+        said = checked_subject(Subject(name, class_noun, identifier))
         layout(format)
         self._refuse_taken(tenant, name, hint="choose another name or forget it first")
         if isinstance(source, bytes):

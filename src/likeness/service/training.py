@@ -21,7 +21,7 @@ from ..storage.catalog import ForgottenItem, SubjectRecord
 from ..storage.consent import require_consent
 from ..storage.home import Home
 from ..storage.objects import Objects, objects_at
-from ..types import Subject
+from ..types import RESULTS, Subject
 
 if TYPE_CHECKING:  # these import DBOS, a second of start-up
     from ..jobs.inputs import JobInput
@@ -96,7 +96,7 @@ class Training:
         if self.settings.job_outputs is not None:
             return self.settings.job_outputs
         place = self.objects_url if "://" in self.objects_url else f"file://{Path(self.objects_url).absolute()}"
-        return f"{place.rstrip('/')}/async"
+        return f"{place.rstrip('/')}/{RESULTS}"
 
     @cached_property
     def send_options(self) -> SendOptions:

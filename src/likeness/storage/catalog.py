@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, Row, Table, delete, func, insert, sel
 from sqlalchemy.exc import IntegrityError
 
 from ..errors import AdapterBusy, AdapterExists, AdapterNotFound, SubjectExists, SubjectNotFound, UsageError
-from ..types import AdapterCard, checked_name
+from ..types import AdapterCard, checked_name, checked_new_name
 from . import tables
 from .card import read_card, write_card
 
@@ -126,10 +126,11 @@ class Catalog:
         Raises:
             AdapterExists: the name is taken and `replace` is false.
             AdapterBusy: the name is being deleted.
+            UsageError: the name is reserved.
         """
         card = record.card
         values = {
-            "tenant": record.tenant, "name": checked_name(card.name), "content_sha256": card.content_sha256,
+            "tenant": record.tenant, "name": checked_new_name(card.name), "content_sha256": card.content_sha256,
             "base_sha256": card.base_sha256, "rank": card.rank, "bytes": record.bytes, "key": record.key,
             "card": write_card(card).decode(), "created": card.created,
         }  # fmt: skip
@@ -190,7 +191,7 @@ class Catalog:
 
     def add_subject(self, record: SubjectRecord) -> None:
         """Raises SubjectExists, UsageError, AdapterBusy (the name is being deleted)."""
-        checked_name(record.name)
+        checked_new_name(record.name)
         try:
             with self.engine.begin() as connection:
                 connection.execute(insert(tables.subjects).values(**asdict(record)))
