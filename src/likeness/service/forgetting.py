@@ -80,7 +80,8 @@ class Forgetting:
         return done
 
     def sweep(self) -> int:
-        """Delete what processes that were killed left in the object store. Raises StorageUnavailable."""
+        """Delete what processes that were killed left in the home and the store. Raises StorageUnavailable."""
+        self.home.drop_locks()
         return sweep(self._catalog, self.training)
 
     def _begin(self, tenant: str, name: str) -> None:
