@@ -69,7 +69,8 @@ def test_a_receipt_during_a_training_is_true_also_when_the_worker_is_killed(inst
     installation.start("w-0")
     for name, is_killed in (("rex", False), ("max", True)):
         job = installation.submit(name, steps=20_000, checkpoint_every=1)
-        until(lambda job=job: len(facts(installation, job, "checkpoint")) > 3)
+        while len(facts(installation, job, "checkpoint")) < 4:
+            time.sleep(0.1)
         if is_killed:
             installation.training.queue.cancel(job.id, "local")
             installation.kill("w-0")  # before it has looked, perhaps while a checkpoint is written

@@ -1,9 +1,11 @@
 """Everything that the training service knows of a name, and its end: rows, queue payloads, messages and objects."""
 
 from collections import Counter
+from contextlib import suppress
 
 import sqlalchemy as sa
 
+from ..errors import JobNotFound
 from ..storage.catalog import ForgottenItem
 from ..storage.objects import Objects
 from . import places
@@ -33,7 +35,8 @@ def forget_jobs(queue: Queue, objects: Objects, locations: Locations, *, tenant:
     """
     found = queue.ids_of(tenant, name)
     for job in found:
-        queue.cancel(job, tenant)
+        with suppress(JobNotFound):  # another process has come further with the same deletion
+            queue.cancel(job, tenant)
     busy = queue.database.run(lambda connection: held(queue.database, connection, found), reads_only=True)
     free = [job for job in found if job not in busy]  # asked before their objects are looked for
     counts: Counter[str] = Counter()

@@ -30,7 +30,7 @@ class Retention:
 
     def purge_due(self, most: int = 20) -> list[str]:
         """Delete the photographs of jobs whose time is over; returns the jobs. Raises StorageUnavailable."""
-        self._database.run(self._drop_tests)
+        self._drop_tests()
         due = sa.select(jobs).where(jobs.c.purge_s <= self._database.now).limit(most)
         found = self._database.run(lambda connection: connection.execute(due).all(), reads_only=True)
         for row in found:
@@ -46,13 +46,12 @@ class Retention:
             self._database.run(partial(self._note, row.id, count))
         return [row.id for row in found]
 
-    def _drop_tests(self, connection: sa.Connection) -> None:
-        is_test, is_old = (
-            deliveries.c.job == deliveries.c.id,
-            deliveries.c.created_s < self._database.now - TESTS_KEPT_S,
-        )
-        if connection.execute(sa.select(deliveries.c.id).where(is_test, is_old).limit(1)).first() is not None:
-            connection.execute(deliveries.delete().where(is_test, is_old))
+    def _drop_tests(self) -> None:
+        is_old = deliveries.c.created_s < self._database.now - TESTS_KEPT_S
+        old = sa.select(deliveries.c.id).where(deliveries.c.job == deliveries.c.id, is_old)
+        if found := self._database.run(lambda connection: connection.execute(old).scalars().all(), reads_only=True):
+            drop = deliveries.delete().where(deliveries.c.id.in_(found))
+            self._database.run(lambda connection: connection.execute(drop))
 
     def _purge_subject(self, tenant: str, name: str, before_s: float) -> int:
         try:
@@ -63,6 +62,8 @@ class Retention:
         for photo in old:
             self._objects.delete(photo.key)  # first: as long as there is a row, this can be done again
             self._catalog.delete_photo(tenant, name, photo.sha256)
+        if old:
+            self._catalog.scrub()
         return len(old)
 
     def _note(self, job: str, count: int, connection: sa.Connection) -> None:

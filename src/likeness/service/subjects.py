@@ -112,3 +112,4 @@ class Subjects:
             raise ObjectNotFound("there is no such photo", hint="list the subject's photos")
         self.objects.delete(record.key)  # first: as long as there is a row, this can be done again
         self.catalog.delete_photo(tenant, name, sha256)
+        self.catalog.scrub()

@@ -26,6 +26,7 @@ _PREFIX = re.compile(rf"({_PART}/){{0,9}}({_PART})?")
 _MOST_CHARACTERS = 900  # S3 takes 1024 bytes, of which a configured prefix needs some
 _INCOMING = ".incoming"
 _LOOK_S = 0.02
+_GRACE_S = 3600.0  # much longer than a row waits for its database
 # not there; a folder; a part of the path that is a file; a link: no object of ours
 _NO_OBJECT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
@@ -42,9 +43,9 @@ class ObjectFacts:
 class Objects(Protocol):
     """A place for bytes. Whatever can be read was written whole."""
 
-    grace_s: ClassVar[
-        float
-    ]  # an unowned object of this age is nobody's, although writers cannot be kept out; 0: they can
+    @property
+    def grace_s(self) -> float:
+        """How old an object must be to be an orphan, seconds: 0 where `alone` keeps writers out."""
 
     def put(self, key: str, content: bytes) -> None:
         """Write or replace an object, all of it or nothing. Raises UsageError, StorageUnavailable."""
@@ -80,7 +81,6 @@ class FileObjects:
     """Objects in a folder: the key is the path. Folders appear with the first object and go with the last."""
 
     root: Path
-    grace_s: ClassVar[float] = 0.0
 
     def put(self, key: str, content: bytes) -> None:
         path = self.root / checked_key(key)
@@ -137,9 +137,13 @@ class FileObjects:
                     facts = path.stat()
                     yield ObjectFacts(key, facts.st_size, datetime.fromtimestamp(facts.st_mtime, UTC))
 
+    @property
+    def grace_s(self) -> float:
+        return 0.0 if self._has_locks() else _GRACE_S
+
     def prune(self, prefix: str) -> None:
         for folder, *_ in os.walk(self.root / checked_prefix(prefix), topdown=False):
-            if Path(folder) not in (self.root, self.root / _INCOMING):
+            if folder != str(self.root) and "/." not in folder.removeprefix(str(self.root)):
                 with suppress(OSError):  # it holds something
                     os.rmdir(folder)
 
@@ -148,12 +152,13 @@ class FileObjects:
         """A shared lock of the folder; the system lets go of it where the process is killed."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _opened(self.root) as folder:
-            fcntl.flock(folder, fcntl.LOCK_SH)
+            with suppress(OSError):  # a file system without locks of folders: see `grace_s`
+                fcntl.flock(folder, fcntl.LOCK_SH)
             yield
 
     @contextmanager
     def alone(self, wait_s: float = 0.0) -> Iterator[bool]:
-        if not self.root.is_dir():
+        if not self.root.is_dir() or not self._has_locks():
             yield True
             return
         end_s = time.monotonic() + wait_s
@@ -164,6 +169,17 @@ class FileObjects:
                 for path in (self.root / _INCOMING).glob("*"):
                     path.unlink(missing_ok=True)
             yield is_alone
+
+    def _has_locks(self) -> bool:
+        """Whether this file system locks folders; some that are on other machines do not."""
+        with suppress(FileNotFoundError), _opened(self.root) as folder:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True  # somebody has it
+            except OSError:
+                return False
+        return True
 
 
 @contextmanager
@@ -193,7 +209,7 @@ class S3Objects:
     Credentials, region and endpoint are boto3's own business (environment, profile, instance role).
     """
 
-    grace_s: ClassVar[float] = 3600.0  # much longer than a row waits for its database
+    grace_s: ClassVar[float] = _GRACE_S
 
     def __init__(self, bucket: str, prefix: str = "", *, endpoint_url: str | None = None) -> None:
         try:
