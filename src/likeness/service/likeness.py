@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,14 +17,13 @@ from typing import TYPE_CHECKING
 from ..artifacts.library import AdapterLibrary, engine_key
 from ..config import Settings
 from ..engine.prompts import prompt_for
-from ..errors import AdapterBusy, AdapterExists, AdapterNotFound, ObjectNotFound
+from ..errors import AdapterExists, AdapterNotFound
 from ..portraits import PNG, check_request, encode
 from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
-from ..storage.catalog import LOCAL, AdapterRecord, Catalog, OutputRecord, Receipt, now
+from ..storage.catalog import LOCAL, AdapterRecord, Catalog, Receipt
 from ..storage.home import Home
 from ..storage.objects import objects_at
 from ..types import (
-    BARE_BASE,
     Adapter,
     AdapterCard,
     GeneratedImage,
@@ -36,6 +34,7 @@ from ..types import (
     checked_subject,
     means_person,
 )
+from . import kept
 from .exchange import export_to, exported, import_from, imported, layout
 from .forgetting import WAIT_S, Forgetting
 from .names import checked_order
@@ -302,28 +301,11 @@ class Likeness:
         Raises:
             AdapterNotFound, AdapterBusy: it was, or is being, forgotten while the picture was made.
         """
-        id, subject = uuid.uuid4().hex, image.request.adapter or BARE_BASE
-        key = f"{tenant}/outputs/{subject}/{id}"
-        objects = self.library.objects
-        with objects.writing():
-            objects.put(key, content)
-            try:
-                self.catalog.add_output(OutputRecord(tenant, id, subject, media_type, len(content), key, now()))
-            except AdapterBusy:
-                objects.delete(key)
-                raise
-        if subject != BARE_BASE and not self.catalog.has_adapter(tenant, subject):
-            self.library.objects.delete(key)
-            self.catalog.delete_output(tenant, id)
-            raise AdapterNotFound("the adapter was deleted while the picture was made")
-        return id
+        return kept.keep(self.library, tenant, image.request.adapter, content, media_type)
 
     def kept(self, id: str, *, tenant: str = LOCAL) -> tuple[bytes, str]:
         """A kept picture's file and media type. Raises ObjectNotFound."""
-        record = self.catalog.find_output(tenant, id)
-        if record is None:
-            raise ObjectNotFound("there is no such picture", hint="it may have been forgotten with its adapter")
-        return self.library.objects.get(record.key), record.media_type
+        return kept.find(self.library, tenant, id)
 
     # adapters
 
