@@ -31,6 +31,7 @@
     │   └── ConsentMissing      nobody has said that the person agrees
     ├── StorageError
     │   ├── ObjectNotFound      nothing under this key, or not any more
+    │   ├── DeletionUnfinished  recorded, not complete yet, and going on by itself
     │   ├── StorageUnavailable  the object store or the catalog does not answer as it should
     │   └── FileFailed          this machine's files or connections: no room, no right, no folder there
     ├── AccessError
@@ -215,6 +216,10 @@ class StorageError(LikenessError):
 
 class ObjectNotFound(StorageError):
     http_status = 404
+
+
+class DeletionUnfinished(StorageError):
+    pass
 
 
 class StorageUnavailable(StorageError):

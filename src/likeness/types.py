@@ -41,6 +41,34 @@ def checked_name(name: str) -> str:
     return name
 
 
+# Reserved names, all of them: what else a name of this kind would be taken for.
+BARE_BASE = "base"  # where an adapter is named: none
+SETUP_MODEL = "model_setup"  # the reference solution's clients invoke it first; here nothing is to set up
+RESULTS = "async"  # beside the tenants' folders among the objects: everybody's results of the SageMaker protocol
+_RESERVED_NAMES = {BARE_BASE: "no adapter", SETUP_MODEL: "the model that SageMaker's clients set up first"}
+_RESERVED_TENANTS = {RESULTS: "the results of all tenants"}
+
+
+def checked_new_name(name: str) -> str:
+    """Return `name` if an adapter or a subject may be given it; an earlier one may have it all the same.
+
+    Raises:
+        UsageError: as `checked_name`, or it is reserved.
+    """
+    return _not_reserved(checked_name(name), _RESERVED_NAMES)
+
+
+def checked_tenant(tenant: str) -> str:
+    """Return `tenant` if it can name one. Raises UsageError: as `checked_name`, or it is reserved."""
+    return _not_reserved(checked_name(tenant), _RESERVED_TENANTS)
+
+
+def _not_reserved(name: str, reserved: Mapping[str, str]) -> str:
+    if name in reserved:
+        raise UsageError(f"the name {name} means {reserved[name]}", hint="choose another name")
+    return name
+
+
 def checked_seed(seed: int) -> int:
     """Return `seed` if a generator takes it. Raises UsageError."""
     if not 0 <= seed <= MAX_SEED:
@@ -86,12 +114,12 @@ def means_person(class_noun: str) -> bool:
 
 
 def checked_subject(subject: Subject) -> Subject:
-    """Return `subject` if prompts, files and cards can hold its words.
+    """Return `subject`, a new one, if prompts, files and cards can hold its words.
 
     Raises:
-        UsageError: a name as `checked_name` has it, a class noun or an identifier that is blank, unprintable or long.
+        UsageError: a name that cannot be given; a class noun or an identifier that is blank, unprintable or long.
     """
-    checked_name(subject.name)
+    checked_new_name(subject.name)
     for what, word in {"a class noun": subject.class_noun, "an identifier": subject.identifier}.items():
         if not word.strip() or len(word) > _MAX_WORD or not word.isprintable():
             raise UsageError(f"expected {what} of 1 to {_MAX_WORD} printable characters")

@@ -65,6 +65,7 @@ def test_photographs_become_an_archive_that_hosting_takes(started: ModuleType, t
         (b"no archive", 422, "ArchiveRefused"),
         (photographs(learning="fast"), 422, "InputRefused"),
         (archive({"a.txt": b"no photograph"}), 422, "PhotosRefused"),
+        (photographs(class_noun="woman"), 403, "ConsentMissing"),
     ],
 )
 def test_a_failure_has_its_status_and_leaves_nothing(

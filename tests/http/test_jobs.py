@@ -19,7 +19,7 @@ from likeness.http.app import create_app
 from likeness.jobs.types import Claim, Failure
 from likeness.service import Likeness
 from likeness.service.training import Training
-from tests.jobs.installation import PHOTOS
+from tests.jobs.installation import PHOTOS, archive, picture
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +99,23 @@ def test_a_person_needs_a_word_that_they_agree(client: TestClient, likeness: Lik
     order["consent"] = "Petra agreed on 2026-03-01"
     assert client.post("/v1/jobs/photos", files=send, data={"order": json.dumps(order)}).status_code == 202
     assert likeness.subjects.find("local", "petra").consent == "Petra agreed on 2026-03-01"
+
+
+def test_consent_is_asked_for_what_is_trained_not_for_what_was_said_first(
+    client: TestClient, likeness: Likeness
+) -> None:
+    config = json.dumps({"name": "noconsent", "class_noun": "woman"}).encode()
+    content = archive({"1.jpg": picture(1), "config.json": config})
+    order = {"name": "objone", "class_noun": "toy", "recipe": "fast"}
+    answer = client.post("/v1/jobs/photos", files={"archive": ("a.tar", content)}, data={"order": json.dumps(order)})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "ConsentMissing")
+    client.post("/v1/subjects", json={"name": "fido", "class_noun": "dog"})
+    answer = client.post("/v1/jobs", json={"name": "fido", "class_noun": "woman"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "ConsentMissing")
+    assert client.post("/v1/jobs", json={"name": "fido"}).status_code == 202  # what the subject is
+    assert {job.order.name for job in likeness.training.queue.jobs_of("local") if not job.is_over} == {"fido"}
+    for name in ("objone", "noconsent"):
+        assert client.get(f"/v1/subjects/{name}").status_code == 404
 
 
 def test_progress_is_streamed_until_the_job_is_over(client: TestClient, likeness: Likeness) -> None:
@@ -301,6 +318,20 @@ def test_an_asynchronous_invocation_with_a_body_is_a_job(runtime, likeness: Like
     assert (job.order.time_limit_s, job.queue_until_s - job.submitted_s) == (1200, 600)
     assert call.custom_attributes == "jingswu"
     assert "/local/" in answer["OutputLocation"]
+
+
+def test_an_asynchronous_invocation_trains_nobody_without_their_word(runtime, likeness: Likeness) -> None:
+    def invoke(**config: object) -> None:
+        body = archive({"1.jpg": picture(1, side_px=64), "config.json": json.dumps(config).encode()})
+        runtime.invoke_endpoint_async(EndpointName="fine-tuning", Body=body, Filename="olga.out")
+
+    for config in ({}, {"class_noun": "man"}, {"name": "igor", "consent": ""}):
+        with pytest.raises(ClientError, match="agrees"):
+            invoke(**config)
+    assert likeness.training.queue.open_jobs() == 0
+    invoke(consent="Olga agreed on 2026-03-01")
+    assert likeness.subjects.find("local", "olga").consent == "Olga agreed on 2026-03-01"
+    assert likeness.training.queue.open_jobs() == 1
 
 
 @pytest.mark.parametrize(

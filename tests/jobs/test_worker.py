@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from likeness.jobs.types import Job
+from likeness.service import build
 from tests.jobs.installation import PHOTOS, Installation, archive, installed, picture, pids_with, until
 
 pytestmark = [
@@ -61,6 +62,23 @@ def test_killed_trainers_and_killed_workers_lose_no_job_and_repeat_little(instal
     # nothing but what was published stays
     kept = {facts.key.split("/")[1] for facts in installation.training.objects.list("local/")}
     assert kept == {"adapters"}
+
+
+def test_a_receipt_during_a_training_is_true_also_when_the_worker_is_killed(installation: Installation) -> None:
+    likeness = build(installation.settings)
+    installation.start("w-0")
+    for name, is_killed in (("rex", False), ("max", True)):
+        job = installation.submit(name, steps=20_000, checkpoint_every=1)
+        while len(facts(installation, job, "checkpoint")) < 4:
+            time.sleep(0.1)
+        if is_killed:
+            installation.training.queue.cancel(job.id, "local")
+            installation.kill("w-0")  # before it has looked, perhaps while a checkpoint is written
+        receipt = likeness.forget(name)
+        assert {item.kind for item in receipt.items} >= {"jobs", "checkpoints"}
+        assert not any(name in path.name for path in installation.settings.home.rglob("*"))
+        assert not any(path.is_file() for path in (installation.settings.home / "objects").rglob("*"))
+    likeness.close()
 
 
 def test_who_kills_the_trainer_three_times_fails_alone(installation: Installation) -> None:

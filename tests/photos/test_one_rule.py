@@ -64,7 +64,7 @@ def door(request: pytest.FixtureRequest, likeness: Likeness, tmp_path: Path) -> 
         return sorted({one.source_sha256 for one in unpack_prepared(objects.get("out"))})
 
     def sagemaker(photos: list[Photo], keep: bool) -> list[str]:
-        config = {"class_noun": "person", "keep_strangers": keep}
+        config = {"class_noun": "person", "keep_strangers": keep, "consent": "He agreed."}
         service = FineTuningService(
             Settings(home=tmp_path), "x", FileObjects(tmp_path / "models"), open_likeness=lambda settings: likeness
         )

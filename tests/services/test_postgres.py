@@ -1,8 +1,10 @@
 """The training service on a real PostgreSQL: the same verbs, two workers, and a database that goes away for a while."""
 
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -10,15 +12,20 @@ import pytest
 from starlette.testclient import TestClient
 
 from likeness.config import Settings
-from likeness.errors import IdempotencyConflict
+from likeness.errors import AdapterBusy, IdempotencyConflict
 from likeness.http.app import create_app
 from likeness.jobs.queue import Queue
 from likeness.jobs.tables import Database
 from likeness.jobs.types import SUBJECT_PHOTOS, JobOrder
 from likeness.service import build
 from likeness.service.training import training_of
-from tests.jobs.installation import Installation, until
+from likeness.storage import forgettings, tables
+from likeness.storage.card import write_card
+from likeness.storage.catalog import AdapterRecord, refuse_if_forgetting
+from likeness.types import Subject
+from tests.jobs.installation import PHOTOS, Installation, until
 from tests.services.postgres import Postgres, postgres
+from tests.storage.cards import record
 from tests.tiny import build_tiny_folder
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -98,3 +105,48 @@ def test_what_sqlite_would_bear_is_refused_before_it_reaches_the_database(cluste
             assert client.get(path).status_code == 400
         webhook = {"kind": "webhook", "target": "https://example.com/\0"}
         assert client.post("/v1/jobs/test-notification", json=webhook).status_code == 400
+
+
+def test_forgetting_is_complete_and_keeps_out_what_is_being_written(cluster: Postgres, tmp_path: Path) -> None:
+    likeness = build(Settings(home=tmp_path / "home", jobs=cluster.url, catalog=cluster.url))
+    catalog, rex = likeness.catalog, Subject("rex", "dog")
+    likeness.subjects.create("local", rex, consent="")
+    likeness.training.submit(JobOrder("local", "rex", "", "dog", "fast"), archive=PHOTOS)
+    written, announced = threading.Event(), threading.Event()
+
+    def publish() -> None:
+        with catalog.engine.begin() as connection:
+            connection.execute(tables.adapters.insert().values(_row(record("rex"))))
+            refuse_if_forgetting(connection, "local", "rex")
+            written.set()
+            assert not announced.wait(0.5)  # who announces waits for this transaction
+
+    def announce() -> None:
+        forgettings.begin(catalog, "local", "rex")
+        announced.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        publishing = pool.submit(publish)
+        assert written.wait(30)
+        pool.submit(announce).result(30)
+        publishing.result(30)
+    with pytest.raises(AdapterBusy, match="being deleted"):
+        catalog.publish(record("rex"), replace=True)
+    with pytest.raises(AdapterBusy, match="being deleted"):
+        likeness.training.submit(JobOrder("local", "rex", "", "dog", "fast"), archive=PHOTOS)
+    kinds = {item.kind: item.count for item in likeness.forget("rex").items}
+    assert kinds.items() >= {"adapter": 1, "jobs": 1, "subject": 1, "uploads": 1}.items()
+    assert not likeness.forgetting.knows("local", "rex")
+    assert list(likeness.library.objects.list("")) == []
+    likeness.subjects.create("local", rex, consent="")  # the name is free again
+    likeness.forget("rex")
+    likeness.close()
+
+
+def _row(published: AdapterRecord) -> dict[str, object]:
+    card = published.card
+    return {
+        "tenant": published.tenant, "name": card.name, "content_sha256": card.content_sha256, "rank": card.rank,
+        "base_sha256": card.base_sha256, "bytes": 1, "key": published.key, "card": write_card(card).decode(),
+        "created": card.created,
+    }  # fmt: skip

@@ -147,3 +147,14 @@ def test_two_threads_never_hold_one_name(home: Home) -> None:
     thread.join()
     with home.lock("anna"), pytest.raises(AdapterBusy), home.lock("anna"):
         pass
+
+
+def test_a_lock_leaves_no_name_behind_not_even_of_a_process_that_was_killed(home: Home) -> None:
+    with home.lock("anna"), home.of("other").lock("bert"):
+        home.drop_locks()  # those that are held stay
+        assert {path.stem for path in home.root.rglob("*.lock")} == {"anna", "bert"}
+    assert list(home.root.rglob("*.lock")) == []
+    for folder in (home.root / "locks", home.root / "tenants/other/locks"):
+        (folder / "zoe.lock").touch()
+    home.drop_locks()
+    assert list(home.root.rglob("*.lock")) == []

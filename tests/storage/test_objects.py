@@ -218,3 +218,47 @@ def test_places_by_url(tmp_path: Path) -> None:
     for url in ("", "http://host/x", "s3://", "s3:///x", "file://host/x", "s3://bucket/x?y=1"):
         with pytest.raises(SettingsError):
             objects_at(url)
+
+
+@pytest.mark.services
+def test_who_writes_is_known_or_what_is_young_is_spared(objects: Objects) -> None:
+    objects.put("anna/x/1", b"")
+    with objects.writing(), objects.writing():  # many may
+        objects.put("anna/x/2", b"")
+        with objects.alone(0.05) as is_alone:
+            assert is_alone == (objects.grace_s > 0)
+    with objects.alone() as is_alone:
+        assert is_alone
+        objects.delete("anna/x/1")
+    objects.put("anna/x/1", b"")  # nobody is kept out any more
+    assert keys(objects) == ["anna/x/1", "anna/x/2"]
+    objects.prune("anna/")
+    objects.prune("")
+    assert keys(objects) == ["anna/x/1", "anna/x/2"]
+
+
+def test_folders_that_hold_nothing_are_pruned(tmp_path: Path) -> None:
+    objects = FileObjects(tmp_path)
+    (tmp_path / "anna/photos/rex/deep").mkdir(parents=True)
+    (tmp_path / "anna/photos/max").mkdir()
+    (tmp_path / "async/.incoming").mkdir(parents=True)  # of another store, which may be about to write there
+    objects.prune("anna/photos/rex/")
+    assert sorted(path.name for path in (tmp_path / "anna/photos").iterdir()) == ["max"]
+    objects.prune("")
+    assert [path.name for path in tmp_path.iterdir()] == ["async"]
+
+
+def test_a_folder_without_locks_spares_what_is_young(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = FileObjects(tmp_path)
+    assert objects.grace_s == 0.0
+
+    def unsupported(*arguments: object) -> None:
+        raise OSError(errno.EBADF, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    objects.put("a/1", b"whole")
+    (tmp_path / ".incoming/young").write_bytes(b"half")
+    with objects.alone() as is_alone:
+        assert is_alone and objects.grace_s > 0
+    assert (tmp_path / ".incoming/young").exists()
+    assert keys(objects) == ["a/1"]

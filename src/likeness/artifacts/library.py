@@ -33,17 +33,19 @@ class AdapterLibrary:
 
         Raises:
             AdapterExists: the name is taken and `replace` is false.
+            AdapterBusy: the name is being deleted.
             CorruptAdapter: NaN, shapes that do not fit, a card out of range.
         """
         kept, content = bundle.encode(adapter)
         record = AdapterRecord(tenant, kept.card, object_key(tenant, kept.card), len(content))
-        self.objects.put(record.key, content)
-        try:
-            before = self.catalog.publish(record, replace=replace)
-        except Exception:
-            if not self._is_named(record):  # the row that was in our way may be of the same weights
-                self.objects.delete(record.key)
-            raise
+        with self.objects.writing():
+            self.objects.put(record.key, content)
+            try:
+                before = self.catalog.publish(record, replace=replace)
+            except Exception:
+                if not self._is_named(record):  # the row that was in our way may be of the same weights
+                    self.objects.delete(record.key)
+                raise
         if before is not None and before.key != record.key:
             self.objects.delete(before.key)
         return kept.card
@@ -84,9 +86,11 @@ class AdapterLibrary:
         Args:
             kind: 'adapters', 'photos' or 'outputs'.
         """
-        keys = [found.key for found in self.objects.list(f"{checked_name(tenant)}/{kind}/{checked_name(name)}/")]
+        prefix = f"{checked_name(tenant)}/{kind}/{checked_name(name)}/"
+        keys = [found.key for found in self.objects.list(prefix)]
         for key in keys:
             self.objects.delete(key)
+        self.objects.prune(prefix)
         return len(keys)
 
     def _is_named(self, record: AdapterRecord) -> bool:

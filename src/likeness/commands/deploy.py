@@ -9,6 +9,7 @@ import typer
 
 from ..command_group import Call, check_out
 from ..errors import UsageError
+from ..storage.consent import require_word
 from ..training.recipe import recipe_named
 from ..types import Subject, checked_seed, checked_subject
 from .options import ClassNoun, KeepStrangers, NewName, Photos, Recipe, Seed
@@ -105,6 +106,7 @@ def fine_tune(
     photos: Photos,
     name: NewName,
     class_noun: ClassNoun = Subject.class_noun,
+    consent: Annotated[str, typer.Option(help="Who agreed, and when; needed for a person.")] = "",
     recipe: Recipe = "standard",
     seed: Seed = 0,
     keep_strangers: KeepStrangers = False,
@@ -117,12 +119,13 @@ def fine_tune(
     from ..deploy.sagemaker.stack import Stack
 
     call: Call = ctx.obj
-    checked_subject(Subject(name, class_noun))
+    require_word(checked_subject(Subject(name, class_noun)), consent)
     checked_seed(seed)
     recipe_named(recipe)
     calls = _calls(call, dry_run)
     config = {
-        "name": name, "class_noun": class_noun, "recipe": recipe, "seed": seed, "keep_strangers": keep_strangers
+        "name": name, "class_noun": class_noun, "consent": consent, "recipe": recipe, "seed": seed,
+        "keep_strangers": keep_strangers,
     }  # fmt: skip
     queued: dict[str, object] = {**invoke.fine_tune(Stack(calls, stack), photos_to_send(call, photos), config)}
     if wait_s and not dry_run:

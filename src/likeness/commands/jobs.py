@@ -14,7 +14,7 @@ from ..service.training import training_of
 from ..storage.catalog import LOCAL
 from ..terminal import interruptible, rows_table
 from ..types import Subject
-from .options import ClassNoun, KeepStrangers, NewName, Photos, Recipe, Seed, Steps
+from .options import ClassNoun, Consent, KeepStrangers, NewName, Photos, Recipe, Seed, Steps
 from .sending import photos_to_send
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def submit(
     seed: Seed = 0,
     replace_existing: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
     keep_strangers: KeepStrangers = False,
+    consent: Consent = "",
     key: Annotated[str | None, typer.Option(help="Idempotency key: twice the same is one job.")] = None,
 ) -> None:
     """Put a training into the queue; `likeness work` trains it."""
@@ -64,7 +65,7 @@ def submit(
             LOCAL, name, "", class_noun=class_noun, recipe=recipe, changes=changes, seed=seed, replace=replace_existing,
             keep_strangers=keep_strangers,
         )  # fmt: skip
-        job = training.submit(order, archive=archive, idempotency_key=key)
+        job = training.submit(order, archive=archive, consent=consent, idempotency_key=key)
     call.terminal.document(job_document(job))
     call.terminal.say(f"{job.id}: place {job.place_in_queue} in the queue")
     call.terminal.note(f"likeness jobs follow {job.id}")

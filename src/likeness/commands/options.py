@@ -20,6 +20,7 @@ Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Files, f
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 NewName = Annotated[str, typer.Option(help="Name of the adapter: a-z, 0-9, _ and -.")]
 ClassNoun = Annotated[str, typer.Option(help="What the subject is: person, man, woman, dog, ...")]
+Consent = Annotated[str, typer.Option(help="Who agreed, and when; needed for a person whom the server does not know.")]
 Base = Annotated[str | None, typer.Option(help="built-in, a folder in diffusers' layout, or a hub id.")]
 Revision = Annotated[str | None, typer.Option(help="Commit of a hub id, 40 digits.")]
 KeepStrangers = Annotated[

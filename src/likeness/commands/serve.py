@@ -12,6 +12,7 @@ from ..command_group import Call
 from ..errors import SettingsError, UsageError
 from ..storage.catalog import LOCAL
 from ..storage.keys import list_keys, new_key, revoke_key
+from ..storage.scratch import scratch
 from ..terminal import rows_table
 from .workers import training_workers
 
@@ -52,7 +53,8 @@ def serve(
     if not is_local and certificate is None:
         call.terminal.note("keys travel readable without TLS: --certificate and --key, or a proxy that has them")
     log_to_stderr()
-    with closing(likeness), training_workers(workers, likeness.home.root, port=port):
+    root = likeness.home.root
+    with scratch(root), closing(likeness), training_workers(workers, root, port=port):
         run(server)
     if not server.started:
         raise typer.Exit(1)

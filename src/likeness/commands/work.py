@@ -9,6 +9,7 @@ import typer
 from ..command_group import Call
 from ..errors import LikenessError, UsageError
 from ..service.training import training_of
+from ..storage.scratch import scratch
 
 _MOST = 64
 
@@ -34,7 +35,8 @@ def work(
     stop_on_signals(worker)
     code = 0
     try:
-        worker.run(ready=lambda: call.terminal.note("ready: jobs are taken as they come"))
+        with scratch(worker.options.home):
+            worker.run(ready=lambda: call.terminal.note("ready: jobs are taken as they come"))
         call.terminal.document({"worker": worker.options.id, "ended": "in order"})
     except LikenessError as error:
         code = call.terminal.fail(error)

@@ -50,8 +50,11 @@ def create_app(
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="likeness-http"))
         if portrait_backend is None:
             await asyncio.to_thread(lambda: likeness.engine)  # the first request shall not wait for the base
+        with suppress(StorageUnavailable):  # the next time will do
+            await asyncio.to_thread(likeness.forgetting.sweep)
         tending = [
             asyncio.create_task(_again_and_again(training.tend, TEND_EVERY_S)),
+            asyncio.create_task(_again_and_again(likeness.forgetting.resume, TEND_EVERY_S)),
             asyncio.create_task(_again_and_again(likeness.let_go, LET_GO_EVERY_S)),
         ]
         yield

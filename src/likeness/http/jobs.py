@@ -9,14 +9,12 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Form, Header, Query, Request, Response, UploadFile
 from starlette.responses import StreamingResponse
 
-from ..errors import SubjectNotFound, UsageError
+from ..errors import UsageError
 from ..jobs.places import preview_key
 from ..jobs.queue import Queue
 from ..jobs.senders import check_notice, tenant_secret
 from ..jobs.types import SUBJECT_PHOTOS, Job, JobEvent, JobOrder
-from ..service import Likeness
 from ..service.training import Training
-from ..types import Subject, means_person
 from .auth import Asking
 from .job_schemas import (
     DeliveriesOut,
@@ -32,7 +30,6 @@ from .job_schemas import (
     event_out,
     job_out,
 )
-from .pictures import likeness_of
 from .rest import REFUSALS
 from .schemas import Id
 
@@ -62,12 +59,11 @@ async def asked(training: Training, question: Callable[[Queue], T]) -> T:
 @router.post("", status_code=202)
 async def submit(request: Request, asking: Asking, new: NewJob, idempotency_key: IdempotencyKey = None) -> JobOut:
     """Put a training into the queue: of a subject's photographs, or of an archive at a place that is allowed."""
-    training, likeness = training_of_app(request), likeness_of(request)
+    training = training_of_app(request)
 
     def work() -> Job:
-        noun = _consented(likeness, asking.tenant, new.name, class_noun=new.class_noun, consent=new.consent)
-        order = _order(new, asking.tenant, new.photos or SUBJECT_PHOTOS, class_noun=noun)
-        return training.submit(order, idempotency_key=idempotency_key)
+        order = _order(training, new, asking.tenant, new.photos or SUBJECT_PHOTOS)
+        return training.submit(order, consent=new.consent, idempotency_key=idempotency_key)
 
     return job_out(await asyncio.to_thread(work))
 
@@ -84,12 +80,11 @@ async def submit_archive(
         raise UsageError("expected `order` to be the JSON of a new job", hint="/openapi.json has its form") from error
     if new.photos is not None:
         raise UsageError("expected an archive or a location of one, got both")
-    training, likeness = training_of_app(request), likeness_of(request)
+    training = training_of_app(request)
 
     def work(content: bytes) -> Job:
-        noun = _consented(likeness, asking.tenant, new.name, class_noun=new.class_noun, consent=new.consent)
-        order = _order(new, asking.tenant, "", class_noun=noun)
-        return training.submit(order, archive=content, idempotency_key=idempotency_key)
+        order = _order(training, new, asking.tenant, "")
+        return training.submit(order, archive=content, consent=new.consent, idempotency_key=idempotency_key)
 
     async with request.app.state.uploads:
         return job_out(await asyncio.to_thread(work, await archive.read()))
@@ -206,19 +201,8 @@ def _look(id: str, tenant: str, after: int, queue: Queue) -> tuple[Job, list[Job
     return queue.status(id, tenant), queue.events(id, tenant, after=after)
 
 
-def _consented(likeness: Likeness, tenant: str, name: str, *, class_noun: str | None, consent: str) -> str:
-    """The class noun, once it is on record that the subject agrees. Raises UsageError where it is not."""
-    try:
-        known = likeness.subjects.find(tenant, name)
-        return class_noun or known.class_noun
-    except SubjectNotFound:
-        noun = class_noun or Subject.class_noun
-        if means_person(noun) or consent:
-            likeness.subjects.create(tenant, Subject(name, noun), consent=consent)
-        return noun
-
-
-def _order(new: NewJob, tenant: str, photos: str, *, class_noun: str) -> JobOrder:
+def _order(training: Training, new: NewJob, tenant: str, photos: str) -> JobOrder:
+    class_noun = new.class_noun or training.class_noun(tenant, new.name)
     changes = {key: tuple(value) if isinstance(value, list) else value for key, value in new.recipe_changes.items()}
     return JobOrder(
         tenant, new.name, photos, class_noun=class_noun, recipe=new.recipe, changes=changes, seed=new.seed,

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 
+from ..errors import DeletionUnfinished
 from ..service import Likeness
 from ..storage.catalog import AdapterRecord, SubjectRecord
+from ..storage.forgettings import under_way
 from ..types import MAX_PHOTOS, Photo, Subject
 from .auth import Asking
 from .pictures import likeness_of
@@ -22,9 +24,11 @@ from .schemas import (
     NewSubject,
     PhotosOut,
     ReceiptOut,
+    ReceiptsOut,
     RefusalOut,
     SubjectOut,
     SubjectsOut,
+    UnfinishedOut,
 )
 
 REFUSALS: dict[int | str, dict[str, Any]] = {"4XX": {"model": RefusalOut}, "5XX": {"model": RefusalOut}}
@@ -73,9 +77,12 @@ async def show_subject(request: Request, asking: Asking, name: str) -> SubjectOu
 
 
 @router.delete("/subjects/{name}", tags=["subjects"])
-async def forget_subject(request: Request, asking: Asking, name: str) -> ReceiptOut:
-    """Delete everything of a name: subject, photographs, adapter, checkpoints, pictures. The answer is the receipt."""
-    return await _forgotten(likeness_of(request), asking.tenant, name)
+async def forget_subject(request: Request, asking: Asking, response: Response, name: str) -> ReceiptOut | UnfinishedOut:
+    """Delete everything of a name: subject, photographs, adapter, checkpoints, pictures. The answer is the receipt.
+
+    202: the deletion is recorded and not complete; it goes on by itself, see /v1/receipts.
+    """
+    return await _forgotten(likeness_of(request), response, asking.tenant, name)
 
 
 @router.post("/subjects/{name}/photos", status_code=201, tags=["subjects"])
@@ -130,9 +137,9 @@ async def show_adapter(request: Request, asking: Asking, name: str) -> AdapterOu
 
 
 @router.delete("/adapters/{name}", tags=["adapters"])
-async def forget_adapter(request: Request, asking: Asking, name: str) -> ReceiptOut:
+async def forget_adapter(request: Request, asking: Asking, response: Response, name: str) -> ReceiptOut | UnfinishedOut:
     """The same as deleting the subject: an adapter does not outlive the word of who is in it, nor the other way."""
-    return await _forgotten(likeness_of(request), asking.tenant, name)
+    return await _forgotten(likeness_of(request), response, asking.tenant, name)
 
 
 @router.get("/adapters/{name}/download", tags=["adapters"], response_class=Response)
@@ -170,9 +177,33 @@ async def import_adapter(
         return _adapter(await asyncio.to_thread(take, await file.read()))
 
 
-async def _forgotten(likeness: Likeness, tenant: str, name: str) -> ReceiptOut:
-    receipt = await asyncio.to_thread(likeness.forget, name, tenant=tenant)
-    return ReceiptOut.model_validate(asdict(receipt))
+@router.get("/receipts", tags=["subjects"])
+async def list_receipts(request: Request, asking: Asking) -> ReceiptsOut:
+    """Deletions: the receipts of those that are complete, by time, and those that are under way."""
+    catalog = likeness_of(request).catalog
+
+    def look() -> ReceiptsOut:
+        unfinished = [UnfinishedOut(name=one.name, begun=one.begun) for one in under_way(catalog, asking.tenant)]
+        receipts = [ReceiptOut.model_validate(asdict(one)) for one in catalog.list_receipts(asking.tenant)]
+        return ReceiptsOut(receipts=receipts, unfinished=unfinished)
+
+    return await asyncio.to_thread(look)
+
+
+async def _forgotten(likeness: Likeness, response: Response, tenant: str, name: str) -> ReceiptOut | UnfinishedOut:
+    def work() -> ReceiptOut | UnfinishedOut:
+        try:
+            return ReceiptOut.model_validate(asdict(likeness.forget(name, tenant=tenant)))
+        except DeletionUnfinished as error:
+            begun = next((one.begun for one in under_way(likeness.catalog, tenant) if one.name == name), None)
+            if begun is None:  # completed by another process at this moment
+                raise
+            return UnfinishedOut(name=name, begun=begun, reason=error.message)
+
+    found = await asyncio.to_thread(work)
+    if isinstance(found, UnfinishedOut):
+        response.status_code = 202
+    return found
 
 
 def shown(name: str | None) -> str:

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request, Response
 
 from ..engine.gen_args import request_of
 from ..errors import UsageError
-from ..types import ImageRequest
+from ..types import SETUP_MODEL, ImageRequest
 from . import kserve
 from .auth import Asking
 from .failures import SageMakerRefusal
@@ -26,7 +26,6 @@ from .pictures import adapter_asked, likeness_of, made
 router = APIRouter(tags=["sagemaker"])
 
 VARIANT = "AllTraffic"
-SETUP_MODEL = "model_setup"  # the reference solution's clients invoke it first; here nothing is to set up
 _TARGET = re.compile(r"([a-z0-9][a-z0-9_-]{0,62})\.tar\.gz")
 
 _ASCII, _PRINTED, _LABEL = r"[\x00-\x7f]*", r"[!-~][ -~]*", r"[a-zA-Z0-9](-*[a-zA-Z0-9])*"

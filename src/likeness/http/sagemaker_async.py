@@ -3,7 +3,8 @@
 What the reference solution's notebook does works with nothing changed but endpoint URLs: upload a tar of photographs,
 invoke, poll OutputLocation, take TargetModel from the result. Two differences, both in the caller's favour: the time
 limit is an hour unless said (SageMaker's 15 minutes would end its own trainings), and a body may have 6 MiB, where
-SageMaker takes 128,000 bytes.
+SageMaker takes 128,000 bytes. A third protects the person: config.json in the archive says `consent`, or the subject of
+the adapter's name has it on record, or the training is refused.
 Sources: botocore's model of sagemaker-runtime 2017-05-13; SageMaker Developer Guide, 'Asynchronous inference'.
 """
 
@@ -16,11 +17,11 @@ from pathlib import PurePosixPath
 
 from fastapi import APIRouter, Request, Response
 
-from ..errors import LikenessError, QueueFull, StorageUnavailable
-from ..jobs.places import upload_key
+from ..errors import LikenessError, QueueFull, StorageUnavailable, UsageError
 from ..jobs.types import Invocation, JobOrder, Notice
 from ..service.training import Training
 from ..storage.objects import checked_key
+from ..types import RESULTS, checked_new_name
 from .auth import Asking
 from .failures import SageMakerRefusal
 from .jobs import training_of_app
@@ -42,7 +43,6 @@ _HEADERS = {
     "s3outputpathextension": (512, r"[a-zA-Z0-9!_.*'()/-]*"),
     "filename": (32, r"[a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)?"),
 }
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -87,15 +87,15 @@ def _submit(training: Training, tenant: str, asked: _Asked, body: bytes) -> Invo
     name = _name(said.get("filename"), id)
     output, failure = _places(training, tenant, said, id)
     elsewhere = said.get("inputlocation")
-    location = elsewhere or upload_key(tenant, name, body)
     call = Invocation(
         endpoint=training.settings.training_endpoint, inference_id=said.get("inference-id") or str(uuid.UUID(id)),
-        input_location=location, output_location=output, failure_location=failure,
+        input_location=elsewhere or "", output_location=output, failure_location=failure,
         content_type=said.get("content-type", "application/x-tar"), accept=said.get("accept", ""),
         custom_attributes=said.get("custom-attributes", ""),
     )  # fmt: skip
     order = JobOrder(
-        tenant, name, location, invocation=call, notices=tuple(_topics(training)), replace=False,
+        tenant, name, elsewhere or "", training.class_noun(tenant, name), invocation=call,
+        notices=tuple(_topics(training)), replace=False,
         time_limit_s=asked.whole("invocationtimeoutseconds", DEFAULT_TIME_LIMIT_S, 1, 3600),
         queue_limit_s=asked.whole("requestttlseconds", DEFAULT_TTL_S, 60, 21_600),
     )  # fmt: skip
@@ -110,14 +110,16 @@ def _places(training: Training, tenant: str, said: dict[str, str], id: str) -> t
     file = said.get("filename") or f"{id}.out"
     output, failure = "/".join([*parts, file]), "/".join([tenant, "failures", f"{id}-error.out"])
     for key in (output, failure):
-        checked_key(f"async/{key}")  # raises UsageError where it cannot be an object's
+        checked_key(f"{RESULTS}/{key}")  # raises UsageError where it cannot be an object's
     return f"{training.outputs_url}/{output}", f"{training.outputs_url}/{failure}"
 
 
 def _name(file: str | None, id: str) -> str:
     """The adapter's: the file's name without its ending where that can be one, else a new one."""
-    stem = PurePosixPath(file).stem if file else ""
-    return stem if _NAME.fullmatch(stem) else f"avatar-{id[:8]}"
+    try:
+        return checked_new_name(PurePosixPath(file or "").stem)
+    except UsageError:
+        return f"avatar-{id[:8]}"
 
 
 def _topics(training: Training) -> list[Notice]:

@@ -125,6 +125,19 @@ class ReceiptOut(BaseModel):
     at: str
 
 
+class UnfinishedOut(BaseModel):
+    """A deletion that is recorded and not complete. It goes on by itself."""
+
+    name: str
+    begun: str
+    reason: str = Field(default="", description="what it waits for")
+
+
+class ReceiptsOut(BaseModel):
+    receipts: list[ReceiptOut]
+    unfinished: list[UnfinishedOut]
+
+
 class NewImages(_Asked):
     """Pictures to make. Ranges are those of the command line."""
 

@@ -1,13 +1,19 @@
 """Everything that the training service knows of a name, and its end: rows, queue payloads, messages and objects."""
 
+from collections import Counter
+from contextlib import suppress
+
 import sqlalchemy as sa
 
+from ..errors import JobNotFound
 from ..storage.catalog import ForgottenItem
 from ..storage.objects import Objects
 from . import places
+from .holds import held, is_being_sent
 from .locations import Locations
 from .queue import Queue
-from .tables import deliveries, events, jobs
+from .tables import deliveries, jobs
+from .types import JobOrder, read_order
 from .uploads import drop_upload
 
 # the beginning of a key behind a job's prefix -> what it is, in a receipt
@@ -19,41 +25,58 @@ _KINDS = {
 
 
 def forget_jobs(queue: Queue, objects: Objects, locations: Locations, *, tenant: str, name: str) -> list[ForgottenItem]:
-    """Delete all jobs of a name, over or not. A worker in the middle of one notices and sweeps what it wrote since.
+    """Delete all jobs of a name, over or not; those that run are cancelled.
+
+    The rows of a job of which a worker may still write stay until it has let go: to be called again while
+    `queue.ids_of` finds any. Objects go before the rows that lead to them, so this can be interrupted anywhere.
 
     Raises:
         StorageUnavailable: try again; what went is gone, and the rest is still found.
     """
     found = queue.ids_of(tenant, name)
-    counts: dict[str, tuple[int, int]] = {}
     for job in found:
-        queue.cancel(job, tenant)
+        with suppress(JobNotFound):  # another process has come further with the same deletion
+            queue.cancel(job, tenant)
+    busy = queue.database.run(lambda connection: held(queue.database, connection, found), reads_only=True)
+    free = [job for job in found if job not in busy]  # asked before their objects are looked for
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for job in found:
         prefix = places.job_prefix(tenant, job)
         for facts in list(objects.list(prefix)):
             kind = next((kind for start, kind in _KINDS.items() if facts.key.startswith(prefix + start)), "job files")
-            count, size = counts.get(kind, (0, 0))
-            counts[kind] = count + 1, size + facts.bytes
             objects.delete(facts.key)
-        order = queue.status(job, tenant).order
-        if drop_upload(queue.ledger, objects, order):
-            counts["uploads"] = counts.get("uploads", (0, 0))[0] + 1, 0
-        written = locations.written(order)
-        left = [(place, key) for place, key in written if place.has(key)]
-        for place, key in left:
-            place.delete(key)
-        if left:
-            counts["results"] = counts.get("results", (0, 0))[0] + len(left), 0
-    for facts in list(objects.list(places.uploads_prefix(tenant, name))):
-        count, size = counts.get("uploads", (0, 0))
-        counts["uploads"] = count + 1, size + facts.bytes
+            counts[kind] += 1
+            sizes[kind] += facts.bytes
+        objects.prune(prefix)
+    for order in _orders(queue, found):
+        counts["uploads"] += drop_upload(queue.ledger, objects, order)
+        for place, key in locations.written(order):
+            if place.has(key):
+                place.delete(key)
+                counts["results"] += 1
+    uploads = places.uploads_prefix(tenant, name)
+    for facts in list(objects.list(uploads)):
         objects.delete(facts.key)
-    rows = {"jobs": jobs.c.id, "job events": events.c.job, "job messages": deliveries.c.job}
-    for kind, column in rows.items():
+        counts["uploads"] += 1
+        sizes["uploads"] += facts.bytes
+    objects.prune(uploads)
+    counts["job messages"] += _drop_messages(queue, tenant, found)
+    counts.update(queue.erase(free))
+    return [ForgottenItem(kind, count, sizes[kind]) for kind, count in counts.items() if count]
 
-        def delete(connection: sa.Connection, column: sa.Column[str] = column) -> int:
-            return connection.execute(sa.delete(column.table).where(column.in_(found))).rowcount
 
-        if found and (gone := queue.database.run(delete, patience_s=5.0)):
-            counts[kind] = gone, 0
-    queue.erase(found)
-    return [ForgottenItem(kind, count, size) for kind, (count, size) in counts.items()]
+def _orders(queue: Queue, found: list[str]) -> list[JobOrder]:
+    query = sa.select(jobs.c.order).where(jobs.c.id.in_(found))
+    rows = queue.database.run(lambda connection: connection.execute(query).scalars().all(), reads_only=True)
+    return [read_order(order) for order in rows]
+
+
+def _drop_messages(queue: Queue, tenant: str, found: list[str]) -> int:
+    """Messages about the jobs that nobody is sending, and tests that went to the same addressees."""
+    targets = {notice.target for order in _orders(queue, found) for notice in order.notices}
+    is_test = sa.and_(deliveries.c.job == deliveries.c.id, deliveries.c.target.in_(targets))
+    asked = deliveries.delete().where(
+        deliveries.c.tenant == tenant, sa.or_(deliveries.c.job.in_(found), is_test), ~is_being_sent(queue.database)
+    )
+    return queue.database.run(lambda connection: connection.execute(asked).rowcount, patience_s=5.0)

@@ -1,10 +1,10 @@
 """What a job is sent: an archive of photographs, with an optional config.json that says what to make of them.
 
-    {"name": "anna", "class_noun": "woman", "recipe": "fast", "seed": 3, "replace": false,
-     "keep_strangers": false, "steps": 200, ...}
+    {"name": "anna", "class_noun": "woman", "consent": "Anna agreed on 2026-03-01", "recipe": "fast", "seed": 3,
+     "replace": false, "keep_strangers": false, "steps": 200, ...}
 
-Everything but `name`, `class_noun`, `recipe`, `seed`, `replace` and `keep_strangers` is a field of the recipe. Unknown
-keys are refused.
+Everything but `name`, `class_noun`, `consent`, `recipe`, `seed`, `replace` and `keep_strangers` is a field of the
+recipe. Unknown keys are refused.
 """
 
 import io
@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ..errors import InputRefused, UsageError
-from ..photos import read_archive
+from ..errors import InputRefused, PhotosRefused, UsageError
+from ..photos import looks_like_image, read_archive
 from ..training.recipe import FineTuneRecipe, recipe_named
 from ..types import Photo, Subject, checked_seed, checked_subject
 from .types import JobOrder
@@ -25,7 +25,7 @@ CONFIG_NAME = "config.json"
 _MOST_BYTES = 64 << 10
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _KINDS: Mapping[str, type] = {
-    "name": str, "class_noun": str, "recipe": str, "seed": int, "replace": bool,
+    "name": str, "class_noun": str, "consent": str, "recipe": str, "seed": int, "replace": bool,
     "keep_strangers": bool,
 }  # fmt: skip
 _HINT = "leave config.json out, or see the documentation of jobs for its keys"
@@ -37,6 +37,11 @@ class JobInput:
 
     photos: list[Photo]
     config: dict[str, Any]
+
+    @property
+    def consent(self) -> str:
+        """Who agreed, as config.json says it; empty where it does not. It is no part of the order."""
+        return str(self.config.get("consent", ""))
 
 
 def read_input(content: bytes) -> JobInput:
@@ -52,6 +57,12 @@ def read_input(content: bytes) -> JobInput:
         raise InputRefused(f"expected one config.json, got {len(configs)}", hint=_HINT)
     photos = [photo for photo in read if photo.name != CONFIG_NAME]
     return JobInput(photos, read_config(configs[0].content) if configs else {})
+
+
+def refuse_without_photos(photos: Sequence[Photo]) -> None:
+    """Raises PhotosRefused: nothing in the archive looks like a picture, so that it is of nobody."""
+    if not any(looks_like_image(photo.content) for photo in photos):
+        raise PhotosRefused("expected photographs in the archive, got none", hint="send ten to twelve photographs")
 
 
 def pack_photos(photos: Sequence[Photo], config: Mapping[str, Any] | None = None) -> bytes:
@@ -94,7 +105,11 @@ def read_config(content: bytes) -> dict[str, Any]:
 
 def with_config(order: JobOrder, config: Mapping[str, Any]) -> JobOrder:
     """The order with what config.json says instead. Raises InputRefused for a value outside its limits."""
-    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    if not config:
+        return order  # what it says itself was checked when it was ordered
+    changes = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in config.items() if key != "consent"
+    }
     said: dict[str, Any] = {key: changes.pop(key) for key in _KINDS if key in changes}
     changed = replace(order, **said, changes={**order.changes, **changes})
     try:

@@ -16,7 +16,10 @@ from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
+from ..errors import AdapterBusy
+from .holds import hold
 from .tables import Database, deliveries, events, jobs
 from .types import Claim, Failure, Job, JobEvent, JobOrder, State, read_order
 
@@ -52,6 +55,17 @@ class Ledger:
 
         return self.database.run(work, reads_only=True, patience_s=10.0)
 
+    def owned(self) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
+        """Tenant and id of every job, and where the photographs of the open ones are."""
+
+        def work(connection: sa.Connection) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
+            every = connection.execute(sa.select(jobs.c.tenant, jobs.c.id)).all()
+            orders = connection.execute(sa.select(jobs.c.order).where(jobs.c.state.in_(_OPEN))).scalars()
+            uploads = frozenset(read_order(order).photos for order in orders)
+            return frozenset((row.tenant, row.id) for row in every), uploads
+
+        return self.database.run(work, reads_only=True, patience_s=10.0)
+
     def newest(self, tenant: str, *, name: str | None = None, limit: int = 100) -> list[Job]:
         """A tenant's jobs, the newest first."""
 
@@ -80,6 +94,7 @@ class Ledger:
             ).scalar()  # fmt: skip
             if before is None or attempt is None:
                 return None
+            hold(self.database, connection, job, worker)
             if before.state == "queued":
                 self._tell(connection, job, "state", {"state": "running", "worker": worker})
             else:
@@ -147,12 +162,20 @@ class Ledger:
         return self.database.run(work, patience_s=PATIENCE_S)
 
     def amend(self, claim: Claim, order: JobOrder) -> None:
-        """What came with the photographs belongs to the order from now on."""
+        """What came with the photographs belongs to the order from now on. Raises AdapterBusy."""
         values = {"order": order.document(), "name": order.name}
-        self.database.run(
-            lambda connection: connection.execute(jobs.update().where(*_held(claim)).values(**values)),
-            patience_s=PATIENCE_S,
-        )
+        busy = AdapterBusy("another job of this name is not over yet", hint="wait for it or cancel it")
+
+        def work(connection: sa.Connection) -> None:
+            same = (jobs.c.tenant == order.tenant, jobs.c.name == order.name, jobs.c.state.in_(_OPEN))
+            if connection.execute(sa.select(jobs.c.id).where(*same, jobs.c.id != claim.job)).first() is not None:
+                raise busy
+            connection.execute(jobs.update().where(*_held(claim)).values(**values))
+
+        try:
+            self.database.run(work, patience_s=PATIENCE_S)
+        except IntegrityError:  # the other came at this moment
+            raise busy from None
 
     def finish(self, claim: Claim, state: State, *, failure: Failure | None = None, keep_photos_s: float) -> bool:
         """The end of a job under this claim, and the messages about it. False: somebody else ended it before."""

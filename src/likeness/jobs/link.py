@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from .child import LEASE_LOST, PARENT_GONE, Child, Said
 
 _BLAMELESS = (LEASE_LOST, PARENT_GONE)
+LEAVE_S = 600.0  # a step of the loop may be long; whoever waits here has nothing else to do
 _RESTART_PAUSES_S = (0.0, 1.0, 5.0, 15.0, 60.0)
 
 
@@ -88,8 +89,8 @@ class Link:
             return self._guests[job].mailbox.get(timeout=timeout_s)
         return None
 
-    def leave(self, job: str, *, patience_s: float = 10.0) -> None:
-        """Take a job out. When this returns, the child writes nothing of it any more (or was too slow to say so)."""
+    def leave(self, job: str, *, patience_s: float = LEAVE_S) -> None:
+        """Take a job out. When this returns, the child writes nothing of it any more, unless `is_inside` says so."""
         with self._lock:
             guest = self._guests.get(job)
             if guest is None or not guest.is_sent or self._child is None:
@@ -100,9 +101,14 @@ class Link:
                 self._child.kill()
             else:
                 self._child.line.send(do="leave", job=job)
-        guest.has_left.wait(patience_s)
+        if guest.has_left.wait(patience_s):
+            with self._lock:
+                self._guests.pop(job, None)
+
+    def is_inside(self, job: str) -> bool:
+        """Whether the child may still write of this job: it was asked to let it go and has not said that it did."""
         with self._lock:
-            self._guests.pop(job, None)
+            return job in self._guests
 
     def done(self, job: str) -> None:
         """The child has said its last word about this job."""

@@ -14,7 +14,7 @@ from ..artifacts.package import pack
 from ..errors import InputRefused, ObjectNotFound, UsageError
 from ..storage.catalog import LOCAL
 from ..storage.objects import Objects, checked_key, objects_at
-from ..types import Adapter
+from ..types import Adapter, checked_tenant
 from .types import JobOrder
 
 MOST_BYTES = 1 << 30  # SageMaker's limit for an asynchronous payload
@@ -55,6 +55,7 @@ class Locations:
     def resolve(self, location: str, tenant: str) -> tuple[Objects, str]:
         """The place and the key that a location means. Raises InputRefused."""
         try:
+            checked_tenant(tenant)
             if "://" not in location:
                 if not location.startswith(f"{tenant}/"):
                     raise InputRefused("expected an object of the tenant's own")

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import LikenessError, OutOfMemory, StorageUnavailable
 from .child import Inbox, Line, Said, attach
-from .types import JobOrder, read_order
+from .inputs import read_input, refuse_without_photos, with_config
+from .types import read_order
 
 
 def main(argv: list[str]) -> None:
@@ -38,8 +39,13 @@ def _serve(line: Line, objects: Any, asked: Said) -> None:
     job = asked["job"]
     line.send(event="began", job=job)
     try:
-        order, photos = _prepare(line, objects, asked)
-        line.send(event="prepared", job=job, photos=photos, order=order.document())
+        if asked.get("only") == "order":
+            read = read_input(objects.get(asked["photos"]))
+            refuse_without_photos(read.photos)
+            order = with_config(read_order(asked["order"]), read.config)
+            line.send(event="configured", job=job, order=order.document(), consent=read.consent)
+        else:
+            line.send(event="prepared", job=job, photos=_prepare(line, objects, asked))
     except (StorageUnavailable, OSError) as error:  # ours: the job waits and tries again
         line.send(event="fault", job=job, fault=type(error).__name__, message=_safe(error))
     except LikenessError as error:
@@ -49,14 +55,14 @@ def _serve(line: Line, objects: Any, asked: Said) -> None:
         line.send(event="failed", job=job, code=full.code, message=full.message, hint=full.hint)
 
 
-def _prepare(line: Line, objects: Any, asked: Said) -> tuple[JobOrder, int]:
+def _prepare(line: Line, objects: Any, asked: Said) -> int:
+    """Check and crop; the order is the final one. Returns how many photographs can be used."""
     from ..photos import check, prepare
     from ..types import means_person
-    from .inputs import read_input, with_config
     from .prepared import pack_prepared
 
     content = read_input(objects.get(asked["photos"]))
-    order = with_config(read_order(asked["order"]), content.config)
+    order = read_order(asked["order"])
     checked = check(content.photos, means_person(order.class_noun), keep_strangers=order.keep_strangers)
     line.send(event="checked", job=asked["job"], report=checked.to_json())
     checked.raise_if_refused()
@@ -65,7 +71,7 @@ def _prepare(line: Line, objects: Any, asked: Said) -> tuple[JobOrder, int]:
         prepared += prepare(image, face, photo.sha256)
         line.send(event="advance", job=asked["job"], stage="prepare", done=done, total=len(checked.usable))
     objects.put(asked["prepared"], pack_prepared(prepared))
-    return order, len(checked.usable)
+    return len(checked.usable)
 
 
 def _safe(error: Exception) -> str:

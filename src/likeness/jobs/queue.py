@@ -17,9 +17,9 @@ from sqlalchemy.exc import IntegrityError
 
 from ..errors import AdapterBusy, AdapterExists, IdempotencyConflict, JobNotFound, QueueFull, UsageError
 from ..training.recipe import recipe_named
-from ..types import Subject, checked_name, checked_seed, checked_subject
+from ..types import Subject, checked_seed, checked_subject, checked_tenant
 from .ledger import Ledger
-from .tables import Database, jobs, workers
+from .tables import Database, deliveries, events, holds, jobs, workers
 from .types import Failure, Job, JobEvent, JobOrder
 
 APP = "likeness"
@@ -154,11 +154,24 @@ class Queue:
         query = sa.select(jobs.c.id).where(jobs.c.tenant == tenant, jobs.c.name == name)
         return list(self.database.run(lambda connection: connection.execute(query).scalars().all(), reads_only=True))
 
-    def erase(self, found: Sequence[str]) -> None:
-        """Delete what DBOS keeps of these jobs, whose own rows are gone."""
-        if found:
-            self._client.delete_workflows(list(found))
-        self.database.scrub()
+    def erase(self, found: Sequence[str]) -> dict[str, int]:
+        """Delete the rows of these jobs, ours and DBOS's, in one transaction; returns how many of ours by kind."""
+        kinds = {"jobs": jobs.c.id, "job events": events.c.job, "job messages": deliveries.c.job}
+        system = self._client._sys_db
+        theirs, where_they_are = system.tables, system.engine.get_execution_options()
+        payloads = (theirs.workflow_input, theirs.workflow_output, theirs.operation_outputs, theirs.workflow_status)
+
+        def work(connection: sa.Connection) -> dict[str, int]:
+            for table in payloads:
+                their_rows = sa.delete(table).where(table.c.workflow_uuid.in_(found))
+                connection.execute(their_rows, execution_options=where_they_are)
+            connection.execute(sa.delete(holds).where(holds.c.job.in_(found)))
+            return {
+                kind: connection.execute(sa.delete(column.table).where(column.in_(found))).rowcount
+                for kind, column in kinds.items()
+            }
+
+        return self.database.run(work, patience_s=5.0) if found else {}
 
     def backlog(self) -> Backlog:
         """The queue in numbers, over all tenants. Raises StorageUnavailable."""
@@ -265,7 +278,7 @@ class Queue:
 
 
 def _check(order: JobOrder) -> None:
-    checked_name(order.tenant)
+    checked_tenant(order.tenant)
     checked_subject(Subject(order.name, order.class_noun))
     checked_seed(order.seed)
     recipe_named(order.recipe, **order.changes)

@@ -10,10 +10,11 @@ from ..storage.catalog import Catalog
 from ..storage.objects import Objects
 from . import places
 from .ledger import Ledger
-from .tables import Database, events, jobs
+from .tables import Database, deliveries, events, jobs
 from .types import SUBJECT_PHOTOS, read_order
 from .uploads import drop_upload
 
+TESTS_KEPT_S = 3600.0  # messages that tested an address: they belong to no job and would be found by no name
 KEPT_SUFFIXES = ("previews/", "score.json")  # made by us, and the owner's to keep until the name is forgotten
 
 
@@ -29,6 +30,7 @@ class Retention:
 
     def purge_due(self, most: int = 20) -> list[str]:
         """Delete the photographs of jobs whose time is over; returns the jobs. Raises StorageUnavailable."""
+        self._drop_tests()
         due = sa.select(jobs).where(jobs.c.purge_s <= self._database.now).limit(most)
         found = self._database.run(lambda connection: connection.execute(due).all(), reads_only=True)
         for row in found:
@@ -44,6 +46,13 @@ class Retention:
             self._database.run(partial(self._note, row.id, count))
         return [row.id for row in found]
 
+    def _drop_tests(self) -> None:
+        is_old = deliveries.c.created_s < self._database.now - TESTS_KEPT_S
+        old = sa.select(deliveries.c.id).where(deliveries.c.job == deliveries.c.id, is_old)
+        if found := self._database.run(lambda connection: connection.execute(old).scalars().all(), reads_only=True):
+            drop = deliveries.delete().where(deliveries.c.id.in_(found))
+            self._database.run(lambda connection: connection.execute(drop))
+
     def _purge_subject(self, tenant: str, name: str, before_s: float) -> int:
         try:
             photos = self._catalog.list_photos(tenant, name)
@@ -53,6 +62,8 @@ class Retention:
         for photo in old:
             self._objects.delete(photo.key)  # first: as long as there is a row, this can be done again
             self._catalog.delete_photo(tenant, name, photo.sha256)
+        if old:
+            self._catalog.scrub()
         return len(old)
 
     def _note(self, job: str, count: int, connection: sa.Connection) -> None:

@@ -21,15 +21,16 @@ from ..errors import (
     StorageUnavailable,
     TimeLimitReached,
 )
+from ..storage.consent import require_consent
 from ..storage.objects import Objects
-from ..types import Photo
-from . import places
+from ..types import Photo, Subject
+from . import holds, places
 from .child import Said
 from .inputs import pack_photos
 from .ledger import PATIENCE_S, Ledger
 from .link import Link
 from .locations import Locations
-from .types import SUBJECT_PHOTOS, Claim, JobOrder
+from .types import SUBJECT_PHOTOS, Claim, JobOrder, read_order
 from .uploads import drop_upload
 
 T = TypeVar("T")
@@ -88,20 +89,43 @@ class Steps:
         return self.patiently(claim, order, work)
 
     def prepare(self, claim: Claim, order: JobOrder) -> Said:
-        """Check the photographs and crop them, in a process of its own. Returns the order with what came with them."""
+        """Check the photographs and crop them, in a process of its own. Returns the order with what came with them.
+
+        Raises:
+            ConsentMissing: the order, as it is now, is of a person who has not agreed.
+            AdapterBusy, AdapterExists, UsageError: the name that came with the photographs is taken or reserved.
+            Failed, Gone, PoisonJob, TimeLimitReached: see `_in_child`.
+        """
         self.ledger.tell(claim, "stage", {"stage": "check"})
         asked = {
             "photos": places.photos_key(order.tenant, claim.job),
             "prepared": places.prepared_key(order.tenant, claim.job),
-            "order": order.document(),
         }
+
+        def configured(said: Said) -> Said | None:
+            return said if said["event"] == "configured" else None
 
         def heard(said: Said) -> Said | None:
             if said["event"] == "checked":
                 self.ledger.tell(claim, "photos", said["report"])
-            return {"photos": said["photos"], "order": said["order"]} if said["event"] == "prepared" else None
+            return {"photos": said["photos"]} if said["event"] == "prepared" else None
 
-        return self._in_child(self.preparer, claim, order, asked=asked, heard=heard)
+        first = {**asked, "order": order.document(), "only": "order"}
+        found = self._in_child(self.preparer, claim, order, asked=first, heard=configured)
+        final = read_order(found["order"])
+        self.patiently(claim, order, lambda: self._admit(claim, final, consent=found["consent"]))
+        asked["order"] = final.document()
+        return {**self._in_child(self.preparer, claim, final, asked=asked, heard=heard), "order": asked["order"]}
+
+    def _admit(self, claim: Claim, order: JobOrder, *, consent: str) -> None:
+        """The checks of the door, on the order as the archive has made it."""
+        catalog = self.library.catalog
+        require_consent(catalog, order.tenant, Subject(order.name, order.class_noun), consent=consent)
+        if not order.replace and catalog.has_adapter(order.tenant, order.name):
+            raise AdapterExists(
+                "an adapter of this name exists already", hint="choose another name, or say to replace it"
+            )
+        self.ledger.amend(claim, order)
 
     def train(self, claim: Claim, order: JobOrder) -> Said:
         """Train together with whoever else is there. Returns the hash of what was learnt."""
@@ -148,7 +172,8 @@ class Steps:
             except AdapterExists:  # by us, before a crash?
                 if self.library.catalog.find_adapter(order.tenant, order.name).card.content_sha256 != adapter_sha256:
                     raise
-            if self.ledger.find(claim.job) is None:  # forgotten at this moment: nobody would ever look for it again
+            found = self.ledger.find(claim.job)
+            if found is None or found.state == "cancelled":  # at this moment, perhaps by whoever forgets the name
                 self.library.withdraw(order.tenant, adapter.card)
                 raise Gone
             if order.invocation is not None:
@@ -165,6 +190,16 @@ class Steps:
         for key in keys:
             self.objects.delete(key)
         drop_upload(self.ledger, self.objects, order)
+
+    def let_go(self, claim: Claim, order: JobOrder | None) -> None:
+        """The last word on a job here, however it went: what is not needed is swept, and nobody writes any more."""
+        if self.preparer.is_inside(claim.job) or self.trainer.is_inside(claim.job):
+            return  # it may still write; this worker's end says that it does not
+        try:
+            if order is not None:
+                self.sweep_if_over(order, claim.job)
+        finally:
+            holds.let_go(self.ledger.database, claim.worker, claim.job)
 
     def sweep_if_over(self, order: JobOrder, job: str) -> None:
         """Nobody writes for this job any more; what was written after it was cancelled or forgotten goes."""

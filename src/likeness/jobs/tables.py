@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ..errors import StorageUnavailable
+from ..storage.tables import empty_log
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
@@ -74,6 +75,13 @@ workers = sa.Table(
     sa.Column("beat_s", _TIME, nullable=False),
     sa.Column("lease_s", _TIME, nullable=False),
     sa.Column("concurrency", sa.Integer, nullable=False),
+)
+
+holds = sa.Table(  # see `holds`
+    "job_holds",
+    _metadata,
+    sa.Column("job", _ID, primary_key=True),
+    sa.Column("worker", sa.String(200), primary_key=True),
 )
 
 deliveries = sa.Table(
@@ -192,14 +200,15 @@ class Database:
 
         return self.run(work, patience_s=5.0)
 
-    def scrub(self) -> None:
-        """SQLite keeps old pages in its log until that is emptied; what was deleted shall not be found there."""
-        if self.is_sqlite:
-            connection = self.engine.raw_connection()  # not within a transaction
-            try:
-                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            finally:
-                connection.close()
+    def scrub(self) -> bool:
+        """Take what was deleted out of SQLite's log; False where that must be tried again, see `empty_log`."""
+        if not self.is_sqlite:
+            return True
+        connection = self.engine.raw_connection()  # not within a transaction
+        try:
+            return empty_log(connection)
+        finally:
+            connection.close()
 
     def close(self) -> None:
         self.engine.dispose()

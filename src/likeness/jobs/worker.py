@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from ..artifacts.library import AdapterLibrary
 from ..errors import AdapterBusy, AdapterNotFound, BaseNotFound, StorageUnavailable
+from . import holds
 from .heartbeat import Heartbeat
 from .ledger import Ledger
 from .link import Link
@@ -35,6 +37,7 @@ from .workflow import register_workflow
 
 TICK_S = 0.25
 TIDY_EVERY_S = 1.0
+SWEEP_EVERY_S = 3600.0
 POLL_S = 0.3  # how often DBOS looks for the next job
 STOP_PATIENCE_S = 30.0  # for the trainer's checkpoints
 
@@ -64,13 +67,18 @@ class WorkerOptions:
 
 
 class Worker:
-    """One worker of one installation. `run` blocks until it is told to stop, or is idle for long enough."""
+    """One worker of one installation. `run` blocks until it is told to stop, or is idle for long enough.
+
+    Args:
+        resume: goes on with deletions that are under way.
+        sweep: deletes what processes that were killed left in the store.
+    """
 
     def __init__(
         self, options: WorkerOptions, database: Database, library: AdapterLibrary, *,
-        locations: Locations, notifier: Notifier,
+        locations: Locations, notifier: Notifier, resume: Callable[[], object], sweep: Callable[[], object],
     ) -> None:  # fmt: skip
-        self.options = options
+        self.options, self._resume, self._sweep = options, resume, sweep
         self._database, self._library = database, library
         self._notifier = notifier
         self._queue = Queue(database, published_in(library))
@@ -124,6 +132,9 @@ class Worker:
     def _work(self, ready: Callable[[], None]) -> None:
         self._heart.start()
         try:
+            holds.let_go(self._database, self.options.id)  # of an earlier process of this id, whose children are gone
+            with suppress(StorageUnavailable):  # the next time will do
+                self._sweep()
             for link in (self._preparer, self._trainer):
                 link.tend()
             while not self._trainer.is_ready and not self._stop.wait(TICK_S):  # nobody claims what nobody can train
@@ -155,7 +166,7 @@ class Worker:
         DBOS.launch()
 
     def _watch(self) -> None:
-        busy_s, tidied_s = time.monotonic(), 0.0
+        busy_s, tidied_s, swept_s = time.monotonic(), 0.0, time.monotonic()
         while not self._stop.wait(TICK_S):
             self._tend()
             now_s = time.monotonic()
@@ -167,6 +178,10 @@ class Worker:
                     self._queue.recover()
                 self._notifier.deliver_due()
                 self._retention.purge_due()
+                self._resume()
+                if now_s - swept_s >= SWEEP_EVERY_S:
+                    self._sweep()
+                    swept_s = now_s
                 if self._has_work():
                     busy_s = now_s
             except StorageUnavailable:

@@ -32,15 +32,14 @@ def register_workflow(steps: Steps, worker: str, *, keep_photos_s: float) -> Non
         claim = steps.ledger.claim(job, worker)
         if claim is None:
             return "nothing to do"
-        order = _order(steps, job)
+        order: JobOrder | None = None
         try:
+            order = _order(steps, job)
             return _run(steps, claim, order, keep_photos_s=keep_photos_s)
         except Gone:
-            steps.sweep_if_over(order, job)
             return "gone"
-        except BaseException:  # DBOS's own way to say that the job was forgotten or taken over in the middle of a step
-            steps.sweep_if_over(order, job)
-            raise
+        finally:  # also where DBOS says in its own way that the job was forgotten or taken over in the middle of a step
+            steps.let_go(claim, order)
 
     DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MOST_RECOVERIES)(fine_tune)
 
@@ -51,7 +50,6 @@ def _run(steps: Steps, claim: Claim, order: JobOrder, *, keep_photos_s: float) -
         _once("fetch", lambda: steps.fetch(claim, order))
         prepared = _once("prepare", lambda: steps.prepare(claim, order))
         order = read_order(prepared["order"])
-        steps.ledger.amend(claim, order)
         trained = _once("train", lambda: steps.train(claim, order))
         if steps.scores:
             _once("score", lambda: steps.score(claim, order))
@@ -66,7 +64,6 @@ def _run(steps: Steps, claim: Claim, order: JobOrder, *, keep_photos_s: float) -
         state, failure = "failed", Failure("InternalError", "the service failed at this job", "submit again")
     if not steps.ledger.finish(claim, state, failure=failure, keep_photos_s=keep_photos_s):  # type: ignore[arg-type]
         return "gone"
-    steps.tidy(order, claim.job)
     return state
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,15 +17,27 @@ from typing import TYPE_CHECKING
 from ..artifacts.library import AdapterLibrary, engine_key
 from ..config import Settings
 from ..engine.prompts import prompt_for
-from ..errors import AdapterExists, AdapterNotFound, ObjectNotFound
+from ..errors import AdapterExists, AdapterNotFound
 from ..portraits import PNG, check_request, encode
 from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
-from ..storage.catalog import LOCAL, AdapterRecord, Catalog, OutputRecord, Receipt, now
+from ..storage.catalog import LOCAL, AdapterRecord, Catalog, Receipt
 from ..storage.home import Home
 from ..storage.objects import objects_at
-from ..types import Adapter, AdapterCard, GeneratedImage, ImageRequest, Photo, PreparedPhoto, Subject, means_person
+from ..types import (
+    Adapter,
+    AdapterCard,
+    GeneratedImage,
+    ImageRequest,
+    Photo,
+    PreparedPhoto,
+    Subject,
+    checked_subject,
+    means_person,
+)
+from . import kept
 from .exchange import export_to, exported, import_from, imported, layout
-from .names import BARE_BASE, adapter_subject, checked_order
+from .forgetting import WAIT_S, Forgetting
+from .names import checked_order
 from .prepared import save_prepared
 from .provenance import Sign, signer
 from .subjects import Subjects
@@ -98,6 +109,11 @@ class Likeness:
     def training(self) -> Training:
         """The queue of trainings, opened at the first question to it."""
         return training_of(self.settings, self.library)
+
+    @property
+    def forgetting(self) -> Forgetting:
+        """Deletions of this installation, complete or under way."""
+        return Forgetting(self.library, self.home, self.training)
 
     @property
     def engine(self) -> Engine:
@@ -285,24 +301,13 @@ class Likeness:
         """Keep a picture's file until its adapter is forgotten; returns the id that `kept` takes.
 
         Raises:
-            AdapterNotFound: it was forgotten while the picture was made.
+            AdapterNotFound, AdapterBusy: it was, or is being, forgotten while the picture was made.
         """
-        id, subject = uuid.uuid4().hex, image.request.adapter or BARE_BASE
-        key = f"{tenant}/outputs/{subject}/{id}"
-        self.library.objects.put(key, content)
-        self.catalog.add_output(OutputRecord(tenant, id, subject, media_type, len(content), key, now()))
-        if subject != BARE_BASE and not self.catalog.has_adapter(tenant, subject):
-            self.library.objects.delete(key)
-            self.catalog.delete_output(tenant, id)
-            raise AdapterNotFound("the adapter was deleted while the picture was made")
-        return id
+        return kept.keep(self.library, tenant, image.request.adapter, content, media_type)
 
     def kept(self, id: str, *, tenant: str = LOCAL) -> tuple[bytes, str]:
         """A kept picture's file and media type. Raises ObjectNotFound."""
-        record = self.catalog.find_output(tenant, id)
-        if record is None:
-            raise ObjectNotFound("there is no such picture", hint="it may have been forgotten with its adapter")
-        return self.library.objects.get(record.key), record.media_type
+        return kept.find(self.library, tenant, id)
 
     # adapters
 
@@ -335,7 +340,7 @@ class Likeness:
             AdapterExists, CorruptAdapter: the name is taken; the file is damaged or no plain LoRA.
             WrongBase: layers that this base lacks, or a card of another base.
         """
-        said = adapter_subject(Subject(name, class_noun, identifier))
+        said = checked_subject(Subject(name, class_noun, identifier))
         layout(format)
         self._refuse_taken(tenant, name, hint="choose another name or forget it first")
         if isinstance(source, bytes):
@@ -347,36 +352,26 @@ class Likeness:
 
     def refuse_unknown(self, name: str, *, tenant: str = LOCAL) -> None:
         """Raises AdapterNotFound: nothing of this name is here, no subject, job, adapter, file. UsageError: no name."""
-        holders = (self.catalog, self.training)
-        if not self.home.of(tenant).holds(name) and not any(one.holds(tenant, name) for one in holders):
+        if not self.forgetting.knows(tenant, name):
             self.catalog.find_adapter(tenant, name)  # raises with the near miss
 
-    def forget(self, name: str, *, tenant: str = LOCAL) -> Receipt:
+    def forget(self, name: str, *, tenant: str = LOCAL, wait_s: float = WAIT_S) -> Receipt:
         """Delete all of one name: subject, photographs, jobs, adapter, checkpoints, portraits; write the receipt.
 
         Jobs that wait or run are cancelled.
 
         Raises:
             AdapterNotFound: nothing of this name is here.
-            AdapterBusy: it is being trained on this machine.
+            AdapterBusy, DeletionUnfinished, StorageUnavailable: see `Forgetting.forget`.
         """
         self.refuse_unknown(name, tenant=tenant)
-        home, record = self.home.of(tenant), self._record(tenant, name)
-        of_jobs = self.training.forget(tenant, name)
-        with home.lock(name):
-            self._delete_objects(tenant, name)  # first: as long as there are rows, this can be done again
-            items = [*of_jobs, *home.delete(name), *self.catalog.forget(tenant, name)]
-            self._delete_objects(tenant, name)  # what somebody wrote meanwhile
+        record = self._record(tenant, name)
+        try:
+            return self.forgetting.forget(tenant, name, wait_s=wait_s)
+        finally:
             if record is not None:
                 for engine in self._engines:
                     engine.forget(engine_key(record))
-            receipt = Receipt(name, tuple(items), now())
-            self.catalog.write_receipt(tenant, receipt)
-        return receipt
-
-    def _delete_objects(self, tenant: str, name: str) -> None:
-        for kind in ("adapters", "photos", "outputs"):
-            self.library.delete_all(tenant, kind, name)
 
     def _record(self, tenant: str, name: str) -> AdapterRecord | None:
         try:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..errors import ConsentMissing, ObjectNotFound, SubjectNotFound, UsageError
+from ..errors import AdapterBusy, ObjectNotFound, SubjectNotFound, UsageError
 from ..storage.catalog import Catalog, PhotoRecord, SubjectRecord, now
+from ..storage.consent import record_subject
 from ..storage.objects import Objects
-from ..types import MAX_PHOTOS, Photo, Subject, checked_subject, means_person
+from ..types import MAX_PHOTOS, Photo, Subject, means_person
 
 if TYPE_CHECKING:
     from ..photos import CheckResult
@@ -40,17 +41,7 @@ class Subjects:
             ConsentMissing: a person without a word about it.
             SubjectExists, UsageError: the name is taken; a value out of its range.
         """
-        checked_subject(subject)
-        if subject.is_person and not consent.strip():
-            raise ConsentMissing(
-                "expected a word that this person agrees, got none", hint="say in `consent` who agreed and when"
-            )
-        if len(consent) > 2000 or "\0" in consent:
-            raise UsageError("expected a consent of at most 2000 characters")
-        at = now()
-        record = SubjectRecord(tenant, subject.name, subject.class_noun, subject.identifier, consent, at, at)
-        self.catalog.add_subject(record)
-        return record
+        return record_subject(self.catalog, tenant, subject, consent=consent)
 
     def find(self, tenant: str, name: str) -> SubjectRecord:
         """Raises SubjectNotFound, UsageError."""
@@ -73,6 +64,7 @@ class Subjects:
 
         Raises:
             SubjectNotFound, UsageError: no such subject; nothing or too much at once.
+            AdapterBusy: the subject is being deleted.
         """
         from ..photos import check, clean_copy
 
@@ -90,16 +82,17 @@ class Subjects:
             if report.verdict != "refused":
                 key = f"{tenant}/photos/{name}/{photo.sha256}"
                 kept = clean_copy(images[photo.sha256])
-                self.objects.put(key, kept)
                 record = PhotoRecord(
                     tenant, name, photo.sha256, photo.name[:200], len(kept),
                     json.dumps(report.to_json()), key, now(),
                 )  # fmt: skip
-                try:
-                    self.catalog.add_photo(record)
-                except SubjectNotFound:  # forgotten while we looked at the photographs
-                    self.objects.delete(key)
-                    raise
+                with self.objects.writing():
+                    self.objects.put(key, kept)
+                    try:
+                        self.catalog.add_photo(record)
+                    except (SubjectNotFound, AdapterBusy):  # forgotten while we looked at the photographs
+                        self.objects.delete(key)
+                        raise
         return replace(checked, reports=reports)
 
     def list_photos(self, tenant: str, name: str) -> tuple[PhotoRecord, ...]:
@@ -124,3 +117,4 @@ class Subjects:
             raise ObjectNotFound("there is no such photo", hint="list the subject's photos")
         self.objects.delete(record.key)  # first: as long as there is a row, this can be done again
         self.catalog.delete_photo(tenant, name, sha256)
+        self.catalog.scrub()

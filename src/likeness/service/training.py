@@ -15,11 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..artifacts.library import AdapterLibrary
 from ..config import Settings
-from ..errors import LikenessError, UsageError
-from ..storage.catalog import ForgottenItem
+from ..errors import AdapterBusy, ArchiveRefused, LikenessError, SubjectNotFound, UsageError
+from ..storage import forgettings
+from ..storage.catalog import ForgottenItem, SubjectRecord
+from ..storage.consent import require_consent
+from ..storage.home import Home
 from ..storage.objects import Objects, objects_at
+from ..types import RESULTS, Subject
 
 if TYPE_CHECKING:  # these import DBOS, a second of start-up
+    from ..jobs.inputs import JobInput
     from ..jobs.locations import Locations
     from ..jobs.notify import Notifier
     from ..jobs.queue import Queue
@@ -91,7 +96,7 @@ class Training:
         if self.settings.job_outputs is not None:
             return self.settings.job_outputs
         place = self.objects_url if "://" in self.objects_url else f"file://{Path(self.objects_url).absolute()}"
-        return f"{place.rstrip('/')}/async"
+        return f"{place.rstrip('/')}/{RESULTS}"
 
     @cached_property
     def send_options(self) -> SendOptions:
@@ -121,36 +126,72 @@ class Training:
         self.objects.put(key, archive)
         return key
 
-    def submit(self, order: JobOrder, *, archive: bytes | None = None, idempotency_key: str | None = None) -> Job:
-        """Check whom the order wants told and where its photographs lie, and put it into the queue.
+    def class_noun(self, tenant: str, name: str) -> str:
+        """What an order is of that does not say it: what the subject of its name is, else a person."""
+        try:
+            return self.library.catalog.find_subject(tenant, name).class_noun
+        except SubjectNotFound:
+            return Subject.class_noun
+
+    def submit(
+        self, order: JobOrder, *, archive: bytes | None = None, consent: str = "", idempotency_key: str | None = None
+    ) -> Job:
+        """Check the order's consent, addressees and place of photographs, and put it into the queue.
 
         Args:
-            archive: of photographs, to be kept until the job is over; it takes the place of `order.photos`.
+            archive: of photographs, to be kept until the job is over; it takes the place of `order.photos`, and a
+                config.json in it goes before the order.
+            consent: who agreed; a subject that is not known yet is written down with it.
 
         Raises:
-            UsageError, InputRefused: an addressee or a place that is not allowed.
+            AdapterBusy: the name is being deleted.
+            ConsentMissing: a person who has not agreed. An invocation whose archive lies elsewhere does not say yet
+                whose it is: the worker checks it, as it checks every job, before the photographs are prepared.
+            UsageError, InputRefused: an addressee, a place or a config.json that is not allowed.
             IdempotencyConflict, AdapterExists, AdapterBusy, QueueFull: see `Queue.submit`.
         """
+        from ..jobs.inputs import with_config
         from ..jobs.senders import check_notice
         from ..jobs.types import SUBJECT_PHOTOS
         from ..jobs.uploads import drop_upload
 
         for notice in order.notices:
             check_notice(notice, self.send_options)
-        if archive is not None:
-            order = replace(order, photos=self.upload(order.tenant, order.name, archive))
-        elif order.photos != SUBJECT_PHOTOS:
+        says_whose = order.invocation is None
+        if archive is not None and (sent := _read(archive)) is not None:
+            order, consent, says_whose = with_config(order, sent.config), sent.consent or consent, True
+        elif archive is None and order.photos != SUBJECT_PHOTOS:
             self.locations.resolve(order.photos, order.tenant)
-        try:
-            job = self.queue.submit(order, idempotency_key=idempotency_key)
-        except LikenessError:
-            drop_upload(self.queue.ledger, self.objects, order)
-            raise
+        queue = self.queue  # opened here: nobody shall wait for that to write
+        with self.objects.writing():
+            if forgettings.is_under_way(self.library.catalog, order.tenant, order.name):
+                raise AdapterBusy("this name is being deleted", hint="wait until its deletion is complete")
+            recorded = self._consented(order, consent) if says_whose else None
+            try:
+                if archive is not None:
+                    order = self._uploaded(order, archive)
+                job = queue.submit(order, idempotency_key=idempotency_key)
+            except LikenessError:
+                drop_upload(queue.ledger, self.objects, order)
+                if recorded is not None and not queue.ids_of(order.tenant, order.name):
+                    self.library.catalog.withdraw_subject(recorded)
+                raise
         if archive is not None and job.is_over:  # ordered before, with the same key
             drop_upload(self.queue.ledger, self.objects, order)
         elif archive is not None and not self.objects.has(order.photos):  # the end of an equal job took it along
             self.objects.put(order.photos, archive)
         return job
+
+    def _consented(self, order: JobOrder, consent: str) -> SubjectRecord | None:
+        subject = Subject(order.name, order.class_noun)
+        return require_consent(self.library.catalog, order.tenant, subject, consent=consent)
+
+    def _uploaded(self, order: JobOrder, archive: bytes) -> JobOrder:
+        """The order of an archive that is among our objects now."""
+        key, call = self.upload(order.tenant, order.name, archive), order.invocation
+        return replace(
+            order, photos=key, invocation=None if call is None else replace(call, input_location=key)
+        )  # fmt: skip
 
     def tend(self) -> None:
         """What has to go on where no worker runs: messages leave, and who waited too long is told so.
@@ -171,12 +212,32 @@ class Training:
         return bool(self.queue.ids_of(tenant, name)) or any(self.objects.list(uploads_prefix(tenant, name)))
 
     def forget(self, tenant: str, name: str) -> list[ForgottenItem]:
-        """Delete what the queue, its log and the object store hold of a name's jobs; open ones are cancelled."""
+        """Delete what the queue, its log and the object store hold of a name's jobs; open ones are cancelled.
+
+        To be repeated while `holds`: see `jobs.forgetting`.
+        """
         if not self.is_used:
             return []
         from ..jobs.forgetting import forget_jobs
 
         return forget_jobs(self.queue, self.objects, self.locations, tenant=tenant, name=name)
+
+    def scrub(self) -> bool:
+        """Take what was deleted out of the log of the queue's database; False where that must be tried again."""
+        return self.database.scrub() if self.is_used else True
+
+    def places(self) -> tuple[Objects, ...]:
+        """Where this service writes: our objects, and the place of results where there is one already."""
+        return (self.objects, objects_at(self.outputs_url)) if self.is_used else (self.objects,)
+
+    @property
+    def is_at_home(self) -> bool:
+        """Whether objects, catalog and queue are all this home's own."""
+        return self.settings.objects is self.settings.catalog is self.settings.jobs is None
+
+    def owned(self) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
+        """Tenant and id of every job, and where the photographs of the open ones are. Raises StorageUnavailable."""
+        return self.queue.ledger.owned() if self.is_used else (frozenset(), frozenset())
 
     def worker(
         self, id: str, *, concurrency: int, exit_when_idle_s: float | None = None, previews: int = 1,
@@ -184,6 +245,7 @@ class Training:
     ) -> Worker:  # fmt: skip
         """A worker for this process. Raises UsageError for an id that cannot be one."""
         from ..jobs.worker import Worker, WorkerOptions
+        from .forgetting import Forgetting
 
         if not id or len(id) > 200 or not all(letter.isalnum() or letter in "-_." for letter in id):
             raise UsageError("expected a worker's id of letters, digits and - _ .")
@@ -193,7 +255,11 @@ class Training:
             concurrency=concurrency, beat_s=settings.heartbeat_s, exit_when_idle_s=exit_when_idle_s,
             keep_photos_s=settings.keep_photos_days * _DAY_S, previews=previews, scores=scores,
         )  # fmt: skip
-        return Worker(options, self.database, self.library, locations=self.locations, notifier=self.notifier)
+        forgetting = Forgetting(self.library, Home(self.home), self)
+        return Worker(
+            options, self.database, self.library, locations=self.locations, notifier=self.notifier,
+            resume=forgetting.resume, sweep=forgetting.sweep,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Give connections back; the next question opens anew."""
@@ -226,6 +292,16 @@ def training_of(settings: Settings, library: AdapterLibrary | None = None) -> Tr
         catalog = Catalog(settings.catalog or f"sqlite:///{root / 'catalog.sqlite'}")
         library = AdapterLibrary(objects_at(settings.objects or str(root / "objects")), catalog)
     return Training(settings, library)
+
+
+def _read(archive: bytes) -> JobInput | None:
+    """What was sent; None where it cannot be read, which the worker says in its report. Raises InputRefused."""
+    from ..jobs.inputs import read_input
+
+    try:
+        return read_input(archive)
+    except ArchiveRefused:
+        return None
 
 
 def _words(text: str | None) -> Sequence[str]:

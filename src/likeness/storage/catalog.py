@@ -13,11 +13,11 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Table, delete, func, insert, select
+from sqlalchemy import Connection, Engine, Row, Table, delete, func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
-from ..errors import AdapterExists, AdapterNotFound, SubjectExists, SubjectNotFound, UsageError
-from ..types import AdapterCard, checked_name
+from ..errors import AdapterBusy, AdapterExists, AdapterNotFound, SubjectExists, SubjectNotFound, UsageError
+from ..types import AdapterCard, checked_name, checked_new_name
 from . import tables
 from .card import read_card, write_card
 
@@ -125,10 +125,12 @@ class Catalog:
 
         Raises:
             AdapterExists: the name is taken and `replace` is false.
+            AdapterBusy: the name is being deleted.
+            UsageError: the name is reserved.
         """
         card = record.card
         values = {
-            "tenant": record.tenant, "name": checked_name(card.name), "content_sha256": card.content_sha256,
+            "tenant": record.tenant, "name": checked_new_name(card.name), "content_sha256": card.content_sha256,
             "base_sha256": card.base_sha256, "rank": card.rank, "bytes": record.bytes, "key": record.key,
             "card": write_card(card).decode(), "created": card.created,
         }  # fmt: skip
@@ -136,6 +138,7 @@ class Catalog:
             with self.engine.begin() as connection:
                 before = _deleted(connection, tables.adapters, record.tenant, name=card.name) if replace else []
                 connection.execute(insert(tables.adapters).values(**values))
+                refuse_if_forgetting(connection, record.tenant, card.name)
         except IntegrityError as error:
             raise AdapterExists(
                 "an adapter of this name exists already", hint="choose another name, replace it or forget it first"
@@ -187,11 +190,12 @@ class Catalog:
     # subjects and their photographs
 
     def add_subject(self, record: SubjectRecord) -> None:
-        """Raises SubjectExists, UsageError."""
-        checked_name(record.name)
+        """Raises SubjectExists, UsageError, AdapterBusy (the name is being deleted)."""
+        checked_new_name(record.name)
         try:
             with self.engine.begin() as connection:
                 connection.execute(insert(tables.subjects).values(**asdict(record)))
+                refuse_if_forgetting(connection, record.tenant, record.name)
         except IntegrityError as error:
             raise SubjectExists("a subject of this name exists already", hint="choose another name") from error
 
@@ -202,15 +206,21 @@ class Catalog:
             raise SubjectNotFound("there is no subject of this name", hint="create it first")
         return SubjectRecord(**row._mapping)
 
+    def withdraw_subject(self, record: SubjectRecord) -> None:
+        """Undo `add_subject`, unless the name is another subject's by now."""
+        with self.engine.begin() as connection:
+            _deleted(connection, tables.subjects, record.tenant, name=record.name, created=record.created)
+
     def list_subjects(self, tenant: str, *, after: str = "", limit: int | None = None) -> tuple[SubjectRecord, ...]:
         """Subjects by name, from the one behind `after` on."""
         return tuple(SubjectRecord(**row._mapping) for row in self._page(tables.subjects, tenant, after, limit))
 
     def add_photo(self, record: PhotoRecord) -> bool:
-        """Keep a photograph's facts; False where the subject has it already. Raises SubjectNotFound."""
+        """Keep a photograph's facts; False where the subject has it already. Raises SubjectNotFound, AdapterBusy."""
         try:
             with self.engine.begin() as connection:
                 connection.execute(insert(tables.photos).values(**asdict(record)))
+                refuse_if_forgetting(connection, record.tenant, record.subject)
         except IntegrityError:
             self.find_subject(record.tenant, record.subject)  # raises where that was the reason
             return False
@@ -240,8 +250,10 @@ class Catalog:
     # portraits
 
     def add_output(self, record: OutputRecord) -> None:
+        """Raises AdapterBusy: the name is being deleted."""
         with self.engine.begin() as connection:
             connection.execute(insert(tables.outputs).values(**asdict(record)))
+            refuse_if_forgetting(connection, record.tenant, record.subject)
 
     def delete_output(self, tenant: str, id: str) -> None:
         with self.engine.begin() as connection:
@@ -265,8 +277,13 @@ class Catalog:
                 rows = _deleted(connection, table, tenant, **{column: checked_name(name)})
                 if rows:
                     items.append(ForgottenItem(kind, len(rows), sum(getattr(row, "bytes", 0) for row in rows)))
-        self._scrub()
         return tuple(items)
+
+    def object_keys(self) -> frozenset[str]:
+        """The key of every object that has a row, of all tenants."""
+        with self.engine.connect() as connection:
+            owners = (tables.photos, tables.adapters, tables.outputs)
+            return frozenset(key for table in owners for key in connection.execute(select(table.c.key)).scalars())
 
     def write_receipt(self, tenant: str, receipt: Receipt) -> None:
         items = json.dumps([asdict(item) for item in receipt.items])
@@ -307,16 +324,39 @@ class Catalog:
         with self.engine.connect() as connection:
             return connection.execute(select(table.c.name).where(table.c.tenant == tenant)).scalars().all()
 
-    def _scrub(self) -> None:
-        """SQLite keeps old pages in its log until it is emptied; what was deleted shall not be found there."""
-        if self.engine.dialect.name == "sqlite":
-            with self.engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    def scrub(self) -> bool:
+        """Take what was deleted out of SQLite's log; False where that must be tried again, see `tables.empty_log`."""
+        if self.engine.dialect.name != "sqlite":
+            return True
+        connection = self.engine.raw_connection()
+        try:
+            return tables.empty_log(connection)
+        finally:
+            connection.close()
 
 
 def now() -> str:
     """ISO 8601, UTC, to the microsecond."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def hold_name(connection: Connection, tenant: str, name: str, *, shared: bool = False) -> None:
+    """Until the transaction ends, nobody else writes rows of a name (or, shared, nobody announces its deletion).
+
+    SQLite has one writer at a time anyway, once a transaction has written.
+    """
+    if connection.dialect.name == "postgresql":
+        lock = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+        connection.execute(text(f"SELECT {lock}(hashtextextended(:name, 0))"), {"name": f"{tenant}/{name}"})
+
+
+def refuse_if_forgetting(connection: Connection, tenant: str, name: str) -> None:
+    """To be asked after a row was written, in its transaction. Raises AdapterBusy: the name is being deleted."""
+    hold_name(connection, tenant, name, shared=True)
+    columns = tables.forgettings.c
+    asked = select(columns.name).where(columns.tenant == tenant, columns.name == name)
+    if connection.execute(asked).first() is not None:
+        raise AdapterBusy("this name is being deleted", hint="wait until its deletion is complete")
 
 
 def _deleted(connection: Connection, table: Table, tenant: str, **values: str) -> Sequence[Row[Any]]:

@@ -6,6 +6,7 @@
     jobs/NAME/checkpoint/     a training under way
     outputs/NAME/             portraits
     locks/NAME.lock           one process at a time trains or deletes a name
+    scratch/                  temporary files of servers and workers, see `scratch`
     tenants/TENANT/           the four above, of a tenant that is not `local`
     class-images/             of no person: shared by all who train on one base and class noun
 
@@ -14,7 +15,7 @@ Knows nothing of weights or images: folders and counts.
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,7 +78,8 @@ class Home:
         Raises:
             AdapterBusy: another process still holds it after `wait_s`.
         """
-        lock = FileLock(self._made("locks") / f"{checked_name(name)}.lock")
+        file = self._made("locks") / f"{checked_name(name)}.lock"
+        lock = FileLock(file)
         try:
             lock.acquire(timeout=wait_s)
         except Timeout:
@@ -87,7 +89,16 @@ class Home:
         try:
             yield
         finally:
+            file.unlink(missing_ok=True)  # it carries the name. Who waits for it looks again when it is gone
             lock.release()
+
+    def drop_locks(self) -> None:
+        """Delete the lock files of processes that were killed, of all tenants: they carry names."""
+        for folder in (self.root, *(self.root / "tenants").glob("*")):
+            tenant = self.of(LOCAL if folder == self.root else folder.name)
+            for file in (folder / "locks").glob("*.lock"):
+                with suppress(AdapterBusy), tenant.lock(file.stem):
+                    pass
 
     def holds(self, name: str) -> bool:
         """Whether anything of this name is here, but for its lock."""
@@ -100,10 +111,7 @@ class Home:
             what was deleted, by kind.
         """
         folders = self._folders(name).items()
-        items = tuple(_deleted(kind, folder) for kind, folder in folders if folder.is_symlink() or folder.exists())
-        # The lock file carries the name too. filelock looks again when the file it waited for is gone.
-        (self._own / "locks" / f"{name}.lock").unlink(missing_ok=True)
-        return items
+        return tuple(_deleted(kind, folder) for kind, folder in folders if folder.is_symlink() or folder.exists())
 
     @property
     def _own(self) -> Path:

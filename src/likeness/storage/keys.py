@@ -16,7 +16,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ..errors import KeyRefused, UsageError
-from ..types import checked_name
+from ..types import checked_tenant
 from .catalog import Catalog, now
 from .tables import api_keys, tenants
 
@@ -44,7 +44,7 @@ def new_key(catalog: Catalog, tenant: str, label: str = "") -> tuple[str, ApiKey
     """
     if len(label) > 100 or not label.isprintable():
         raise UsageError("expected a label of at most 100 printable characters")
-    made = ApiKey(secrets.token_hex(8), checked_name(tenant), label, now())
+    made = ApiKey(secrets.token_hex(8), checked_tenant(tenant), label, now())
     secret = secrets.token_urlsafe(32)
     try:
         with catalog.engine.begin() as connection:
@@ -66,7 +66,7 @@ def key_of(catalog: Catalog, text: str) -> ApiKey:
     An unknown id costs the same hash and comparison as a known one.
 
     Raises:
-        KeyRefused: no key of ours, or revoked. The message does not say which.
+        KeyRefused: no key of ours, or revoked; the message does not say which. Or of a tenant that cannot be one.
     """
     parts = _KEY.fullmatch(text)
     id, secret = (parts[1], parts[2]) if parts else ("", "")
@@ -75,6 +75,10 @@ def key_of(catalog: Catalog, text: str) -> ApiKey:
     is_right = hmac.compare_digest(_hash(secret), row.secret_sha256 if row else _NOBODY)
     if row is None or not is_right or row.revoked is not None:
         raise KeyRefused("expected an API key of this installation", hint="`likeness keys new` makes one")
+    try:
+        checked_tenant(row.tenant)  # made before the name was reserved
+    except UsageError as error:
+        raise KeyRefused("expected a key of a tenant, got one of a reserved name", hint="make another key") from error
     return ApiKey(row.id, row.tenant, row.label, row.created)
 
 

@@ -5,15 +5,17 @@ what the bytes are. Source: Amazon S3 User Guide, 'Object key naming guidelines'
 """
 
 import errno
+import fcntl
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from urllib.parse import unquote, urlsplit
 
 from ..errors import MissingPart, ObjectNotFound, SettingsError, StorageUnavailable, UsageError
@@ -23,6 +25,8 @@ _KEY = re.compile(rf"{_PART}(/{_PART}){{0,9}}")
 _PREFIX = re.compile(rf"({_PART}/){{0,9}}({_PART})?")
 _MOST_CHARACTERS = 900  # S3 takes 1024 bytes, of which a configured prefix needs some
 _INCOMING = ".incoming"
+_LOOK_S = 0.02
+_GRACE_S = 3600.0  # much longer than a row waits for its database
 # not there; a folder; a part of the path that is a file; a link: no object of ours
 _NO_OBJECT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
@@ -39,6 +43,10 @@ class ObjectFacts:
 class Objects(Protocol):
     """A place for bytes. Whatever can be read was written whole."""
 
+    @property
+    def grace_s(self) -> float:
+        """How old an object must be to be an orphan, seconds: 0 where `alone` keeps writers out."""
+
     def put(self, key: str, content: bytes) -> None:
         """Write or replace an object, all of it or nothing. Raises UsageError, StorageUnavailable."""
 
@@ -54,6 +62,19 @@ class Objects(Protocol):
     def list(self, prefix: str) -> Iterator[ObjectFacts]:
         """Objects whose keys begin with `prefix` (letter by letter, as in S3), by key."""
 
+    def prune(self, prefix: str) -> None:
+        """Take away what is left of a prefix that ends in '/' (or of all) beside objects: a folder with its name."""
+
+    def writing(self) -> AbstractContextManager[None]:
+        """To be held from before an object is put until the row that owns it is written."""
+
+    def alone(self, wait_s: float = 0.0) -> AbstractContextManager[bool]:
+        """Keep all who write out, and delete what those left who died at it.
+
+        Yields:
+            False where somebody was still writing after `wait_s`; nothing was deleted then.
+        """
+
 
 @dataclass(frozen=True)
 class FileObjects:
@@ -63,6 +84,10 @@ class FileObjects:
 
     def put(self, key: str, content: bytes) -> None:
         path = self.root / checked_key(key)
+        with self.writing():
+            self._write(path, content)
+
+    def _write(self, path: Path, content: bytes) -> None:
         incoming = self.root / _INCOMING
         incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle, staged = tempfile.mkstemp(dir=incoming)
@@ -105,12 +130,73 @@ class FileObjects:
         found = folder.rglob("*") if folder.is_dir() else []
         for path in sorted(found, key=Path.as_posix):  # letter by letter, as in S3; paths would sort part by part
             key = path.relative_to(self.root).as_posix()
-            if not key.startswith(prefix) or key.startswith(_INCOMING) or path.is_symlink():
+            if not key.startswith(prefix) or "/." in f"/{key}" or path.is_symlink():  # half-written; a lock
                 continue
             with suppress(FileNotFoundError):  # deleted while we looked
                 if path.is_file():
                     facts = path.stat()
                     yield ObjectFacts(key, facts.st_size, datetime.fromtimestamp(facts.st_mtime, UTC))
+
+    @property
+    def grace_s(self) -> float:
+        return 0.0 if self._has_locks() else _GRACE_S
+
+    def prune(self, prefix: str) -> None:
+        for folder, *_ in os.walk(self.root / checked_prefix(prefix), topdown=False):
+            if folder != str(self.root) and "/." not in folder.removeprefix(str(self.root)):
+                with suppress(OSError):  # it holds something
+                    os.rmdir(folder)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A shared lock of the folder; the system lets go of it where the process is killed."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _opened(self.root) as folder:
+            with suppress(OSError):  # a file system without locks of folders: see `grace_s`
+                fcntl.flock(folder, fcntl.LOCK_SH)
+            yield
+
+    @contextmanager
+    def alone(self, wait_s: float = 0.0) -> Iterator[bool]:
+        if not self.root.is_dir() or not self._has_locks():
+            yield True
+            return
+        end_s = time.monotonic() + wait_s
+        with _opened(self.root) as folder:
+            while not (is_alone := _locked(folder)) and time.monotonic() < end_s:
+                time.sleep(_LOOK_S)
+            if is_alone:
+                for path in (self.root / _INCOMING).glob("*"):
+                    path.unlink(missing_ok=True)
+            yield is_alone
+
+    def _has_locks(self) -> bool:
+        """Whether this file system locks folders; some that are on other machines do not."""
+        with suppress(FileNotFoundError), _opened(self.root) as folder:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True  # somebody has it
+            except OSError:
+                return False
+        return True
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)  # with it goes its lock
+
+
+def _locked(folder: int) -> bool:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _whole(answer: Any) -> Any:
@@ -122,6 +208,8 @@ class S3Objects:
 
     Credentials, region and endpoint are boto3's own business (environment, profile, instance role).
     """
+
+    grace_s: ClassVar[float] = _GRACE_S
 
     def __init__(self, bucket: str, prefix: str = "", *, endpoint_url: str | None = None) -> None:
         try:
@@ -162,6 +250,15 @@ class S3Objects:
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def prune(self, prefix: str) -> None:
+        """A bucket has no folders."""
+
+    def writing(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def alone(self, wait_s: float = 0.0) -> AbstractContextManager[bool]:
+        return nullcontext(True)  # an object appears whole: nothing is ever left half-written
 
     def _full(self, key: str) -> str:
         return self.prefix + checked_key(key)

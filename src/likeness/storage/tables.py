@@ -4,6 +4,7 @@ SQLite and PostgreSQL read the same definitions. Secrets are not in here: of an 
 Sources: SQLite's 'Write-Ahead Logging' and 'PRAGMA secure_delete'; PostgreSQL's 'Explicit Locking', advisory locks.
 """
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from ..errors import MissingPart, SettingsError, StorageUnavailable
 
 SCHEMA_VERSION = 1
+_EMPTY_MS = 250  # for readers of SQLite's log to end; whoever deletes tries again
 
 metadata = MetaData()
 _NAME, _SHA256, _TIME = String(63), String(64), String(40)  # times are ISO 8601, UTC: they sort as text
@@ -116,6 +118,15 @@ receipts = Table(
     Column("items", Text, nullable=False),  # JSON: kinds, counts, bytes; no content
 )
 
+forgettings = Table(  # deletions that are not complete
+    "forgettings",
+    metadata,
+    Column("tenant", _NAME, primary_key=True),
+    Column("name", _NAME, primary_key=True),
+    Column("begun", _TIME, nullable=False),
+    Column("deleted", Text, nullable=False),  # JSON, as a receipt's items: what is gone by now
+)
+
 
 def open_database(url: str) -> Engine:
     """An engine with all tables there.
@@ -170,6 +181,28 @@ def _tune_sqlite(connection: Any, record: object) -> None:
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA secure_delete=ON")  # deleted rows are overwritten, not just unlinked
     cursor.close()
+
+
+def empty_log(connection: Any) -> bool:
+    """Empty SQLite's write-ahead log, where deleted pages stay until then.
+
+    Args:
+        connection: of the package sqlite3, outside a transaction.
+
+    Returns:
+        False where a reader still needs the log, or the disk is full: to be tried again.
+    """
+    cursor = connection.cursor()
+    (patience_ms,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+    cursor.execute(f"PRAGMA busy_timeout={_EMPTY_MS}")
+    try:
+        busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        cursor.execute(f"PRAGMA busy_timeout={patience_ms}")
+        cursor.close()
+    return not busy
 
 
 def _create(engine: Engine) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 from ...artifacts.triton.export import SUFFIX, artifact
 from ...config import Settings, settings_from
 from ...errors import SettingsError
-from ...jobs.inputs import read_input, with_config
+from ...jobs.inputs import read_input, refuse_without_photos, with_config
 from ...jobs.types import JobOrder
 from ...service import Likeness, build
+from ...storage.consent import require_word
 from ...storage.objects import Objects, objects_at
 from ...types import Subject
 
@@ -41,12 +42,13 @@ class FineTuningService:
     open_likeness: Callable[[Settings], Likeness] = build
 
     def fine_tune(self, content: bytes | None) -> dict[str, object]:
-        """Train on an archive; config.json in it says name, class noun, recipe and seed.
+        """Train on an archive; config.json in it says name, class noun, consent, recipe and seed.
 
         Returns:
             `status` and `output_location` as the reference solution, and `target_model` for InvokeEndpoint.
 
         Raises:
+            ConsentMissing: a person, and config.json does not say who agreed.
             InputRefused, ArchiveRefused, PhotosRefused, TrainingError, StorageUnavailable: nothing was published.
         """
         from ...fine_tuning import FineTuneOrder  # torch
@@ -54,14 +56,16 @@ class FineTuningService:
 
         read = read_input(content or b"")
         order = with_config(JobOrder(TENANT, f"avatar-{secrets.token_hex(4)}", "inline"), read.config)
+        refuse_without_photos(read.photos)
+        subject = Subject(order.name, order.class_noun)
+        require_word(subject, read.consent)
         with tempfile.TemporaryDirectory(prefix="fine-tuning-") as home:  # photographs go with it
             settings = replace(self.settings, home=Path(home), objects=None, catalog=None)
             with closing(self.open_likeness(settings)) as likeness:
                 tuned = likeness.train(
                     read.photos,
                     FineTuneOrder(
-                        Subject(order.name, order.class_noun), recipe_named(order.recipe, **order.changes),
-                        seed=order.seed,
+                        subject, recipe_named(order.recipe, **order.changes), seed=order.seed
                     ),
                     keep_strangers=order.keep_strangers,
                 )  # fmt: skip

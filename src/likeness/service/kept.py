@@ -1,0 +1,46 @@
+"""Pictures that are kept on request, until their adapter is forgotten.
+
+<tenant>/outputs/<adapter, or base>/<id>
+"""
+
+import uuid
+
+from ..artifacts.library import AdapterLibrary
+from ..errors import AdapterBusy, AdapterNotFound, ObjectNotFound
+from ..storage.catalog import OutputRecord, now
+from ..types import BARE_BASE
+
+
+def keep(library: AdapterLibrary, tenant: str, adapter: str | None, content: bytes, media_type: str) -> str:
+    """Keep a picture's file; returns the id that `find` takes.
+
+    Args:
+        adapter: whose picture it is; None: the bare base's.
+
+    Raises:
+        AdapterNotFound: it was forgotten while the picture was made.
+        AdapterBusy: it is being forgotten.
+    """
+    id, subject = uuid.uuid4().hex, adapter or BARE_BASE
+    key = f"{tenant}/outputs/{subject}/{id}"
+    objects, catalog = library.objects, library.catalog
+    with objects.writing():
+        objects.put(key, content)
+        try:
+            catalog.add_output(OutputRecord(tenant, id, subject, media_type, len(content), key, now()))
+        except AdapterBusy:
+            objects.delete(key)
+            raise
+    if adapter is not None and not catalog.has_adapter(tenant, adapter):
+        objects.delete(key)
+        catalog.delete_output(tenant, id)
+        raise AdapterNotFound("the adapter was deleted while the picture was made")
+    return id
+
+
+def find(library: AdapterLibrary, tenant: str, id: str) -> tuple[bytes, str]:
+    """A kept picture's file and media type. Raises ObjectNotFound."""
+    record = library.catalog.find_output(tenant, id)
+    if record is None:
+        raise ObjectNotFound("there is no such picture", hint="it may have been forgotten with its adapter")
+    return library.objects.get(record.key), record.media_type

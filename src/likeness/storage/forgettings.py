@@ -1,0 +1,98 @@
+"""Deletions under way. A name's record is written before anything of it is deleted and goes in the transaction that
+writes the receipt, so a deletion that was interrupted is found and goes on.
+
+As long as there is a record, the catalog takes nothing new of the name: see `catalog.refuse_if_forgetting`.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import ColumnElement, and_, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from ..types import checked_name
+from .catalog import Catalog, ForgottenItem, Receipt, hold_name, now
+from .tables import forgettings, receipts
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """One deletion that is not complete."""
+
+    tenant: str
+    name: str
+    begun: str  # ISO 8601, UTC
+
+
+def begin(catalog: Catalog, tenant: str, name: str) -> None:
+    """Announce a deletion; once it is announced this changes nothing. Raises UsageError, StorageUnavailable."""
+    values = {"tenant": tenant, "name": checked_name(name), "begun": now(), "deleted": "[]"}
+    try:
+        with catalog.engine.begin() as connection:
+            hold_name(connection, tenant, name)  # who is writing a row of this name is done by then
+            connection.execute(insert(forgettings).values(**values))
+    except IntegrityError:
+        pass
+
+
+def under_way(catalog: Catalog, tenant: str | None = None) -> tuple[Forgetting, ...]:
+    """Deletions that are not complete, the oldest first; of all tenants, or of one."""
+    asked = select(forgettings.c.tenant, forgettings.c.name, forgettings.c.begun).order_by(forgettings.c.begun)
+    if tenant is not None:
+        asked = asked.where(forgettings.c.tenant == tenant)
+    with catalog.engine.connect() as connection:
+        return tuple(Forgetting(*row) for row in connection.execute(asked))
+
+
+def is_under_way(catalog: Catalog, tenant: str, name: str) -> bool:
+    """Whether the deletion of a name was announced and is not complete. Raises UsageError."""
+    asked = select(forgettings.c.name).where(_is(tenant, checked_name(name)))
+    with catalog.engine.connect() as connection:
+        return connection.execute(asked).first() is not None
+
+
+def note(catalog: Catalog, tenant: str, name: str, items: Sequence[ForgottenItem]) -> None:
+    """Add what was deleted to the record, for the receipt."""
+    if not items:
+        return
+    with catalog.engine.begin() as connection:
+        hold_name(connection, tenant, name)
+        before = connection.execute(select(forgettings.c.deleted).where(_is(tenant, name))).scalar()
+        if before is not None:
+            items = _sum([*_read(before), *items])
+            written = update(forgettings).where(_is(tenant, name)).values(deleted=_write(items))
+            connection.execute(written)
+
+
+def finish(catalog: Catalog, tenant: str, name: str) -> Receipt | None:
+    """Put the receipt in the record's place; None where another process did so before."""
+    with catalog.engine.begin() as connection:
+        row = connection.execute(delete(forgettings).where(_is(tenant, name)).returning(forgettings.c.deleted)).first()
+        if row is None:
+            return None
+        receipt = Receipt(name, tuple(_read(row.deleted)), now())
+        connection.execute(insert(receipts).values(tenant=tenant, name=name, at=receipt.at, items=row.deleted))
+    return receipt
+
+
+def _is(tenant: str, name: str) -> ColumnElement[bool]:
+    return and_(forgettings.c.tenant == tenant, forgettings.c.name == name)
+
+
+def _sum(items: Sequence[ForgottenItem]) -> list[ForgottenItem]:
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for item in items:
+        counts[item.kind] += item.count
+        sizes[item.kind] += item.bytes
+    return [ForgottenItem(kind, count, sizes[kind]) for kind, count in counts.items()]
+
+
+def _read(items: str) -> list[ForgottenItem]:
+    return [ForgottenItem(**item) for item in json.loads(items)]
+
+
+def _write(items: Sequence[ForgottenItem]) -> str:
+    return json.dumps([asdict(item) for item in items])

@@ -1,0 +1,186 @@
+"""One person's way through an installation, killed at every point of it where something had just been written.
+
+    python -m tests.service.kill_points FOLDER FIRST EVERY      a program of its own: it forks, so it has no threads
+
+Prints, as JSON, how many points there are, which were tried, and what was found afterwards that should not be there.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+
+from likeness.artifacts import bundle
+from likeness.config import Settings
+from likeness.jobs import places
+from likeness.jobs.ledger import Ledger
+from likeness.jobs.link import Link
+from likeness.jobs.steps import Steps
+from likeness.jobs.types import JobOrder, Notice
+from likeness.service import Likeness, build
+from likeness.storage.catalog import LOCAL, Receipt
+from likeness.types import Adapter, GeneratedImage, ImageRequest, LoraPair, Photo, Subject
+from tests.jobs.installation import PHOTOS, picture
+from tests.storage.cards import CARD
+
+NAME = "zelda-quine"
+CONSENT = b"the words of zelda quine"
+ADDRESS = b"https://zelda.example/hook"
+POINTS = ("os.rename", "os.remove", "os.rmdir", "tempfile.mkstemp", "sqlite3.connect")  # audit events, PEP 578
+KILLED = 9
+
+
+def adapter() -> Adapter:
+    factors = np.random.default_rng(7)
+    pair = LoraPair(factors.normal(size=(4, 8)).astype(np.float16), factors.normal(size=(8, 4)).astype(np.float16))
+    return Adapter(replace(CARD, name=NAME, class_noun="dog"), {"unet": {"mid.to_q": pair}})
+
+
+def opened(home: Path) -> Likeness:
+    return build(Settings(home=home))
+
+
+def live(likeness: Likeness) -> None:
+    """Subject, photographs, training, adapter, portrait; then everything is forgotten."""
+    training = likeness.training
+    likeness.subjects.create(LOCAL, Subject(NAME, "dog"), consent=CONSENT.decode())
+    likeness.subjects.add_photos(LOCAL, NAME, [Photo("1.jpg", picture(50))])
+    order = JobOrder(LOCAL, NAME, "", "dog", "fast", notices=(Notice("webhook", ADDRESS.decode()),))
+    job = training.submit(order, archive=PHOTOS)
+    training.notifier.test(LOCAL, order.notices[0])
+    claim = training.queue.ledger.claim(job.id, "w-0")
+    assert claim is not None
+    nobody = Link("nobody", {})
+    steps = Steps(
+        Ledger(training.database), likeness.library, training.locations, preparer=nobody, trainer=nobody,
+        full=lambda concurrency: None,
+    )  # fmt: skip
+    steps.fetch(claim, job.order)
+    kept, content = bundle.encode(adapter())
+    objects = training.objects
+    objects.put(places.prepared_key(LOCAL, job.id), picture(51))
+    objects.put(f"{places.checkpoints_prefix(LOCAL, job.id)}000001.safetensors", content + b"state")
+    objects.put(places.trained_key(LOCAL, job.id), content)
+    steps.publish(claim, job.order, kept.card.content_sha256)
+    training.queue.ledger.finish(claim, "succeeded", keep_photos_s=0.0)
+    steps.let_go(claim, job.order)
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    image = GeneratedImage(ImageRequest(NAME, NAME), pixels, CARD.base_sha256, kept.card.content_sha256, 1.0)
+    likeness.keep(image, content, "image/png")
+    likeness.forget(NAME, wait_s=0.0)
+
+
+def recovered(home: Path) -> Receipt | None:
+    """What a start of the server does, and what a user who wants to be forgotten does then."""
+    likeness = opened(home)
+    try:
+        likeness.forgetting.sweep()
+        likeness.forgetting.resume()
+        if likeness.forgetting.knows(LOCAL, NAME):
+            return likeness.forget(NAME, wait_s=0.0)
+        return None
+    finally:
+        likeness.close()
+
+
+def left(home: Path) -> list[str]:
+    """Where something of the person still is."""
+    kept, content = bundle.encode(adapter())
+    secrets = [CONSENT, ADDRESS, kept.card.content_sha256.encode(), content[-64:], PHOTOS[2000:2064], picture(51)[-64:]]
+    found = []
+    for path in sorted(home.rglob("*")):
+        if NAME in path.name:
+            found.append(path.name)
+        if path.is_file():
+            read = path.read_bytes()
+            found += [f"{path.relative_to(home)}: {secret[:20]!r}" for secret in secrets if secret in read]
+            if not path.name.startswith("catalog.sqlite") and NAME.encode() in read:
+                found.append(f"{path.relative_to(home)}: the name")
+    found += [f"catalog: {table}" for table in _tables_with_the_name(home / "catalog.sqlite") if table != "receipts"]
+    return found
+
+
+def _tables_with_the_name(path: Path) -> Iterator[str]:
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        for table in sa.inspect(connection).get_table_names():
+            rows = connection.exec_driver_sql(f'SELECT * FROM "{table}"').fetchall()
+            if any(NAME in str(value) for row in rows for value in row):
+                yield table
+    engine.dispose()
+
+
+def killed_at(point: int, home: Path) -> int:
+    """Live in a process that is killed at the point; returns how many points it came by, -1 where it was killed."""
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        passed = 0
+
+        def pass_one(*_: object) -> None:
+            nonlocal passed
+            passed += 1
+            if passed == point:
+                os._exit(KILLED)
+
+        def audit(event: str, arguments: object) -> None:
+            if event in POINTS:
+                pass_one()
+
+        code = 1
+        try:
+            likeness = opened(home)
+            sys.addaudithook(audit)
+            sa.event.listen(sa.Engine, "commit", pass_one)
+            live(likeness)
+            os.write(writer, str(passed).encode())
+            code = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(code)  # no interpreter's end: a process that is killed has none
+    os.close(writer)
+    _, status = os.waitpid(child, 0)
+    said = os.read(reader, 100)
+    os.close(reader)
+    code = os.waitstatus_to_exitcode(status)
+    assert code in (0, KILLED), f"the scenario failed at point {point}"
+    return int(said) if code == 0 else -1
+
+
+def main(folder: Path, first: int, every: int) -> dict[str, object]:
+    template = folder / "template"
+    fresh = opened(template)
+    assert not fresh.training.queue.open_jobs() and not fresh.catalog.object_keys()  # both databases are made
+    fresh.close()
+
+    def at(point: int, look: Callable[[Path], None]) -> int:
+        home = folder / f"home-{point}"
+        shutil.copytree(template, home)
+        passed = killed_at(point, home)
+        look(home)
+        shutil.rmtree(home)
+        return passed
+
+    problems: dict[str, list[str]] = {}
+
+    def look(point: int) -> Callable[[Path], None]:
+        def at_home(home: Path) -> None:
+            recovered(home)
+            if found := left(home):
+                problems[str(point)] = found
+
+        return at_home
+
+    points = at(0, look(0))
+    tried = list(range(first, points + 1, every))
+    survived = [point for point in tried if at(point, look(point)) != -1]
+    return {"points": points, "tried": tried, "survived": survived, "problems": problems}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))
