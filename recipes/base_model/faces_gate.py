@@ -1,6 +1,7 @@
 """Are the faces of sampled photos well formed, measured against true renders of held-out people."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +16,32 @@ MOST_FITTED = 300  # true renders that the shapes are fitted on; the others are 
 MOST_MEASURED = 300
 MOST_JITTERED = 48  # each of these is looked at three times more
 
-Seen = Sequence[tuple[Pixels, Face | None]]  # enlarged pictures and their faces
+
+class Look(NamedTuple):
+    """A picture as the face finder sees it."""
+
+    picture: Pixels  # enlarged
+    face: Face | None  # in it
+    glasses: str | None  # of the judge's classes, as asked or rendered
 
 
 def measure_faces(exam: Exam) -> Figures:
     """Of the composed prompts' pictures, those that are asked to be photos. Without a face: broken."""
-    prompts, pictures = exam.prompted
-    photos = [picture for prompt, picture in zip(prompts, pictures, strict=True) if prompt.asked["style"] == "photo"]
-    renders = photo_renders(exam)
+    sampled = [
+        (picture, prompt.asked.get("glasses"))
+        for prompt, picture in zip(*exam.prompted, strict=True)
+        if prompt.asked["style"] == "photo"
+    ]
+    told = [row["glasses"] for row in exam.held_out[1] if row["style"] == "photo"]
+    renders = list(zip(photo_renders(exam), told, strict=True))
     fitted = min(MOST_FITTED, len(renders) // 2)
-    known = [face for _, face in map(exam.face, renders[:fitted]) if face is not None]
-    shapes = FaceShapes.of(known)
-    true = [exam.face(render) for render in renders[fitted:][:MOST_MEASURED]]
-    return compared(exam, shapes, [exam.face(photo) for photo in photos[:MOST_MEASURED]], true)
+    known = [look.face for look in _looks(exam, renders[:fitted]) if look.face is not None]
+    true = _looks(exam, renders[fitted:][:MOST_MEASURED])
+    return compared(exam, FaceShapes.of(known), _looks(exam, sampled[:MOST_MEASURED]), true)
+
+
+def _looks(exam: Exam, pictures: Sequence[tuple[Pixels, str | None]]) -> list[Look]:
+    return [Look(*exam.face(picture), glasses) for picture, glasses in pictures]
 
 
 def photo_renders(exam: Exam) -> list[Pixels]:
@@ -40,36 +54,42 @@ def photo_renders(exam: Exam) -> list[Pixels]:
     ]
 
 
-def compared(exam: Exam, shapes: FaceShapes, sampled: Seen, true: Seen) -> Figures:
-    """The figures of sampled pictures beside those of true renders."""
+def compared(exam: Exam, shapes: FaceShapes, sampled: Sequence[Look], true: Sequence[Look]) -> Figures:
+    """The figures of sampled pictures beside those of true renders; sunglasses have no contrast of eyes."""
     found, true_found = with_face(sampled), with_face(true)
     if not found or not true_found:
         nothing = Measured(100.0, len(sampled), f"no face was found in these or in {len(true)} true renders")
         return {"broken faces": nothing}
     distances, of_renders = (np.array([shapes.distance(face) for _, face in many]) for many in (found, true_found))
     yaw, true_yaw = (float(np.mean([abs(face.yaw_deg) for _, face in many])) for many in (found, true_found))
-    eyes, true_eyes = (
-        float(np.mean([eye_contrast(picture, face) for picture, face in many])) for many in (found, true_found)
+    contrasts, true_contrasts = (
+        [eye_contrast(*one) for one in with_face([look for look in many if look.glasses != "sunglasses"])]
+        for many in (sampled, true)
     )
     moved, true_moved = (_jitter(exam, many[:MOST_JITTERED]) for many in (found, true_found))
     count, noted = len(sampled), f"of {len(true)} true renders"
-    return {
+    figures = {
         "broken faces": Measured(
             100 * _broken(distances, len(sampled)), count,
             f"mean distance {distances.mean():.2f}; {noted}: {100 * _broken(of_renders, len(true)):.1f} %, "
             f"{of_renders.mean():.2f}; {exam.pace}",
         ),
         "yaw": Measured(abs(yaw - true_yaw), len(found), f"{yaw:.1f} degrees; {noted}: {true_yaw:.1f}"),
-        "eye contrast": Measured(eyes / true_eyes, len(found), f"{eyes:.1f} grey levels; {noted}: {true_eyes:.1f}"),
         "jitter": Measured(moved, min(len(found), MOST_JITTERED), f"{noted}: {true_moved:.3f}"),
         "faces": Measured(
             100 * len(found) / len(sampled), count, f"in {len(true_found) / len(true):.1%} {noted}; {exam.pace}"
         ),
     }  # fmt: skip
+    if contrasts and true_contrasts:
+        eyes, true_eyes = float(np.mean(contrasts)), float(np.mean(true_contrasts))
+        note = f"{eyes:.1f} grey levels; {noted}, without sunglasses as these: {true_eyes:.1f}"
+        figures["eye contrast"] = Measured(eyes / true_eyes, len(contrasts), note)
+    return figures
 
 
-def with_face(seen: Seen) -> list[tuple[Pixels, Face]]:
-    return [(picture, face) for picture, face in seen if face is not None]
+def with_face(looks: Sequence[Look]) -> list[tuple[Pixels, Face]]:
+    """Pictures in which a face was found, and that face."""
+    return [(look.picture, look.face) for look in looks if look.face is not None]
 
 
 def _broken(distances: NDArray[np.float64], count: int) -> float:

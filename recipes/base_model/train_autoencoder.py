@@ -15,6 +15,7 @@ goes on from it, also with more minutes. `log.jsonl` has a line for each. Runs o
 """
 
 import argparse
+import hashlib
 import json
 import math
 import time
@@ -28,13 +29,14 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
-from likeness.diffusion.base import load_base
+from likeness.diffusion.base import BaseModel, load_base
 
 from . import classifier
 from .autoencoder import build_autoencoder, reconstruct, with_decoder_blocks
 from .data import load_attributes, load_images, psnr_db, to_float, wait_for_shards
 from .decoder_losses import FeatureLoss, combined_gradient, reconstruction_loss
 from .discriminator import PatchDiscriminator, deceiving_loss, hinge_loss, r1_penalty, same_windows
+from .kept import key_of
 from .latents import PATCH_PX, fit_patch_basis
 from .near_latents import check_same_latents, near_latents
 from .precision import faster_dtype, mixed
@@ -308,6 +310,16 @@ def feature_classifier(
     return net
 
 
+def kept_near_latents(base: BaseModel, images: Tensor, attributes: Sequence[dict[str, Any]], folder: Path) -> Tensor:
+    """`near_latents`, from the folder where they were made before of this base and these images."""
+    pictures = hashlib.sha256(images.numpy().tobytes()).hexdigest()
+    path = folder / f"near-{key_of(base=base.sha256, pictures=pictures)}.pt"
+    if not path.exists():
+        torch.save(near_latents(base, images, attributes, seed=0), path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+    return torch.load(path, weights_only=True)
+
+
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
@@ -363,7 +375,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.unet is not None:
         base = load_base(args.unet, device=device, dtype=torch.float32)
         check_same_latents(base, model, held)
-        near = near_latents(base, images[: args.near], attributes[: args.near], seed=0).to(device)
+        near = kept_near_latents(base, images[: args.near], attributes[: args.near], args.out).to(device)
     features = FeatureLoss(feature_classifier(args, images, attributes)).to(device)
     model = model.to(device, memory_format=torch.channels_last)
     training = Training.start(

@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -300,6 +302,26 @@ def test_near_latents_are_those_of_little_noise(tmp_path: Path) -> None:
     error = ((near - exact) * base.vae.config["scaling_factor"]).flatten(1).std(1)
     assert (error > 0).all() and (error < (1 / 0.8 - 1) ** 0.5 * 1.1).all()
     assert torch.equal(near, near_latents(base, images, [TOLD] * 3, seed=0))
+
+
+def test_near_latents_are_made_once_of_a_base_and_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def near(base: SimpleNamespace, images: Tensor, attributes: list[dict], *, seed: int) -> Tensor:
+        made.append(len(images))
+        return torch.full((len(images), 1), float(len(made)))
+
+    monkeypatch.setattr(train_autoencoder, "near_latents", near)
+    base, other, images = SimpleNamespace(sha256="a"), SimpleNamespace(sha256="b"), pictures(3, 8)
+    orders: list[tuple[Any, Tensor]] = [
+        (base, images),
+        (base, images),
+        (other, images),
+        (base, images[:2]),
+        (base, images),
+    ]
+    found = [train_autoencoder.kept_near_latents(one, rows, [TOLD] * 3, tmp_path) for one, rows in orders]
+    assert made == [3, 3, 2] and [part[0].item() for part in found] == [1, 1, 2, 3, 1]
 
 
 def test_a_base_of_other_latents_is_refused(tmp_path: Path) -> None:

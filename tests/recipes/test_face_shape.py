@@ -17,6 +17,7 @@ from likeness.types import Photo, PreparedPhoto
 from recipes.base_model import autoencoder_gate, faces_gate
 from recipes.base_model.exam import Exam, Settings
 from recipes.base_model.face_shape import COMPONENTS, FaceShapes, eye_contrast, jitter, normalised
+from recipes.base_model.faces_gate import Look
 from tests.tiny import build_tiny_folder
 
 SIDE = 128
@@ -125,16 +126,22 @@ def test_the_figures_of_faces_are_those_of_samples_over_renders(exam: Exam, monk
     shapes = FaceShapes.of([some_face(seed) for seed in range(100)])
     points = CANONICAL + SIDE / 2
     strong, weak = picture_with_eyes(points, 20), picture_with_eyes(points, 100)
-    true = [(strong, face_of(points, yaw_deg=yaw)) for yaw in (-10.0, 10.0)]
-    broken = some_face(3, 6.0)
-    sampled = [(weak, face_of(points, yaw_deg=-4.0)), (weak, face_of(points, yaw_deg=2.0)), (weak, None)]
+    true = [Look(strong, face_of(points, yaw_deg=yaw), None) for yaw in (-10.0, 10.0)]
+    front, turned = (Look(weak, face_of(points, yaw_deg=yaw), "none") for yaw in (-4.0, 2.0))
+    faceless = Look(weak, None, "none")
+    sampled = [front, turned, faceless]
     figures = faces_gate.compared(exam, shapes, sampled, true)
     assert figures["broken faces"].value == pytest.approx(100 / 3) and "0.0 %" in figures["broken faces"].note
     assert figures["yaw"].value == pytest.approx(7) and figures["faces"].value == pytest.approx(200 / 3)
-    assert figures["eye contrast"].value == pytest.approx(0.5, rel=0.02)
-    worse = [*sampled, (weak, replace(broken, yaw_deg=0.0))]
+    assert figures["eye contrast"].value == pytest.approx(0.5, rel=0.02) and figures["eye contrast"].samples == 2
+    black = np.zeros_like(weak)
+    dark = Look(black, front.face, "sunglasses")
+    shaded = faces_gate.compared(exam, shapes, [*sampled, dark], true)
+    assert shaded["eye contrast"] == figures["eye contrast"] and shaded["faces"].value == pytest.approx(75)
+    assert "eye contrast" not in faces_gate.compared(exam, shapes, [dark], true)
+    worse = [*sampled, Look(weak, some_face(3, 6.0), None)]
     assert faces_gate.compared(exam, shapes, worse, true)["broken faces"].value == pytest.approx(50)
-    assert faces_gate.compared(exam, shapes, [(weak, None)], true)["broken faces"].value == 100
+    assert faces_gate.compared(exam, shapes, [faceless], true)["broken faces"].value == 100
 
 
 def test_an_autoencoder_that_changes_nothing_keeps_all(exam: Exam, monkeypatch: pytest.MonkeyPatch) -> None:
