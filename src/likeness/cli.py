@@ -35,7 +35,7 @@ from .config import settings_from
 from .errors import PhotosRefused, UsageError
 from .photos import CheckResult, read_photos
 from .portraits import facts, numbered, save_all
-from .service import BARE_BASE, matte_path, save_prepared
+from .service import AUTO, BARE_BASE, matte_path, save_prepared
 from .storage.catalog import LOCAL
 from .terminal import Terminal, interruptible, rows_table, set_lines, verdict_table
 from .training.recipe import recipe_named
@@ -287,9 +287,9 @@ def export(
 @app.command("import")
 def import_adapter(
     ctx: typer.Context,
-    path: Annotated[Path, typer.Argument(metavar="PATH")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A .safetensors file, a folder, or its tar.gz.")],
     name: NewName,
-    format: ImportFormat,
+    format: ImportFormat = AUTO,
     class_noun: ClassNoun = Subject.class_noun,
     identifier: Annotated[str, typer.Option(help="The word that it learnt.")] = Subject.identifier,
     base: Base = None,

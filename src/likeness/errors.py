@@ -17,6 +17,7 @@
     │   ├── AdapterExists
     │   ├── AdapterBusy         another process is training or deleting this name
     │   ├── CorruptAdapter      truncated, NaN, unknown keys, or not safetensors
+    │   ├── UnsupportedAdapter  a whole file of a kind that is not read: DoRA, LoHa, a zip, ...
     │   ├── RankTooLarge        the engine's slots are made for a smaller rank
     │   └── WrongBase           trained on another base than the one that is loaded
     ├── EngineError
@@ -146,6 +147,10 @@ class AdapterBusy(AdapterError):
 
 
 class CorruptAdapter(AdapterError):
+    http_status = 422
+
+
+class UnsupportedAdapter(AdapterError):
     http_status = 422
 
 

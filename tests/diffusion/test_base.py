@@ -14,7 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from likeness.diffusion.base import BUILT_IN, CHECKSUMS, BaseModel, file_sums, load_base, locate, weights_sha256
+from likeness.diffusion.base import (
+    BUILT_IN,
+    CHECKSUMS,
+    BaseModel,
+    file_sums,
+    load_base,
+    locate,
+    outline_of,
+    weights_sha256,
+)
 from likeness.diffusion.lora import BASE_SLOT, LoraBank
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.sampling import Order, denoise_all
@@ -28,7 +37,7 @@ TEXT = "text_encoder/model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
 
 
-def load(folder: Path) -> BaseModel:
+def load(folder: Path | str) -> BaseModel:
     return load_base(str(folder), device=CPU, dtype=torch.float32)
 
 
@@ -287,3 +296,25 @@ def test_a_bf16_base_takes_fp32_factors(tiny_base_folder: Path) -> None:
     assert output.dtype == torch.bfloat16
     assert gradient.dtype == torch.float32
     assert gradient[1].norm() > 0
+
+
+def test_an_outline_is_that_of_the_loaded_base_and_needs_no_weights(folder: Path, tiny_base: BaseModel) -> None:
+    outline = outline_of(str(folder))
+    assert outline.layers == tiny_base.outline.layers
+    assert (outline.sha256, outline.family) == (tiny_base.sha256, tiny_base.family)
+    for network, layers in outline.layers.items():
+        weights = tiny_base.networks[network].state_dict()
+        assert layers.keys() >= {"unet": {"conv_in", "mid_block.resnets.0.conv1"}}.get(network, set())
+        assert all(tuple(weights[f"{name}.weight"].shape) == shape for name, shape in layers.items())
+    for file in (UNET, TEXT, VAE):
+        (folder / file).write_bytes(b"no weights")
+    assert outline_of(str(folder)).layers == outline.layers
+
+
+@pytest.mark.parametrize("file", ["unet/config.json", "text_encoder/config.json", "vae/config.json"])
+@pytest.mark.parametrize("content", ["", "[]", '{"hidden_size": "wide", "cross_attention_dim": 17}'])
+def test_damaged_configs_are_refused_by_outline_and_load(folder: Path, file: str, content: str) -> None:
+    (folder / file).write_text(content)
+    for read in (outline_of, load):
+        with pytest.raises(BaseError):
+            read(str(folder))

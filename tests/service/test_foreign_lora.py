@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from likeness.config import Settings
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.diffusion.lora import LoraBank
 from likeness.errors import WrongBase
+from likeness.service import build
 from likeness.service.exchange import import_from
 from likeness.types import Subject
 from tests.tiny import build_tiny_stable_diffusion, relative
@@ -82,7 +84,7 @@ def write_lora(base: BaseModel, path: Path, *, extra: str = "") -> dict[str, Ten
 def test_it_is_the_same_picture_as_with_the_weights_changed(base: BaseModel, tmp_path: Path) -> None:
     deltas = write_lora(base, tmp_path / "lora.safetensors")
     assert deltas.keys() >= SAMPLE
-    adapter = import_from(tmp_path / "lora.safetensors", "kohya", Subject("anna"), base)
+    adapter = import_from(tmp_path / "lora.safetensors", "kohya", Subject("anna"), base.outline)
     bare = run(base)
     bank = LoraBank(base.networks, base.family.targets, slots=2, rank=RANK)
     bank.write(1, bank.row_of(adapter.weights, scale=adapter.card.alpha / adapter.card.rank))
@@ -99,13 +101,32 @@ def test_it_is_the_same_picture_as_with_the_weights_changed(base: BaseModel, tmp
     assert relative(mine, bare) > 1e-2
 
 
-@pytest.mark.parametrize("layer", ["down_blocks_0_resnets_0_conv1", "no_such_layer"])
-def test_other_layers_are_refused_for_what_they_are(base: BaseModel, tmp_path: Path, layer: str) -> None:
-    """The first is a layer that the base has and that its adapters do not touch, the second none at all."""
+@pytest.mark.parametrize("layer", ["down_blocks_9_resnets_0_conv1", "no_such_layer"])
+def test_layers_that_the_base_lacks_are_named(base: BaseModel, tmp_path: Path, layer: str) -> None:
     write_lora(base, tmp_path / "lora.safetensors", extra=f"lora_unet_{layer}")
-    with pytest.raises(WrongBase, match=f"may touch, got lora_unet_{layer}") as caught:
-        import_from(tmp_path / "lora.safetensors", "kohya", Subject("anna"), base)
-    assert "attention" in caught.value.hint
+    with pytest.raises(WrongBase, match=f"expected layers of sd-1.5, got lora_unet_{layer}") as caught:
+        import_from(tmp_path / "lora.safetensors", "kohya", Subject("anna"), base.outline)
+    assert "Stable Diffusion 1" in caught.value.hint
+
+
+def test_an_import_loads_no_weights(base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it leave anything of a file whose layers have other dimensions, as another base's have."""
+
+    def loaded(*options: object, **more: object) -> None:
+        raise AssertionError("the base was loaded")
+
+    monkeypatch.setattr("likeness.diffusion.base.load_base", loaded)
+    folder = build_tiny_stable_diffusion(tmp_path / "tiny-sd")
+    likeness = build(Settings(home=tmp_path / "home", base=str(folder)))
+    write_lora(base, tmp_path / "lora.safetensors")
+    assert likeness.import_adapter(tmp_path / "lora.safetensors", "anna").base_sha256 == base.sha256
+    arrays = load_file(tmp_path / "lora.safetensors")
+    name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
+    save_file(arrays | {name: torch.ones(RANK, 1024)}, tmp_path / "other.safetensors")
+    with pytest.raises(WrongBase, match=r"attn2\.to_k of sd-1\.5"):
+        likeness.import_adapter(tmp_path / "other.safetensors", "bert")
+    assert [record.name for record in likeness.catalog.list_adapters("local")] == ["anna"]
+    likeness.close()
 
 
 def test_training_goes_on_as_it_was(base: BaseModel) -> None:

@@ -12,25 +12,27 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, StrictDataclassError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..errors import BaseError, BaseNotFound, CorruptBase
 from ..types import Network
-from .family import Family, family_of
+from .family import BaseOutline, Family, family_of
+from .lora import target_modules
 from .rows import hold_rows_apart
 from .schedule import Schedule, schedule_from_config
 
@@ -39,6 +41,8 @@ CHECKSUMS = "checksums.json"
 _PARTS = ("text_encoder", "unet", "vae")
 _SETTINGS = ("scheduler", "tokenizer")  # sub-folders without weights
 _TEXTS = (".json", ".txt")
+# what the libraries raise at configs and files that are missing or damaged
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, NotImplementedError, StrictDataclassError)
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -158,7 +162,7 @@ def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # both libraries announce their own future changes at load
             model, report = kind.from_pretrained(folder, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (*_DAMAGED, RuntimeError) as error:
         raise CorruptBase(f"the weights in {folder.name} do not load ({type(error).__name__})") from error
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     if wrong := [f"{len(report[kind])} {kind.replace('_', ' ')}" for kind in kinds if report.get(kind)]:
@@ -190,6 +194,11 @@ class BaseModel:
     def networks(self) -> dict[Network, nn.Module]:
         """The two that adapters touch."""
         return {"unet": self.unet, "text_encoder": self.text_encoder}
+
+    @property
+    def outline(self) -> BaseOutline:
+        """What an adapter for this base has to fit."""
+        return _outline(self.id, self.sha256, self.family, self.networks)
 
     @property
     def device(self) -> torch.device:
@@ -273,20 +282,10 @@ def load_base(
     dtype = dtype or pick_dtype(device)
     folder = locate(base, revision)
     check_sums(folder)
-    try:
+    with _configs():
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
         schedule = schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json"))
-        vae_config = _config(folder / "vae" / "config.json")
-        is_tiny = vae_config["_class_name"] == "AutoencoderTiny"
-        latent_channels = vae_config.get("latent_channels", 4)  # diffusers' own default
-        family = family_of(_config(folder / "unet" / "config.json"), latent_channels=latent_channels)
-    except BaseError:
-        raise
-    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
-        kind = type(error).__name__
-        raise CorruptBase(
-            f"expected tokenizer, scheduler, unet and vae configs of diffusers' layout ({kind})"
-        ) from error
+        family, is_tiny = _family_in(folder)
     sha256 = weights_sha256(folder)
     unet = _load_part(UNet2DConditionModel, folder / "unet", dtype)
     text_encoder = _load_part(CLIPTextModel, folder / "text_encoder", dtype)
@@ -298,6 +297,56 @@ def load_base(
         _id_of(base, revision), sha256, family, schedule, tokenizer,
         text_encoder.to(device), unet.to(device), vae.to(device),
     )  # fmt: skip
+
+
+def outline_of(base: str = BUILT_IN, revision: str | None = None) -> BaseOutline:
+    """What an adapter for a base has to fit, from its configs and the hash of its files: no weights are loaded.
+
+    Raises:
+        BaseNotFound, CorruptBase: as `load_base`, as far as configs tell.
+    """
+    folder = locate(base, revision)
+    with _configs(), torch.device("meta"):
+        family, _ = _family_in(folder)
+        unet_config = UNet2DConditionModel.load_config(folder / "unet")
+        networks: dict[Network, nn.Module] = {
+            "unet": UNet2DConditionModel.from_config(unet_config),
+            "text_encoder": CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder")),
+        }
+    return _outline(_id_of(base, revision), weights_sha256(folder), family, networks)
+
+
+def _outline(id: str, sha256: str, family: Family, networks: Mapping[Network, nn.Module]) -> BaseOutline:
+    layers = {
+        network: {
+            name: tuple(cast(Tensor, layer.weight).shape)
+            for name, layer in target_modules(module, family.targets[network]).items()
+        }
+        for network, module in networks.items()
+    }
+    return BaseOutline(id, sha256, family, layers)
+
+
+def _family_in(folder: Path) -> tuple[Family, bool]:
+    """The family of the configs in a folder, and whether its autoencoder is a tiny one. Raises BaseNotFound."""
+    vae_config = _config(folder / "vae" / "config.json")
+    latent_channels = vae_config.get("latent_channels", 4)  # diffusers' own default
+    family = family_of(_config(folder / "unet" / "config.json"), latent_channels=latent_channels)
+    return family, vae_config["_class_name"] == "AutoencoderTiny"
+
+
+@contextmanager
+def _configs() -> Iterator[None]:
+    """Within the block, configs that are missing or damaged raise CorruptBase."""
+    try:
+        yield
+    except BaseError:
+        raise
+    except _DAMAGED as error:
+        kind = type(error).__name__
+        raise CorruptBase(
+            f"expected configs of tokenizer, scheduler and networks in diffusers' layout ({kind})"
+        ) from error
 
 
 def _id_of(base: str, revision: str | None) -> str:

@@ -3,8 +3,9 @@
 Nothing here draws on a screen or speaks HTTP: the command line and the server are translations of this object.
 """
 
+from .exchange import AUTO
 from .likeness import FineTuned, Likeness, build
 from .names import BARE_BASE
 from .prepared import matte_path, save_prepared
 
-__all__ = ["BARE_BASE", "FineTuned", "Likeness", "build", "matte_path", "save_prepared"]
+__all__ = ["AUTO", "BARE_BASE", "FineTuned", "Likeness", "build", "matte_path", "save_prepared"]

@@ -25,7 +25,7 @@ from ..storage.catalog import LOCAL, AdapterRecord, Catalog, OutputRecord, Recei
 from ..storage.home import Home
 from ..storage.objects import objects_at
 from ..types import Adapter, AdapterCard, GeneratedImage, ImageRequest, Photo, PreparedPhoto, Subject, means_person
-from .exchange import export_to, exported, import_from, imported, layout
+from .exchange import AUTO, export_to, exported, import_from, layout
 from .names import BARE_BASE, adapter_subject, checked_order
 from .prepared import refuse, save_prepared
 from .provenance import Sign, signer
@@ -34,6 +34,7 @@ from .training import Training, training_of
 
 if TYPE_CHECKING:  # these import torch, mediapipe's package or both
     from ..diffusion.base import BaseModel
+    from ..diffusion.family import BaseOutline
     from ..engine.engine import Engine
     from ..engine.facts import EngineFacts
     from ..engine.ticket import StepEvent, Ticket
@@ -93,6 +94,14 @@ class Likeness:
         transformers_log.set_verbosity_error()
         transformers_log.disable_progress_bar()
         return load_base(self.settings.base, self.settings.revision)
+
+    @property
+    def outline(self) -> BaseOutline:
+        """What adapters for the base have to fit; loads no weights. Raises BaseNotFound, CorruptBase."""
+        from ..diffusion.base import outline_of
+
+        loaded = vars(self).get("base")
+        return loaded.outline if loaded else outline_of(self.settings.base, self.settings.revision)
 
     @cached_property
     def training(self) -> Training:
@@ -319,27 +328,23 @@ class Likeness:
         return exported(self.adapter(name, tenant=tenant), format)
 
     def import_adapter(
-        self, source: Path | bytes, name: str, format: str, *,
+        self, source: Path | bytes, name: str, format: str = AUTO, *,
         class_noun: str = Subject.class_noun, identifier: str = Subject.identifier, tenant: str = LOCAL,
     ) -> AdapterCard:  # fmt: skip
         """Publish an adapter from a file or folder of another program, or of another Likeness.
 
         Args:
-            source: where it is, or the bytes of an upload: a file's, or a folder's tar.gz.
+            source, format: see exchange.import_from.
             class_noun, identifier: for files without a Likeness card; a card in the file goes before them.
 
         Raises:
             UsageError: a name or word that no adapter may have.
-            AdapterExists, CorruptAdapter: the name is taken; the file is damaged or no plain LoRA.
-            WrongBase: layers that this base lacks, or a card of another base.
+            AdapterExists: the name is taken.
+            CorruptAdapter, UnsupportedAdapter, ArchiveRefused, WrongBase: see reading.read_foreign.
         """
         said = adapter_subject(Subject(name, class_noun, identifier))
-        layout(format)
         self._refuse_taken(tenant, name, hint="choose another name or forget it first")
-        if isinstance(source, bytes):
-            adapter = imported(source, format, said, self.base)
-        else:
-            adapter = import_from(source, format, said, self.base)
+        adapter = import_from(source, format, said, self.outline)
         with self.home.of(tenant).lock(name):
             return self.library.publish(adapter, tenant)
 
