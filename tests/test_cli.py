@@ -145,6 +145,13 @@ def test_generate(home: Path, base: str, rex: str, tmp_path: Path) -> None:
     assert "warning" not in plain.stderr
     long = call(home, "generate", "base", "photo " * 60, "--base", base, "--steps", "1")
     assert "did not read the last" in long.stderr
+    cut = "snow " * 60
+    told = document(home, "generate", "base", "a (hat:1.2)", "--negative", cut, "--base", base, "--steps", "1")[
+        "warnings"
+    ]
+    assert len(told) == 2
+    assert "characters of the negative prompt" in told[0]
+    assert "1 weight(s)" in told[1]
     last = error(home, "generate", rex, "photo " * 60 + "{me}", "--base", base, "--steps", "1", code=2)
     assert last["code"] == "PromptTooLong"
 

@@ -32,6 +32,7 @@ from .commands.options import (
 from .commands.score import kept_reference, most_alike, score
 from .commands.work import work
 from .config import settings_from
+from .engine.prompts import unread_of
 from .errors import PhotosRefused, UsageError
 from .photos import CheckResult, read_photos
 from .portraits import facts, numbered, save_all
@@ -206,8 +207,9 @@ def generate(
         requests = [replace(one, guidance_scale=likeness.base.family.guidance_scale) for one in requests]
     with closing(likeness), call.terminal.progress() as watch:
         images = likeness.generate(requests, watch=watch)
-    if unread := likeness.base.unread(images[0].request.prompt):
-        call.terminal.note(f"warning: the base did not read the last {len(unread)} characters of the prompt")
+    warnings = unread_of(likeness.base, images[0].request).remarks
+    for warning in warnings:
+        call.terminal.note(f"warning: {warning}")
     if reference is not None:
         images = most_alike(images, reference, count)
     folder = out or likeness.home.outputs_folder(name)
@@ -221,6 +223,7 @@ def generate(
         {
             "images": [{"file": str(path), **facts(image)} for path, image in saved.items()],
             "contact_sheet": None if sheet is None else str(sheet),
+            "warnings": warnings,
         }
     )
     for path in [*saved, *([sheet] if sheet else [])]:

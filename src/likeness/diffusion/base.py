@@ -235,6 +235,16 @@ class BaseModel:
         last = self.tokenizer.model_max_length - 1  # there the end is marked, whatever follows
         return prompt[places[last][0] :] if len(places) > last + 1 else ""
 
+    def says(self, text: str, words: str) -> bool:
+        """Whether `text` has `words` as words of its own: the same tokens, from the start of a word. From any thread.
+
+        So letters inside another word do not count, and case only where the tokenizer tells it apart.
+        """
+        said = self._reader.encode(text, add_special_tokens=False)
+        sought = self._reader.encode(words, add_special_tokens=False).ids
+        starts = [i for i in range(len(said.ids)) if i == 0 or _ends_word(said.tokens[i - 1], said.offsets, i)]
+        return any(said.ids[i : i + len(sought)] == sought for i in starts)
+
     def encode_prompt(self, ids: Tensor) -> Tensor:
         """Token ids (B, N) -> states (B, N, d)."""
         return self.text_encoder(ids).last_hidden_state
@@ -248,6 +258,11 @@ class BaseModel:
         """Scaled latents (B, C, h, w) -> pixels (B, 3, H, W) in [-1, 1]."""
         z = latents.to(self.device, self.dtype) / self.vae.config["scaling_factor"]
         return self.vae.decode(z, return_dict=False)[0].float().clamp(-1, 1)
+
+
+def _ends_word(token: str, places: Sequence[tuple[int, int]], following: int) -> bool:
+    """Whether a token is the last of its word: CLIP's vocabulary marks those; added tokens may only stand apart."""
+    return token.endswith("</w>") or places[following - 1][1] < places[following][0]
 
 
 def resident_sha256(base: BaseModel) -> str:

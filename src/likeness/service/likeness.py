@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..artifacts.library import AdapterLibrary, engine_key
 from ..config import Settings
-from ..engine.prompts import prompt_for
+from ..engine.prompts import worded
 from ..errors import AdapterExists, AdapterNotFound, ObjectNotFound
 from ..portraits import PNG, check_request, encode
 from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
@@ -236,7 +236,7 @@ class Likeness:
         self, requests: Sequence[ImageRequest], *, tenant: str = LOCAL, deadline_s: float | None = None,
         watch: Callable[[int, StepEvent], None] | None = None, preview_every: int = 0, request_id: str | None = None,
     ) -> list[Ticket]:  # fmt: skip
-        """Hand pictures to the engine; prompts are completed by `prompt_for`. All are taken, or none.
+        """Hand pictures to the engine; prompts are completed by `prompts.worded`. All are taken, or none.
 
         Args:
             deadline_s: seconds from now; a picture that is not done by then fails.
@@ -276,13 +276,13 @@ class Likeness:
         """
         found, total = self.admit(requests, tenant=tenant), len(requests)
         watch(Advance("generate", 0, total))
-        worded = [self._worded(request, found) for request in requests]
+        asked = [self._worded(request, found) for request in requests]
         keyed = [
             replace(request, adapter=engine_key(found[request.adapter]) if request.adapter else None)
-            for request in worded
+            for request in asked
         ]
         images = self.engine.generate(keyed, progress=lambda done: watch(Advance("generate", done, total)))
-        return [replace(image, request=request) for image, request in zip(images, worded, strict=True)]
+        return [replace(image, request=request) for image, request in zip(images, asked, strict=True)]
 
     def encode(self, image: GeneratedImage, media_type: str = PNG) -> bytes:
         """The picture as a file with its origin in it, signed where a key is configured. Raises UsageError."""
@@ -393,7 +393,7 @@ class Likeness:
 
     def _worded(self, request: ImageRequest, found: dict[str, AdapterRecord]) -> ImageRequest:
         card = found[request.adapter].card if request.adapter else None
-        return replace(request, prompt=prompt_for(self.base, request.prompt, card))
+        return worded(self.base, request, card)
 
 
 def _at(place: int, watch: Callable[[int, StepEvent], None] | None) -> Callable[[StepEvent], None] | None:
