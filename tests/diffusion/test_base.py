@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +27,7 @@ from likeness.diffusion.base import (
 from likeness.diffusion.lora import BASE_SLOT, LoraBank
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.sampling import Order, denoise_all
+from likeness.diffusion.schedule import STOCK
 from likeness.errors import BaseError, BaseNotFound, CorruptBase, LikenessError
 from recipes.base_model.export import write_checksums
 from tests.tiny import build_tiny_folder, random_row
@@ -266,14 +267,24 @@ def test_what_is_unread_makes_no_difference(tiny_base: BaseModel, words: list[st
     assert torch.equal(ids[0], ids[2]) == bool(tiny_base.unread(f"{read} snow"))
 
 
+@pytest.mark.parametrize("names_spacing", [True, False])
 @pytest.mark.parametrize("prediction_type", ["sample", "epsilon", "v_prediction"])
-def test_same_image_as_the_stock_pipeline(prediction_type: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", STOCK)
+def test_same_image_as_the_stock_pipeline(
+    sampler: str, prediction_type: str, names_spacing: bool, tmp_path: Path
+) -> None:
+    """With a scheduler config as Stable Diffusion's are published, too: those name no spacing."""
     folder = build_tiny_folder(tmp_path / "base", prediction_type)
+    if not names_spacing:
+        path = folder / "scheduler/scheduler_config.json"
+        config = json.loads(path.read_text())
+        del config["timestep_spacing"]
+        path.write_text(json.dumps(config))
     base = load(folder)
-    order = Order("a photo of <<TOK>> person", "snow", 11, 8, 4.0, "dpmpp_2m", BASE_SLOT)
+    order = Order("a photo of <<TOK>> person", "snow", 11, 8, 4.0, sampler, BASE_SLOT)
     mine = base.decode(denoise_all(base, None, [order]))[0]
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, timestep_spacing="leading")
+    pipeline.scheduler = STOCK[sampler].from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     theirs = pipeline(
         order.prompt, negative_prompt=order.negative_prompt, num_inference_steps=order.steps,

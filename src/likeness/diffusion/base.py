@@ -31,6 +31,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..errors import BaseError, BaseNotFound, CorruptBase
 from ..types import Network
+from .devices import pick_device, pick_dtype
 from .family import BaseOutline, Family, family_of
 from .lora import target_modules
 from .rows import hold_rows_apart
@@ -44,23 +45,6 @@ _TEXTS = (".json", ".txt")
 # what the libraries raise at configs and files that are missing or damaged
 _DAMAGED = (OSError, ValueError, LookupError, TypeError, NotImplementedError, StrictDataclassError)
 _COMMIT = re.compile("[0-9a-f]{40}")
-
-
-def pick_device() -> torch.device:
-    """The first accelerator there is, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def counts_memory(device: torch.device) -> bool:
-    """Whether torch counts what is allocated on this device."""
-    return device.type == "cuda"
-
-
-def pick_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the device multiplies it fast, else fp32."""
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def locate(base: str, revision: str | None = None) -> Path:
