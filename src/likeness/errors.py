@@ -47,7 +47,7 @@
     │   ├── InputRefused        what was sent to be trained on cannot be read or is not allowed
     │   ├── TimeLimitReached    the job ran longer than it was given
     │   ├── PoisonJob           the job's own process died three times at the same place
-    │   └── OutOfMemory         the device cannot hold this job even when it trains alone
+    │   └── OutOfMemory         the device or this machine cannot hold this job, even alone
     ├── HostingError
     │   ├── ModelFailed         the model server refused a model or a request to it
     │   └── HostUnavailable     the model server does not answer, or has no room

@@ -30,7 +30,7 @@ from likeness.diffusion.sampling import Order, denoise_all
 from likeness.diffusion.schedule import STOCK
 from likeness.errors import BaseError, BaseNotFound, CorruptBase, LikenessError
 from recipes.base_model.export import write_checksums
-from tests.tiny import build_tiny_folder, random_row
+from tests.tiny import build_tiny_folder, random_row, relative
 
 CPU = torch.device("cpu")
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -294,19 +294,30 @@ def test_same_image_as_the_stock_pipeline(
     assert (mine / 2 + 0.5 - theirs).abs().mean() < 1 / 255
 
 
-def test_a_bf16_base_takes_fp32_factors(tiny_base_folder: Path) -> None:
-    base = load_base(str(tiny_base_folder), device=CPU, dtype=torch.bfloat16)
+def gradient_of(folder: Path, dtype: torch.dtype, *, scale: float) -> torch.Tensor:
+    """Of one person's float32 factors (P,), of a loss times `scale`, through a base of a type."""
+    base = load_base(str(folder), device=CPU, dtype=dtype)
     bank = LoraBank(base.networks, base.family.targets, slots=2, rank=2, dtype=torch.float32)
     bank.write(1, random_row(bank, 1))
     bank.enable_training()
+    x = row_noise([3], base.latent_shape)
     with bank.route(torch.tensor([1])):
         states = base.encode_prompt(base.tokenize(["a photo"]))
-        output = base.denoise(torch.zeros(1, *base.latent_shape), torch.tensor([5]), states)
-    gradient = bank.gradient(output.float().square().mean())
+        output = base.denoise(x, torch.tensor([5]), states)
+    gradient = bank.gradient((output.float() - x).square().mean() * scale)
     bank.close()
-    assert output.dtype == torch.bfloat16
+    assert output.dtype == dtype
     assert gradient.dtype == torch.float32
-    assert gradient[1].norm() > 0
+    return gradient[1]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_base_of_half_precision_takes_fp32_factors(tiny_base_folder: Path, dtype: torch.dtype, scale: float) -> None:
+    """Small gradients too: in float16 by themselves, most of those of the smaller loss would be zero."""
+    mine = gradient_of(tiny_base_folder, dtype, scale=scale)
+    true = gradient_of(tiny_base_folder, torch.float32, scale=scale)
+    assert relative(mine, true) < 0.1
 
 
 def test_an_outline_is_that_of_the_loaded_base_and_needs_no_weights(folder: Path, tiny_base: BaseModel) -> None:

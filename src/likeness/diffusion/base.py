@@ -31,7 +31,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..errors import BaseError, BaseNotFound, CorruptBase
 from ..types import Network
-from .devices import pick_device, pick_dtype
+from .devices import is_out_of_memory, memory_for, pick_device, pick_dtype
 from .family import BaseOutline, Family, family_of
 from .lora import target_modules
 from .rows import hold_rows_apart
@@ -147,6 +147,8 @@ def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
             warnings.simplefilter("ignore")  # both libraries announce their own future changes at load
             model, report = kind.from_pretrained(folder, **options)
     except (*_DAMAGED, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise CorruptBase(f"the weights in {folder.name} do not load ({type(error).__name__})") from error
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     if wrong := [f"{len(report[kind])} {kind.replace('_', ' ')}" for kind in kinds if report.get(kind)]:
@@ -276,6 +278,7 @@ def load_base(
     Raises:
         BaseNotFound: see `locate`; or the shape is none of a known family.
         CorruptBase: weights that are missing, unexpected, of another shape or not matching their checksums.
+        OutOfMemory: the device or this machine cannot hold it.
     """
     device = device or pick_device()
     dtype = dtype or pick_dtype(device)
@@ -286,16 +289,14 @@ def load_base(
         schedule = schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json"))
         family, is_tiny = _family_in(folder)
     sha256 = weights_sha256(folder)
-    unet = _load_part(UNet2DConditionModel, folder / "unet", dtype)
-    text_encoder = _load_part(CLIPTextModel, folder / "text_encoder", dtype)
-    vae = _load_part(AutoencoderTiny if is_tiny else AutoencoderKL, folder / "vae", dtype)
+    with memory_for(f"the base on the {device.type}", hint="close other programs that use it, or take a smaller base"):
+        unet = _load_part(UNet2DConditionModel, folder / "unet", dtype).to(device)
+        text_encoder = _load_part(CLIPTextModel, folder / "text_encoder", dtype).to(device)
+        vae = _load_part(AutoencoderTiny if is_tiny else AutoencoderKL, folder / "vae", dtype).to(device)
     if device.type == "cpu":
         hold_rows_apart(unet)
         hold_rows_apart(text_encoder)
-    return BaseModel(
-        _id_of(base, revision), sha256, family, schedule, tokenizer,
-        text_encoder.to(device), unet.to(device), vae.to(device),
-    )  # fmt: skip
+    return BaseModel(_id_of(base, revision), sha256, family, schedule, tokenizer, text_encoder, unet, vae)
 
 
 def outline_of(base: str = BUILT_IN, revision: str | None = None) -> BaseOutline:

@@ -1,6 +1,13 @@
 """What a device can do: which one to take, in which type it multiplies fast, and what it says when memory is out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+
+from ..errors import OutOfMemory
+
+_FULL = ("can't allocate memory", "out of memory", "_STATUS_ALLOC_FAILED")  # the CPU; MPS; cuBLAS and cuDNN
 
 
 def pick_device() -> torch.device:
@@ -35,4 +42,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in said for words in _FULL)
 
 
-_FULL = ("can't allocate memory", "out of memory", "_STATUS_ALLOC_FAILED")  # the CPU; MPS; cuBLAS and cuDNN
+@contextmanager
+def memory_for(work: str, *, hint: str) -> Iterator[None]:
+    """Within the block, memory that is full raises OutOfMemory.
+
+    Args:
+        work: what needs the memory, for the message.
+        hint: what can be done about it.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"expected memory for {work}, got none left", hint=hint) from error
