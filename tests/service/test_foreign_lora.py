@@ -1,5 +1,6 @@
 """A LoRA as kohya's sd-scripts train one unless told otherwise, taken in on a base of Stable Diffusion's shape."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from tests.tiny import build_tiny_stable_diffusion, relative
 RANK, ALPHA = 4, 2.0
 # sd-scripts, networks/lora.py: every Linear and every 1x1 convolution within modules of these classes
 WITHIN = {"lora_unet": ("Transformer2DModel",), "lora_te": ("CLIPAttention", "CLIPMLP")}
+# LyCORIS, with its preset `full`: these too, with kernels of any size
+LOCON = ("ResnetBlock2D", "Downsample2D", "Upsample2D", "TimestepEmbedding")
 SAMPLE = {
     "lora_unet_down_blocks_1_attentions_0_proj_in",
     "lora_unet_mid_block_attentions_0_proj_out",
@@ -32,17 +35,26 @@ SAMPLE = {
 }
 
 
+LOCON_SAMPLE = {
+    "lora_unet_conv_in", "lora_unet_time_embedding_linear_2", "lora_unet_down_blocks_0_downsamplers_0_conv",
+    "lora_unet_up_blocks_0_upsamplers_0_conv", "lora_unet_up_blocks_0_resnets_0_conv_shortcut",
+    "lora_unet_mid_block_resnets_1_time_emb_proj", "lora_unet_mid_block_resnets_1_conv2",
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     folder = build_tiny_stable_diffusion(tmp_path_factory.mktemp("sd") / "tiny-sd")
     return load_base(str(folder), device=torch.device("cpu"), dtype=torch.float32)
 
 
-def layers(base: BaseModel) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
+def layers(base: BaseModel, *, is_locon: bool = False) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
     """Each adapted layer under its name in the file."""
+    if is_locon:
+        yield from (("lora_unet_conv_in", base.unet.conv_in), ("lora_unet_conv_out", base.unet.conv_out))
     for prefix, network in (("lora_unet", base.unet), ("lora_te", base.text_encoder)):
         for outer, module in network.named_modules():
-            if type(module).__name__ not in WITHIN[prefix]:
+            if type(module).__name__ not in WITHIN[prefix] + (LOCON if is_locon else ()):
                 continue
             for inner, layer in module.named_modules():
                 if isinstance(layer, nn.Linear | nn.Conv2d):
@@ -53,10 +65,10 @@ def layers(base: BaseModel) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
 
 
 def factors(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    d_out, d_in = layer.weight.shape[:2]
-    A, B = torch.randn(RANK, d_in, generator=generator), torch.randn(d_out, RANK, generator=generator)
+    d_out, *ins = layer.weight.shape
+    A, B = torch.randn(RANK, *ins, generator=generator), torch.randn(d_out, RANK, generator=generator)
     ones = (1, 1) if isinstance(layer, nn.Conv2d) else ()
-    return (A / d_in**0.5).reshape(RANK, d_in, *ones), (B / RANK**0.5).reshape(d_out, RANK, *ones)
+    return A / math.prod(ins) ** 0.5, (B / RANK**0.5).reshape(d_out, RANK, *ones)
 
 
 @torch.no_grad()
@@ -66,12 +78,12 @@ def run(base: BaseModel) -> Tensor:
     return base.denoise(torch.randn(1, *base.latent_shape, generator=generator), torch.tensor([500]), states)
 
 
-def write_lora(base: BaseModel, path: Path, *, extra: str = "") -> dict[str, Tensor]:
+def write_lora(base: BaseModel, path: Path, *, extra: str = "", is_locon: bool = False) -> dict[str, Tensor]:
     """The file; what it adds to each layer's weight."""
     generator = torch.Generator().manual_seed(1)
     tensors: dict[str, Tensor] = {}
     deltas: dict[str, Tensor] = {}
-    for name, layer in layers(base):
+    for name, layer in layers(base, is_locon=is_locon):
         A, B = factors(layer, generator)
         tensors |= {f"{name}.lora_down.weight": A, f"{name}.lora_up.weight": B, f"{name}.alpha": torch.tensor(ALPHA)}
         deltas[name] = ALPHA / RANK * (B.flatten(1) @ A.flatten(1)).reshape(layer.weight.shape)
@@ -81,9 +93,11 @@ def write_lora(base: BaseModel, path: Path, *, extra: str = "") -> dict[str, Ten
     return deltas
 
 
-def test_it_is_the_same_picture_as_with_the_weights_changed(base: BaseModel, tmp_path: Path) -> None:
-    deltas = write_lora(base, tmp_path / "lora.safetensors")
-    assert deltas.keys() >= SAMPLE
+@pytest.mark.parametrize("is_locon", [False, True])
+def test_it_is_the_same_picture_as_with_the_weights_changed(base: BaseModel, tmp_path: Path, is_locon: bool) -> None:
+    deltas = write_lora(base, tmp_path / "lora.safetensors", is_locon=is_locon)
+    assert deltas.keys() >= SAMPLE | (LOCON_SAMPLE if is_locon else set())
+    assert not is_locon or len(deltas) == sum(map(len, base.outline.layers.values()))
     adapter = import_from(tmp_path / "lora.safetensors", "kohya", Subject("anna"), base.outline)
     bare = run(base)
     bank = LoraBank(base.networks, base.family.targets, slots=2, rank=RANK)
@@ -92,10 +106,10 @@ def test_it_is_the_same_picture_as_with_the_weights_changed(base: BaseModel, tmp
         mine = run(base)
     bank.close()
     with torch.no_grad():
-        for name, layer in layers(base):
+        for name, layer in layers(base, is_locon=is_locon):
             layer.weight += deltas[name]
         changed = run(base)
-        for name, layer in layers(base):
+        for name, layer in layers(base, is_locon=is_locon):
             layer.weight -= deltas[name]
     assert relative(mine, changed) < 1e-4
     assert relative(mine, bare) > 1e-2
