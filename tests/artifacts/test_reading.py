@@ -93,6 +93,26 @@ def test_a_tar_of_one_network_and_of_our_own(tools, base, peft, card, tmp_path):
     assert layers(read_foreign(tmp_path / "y", base)) == layers(tools.adapter())
 
 
+@pytest.mark.parametrize("name", ["pytorch_lora_weights.safetensors", "adapter_model.safetensors"])
+def test_the_hubs_cache_of_links_is_read(tools, base, peft, card, tmp_path, name):
+    """A snapshot's files are links to blobs that are named by their hashes."""
+    snapshot, blobs = tmp_path / "snapshots" / "0123", tmp_path / "blobs"
+    formats.export_diffusers(tools.adapter(), blobs / "pytorch_lora_weights.safetensors")
+    for file in ("adapter_model.safetensors", "adapter_config.json"):
+        shutil.copy(peft / "unet" / file, blobs / file)
+    snapshot.mkdir(parents=True)
+    wanted = {name, "adapter_config.json"} if name == "adapter_model.safetensors" else {name}
+    for number, file in enumerate(sorted(wanted)):
+        (blobs / file).rename(blobs / f"{number:064x}")
+        (snapshot / file).symlink_to(f"../../blobs/{number:064x}")
+    for path in (snapshot, snapshot / name):
+        assert layers(read_foreign(path, base, card))["unet"] == set(tools.adapter().weights["unet"])
+
+
+def a_loop(folder: Path) -> None:
+    (folder / "x.safetensors").symlink_to("x.safetensors")
+
+
 def link_entry(kind: bytes) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
@@ -184,7 +204,7 @@ def a_triton_model(folder: Path) -> None:
 
 
 FOLDERS = [empty, empty_networks, deep, pickle_inside, only_config, config_is_a_folder, config_is_a_list, card_alone,
-           two_files, a_pipe, a_link, a_triton_model]  # fmt: skip
+           two_files, a_pipe, a_link, a_loop, a_triton_model]  # fmt: skip
 
 
 @pytest.mark.parametrize("fill", FOLDERS)

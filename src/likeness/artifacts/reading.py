@@ -97,7 +97,8 @@ def _inner(folder: Path) -> Path:
 
 
 def _file(path: Path) -> _File:
-    arrays, metadata = tensors.read_file(path)
+    tensors.refuse_pickle_name(path)
+    arrays, metadata = tensors.read_file(_followed(path))
     return _File(arrays, metadata, header_alphas(metadata.get("lora_adapter_metadata", "{}")))
 
 
@@ -108,8 +109,8 @@ def _peft_file(folder: Path) -> _File:
         raise CorruptAdapter("expected adapter_model.safetensors, got a pickle", hint="save it as safetensors")
     if not weights.exists() or not config.exists():
         raise CorruptAdapter(f"expected {config.name} and {weights.name} in the folder, got less", hint=_EXPECTED)
-    alpha = config_alpha(strict_json(tensors.read_bytes(config, limit=MAX_BYTES)))
-    arrays, _ = tensors.read_file(weights)
+    alpha = config_alpha(strict_json(tensors.read_bytes(_followed(config), limit=MAX_BYTES)))
+    arrays, _ = tensors.read_file(_followed(weights))
     return _File(arrays, {}, dict.fromkeys(NETWORKS, _PEFT_ALPHA if alpha is None else alpha))
 
 
@@ -133,8 +134,13 @@ def _read_own(adapter: Adapter, base: BaseOutline) -> Adapter:
     return assemble(own_layers(adapter, base), base, metadata=card_metadata(adapter.card), card=None)
 
 
+def _followed(path: Path) -> Path:
+    """The file that a link leads to: the hub's cache has links only. An unpacked archive has none."""
+    return Path(os.path.realpath(path))
+
+
 def _is_gzip(path: Path) -> bool:
-    if not path.is_file() or path.is_symlink():  # not to wait for a pipe; what is no file is refused by its reader
+    if not path.is_file():  # not to wait for a pipe; what is no file is refused by its reader
         return False
     with path.open("rb") as file:
         return file.read(len(_GZIP_START)) == _GZIP_START

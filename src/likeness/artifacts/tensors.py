@@ -88,9 +88,14 @@ def read_file(path: Path) -> tuple[Tensors, dict[str, str]]:
     Raises:
         CorruptAdapter: also when the name is that of a pickle, or the file is missing, a link or above 1 GiB.
     """
+    refuse_pickle_name(path)
+    return decode(read_bytes(path, limit=MAX_FILE_BYTES))
+
+
+def refuse_pickle_name(path: Path) -> None:
+    """Raises CorruptAdapter where a file's name is that of a pickle."""
     if path.suffix.lower() in _PICKLE_SUFFIXES:
         raise CorruptAdapter("expected a .safetensors file, got a name that stands for a pickle", hint=_HINT)
-    return decode(read_bytes(path, limit=MAX_FILE_BYTES))
 
 
 def read_bytes(path: Path, *, limit: int) -> bytes:
