@@ -5,28 +5,74 @@ be written down so that it computes `latents.PatchBasis` exactly (space-to-depth
 So the latents are fixed from the start, and the decoder can go on improving while, or after, the U-Net trains.
 """
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderTiny
-from torch import Tensor
+from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
+from torch import Tensor, nn
 
 from .latents import CHANNELS, PATCH_PX, PatchBasis
 
 ENCODER_WIDTH = 48  # = 3 colours x 4 x 4: what a half-finished space-to-depth needs
 DECODER_WIDTH = 64
+DECODER_BLOCKS = (4, 3, 2, 1)  # at 1/8, 1/4, 1/2 and all of the resolution; the last one costs most and draws detail
 
 
 def build_autoencoder(basis: PatchBasis) -> AutoencoderTiny:
-    """About 1.1 M parameters, latents (B, 16, H/8, W/8); encoder exact and frozen, decoder untrained."""
-    model = AutoencoderTiny(
+    """About 1.4 M parameters, latents (B, 16, H/8, W/8); encoder exact and frozen, decoder untrained."""
+    model = _untrained()
+    _write_basis(model, basis)
+    model.encoder.requires_grad_(False)
+    return model
+
+
+def _untrained() -> AutoencoderTiny:
+    return AutoencoderTiny(
         latent_channels=CHANNELS,
         encoder_block_out_channels=(ENCODER_WIDTH,) * 4,
         decoder_block_out_channels=(DECODER_WIDTH,) * 4,
         num_encoder_blocks=(0, 0, 0, 0),
-        num_decoder_blocks=(4, 3, 1, 0),
+        num_decoder_blocks=DECODER_BLOCKS,
     )
-    _write_basis(model, basis)
-    model.encoder.requires_grad_(False)
-    return model
+
+
+@torch.no_grad()
+def with_decoder_blocks(model: AutoencoderTiny) -> AutoencoderTiny:
+    """An autoencoder with the encoder and scaling factor of `model`, and `DECODER_BLOCKS`.
+
+    Blocks and convolutions that `model` has at the same place are copied. Those that it lacks pass their input on, but
+    for its negative part.
+    """
+    if tuple(model.config["num_decoder_blocks"]) == DECODER_BLOCKS:
+        return model
+    new = _untrained()
+    new.register_to_config(scaling_factor=model.config["scaling_factor"])
+    new.encoder.load_state_dict(model.encoder.state_dict())
+    new.encoder.requires_grad_(False)
+    new.decoder.layers[0].load_state_dict(model.decoder.layers[0].state_dict())
+    for (blocks, leave), (old_blocks, old_leave) in zip(_stages(new.decoder), _stages(model.decoder), strict=True):
+        leave.load_state_dict(old_leave.state_dict())
+        for block, old in zip(blocks, old_blocks, strict=False):
+            block.load_state_dict(old.state_dict())
+        for block in blocks[len(old_blocks) :]:
+            last = block.conv[-1]
+            last.weight.zero_()
+            last.bias.zero_()
+    return new
+
+
+def _stages(decoder: Any) -> list[tuple[list[Any], Any]]:
+    """Blocks and closing convolution at each resolution, the coarsest first."""
+    stages: list[tuple[list[Any], Any]] = []
+    blocks: list[Any] = []
+    for layer in list(decoder.layers)[2:]:  # behind the first convolution and its activation
+        if isinstance(layer, AutoencoderTinyBlock):
+            blocks.append(layer)
+        elif isinstance(layer, nn.Conv2d):
+            stages.append((blocks, layer))
+            blocks = []
+    return stages
 
 
 @torch.no_grad()
@@ -67,13 +113,6 @@ def read_basis(model: AutoencoderTiny) -> PatchBasis:
     probes = torch.cat([torch.zeros(1, pixels), torch.eye(pixels)]).view(-1, 3, PATCH_PX, PATCH_PX)
     z = model.encode(probes.to(model.device)).latents.flatten(1)  # (193, 16)
     return PatchBasis(z[1:] - z[0], z[0])
-
-
-def decoder_loss(model: AutoencoderTiny, latents: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """(loss, mean squared error), scalars; latents (B, 16, h, w) unscaled, images (B, 3, H, W) in [-1, 1]."""
-    error = model.decoder(latents).float() - images
-    squared = error.square().mean()
-    return squared + 0.1 * error.abs().mean(), squared  # squares alone prefer blur where they are unsure
 
 
 @torch.no_grad()

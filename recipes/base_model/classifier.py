@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .data import to_float
+from .precision import faster_dtype, mixed
 from .render.captions import COLORLESS
 from .render.places import PLACES
 from .render.scene import CLOTHES_RGB
@@ -124,13 +125,15 @@ def train(images: Tensor, labels: Sequence[Labels], *, samples: int, device: tor
     weights = [weight.to(device) for weight in class_weights(targets)]
     optimizer = torch.optim.AdamW(net.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=0.05)
     steps = max(1, samples // BATCH)
+    first = to_float(small[:BATCH]).to(device)
+    dtype = faster_dtype(lambda: torch.cat(net(first), 1).sum().backward(), device)
     for step in range(steps):
         rate = PEAK_LEARNING_RATE * min(1.0, (step + 1) / (0.05 * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
         rows = torch.randint(len(small), (BATCH,), generator=generator)
         seen, wanted = varied(to_float(small[rows]), generator).to(device), targets[rows].to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed(device, dtype):
             answers = net(seen)
         terms = [
             F.cross_entropy(logits.float(), wanted[:, k], weights[k], ignore_index=UNSEEN, reduction="sum")

@@ -16,13 +16,13 @@ from pathlib import Path
 from bench.report import commit, print_table
 from likeness.diffusion.base import BUILT_IN, locate
 
+from .autoencoder_gate import measure_reconstruction
 from .exam import Exam, Settings
+from .faces_gate import measure_faces
 from .gates import (
     GOALS,
     Figures,
-    measure_faces,
     measure_prompts,
-    measure_reconstruction,
     measure_size,
     measure_speed,
     measure_words,

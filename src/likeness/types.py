@@ -115,7 +115,7 @@ class PreparedPhoto:
     image: NDArray[np.uint8]  # (H, W, 3) RGB
     matte: NDArray[np.uint8]  # (H, W) 255 = subject, 0 = background; all 255 where nothing was segmented
     face: NDArray[np.uint8]  # (H, W) 255 = the face, soft-edged; all 0 for subjects without one
-    framing: str  # "portrait" (head and shoulders), "close" (the face fills the frame), "whole"
+    framing: str  # "portrait" (head and shoulders), "close" (the face fills the frame), "aligned", "whole"
     source_sha256: str  # of the photograph it came from
 
 

@@ -19,8 +19,8 @@ def pair(portrait: Image, faces: MediaPipeFaces) -> list[PreparedPhoto]:
     return prepare(portrait, faces.detect(portrait)[0], "f" * 64, size_px=256)
 
 
-def test_two_framings_of_a_person(pair: list[PreparedPhoto]) -> None:
-    assert [one.framing for one in pair] == ["portrait", "close"]
+def test_three_framings_of_a_person(pair: list[PreparedPhoto]) -> None:
+    assert [one.framing for one in pair] == ["portrait", "close", "aligned"]
     for one in pair:
         assert one.image.shape == (256, 256, 3) and one.matte.shape == one.face.shape == (256, 256)
         assert one.image.dtype == one.matte.dtype == one.face.dtype == np.uint8

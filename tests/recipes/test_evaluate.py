@@ -28,7 +28,7 @@ CARD = Path(__file__).parents[2] / "src/likeness/assets/base/README.md"
 TOLD = {
     "style": "photo", "place": "city", "gender": "woman", "age": "young", "ethnicity": "asian", "hair": "bob",
     "hair_color": "dark brown", "beard": "none", "glasses": "round glasses", "clothes": "sweater",
-    "clothes_color": "brown", "expression": "neutral", "framing": "portrait", "view": "front", "eye_color": "brown",
+    "clothes_color": "brown", "expression": "neutral", "view": "front", "eye_color": "brown",
     "lipstick": False, "name": None,
 }  # fmt: skip
 
@@ -187,8 +187,17 @@ def test_kept_descriptors_are_those_that_were_made(tiny_exam: Exam, monkeypatch:
 
 def test_a_goal_knows_its_direction() -> None:
     assert GOALS["speed"].is_met(3.9) and not GOALS["speed"].is_met(4.1)
-    assert GOALS["faces"].is_met(95.0) and not GOALS["faces"].is_met(94.9)
-    assert GOALS["real distance"].is_met(0.1) is None
+    assert GOALS["style"].is_met(97.0) and not GOALS["style"].is_met(96.9)
+    band = GOALS["band 8-16"]
+    assert [band.is_met(value) for value in (0.69, 0.7, 1.15, 1.16)] == [False, True, True, False]
+    assert GOALS["stranger distance"].is_met(0.1) is None
+    told = [GOALS[name].words for name in ("style", "broken faces", "band 8-16", "faces")]
+    assert told == [">= 97 %", "<= 8 %", "0.7 to 1.15", "-"]
+
+
+def test_neither_decibels_nor_a_found_face_are_gates() -> None:
+    plain = ("reconstruction of renders", "reconstruction of photos", "faces", "jitter")
+    assert all(GOALS[name].is_met(0.0) is None for name in plain)
 
 
 HASHES = model_card.Hashes("01234567", "89abcdef")
@@ -207,6 +216,16 @@ def test_a_figure_that_is_not_measured_again_keeps_its_line() -> None:
     assert "| 30 MB | 7 |" in second
     assert second.count("not measured") == len(GOALS) - 2
     assert model_card.figures_table(second, None, HASHES) == second
+
+
+def test_a_figure_that_is_kept_is_judged_by_todays_goal(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = model_card.figures_table("", document(speed=3.5), HASHES)
+    assert "| <= 4 s | 3.5 s | 7 |" in table
+    monkeypatch.setitem(GOALS, "speed", replace(GOALS["speed"], most=3))
+    stricter = model_card.figures_table(table, None, HASHES)
+    assert "| <= 3 s | 3.5 s (goal missed) | 7 |" in stricter
+    monkeypatch.setitem(GOALS, "speed", replace(GOALS["speed"], most=4))
+    assert model_card.figures_table(stricter, None, HASHES) == table
 
 
 def test_no_figure_outlives_the_weights_that_it_was_measured_on() -> None:

@@ -5,16 +5,21 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("numba", reason="the renderer compiles its kernels with numba")
 
-from recipes.base_model.render import captions, dataset, demo_person
+from likeness.photos.align import EYES_ROW
+from recipes.base_model.render import captions, dataset, demo_person, picture
 from recipes.base_model.render.assets import Assets, load_assets
+from recipes.base_model.render.figure import HAIR, build_figure
+from recipes.base_model.render.parts import PARTS
 from recipes.base_model.render.people import AGE_GROUPS, ETHNICITIES, Person, name_of, sample_person
 from recipes.base_model.render.picture import RenderedImage, attributes, render
 from recipes.base_model.render.places import PLACES
+from recipes.base_model.render.raster import rasterise
 from recipes.base_model.render.scene import Scene, sample_scene
 from recipes.base_model.render.styles import STYLES
 
@@ -37,7 +42,7 @@ def people(assets: Assets) -> list[Person]:
 def front(person: Person, seed: int = 4) -> Scene:
     scene = sample_scene(np.random.default_rng(seed), person)
     upright = replace(scene, yaw_deg=0.0, pitch_deg=0.0, roll_deg=0.0, body_yaw_deg=0.0)
-    return replace(upright, style="photo", place="white background", scale=0.7, shift=(0.0, 0.0))
+    return replace(upright, style="photo", place="white background", scale=1.0, shift=(0.0, 0.0), tilt_deg=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +96,34 @@ def test_names_are_unique_and_not_the_users_token() -> None:
     assert "tok" not in {name_of(seed) for seed in range(100_000)}
 
 
-def test_half_photos_and_half_close_ups(people: list[Person]) -> None:
+def test_three_of_five_are_photos_and_heads_are_mostly_turned_a_little(people: list[Person]) -> None:
     scenes = [sample_scene(np.random.default_rng(p.seed), p) for p in people]
-    styles, framings = Counter(s.style for s in scenes), Counter(s.framing for s in scenes)
-    assert 0.4 * SAMPLED < styles["photo"] < 0.6 * SAMPLED
+    styles = Counter(s.style for s in scenes)
+    assert 0.5 * SAMPLED < styles["photo"] < 0.7 * SAMPLED
     assert set(styles) == set(STYLES)
-    assert 0.4 * SAMPLED < framings["close-up"] < 0.6 * SAMPLED
+    turned = np.abs([s.yaw_deg for s in scenes])
+    assert turned.max() <= 60 and 0.85 < (turned <= 35).mean() < 0.98
     assert {s.place for s in scenes} == set(PLACES)
+
+
+@pytest.mark.parametrize("yaw_deg", [-40.0, 0.0, 25.0])
+def test_eyes_lie_at_fixed_places_however_the_head_is_turned(yaw_deg: float, assets: Assets) -> None:
+    person = sample_person(500, assets)
+    scene = replace(front(person), yaw_deg=yaw_deg, pitch_deg=6.0, roll_deg=8.0)
+    _, screen = picture._project(build_figure(person, scene, assets), scene, 200)
+    right, left = (screen[list(rows), :2].mean(0) for rows in (picture.RIGHT_EYE, picture.LEFT_EYE))
+    assert (right + left) / 2 == pytest.approx((100, 200 * EYES_ROW), abs=0.01)
+    assert abs(np.degrees(np.arctan2(*(left - right)[::-1]))) < 6  # a nodding, turned head foreshortens one side
+
+
+def test_parts_lie_where_they_belong(portrait: tuple[Person, RenderedImage]) -> None:
+    _, rendered = portrait
+    rows, columns = np.indices(rendered.parts.shape) / len(rendered.parts)
+    middle = {part: rows[rendered.parts == PARTS.index(part)].mean() for part in ("brow", "eye", "nose", "mouth")}
+    assert list(middle) == sorted(middle, key=middle.__getitem__)
+    assert middle["eye"] == pytest.approx(EYES_ROW, abs=0.04)
+    assert ((rendered.parts == 0) == ~rendered.mask).all()
+    assert abs(columns[rendered.parts == PARTS.index("nose")].mean() - 0.5) < 0.03
 
 
 def test_captions_use_the_vocabulary_only(people: list[Person]) -> None:
@@ -156,13 +182,13 @@ def test_a_shard_is_whole_and_reads_back(assets: Assets, tmp_path: Path) -> None
 
 
 def test_a_portrait_has_a_figure_and_a_face(portrait: tuple[Person, RenderedImage]) -> None:
-    person, picture = portrait
-    assert picture.image.shape == (128, 128, 3)
-    assert picture.image.dtype == np.uint8
-    assert 0.25 < picture.mask.mean() < 0.9
-    assert not picture.mask[:4].any()
-    assert picture.mask[64, 64]
-    face = picture.image[52:90, 48:80].astype(float).reshape(-1, 3)
+    person, rendered = portrait
+    assert rendered.image.shape == (128, 128, 3)
+    assert rendered.image.dtype == np.uint8
+    assert 0.25 < rendered.mask.mean() < 0.9
+    assert not rendered.mask[:4].any()
+    assert rendered.mask[64, 64]
+    face = rendered.image[52:90, 48:80].astype(float).reshape(-1, 3)
     chroma = face / face.sum(1, keepdims=True)
     expected = np.array(person.tone) / sum(person.tone)
     assert (np.abs(chroma - expected).max(1) < 0.08).mean() > 0.5
@@ -186,3 +212,51 @@ def test_the_demo_is_held_out(assets: Assets) -> None:
     assert [photo.shape for photo in photos] == [(64, 64, 3)] * 2
     with pytest.raises(ValueError, match="expected a person"):
         demo_person.held_out_photos(500, assets)
+
+
+def test_hair_ends_in_shades_not_in_dots(assets: Assets, people: list[Person]) -> None:
+    person = next(p for p in people if p.hair.mesh == "long01" and p.glasses == "none")
+    figure = build_figure(person, front(person), assets)
+    _, screen = picture._project(figure, front(person), 128)
+    buffers = rasterise(
+        screen,
+        figure.triangles,
+        figure.uv,
+        alpha_texture=figure.alpha_texture,
+        textures=assets.textures,
+        size_px=128,
+    )
+    assert (buffers.sheer_rest[..., 0, 2] > 0).sum() > 200
+    nearest = buffers.sheer_triangle[..., 0]
+    hair = (figure.material[nearest] == HAIR) & (nearest >= 0)
+    assert 0.2 < buffers.sheer_rest[hair][:, 0, 2].mean() < 0.9
+
+
+def test_eyes_are_seen_through_clear_lenses_and_not_through_dark_ones(assets: Assets, people: list[Person]) -> None:
+    person = next(p for p in people if p.glasses == "none" and not p.freckles)
+    plain, clear, dark = (
+        render(replace(person, glasses=kind), front(person), assets, 128)
+        for kind in ("none", "round glasses", "sunglasses")
+    )
+    eye, frame = PARTS.index("eye"), PARTS.index("glasses")
+    eyes = (plain.parts == eye) & (clear.parts == eye)
+    assert eyes.sum() > 0.6 * (plain.parts == eye).sum()
+    lighter = np.abs(clear.image[eyes].astype(int) - plain.image[eyes].astype(int)).mean()
+    darker = (plain.image[eyes].astype(int) - dark.image[eyes].astype(int)).mean()
+    assert lighter < 25
+    assert darker > 40
+    assert (dark.parts[eyes] == frame).all()
+    assert (clear.parts == frame).sum() > 100
+
+
+def test_light_on_skin_is_smooth(assets: Assets, people: list[Person]) -> None:
+    """Shadows end softly and skin has no stipple: neighbours on the cheek differ by a few percent at the most."""
+    person = next(p for p in people if p.gender == "woman" and p.glasses == "none" and not p.freckles and p.age < 0.3)
+    scene = replace(front(person), light_azimuth_deg=60.0, light_elevation_deg=45.0)
+    light = render(person, scene, assets, 256)
+    skin = cv2.erode((light.parts == PARTS.index("skin")).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    gray = cv2.cvtColor(light.image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    rough = np.abs(gray - cv2.medianBlur(gray, 3))[skin]
+    assert skin.sum() > 3000
+    assert np.percentile(rough, 99) < 10
+    assert rough.mean() < 2.5

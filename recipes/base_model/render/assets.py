@@ -141,12 +141,17 @@ def _read_texture(path: Path) -> NDArray[np.uint8]:
 def _even_hair(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Brightness only, scaled to one mean, so that every hair mesh takes a colour alike."""
     light = rgba[..., :3].astype(np.float32).mean(-1)
-    return _gray_texture(light * (115 / max(1.0, float(light[rgba[..., 3] > 128].mean()))), rgba[..., 3])
+    even = light * (115 / max(1.0, float(light[rgba[..., 3] > 128].mean())))
+    # Blurred, since a portrait shows every second or third texel only and would turn strands to stipple. What is
+    # transparent has no say, or the ends of strands would be dark.
+    opaque = rgba[..., 3] / np.float32(255) + np.float32(1e-3)
+    soft = cv2.GaussianBlur(even * opaque, (0, 0), 2) / cv2.GaussianBlur(opaque, (0, 0), 2)
+    return _gray_texture(115 + 0.7 * (soft - 115), cv2.GaussianBlur(rgba[..., 3], (0, 0), 1.5))
 
 
 def _dense_brow(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Single hairs run together: at the size of a picture they would only be scattered dots."""
-    alpha = 2.2 * cv2.GaussianBlur(rgba[..., 3].astype(np.float32), (0, 0), 4)
+    alpha = 1.5 * cv2.GaussianBlur(rgba[..., 3].astype(np.float32), (0, 0), 5)
     return _gray_texture(np.zeros_like(alpha), np.clip(alpha, 0, 255))
 
 
@@ -154,7 +159,7 @@ def _plain_cloth(rgba: NDArray[np.uint8], two_tone: bool) -> NDArray[np.uint8]:
     """Low-frequency brightness: stripes and logos vanish. A suit keeps its white shirt (a sharp second tone)."""
     light = rgba[..., :3].astype(np.float32).mean(-1)
     if two_tone:
-        return _gray_texture(cv2.medianBlur(light.astype(np.uint8), 9), rgba[..., 3])
+        return _gray_texture(cv2.GaussianBlur(cv2.medianBlur(light.astype(np.uint8), 9), (0, 0), 3), rgba[..., 3])
     blurred = cv2.GaussianBlur(cv2.medianBlur(light.astype(np.uint8), 21), (0, 0), 12).astype(np.float32)
     return _gray_texture(115 + 0.3 * (blurred - blurred.mean()), rgba[..., 3])
 

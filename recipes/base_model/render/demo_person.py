@@ -19,20 +19,21 @@ from recipes.base_model.render.scene import CLOTHES_RGB, Scene, sample_clothes
 
 DEMO_PERSON = 282
 PHOTO_PX, SUPERSAMPLING, JPEG_QUALITY = 512, 2, 90
-# (yaw in degrees, pitch, expression, place, scale): front three times, both sides half and far, up and down.
+# (yaw in degrees, pitch, expression, place, scale against an aligned headshot): front three times, both sides half
+# and far, up and down.
 SHOTS = (
-    (0.0, 0.0, "neutral", "studio", 0.68),
-    (-4.0, 1.0, "smiling", "garden", 0.62),
-    (5.0, -2.0, "laughing", "beach", 0.66),
-    (28.0, 1.0, "neutral", "office", 0.64),
-    (-27.0, 0.0, "smiling", "city", 0.60),
-    (52.0, 1.0, "neutral", "brick wall", 0.64),
-    (-53.0, 0.0, "neutral", "snow", 0.64),
-    (6.0, -11.0, "smiling", "mountains", 0.60),
-    (-5.0, 11.0, "neutral", "kitchen", 0.66),
-    (14.0, 2.0, "sad", "library", 0.62),
-    (-13.0, -1.0, "surprised", "white background", 0.66),
-    (-20.0, 3.0, "angry", "forest", 0.85),
+    (0.0, 0.0, "neutral", "studio", 0.78),
+    (-4.0, 1.0, "smiling", "garden", 0.71),
+    (5.0, -2.0, "laughing", "beach", 0.76),
+    (28.0, 1.0, "neutral", "office", 0.74),
+    (-27.0, 0.0, "smiling", "city", 0.69),
+    (52.0, 1.0, "neutral", "brick wall", 0.74),
+    (-53.0, 0.0, "neutral", "snow", 0.74),
+    (6.0, -11.0, "smiling", "mountains", 0.69),
+    (-5.0, 11.0, "neutral", "kitchen", 0.76),
+    (14.0, 2.0, "sad", "library", 0.71),
+    (-13.0, -1.0, "surprised", "white background", 0.76),
+    (-20.0, 3.0, "angry", "forest", 0.98),
 )
 
 
@@ -45,7 +46,7 @@ def demo_scene(person: Person, shot: int) -> Scene:
         style="photo",
         place=place,
         expression=expression,
-        strength=float(rng.uniform(0.8, 0.95)),
+        strength=float(rng.uniform(0.6, 0.85)),
         clothes=sample_clothes(rng, person),
         clothes_color=str(rng.choice(list(CLOTHES_RGB))),
         yaw_deg=yaw + float(rng.uniform(-2, 2)),
@@ -59,7 +60,8 @@ def demo_scene(person: Person, shot: int) -> Scene:
         warmth=float(rng.uniform(-0.6, 0.8)),
         field_of_view_deg=float(rng.uniform(19, 25)),
         scale=scale,
-        shift=(float(rng.uniform(-0.06, 0.06)), -0.08 / scale),
+        shift=(float(rng.uniform(-0.03, 0.03)), 0.0),
+        tilt_deg=float(rng.uniform(-3, 3)),
         seed=int(rng.integers(1 << 30)),
     )
 

@@ -25,6 +25,8 @@ PROCEDURAL_HAIR = {"afro01": "curls", "bob01": "strands"}
 FRINGE_LINE_DM = (0.16, 0.26)  # hair in front of the face fades out between these heights above the eyes
 FRINGE_HALF_WIDTH_DM = (0.56, 0.70)
 CHIN_Y_DM = 6.2
+BROW_LIFT_DM = 0.045  # of the inner ends
+CLEAR, TINTED = 0.05, 0.95  # opacity of lenses
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,7 @@ def build_figure(person: Person, scene: Scene, assets: Assets) -> Figure:
     if person.glasses != "none":
         frame, lenses = glasses(person.glasses, face, assets)
         parts.append(_plain(frame, FRAME))
-        if lenses is not None:
-            parts.append(_plain(lenses, LENS))
+        parts.append(_lenses(lenses, CLEAR if person.glasses != "sunglasses" else TINTED, assets))
     return _posed(parts, face, hollow, scene=scene, assets=assets)
 
 
@@ -71,8 +72,12 @@ def _expressive_face(person: Person, scene: Scene, assets: Assets) -> Array:
     units = EXPRESSIONS[scene.expression]
     weights = {f"expression/units/{race}/{unit}": value * scene.strength for unit, value in units.items()}
     if scene.expression == "neutral":  # neutral, not stern
-        weights[f"expression/units/{race}/mouth-corner-puller"] = 0.45 * (scene.strength - 0.5)
-        weights |= {f"expression/units/{race}/eyebrows-{side}-inner-up": 0.35 for side in ("left", "right")}
+        weights[f"expression/units/{race}/mouth-corner-puller"] = 0.3 * scene.strength
+    if scene.expression in ("neutral", "smiling", "laughing"):
+        for side in ("left", "right"):  # at rest the pack's brows and lids look angry
+            weights[f"expression/units/{race}/eyebrows-{side}-inner-up"] = 0.4
+            open_eye = f"expression/units/{race}/eye-{side}-opened-up"
+            weights[open_eye] = weights.get(open_eye, 0.0) + 0.2
     if scene.style == "anime":
         weights |= {f"eyes/{side}-eye-scale-incr": 0.8 for side in "lr"}
     return apply_targets(person.vertices, weights, assets)
@@ -90,13 +95,19 @@ def _features(person: Person, scene: Scene, face: Array, assets: Assets) -> list
     brow, lash = f"eyebrow{person.brow:03d}", "eyelashes01" if person.gender == "man" else "eyelashes02"
     parts = [
         _proxy_part(assets.proxies["eyes", "high-poly"], face, EYE, texture=assets.texture_index[person.eye_texture]),
-        _brow(assets.proxies["brow", brow], face, 1.2 if person.gender == "man" else 1.0, assets.texture_index[brow]),
+        _brow(assets.proxies["brow", brow], face, 1.05 if person.gender == "man" else 1.0, assets.texture_index[brow]),
         _lashes(_proxy_part(assets.proxies["lash", lash], face, LASH, texture=assets.texture_index[lash]), person),
     ]
     if scene.expression in OPEN_MOUTHS or scene.expression == "smiling":
         teeth = _proxy_part(assets.proxies["teeth", "teeth_base"], face, TEETH, texture=assets.texture_index["teeth"])
-        parts.append(_opaque(teeth))
+        parts.append(_behind_lips(_opaque(teeth)))
     return parts
+
+
+def _behind_lips(part: Part) -> Part:
+    """Teeth a little smaller and further back, since an expression moves lips through them."""
+    vertices = part.vertices * np.array([0.95, 1, 1], np.float32) - np.array([0, 0, 0.05], np.float32)
+    return Part(vertices, part.triangles, part.uv, part.material, part.alpha_texture, part.color_texture)
 
 
 def _lashes(part: Part, person: Person) -> Part:
@@ -112,6 +123,8 @@ def _brow(proxy: Proxy, face: Array, thickness: float, texture: int) -> Part:
     for side in (vertices[:, 0] > 0, vertices[:, 0] <= 0):
         middle = np.poly1d(np.polyfit(vertices[side, 0], vertices[side, 1], 2))(vertices[side, 0])
         vertices[side, 1] = middle + (vertices[side, 1] - middle) * thickness
+    # The pack's brows dip towards the nose, which reads as a frown.
+    vertices[:, 1] += BROW_LIFT_DM * smoothstep(0.42, 0.14, np.abs(vertices[:, 0]))
     vertices[:, 2] += 0.012
     return Part(vertices, part.triangles, part.uv, BROW, texture, texture)
 
@@ -182,6 +195,12 @@ def _opaque(part: Part) -> Part:
 def _plain(geometry: tuple[Array, NDArray[np.int32]], material: int) -> Part:
     vertices, triangles = geometry
     return Part(vertices, triangles, np.zeros((len(triangles), 3, 3), np.float32), material, OPAQUE, 0)
+
+
+def _lenses(geometry: tuple[Array, NDArray[np.int32]], opacity: float, assets: Assets) -> Part:
+    part, texture = _plain(geometry, LENS), assets.texture_index["strands"]  # a texture of full alpha
+    uv = part.uv + np.array([0, 0, opacity], np.float32)
+    return Part(part.vertices, part.triangles, uv, LENS, texture, texture)
 
 
 def _with_opacity(uv: Array, opacity: Array | None = None) -> Array:

@@ -9,7 +9,7 @@ from recipes.base_model.render.mesh import Array, tube
 
 Mesh = tuple[Array, NDArray[np.int32]]
 RIM_POINTS = 28
-RIM_RADIUS_DM = 0.021
+RIM_RADIUS_DM = 0.023
 LEFT_EYE = slice(13606, 13614)  # the joint marker of the left eye in the base mesh
 # kind -> half width, half height (decimetres), exponent of the superellipse
 RIMS = {
@@ -19,8 +19,8 @@ RIMS = {
 }
 
 
-def glasses(kind: str, vertices: Array, assets: Assets) -> tuple[Mesh, Mesh | None]:
-    """Frame, and lenses where they are dark, for neutral or posed-by-expression base vertices (V, 3)."""
+def glasses(kind: str, vertices: Array, assets: Assets) -> tuple[Mesh, Mesh]:
+    """Frame and lenses for neutral or posed-by-expression base vertices (V, 3)."""
     half_width, half_height, exponent = RIMS[kind]
     eye = vertices[LEFT_EYE].mean(0)
     front = _bridge_z(vertices, assets)
@@ -39,8 +39,7 @@ def glasses(kind: str, vertices: Array, assets: Assets) -> tuple[Mesh, Mesh | No
             [side * (ear_x + 0.02), ear_y, ear_z],
         ]
         frames.append(tube(np.array(temple), RIM_RADIUS_DM, False))
-        if kind == "sunglasses":
-            lenses.append(_disc(rim))
+        lenses.append(_disc(rim))
     inner = abs(eye[0]) * 1.03 - half_width
     bridge = [
         [-inner, eye[1] + 0.03, front - 0.06],
@@ -48,7 +47,7 @@ def glasses(kind: str, vertices: Array, assets: Assets) -> tuple[Mesh, Mesh | No
         [inner, eye[1] + 0.03, front - 0.06],
     ]
     frames.append(tube(np.array(bridge), 0.02, False))
-    return _join(frames), _join(lenses) if lenses else None
+    return _join(frames), _join(lenses)
 
 
 def _bridge_z(vertices: Array, assets: Assets) -> float:
@@ -72,10 +71,10 @@ def _disc(rim: Array) -> Mesh:
     i = np.arange(count)
     j = (i + 1) % count
     centre = np.full(count, count)
-    points = np.concatenate([rim, rim.mean(0, keepdims=True)])
-    # Two sides with points of their own, since shared ones would get opposite normals that cancel.
-    triangles = np.concatenate([np.stack([i, j, centre], 1), np.stack([j, i, centre], 1) + count + 1])
-    return np.concatenate([points, points]).astype(np.float32), triangles.astype(np.int32)
+    middle = rim.mean(0, keepdims=True)
+    edge = middle + 0.97 * (rim - middle) - np.array([0, 0, RIM_RADIUS_DM / 2], np.float32)  # within the frame
+    points = np.concatenate([edge, middle])
+    return points.astype(np.float32), np.stack([i, j, centre], 1).astype(np.int32)
 
 
 def _join(meshes: list[Mesh]) -> Mesh:

@@ -1,9 +1,11 @@
 """Where the picture is taken: a background drawn by program, and how the place tints the light.
 
-Every painter takes a generator and a size in pixels and returns (S, S, 3) float32 in [0, 1], slightly out of focus.
-They are drawn so that a model can tell them apart at 128 px, not to look real.
+Every painter takes a generator and a size in pixels and returns (S, S, 3) float32 in [0, 1].
+They are drawn so that a model can tell them apart at 128 px. Lights may be brighter than 1: out of focus they become
+discs, as in a photograph.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +24,7 @@ class Place:
     paint: Callable[[np.random.Generator, int], Array]
     key: Color = (1.0, 1.0, 1.0)  # multiplies the main light
     ambient: Color = (1.0, 1.0, 1.0)  # multiplies the light from all around
+    defocus: float = 6.0  # radius of the blur, pixels of a 256 px picture
 
 
 def gradient(size_px: int, top: Color, bottom: Color) -> Array:
@@ -41,6 +44,38 @@ def noise(rng: np.random.Generator, size_px: int, sigma_px: float, stretch: floa
 
 def _blur(image: Array, size_px: int, sigma_px: float) -> Array:
     return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma_px * size_px / REFERENCE_PX), np.float32)
+
+
+def defocused(image: Array, radius_px: float) -> Array:
+    """(S, S, 3) blurred by a round aperture; radius for a picture of 256 px. At half the size, which is enough."""
+    size = image.shape[0]
+    radius = radius_px * size / REFERENCE_PX / 2
+    if radius < 0.5:
+        return image
+    side = np.arange(-math.ceil(radius), math.ceil(radius) + 1)
+    disc = np.clip(radius + 0.5 - np.hypot(side[:, None], side[None, :]), 0, 1).astype(np.float32)
+    small = cv2.resize(image, (size // 2, size // 2), interpolation=cv2.INTER_AREA)
+    soft = cv2.filter2D(small, -1, disc / disc.sum(), borderType=cv2.BORDER_REFLECT)
+    return np.asarray(cv2.resize(soft, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def _clouds(image: Array, rng: np.random.Generator, bottom: float) -> None:
+    """White veils in the sky above `bottom` (a share of the picture)."""
+    size = image.shape[0]
+    rows = int(bottom * size)
+    veil = (
+        np.clip(noise(rng, size, 9 * size / REFERENCE_PX, 3.0)[:rows] - rng.uniform(0.0, 0.9), 0, 1.2)[..., None] * 0.5
+    )
+    image[:rows] += (0.96 - image[:rows]) * veil
+
+
+def _foliage(rng: np.random.Generator, size_px: int, green: Color, light: float) -> Array:
+    """Leaves near and far: noise of two scales, with gaps where the sky shines through."""
+    unit = size_px / REFERENCE_PX
+    depth = 0.6 * noise(rng, size_px, 14 * unit) + 0.5 * noise(rng, size_px, 4 * unit)
+    image = np.array(green, np.float32) * np.clip(1 + 0.42 * depth, 0.25, 2.2)[..., None]
+    gaps = np.clip(noise(rng, size_px, 5 * unit) + 0.4 * depth - (2.1 - light), 0, 1)[..., None]
+    return np.asarray(image + gaps * np.array([0.95, 1.0, 0.75], np.float32), np.float32)
 
 
 def _dot(image: Array, rng: np.random.Generator, radius: tuple[float, float], color: Color | list[float]) -> None:
@@ -80,8 +115,9 @@ def _white(rng: np.random.Generator, size_px: int) -> Array:
 
 def _beach(rng: np.random.Generator, size_px: int) -> Array:
     sea, sand = int(size_px * rng.uniform(0.38, 0.52)), int(size_px * rng.uniform(0.62, 0.78))
-    image = gradient(size_px, (0.42, 0.68, 0.95), (0.8, 0.9, 0.98))
-    image[sea:] = gradient(size_px, (0.05, 0.38, 0.6), (0.25, 0.72, 0.76))[sea:]
+    image = gradient(size_px, (0.40, 0.62, 0.86), (0.82, 0.89, 0.94))
+    _clouds(image, rng, sea / size_px)
+    image[sea:] = gradient(size_px, (0.08, 0.36, 0.53), (0.30, 0.64, 0.66))[sea:]
     image[sand:] = (0.88, 0.78, 0.57)
     image[sand : sand + max(1, size_px // 60)] = 0.95
     image[sea:] += 0.02 * noise(rng, size_px, 1.5, 3)[sea:, :, None]
@@ -89,27 +125,28 @@ def _beach(rng: np.random.Generator, size_px: int) -> Array:
 
 
 def _forest(rng: np.random.Generator, size_px: int) -> Array:
-    image = gradient(size_px, (0.38, 0.55, 0.28), (0.12, 0.25, 0.1))
-    for _ in range(90):
-        _dot(image, rng, (8, 26), list(np.array([0.2, 0.42, 0.16]) * rng.uniform(0.4, 1.5)))
-    for _ in range(6):
+    image = _foliage(rng, size_px, (0.20, 0.32, 0.13), 0.5) * gradient(size_px, (1.3, 1.3, 1.3), (0.65, 0.65, 0.65))
+    for _ in range(7):
         left, width = rng.uniform(0, size_px), rng.uniform(5, 14) * size_px / REFERENCE_PX
         _box(image, left, 0, left + width, size_px, color=np.array([0.25, 0.17, 0.1]) * rng.uniform(0.6, 1.2))
-    return _blur(image, size_px, 2.8)
+    return image
 
 
 def _skyline(rng: np.random.Generator, size_px: int, night: bool) -> Array:
-    sky = ((0.03, 0.04, 0.12), (0.17, 0.11, 0.27)) if night else ((0.5, 0.68, 0.9), (0.85, 0.88, 0.92))
+    sky = ((0.03, 0.04, 0.12), (0.17, 0.11, 0.27)) if night else ((0.48, 0.63, 0.82), (0.84, 0.86, 0.88))
     image = gradient(size_px, *sky)
+    if not night:
+        _clouds(image, rng, 0.6)
     unit, left = size_px / REFERENCE_PX, 0.0
     while left < size_px:
         width, top = rng.uniform(22, 50) * unit, size_px * rng.uniform(0.12, 0.55)
-        wall = np.full(3, rng.uniform(0.04, 0.13) if night else rng.uniform(0.38, 0.68))
+        stone = (1.0, 1.0, 1.1) if night else (1.06, 1.0, 0.93) if rng.random() < 0.5 else (0.94, 1.0, 1.06)
+        wall = np.array(stone) * (rng.uniform(0.04, 0.13) if night else rng.uniform(0.36, 0.68))
         _box(image, left, top, left + width, size_px, color=wall)
         for y in np.arange(top + 5 * unit, size_px, 12 * unit):
             for x in np.arange(left + 4 * unit, left + width - 5 * unit, 10 * unit):
                 if rng.random() < 0.6:
-                    window = (1.0, 0.85, 0.4) if night else wall * 0.6
+                    window = np.array([2.2, 1.6, 0.75]) * rng.uniform(0.5, 1.3) if night else wall * 0.55
                     _box(image, x, y, x + 4 * unit, y + 5 * unit, color=window)
         left += width + rng.uniform(0, 5) * unit
     return _blur(image, size_px, 1.7)
@@ -124,8 +161,9 @@ def _city_at_night(rng: np.random.Generator, size_px: int) -> Array:
 
 
 def _mountains(rng: np.random.Generator, size_px: int) -> Array:
-    image = gradient(size_px, (0.36, 0.6, 0.92), (0.85, 0.9, 0.97))
-    for k, color in enumerate(((0.62, 0.68, 0.78), (0.42, 0.5, 0.52), (0.25, 0.4, 0.25))):
+    image = gradient(size_px, (0.36, 0.56, 0.83), (0.84, 0.88, 0.93))
+    _clouds(image, rng, 0.4)
+    for k, color in enumerate(((0.60, 0.65, 0.73), (0.40, 0.46, 0.47), (0.24, 0.34, 0.20))):
         _ridge(image, rng, 0.33 + 0.19 * k, 2.2, color=color)
     return _blur(image, size_px, 1.3)
 
@@ -133,7 +171,8 @@ def _mountains(rng: np.random.Generator, size_px: int) -> Array:
 def _sunset(rng: np.random.Generator, size_px: int) -> Array:
     image = gradient(size_px, (0.32, 0.18, 0.45), (1.0, 0.58, 0.22))
     at = (int(rng.integers(size_px)), int(size_px * 0.6))
-    cv2.circle(image, at, int(size_px * 0.1), (1.0, 0.92, 0.6), -1)
+    cv2.circle(image, at, int(size_px * 0.09), (1.5, 1.3, 0.85), -1)
+    image = _blur(image, size_px, 1) + 0.35 * _blur(np.clip(image - 0.9, 0, 1), size_px, 22)
     _ridge(image, rng, 0.74, 0.4, color=(0.22, 0.09, 0.14))
     return _blur(image, size_px, 2.5)
 
@@ -153,6 +192,12 @@ def _snow(rng: np.random.Generator, size_px: int) -> Array:
     return _blur(image, size_px, 0.8)
 
 
+BINDINGS = (
+    *((0.42, 0.13, 0.11), (0.13, 0.22, 0.36), (0.15, 0.30, 0.20), (0.55, 0.40, 0.22), (0.70, 0.63, 0.48)),
+    *((0.30, 0.19, 0.13), (0.62, 0.30, 0.14), (0.22, 0.22, 0.24), (0.45, 0.22, 0.30)),
+)
+
+
 def _library(rng: np.random.Generator, size_px: int) -> Array:
     image = np.full((size_px, size_px, 3), 0.25, np.float32) * np.array([1.1, 0.8, 0.5], np.float32)
     unit = size_px / REFERENCE_PX
@@ -160,14 +205,15 @@ def _library(rng: np.random.Generator, size_px: int) -> Array:
         left = 0.0
         while left < size_px:
             width, top = rng.uniform(6, 14) * unit, shelf + rng.uniform(4, 16) * unit
-            _box(image, left, top, left + width, shelf + 46 * unit, color=rng.uniform(0.12, 0.7, 3))
+            binding = np.array(BINDINGS[int(rng.integers(len(BINDINGS)))]) * rng.uniform(0.7, 1.25)
+            _box(image, left, top, left + width, shelf + 46 * unit, color=binding)
             left += width + unit
     return _blur(image, size_px, 1.8)
 
 
 def _space(rng: np.random.Generator, size_px: int) -> Array:
     image = np.zeros((size_px, size_px, 3), np.float32) + np.array([0.03, 0.02, 0.08], np.float32)
-    tint = np.array([[0.24, 0.05, 0.34], [0.05, 0.15, 0.38], [0.32, 0.08, 0.16]], np.float32)[rng.integers(3)]
+    tint = np.array([[0.20, 0.08, 0.28], [0.06, 0.14, 0.32], [0.26, 0.09, 0.14]], np.float32)[rng.integers(3)]
     image += np.clip(noise(rng, size_px, 25 * size_px / REFERENCE_PX), 0, 2)[..., None] * tint
     for _ in range(140):
         _dot(image, rng, (0.6, 1.6), (rng.uniform(0.6, 1.0),) * 3)
@@ -175,19 +221,17 @@ def _space(rng: np.random.Generator, size_px: int) -> Array:
 
 
 def _desert(rng: np.random.Generator, size_px: int) -> Array:
-    image = gradient(size_px, (0.5, 0.72, 0.9), (0.95, 0.88, 0.72))
-    for k, color in enumerate(((0.88, 0.68, 0.42), (0.82, 0.58, 0.32), (0.75, 0.5, 0.27))):
+    image = gradient(size_px, (0.48, 0.66, 0.83), (0.93, 0.87, 0.74))
+    for k, color in enumerate(((0.85, 0.67, 0.45), (0.78, 0.57, 0.35), (0.70, 0.49, 0.29))):
         _ridge(image, rng, 0.46 + 0.15 * k, 0.9, color=color)
     return _blur(image, size_px, 1.8)
 
 
 def _garden(rng: np.random.Generator, size_px: int) -> Array:
-    image = gradient(size_px, (0.45, 0.68, 0.35), (0.22, 0.45, 0.18))
-    for _ in range(60):
-        _dot(image, rng, (6, 16), list(np.array([0.25, 0.55, 0.2]) * rng.uniform(0.6, 1.4)))
-    blossoms = ((0.95, 0.35, 0.55), (0.98, 0.85, 0.3), (0.95, 0.95, 0.95), (0.7, 0.4, 0.85), (0.95, 0.3, 0.25))
+    image = _foliage(rng, size_px, (0.29, 0.44, 0.18), 0.2)
+    blossoms = ((1.0, 0.42, 0.6), (1.1, 0.9, 0.35), (1.1, 1.1, 1.05), (0.75, 0.45, 0.9), (1.0, 0.3, 0.25))
     for _ in range(70):
-        _dot(image, rng, (4, 8), blossoms[rng.integers(len(blossoms))])
+        _dot(image, rng, (5, 10), blossoms[rng.integers(len(blossoms))])
     return _blur(image, size_px, 1.5)
 
 
@@ -247,22 +291,24 @@ def _plain_wall(rng: np.random.Generator, size_px: int) -> Array:
 
 
 PLACES = {
-    "studio": Place("in a photo studio", _studio),
-    "white background": Place("on a white background", _white, ambient=(1.06, 1.06, 1.06)),
-    "wall": Place("in front of a wall", _plain_wall),
-    "brick wall": Place("in front of a brick wall", _brick_wall, ambient=(1.03, 0.98, 0.95)),
+    "studio": Place("in a photo studio", _studio, defocus=0),
+    "white background": Place("on a white background", _white, ambient=(1.06, 1.06, 1.06), defocus=0),
+    "wall": Place("in front of a wall", _plain_wall, defocus=0),
+    "brick wall": Place("in front of a brick wall", _brick_wall, ambient=(1.03, 0.98, 0.95), defocus=3.5),
     "beach": Place("on a beach", _beach, key=(1.08, 1.03, 0.95)),
     "forest": Place("in a forest", _forest, key=(1.0, 1.01, 0.93), ambient=(0.94, 1.01, 0.9)),
     "garden": Place("in a garden with flowers", _garden, key=(1.05, 1.03, 0.95)),
     "city": Place("in a city", _city),
-    "city at night": Place("in a city at night", _city_at_night, key=(1.0, 0.9, 0.75), ambient=(0.72, 0.76, 1.0)),
+    "city at night": Place(
+        "in a city at night", _city_at_night, key=(1.0, 0.93, 0.82), ambient=(0.8, 0.84, 1.0), defocus=7
+    ),
     "mountains": Place("in the mountains", _mountains),
     "desert": Place("in a desert", _desert, key=(1.1, 1.02, 0.88), ambient=(1.03, 0.98, 0.9)),
-    "sunset": Place("at sunset", _sunset, key=(1.2, 0.9, 0.65), ambient=(1.0, 0.85, 0.85)),
-    "snow": Place("in the snow", _snow, key=(0.96, 1.0, 1.06), ambient=(1.0, 1.03, 1.08)),
+    "sunset": Place("at sunset", _sunset, key=(1.14, 0.94, 0.76), ambient=(1.0, 0.88, 0.88)),
+    "snow": Place("in the snow", _snow, key=(0.98, 1.0, 1.03), ambient=(1.0, 1.02, 1.05), defocus=4),
     "library": Place("in a library", _library, key=(1.06, 1.0, 0.9), ambient=(1.0, 0.95, 0.88)),
     "office": Place("in an office", _office),
     "kitchen": Place("in a kitchen", _kitchen, key=(1.04, 1.0, 0.95)),
-    "space": Place("in space", _space, key=(0.95, 0.98, 1.08), ambient=(0.8, 0.78, 1.0)),
-    "underwater": Place("under water", _underwater, key=(0.88, 1.02, 1.08), ambient=(0.72, 0.96, 1.08)),
+    "space": Place("in space", _space, key=(0.95, 0.98, 1.08), ambient=(0.9, 0.88, 1.0), defocus=2),
+    "underwater": Place("under water", _underwater, key=(0.93, 1.01, 1.04), ambient=(0.78, 0.97, 1.05), defocus=3.5),
 }

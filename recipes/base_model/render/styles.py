@@ -60,7 +60,14 @@ def _paper(rng: np.random.Generator, image: Image, sigma_px: float, stretch: flo
 
 
 def _photo(image: Image, mask: Mask, rng: np.random.Generator) -> Image:
-    return image
+    """What a camera adds: a lens that is a little soft and darker towards the corners, and a sensor's noise."""
+    unit, size = _unit(image), image.shape[0]
+    soft = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 0.9) * unit).astype(np.float32)
+    at = np.linspace(-1, 1, size, dtype=np.float32) ** 2
+    corners = 1 - rng.uniform(0.03, 0.10) * (at[:, None] + at[None, :]) ** 1.5 / 2
+    grain = cv2.GaussianBlur(rng.standard_normal((size, size, 3), np.float32), (0, 0), 0.7 * unit)
+    strength = rng.uniform(1.5, 4.0)
+    return np.clip(soft * corners[..., None] + strength * grain, 0, 255).astype(np.uint8)
 
 
 def _black_and_white(image: Image, mask: Mask, rng: np.random.Generator) -> Image:

@@ -69,7 +69,7 @@ def kept_photos(folder: Path) -> tuple[PreparedPhoto, ...]:
     found = []
     for path in sorted(folder.glob("*.png")):
         number, _, framing = path.stem.partition("-")
-        if framing not in ("portrait", "close", "whole"):  # a matte
+        if framing not in ("portrait", "close", "aligned", "whole"):  # a matte
             continue
         image = np.asarray(Image.open(path).convert("RGB"), dtype=np.uint8)
         matte = np.asarray(Image.open(matte_path(path)).convert("L"), dtype=np.uint8)

@@ -18,6 +18,7 @@ REST = (  # of a U-Net, so that LoCon files can be imported: they may adapt ever
 )  # fmt: skip
 CLIP_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 CLIP_FEED_FORWARD = ("fc1", "fc2")
+CROPS = ("portrait", "close")  # upright, at two distances
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Family:
     negative_scale: float | None  # of an adapter in the negative prompt's row; None = as in the prompt's
     targets: Mapping[Network, tuple[str, ...]]  # endings of the module names that adapters may touch
     trained: Mapping[Network, tuple[str, ...]]  # those of them that recipes may name
+    framings: tuple[str, ...]  # of a person's prepared photographs, that a fine-tune learns from
     learning_rate_scale: float  # recipes are written for Stable Diffusion; small networks take larger steps
 
 
@@ -68,6 +70,7 @@ LIKENESS_128 = Family(
     negative_scale=0.0,  # docs/log.md: faces come sharper and nearer to the person
     targets=_TARGETS,
     trained=_LIKENESS_TRAINED,
+    framings=("aligned",),  # its training data are aligned headshots
     learning_rate_scale=40.0,
 )
 SD_15 = Family(
@@ -77,6 +80,7 @@ SD_15 = Family(
     negative_scale=None,
     targets=_TARGETS,
     trained=_SD_TRAINED,
+    framings=CROPS,
     learning_rate_scale=1.0,
 )
 SD_21_BASE = Family(
@@ -86,6 +90,7 @@ SD_21_BASE = Family(
     negative_scale=None,
     targets=_TARGETS,
     trained=_SD_TRAINED,
+    framings=CROPS,
     learning_rate_scale=1.0,
 )
 SD_21 = Family(
@@ -95,6 +100,7 @@ SD_21 = Family(
     negative_scale=None,
     targets=_TARGETS,
     trained=_SD_TRAINED,
+    framings=CROPS,
     learning_rate_scale=1.0,
 )
 

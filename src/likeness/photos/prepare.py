@@ -1,6 +1,7 @@
 """A photograph -> square training images with their masks.
 
-People give two framings, head and shoulders and the face alone; other subjects give one, around what strikes the eye.
+People give three framings, head and shoulders, the face alone, and the aligned headshot of `align`; a family of bases
+says which of them it trains on. Other subjects give one, around what strikes the eye.
 Whatever a frame needs beyond the photo's edge goes on as a blur of the edge: black bars would be learnt.
 
 Sources: Hou, Zhang, 'Saliency detection: a spectral residual approach', CVPR 2007.
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..types import PreparedPhoto
+from .align import face_alignment
 from .face import Face
 from .matte import only_at, person_probability, refine
 
 _CLOSE_FILL = 0.61  # the face's share of the frame's side; as in the built-in base's own close-ups and portraits
 _PORTRAIT_FILL = 0.42
 _FACE_ROW = {"portrait": 0.47, "close": 0.54}  # where the face's middle is, from the top: hair above, shoulders below
+_ROOM_TO_TURN = 1.5  # side of the upright square that holds the aligned one however it is turned
 _SALIENCY_SIDE_PX = 64
 
 Pixels = NDArray[np.integer | np.floating]  # what cv2 takes
@@ -38,7 +41,7 @@ def prepare(
         size_px: side of the result.
 
     Returns:
-        `portrait` and `close` for a person, `whole` otherwise.
+        `portrait`, `close` and `aligned` for a person, `whole` otherwise.
 
     Raises:
         UsageError: `size_px` is out of 32..2048.
@@ -120,6 +123,34 @@ def _framings(image: NDArray[np.uint8], face: Face, source_sha256: str, *, size_
         picture = cut_out(image, frame, size_px)
         matte = refine(_refit(coarse, wide, frame, size_px=size_px), picture)
         yield PreparedPhoto(picture, matte, face_mask(face, frame, size_px), framing, source_sha256)
+    yield _aligned(image, face, source_sha256, size_px=size_px, coarse=coarse, wide=wide)
+
+
+def _aligned(
+    image: NDArray[np.uint8], face: Face, source_sha256: str, *,
+    size_px: int, coarse: NDArray[np.float32], wide: Frame,
+) -> PreparedPhoto:  # fmt: skip
+    """An upright square around the headshot is cut out and reduced, then turned: turning alone would alias."""
+    across = face_alignment(face.landmarks)  # pixels -> unit square
+    back = cv2.invertAffineTransform(across)
+    side = round(_ROOM_TO_TURN * float(np.hypot(*back[:, 0])))
+    middle = back @ (0.5, 0.5, 1.0)
+    window: Frame = (round(middle[0] - side / 2), round(middle[1] - side / 2), side)
+    room_px = round(_ROOM_TO_TURN * size_px)
+    step = side / room_px  # of one pixel of the window
+    to_image = np.array([[step, 0, window[0]], [0, step, window[1]], [0, 0, 1]])
+    turn = size_px * across @ to_image  # window pixels -> aligned pixels
+    # Pixel centres lie at halves in both.
+    turn[:, 2] += turn[:, :2] @ (0.5, 0.5) - 0.5
+
+    def turned(plane: Pixels, flags: int) -> Pixels:
+        return cv2.warpAffine(plane, turn, (size_px, size_px), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+    picture = np.asarray(turned(cut_out(image, window, room_px), cv2.INTER_CUBIC), dtype=np.uint8)
+    probability = turned(_refit(coarse, wide, window, size_px=room_px), cv2.INTER_LINEAR)
+    mask = turned(face_mask(face, window, room_px), cv2.INTER_LINEAR)
+    matte = refine(np.asarray(probability, dtype=np.float32), picture)
+    return PreparedPhoto(picture, matte, np.asarray(mask, dtype=np.uint8), "aligned", source_sha256)
 
 
 def _refit(plane: NDArray[np.float32], old: Frame, new: Frame, *, size_px: int) -> NDArray[np.float32]:

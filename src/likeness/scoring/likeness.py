@@ -66,7 +66,7 @@ class Reference:
 
 def portraits_of(prepared: Sequence[PreparedPhoto]) -> list[PreparedPhoto]:
     """One framing of each photograph: head and shoulders, or the whole picture."""
-    return [photo for photo in prepared if photo.framing != "close"]
+    return [photo for photo in prepared if photo.framing in ("portrait", "whole")]
 
 
 def threshold_of(distances: Sequence[float]) -> float:

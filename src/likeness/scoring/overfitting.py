@@ -35,7 +35,7 @@ def copied_backgrounds(portraits: Sequence[Image], photos: Sequence[PreparedPhot
     grounds = [
         (_small(grey(turn(photo.image))), _small(turn(photo.matte)) < 0.1 * 255)
         for photo in photos
-        if photo.framing == "portrait"
+        if photo.framing in ("portrait", "aligned")
         for turn in (np.asarray, mirrored)
     ]
     return sum(any(_alike(_small(grey(portrait)), *ground) for ground in grounds) for portrait in portraits)

@@ -23,6 +23,7 @@ from .recipe import FineTuneRecipe
 TEMPLATES = {
     "portrait": ("photo of {}", "a photo of {}", "portrait photo of {}"),
     "close": ("close-up photo of {}", "a close-up photo of {}"),
+    "aligned": ("photo of {}", "a photo of {}", "portrait photo of {}", "close-up photo of {}"),
     "whole": ("photo of {}", "a photo of {}", "a picture of {}"),
 }
 
@@ -91,11 +92,12 @@ def build_training_set(
     base: BaseModel, subject: Subject, prepared: Sequence[PreparedPhoto], *,
     recipe: FineTuneRecipe, prior_latents: Tensor, seed: int,
 ) -> TrainingSet:  # fmt: skip
-    """Augment, encode and tokenize.
+    """Take the framings that the base's family trains on, augment, encode and tokenize.
 
     prior_latents: (M, C, h, w) from `prior.class_latents`.
     """
-    copies = augment(prepared, recipe, is_person=subject.is_person, seed=seed)
+    framed = [photo for photo in prepared if photo.framing in (*base.family.framings, "whole")]
+    copies = augment(framed, recipe, is_person=subject.is_person, seed=seed)
     cells = base.latent_shape[-1]
     latents = torch.cat([
         base.encode_photo(to_pixels([copy.image for copy in copies[i : i + 8]], base.family.resolution_px))
