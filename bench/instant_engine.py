@@ -27,7 +27,9 @@ class InstantEngine:
     """As much of an engine as a LocalServer asks for."""
 
     def __init__(self, base_sha256: str, picture: Path) -> None:
-        self.base = SimpleNamespace(sha256=base_sha256, unread=lambda prompt: "")
+        self.base = SimpleNamespace(
+            sha256=base_sha256, unread=lambda prompt: "", says=lambda text, words: words in text
+        )
         pixels = np.asarray(Image.open(picture).convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS))
         self._image = GeneratedImage(ImageRequest("a portrait"), pixels, base_sha256, None, 0.0)
         self.files = {media_type: encode(self._image, media_type) for media_type in (JPEG, PNG)}

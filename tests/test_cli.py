@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -145,6 +146,13 @@ def test_generate(home: Path, base: str, rex: str, tmp_path: Path) -> None:
     assert "warning" not in plain.stderr
     long = call(home, "generate", "base", "photo " * 60, "--base", base, "--steps", "1")
     assert "did not read the last" in long.stderr
+    cut = "snow " * 60
+    told = document(home, "generate", "base", "a (hat:1.2)", "--negative", cut, "--base", base, "--steps", "1")[
+        "warnings"
+    ]
+    assert len(told) == 2
+    assert "characters of the negative prompt" in told[0]
+    assert "1 weight(s)" in told[1]
     last = error(home, "generate", rex, "photo " * 60 + "{me}", "--base", base, "--steps", "1", code=2)
     assert last["code"] == "PromptTooLong"
 
@@ -204,6 +212,35 @@ def test_a_full_disk_is_one_error_in_the_usual_form(
     assert (got := error(home, *words, code=1))["code"] == "FileFailed"
     assert "No space left" in got["message"] and str(tmp_path) not in str(got)
     assert f"error: {got['message']}" in call(home, *words).stderr
+
+
+MEMORY = [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("MPS backend out of memory")]
+
+
+@pytest.mark.parametrize(
+    ("place", "full"),
+    [("training.loop.TrainingLoop.step", MEMORY[0]), ("training.prior.denoise_all", MEMORY[1]),
+     ("diffusion.base.BaseModel.encode_photo", MEMORY[2]), ("diffusion.base._load_part", MEMORY[2])],
+)  # fmt: skip
+def test_a_training_without_memory_is_an_error_with_a_hint(
+    things: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, full: Exception
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise full
+
+    monkeypatch.setattr(f"likeness.{place}", fail)
+    got = error(tmp_path, "train", things, "--name", "big", "--class-noun", "dog", "--base", base, code=1)
+    assert (got["code"], "smaller base" in got["hint"]) == ("OutOfMemory", True)
+
+
+def test_any_command_without_memory_says_so_and_other_errors_stay(
+    home: Path, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for full in MEMORY:
+        monkeypatch.setattr(Likeness, "generate", lambda *_, full=full, **__: (_ for _ in ()).throw(full))
+        assert error(home, "generate", "base", "x", "--base", base, code=1)["code"] == "OutOfMemory"
+    monkeypatch.setattr(Likeness, "generate", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a mistake")))
+    assert isinstance(call(home, "generate", "base", "x", "--base", base).exception, RuntimeError)
 
 
 @pytest.mark.parametrize(

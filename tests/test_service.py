@@ -30,7 +30,7 @@ from likeness.errors import (
 )
 from likeness.fine_tuning import FineTuneOrder
 from likeness.photos import CheckResult, read_photos
-from likeness.portraits import AI_GENERATED, check_request, file_name, numbered, prompt_of, save_png
+from likeness.portraits import AI_GENERATED, check_request, file_name, numbered, save_png
 from likeness.progress import Advance
 from likeness.service import Likeness, build, save_prepared
 from likeness.storage.catalog import LOCAL
@@ -362,15 +362,6 @@ def test_seeds_count_up_and_stay_in_range() -> None:
     assert [request.seed for request in numbered(ImageRequest("x", seed=7), 3)] == [7, 8, 9]
     with pytest.raises(UsageError):
         numbered(ImageRequest("x", seed=2**63 - 2), 3)
-
-
-def test_how_a_prompt_names_the_subject(likeness: Likeness, trained: str) -> None:
-    card = likeness.adapter("rex").card
-    assert prompt_of("oil painting of {me}", card) == "oil painting of <<TOK>> dog"
-    assert prompt_of("a sketch of <<TOK>>", card) == "a sketch of <<TOK>>"
-    assert prompt_of("in the snow", card) == "photo of <<TOK>> dog, in the snow"
-    assert prompt_of(" ", card) == "photo of <<TOK>> dog"
-    assert prompt_of("photo of {me}", None) == "photo of a person"
 
 
 def test_file_names_tell_orders_apart() -> None:

@@ -21,6 +21,21 @@ from recipes.base_model.tokenizer import write_tokenizer
 WORDS = ("a", "photo", "of", "person", "man", "woman", "portrait", "close-up", "picture", "in", "the", "snow")
 
 
+# scheduler/scheduler_config.json as published: none names a spacing, so each scheduler of diffusers has its own
+_STABLE_DIFFUSION: dict[str, Any] = {
+    "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": False,
+    "num_train_timesteps": 1000, "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1,
+    "trained_betas": None,
+}  # fmt: skip
+PUBLISHED_SCHEDULERS: dict[str, dict[str, Any]] = {
+    "sd-1.5": {"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", **_STABLE_DIFFUSION},
+    "sd-2.1-base": {"_class_name": "PNDMScheduler", "_diffusers_version": "0.10.0.dev0", **_STABLE_DIFFUSION,
+                    "prediction_type": "epsilon"},
+    "sd-2.1": {"_class_name": "DDIMScheduler", "_diffusers_version": "0.8.0", **_STABLE_DIFFUSION,
+               "prediction_type": "v_prediction"},
+}  # fmt: skip
+
+
 def scheduler(prediction_type: str = "sample") -> Any:
     """Stable Diffusion's schedule."""
     return DDIMScheduler(

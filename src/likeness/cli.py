@@ -33,10 +33,11 @@ from .commands.options import (
 from .commands.score import kept_reference, most_alike, score
 from .commands.work import work
 from .config import settings_from
+from .engine.prompts import unread_of
 from .errors import UsageError
 from .photos import CheckResult, read_photos
 from .portraits import facts, numbered, save_all
-from .service import BARE_BASE, matte_path, save_prepared
+from .service import AUTO, BARE_BASE, matte_path, save_prepared
 from .storage.catalog import LOCAL
 from .terminal import Terminal, interruptible, rows_table, set_lines, verdict_table
 from .training.recipe import recipe_named
@@ -213,8 +214,9 @@ def generate(
         requests = [replace(one, guidance_scale=likeness.base.family.guidance_scale) for one in requests]
     with closing(likeness), call.terminal.progress() as watch:
         images = likeness.generate(requests, watch=watch)
-    if unread := likeness.base.unread(images[0].request.prompt):
-        call.terminal.note(f"warning: the base did not read the last {len(unread)} characters of the prompt")
+    warnings = unread_of(likeness.base, images[0].request).remarks
+    for warning in warnings:
+        call.terminal.note(f"warning: {warning}")
     if reference is not None:
         images = most_alike(images, reference, count)
     folder = out or likeness.home.outputs_folder(name)
@@ -228,6 +230,7 @@ def generate(
         {
             "images": [{"file": str(path), **facts(image)} for path, image in saved.items()],
             "contact_sheet": None if sheet is None else str(sheet),
+            "warnings": warnings,
         }
     )
     for path in [*saved, *([sheet] if sheet else [])]:
@@ -294,9 +297,9 @@ def export(
 @app.command("import")
 def import_adapter(
     ctx: typer.Context,
-    path: Annotated[Path, typer.Argument(metavar="PATH")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A .safetensors file, a folder, or its tar.gz.")],
     name: NewName,
-    format: ImportFormat,
+    format: ImportFormat = AUTO,
     class_noun: ClassNoun = Subject.class_noun,
     identifier: Annotated[str, typer.Option(help="The word that it learnt.")] = Subject.identifier,
     base: Base = None,

@@ -12,7 +12,7 @@ from typer._click.exceptions import BadParameter, ClickException, MissingParamet
 from typer.core import TyperGroup
 
 from .config import Settings
-from .errors import FileFailed, Interrupted, LikenessError, UsageError
+from .errors import FileFailed, Interrupted, LikenessError, OutOfMemory, UsageError
 from .service import Likeness, build
 from .terminal import Terminal
 
@@ -59,6 +59,8 @@ class Commands(TyperGroup):
             code = terminal.fail(usage_error(error))
         except OSError as error:
             code = terminal.fail(file_failed(error))
+        except (MemoryError, RuntimeError) as error:
+            code = terminal.fail(memory_failed(error))
         except typer.Abort:
             code = terminal.fail(LikenessError("stopped; nothing was changed"))
         if standalone_mode:
@@ -108,6 +110,18 @@ def file_failed(error: OSError) -> FileFailed:
     return FileFailed(
         f"expected the files and connections of this machine to work, got: {why}",
         hint="look at free space and rights, and at --out and --home",
+    )
+
+
+def memory_failed(error: MemoryError | RuntimeError) -> OutOfMemory:
+    """Memory that was full, of this machine or of its device. Raises again what is no such error."""
+    from .diffusion.devices import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        raise error
+    return OutOfMemory(
+        "expected memory for this command, got none left",
+        hint="close other programs, make fewer pictures at once, or take a smaller base",
     )
 
 

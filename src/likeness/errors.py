@@ -17,6 +17,7 @@
     │   ├── AdapterExists
     │   ├── AdapterBusy         another process is training or deleting this name
     │   ├── CorruptAdapter      truncated, NaN, unknown keys, or not safetensors
+    │   ├── UnsupportedAdapter  a whole file of a kind that is not read: DoRA, LoHa, a zip, ...
     │   ├── RankTooLarge        the engine's slots are made for a smaller rank
     │   └── WrongBase           trained on another base than the one that is loaded
     ├── EngineError
@@ -47,7 +48,7 @@
     │   ├── InputRefused        what was sent to be trained on cannot be read or is not allowed
     │   ├── TimeLimitReached    the job ran longer than it was given
     │   ├── PoisonJob           the job's own process died three times at the same place
-    │   └── OutOfMemory         the device cannot hold this job even when it trains alone
+    │   └── OutOfMemory         the device or this machine cannot hold this job, even alone
     ├── HostingError
     │   ├── ModelFailed         the model server refused a model or a request to it
     │   └── HostUnavailable     the model server does not answer, or has no room
@@ -147,6 +148,10 @@ class AdapterBusy(AdapterError):
 
 
 class CorruptAdapter(AdapterError):
+    http_status = 422
+
+
+class UnsupportedAdapter(AdapterError):
     http_status = 422
 
 

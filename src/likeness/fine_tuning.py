@@ -17,6 +17,7 @@ import torch
 
 from . import __version__
 from .diffusion.base import BaseModel
+from .diffusion.devices import memory_for
 from .errors import Interrupted, StorageUnavailable, TrainingError
 from .progress import Advance, ShouldStop, Stopwatch, Watch
 from .storage.objects import FileObjects, Objects
@@ -28,6 +29,10 @@ from .training.recipe import FineTuneRecipe, recipe_document
 from .types import Adapter, AdapterCard, LoraPair, Network, PreparedPhoto, Subject
 
 CHECKPOINT_SUFFIX = ".safetensors"
+_FULL = (
+    "close other programs that use the device, take --recipe origin-2023, which has fewer rows at once, or a smaller "
+    "base; the same command goes on from the last checkpoint"
+)
 
 
 @dataclass(frozen=True)
@@ -206,15 +211,18 @@ def fine_tune(
         Interrupted: `should_stop` said so; a checkpoint was written if the loop had begun.
         CheckpointMismatch: the checkpoint is of another recipe, base, seed or set of photos.
         NonFiniteLoss: the training diverged.
+        OutOfMemory: the device or this machine cannot hold it.
     """
     checkpoints = Checkpoints(FileObjects(checkpoint_folder), mark_of(base, order, prepared))
     if order.restart:
         checkpoints.clear()
-    data = training_set(
-        base, order, prepared, class_images=class_images, watch=watch, should_stop=should_stop, clock=clock
-    )
-    with clock.stage("train"):
-        trained = run_alone(base, order, data, checkpoints=checkpoints, watch=watch, should_stop=should_stop)
+    rows = order.recipe.instance_rows + order.recipe.prior_rows
+    with memory_for(f"a training of {rows} rows at once on the {base.device.type}", hint=_FULL):
+        data = training_set(
+            base, order, prepared, class_images=class_images, watch=watch, should_stop=should_stop, clock=clock
+        )
+        with clock.stage("train"):
+            trained = run_alone(base, order, data, checkpoints=checkpoints, watch=watch, should_stop=should_stop)
     return adapter_of(base, order, prepared, trained), trained.losses
 
 

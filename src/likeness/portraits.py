@@ -7,6 +7,7 @@ Specification Part 3, for where each kind of file has its packet.
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,13 +20,14 @@ from . import __version__
 from .errors import UsageError
 from .types import MAX_SEED, AdapterCard, GeneratedImage, ImageRequest
 
-ME = "{me}"
 MAX_PROMPT_CHARACTERS = 2000
 MAX_IMAGES = 64
 PNG, JPEG = "image/png", "image/jpeg"
 ToPng = Callable[[GeneratedImage], bytes]
+Says = Callable[[str, str], bool]
 AI_GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
+_ME = re.compile(r"\{\s*me\s*\}", re.IGNORECASE)
 _EXIF_SOFTWARE = 0x0131
 _XMP = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
@@ -69,21 +71,27 @@ def numbered(request: ImageRequest, count: int) -> list[ImageRequest]:
     return [check_request(replace(request, seed=request.seed + k)) for k in range(count)]
 
 
-def prompt_of(text: str, card: AdapterCard | None) -> str:
+def prompt_of(text: str, card: AdapterCard | None, says: Says) -> str:
     """The prompt as the base reads it.
 
     `{me}` becomes the identifier and the class noun. A prompt that has neither `{me}` nor the identifier gets
     'photo of <identifier> <class noun>, ' in front: a portrait of somebody is what was asked for. On the bare base
     (no card) `{me}` is a person.
+
+    Args:
+        says: whether a text has certain words as words of its own, as the base reads them.
     """
-    if card is None:
-        return text.replace(ME, "a person")
+    named = with_subject(text, card)
+    if card is None or named != text or says(text, card.identifier):
+        return named
     me = f"{card.identifier} {card.class_noun}"
-    if ME in text:
-        return text.replace(ME, me)
-    if card.identifier in text:
-        return text
     return f"photo of {me}, {text}" if text.strip() else f"photo of {me}"
+
+
+def with_subject(text: str, card: AdapterCard | None) -> str:
+    """The text with the subject's words for `{me}`, however it is spaced and in any case."""
+    me = "a person" if card is None else f"{card.identifier} {card.class_noun}"
+    return _ME.sub(lambda _: me, text)
 
 
 def facts(image: GeneratedImage) -> dict[str, object]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from likeness.diffusion.family import SD_21_BASE, BaseOutline
 from likeness.types import Adapter, AdapterCard, LoraPair, Network
 
 BASE_SHA256 = "ab" * 32
@@ -96,9 +97,15 @@ def tools() -> Toolbox:
 
 
 @pytest.fixture(scope="session")
-def modules() -> dict[Network, list[str]]:
-    """Names as the tiny networks have them, with some that the adapter does not touch."""
-    return {
-        "unet": [*UNET_SHAPES, "conv_in", "down_blocks.0.resnets.0.conv2", f"{ATTENTION}.attn1.to_v"],
-        "text_encoder": [*TEXT_SHAPES, "encoder.layers.0.mlp.fc2"],
-    }
+def base() -> BaseOutline:
+    """The tiny networks, with some layers that the adapter does not touch."""
+
+    def weights(shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
+        return {name: (*outs, *ins) for name, (ins, outs) in shapes.items()}
+
+    unet = {"conv_in": (8, 4, 3, 3), "down_blocks.0.resnets.0.conv2": (8, 8, 3, 3), f"{ATTENTION}.attn1.to_v": (8, 8)}
+    return BaseOutline(
+        "tiny", BASE_SHA256, SD_21_BASE,
+        {"unet": weights(UNET_SHAPES) | unet,
+         "text_encoder": weights(TEXT_SHAPES) | {"encoder.layers.0.mlp.fc2": (16, 32)}},
+    )  # fmt: skip

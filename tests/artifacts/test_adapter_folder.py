@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from likeness.artifacts import adapter as folders
 from likeness.artifacts import tensors
-from likeness.errors import AdapterExists, AdapterNotFound, CorruptAdapter, LikenessError, WrongBase
+from likeness.errors import AdapterExists, AdapterNotFound, CorruptAdapter, LikenessError, UnsupportedAdapter, WrongBase
 from likeness.types import Adapter, LoraPair
 
 UNET_FILE = "unet/adapter_model.safetensors"
@@ -130,7 +130,7 @@ def test_read_refuses_changed_tensors(folder, change, says):
     ("content", "says"),
     [
         (pickle.dumps({"a": 1}), "pickle"),
-        (b"PK\x03\x04" + bytes(100), "pickle"),
+        (b"PK\x03\x04" + bytes(26) + b"archive/data.pkl" + bytes(100), "pickle"),
         ((5 << 20).to_bytes(8, "little") + bytes(6 << 20), "header"),
         (b"", "header"),
         (b"\x02\x00\x00\x00\x00\x00\x00\x00{}junk", "SafetensorError"),
@@ -171,7 +171,7 @@ def test_bfloat16_is_converted_exactly():
 
 def test_integers_are_refused():
     header = b'{"x":{"dtype":"I16","shape":[2],"data_offsets":[0,4]}}'
-    with pytest.raises(CorruptAdapter, match="integers"):
+    with pytest.raises(UnsupportedAdapter, match="integers"):
         tensors.decode(len(header).to_bytes(8, "little") + header + bytes(4))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from likeness.artifacts import adapter as folders
 from likeness.artifacts import formats, kohya, tensors
 from likeness.artifacts.foreign import CARD_KEY, foreign_card
-from likeness.errors import AdapterExists, AdapterNotFound, CorruptAdapter, LikenessError, WrongBase
+from likeness.artifacts.reading import read_foreign
+from likeness.errors import AdapterExists, AdapterNotFound, CorruptAdapter, LikenessError, UnsupportedAdapter, WrongBase
 from likeness.types import LoraPair
 
 FILES = ("diffusers", "kohya")
@@ -57,10 +59,10 @@ def without_card(path, **metadata):
 
 @pytest.mark.parametrize("name", sorted(formats.FORMATS))
 @pytest.mark.parametrize("alpha", [4.0, 6.0, 0.1])
-def test_round_trip(tools, modules, tmp_path, name, alpha):
+def test_round_trip(tools, base, tmp_path, name, alpha):
     adapter = tools.adapter(alpha=alpha)
     formats.FORMATS[name].export(adapter, tmp_path / "out" / "x")
-    back = formats.FORMATS[name].load(tmp_path / "out" / "x", modules, None)
+    back = read_foreign(tmp_path / "out" / "x", base, None)
     assert_same_deltas(tools, adapter, back, atol=1e-9)
     assert back.card.identifier == "<<TOK>>" and back.card.base_sha256 == tools.base_sha256
     expected = formats.folded(adapter) if name == "diffusers" else formats.stored(adapter)
@@ -78,43 +80,44 @@ def test_export_is_deterministic_and_never_overwrites(tools, tmp_path, name):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_a_small_scale_survives_folding(tools, modules, tmp_path):
+def test_a_small_scale_survives_folding(tools, base, tmp_path):
     """Rank 128 with alpha 1: in float16, B / 128 would lose most of its digits."""
     adapter = tools.adapter(rank=128, alpha=1.0)
     formats.export_diffusers(adapter, tmp_path / "x")
-    back = formats.import_diffusers(tmp_path / "x", modules)
+    back = read_foreign(tmp_path / "x", base)
     assert_same_deltas(tools, adapter, back)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_both_spellings_of_clip(tools, modules, tmp_path, name):
+def test_both_spellings_of_clip(tools, base, tmp_path, name):
     """A base whose text encoder sits in `text_model` gets the same adapter under its own names."""
     formats.FORMATS[name].export(tools.adapter(), tmp_path / "x")
-    wrapped = modules | {"text_encoder": [f"text_model.{module}" for module in modules["text_encoder"]]}
-    old = formats.FORMATS[name].load(tmp_path / "x", wrapped, None)
-    new = formats.FORMATS[name].load(tmp_path / "x", modules, None)
+    text = {f"text_model.{module}": shape for module, shape in base.layers["text_encoder"].items()}
+    wrapped = replace(base, layers={**base.layers, "text_encoder": text})
+    old = read_foreign(tmp_path / "x", wrapped, None)
+    new = read_foreign(tmp_path / "x", base, None)
     assert {f"text_model.{module}" for module in new.weights["text_encoder"]} == set(old.weights["text_encoder"])
     assert old.card.content_sha256 == new.card.content_sha256
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_foreign_file_needs_a_card(tools, modules, tmp_path, name, card):
+def test_foreign_file_needs_a_card(tools, base, tmp_path, name, card):
     formats.FORMATS[name].export(tools.adapter(), tmp_path / "x")
     without_card(tmp_path / "x")
     with pytest.raises(CorruptAdapter, match="card"):
-        formats.FORMATS[name].load(tmp_path / "x", modules, None)
-    back = formats.FORMATS[name].load(tmp_path / "x", modules, card)
+        read_foreign(tmp_path / "x", base, None)
+    back = read_foreign(tmp_path / "x", base, card)
     assert (back.card.name, back.card.identifier, back.card.rank) == ("bert", "sks", 4)
     assert_same_deltas(tools, tools.adapter(), back, atol=1e-9)
     folders.write(back, tmp_path / "published")
 
 
-def test_foreign_kohya_with_a_rank_per_layer(tools, modules, tmp_path, card):
+def test_foreign_kohya_with_a_rank_per_layer(tools, base, tmp_path, card):
     """Mixed ranks and alphas become one rank, every delta unchanged."""
     small, large = tools.adapter(rank=2, alpha=1.0), tools.adapter(rank=8, alpha=8.0, seed=1)
     arrays = kohya.tensors_of(large) | {k: v for k, v in kohya.tensors_of(small).items() if "conv1" in k}
     (tmp_path / "x").write_bytes(tensors.encode(arrays, {}))
-    back = formats.import_kohya(tmp_path / "x", modules, card)
+    back = read_foreign(tmp_path / "x", base, card)
     assert (back.card.rank, back.card.alpha) == (8, 8.0)
     for module in back.weights["unet"]:
         source = small if "conv1" in module else large
@@ -133,57 +136,59 @@ def test_kohya_header_and_keys(tools, tmp_path):
     assert metadata["modelspec.trigger_phrase"] == "<<TOK>> woman"
 
 
-def test_kohya_names_that_fit_two_layers(tools, modules, tmp_path):
+def test_kohya_names_that_fit_two_layers(tools, base, tmp_path):
     formats.export_kohya(tools.adapter(), tmp_path / "x")
-    twins = modules | {"unet": [*modules["unet"], "down_blocks_0.resnets.0.conv1"]}
+    twin = {"down_blocks_0.resnets.0.conv1": (8, 8, 3, 3)}
+    twins = replace(base, layers={**base.layers, "unet": {**base.layers["unet"], **twin}})
     with pytest.raises(CorruptAdapter, match="fits 2 layers"):
-        formats.import_kohya(tmp_path / "x", twins)
+        read_foreign(tmp_path / "x", twins)
 
 
 @pytest.mark.parametrize("name", sorted(formats.FORMATS))
-def test_layers_that_the_base_lacks(tools, modules, tmp_path, name):
+def test_layers_that_the_base_lacks(tools, base, tmp_path, name):
     formats.FORMATS[name].export(tools.adapter(), tmp_path / "x")
     with pytest.raises(WrongBase):
-        formats.FORMATS[name].load(tmp_path / "x", modules | {"unet": ["conv_in"]}, None)
+        read_foreign(tmp_path / "x", replace(base, layers={"unet": {"conv_in": (8, 4, 3, 3)}}), None)
 
 
-def test_changed_weights_under_our_card(tools, modules, tmp_path):
+def test_changed_weights_under_our_card(tools, base, tmp_path):
     formats.export_kohya(tools.adapter(), tmp_path / "x")
     arrays, metadata = tensors.read_file(tmp_path / "x")
     key = next(key for key in arrays if key.endswith("lora_up.weight"))
     (tmp_path / "y").write_bytes(tensors.encode(arrays | {key: arrays[key] * 2}, metadata))
     with pytest.raises(CorruptAdapter, match="SHA-256"):
-        formats.import_kohya(tmp_path / "y", modules)
+        read_foreign(tmp_path / "y", base)
     card = metadata[CARD_KEY].replace('"alpha": 6.0', '"alpha": 7.0')
     (tmp_path / "z").write_bytes(tensors.encode(arrays, metadata | {CARD_KEY: card}))
     with pytest.raises(CorruptAdapter, match="rank and alpha"):
-        formats.import_kohya(tmp_path / "z", modules)
+        read_foreign(tmp_path / "z", base)
 
 
-def test_diffusers_own_metadata_sets_alpha(tools, modules, tmp_path, card):
+def test_diffusers_own_metadata_sets_alpha(tools, base, tmp_path, card):
     """A file by save_lora_weights with metadata: alpha as it says, per network; other arithmetic is refused."""
     plain = tools.adapter(alpha=4.0)
     formats.export_diffusers(plain, tmp_path / "x")
     says = {"unet.r": 4, "unet.lora_alpha": 8, "unet.bias": "none", "unet.use_dora": False}
     without_card(tmp_path / "x", lora_adapter_metadata=json.dumps(says))
-    back = formats.import_diffusers(tmp_path / "x", modules, card)
+    back = read_foreign(tmp_path / "x", base, card)
     for network, times in (("unet", 2), ("text_encoder", 1)):
         for module in back.weights[network]:
             np.testing.assert_allclose(
                 tools.delta(back, network, module), times * tools.delta(plain, network, module), rtol=1e-6
             )
-    for more in ({"unet.use_dora": True}, {"unet.alpha_pattern": {"a": 1}}, {"unet.lora_alpha": "8"}):
-        without_card(tmp_path / "x", lora_adapter_metadata=json.dumps(says | more))
-        with pytest.raises(CorruptAdapter):
-            formats.import_diffusers(tmp_path / "x", modules, card)
+    refused = {"use_dora": UnsupportedAdapter, "alpha_pattern": UnsupportedAdapter, "lora_alpha": CorruptAdapter}
+    for field, error in refused.items():
+        without_card(tmp_path / "x", lora_adapter_metadata=json.dumps(says | {f"unet.{field}": {"a": 1}}))
+        with pytest.raises(error):
+            read_foreign(tmp_path / "x", base, card)
 
 
-def test_foreign_peft_folder(tools, modules, tmp_path, card):
+def test_foreign_peft_folder(tools, base, tmp_path, card):
     formats.export_peft(tools.adapter(), tmp_path / "x")
     (tmp_path / "x" / "card.json").unlink()
     with pytest.raises(CorruptAdapter, match="card"):
-        formats.import_peft(tmp_path / "x", modules)
-    back = formats.import_peft(tmp_path / "x", modules, card)
+        read_foreign(tmp_path / "x", base)
+    back = read_foreign(tmp_path / "x", base, card)
     assert back.card.alpha == 6.0
     assert_same_deltas(tools, tools.adapter(), back)
     path = tmp_path / "x" / "unet" / "adapter_config.json"
@@ -196,28 +201,20 @@ def test_foreign_peft_folder(tools, modules, tmp_path, card):
     )
     for change in changes:
         path.write_text(json.dumps(config | change))
-        with pytest.raises(CorruptAdapter):
-            formats.import_peft(tmp_path / "x", modules, card)
+        with pytest.raises(UnsupportedAdapter):
+            read_foreign(tmp_path / "x", base, card)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_pickles_and_other_loras_are_refused(tools, modules, tmp_path, name, card):
-    load = formats.FORMATS[name].load
+def test_pickles_and_what_is_not_there(base, tmp_path, card):
     for file, content in (("x.safetensors", pickle.dumps({})), ("x.ckpt", b""), ("empty", b"")):
         (tmp_path / file).write_bytes(content)
         with pytest.raises(CorruptAdapter):
-            load(tmp_path / file, modules, card)
-    other = {"unet.conv_in.lokr_w1": np.ones((2, 2), np.float32)}
-    (tmp_path / "lokr").write_bytes(tensors.encode(other, {}))
-    with pytest.raises(CorruptAdapter, match="unknown key"):
-        load(tmp_path / "lokr", modules, card)
-    with pytest.raises(LikenessError):
-        load(tmp_path / "nothing", modules, card)
+            read_foreign(tmp_path / file, base, card)
     with pytest.raises(AdapterNotFound):
-        formats.import_peft(tmp_path / "nothing", modules)
+        read_foreign(tmp_path / "nothing", base, card)
 
 
-def test_one_layer_under_two_names(tools, modules, tmp_path, card):
+def test_one_layer_under_two_names(tools, base, tmp_path, card):
     adapter = tools.adapter()
     twice = {f"text_model.{m}": p for m, p in adapter.weights["text_encoder"].items()} | adapter.weights["text_encoder"]
     arrays = {
@@ -227,7 +224,7 @@ def test_one_layer_under_two_names(tools, modules, tmp_path, card):
     }
     (tmp_path / "x").write_bytes(tensors.encode(arrays, {}))
     with pytest.raises(CorruptAdapter, match="two"):
-        formats.import_diffusers(tmp_path / "x", modules, card)
+        read_foreign(tmp_path / "x", base, card)
 
 
 def test_wide_numbers_are_not_written_silently(tools, tmp_path):
@@ -241,7 +238,7 @@ def test_wide_numbers_are_not_written_silently(tools, tmp_path):
 
 @FUZZ
 @given(data=st.data(), name=st.sampled_from(FILES))
-def test_damaged_files_are_refused_by_name(tools, modules, tmp_path, data, name):
+def test_damaged_files_are_refused_by_name(tools, base, tmp_path, data, name):
     """Truncated: always refused. A flipped bit: refused, or it hit free text or the last digits of alpha."""
     path = tmp_path / name
     if not path.exists():
@@ -253,9 +250,9 @@ def test_damaged_files_are_refused_by_name(tools, modules, tmp_path, data, name)
     (tmp_path / "cut").write_bytes(whole[:place])
     (tmp_path / "flipped").write_bytes(bytes(flipped))
     with pytest.raises(LikenessError):
-        formats.FORMATS[name].load(tmp_path / "cut", modules, None)
+        read_foreign(tmp_path / "cut", base, None)
     try:
-        back = formats.FORMATS[name].load(tmp_path / "flipped", modules, None)
+        back = read_foreign(tmp_path / "flipped", base, None)
     except LikenessError:
         return
     assert_same_deltas(tools, tools.adapter(), back, atol=1e-5)

@@ -8,6 +8,8 @@ import pytest
 from likeness.artifacts import adapter as folders
 from likeness.artifacts import formats
 from likeness.artifacts.foreign import foreign_card
+from likeness.artifacts.reading import read_foreign
+from likeness.diffusion.family import SD_21_BASE, BaseOutline
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the peers' own deprecations are no concern of this test
@@ -101,6 +103,19 @@ def by_hand(tools):
     return unet, text
 
 
+def outline_of_tiny(tools):
+    """What the two tiny networks ask of an adapter."""
+    layers = {
+        network: {
+            name: tuple(layer.weight.shape)
+            for name, layer in module.named_modules()
+            if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
+        }
+        for network, module in {"unet": tiny_unet(), "text_encoder": tiny_text_encoder()}.items()
+    }
+    return BaseOutline("tiny", tools.base_sha256, SD_21_BASE, layers)
+
+
 def assert_close(got, expected):
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
@@ -145,12 +160,11 @@ def test_we_load_what_the_peers_save(tools, tmp_path):
         unet_lora_adapter_metadata={"r": 3, "lora_alpha": 6},
         text_encoder_lora_adapter_metadata={"r": 3, "lora_alpha": 6},
     )
-    modules = {"unet": [n for n, _ in tiny_unet().named_modules()]}
-    modules["text_encoder"] = [n for n, _ in tiny_text_encoder().named_modules()]
+    base = outline_of_tiny(tools)
     card = foreign_card("x", "man", "sks", base_id="tiny", base_sha256=tools.base_sha256, family="sd-1.5")
     expected = run_unet(models["unet"].eval()), run_text_encoder(models["text_encoder"].eval())
-    one = formats.import_peft(tmp_path / "peft", modules, card)
-    two = formats.import_diffusers(tmp_path / "file" / "pytorch_lora_weights.safetensors", modules, card)
+    one = read_foreign(tmp_path / "peft", base, card)
+    two = read_foreign(tmp_path / "file" / "pytorch_lora_weights.safetensors", base, card)
     for adapter in (one, two):
         assert (adapter.card.rank, adapter.card.alpha) == (3, 6.0)
         assert_close(run_unet(merged(tiny_unet(), tools, adapter, "unet")), expected[0])

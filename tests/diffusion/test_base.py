@@ -8,19 +8,29 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from likeness.diffusion.base import BUILT_IN, CHECKSUMS, BaseModel, file_sums, load_base, locate, weights_sha256
+from likeness.diffusion.base import (
+    BUILT_IN,
+    CHECKSUMS,
+    BaseModel,
+    file_sums,
+    load_base,
+    locate,
+    outline_of,
+    weights_sha256,
+)
 from likeness.diffusion.lora import BASE_SLOT, LoraBank
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.sampling import Order, denoise_all
+from likeness.diffusion.schedule import STOCK
 from likeness.errors import BaseError, BaseNotFound, CorruptBase, LikenessError
 from recipes.base_model.export import write_checksums
-from tests.tiny import build_tiny_folder, random_row
+from tests.tiny import build_tiny_folder, random_row, relative
 
 CPU = torch.device("cpu")
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -28,7 +38,7 @@ TEXT = "text_encoder/model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
 
 
-def load(folder: Path) -> BaseModel:
+def load(folder: Path | str) -> BaseModel:
     return load_base(str(folder), device=CPU, dtype=torch.float32)
 
 
@@ -257,14 +267,24 @@ def test_what_is_unread_makes_no_difference(tiny_base: BaseModel, words: list[st
     assert torch.equal(ids[0], ids[2]) == bool(tiny_base.unread(f"{read} snow"))
 
 
+@pytest.mark.parametrize("names_spacing", [True, False])
 @pytest.mark.parametrize("prediction_type", ["sample", "epsilon", "v_prediction"])
-def test_same_image_as_the_stock_pipeline(prediction_type: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", STOCK)
+def test_same_image_as_the_stock_pipeline(
+    sampler: str, prediction_type: str, names_spacing: bool, tmp_path: Path
+) -> None:
+    """With a scheduler config as Stable Diffusion's are published, too: those name no spacing."""
     folder = build_tiny_folder(tmp_path / "base", prediction_type)
+    if not names_spacing:
+        path = folder / "scheduler/scheduler_config.json"
+        config = json.loads(path.read_text())
+        del config["timestep_spacing"]
+        path.write_text(json.dumps(config))
     base = load(folder)
-    order = Order("a photo of <<TOK>> person", "snow", 11, 8, 4.0, "dpmpp_2m", BASE_SLOT)
+    order = Order("a photo of <<TOK>> person", "snow", 11, 8, 4.0, sampler, BASE_SLOT)
     mine = base.decode(denoise_all(base, None, [order]))[0]
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, timestep_spacing="leading")
+    pipeline.scheduler = STOCK[sampler].from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     theirs = pipeline(
         order.prompt, negative_prompt=order.negative_prompt, num_inference_steps=order.steps,
@@ -274,16 +294,49 @@ def test_same_image_as_the_stock_pipeline(prediction_type: str, tmp_path: Path) 
     assert (mine / 2 + 0.5 - theirs).abs().mean() < 1 / 255
 
 
-def test_a_bf16_base_takes_fp32_factors(tiny_base_folder: Path) -> None:
-    base = load_base(str(tiny_base_folder), device=CPU, dtype=torch.bfloat16)
+def gradient_of(folder: Path, dtype: torch.dtype, *, scale: float) -> torch.Tensor:
+    """Of one person's float32 factors (P,), of a loss times `scale`, through a base of a type."""
+    base = load_base(str(folder), device=CPU, dtype=dtype)
     bank = LoraBank(base.networks, base.family.targets, slots=2, rank=2, dtype=torch.float32)
     bank.write(1, random_row(bank, 1))
     bank.enable_training()
+    x = row_noise([3], base.latent_shape)
     with bank.route(torch.tensor([1])):
         states = base.encode_prompt(base.tokenize(["a photo"]))
-        output = base.denoise(torch.zeros(1, *base.latent_shape), torch.tensor([5]), states)
-    gradient = bank.gradient(output.float().square().mean())
+        output = base.denoise(x, torch.tensor([5]), states)
+    gradient = bank.gradient((output.float() - x).square().mean() * scale)
     bank.close()
-    assert output.dtype == torch.bfloat16
+    assert output.dtype == dtype
     assert gradient.dtype == torch.float32
-    assert gradient[1].norm() > 0
+    return gradient[1]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_base_of_half_precision_takes_fp32_factors(tiny_base_folder: Path, dtype: torch.dtype, scale: float) -> None:
+    """Small gradients too: in float16 by themselves, most of those of the smaller loss would be zero."""
+    mine = gradient_of(tiny_base_folder, dtype, scale=scale)
+    true = gradient_of(tiny_base_folder, torch.float32, scale=scale)
+    assert relative(mine, true) < 0.1
+
+
+def test_an_outline_is_that_of_the_loaded_base_and_needs_no_weights(folder: Path, tiny_base: BaseModel) -> None:
+    outline = outline_of(str(folder))
+    assert outline.layers == tiny_base.outline.layers
+    assert (outline.sha256, outline.family) == (tiny_base.sha256, tiny_base.family)
+    for network, layers in outline.layers.items():
+        weights = tiny_base.networks[network].state_dict()
+        assert layers.keys() >= {"unet": {"conv_in", "mid_block.resnets.0.conv1"}}.get(network, set())
+        assert all(tuple(weights[f"{name}.weight"].shape) == shape for name, shape in layers.items())
+    for file in (UNET, TEXT, VAE):
+        (folder / file).write_bytes(b"no weights")
+    assert outline_of(str(folder)).layers == outline.layers
+
+
+@pytest.mark.parametrize("file", ["unet/config.json", "text_encoder/config.json", "vae/config.json"])
+@pytest.mark.parametrize("content", ["", "[]", '{"hidden_size": "wide", "cross_attention_dim": 17}'])
+def test_damaged_configs_are_refused_by_outline_and_load(folder: Path, file: str, content: str) -> None:
+    (folder / file).write_text(content)
+    for read in (outline_of, load):
+        with pytest.raises(BaseError):
+            read(str(folder))

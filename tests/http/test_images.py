@@ -51,6 +51,9 @@ def test_words_that_the_base_does_not_read_are_said_and_a_subject_among_them_is_
     assert whole["unread"] == ""
     (cut,) = make(client, adapter="anna", prompt="{me} in the snow" + " photo" * 60 + " of a hat")
     assert cut["unread"].endswith(" photo of a hat")
+    (more,) = make(client, prompt="a (hat:1.2)", negative_prompt="snow" + " photo" * 60, guidance_scale=2.0)
+    assert (more["unread_instructions"], more["unread_negative"][-6:]) == (["(hat:1.2)"], " photo")
+    assert (cut["unread_instructions"], cut["unread_negative"]) == ([], "")
     answer = client.post("/v1/images", json={"adapter": "anna", "prompt": "photo " * 60 + "of {me}"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "PromptTooLong")
     assert "{me}" in answer.json()["error"]["hint"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from likeness.artifacts import tensors
 from likeness.service import Likeness
 from tests.telling import SECRETS, only_pixels, telling
 
@@ -202,6 +204,59 @@ def test_an_adapter_leaves_and_comes_back_the_same(client: TestClient, format: s
 def test_imports_that_are_refused(client: TestClient, data: dict[str, str], content: bytes, status: int) -> None:
     answer = client.post("/v1/adapters/import", data=data, files={"file": content or b"x"})
     assert answer.status_code == status, answer.text
+
+
+def packed(folder: str, files: dict[str, bytes]) -> bytes:
+    """As `tar czf` packs a folder: its own entry, then the files."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        entry = tarfile.TarInfo(folder)
+        entry.type = tarfile.DIRTYPE
+        archive.addfile(entry)
+        for name, content in files.items():
+            entry = tarfile.TarInfo(f"{folder}/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def test_what_peft_wrote_comes_in_as_a_tar(client: TestClient) -> None:
+    exported = client.get("/v1/adapters/bert/download", params={"format": "diffusers"}).content
+    arrays = {
+        f"base_model.model.{key.removeprefix('unet.')}": array
+        for key, array in tensors.decode(exported)[0].items()
+        if key.startswith("unet.")
+    }
+    files = {"adapter_config.json": b'{"peft_type": "LORA", "lora_alpha": 2}', "README.md": b"PEFT's"}
+    files["adapter_model.safetensors"] = tensors.encode(arrays, {})
+    answer = client.post(
+        "/v1/adapters/import", data={"name": "tarred"}, files={"file": packed("unet", files)}
+    )  # fmt: skip
+    assert answer.status_code == 201, answer.text
+    assert (answer.json()["rank"], answer.json()["alpha"]) == (2, 2.0)
+    client.delete("/v1/adapters/tarred")
+
+
+@pytest.mark.parametrize("format", ["auto", "peft", "kohya"])
+@pytest.mark.parametrize(
+    ("content", "refusal"),
+    [
+        (packed("unet", {}), "ArchiveRefused"),
+        (packed("x", {"adapter_config.json": b"[]"}), "CorruptAdapter"),
+        (packed("x", {"adapter_model.bin": b"x"}), "CorruptAdapter"),
+        (packed("x", {"card.json": b"{}"}), "CorruptAdapter"),
+        (b"\x1f\x8b", "ArchiveRefused"),
+        (b"<html>", "CorruptAdapter"),
+        (tensors.encode({"lora_unet_conv_in.hada_w1_a": np.ones((1, 1), np.float32)}, {}), "UnsupportedAdapter"),
+    ],
+    ids=["empty", "config", "pickle", "card", "cut", "html", "loha"],
+)  # fmt: skip
+def test_uploads_without_an_adapter_are_refused_with_a_reason(
+    client: TestClient, format: str, content: bytes, refusal: str
+) -> None:
+    answer = client.post("/v1/adapters/import", data={"name": "x", "format": format}, files={"file": content})
+    assert code(answer) == (422, refusal)
+    assert answer.json()["error"]["hint"]
 
 
 def test_downloads_that_are_refused(client: TestClient) -> None:

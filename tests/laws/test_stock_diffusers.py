@@ -1,5 +1,7 @@
 """Stock diffusers, told nothing about us, loads our base and our exported adapter and makes the same picture."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.sampling import Order, denoise_all
 from likeness.types import Adapter, AdapterCard
-from tests.tiny import random_row, relative
+from tests.tiny import PUBLISHED_SCHEDULERS, random_row, relative
 
 PROMPT, NEGATIVE, SEED, STEPS, GUIDANCE = "photo of <<TOK>> man in the snow", "woman", 5, 8, 3.0
 
@@ -26,19 +28,21 @@ def card(base: BaseModel, rank: int) -> AdapterCard:
     )  # fmt: skip
 
 
-def bases(tiny_base_folder: Path) -> dict[str, str]:
-    found = {"tiny": str(tiny_base_folder)}
-    if (locate(BUILT_IN) / "model_index.json").exists():
-        found["built-in"] = BUILT_IN
-    return found
+def base_named(which: str, tiny_base_folder: Path, tmp_path: Path) -> str:
+    """The built-in base, the tiny one, or the tiny one with a published scheduler config of that name."""
+    if which == "built-in":
+        return BUILT_IN
+    if which == "tiny":
+        return str(tiny_base_folder)
+    folder = shutil.copytree(tiny_base_folder, tmp_path / which)
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(PUBLISHED_SCHEDULERS[which]))
+    return str(folder)
 
 
-@pytest.mark.parametrize("which", ["tiny", "built-in"])
+@pytest.mark.parametrize("which", ["tiny", "built-in", *PUBLISHED_SCHEDULERS])
 def test_same_picture_with_an_exported_adapter(which: str, tiny_base_folder: Path, tmp_path: Path) -> None:
-    available = bases(tiny_base_folder)
-    if which not in available:
-        pytest.skip("the built-in base is not in this checkout")
-    base = load_base(available[which], device=torch.device("cpu"), dtype=torch.float32)
+    name = base_named(which, tiny_base_folder, tmp_path)
+    base = load_base(name, device=torch.device("cpu"), dtype=torch.float32)
     bank = LoraBank(base.networks, base.family.targets, slots=2, rank=4)
     row = random_row(bank, seed=1) * 0.3
     weights = bank.pairs_of(row, rank=4)
@@ -49,8 +53,8 @@ def test_same_picture_with_an_exported_adapter(which: str, tiny_base_folder: Pat
 
     exported = tmp_path / "anna.safetensors"
     FORMATS["diffusers"].export(Adapter(card(base, rank=4), weights), exported)
-    pipeline = StableDiffusionPipeline.from_pretrained(locate(available[which]), safety_checker=None)
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    scheduler = DPMSolverMultistepScheduler.from_pretrained(locate(name) / "scheduler")
+    pipeline = StableDiffusionPipeline.from_pretrained(locate(name), scheduler=scheduler, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(exported)
     options = {

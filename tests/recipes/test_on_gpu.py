@@ -16,9 +16,10 @@ PACK = Path(__file__).resolve().parents[2] / "../shared/makehuman"
 
 def test_pieces_are_small_and_join_to_what_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_gpu, "PIECE_BYTES", 1000)
+    average = [torch.arange(500.0), torch.ones(3)]
     state = {
         "networks": {"unet.a": torch.ones(500), "unet.b": torch.zeros(3)},
-        "average": [torch.arange(500.0), torch.ones(3)],
+        "average": average,
         "optimizers": [{"state": {0: {"mean": torch.full((500,), 0.25)}}, "param_groups": [{"lr": 0.5}]}],
         "step": 7, "samples": 70, "elapsed_s": 1.5,
     }  # fmt: skip
@@ -31,7 +32,7 @@ def test_pieces_are_small_and_join_to_what_they_were(tmp_path: Path, monkeypatch
     on_gpu.join(pieces, tmp_path / "home")
     home = torch.load(tmp_path / "home" / on_gpu.STATE, weights_only=True)
     assert (home["step"], home["samples"], home["elapsed_s"]) == (7, 70, 1.5)
-    assert torch.allclose(home["networks"]["unet.a"], state["average"][0], rtol=1 / 128)  # the average, in bfloat16
+    assert torch.allclose(home["networks"]["unet.a"], average[0], rtol=1 / 128)  # the average, in bfloat16
     assert torch.equal(home["optimizers"][0]["state"][0]["mean"], torch.full((500,), 0.25))
     assert (tmp_path / "home" / "log.jsonl").read_text() == "{}\n"
 

@@ -14,8 +14,8 @@ from likeness.deploy.triton.server import TritonServer
 from likeness.deploy.triton.sources import ArchiveSource
 from likeness.engine.engine import Engine
 from likeness.engine.gen_args import request_of
+from likeness.engine.prompts import worded
 from likeness.errors import AdapterNotFound, ArchiveRefused, CorruptAdapter, LikenessError, ModelFailed
-from likeness.portraits import prompt_of
 from tests.services.hosting import (
     NAMES,
     PROMPT,
@@ -79,9 +79,9 @@ def test_eight_people_one_by_one_and_together(here: World, front: Front) -> None
         assert mean_difference(mixed[name], alone[name]) < 1
         assert min(mean_difference(alone[name], alone[other]) for other in NAMES if other != name) > 3
     adapter = open_artifact(here.objects.get("anna.tar.gz"))
-    request, _ = request_of(prompt_of(PROMPT, adapter.card), "a dog", '{"num_inference_steps": 3, "seed": 5}')
+    request, _ = request_of(PROMPT, "a dog", '{"num_inference_steps": 3, "seed": 5}')
     with Engine(here.base, load=lambda key: adapter, slots=2) as own:
-        expected = own.submit(request, key="anna").result(60).image
+        expected = own.submit(worded(here.base, request, adapter.card), key="anna").result(60).image
     assert mean_difference(alone["anna"], expected) < 1
 
 

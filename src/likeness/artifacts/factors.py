@@ -4,20 +4,21 @@ delta W = alpha / r * B A (Hu et al. 2021, arXiv:2106.09685, section 4.1). Knows
 """
 
 import hashlib
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptAdapter
+from ..errors import CorruptAdapter, WrongBase
 from ..storage.card import MAX_RANK
 from ..types import Adapter, AdapterCard, LoraPair, Network
 
 Weights = dict[Network, dict[str, LoraPair]]
-Part = Literal["A", "B", "alpha"]
+Part = Literal["A", "B", "mid", "alpha"]
 Key = tuple[Network, str, Part]  # network, module, which part
 
 NETWORKS: tuple[Network, ...] = get_args(Network)
@@ -44,14 +45,15 @@ def gather(
     """Sort tensors into layers. A layer's alpha is its own, else that of its network, else its rank (scale 1).
 
     Args:
-        parse: key -> (network, module, part), or None for a key that has no place in a LoRA.
+        parse: key -> (network, module, part), or None for a key that has no place in a LoRA. Keys come in order, so
+            that what it raises does not depend on the order of the file.
         alphas: per network, where the file says so.
 
     Raises:
-        CorruptAdapter: unknown or doubled keys, an A without its B, shapes that do not fit, NaN, no layer at all.
+        CorruptAdapter: unknown or doubled keys, an A without its B, A and B of unlike ranks, NaN, no layer at all.
     """
     parts: dict[tuple[Network, str], dict[Part, NDArray[np.floating]]] = {}
-    for key, tensor in tensors.items():
+    for key, tensor in sorted(tensors.items(), key=lambda item: item[0]):
         if (parsed := parse(key)) is None:
             raise CorruptAdapter(f"unknown key: {label(key)}", hint="it is no LoRA in this layout")
         network, module, part = parsed
@@ -64,7 +66,9 @@ def gather(
         if "A" not in found or "B" not in found:
             raise CorruptAdapter(f"expected lora A and B of {label(module)}, got only {sorted(found)}", hint=_HINT)
         pair = LoraPair(found["A"], found["B"])
-        check_pair(module, pair)
+        if "mid" in found:
+            pair = _without_middle(module, pair, found["mid"])
+        _check_factors(module, pair)
         alpha = alphas.get(network, float(pair.A.shape[0]))
         if "alpha" in found:
             alpha = _scalar(module, found["alpha"])
@@ -155,6 +159,28 @@ def check_pair(module: str, pair: LoraPair) -> None:
         raise CorruptAdapter(f"expected finite numbers, got NaN or infinity in {label(module)}", hint=_HINT)
 
 
+def conform(module: str, pair: LoraPair, shape: Sequence[int], *, base: str) -> LoraPair:
+    """The pair as a layer with a weight of `shape`, (d_out, d_in) or (C_out, C_in, k, k), has it.
+
+    Programs write the factors of a 1x1 convolution with two or with four axes; so do they read them.
+
+    Args:
+        base: name of the base, for the message.
+
+    Raises:
+        WrongBase: the layer has other dimensions.
+    """
+    A, B, r = pair.A, pair.B, pair.A.shape[0]
+    a_shape, b_shape = (r, *shape[1:]), (shape[0], r, *(1 for _ in shape[2:]))
+    is_flat = A.ndim == 2 or A.shape[2:] == (1, 1)
+    fits_a = A.shape == a_shape or (is_flat and A.size == math.prod(a_shape))
+    if not fits_a or B.shape[0] != shape[0] or B.size != math.prod(b_shape):
+        raise WrongBase(
+            f"expected A {a_shape} and B {b_shape} for {label(module)} of {base}, got {A.shape} and {B.shape}"
+        )
+    return LoraPair(A.reshape(a_shape), B.reshape(b_shape))
+
+
 def content_sha256(weights: Mapping[Network, Mapping[str, LoraPair]]) -> str:
     """Hash of names, types, shapes and numbers: the same in every file layout and with either spelling of CLIP."""
     digest = hashlib.sha256()
@@ -175,6 +201,26 @@ def plain_module(network: Network, module: str) -> str:
 def label(text: str) -> str:
     """A key or module name for a message, if nothing in it can be mistaken for markup or a command."""
     return text if _PLAIN.fullmatch(text) else "(a name with odd characters)"
+
+
+def _check_factors(module: str, pair: LoraPair) -> None:
+    """What holds of a layer's factors whatever the layer is; its dimensions are `conform`'s."""
+    A, B = pair.A, pair.B
+    fits = A.ndim in (2, 4) and B.ndim in (2, 4) and A.size > 0 and B.size > 0 and A.shape[0] == B.shape[1]
+    if not fits or A.shape[0] > MAX_RANK:
+        raise CorruptAdapter(f"shapes of A {A.shape} and B {B.shape} do not fit in {label(module)}", hint=_HINT)
+    if not (np.isfinite(A).all() and np.isfinite(B).all()):
+        raise CorruptAdapter(f"expected finite numbers, got NaN or infinity in {label(module)}", hint=_HINT)
+
+
+def _without_middle(module: str, pair: LoraPair, middle: NDArray[np.floating]) -> LoraPair:
+    """LyCORIS' decomposition of a convolution, down (r, C_in, 1, 1) and mid (r, r, k, k), as one factor A."""
+    A = pair.A
+    if A.ndim != 4 or A.shape[2:] != (1, 1) or middle.ndim != 4 or middle.shape[:2] != (A.shape[0], A.shape[0]):
+        raise CorruptAdapter(f"shapes of A {A.shape} and mid {middle.shape} do not fit in {label(module)}", hint=_HINT)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by the caller
+        A = np.einsum("ojkl,jc->ockl", middle.astype(np.float32), A[:, :, 0, 0].astype(np.float32))
+    return LoraPair(A, pair.B)
 
 
 def _widened(pair: LoraPair, rank: int) -> LoraPair:

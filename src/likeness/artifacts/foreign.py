@@ -1,22 +1,23 @@
-"""What all import routes share: naming layers as this base names them, and a card for a file that has none.
+"""What all import routes share: fitting layers to this base, and a card for a file that has none.
 
 A file that Likeness wrote carries its card in the header under `likeness.card`; a file from elsewhere needs
 `foreign_card`, that is, a person who says what the file is.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from ..errors import CorruptAdapter, WrongBase
+from ..diffusion.family import BaseOutline
+from ..errors import CorruptAdapter, UnsupportedAdapter
 from ..storage.card import read_card, strict_json, write_card
 from ..types import Adapter, AdapterCard, Network
-from .factors import TEXT_ROOT, Layer, Weights, check_content, label, plain_module, stored, uniform
+from .adapter import check_base
+from .factors import Layer, check_content, conform, label, stored, uniform
+from .keys import CONVERT, LayerNames
 
 CARD_KEY = "likeness.card"
-Modules = Mapping[Network, Sequence[str]]  # of the base, as far as adapters may touch them
-WRONG_LAYER = "load the base it was trained on; of Stable Diffusion's U-Net only the attention blocks can be adapted"
 
 # What a LoraConfig may say without changing what A and B mean; any other field has to be empty.
 _HARMLESS = frozenset(
@@ -40,7 +41,10 @@ _HARMLESS = frozenset(
         "qalora_group_size",
     }
 )
-_PLAIN_VALUES: dict[str, tuple[object, ...]] = {"bias": ("none",), "init_lora_weights": (True, "gaussian")}
+_PLAIN_VALUES: dict[str, tuple[object, ...]] = {
+    "bias": ("none",),
+    "init_lora_weights": (True, "gaussian", "eva", "orthogonal"),  # of those that leave the base as it is
+}
 
 
 def foreign_card(
@@ -80,14 +84,28 @@ def card_metadata(card: AdapterCard) -> dict[str, str]:
     return {CARD_KEY: write_card(card).decode(), "modelspec.title": card.name, "modelspec.trigger_phrase": phrase}
 
 
+def own_card(metadata: Mapping[str, str], base: BaseOutline) -> AdapterCard | None:
+    """The Likeness card in a file's header, None where there is none.
+
+    Raises:
+        CorruptAdapter: it is damaged.
+        WrongBase: it is of another base.
+    """
+    if CARD_KEY not in metadata:
+        return None
+    card = read_card(metadata[CARD_KEY].encode())
+    check_base(card, base.sha256)
+    return card
+
+
 def assemble(
     layers: Mapping[Network, Mapping[str, Layer]],
-    modules: Modules,
+    base: BaseOutline,
     *,
     metadata: Mapping[str, str],
     card: AdapterCard | None,
 ) -> Adapter:
-    """Layers from a file -> an adapter with this base's module names.
+    """Layers from a file, under the base's names -> an adapter whose factors have the shapes of the base's layers.
 
     Args:
         metadata: the file's header; a `likeness.card` in it wins over `card`, and its hash is checked.
@@ -95,55 +113,57 @@ def assemble(
 
     Raises:
         CorruptAdapter: no card from either side, or the weights are not those of the card in the file.
-        WrongBase: a layer that the base does not have, or that adapters of its family do not touch.
+        WrongBase: a layer of other dimensions than the base's, or a card of another base.
     """
-    weights, rank, alpha = uniform(layers)
-    named: Weights = {}
-    for network, found in weights.items():
-        known = frozenset(modules.get(network, ()))
-        named[network] = {resolve(network, module, known): pair for module, pair in found.items()}
-        if len(named[network]) != len(found):
-            raise CorruptAdapter("two sets of weights for one layer", hint="it spells one name in two ways")
-    if CARD_KEY in metadata:
-        own = read_card(metadata[CARD_KEY].encode())
+    own = own_card(metadata, base)
+    fitted = {
+        network: {
+            module: replace(layer, pair=conform(module, layer.pair, base.layers[network][module], base=base.name))
+            for module, layer in found.items()
+        }
+        for network, found in layers.items()
+    }
+    weights, rank, alpha = uniform(fitted)
+    if own is not None:
         if own.rank != rank or not math.isclose(own.alpha, alpha, rel_tol=1e-6):  # kohya keeps alpha as float32
             raise CorruptAdapter("rank and alpha of the weights are not those of the card", hint="the file was changed")
-        return check_content(own, named)
+        return check_content(own, weights)
     if card is None:
         raise CorruptAdapter(
             "expected a Likeness card in the file, got none",
             hint="say the name, class noun, identifier and base of a file made elsewhere",
         )
-    return stored(Adapter(replace(card, rank=rank, alpha=alpha), named))
+    return stored(Adapter(replace(card, rank=rank, alpha=alpha), weights))
 
 
-def resolve(network: Network, module: str, known: frozenset[str]) -> str:
-    """The base's own spelling of `module`: CLIP's layers may or may not sit inside `text_model`.
+def own_layers(adapter: Adapter, base: BaseOutline) -> dict[Network, dict[str, Layer]]:
+    """The layers of an adapter that Likeness wrote, under this base's names: CLIP's may or may not be in `text_model`.
 
     Raises:
-        WrongBase: no such layer is `known`.
+        WrongBase: a layer that the base lacks.
     """
-    plain = plain_module(network, module)
-    for spelling in (module, plain, TEXT_ROOT + plain):
-        if spelling in known:
-            return spelling
-    raise WrongBase(
-        f"expected layers of the {network} that adapters of this base may touch, got {label(module)}", hint=WRONG_LAYER
-    )
+    names = LayerNames(base)
+    layers: dict[Network, dict[str, Layer]] = {}
+    for network, found in adapter.weights.items():
+        for module, pair in found.items():
+            layers.setdefault(network, {})[names.find(module, network)[1]] = Layer(pair, adapter.card.alpha)
+    return layers
 
 
 def config_alpha(config: Mapping[str, object]) -> float | None:
     """lora_alpha of a PEFT LoraConfig, None where it does not say.
 
     Raises:
-        CorruptAdapter: another method than plain LoRA (DoRA, rank-stabilised, PiSSA, ...): same keys, other arithmetic.
+        UnsupportedAdapter: another method than plain LoRA (DoRA, rank-stabilised, PiSSA, ...): same keys, other
+            arithmetic.
+        CorruptAdapter: lora_alpha is no number above 0.
     """
-    if config.get("peft_type", "LORA") != "LORA":
-        raise CorruptAdapter("expected a LORA, got another kind of adapter", hint="only plain LoRA can be imported")
+    if (kind := config.get("peft_type") or "LORA") != "LORA":
+        raise UnsupportedAdapter(f"expected a plain LoRA, got {label(str(kind))}", hint=CONVERT)
     for field, value in config.items():
         plain = field in _HARMLESS or value in _PLAIN_VALUES.get(field, ()) or not value
         if not plain:
-            raise CorruptAdapter(f"expected plain LoRA, got one with {label(field)}", hint="merge and extract it again")
+            raise UnsupportedAdapter(f"expected a plain LoRA, got one with {label(field)}", hint=CONVERT)
     alpha = config.get("lora_alpha")
     if alpha is None:
         return None

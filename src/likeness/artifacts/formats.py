@@ -1,4 +1,4 @@
-"""Export and import: the layouts in which other programs keep a LoRA.
+"""Export: the layouts in which other programs keep a LoRA. `reading` takes them in.
 
     peft       folders as PEFT writes them (our own layout, see adapter.py)
     diffusers  one file for StableDiffusionPipeline.load_lora_weights
@@ -15,23 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import AdapterExists, AdapterNotFound
-from ..storage.card import FILE_NAME, MAX_BYTES, strict_json
-from ..types import Adapter, AdapterCard, Network
+from ..errors import AdapterExists
+from ..types import Adapter
 from . import adapter as folders
 from . import kohya, tensors
-from .factors import NETWORKS, TEXT_ROOT, Key, Layer, Part, Weights, gather, plain_module, scaled, stored
-from .foreign import Modules, assemble, card_metadata, config_alpha, header_alphas
-from .triton.export import artifact, open_artifact
-
-_SUFFIXES: dict[str, Part] = {
-    ".lora_A.weight": "A",
-    ".lora_B.weight": "B",
-    ".lora.down.weight": "A",
-    ".lora.up.weight": "B",
-    ".lora_linear_layer.down.weight": "A",
-    ".lora_linear_layer.up.weight": "B",
-}
+from .factors import TEXT_ROOT, Weights, plain_module, scaled, stored
+from .foreign import card_metadata
+from .triton.export import artifact
 
 
 @dataclass(frozen=True)
@@ -39,39 +29,15 @@ class Format:
     """One layout.
 
     export(adapter, path) writes a path that must not exist.
-    load(path, modules, card) reads one; `modules` are the module names of the base's networks, `card` is for files
-    without a card of ours (see foreign.foreign_card).
     """
 
     export: Callable[[Adapter, Path], None]
-    load: Callable[[Path, Modules, AdapterCard | None], Adapter]
     is_folder: bool
 
 
 def export_peft(adapter: Adapter, path: Path) -> None:
     """Write PEFT folders. Raises as adapter.write."""
     folders.write(adapter, path)
-
-
-def import_peft(path: Path, modules: Modules, card: AdapterCard | None = None) -> Adapter:
-    """Read folders `unet` and `text_encoder` of PEFT's, with or without our card.json.
-
-    Raises:
-        AdapterNotFound: no folder there.
-        CorruptAdapter, WrongBase: see foreign.assemble.
-    """
-    if not path.is_dir():
-        raise AdapterNotFound("expected a folder, got none", hint="a PEFT adapter is a folder")
-    if (path / FILE_NAME).exists():
-        own = folders.read(path)
-        layers = {n: {m: Layer(pair, own.card.alpha) for m, pair in found.items()} for n, found in own.weights.items()}
-        metadata = card_metadata(own.card)
-    else:
-        layers, metadata = {}, {}
-        for network in NETWORKS:
-            if (path / network).exists():
-                layers |= _foreign_network(path / network, network)
-    return assemble(layers, modules, metadata=metadata, card=card)
 
 
 def export_diffusers(adapter: Adapter, path: Path) -> None:
@@ -91,23 +57,10 @@ def export_diffusers(adapter: Adapter, path: Path) -> None:
     write_new(path, tensors.encode(arrays, {"format": "pt"} | card_metadata(kept.card)))
 
 
-def import_diffusers(path: Path, modules: Modules, card: AdapterCard | None = None) -> Adapter:
-    """Read a `pytorch_lora_weights.safetensors`, ours or diffusers' own. Raises as foreign.assemble."""
-    arrays, metadata = tensors.read_file(path)
-    alphas = header_alphas(metadata.get("lora_adapter_metadata", "{}"))
-    return assemble(gather(arrays, _diffusers_key, alphas), modules, metadata=metadata, card=card)
-
-
 def export_kohya(adapter: Adapter, path: Path) -> None:
     """Write one file for ComfyUI and A1111."""
     kept = stored(adapter)
     write_new(path, tensors.encode(kohya.tensors_of(kept), kohya.metadata_of(kept.card) | card_metadata(kept.card)))
-
-
-def import_kohya(path: Path, modules: Modules, card: AdapterCard | None = None) -> Adapter:
-    """Read a kohya file; its underscore names are looked up among `modules`. Raises as foreign.assemble."""
-    arrays, metadata = tensors.read_file(path)
-    return assemble(gather(arrays, kohya.key_parser(modules), {}), modules, metadata=metadata, card=card)
 
 
 def export_triton(adapter: Adapter, path: Path) -> None:
@@ -115,18 +68,11 @@ def export_triton(adapter: Adapter, path: Path) -> None:
     write_new(path, artifact(adapter))
 
 
-def import_triton(path: Path, modules: Modules, card: AdapterCard | None = None) -> Adapter:
-    """Read the weights of such an archive; its code is not run. Raises as open_artifact and foreign.assemble."""
-    own = open_artifact(path)
-    layers = {n: {m: Layer(pair, own.card.alpha) for m, pair in found.items()} for n, found in own.weights.items()}
-    return assemble(layers, modules, metadata=card_metadata(own.card), card=card)
-
-
 FORMATS: dict[str, Format] = {
-    "peft": Format(export_peft, import_peft, is_folder=True),
-    "diffusers": Format(export_diffusers, import_diffusers, is_folder=False),
-    "kohya": Format(export_kohya, import_kohya, is_folder=False),
-    "triton": Format(export_triton, import_triton, is_folder=False),
+    "peft": Format(export_peft, is_folder=True),
+    "diffusers": Format(export_diffusers, is_folder=False),
+    "kohya": Format(export_kohya, is_folder=False),
+    "triton": Format(export_triton, is_folder=False),
 }
 
 
@@ -155,18 +101,3 @@ def write_new(path: Path, content: bytes) -> None:
         raise AdapterExists("expected a new file, got one that exists", hint="choose another path") from error
     finally:
         staged.unlink(missing_ok=True)
-
-
-def _foreign_network(folder: Path, network: Network) -> dict[Network, dict[str, Layer]]:
-    config = strict_json(tensors.read_bytes(folder / folders.CONFIG_NAME, limit=MAX_BYTES))
-    alpha = config_alpha(config)
-    return folders.read_network(folder, network, alpha=8.0 if alpha is None else alpha)  # 8: LoraConfig's default
-
-
-def _diffusers_key(key: str) -> Key | None:
-    network, _, rest = key.partition(".")
-    for suffix, part in _SUFFIXES.items():
-        module = rest.removesuffix(suffix)
-        if module and module != rest and network in NETWORKS:
-            return ("unet" if network == "unet" else "text_encoder", module, part)
-    return None

@@ -5,22 +5,17 @@
     lora_unet_down_blocks_0_..._to_q.alpha              one number per layer
     lora_te_text_model_encoder_layers_0_...             the text encoder, always with text_model
 
-Dots became underscores, so a name says only which modules it could be; the base's list of modules says which it is.
+Only written here; `keys` reads them.
 Sources: kohya-ss/sd-scripts networks/lora.py and library/train_util.py; comfyanonymous/ComfyUI comfy/lora.py.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
-from ..errors import CorruptAdapter, WrongBase
 from ..types import Adapter, AdapterCard, Network
-from .factors import NETWORKS, TEXT_ROOT, Key, Part, label, plain_module
-from .foreign import WRONG_LAYER, Modules
+from .factors import TEXT_ROOT, plain_module
 from .tensors import Tensors
 
 _STARTS: dict[Network, str] = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
-_SUFFIXES: dict[str, Part] = {".lora_down.weight": "A", ".lora_up.weight": "B", ".alpha": "alpha"}
 _VERSIONS = {
     "sd-1.5": "sd_v1",
     "sd-2.1-base": "sd_v2",
@@ -62,31 +57,3 @@ def metadata_of(card: AdapterCard) -> dict[str, str]:
         version = _VERSIONS[card.family]
         entries |= {"ss_base_model_version": version, "ss_v2": str(version.startswith("sd_v2"))}
     return entries
-
-
-def key_parser(modules: Modules) -> Callable[[str], Key | None]:
-    """A parser for `factors.gather` that knows this base's modules.
-
-    The parser raises WrongBase for a layer that is not among them, CorruptAdapter for a name that fits two.
-    """
-    known: dict[str, list[tuple[Network, str]]] = {}
-    for network in NETWORKS:
-        for module in sorted(set(modules.get(network, ()))):
-            known.setdefault(flat_name(network, module), []).append((network, module))
-
-    def parse(key: str) -> Key | None:
-        for suffix, part in _SUFFIXES.items():
-            name = key.removesuffix(suffix)
-            if name == key or not name.startswith(tuple(_STARTS.values())):
-                continue
-            candidates = known.get(name, [])
-            if not candidates:
-                raise WrongBase(
-                    f"expected layers that adapters of this base may touch, got {label(name)}", hint=WRONG_LAYER
-                )
-            if len(candidates) > 1:
-                raise CorruptAdapter(f"{label(name)} fits {len(candidates)} layers", hint="use another layout")
-            return (*candidates[0], part)
-        return None
-
-    return parse

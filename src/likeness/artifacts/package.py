@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ..errors import AdapterExists, AdapterNotFound, ArchiveRefused, CorruptAdapter
@@ -26,6 +26,7 @@ MANIFEST_NAME = "manifest.json"
 MAX_FILES = 64
 MAX_UNPACKED_BYTES = 2 << 30
 _BLOCK = 512
+_PASSED_OVER = (tarfile.DIRTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE)
 _CHUNK = 1 << 20
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # no leading dot: neither '..' nor hidden files
 _NAME = re.compile(rf"{_PART}(/{_PART}){{0,5}}")
@@ -67,11 +68,13 @@ def pack(folder: Path) -> bytes:
     return packed.getvalue()
 
 
-def unpack(source: bytes | Path, into: Path) -> Path:
+def unpack(source: bytes | Path, into: Path, *, needs_manifest: bool = True) -> Path:
     """Unpack into a new folder that appears whole or not at all.
 
     Args:
         into: must not exist; its parent must.
+        needs_manifest: False takes what other programs pack, too: no manifest, folders' own entries, hidden files
+            (which are passed over). An archive with a manifest is held to it in any case.
 
     Returns:
         `into`.
@@ -86,7 +89,7 @@ def unpack(source: bytes | Path, into: Path) -> Path:
     staged = Path(tempfile.mkdtemp(prefix=".incoming-", dir=into.parent))
     try:
         with _opened(source) as raw, gzip.GzipFile(fileobj=raw, mode="rb") as stream:
-            _unpack_entries(stream, staged)
+            _unpack_entries(stream, staged, needs_manifest=needs_manifest)
         os.rename(staged, into)
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:  # BadGzipFile is an OSError
         if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
@@ -105,30 +108,33 @@ def _opened(source: bytes | Path) -> BinaryIO:
     return source.open("rb")
 
 
-def _unpack_entries(stream: gzip.GzipFile, folder: Path) -> None:
+def _unpack_entries(stream: gzip.GzipFile, folder: Path, *, needs_manifest: bool) -> None:
     manifest: dict[str, tuple[int, str]] | None = None
     seen: set[str] = set()
-    for entry in _entries(stream):
-        if manifest is None:
-            if entry.name != MANIFEST_NAME or entry.size > MAX_BYTES:
-                raise ArchiveRefused("expected manifest.json as the first file", hint=_HINT)
+    for entry in _entries(stream, foreign=not needs_manifest):
+        if manifest is None and not seen and entry.name == MANIFEST_NAME and entry.size <= MAX_BYTES:
             manifest = _read_manifest(_exactly(stream, entry.size))
+        elif manifest is None and needs_manifest:
+            raise ArchiveRefused("expected manifest.json as the first file", hint=_HINT)
         else:
             if entry.name in seen:
                 raise ArchiveRefused("expected each file once, got one twice", hint=_HINT)
-            if entry.name not in manifest:
+            if manifest is not None and entry.name not in manifest:
                 raise CorruptAdapter("got a file that the manifest does not list", hint=_HINT)
             seen.add(entry.name)
-            _unpack_file(stream, entry, folder, expected=manifest[entry.name])
+            _unpack_file(stream, entry, folder, expected=None if manifest is None else manifest[entry.name])
         _exactly(stream, -entry.size % _BLOCK)
-    if manifest is None:
-        raise ArchiveRefused("expected manifest.json as the first file, got an empty archive", hint=_HINT)
-    if missing := len(manifest.keys() - seen):
+    if manifest is None and not seen:
+        raise ArchiveRefused("expected files in the archive, got none", hint=_HINT)
+    if manifest is not None and (missing := len(manifest.keys() - seen)):
         raise CorruptAdapter(f"{missing} file(s) of the manifest are missing", hint=_HINT)
 
 
-def _entries(stream: gzip.GzipFile) -> Iterator[tarfile.TarInfo]:
+def _entries(stream: gzip.GzipFile, *, foreign: bool) -> Iterator[tarfile.TarInfo]:
     """Headers one by one; the caller reads each file's blocks in between.
+
+    Args:
+        foreign: pass over folders, hidden files and extended headers (times, owners), and strip a leading './'.
 
     tarfile itself is not asked to walk the archive: it would follow extended headers, sparse maps and links first.
     """
@@ -142,13 +148,25 @@ def _entries(stream: gzip.GzipFile) -> Iterator[tarfile.TarInfo]:
             entry = tarfile.TarInfo.frombuf(block, "ascii", "strict")
         except (tarfile.TarError, ValueError) as error:
             raise ArchiveRefused(f"expected a tar header, got {type(error).__name__}", hint=_HINT) from None
-        if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.size < 0:
+        is_file = entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+        if entry.size < 0 or not (is_file or (foreign and entry.type in _PASSED_OVER)):
             raise ArchiveRefused("expected plain files only, got a link, a folder, a device or the like", hint=_HINT)
-        _check_name(entry.name, inside=True)
         size += entry.size
         _check_room(count, size)
+        if foreign:
+            entry.name = entry.name.removeprefix("./")
+            if not is_file or PurePosixPath(entry.name).name.startswith("."):
+                _pass_over(stream, entry.size)
+                continue
+        _check_name(entry.name, inside=True)
         yield entry
     raise ArchiveRefused(f"expected at most {MAX_FILES} files", hint=_HINT)
+
+
+def _pass_over(stream: gzip.GzipFile, size: int) -> None:
+    left = size + -size % _BLOCK
+    while left:
+        left -= len(_exactly(stream, min(left, _CHUNK)))
 
 
 def _check_end(stream: gzip.GzipFile) -> None:
@@ -171,7 +189,9 @@ def _read_manifest(content: bytes) -> dict[str, tuple[int, str]]:
     return listed
 
 
-def _unpack_file(stream: gzip.GzipFile, entry: tarfile.TarInfo, folder: Path, *, expected: tuple[int, str]) -> None:
+def _unpack_file(
+    stream: gzip.GzipFile, entry: tarfile.TarInfo, folder: Path, *, expected: tuple[int, str] | None
+) -> None:
     path = folder / entry.name
     digest = hashlib.sha256()
     left = entry.size
@@ -186,7 +206,7 @@ def _unpack_file(stream: gzip.GzipFile, entry: tarfile.TarInfo, folder: Path, *,
             digest.update(chunk)
             file.write(chunk)
             left -= len(chunk)
-    if (entry.size, digest.hexdigest()) != expected:
+    if expected is not None and (entry.size, digest.hexdigest()) != expected:
         raise CorruptAdapter("a file is not the one that the manifest describes", hint=_HINT)
 
 

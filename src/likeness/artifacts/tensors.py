@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
-from ..errors import CorruptAdapter
+from ..errors import CorruptAdapter, UnsupportedAdapter
+from ..storage.card import single_keys
 
 MAX_FILE_BYTES = 1 << 30
 MAX_HEADER_BYTES = 4 << 20  # about 10,000 tensors
 _PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_ZIP_START = 4096  # torch writes data.pkl first
 _NAMES = {"float16": "F16", "float32": "F32"}
 _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _HINT = "get a copy that is whole, or save it again as safetensors"
@@ -55,8 +57,13 @@ def decode(content: bytes) -> tuple[Tensors, dict[str, str]]:
     """Arrays and metadata of a safetensors file. bfloat16 becomes float32, which holds it exactly.
 
     Raises:
-        CorruptAdapter: a pickle, truncated, oversized, no safetensors, or integer and 8-bit tensors.
+        CorruptAdapter: a pickle, truncated, oversized, no safetensors, a tensor that is there twice.
+        UnsupportedAdapter: a zip, or integer and 8-bit tensors.
     """
+    if content.startswith(b"PK") and b"data.pkl" not in content[:_ZIP_START]:
+        raise UnsupportedAdapter(
+            "expected safetensors, got a zip archive", hint="unpack it and take the .safetensors file"
+        )
     if content.startswith(_PICKLE_STARTS):
         raise CorruptAdapter("expected safetensors, got a pickle, which can run code when it is opened", hint=_HINT)
     header_bytes = int.from_bytes(content[:8], "little")
@@ -68,10 +75,11 @@ def decode(content: bytes) -> tuple[Tensors, dict[str, str]]:
         )
     try:
         entries = deserialize(content)
-        metadata = json.loads(content[8 : 8 + header_bytes]).get("__metadata__") or {}
+        header = json.loads(content[8 : 8 + header_bytes], object_pairs_hook=single_keys)
     except (SafetensorError, ValueError, RecursionError) as error:
         raise CorruptAdapter(f"expected safetensors, got {type(error).__name__}", hint=_HINT) from None
-    return {name: _array(entry["dtype"], entry["shape"], entry["data"]) for name, entry in entries}, metadata
+    arrays = {name: _array(entry["dtype"], entry["shape"], entry["data"]) for name, entry in entries}
+    return arrays, header.get("__metadata__") or {}
 
 
 def read_file(path: Path) -> tuple[Tensors, dict[str, str]]:
@@ -80,9 +88,14 @@ def read_file(path: Path) -> tuple[Tensors, dict[str, str]]:
     Raises:
         CorruptAdapter: also when the name is that of a pickle, or the file is missing, a link or above 1 GiB.
     """
+    refuse_pickle_name(path)
+    return decode(read_bytes(path, limit=MAX_FILE_BYTES))
+
+
+def refuse_pickle_name(path: Path) -> None:
+    """Raises CorruptAdapter where a file's name is that of a pickle."""
     if path.suffix.lower() in _PICKLE_SUFFIXES:
         raise CorruptAdapter("expected a .safetensors file, got a name that stands for a pickle", hint=_HINT)
-    return decode(read_bytes(path, limit=MAX_FILE_BYTES))
 
 
 def read_bytes(path: Path, *, limit: int) -> bytes:
@@ -107,6 +120,8 @@ def _array(dtype: str, shape: list[int], content: bytes) -> NDArray[np.floating]
         halves = np.frombuffer(content, "<u2").astype(np.uint32)
         return (halves << 16).view(np.float32).reshape(shape)
     if dtype not in _DTYPES:
-        raise CorruptAdapter("expected F16, BF16, F32 or F64 tensors, got integers or 8-bit floats", hint=_HINT)
+        raise UnsupportedAdapter(
+            "expected F16, BF16, F32 or F64 tensors, got integers or 8-bit floats", hint="save it again in float16"
+        )
     array: NDArray[np.floating] = np.frombuffer(content, _DTYPES[dtype]).reshape(shape)
     return array.astype(np.float32) if dtype == "F64" else array

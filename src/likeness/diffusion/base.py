@@ -12,25 +12,28 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, StrictDataclassError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..errors import BaseError, BaseNotFound, CorruptBase
 from ..types import Network
-from .family import Family, family_of
+from .devices import is_out_of_memory, memory_for, pick_device, pick_dtype
+from .family import BaseOutline, Family, family_of
+from .lora import target_modules
 from .rows import hold_rows_apart
 from .schedule import Schedule, schedule_from_config
 
@@ -39,24 +42,9 @@ CHECKSUMS = "checksums.json"
 _PARTS = ("text_encoder", "unet", "vae")
 _SETTINGS = ("scheduler", "tokenizer")  # sub-folders without weights
 _TEXTS = (".json", ".txt")
+# what the libraries raise at configs and files that are missing or damaged
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, NotImplementedError, StrictDataclassError)
 _COMMIT = re.compile("[0-9a-f]{40}")
-
-
-def pick_device() -> torch.device:
-    """The first accelerator there is, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def counts_memory(device: torch.device) -> bool:
-    """Whether torch counts what is allocated on this device."""
-    return device.type == "cuda"
-
-
-def pick_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the device multiplies it fast, else fp32."""
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def locate(base: str, revision: str | None = None) -> Path:
@@ -158,7 +146,9 @@ def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # both libraries announce their own future changes at load
             model, report = kind.from_pretrained(folder, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (*_DAMAGED, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise CorruptBase(f"the weights in {folder.name} do not load ({type(error).__name__})") from error
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     if wrong := [f"{len(report[kind])} {kind.replace('_', ' ')}" for kind in kinds if report.get(kind)]:
@@ -190,6 +180,11 @@ class BaseModel:
     def networks(self) -> dict[Network, nn.Module]:
         """The two that adapters touch."""
         return {"unet": self.unet, "text_encoder": self.text_encoder}
+
+    @property
+    def outline(self) -> BaseOutline:
+        """What an adapter for this base has to fit."""
+        return _outline(self.id, self.sha256, self.family, self.networks)
 
     @property
     def device(self) -> torch.device:
@@ -226,6 +221,16 @@ class BaseModel:
         last = self.tokenizer.model_max_length - 1  # there the end is marked, whatever follows
         return prompt[places[last][0] :] if len(places) > last + 1 else ""
 
+    def says(self, text: str, words: str) -> bool:
+        """Whether `text` has `words` as words of its own: the same tokens, from the start of a word. From any thread.
+
+        So letters inside another word do not count, and case only where the tokenizer tells it apart.
+        """
+        said = self._reader.encode(text, add_special_tokens=False)
+        sought = self._reader.encode(words, add_special_tokens=False).ids
+        starts = [i for i in range(len(said.ids)) if i == 0 or _ends_word(said.tokens[i - 1], said.offsets, i)]
+        return any(said.ids[i : i + len(sought)] == sought for i in starts)
+
     def encode_prompt(self, ids: Tensor) -> Tensor:
         """Token ids (B, N) -> states (B, N, d)."""
         return self.text_encoder(ids).last_hidden_state
@@ -239,6 +244,11 @@ class BaseModel:
         """Scaled latents (B, C, h, w) -> pixels (B, 3, H, W) in [-1, 1]."""
         z = latents.to(self.device, self.dtype) / self.vae.config["scaling_factor"]
         return self.vae.decode(z, return_dict=False)[0].float().clamp(-1, 1)
+
+
+def _ends_word(token: str, places: Sequence[tuple[int, int]], following: int) -> bool:
+    """Whether a token is the last of its word: CLIP's vocabulary marks those; added tokens may only stand apart."""
+    return token.endswith("</w>") or places[following - 1][1] < places[following][0]
 
 
 def resident_sha256(base: BaseModel) -> str:
@@ -268,36 +278,75 @@ def load_base(
     Raises:
         BaseNotFound: see `locate`; or the shape is none of a known family.
         CorruptBase: weights that are missing, unexpected, of another shape or not matching their checksums.
+        OutOfMemory: the device or this machine cannot hold it.
     """
     device = device or pick_device()
     dtype = dtype or pick_dtype(device)
     folder = locate(base, revision)
     check_sums(folder)
-    try:
+    with _configs():
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
         schedule = schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json"))
-        vae_config = _config(folder / "vae" / "config.json")
-        is_tiny = vae_config["_class_name"] == "AutoencoderTiny"
-        latent_channels = vae_config.get("latent_channels", 4)  # diffusers' own default
-        family = family_of(_config(folder / "unet" / "config.json"), latent_channels=latent_channels)
-    except BaseError:
-        raise
-    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
-        kind = type(error).__name__
-        raise CorruptBase(
-            f"expected tokenizer, scheduler, unet and vae configs of diffusers' layout ({kind})"
-        ) from error
+        family, is_tiny = _family_in(folder)
     sha256 = weights_sha256(folder)
-    unet = _load_part(UNet2DConditionModel, folder / "unet", dtype)
-    text_encoder = _load_part(CLIPTextModel, folder / "text_encoder", dtype)
-    vae = _load_part(AutoencoderTiny if is_tiny else AutoencoderKL, folder / "vae", dtype)
+    with memory_for(f"the base on the {device.type}", hint="close other programs that use it, or take a smaller base"):
+        unet = _load_part(UNet2DConditionModel, folder / "unet", dtype).to(device)
+        text_encoder = _load_part(CLIPTextModel, folder / "text_encoder", dtype).to(device)
+        vae = _load_part(AutoencoderTiny if is_tiny else AutoencoderKL, folder / "vae", dtype).to(device)
     if device.type == "cpu":
         hold_rows_apart(unet)
         hold_rows_apart(text_encoder)
-    return BaseModel(
-        _id_of(base, revision), sha256, family, schedule, tokenizer,
-        text_encoder.to(device), unet.to(device), vae.to(device),
-    )  # fmt: skip
+    return BaseModel(_id_of(base, revision), sha256, family, schedule, tokenizer, text_encoder, unet, vae)
+
+
+def outline_of(base: str = BUILT_IN, revision: str | None = None) -> BaseOutline:
+    """What an adapter for a base has to fit, from its configs and the hash of its files: no weights are loaded.
+
+    Raises:
+        BaseNotFound, CorruptBase: as `load_base`, as far as configs tell.
+    """
+    folder = locate(base, revision)
+    with _configs(), torch.device("meta"):
+        family, _ = _family_in(folder)
+        unet_config = UNet2DConditionModel.load_config(folder / "unet")
+        networks: dict[Network, nn.Module] = {
+            "unet": UNet2DConditionModel.from_config(unet_config),
+            "text_encoder": CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder")),
+        }
+    return _outline(_id_of(base, revision), weights_sha256(folder), family, networks)
+
+
+def _outline(id: str, sha256: str, family: Family, networks: Mapping[Network, nn.Module]) -> BaseOutline:
+    layers = {
+        network: {
+            name: tuple(cast(Tensor, layer.weight).shape)
+            for name, layer in target_modules(module, family.targets[network]).items()
+        }
+        for network, module in networks.items()
+    }
+    return BaseOutline(id, sha256, family, layers)
+
+
+def _family_in(folder: Path) -> tuple[Family, bool]:
+    """The family of the configs in a folder, and whether its autoencoder is a tiny one. Raises BaseNotFound."""
+    vae_config = _config(folder / "vae" / "config.json")
+    latent_channels = vae_config.get("latent_channels", 4)  # diffusers' own default
+    family = family_of(_config(folder / "unet" / "config.json"), latent_channels=latent_channels)
+    return family, vae_config["_class_name"] == "AutoencoderTiny"
+
+
+@contextmanager
+def _configs() -> Iterator[None]:
+    """Within the block, configs that are missing or damaged raise CorruptBase."""
+    try:
+        yield
+    except BaseError:
+        raise
+    except _DAMAGED as error:
+        kind = type(error).__name__
+        raise CorruptBase(
+            f"expected configs of tokenizer, scheduler and networks in diffusers' layout ({kind})"
+        ) from error
 
 
 def _id_of(base: str, revision: str | None) -> str:

@@ -12,6 +12,10 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
 PROJECTIONS = ("proj_in", "proj_out")  # around a stack of attention blocks
 RESNET = ("conv1", "conv2")
+REST = (  # of a U-Net, so that LoCon files can be imported: they may adapt every convolution and linear layer
+    "time_emb_proj", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "conv_in", "conv_out",
+    "time_embedding.linear_1", "time_embedding.linear_2",
+)  # fmt: skip
 CLIP_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 CLIP_FEED_FORWARD = ("fc1", "fc2")
 CROPS = ("portrait", "close")  # upright, at two distances
@@ -31,12 +35,29 @@ class Family:
     learning_rate_scale: float  # recipes are written for Stable Diffusion; small networks take larger steps
 
 
-_LIKENESS_TARGETS: Mapping[Network, tuple[str, ...]] = MappingProxyType(
-    {"unet": ATTENTION + FEED_FORWARD + RESNET, "text_encoder": CLIP_ATTENTION + CLIP_FEED_FORWARD}
+@dataclass(frozen=True)
+class BaseOutline:
+    """A base without its weights: what an adapter has to fit."""
+
+    id: str  # folder name or hub id
+    sha256: str  # of all base weights
+    family: Family
+    layers: Mapping[Network, Mapping[str, tuple[int, ...]]]  # that adapters may touch -> shape of the weight
+
+    @property
+    def name(self) -> str:
+        """For messages: the family's name, which is no user's text."""
+        return self.family.name
+
+
+_TARGETS: Mapping[Network, tuple[str, ...]] = MappingProxyType(
+    {
+        "unet": ATTENTION + FEED_FORWARD + PROJECTIONS + RESNET + REST,
+        "text_encoder": CLIP_ATTENTION + CLIP_FEED_FORWARD,
+    }
 )
-# what kohya's sd-scripts train unless they are told otherwise, so that such adapters can be imported
-_SD_TARGETS: Mapping[Network, tuple[str, ...]] = MappingProxyType(
-    {"unet": ATTENTION + FEED_FORWARD + PROJECTIONS, "text_encoder": CLIP_ATTENTION + CLIP_FEED_FORWARD}
+_LIKENESS_TRAINED: Mapping[Network, tuple[str, ...]] = MappingProxyType(
+    {"unet": ATTENTION + FEED_FORWARD + RESNET, "text_encoder": CLIP_ATTENTION + CLIP_FEED_FORWARD}
 )
 _SD_TRAINED: Mapping[Network, tuple[str, ...]] = MappingProxyType(
     {"unet": ATTENTION + FEED_FORWARD, "text_encoder": CLIP_ATTENTION}
@@ -47,8 +68,8 @@ LIKENESS_128 = Family(
     resolution_px=128,
     guidance_scale=3.0,
     negative_scale=0.0,  # docs/log.md: faces come sharper and nearer to the person
-    targets=_LIKENESS_TARGETS,
-    trained=_LIKENESS_TARGETS,
+    targets=_TARGETS,
+    trained=_LIKENESS_TRAINED,
     framings=("aligned",),  # its training data are aligned headshots
     learning_rate_scale=40.0,
 )
@@ -57,7 +78,7 @@ SD_15 = Family(
     resolution_px=512,
     guidance_scale=7.5,
     negative_scale=None,
-    targets=_SD_TARGETS,
+    targets=_TARGETS,
     trained=_SD_TRAINED,
     framings=CROPS,
     learning_rate_scale=1.0,
@@ -67,7 +88,7 @@ SD_21_BASE = Family(
     resolution_px=512,
     guidance_scale=7.5,
     negative_scale=None,
-    targets=_SD_TARGETS,
+    targets=_TARGETS,
     trained=_SD_TRAINED,
     framings=CROPS,
     learning_rate_scale=1.0,
@@ -77,7 +98,7 @@ SD_21 = Family(
     resolution_px=768,
     guidance_scale=7.5,
     negative_scale=None,
-    targets=_SD_TARGETS,
+    targets=_TARGETS,
     trained=_SD_TRAINED,
     framings=CROPS,
     learning_rate_scale=1.0,

@@ -26,6 +26,7 @@ from ..types import LoraPair, Network
 from .routing import Route, route_of
 
 BASE_SLOT = 0
+HALF_LOSS_SCALE = 4096.0  # times a loss whose backward runs in float16, where small gradients would become zero
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class LoraBank:
         self._used = [[False] * len(self.places) for _ in range(slots)]  # which layers a slot's adapter has
         self._route: Route | None = None
         self._adapts: list[bool] = []  # which layers anybody in the route has; the others are left alone
+        self._loss_scale = HALF_LOSS_SCALE if weight.dtype == torch.float16 else 1.0
         self._is_training = False
         self._tape: list[tuple[int, Route, Tensor, Tensor]] = []  # layer, whose, and the leaves A and B it used
         self._hooks = [
@@ -223,10 +225,15 @@ class LoraBank:
         return total
 
     def add_gradient(self, loss: Tensor, total: Tensor) -> None:
-        """`gradient` added to `total` (S, P), in place. `loss` is of the forwards since the last call."""
+        """`gradient` added to `total` (S, P), in place. `loss` is of the forwards since the last call.
+
+        Where the base is float16, the loss is scaled on the way (Micikevicius et al. 2018, 'Mixed Precision Training').
+        """
         tape, self._tape = self._tape, []
         leaves = [factor for _, _, A, B in tape for factor in (A, B)]
-        parts = iter(torch.autograd.grad(loss, leaves, materialize_grads=True))
+        scale = self._loss_scale
+        found = torch.autograd.grad(loss if scale == 1 else loss * scale, leaves, materialize_grads=True)
+        parts = iter(found if scale == 1 else [part / scale for part in found])
         for index, route, _, _ in tape:
             for whole in self._views(total, self.places[index]):
                 route.give(whole, next(parts))

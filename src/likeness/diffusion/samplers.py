@@ -4,13 +4,14 @@ A sampler yields `(x_t, t)` and is sent the clean latent that the network sees i
 It never calls the network, so a caller may run one sampler, or hundreds of different ones that joined at
 different times in one batched forward: that is what the engine does.
 
-All formulas are for one row or a batch alike: x is (C, h, w) or (B, C, h, w). Timesteps follow diffusers'
-"leading" spacing, so that every sampler here equals the diffusers scheduler of its name.
+All formulas are for one row or a batch alike: x is (C, h, w) or (B, C, h, w). Timesteps are spaced as the diffusers
+scheduler of the sampler's name spaces them with the base's scheduler config, so that both give the same picture.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from types import MappingProxyType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,14 +19,26 @@ from ..errors import UsageError
 from ..types import SAMPLER_NAMES
 from .schedule import Schedule
 
-Sampler = Generator[tuple[Tensor, int], Tensor, Tensor]  # yields (x_t, t), is sent x_0, returns the last x
+Sampler = Generator[tuple[Tensor, float], Tensor, Tensor]  # yields (x_t, t), is sent x_0, returns the last x
 MakeSampler = Callable[[Tensor, Schedule, int], Sampler]
+_LEAST_ALPHA_BAR = 2.0**-24  # in place of 0, where a schedule ends in noise alone, as in diffusers
 
 
-def leading_timesteps(schedule: Schedule, steps: int) -> list[int]:
-    """`steps` falling timesteps, evenly spaced from the start ("leading", Lin et al. 2024, table 2)."""
-    stride = schedule.timesteps // steps
-    return [min(k * stride + schedule.steps_offset, schedule.timesteps - 1) for k in reversed(range(steps))]
+def timesteps(schedule: Schedule, sampler: str, steps: int) -> list[float]:
+    """`steps` falling timesteps of a sampler; whole numbers but for Euler's, which may be fractions.
+
+    numpy computes them as it does for diffusers: halves are rounded after the same errors.
+    """
+    last, spacing = schedule.timesteps - 1, schedule.spacing[sampler]
+    if spacing == "trailing":
+        return (np.arange(last + 1, 0, -(last + 1) / steps).round() - 1).tolist()[:steps]
+    count = steps + 1 if sampler == "dpmpp_2m" else steps  # diffusers spaces one more there and drops the last
+    if spacing == "leading":
+        rising = (np.arange(count) * ((last + 1) // count) + schedule.steps_offset).clip(max=last)
+    else:
+        rising = np.linspace(0, last, count)
+        rising = rising.astype(np.float32) if sampler == "euler" else rising.round()
+    return [float(t) for t in rising[::-1][:steps]]
 
 
 def _check_steps(schedule: Schedule, steps: int) -> None:
@@ -37,7 +50,7 @@ def ddim(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
     """Deterministic DDIM (Song et al. 2021, eq. 12 with sigma = 0). `noise` is standard normal."""
     _check_steps(schedule, steps)
     x, stride = noise, schedule.timesteps // steps
-    for t in leading_timesteps(schedule, steps):
+    for t in map(int, timesteps(schedule, "ddim", steps)):
         x0 = yield x, t
         now = schedule.alpha_bar[t].item()
         after = schedule.alpha_bar[t - stride].item() if t >= stride else schedule.last_alpha_bar
@@ -52,9 +65,11 @@ def euler(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
     The state lives in Karras' variance-exploding space; what is yielded is scaled back by a_t.
     """
     _check_steps(schedule, steps)
-    times = leading_timesteps(schedule, steps)
-    sigmas = [((1 - schedule.alpha_bar[t]) / schedule.alpha_bar[t]).sqrt().item() for t in times] + [0.0]
-    x = noise * (sigmas[0] ** 2 + 1) ** 0.5
+    times = timesteps(schedule, "euler", steps)
+    alpha_bar = schedule.at(torch.tensor(times), lambda found: found.clamp(min=_LEAST_ALPHA_BAR))
+    sigmas = [*(1 / alpha_bar - 1).sqrt().tolist(), 0.0]
+    is_leading = schedule.spacing["euler"] == "leading"  # else noise is all there is at the first step
+    x = noise * (sigmas[0] ** 2 + is_leading) ** 0.5
     for t, sigma, sigma_next in zip(times, sigmas[:-1], sigmas[1:], strict=True):
         x0 = yield x / (sigma**2 + 1) ** 0.5, t
         x = x + (x - x0) / sigma * (sigma_next - sigma)
@@ -64,8 +79,8 @@ def euler(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
 def dpmpp_2m(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), lambda = log(a / s); the last step is of first order."""
     _check_steps(schedule, steps)
-    times = leading_timesteps(schedule, steps + 1)[:-1]  # diffusers spaces steps + 1 and drops the last
-    alpha_bar = torch.stack([schedule.alpha_bar[t] for t in times])
+    times = [int(t) for t in timesteps(schedule, "dpmpp_2m", steps)]
+    alpha_bar = schedule.alpha_bar[times].clamp(min=_LEAST_ALPHA_BAR)
     a, s = alpha_bar.sqrt().tolist(), (1 - alpha_bar).sqrt().tolist()
     lam = (alpha_bar / (1 - alpha_bar)).log().div(2).tolist()
     x, previous = noise, None
@@ -95,7 +110,7 @@ def sampler_named(name: str) -> MakeSampler:
     return SAMPLERS[name]
 
 
-def run(sampler: Sampler, denoise: Callable[[Tensor, int], Tensor]) -> Iterator[Tensor]:
+def run(sampler: Sampler, denoise: Callable[[Tensor, float], Tensor]) -> Iterator[Tensor]:
     """Drive one sampler to its end with `denoise(x_t, t) -> x_0`, yielding x_t before each step and last the result."""
     x, t = next(sampler)
     while True:

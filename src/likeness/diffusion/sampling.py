@@ -39,7 +39,7 @@ class Denoising:
 
     sampler: Sampler
     x: Tensor  # (C, h, w), what the network shall see next
-    t: int
+    t: float
     states: Tensor  # (1 or 2, N, d): prompt, then negative prompt where it is guided
     guidance_scale: float
     whose: Sequence["Whose"]  # of the rows of `states`
@@ -96,7 +96,7 @@ def advance(base: BaseModel, bank: LoraBank | None, pictures: Sequence[Denoising
     """One step of every picture in one forward. Classifier-free guidance: Ho & Salimans 2022, eq. 6."""
     rows = [picture for picture in pictures for _ in picture.states]
     x = torch.stack([row.x for row in rows])  # (R, C, h, w)
-    t = torch.tensor([row.t for row in rows], device=x.device)
+    t = torch.tensor([row.t for row in rows])  # on the host, where the schedule is
     states = torch.cat([picture.states for picture in pictures])
     whose = [one for picture in pictures for one in picture.whose]
     output = _forward(bank, whose, lambda order: base.denoise(x[order], t[order], states[order]))

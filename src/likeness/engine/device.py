@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..diffusion.base import BaseModel
+from ..diffusion.devices import is_out_of_memory
 from ..diffusion.lora import LoraBank
 from ..diffusion.pixels import to_images
 from ..diffusion.sampling import Denoising, Order, advance, begin
@@ -93,7 +94,7 @@ def apart(
             for i, result in zip(part, work([items[i] for i in part]), strict=True):
                 out[i] = result
         except Exception as error:
-            is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+            is_memory = is_out_of_memory(error)
             if is_memory:
                 limit = limit.halved(sum(counts[i] for i in part))
                 release_memory()

@@ -19,6 +19,7 @@ from threading import Thread
 from types import TracebackType
 
 from ..diffusion.base import BaseModel
+from ..diffusion.devices import memory_for
 from ..diffusion.lora import LoraBank
 from ..diffusion.samplers import sampler_named
 from ..diffusion.sampling import Denoising
@@ -60,7 +61,8 @@ class Engine:
             if got < 1:
                 raise UsageError(f"expected {name} of at least 1, got {got}")
         self.base = base
-        self.bank = LoraBank(base.networks, base.family.targets, slots=slots, rank=rank)
+        with memory_for(f"{slots} slots of rank {rank}", hint="set LIKENESS_SLOTS or LIKENESS_RANK lower"):
+            self.bank = LoraBank(base.networks, base.family.targets, slots=slots, rank=rank)
         self._negative_scale = base.family.negative_scale
         self._writer = SlotWriter(self.bank)
         self._device = Device(base, self.bank, limits=measured_limits(base, self.bank, max_batch=max_batch))

@@ -21,7 +21,7 @@ from ..errors import DeadlinePassed, EngineBusy, LikenessError, UsageError
 from ..types import GeneratedImage
 from .cards import Cards
 from .gen_args import request_of
-from .prompts import prompt_for
+from .prompts import worded
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -132,7 +132,8 @@ class LocalServer:
             raise UsageError("expected prompt, negative_prompt and gen_args as texts, and deadline_s in seconds")
         prompt, negative_prompt, gen_args = map(str, texts)
         card = await asyncio.to_thread(self._cards.of, key)
-        asked, media_type = request_of(prompt_for(self.engine.base, prompt, card), negative_prompt, gen_args)
+        asked, media_type = request_of(prompt, negative_prompt, gen_args)
+        asked = worded(self.engine.base, asked, card)
         loop = asyncio.get_running_loop()
         started, done = asyncio.Event(), asyncio.Event()
         ticket = self.engine.submit(asked, key=key, tenant=key, deadline_s=deadline_s)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..diffusion.base import BaseModel, counts_memory
+from ..diffusion.base import BaseModel
+from ..diffusion.devices import counts_memory
 from ..diffusion.lora import BASE_SLOT, LoraBank
 from .batcher import RowLimit, rows_that_fit
 

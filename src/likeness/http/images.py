@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from PIL import Image
 
+from ..engine.prompts import unread_of
 from ..errors import LikenessError, UsageError
 from ..portraits import JPEG, PNG
 from ..service import Likeness
@@ -99,9 +100,11 @@ async def _kept(
 
 
 def _image(likeness: Likeness, image: GeneratedImage, file: bytes, kept: str | None, media_type: str) -> ImageOut:
+    unread = unread_of(likeness.base, image.request)
     return ImageOut(
         id=kept, data=base64.b64encode(file).decode(), media_type=media_type, seed=image.request.seed,
-        prompt=image.request.prompt, unread=likeness.base.unread(image.request.prompt),
+        prompt=image.request.prompt, unread=unread.prompt, unread_negative=unread.negative_prompt,
+        unread_instructions=list(unread.instructions),
         base_sha256=image.base_sha256, adapter_sha256=image.adapter_sha256,
         seconds=round(image.seconds, 3),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 
 from ..errors import DeletionUnfinished
-from ..service import Likeness
+from ..service import AUTO, Likeness
 from ..storage.catalog import AdapterRecord, SubjectRecord
 from ..storage.forgettings import under_way
 from ..types import MAX_PHOTOS, Photo, Subject
@@ -160,11 +160,14 @@ async def import_adapter(
     asking: Asking,
     name: Annotated[str, Form(max_length=63)],
     file: UploadFile,
-    format: Annotated[str, Form(max_length=40)] = "diffusers",
+    format: Annotated[str, Form(max_length=40, description="not needed: found by the content")] = AUTO,
     class_noun: Annotated[str, Form(max_length=100)] = "person",
     identifier: Annotated[str, Form(max_length=100)] = Subject.identifier,
 ) -> AdapterOut:
-    """Take in an adapter that was made elsewhere for the same base. What is a pickle is refused."""
+    """Take in an adapter that was made elsewhere for the same base: a .safetensors file, or a tar.gz of PEFT's folder.
+
+    Plain LoRA of any layer, in the spelling of diffusers, PEFT, kohya or ComfyUI. What is a pickle is refused.
+    """
     likeness = likeness_of(request)
 
     def take(content: bytes) -> AdapterRecord:

@@ -166,6 +166,8 @@ class ImageOut(BaseModel):
     seed: int
     prompt: str = Field(description="with the subject put in")
     unread: str = Field(description="the end of the prompt that this base did not read any more; mostly empty")
+    unread_negative: str = Field(description="likewise of the negative prompt; all of it where guidance_scale is 1")
+    unread_instructions: list[str] = Field(description="weights and tags such as (word:1.2): read as plain words")
     base_sha256: str
     adapter_sha256: str | None
     seconds: float

@@ -5,6 +5,7 @@ import os
 import torch
 
 from ..diffusion.base import BaseModel
+from ..diffusion.devices import is_out_of_memory
 from ..training.data import TrainingSet, captions, class_caption
 from ..training.loop import TrainingLoop
 from ..training.recipe import recipe_named
@@ -23,7 +24,9 @@ def measured_capacity(base: BaseModel) -> int:
         return max(1, min(8, 2 * (os.cpu_count() or 1)))
     try:
         one, two = _peak_bytes(base, 1), _peak_bytes(base, 2)
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         return 1
     free, _ = torch.cuda.mem_get_info(base.device)
     room = SHARE * (free + torch.cuda.memory_reserved(base.device))

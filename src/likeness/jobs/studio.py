@@ -18,6 +18,7 @@ from PIL import Image
 
 from ..artifacts import bundle
 from ..diffusion.base import BaseModel
+from ..diffusion.devices import is_out_of_memory
 from ..diffusion.sampling import Order, denoise_all
 from ..errors import CheckpointMismatch, Interrupted, LikenessError, OutOfMemory, StorageUnavailable
 from ..fine_tuning import Checkpoints, FineTuneOrder, Stepped, Together, adapter_of, mark_of, training_set
@@ -322,8 +323,8 @@ def _guest(said: Said) -> _Guest:
 
 
 def _raise_unless_full(error: Exception) -> None:
-    """Raises again what does not say that memory is full; torch has a class for that on accelerators only."""
-    if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+    """Raises again what does not say that memory is full."""
+    if not is_out_of_memory(error):
         raise error
 
 

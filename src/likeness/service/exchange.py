@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError
 from ..types import Adapter, Subject
 
+AUTO = "auto"  # an import finds the layout by itself
+
 if TYPE_CHECKING:
     from ..artifacts.formats import Format
-    from ..diffusion.base import BaseModel
+    from ..diffusion.family import BaseOutline
 
 
 def export_to(adapter: Adapter, format: str, path: Path) -> Path:
@@ -32,43 +34,34 @@ def exported(adapter: Adapter, format: str) -> bytes:
         return pack(path) if layout(format).is_folder else path.read_bytes()
 
 
-def import_from(path: Path, format: str, said: Subject, base: "BaseModel") -> Adapter:
-    """Read a file or folder of another program, or of another Likeness, under the name that is said.
+def import_from(source: Path | bytes, format: str, said: Subject, base: "BaseOutline") -> Adapter:
+    """Read an adapter of another program, or of another Likeness, under the name that is said.
 
     Args:
-        said: by whoever imports it; a card in the file goes before all of it but the name.
+        source: a file, a folder, or the bytes of an upload: a safetensors file, or a tar.gz of a folder.
+        format: 'auto' or a layout's name; the layout is found by what is there in any case.
+        said: by the caller; a card in the file goes before all of it but the name.
 
     Raises:
-        CorruptAdapter: damaged or no plain LoRA.
-        WrongBase: layers that this base lacks, or a card of another base.
+        UsageError: an unknown format.
+        AdapterNotFound, CorruptAdapter, UnsupportedAdapter, ArchiveRefused, WrongBase: see reading.read_foreign.
     """
-    from ..artifacts.adapter import check_base
     from ..artifacts.foreign import foreign_card
-    from ..diffusion.lora import target_modules
+    from ..artifacts.reading import read_foreign
 
-    names = {
-        network: tuple(target_modules(module, base.family.targets[network]))
-        for network, module in base.networks.items()
-    }
+    if format != AUTO:
+        layout(format)
     card = foreign_card(
         said.name, said.class_noun, said.identifier, base_id=base.id, base_sha256=base.sha256, family=base.family.name
     )
-    found = layout(format).load(path, names, card)
-    check_base(found.card, base.sha256)
-    return Adapter(replace(found.card, name=said.name), found.weights)
-
-
-def imported(content: bytes, format: str, said: Subject, base: "BaseModel") -> Adapter:
-    """`import_from` of an upload: a safetensors file, or a tar.gz as `exported` makes. Raises also ArchiveRefused."""
-    from ..artifacts.package import unpack
-
     with tempfile.TemporaryDirectory() as folder:
-        if layout(format).is_folder:
-            path = unpack(content, Path(folder) / "adapter")
-        else:
+        if isinstance(source, bytes):
             path = Path(folder) / "adapter.safetensors"
-            path.write_bytes(content)
-        return import_from(path, format, said, base)
+            path.write_bytes(source)
+        else:
+            path = source
+        found = read_foreign(path, base, card)
+    return Adapter(replace(found.card, name=said.name), found.weights)
 
 
 def layout(format: str) -> "Format":

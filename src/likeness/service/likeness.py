@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..artifacts.library import AdapterLibrary, engine_key
 from ..config import Settings
-from ..engine.prompts import prompt_for
+from ..engine.prompts import worded
 from ..errors import AdapterExists, AdapterNotFound
 from ..portraits import PNG, check_request, encode
 from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
@@ -35,7 +35,7 @@ from ..types import (
     means_person,
 )
 from . import kept
-from .exchange import export_to, exported, import_from, imported, layout
+from .exchange import AUTO, export_to, exported, import_from, layout
 from .forgetting import WAIT_S, Forgetting
 from .names import checked_order
 from .prepared import save_prepared
@@ -45,6 +45,7 @@ from .training import Training, training_of
 
 if TYPE_CHECKING:  # these import torch, mediapipe's package or both
     from ..diffusion.base import BaseModel
+    from ..diffusion.family import BaseOutline
     from ..engine.engine import Engine
     from ..engine.facts import EngineFacts
     from ..engine.ticket import StepEvent, Ticket
@@ -104,6 +105,14 @@ class Likeness:
         transformers_log.set_verbosity_error()
         transformers_log.disable_progress_bar()
         return load_base(self.settings.base, self.settings.revision)
+
+    @property
+    def outline(self) -> BaseOutline:
+        """What adapters for the base have to fit; loads no weights. Raises BaseNotFound, CorruptBase."""
+        from ..diffusion.base import outline_of
+
+        loaded = vars(self).get("base")
+        return loaded.outline if loaded else outline_of(self.settings.base, self.settings.revision)
 
     @cached_property
     def training(self) -> Training:
@@ -245,7 +254,7 @@ class Likeness:
         self, requests: Sequence[ImageRequest], *, tenant: str = LOCAL, deadline_s: float | None = None,
         watch: Callable[[int, StepEvent], None] | None = None, preview_every: int = 0, request_id: str | None = None,
     ) -> list[Ticket]:  # fmt: skip
-        """Hand pictures to the engine; prompts are completed by `prompt_for`. All are taken, or none.
+        """Hand pictures to the engine; prompts are completed by `prompts.worded`. All are taken, or none.
 
         Args:
             deadline_s: seconds from now; a picture that is not done by then fails.
@@ -285,13 +294,13 @@ class Likeness:
         """
         found, total = self.admit(requests, tenant=tenant), len(requests)
         watch(Advance("generate", 0, total))
-        worded = [self._worded(request, found) for request in requests]
+        asked = [self._worded(request, found) for request in requests]
         keyed = [
             replace(request, adapter=engine_key(found[request.adapter]) if request.adapter else None)
-            for request in worded
+            for request in asked
         ]
         images = self.engine.generate(keyed, progress=lambda done: watch(Advance("generate", done, total)))
-        return [replace(image, request=request) for image, request in zip(images, worded, strict=True)]
+        return [replace(image, request=request) for image, request in zip(images, asked, strict=True)]
 
     def encode(self, image: GeneratedImage, media_type: str = PNG) -> bytes:
         """The picture as a file with its origin in it, signed where a key is configured. Raises UsageError."""
@@ -326,27 +335,23 @@ class Likeness:
         return exported(self.adapter(name, tenant=tenant), format)
 
     def import_adapter(
-        self, source: Path | bytes, name: str, format: str, *,
+        self, source: Path | bytes, name: str, format: str = AUTO, *,
         class_noun: str = Subject.class_noun, identifier: str = Subject.identifier, tenant: str = LOCAL,
     ) -> AdapterCard:  # fmt: skip
         """Publish an adapter from a file or folder of another program, or of another Likeness.
 
         Args:
-            source: where it is, or the bytes of an upload: a file's, or a folder's tar.gz.
+            source, format: see exchange.import_from.
             class_noun, identifier: for files without a Likeness card; a card in the file goes before them.
 
         Raises:
             UsageError: a name or word that no adapter may have.
-            AdapterExists, CorruptAdapter: the name is taken; the file is damaged or no plain LoRA.
-            WrongBase: layers that this base lacks, or a card of another base.
+            AdapterExists: the name is taken.
+            CorruptAdapter, UnsupportedAdapter, ArchiveRefused, WrongBase: see reading.read_foreign.
         """
         said = checked_subject(Subject(name, class_noun, identifier))
-        layout(format)
         self._refuse_taken(tenant, name, hint="choose another name or forget it first")
-        if isinstance(source, bytes):
-            adapter = imported(source, format, said, self.base)
-        else:
-            adapter = import_from(source, format, said, self.base)
+        adapter = import_from(source, format, said, self.outline)
         with self.home.of(tenant).lock(name):
             return self.library.publish(adapter, tenant)
 
@@ -385,7 +390,7 @@ class Likeness:
 
     def _worded(self, request: ImageRequest, found: dict[str, AdapterRecord]) -> ImageRequest:
         card = found[request.adapter].card if request.adapter else None
-        return replace(request, prompt=prompt_for(self.base, request.prompt, card))
+        return worded(self.base, request, card)
 
 
 def _at(place: int, watch: Callable[[int, StepEvent], None] | None) -> Callable[[StepEvent], None] | None:

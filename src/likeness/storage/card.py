@@ -32,7 +32,7 @@ def strict_json(content: bytes) -> dict[str, object]:
     if len(content) > MAX_BYTES:
         raise CorruptAdapter(f"expected at most {MAX_BYTES} bytes of JSON, got {len(content)}", hint=_HINT)
     try:
-        value = json.loads(content.decode("utf-8"), object_pairs_hook=_single_keys, parse_constant=_no_constant)
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=single_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise CorruptAdapter(f"expected a JSON object, got {type(error).__name__}", hint=_HINT) from None
     if not isinstance(value, dict):
@@ -78,7 +78,8 @@ def read_card(content: bytes) -> AdapterCard:
     return card
 
 
-def _single_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def single_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """For `json.loads(..., object_pairs_hook=)`: a key may be there once. Raises ValueError."""
     if len(dict(pairs)) != len(pairs):
         raise ValueError("a key appears twice")
     return dict(pairs)

@@ -27,7 +27,7 @@ from ...artifacts.adapter import check_base
 from ...artifacts.triton.export import CONFIG_NAME, VERSION, WEIGHTS_NAME, read_model
 from ...engine.cards import Cards
 from ...engine.gen_args import request_of
-from ...engine.prompts import prompt_for
+from ...engine.prompts import worded
 from ...errors import AdapterNotFound, CorruptAdapter, LikenessError, UsageError
 from ...http import kserve
 from ..archive_engine import Encode
@@ -90,8 +90,8 @@ class Container:
         asked = []
         for row in range(inference.rows):
             said = {name: texts[row] for name, texts in inference.inputs.items()}
-            words = prompt_for(self.engine.base, said["prompt"], card)
-            asked.append(request_of(words, said.get("negative_prompt", ""), said.get("gen_args", "")))
+            request, media_type = request_of(said["prompt"], said.get("negative_prompt", ""), said.get("gen_args", ""))
+            asked.append((worded(self.engine.base, request, card), media_type))
         tickets = []
         try:
             for request, _ in asked:

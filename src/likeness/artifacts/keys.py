@@ -1,0 +1,276 @@
+"""Keys of other programs' LoRA files -> layers of a base, and what a file is that cannot be read.
+
+The programs agree on the two factors and differ in spelling:
+
+    unet.down_blocks.0.attentions.0...attn1.to_q.lora_A.weight            diffusers, PEFT names
+    unet.down_blocks.0.attentions.0...attn1.to_q.lora.down.weight         diffusers, 2023
+    unet.down_blocks.0.attentions.0...attn1.processor.to_q_lora.down.weight   diffusers before mid-2023
+    base_model.model.down_blocks.0.attentions.0...attn1.to_q.lora_A.weight    PEFT
+    lora_unet_down_blocks_0_attentions_0_..._attn1_to_q.lora_down.weight      sd-scripts
+    lora_unet_input_blocks_1_1_..._attn1_to_q.lora_down.weight            the same, with CompVis' names of blocks
+    diffusion_model.input_blocks.1.1...attn1.to_q.lora_up.weight          ComfyUI
+
+So a name is compared without its prefixes and with `_` for `.`; the base's own list of layers says which it is.
+Sources: diffusers 0.42 utils/state_dict_utils.py and loaders/lora_conversion_utils.py; kohya-ss/sd-scripts
+networks/lora.py; comfyanonymous/ComfyUI comfy/lora.py; KohakuBlueleaf/LyCORIS; PEFT 0.21 tuners.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..diffusion.family import BaseOutline
+from ..errors import CorruptAdapter, UnsupportedAdapter, WrongBase
+from ..types import Network
+from .factors import TEXT_ROOT, Key, Layer, Part, gather, label, plain_module
+
+Arrays = Mapping[str, NDArray[np.floating]]
+
+# prefix, with `_` for `.` -> the network it stands for, None = either
+_PREFIXES: dict[str, Network | None] = {
+    "lora_unet_": "unet",
+    "unet_": "unet",
+    "model_diffusion_model_": "unet",
+    "diffusion_model_": "unet",
+    "lora_te_": "text_encoder",
+    "lora_te1_": "text_encoder",
+    "text_encoder_": "text_encoder",
+    "text_encoders_clip_l_transformer_": "text_encoder",
+    "clip_l_transformer_": "text_encoder",
+    "clip_l_": "text_encoder",
+    "cond_stage_model_transformer_": "text_encoder",
+    "base_model_model_": None,
+    "lycoris_": None,
+    "_orig_mod_": None,
+    "module_": None,
+}
+_PARTS: dict[str, Part] = {
+    "lora_A": "A", "lora_down": "A", "lora.down": "A", "lora_linear_layer.down": "A",
+    "lora_B": "B", "lora_up": "B", "lora.up": "B", "lora_linear_layer.up": "B", "lora_mid": "mid",
+}  # fmt: skip
+_FACTOR = re.compile(rf"(.+)\.({'|'.join(map(re.escape, _PARTS))})(?:\.(?!weight|bias)\w+)?\.weight")  # .ADAPTER_NAME
+_OLD_FACTOR = re.compile(r"(.+\.to_(?:q|k|v|out))_lora\.(down|up)\.weight")
+_ALPHA = re.compile(r"(.+?)(?:_lora)?\.alpha")
+
+# what is no plain LoRA: a pattern of its keys -> its name
+_KINDS = {
+    r"\.(dora_scale|lora_magnitude_vector)(\.|$)": "DoRA",
+    r"\.hada_(w[12]_[ab]|t[12])(\.|$)": "LoHa",
+    r"\.lokr_(w[12](_[ab])?|t[12])(\.|$)": "LoKr",
+    r"\.boft_[RS]|\.boft_blocks": "BOFT",
+    r"\.oft_(blocks|diag|r|R)(\.|$)|^oft_unet_": "OFT",
+    r"\.vera_(lambda|[AB])": "VeRA",
+    r"\.hra_u": "HRA",
+    r"\.(ia3_l|on_input)(\.|$)": "IA3",
+    r"\.(a1|a2|b1|b2)\.weight$": "GLoRA",
+    r"\.(diff|diff_b|set_weight|w_norm|b_norm)$": "a file of weight differences",
+    r"\.lora_(embedding_[AB]|[AB]\.bias|down\.bias|up\.bias)": "a LoRA with biases or embeddings",
+    r"^lllite_": "ControlNet-LLLite",
+    r"^(unet|text_encoder):\d+:(up|down)$": "a LoRA in the layout of cloneofsimo/lora",
+    r"^(emb_params|string_to_param|bundle_emb|clip_[gl]$)": "a textual inversion",
+    r"^(control_model|ip_adapter|image_proj)\.": "a ControlNet or IP-Adapter",
+}
+CONVERT = "merge it into its base and extract a plain LoRA from that, or train it as a plain LoRA"
+
+# families by what their files have: a pattern of keys -> the name
+_ORIGINS = {
+    r"^(lora_te2_|text_encoder_2\.|text_encoders[._]clip_g|clip_g\.|conditioner\.)|add_embedding|label_emb": "SDXL",
+    r"joint_(transformer_)?blocks": "Stable Diffusion 3",
+    r"(double|single)_(transformer_)?blocks": "Flux",
+    r"^lora_prior_": "Stable Cascade",
+    r"^(transformer\.|lora_transformer_|(model\.)?diffusion_model\.(layers|blocks|transformer_blocks)\.)": (
+        "a diffusion transformer"
+    ),
+    r"transformer_blocks[._][1-9]": "SDXL",
+}
+_ORIGINS_BY_WORD = (  # in the header, `ss_base_model_version` or `modelspec.architecture`
+    (r"sdxl|-xl-", "SDXL"),
+    (r"sd3|stable-diffusion-3", "Stable Diffusion 3"),
+    (r"flux", "Flux"),
+    (r"cascade", "Stable Cascade"),
+    (r"sd_v2|stable-diffusion-v2", "Stable Diffusion 2"),
+    (r"sd_v1|stable-diffusion-v1", "Stable Diffusion 1"),
+)
+_ORIGINS_BY_WIDTH = {
+    192: "Likeness' built-in base",
+    768: "Stable Diffusion 1",
+    1024: "Stable Diffusion 2",
+    2048: "SDXL",
+}
+_CROSS_ATTENTION = re.compile(  # its factor A, as wide as the texts' states
+    r"attn2[._](?:processor[._])?to_[kv](?:_lora)?\.(?:lora_A|lora_down|lora\.down|lora_linear_layer\.down|down)\b"
+)
+_SERVED = ("Likeness' built-in base", "Stable Diffusion 1", "Stable Diffusion 2")
+
+_RESNET = {"conv1": "in_layers.2", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1",
+           "conv_shortcut": "skip_connection"}  # fmt: skip
+_ENDS = {"conv_in": "input_blocks.0.0", "conv_out": "out.2",
+         "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2"}  # fmt: skip
+_BLOCK = re.compile(r"(?:(down|up)_blocks\.(\d+)|mid_block)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
+_OLD_TEXT = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
+
+
+class LayerNames:
+    """The layers of one base, found by any program's spelling of their names."""
+
+    def __init__(self, base: BaseOutline) -> None:
+        self._base = base
+        self._known: dict[str, dict[tuple[Network, str], None]] = {}
+        for network, layers in base.layers.items():
+            for module, spellings in _spellings(network, layers).items():
+                for spelling in spellings:
+                    self._known.setdefault(_flat(spelling), {})[network, module] = None
+
+    def parse(self, key: str) -> Key:
+        """Network, layer as the base calls it, and part of a key.
+
+        Raises:
+            UnsupportedAdapter: the key names no part of a LoRA.
+            WrongBase: it names a layer that the base lacks.
+            CorruptAdapter: it could name two layers.
+        """
+        name, part = _split(key)
+        return (*self.find(name), part)
+
+    def find(self, name: str, network: Network | None = None) -> tuple[Network, str]:
+        """The layer of a name. Raises WrongBase, CorruptAdapter."""
+        rest = _flat(name.replace(".processor.", "."))
+        while not (found := self._of(rest, network)):
+            prefix = next((prefix for prefix in _PREFIXES if rest.startswith(prefix)), None)
+            if prefix is None:
+                raise WrongBase(f"expected layers of {self._base.family.name}, got {label(name)}")
+            rest, network = rest.removeprefix(prefix), _PREFIXES[prefix] or network
+        if len(found) > 1:
+            raise CorruptAdapter(f"{label(name)} fits {len(found)} layers", hint="use another layout")
+        return found[0]
+
+    def _of(self, flat: str, network: Network | None) -> list[tuple[Network, str]]:
+        return [layer for layer in self._known.get(flat, {}) if network in (None, layer[0])]
+
+
+def read_layers(
+    arrays: Arrays, base: BaseOutline, *, metadata: Mapping[str, str], alphas: Mapping[Network, float]
+) -> dict[Network, dict[str, Layer]]:
+    """The layers of a LoRA in any layout that is known, under the base's names.
+
+    Args:
+        alphas: of each network, where something besides the tensors says so.
+
+    Raises:
+        UnsupportedAdapter: something else than a plain LoRA; says what.
+        WrongBase: layers that the base lacks, or a LoRA of another kind of base.
+        CorruptAdapter: as `factors.gather`.
+    """
+    refuse_other_kinds(arrays)
+    origin = origin_of(arrays, metadata)
+    if origin is not None and origin not in _SERVED:
+        raise WrongBase(
+            f"expected an adapter of {base.family.name}, got one of {origin}",
+            hint="choose one for Stable Diffusion 1.5 or 2.1, and load the base it was trained on",
+        )
+    return gather(arrays, LayerNames(base).parse, alphas)
+
+
+def refuse_other_kinds(keys: Iterable[str]) -> None:
+    """Raises UnsupportedAdapter where a key is one of DoRA, LoHa, LoKr, ... or of whole weights."""
+    names = sorted(keys)
+    for pattern, kind in _KINDS.items():
+        if any(re.search(pattern, name) for name in names):
+            raise UnsupportedAdapter(f"expected a plain LoRA, got {kind}", hint=CONVERT)
+    if names and not any(_is_part(name) for name in names):
+        raise UnsupportedAdapter(
+            f"expected a LoRA, got other weights, such as {label(names[0])}",
+            hint="a LoRA has two tensors for each layer, for example lora_A and lora_B, or lora_down and lora_up",
+        )
+
+
+def origin_of(arrays: Arrays, metadata: Mapping[str, str]) -> str | None:
+    """The kind of base that a file was made for, by its keys, its header or the width of its cross-attention."""
+    for pattern, origin in _ORIGINS.items():
+        if any(re.search(pattern, key) for key in arrays):
+            return origin
+    said = " ".join(metadata.get(key, "") for key in ("ss_base_model_version", "modelspec.architecture")).lower()
+    for pattern, origin in _ORIGINS_BY_WORD:
+        if re.search(pattern, said):
+            return origin
+    for key, array in arrays.items():
+        if array.ndim > 1 and _CROSS_ATTENTION.search(key):
+            return _ORIGINS_BY_WIDTH.get(array.shape[1])
+    return None
+
+
+def compvis_names(modules: Collection[str]) -> dict[str, str]:
+    """Names of a U-Net's layers in Stable Diffusion's own code, by those of diffusers.
+
+    There all blocks are numbered through: each resnet with its attention is one, each downsampler one, and an upsampler
+    belongs to the resnet before it. Source: CompVis/latent-diffusion, openaimodel.py.
+    """
+    blocks = {module: found for module in modules if (found := _BLOCK.fullmatch(module))}
+    lengths: dict[tuple[str, int], int] = {}  # resnets in a block
+    attended: set[tuple[str, int]] = set()  # blocks with attention
+    sampled: set[tuple[str, int]] = set()  # blocks with a downsampler or upsampler
+    for found in blocks.values():
+        if found[1] is None:
+            continue
+        block = found[1], int(found[2])
+        if found[3] == "resnets":
+            lengths[block] = max(lengths.get(block, 0), int(found[4]) + 1)
+        elif found[3] == "attentions":
+            attended.add(block)
+        else:
+            sampled.add(block)
+    starts: dict[tuple[str, int], int] = {}
+    place = {"down": 1, "up": 0}
+    for block in sorted(lengths):
+        starts[block] = place[block[0]]
+        place[block[0]] += lengths[block] + (block[0] == "down" and block in sampled)
+    names = {module: _ENDS[module] for module in modules if module in _ENDS}
+    for module, found in blocks.items():
+        way, level, part, number, rest = found[1], int(found[2] or 0), found[3], int(found[4]), found[5]
+        inner = _RESNET.get(rest, rest) if part == "resnets" else rest
+        if way is None:
+            names[module] = f"middle_block.{2 * number if part == 'resnets' else 1}.{inner}"
+        elif part == "downsamplers":
+            names[module] = f"input_blocks.{starts[way, level] + lengths[way, level]}.0.op"
+        elif part == "upsamplers":
+            last = starts[way, level] + lengths[way, level] - 1
+            names[module] = f"output_blocks.{last}.{2 if (way, level) in attended else 1}.conv"
+        else:
+            side = "input" if way == "down" else "output"
+            names[module] = f"{side}_blocks.{starts[way, level] + number}.{int(part == 'attentions')}.{inner}"
+    return names
+
+
+def _spellings(network: Network, layers: Collection[str]) -> dict[str, set[str]]:
+    """Each layer's name in the networks' different codes, without prefixes."""
+    spelled: dict[str, set[str]] = {}
+    compvis = compvis_names(layers) if network == "unet" else {}
+    for module in layers:
+        if network == "unet":
+            names = {module, compvis.get(module, module)}
+            spelled[module] = names | {name.removesuffix(".0") for name in names if name.endswith("to_out.0")}
+        else:
+            block, _, last = plain_module(network, module).rpartition(".")
+            names = {f"{block}.{last}", f"{block}.{_OLD_TEXT.get(last, last)}"}
+            spelled[module] = names | {TEXT_ROOT + name for name in names}
+    return spelled
+
+
+def _split(key: str) -> tuple[str, Part]:
+    if found := _FACTOR.fullmatch(key):
+        return found[1], _PARTS[found[2]]
+    if found := _OLD_FACTOR.fullmatch(key):
+        return found[1], "A" if found[2] == "down" else "B"
+    if found := _ALPHA.fullmatch(key):
+        return found[1], "alpha"
+    raise UnsupportedAdapter(f"expected only the factors of a LoRA, got {label(key)}", hint=CONVERT)
+
+
+def _is_part(key: str) -> bool:
+    return any(pattern.fullmatch(key) for pattern in (_FACTOR, _OLD_FACTOR, _ALPHA))
+
+
+def _flat(name: str) -> str:
+    return name.replace(".", "_")

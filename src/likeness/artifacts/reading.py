@@ -1,0 +1,146 @@
+"""Import: a LoRA in any program's layout, found by what is there -> an adapter for this base.
+
+    a folder     ours, a Triton model, or PEFT's: of one network, or with `unet` and `text_encoder` in it; or one with a
+                 single .safetensors file, as diffusers' scripts leave it
+    a file       .safetensors with any spelling of the layers' names, see `keys`
+    a tar.gz     of such a folder
+
+Law: an import of an export gives the same delta W for every layer.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..diffusion.family import BaseOutline
+from ..errors import AdapterNotFound, CorruptAdapter, WrongBase
+from ..storage.card import FILE_NAME, MAX_BYTES, strict_json
+from ..types import Adapter, AdapterCard, Network
+from . import adapter as folders
+from . import tensors
+from .factors import NETWORKS, Layer
+from .foreign import assemble, card_metadata, config_alpha, header_alphas, own_card, own_layers
+from .keys import Arrays, origin_of, read_layers
+from .package import unpack
+from .triton.export import CONFIG_NAME as TRITON_CONFIG
+from .triton.export import read_model
+
+MAX_DEPTH = 3  # of folders around the files
+_PEFT_ALPHA = 8.0  # of a LoraConfig that does not say
+_GZIP_START = b"\x1f\x8b"
+_EXPECTED = (
+    "PEFT writes adapter_config.json and adapter_model.safetensors, here or in unet/ and text_encoder/; diffusers' "
+    "scripts write one .safetensors file"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _File:
+    """One safetensors file, and what is said of its alphas."""
+
+    arrays: Arrays
+    metadata: Mapping[str, str]
+    alphas: Mapping[Network, float]
+
+
+def read_foreign(path: Path, base: BaseOutline, card: AdapterCard | None = None) -> Adapter:
+    """Read a file or folder that another program or another Likeness wrote.
+
+    Args:
+        card: of what is read, for files without a card of ours; see foreign.foreign_card.
+
+    Raises:
+        AdapterNotFound: nothing is there.
+        UnsupportedAdapter: whole, but no plain LoRA; the message says what it is.
+        CorruptAdapter: damaged, a pickle, or a folder without an adapter.
+        ArchiveRefused: a tar.gz that is damaged, or with contents that no adapter has.
+        WrongBase: layers that the base lacks or has in other dimensions, or a card of another base.
+    """
+    if path.is_dir():
+        return _read_folder(path, base, card)
+    if not os.path.lexists(path):
+        raise AdapterNotFound("expected a file or a folder, got none", hint="check the path")
+    if path.name == folders.WEIGHTS_NAME and (path.parent / folders.CONFIG_NAME).is_file():
+        return _read_files([_peft_file(path.parent)], base, card)  # the alpha is in the other file
+    if _is_gzip(path):
+        with tempfile.TemporaryDirectory() as parent:
+            return _read_folder(unpack(path, Path(parent) / "adapter", needs_manifest=False), base, card)
+    return _read_files([_file(path)], base, card)
+
+
+def _read_folder(folder: Path, base: BaseOutline, card: AdapterCard | None) -> Adapter:
+    folder = _inner(folder)
+    if (folder / FILE_NAME).exists():
+        return _read_own(folders.read(folder), base)
+    if (folder / TRITON_CONFIG).exists():
+        return _read_own(read_model(folder), base)
+    if named := [folder / network for network in NETWORKS if (folder / network).is_dir()]:
+        return _read_files([_peft_file(_inner(network)) for network in named], base, card)
+    if any(folder.glob("adapter_*")):
+        return _read_files([_peft_file(folder)], base, card)
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) != 1:
+        raise CorruptAdapter(f"expected the folder of one adapter, got {len(files)} safetensors files", hint=_EXPECTED)
+    return _read_files([_file(files[0])], base, card)
+
+
+def _inner(folder: Path) -> Path:
+    """The folder where the files are: archives and PEFT's named adapters have one more around it."""
+    for _ in range(MAX_DEPTH):
+        inside = list(folder.iterdir())
+        if len(inside) != 1 or not inside[0].is_dir() or inside[0].name in NETWORKS:
+            break
+        folder = inside[0]
+    return folder
+
+
+def _file(path: Path) -> _File:
+    tensors.refuse_pickle_name(path)
+    arrays, metadata = tensors.read_file(_followed(path))
+    return _File(arrays, metadata, header_alphas(metadata.get("lora_adapter_metadata", "{}")))
+
+
+def _peft_file(folder: Path) -> _File:
+    """What PEFT's save_pretrained wrote."""
+    weights, config = folder / folders.WEIGHTS_NAME, folder / folders.CONFIG_NAME
+    if not weights.exists() and any(folder.glob("adapter_model.*")):
+        raise CorruptAdapter("expected adapter_model.safetensors, got a pickle", hint="save it as safetensors")
+    if not weights.exists() or not config.exists():
+        raise CorruptAdapter(f"expected {config.name} and {weights.name} in the folder, got less", hint=_EXPECTED)
+    alpha = config_alpha(strict_json(tensors.read_bytes(_followed(config), limit=MAX_BYTES)))
+    arrays, _ = tensors.read_file(_followed(weights))
+    return _File(arrays, {}, dict.fromkeys(NETWORKS, _PEFT_ALPHA if alpha is None else alpha))
+
+
+def _read_files(files: Sequence[_File], base: BaseOutline, card: AdapterCard | None) -> Adapter:
+    layers: dict[Network, dict[str, Layer]] = {}
+    try:
+        for file in files:
+            own_card(file.metadata, base)  # of another base: said before any layer is looked at
+            found = read_layers(file.arrays, base, metadata=file.metadata, alphas=file.alphas)
+            if layers.keys() & found.keys():
+                raise CorruptAdapter("expected one set of weights for each network, got two", hint=_EXPECTED)
+            layers |= found
+        return assemble(layers, base, metadata=files[0].metadata, card=card)
+    except WrongBase as error:
+        origin = next(filter(None, (origin_of(file.arrays, file.metadata) for file in files)), None)
+        looks = "" if origin is None else f"; it looks like one of {origin}"
+        raise WrongBase(error.message, hint=error.hint or f"load the base it was trained on{looks}") from None
+
+
+def _read_own(adapter: Adapter, base: BaseOutline) -> Adapter:
+    return assemble(own_layers(adapter, base), base, metadata=card_metadata(adapter.card), card=None)
+
+
+def _followed(path: Path) -> Path:
+    """The file that a link leads to: the hub's cache has links only. An unpacked archive has none."""
+    return Path(os.path.realpath(path))
+
+
+def _is_gzip(path: Path) -> bool:
+    if not path.is_file():  # not to wait for a pipe; what is no file is refused by its reader
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_GZIP_START)) == _GZIP_START
