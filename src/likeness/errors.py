@@ -86,7 +86,13 @@ class LikenessError(Exception):
 
 
 class UsageError(LikenessError):
+    """Args: param: name of the field that is out of its range, where it is a field of a request."""
+
     exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "", param: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
 
 
 class PromptTooLong(UsageError):

@@ -91,6 +91,21 @@ def test_what_cannot_be_is_refused_at_the_door(
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ('{"name": "x", "speed": 1}', "expected known fields only, got speed"),
+        ('{"name": "x", "recipe_changes": []}', "expected recipe_changes to be an object"),
+        ('{"name": "x", "notices": [{"kind": "pigeon", "target": "x"}]}', "expected notices.kind to be 'webhook', "),
+        ("{", "expected JSON, got something else"),
+    ],
+)
+def test_an_order_beside_an_archive_is_refused_by_field(client: TestClient, order: str, said: str) -> None:
+    answer = client.post("/v1/jobs/photos", files={"archive": ("a.tar", PHOTOS)}, data={"order": order})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "UsageError")
+    assert answer.json()["error"]["message"].startswith(said)
+
+
 def test_a_person_needs_a_word_that_they_agree(client: TestClient, likeness: Likeness) -> None:
     order = {"name": "petra", "class_noun": "woman"}
     send = {"archive": ("a.tar", PHOTOS)}
@@ -115,6 +130,7 @@ def test_progress_is_streamed_until_the_job_is_over(client: TestClient, likeness
     timer.start()
     with client.stream("GET", f"/v1/jobs/{job['id']}/events", headers={"Accept": "text/event-stream"}) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
+        assert stream.headers["x-accel-buffering"] == "no"
         text = "".join(stream.iter_text())
     timer.join()
     blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in text.strip().split("\n\n")]

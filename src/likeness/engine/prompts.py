@@ -22,5 +22,6 @@ def prompt_for(base: "BaseModel", text: str, card: AdapterCard | None) -> str:
             f"expected the subject within the first {base.tokenizer.model_max_length} tokens, which is all that this "
             "base reads",
             hint="make the prompt shorter, or move {me} to its beginning",
+            param="prompt",
         )
     return prompt

@@ -16,6 +16,7 @@ from . import images, jobs, metrics, openai, rest, sagemaker, sagemaker_async
 from .auth import Access, KeyLimits
 from .boundary import BodyLimits, Boundary
 from .failures import NoSuchRoute, failure
+from .invalid import invalid
 from .queue_metrics import QueueCollector
 
 TEND_EVERY_S = 2.0
@@ -107,7 +108,8 @@ async def _refusal(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return await _refusal(request, UsageError(said_of(error), hint="/openapi.json has the request's form"))
+    errors = [{**one, "loc": one["loc"][1:]} for one in error.errors()]  # without 'body', 'query', ...
+    return await _refusal(request, invalid(errors, hint="/openapi.json has the request's form"))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
@@ -116,17 +118,3 @@ async def _no_route(request: Request, error: Exception) -> Response:
     if error.status_code in (404, 405):
         return await _refusal(request, NoSuchRoute(error.status_code))
     return await _refusal(request, UsageError("expected a body that can be read: JSON, or a form with files"))
-
-
-def said_of(error: RequestValidationError) -> str:
-    """What is wrong with a request, by our own field names; never with the words that were sent."""
-    first = error.errors()[0]
-    kind, where = str(first["type"]), [part for part in first["loc"] if isinstance(part, str)]
-    if kind == "extra_forbidden":
-        return "expected known fields only, got an unknown one"
-    if kind == "json_invalid":
-        return "expected JSON, got something else"
-    field = ".".join(where[1:]) or "a body"
-    if kind == "missing":
-        return f"expected {field}, got none"
-    return f"expected another value for {field} ({kind.replace('_', ' ')})"

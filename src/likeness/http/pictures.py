@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect, Request
 
-from ..portraits import numbered
+from ..portraits import JPEG_QUALITY, numbered
 from ..service import BARE_BASE, Likeness
 from ..types import GeneratedImage, ImageRequest
 
@@ -78,9 +78,11 @@ async def made(request: Request, asked: Sequence[ImageRequest], *, tenant: str) 
                     await task
 
 
-async def encoded(likeness: Likeness, images: Sequence[GeneratedImage], media_type: str) -> list[bytes]:
+async def encoded(
+    likeness: Likeness, images: Sequence[GeneratedImage], media_type: str, *, quality: int = JPEG_QUALITY
+) -> list[bytes]:
     """The pictures as files, with their origin in them."""
-    return await asyncio.to_thread(lambda: [likeness.encode(image, media_type) for image in images])
+    return await asyncio.to_thread(lambda: [likeness.encode(image, media_type, quality=quality) for image in images])
 
 
 class Order:
@@ -96,12 +98,20 @@ class Order:
         self._tickets: list[Ticket] = []
 
     async def __aenter__(self) -> "Order":
-        self._tickets = await asyncio.to_thread(self._submit)
-        for place, ticket in enumerate(self._tickets):
-            ticket.add_done_callback(partial(self._tell, place))
+        await self.submit()
         return self
 
     async def __aexit__(self, *raised: object) -> None:
+        self.cancel()
+
+    async def submit(self) -> None:
+        """Hand the pictures to the engine. Raises as `Likeness.submit`."""
+        self._tickets = await asyncio.to_thread(self._submit)
+        for place, ticket in enumerate(self._tickets):
+            ticket.add_done_callback(partial(self._tell, place))
+
+    def cancel(self) -> None:
+        """Take back what is not finished."""
         for ticket in self._tickets:
             ticket.cancel()
 

@@ -19,7 +19,7 @@ from ..artifacts.library import AdapterLibrary, engine_key
 from ..config import Settings
 from ..engine.prompts import prompt_for
 from ..errors import AdapterExists, AdapterNotFound, ObjectNotFound
-from ..portraits import PNG, check_request, encode
+from ..portraits import JPEG_QUALITY, PNG, check_request, encode
 from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from ..storage.catalog import LOCAL, AdapterRecord, Catalog, OutputRecord, Receipt, now
 from ..storage.home import Home
@@ -275,9 +275,9 @@ class Likeness:
         images = self.engine.generate(keyed, progress=lambda done: watch(Advance("generate", done, total)))
         return [replace(image, request=request) for image, request in zip(images, worded, strict=True)]
 
-    def encode(self, image: GeneratedImage, media_type: str = PNG) -> bytes:
+    def encode(self, image: GeneratedImage, media_type: str = PNG, *, quality: int = JPEG_QUALITY) -> bytes:
         """The picture as a file with its origin in it, signed where a key is configured. Raises UsageError."""
-        return self.sign(encode(image, media_type), media_type)
+        return self.sign(encode(image, media_type, quality=quality), media_type)
 
     def keep(self, image: GeneratedImage, content: bytes, media_type: str, *, tenant: str = LOCAL) -> str:
         """Keep a picture's file until its adapter is forgotten; returns the id that `kept` takes.
