@@ -38,6 +38,7 @@
     │   ├── OriginRefused       a web page of another site asks, or by another host's name
     │   ├── TooManyRequests     of this key: rate or concurrency
     │   ├── RequestTooLarge
+    │   ├── MediaTypeRefused    the body is of another media type than this route takes
     │   └── RequestTooSlow      the body did not arrive in time
     ├── JobError
     │   ├── JobNotFound         no such job, or another tenant's
@@ -255,6 +256,10 @@ class TooManyRequests(AccessError):
 
 class RequestTooLarge(AccessError):
     http_status = 413
+
+
+class MediaTypeRefused(AccessError):
+    http_status = 415
 
 
 class RequestTooSlow(AccessError):

@@ -74,6 +74,8 @@ def test_an_idempotency_key_makes_one_job(client: TestClient) -> None:
         ({"name": "x", "recipe": "none"}, "UsageError", 400),
         ({"name": "x", "recipe_changes": {"steps": 10**9}}, "UsageError", 400),
         ({"name": "x", "notices": [{"kind": "webhook", "target": "http://169.254.169.254/"}]}, "UsageError", 400),
+        ({"name": "x", "notices": [{"kind": "webhook", "target": "https://[/"}]}, "UsageError", 400),
+        ({"name": "x", "notices": [{"kind": "webhook", "target": "https://[x]/"}]}, "UsageError", 400),
         ({"name": "x", "notices": [{"kind": "sns", "target": "arn:aws:sns:a:b:c"}]}, "UsageError", 400),
         ({"name": "x", "photos": "s3://somebody/elses"}, "InputRefused", 422),
         ({"name": "x", "photos": "file:///etc/passwd"}, "InputRefused", 422),
@@ -228,7 +230,7 @@ def test_an_archive_waits_in_a_file_while_another_is_in_memory(
         return await read(upload, size)
 
     monkeypatch.setattr(UploadFile, "read", watched)
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         assert client.portal is not None
         client.portal.call(app.state.uploads.acquire)
         waits = threading.Thread(target=submitted, args=(client, "waits"))

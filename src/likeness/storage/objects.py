@@ -23,6 +23,7 @@ _KEY = re.compile(rf"{_PART}(/{_PART}){{0,9}}")
 _PREFIX = re.compile(rf"({_PART}/){{0,9}}({_PART})?")
 _MOST_CHARACTERS = 900  # S3 takes 1024 bytes, of which a configured prefix needs some
 _INCOMING = ".incoming"
+_PLACES = "expected a place for objects: a folder, file:///FOLDER or s3://BUCKET/PREFIX"
 # not there; a folder; a part of the path that is a file; a link: no object of ours
 _NO_OBJECT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
@@ -192,14 +193,17 @@ def objects_at(url: str) -> Objects:
         SettingsError: another kind of URL.
         MissingPart: S3 without boto3.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # brackets without an address in them
+        raise SettingsError(_PLACES) from error
     if parts.scheme == "s3" and parts.netloc and not parts.query:
         return S3Objects(parts.netloc, parts.path)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return FileObjects(Path(unquote(parts.path)))
     if "://" not in url and url:
         return FileObjects(Path(url).expanduser())
-    raise SettingsError("expected a place for objects: a folder, file:///FOLDER or s3://BUCKET/PREFIX")
+    raise SettingsError(_PLACES)
 
 
 def checked_key(key: str) -> str:

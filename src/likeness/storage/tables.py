@@ -133,7 +133,7 @@ def open_database(url: str) -> Engine:
         if is_file and address.database:
             Path(address.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         engine = create_engine(address, pool_pre_ping=not is_file, hide_parameters=True)
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:  # the last: a port that is no number
         raise SettingsError("expected a database URL such as sqlite:////FOLDER/catalog.sqlite") from error
     except ImportError as error:
         raise MissingPart(
