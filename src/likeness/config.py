@@ -44,6 +44,8 @@ class Settings:
     catalog: str | None = field(default=None, repr=False)  # SQLAlchemy's URL, which may hold a password; likewise
     portrait_endpoint: str = "avatars"  # names of the endpoints of the SageMaker protocol
     training_endpoint: str = "fine-tuning"
+    host_names: str | None = None  # with commas: of a proxy before a server without keys
+    cors_origins: str | None = None  # with commas: of web pages that may call the server; * = any, with keys only
     requests_per_minute: int = 600  # of one API key
     concurrent_requests: int = 32  # likewise
     upload_mb: int = 256  # one request's photographs, or one adapter

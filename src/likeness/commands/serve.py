@@ -32,8 +32,8 @@ def serve(
 ) -> None:
     """Serve every adapter from one base over HTTP: /v1, /openai/v1 and SageMaker's runtime protocol."""
     from ..http.app import create_app
-    from ..http.boundary import loopback
     from ..http.logs import log_to_stderr
+    from ..http.origins import loopback
     from ..http.server import Bind, run, server_of
 
     call: Call = ctx.obj
@@ -47,7 +47,7 @@ def serve(
         raise SettingsError(
             "expected an API key before listening to other machines, got none", hint="`likeness keys new` makes one"
         )
-    app = create_app(likeness, needs_keys=require_keys or not is_local, is_local=is_local)
+    app = create_app(likeness, needs_keys=require_keys or not is_local)
     server = server_of(app, Bind(host, port, certificate, key))
     if not is_local and certificate is None:
         call.terminal.note("keys travel readable without TLS: --certificate and --key, or a proxy that has them")

@@ -1,7 +1,7 @@
 """What every request passes before and after the application: identity, size, time, one line in the log, metrics.
 
 Pure ASGI, so that a streamed answer stays a stream and a client that goes away is noticed. Nothing of a request's
-content is logged: neither path parameters nor bodies nor keys. Sources: ASGI 3.0; CWE-400, CWE-350 (rebinding).
+content is logged: neither path parameters nor bodies nor keys. Sources: ASGI 3.0; CWE-400.
 """
 
 import asyncio
@@ -9,23 +9,21 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import LikenessError, MediaTypeRefused, OriginRefused, RequestCancelled, RequestTooLarge, RequestTooSlow
-from .auth import Access
+from ..errors import LikenessError, MediaTypeRefused, RequestCancelled, RequestTooLarge, RequestTooSlow
+from .auth import OPEN_PATHS, Access
 from .failures import Unforeseen, failure
 from .metrics import Traffic
+from .origins import Origins
 
 log = logging.getLogger("likeness.http")
 
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _FORM = "multipart/form-data"
 CLIENT_GONE = 499  # by convention; nobody reads it
 
@@ -54,12 +52,14 @@ class Boundary:
         access: who may come in, and how often.
         traffic: where requests are counted.
         limits: of bodies.
-        is_local: whether this server is for this machine alone: then web pages of other sites are refused.
+        origins: on a server without keys: by which names it is reached. None: the key decides.
     """
 
-    def __init__(self, app: ASGIApp, *, access: Access, traffic: Traffic, limits: BodyLimits, is_local: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, *, access: Access, traffic: Traffic, limits: BodyLimits, origins: Origins | None
+    ) -> None:
         self._app, self._access, self._traffic, self._limits = app, access, traffic, limits
-        self._is_local = is_local
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -85,8 +85,8 @@ class Boundary:
     async def _serve(self, passage: "_Passage", scope: Scope) -> None:
         try:
             headers = Headers(scope=scope)
-            if self._is_local:
-                refuse_strangers(headers)
+            if self._origins is not None and scope["path"] not in OPEN_PATHS:
+                self._origins.refuse_strangers(headers)
             passage.refuse_length(headers)
             async with self._access.admitted(scope["path"], headers) as caller:
                 scope["state"]["caller"] = caller
@@ -188,31 +188,3 @@ def refuse_other_forms(headers: Headers) -> None:
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != _FORM:
         raise MediaTypeRefused(f"expected a body of {_FORM}", hint="send the file as a part of a form")
-
-
-def refuse_strangers(headers: Headers) -> None:
-    """On a server without keys: only this machine's own programs and pages.
-
-    A web page of another site can send requests to this machine, or give this machine its own host name.
-
-    Raises:
-        OriginRefused: another Host or Origin than this machine's.
-    """
-    host = headers.get("host", "")
-    origin = headers.get("origin")
-    is_own = origin is None or _split(origin).netloc == host
-    if (_split(f"//{host}").hostname or "") not in _LOOPBACK or not is_own:
-        raise OriginRefused("expected a request of this machine's own", hint="open the address that the server printed")
-
-
-def _split(url: str) -> SplitResult:
-    """The parts of a URL, all empty where it is malformed: then it equals no other and names no host."""
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return urlsplit("")
-
-
-def loopback(hosts: Iterable[str]) -> bool:
-    """Whether all of these addresses are this machine's own."""
-    return all(host in _LOOPBACK for host in hosts)
