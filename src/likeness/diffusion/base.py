@@ -31,7 +31,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ..errors import BaseError, BaseNotFound, CorruptBase
 from ..types import Network
 from .family import Family, family_of
-from .rows import hold_rows_apart
+from .rows import hold_rows_apart, paired
 from .schedule import Schedule, schedule_from_config
 
 BUILT_IN = "built-in"
@@ -238,7 +238,7 @@ class BaseModel:
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) -> pixels (B, 3, H, W) in [-1, 1]."""
         z = latents.to(self.device, self.dtype) / self.vae.config["scaling_factor"]
-        return self.vae.decode(z, return_dict=False)[0].float().clamp(-1, 1)
+        return self.vae.decode(paired(z), return_dict=False)[0][: len(z)].float().clamp(-1, 1)
 
 
 def resident_sha256(base: BaseModel) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..diffusion.base import BaseModel
 from ..diffusion.lora import LoraBank
+from ..diffusion.rows import paired
 from ..errors import CheckpointMismatch, NonFiniteLoss, TrainingError, UsageError
 from ..types import LoraPair, Network
 from .data import TrainingSet
@@ -290,8 +291,8 @@ class TrainingLoop:
     @torch.no_grad()
     def _bare(self, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
         """What the base itself says of these rows, (B, C, h, w)."""
-        rows = [0, 0] if len(t) == 1 else slice(None)  # a row by itself would round in another way: see `rows`
-        return self.base.denoise(x_t[rows], t[rows], self.base.encode_prompt(ids[rows]))[: len(t)]
+        states = self.base.encode_prompt(paired(ids))
+        return self.base.denoise(paired(x_t), paired(t), states)[: len(t)]
 
     def _update(self, job: FineTune, gradient: Tensor) -> None:
         recipe = job.recipe
