@@ -5,6 +5,7 @@
     │   └── PromptTooLong       the base does not read as far as the subject
     ├── SettingsError           the configuration names an unknown key or a bad value
     ├── MissingPart             a package, file or model that this verb needs is not installed
+    ├── PortUnavailable         the address to listen at is taken, not this machine's, or needs rights
     ├── PhotoError
     │   ├── ArchiveRefused      an archive is hostile, too large or not an archive
     │   ├── UnreadablePhoto     bytes that are no photograph we can decode
@@ -60,6 +61,8 @@ Messages say what was expected and what was got; `hint` says what to do. Neither
 user's that some later reader (a shell, a log parser, a browser) could take for its own language.
 """
 
+import os
+
 
 class LikenessError(Exception):
     """Base of the tree.
@@ -105,6 +108,10 @@ class SettingsError(LikenessError):
 
 
 class MissingPart(LikenessError):
+    http_status = 503
+
+
+class PortUnavailable(LikenessError):
     http_status = 503
 
 
@@ -330,3 +337,10 @@ class CheckpointMismatch(TrainingError):
 
 class Interrupted(TrainingError):
     exit_code = 130
+
+
+def reason_of(error: OSError | LikenessError) -> str:
+    """The system's complaint without the path that it complains of, or the message of an error of ours."""
+    if isinstance(error, LikenessError):
+        return error.message
+    return os.strerror(error.errno) if error.errno else type(error).__name__

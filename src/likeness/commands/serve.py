@@ -34,7 +34,7 @@ def serve(
     from ..http.app import create_app
     from ..http.logs import log_to_stderr
     from ..http.origins import loopback
-    from ..http.server import Bind, run, server_of
+    from ..http.server import Bind, listening, run, server_of
 
     call: Call = ctx.obj
     if sagemaker:
@@ -48,12 +48,13 @@ def serve(
             "expected an API key before listening to other machines, got none", hint="`likeness keys new` makes one"
         )
     app = create_app(likeness, needs_keys=require_keys or not is_local)
-    server = server_of(app, Bind(host, port, certificate, key))
+    bind = Bind(host, port, certificate, key)
+    server = server_of(app, bind)
     if not is_local and certificate is None:
         call.terminal.note("keys travel readable without TLS: --certificate and --key, or a proxy that has them")
-    log_to_stderr()
-    with closing(likeness), training_workers(workers, likeness.home.root, port=port):
-        run(server)
+    with listening(bind) as sockets, closing(likeness), training_workers(workers, likeness.home.root, port=port):
+        log_to_stderr()
+        run(server, sockets)
     if not server.started:
         raise typer.Exit(1)
 
@@ -62,12 +63,13 @@ def _serve_container(call: Call, port: int) -> None:
     from ..deploy.archive_engine import archive_engine
     from ..deploy.sagemaker.container import Container, container_app
     from ..http.logs import log_to_stderr
-    from ..http.server import Bind, run, server_of
+    from ..http.server import Bind, listening, run, server_of
 
-    with archive_engine(call.settings) as (engine, encode):
-        server = server_of(container_app(Container(engine, encode)), Bind("0.0.0.0", port))
+    bind = Bind("0.0.0.0", port)
+    with listening(bind) as sockets, archive_engine(call.settings) as (engine, encode):
+        server = server_of(container_app(Container(engine, encode)), bind)
         log_to_stderr()
-        run(server)
+        run(server, sockets)
     if not server.started:
         raise typer.Exit(1)
 

@@ -125,7 +125,7 @@ def check_sums(folder: Path) -> None:
         return
     hint = "get a copy that is whole; of the built-in base, by installing Likeness again"
     try:
-        said, found = json.loads((folder / CHECKSUMS).read_text()), file_sums(folder)
+        said, found = json.loads((folder / CHECKSUMS).read_text("utf-8")), file_sums(folder)
     except (OSError, ValueError, RecursionError) as error:
         raise CorruptBase(f"the base's {CHECKSUMS} cannot be checked ({type(error).__name__})", hint=hint) from error
     if said != found:
@@ -145,7 +145,7 @@ def _sums(folder: Path, files: Sequence[Path]) -> dict[str, str]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text("utf-8"))
     if not isinstance(config, dict):
         raise ValueError("expected an object")
     return config

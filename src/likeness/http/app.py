@@ -95,7 +95,7 @@ def create_app(
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> dict[str, str]:
-        """Whether the server is up; it opens its port when the base is resident."""
+        """Whether the server is up; it answers once the base is resident."""
         return {"status": "ok", "version": __version__}
 
     @app.get("/metrics", tags=["operation"], response_class=Response)

@@ -196,7 +196,7 @@ async def _stream(training: Training, id: str, tenant: str, *, after: int) -> As
 
 
 def _look(id: str, tenant: str, after: int, queue: Queue) -> tuple[Job, list[JobEvent]]:
-    return queue.status(id, tenant), queue.events(id, tenant, after=after)
+    return queue.status(id, tenant), queue.ledger.events(id, after)
 
 
 def _consented(likeness: Likeness, tenant: str, name: str, *, class_noun: str | None, consent: str) -> str:
