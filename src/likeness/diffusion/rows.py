@@ -1,5 +1,7 @@
 """A row's numbers must not depend on how many other rows share its forward, to the last bit.
 
+Forwards keep that on a CPU with any number of threads that was tried (1 and 2); gradients keep it on one thread.
+
 Nearly all layers keep that by themselves on a CPU. Two kinds do not, because the library picks another kernel for
 another number of rows: linear layers whose input is a matrix (the timestep's embedding; measured at 2 against 16 rows,
 and at 10 against 80 with two threads) and convolutions of one cell (on one thread below 16 rows). They are told to
