@@ -61,6 +61,7 @@ class Order:
     slot: int
     scale: float = 1.0
     negative_scale: float | None = None  # of the negative prompt's row; None = `scale`, as diffusers does
+    text_factor: float = 1.0  # of the scales in the text encoder: in training it may have a scale of its own
 
     @property
     def rows(self) -> list[tuple[str, Whose]]:
@@ -72,6 +73,10 @@ class Order:
         said = [(self.prompt, self.scale), (self.negative_prompt, negative)][: 1 if self.guidance_scale == 1 else 2]
         return [(text, Whose(self.slot, scale) if scale and self.slot else BARE) for text, scale in said]
 
+    def reading(self, whose: Whose) -> Whose:
+        """The same row in the text encoder."""
+        return whose if whose == BARE else Whose(whose.slot, whose.scale * self.text_factor)
+
 
 @torch.no_grad()
 def begin(base: BaseModel, bank: LoraBank | None, orders: Sequence[Order]) -> list[Denoising]:
@@ -79,7 +84,7 @@ def begin(base: BaseModel, bank: LoraBank | None, orders: Sequence[Order]) -> li
     rows = [(i, *row) for i, order in enumerate(orders) for row in order.rows]
     ids = base.tokenize([text for _, text, _ in rows])
     states = _forward(
-        base, bank, [whose for _, _, whose in rows], lambda order: base.encode_prompt(ids[order])
+        base, bank, [orders[i].reading(whose) for i, _, whose in rows], lambda order: base.encode_prompt(ids[order])
     )  # (rows, N, d)
     noise = row_noise([order.seed for order in orders], base.latent_shape).to(base.device)
     out = []

@@ -7,6 +7,7 @@ what the bytes are. Source: Amazon S3 User Guide, 'Object key naming guidelines'
 import errno
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,13 +17,15 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from ..errors import MissingPart, ObjectNotFound, SettingsError, StorageUnavailable, UsageError
+from ..errors import FileFailed, MissingPart, ObjectNotFound, SettingsError, StorageUnavailable, UsageError
+from .folders import make_private
 
 _PART = r"[A-Za-z0-9_!*'()][A-Za-z0-9_.!*'()-]{0,199}"  # no leading dot: neither '..' nor our own half-written files
 _KEY = re.compile(rf"{_PART}(/{_PART}){{0,9}}")
 _PREFIX = re.compile(rf"({_PART}/){{0,9}}({_PART})?")
 _MOST_CHARACTERS = 900  # S3 takes 1024 bytes, of which a configured prefix needs some
 _INCOMING = ".incoming"
+_MARGIN_BYTES = 256 << 10  # for the catalog's row and its log
 _PLACES = "expected a place for objects: a folder, file:///FOLDER or s3://BUCKET/PREFIX"
 # not there; a folder; a part of the path that is a file; a link: no object of ours
 _NO_OBJECT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
@@ -65,7 +68,7 @@ class FileObjects:
     def put(self, key: str, content: bytes) -> None:
         path = self.root / checked_key(key)
         incoming = self.root / _INCOMING
-        incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(incoming)
         handle, staged = tempfile.mkstemp(dir=incoming)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -206,6 +209,19 @@ def objects_at(url: str) -> Objects:
     raise SettingsError(_PLACES)
 
 
+def refuse_full(objects: Objects, needed_bytes: int) -> None:
+    """Before work whose result has this size. Raises FileFailed: the disk of a folder has less room."""
+    if not isinstance(objects, FileObjects):
+        return
+    folder = next(place for place in (objects.root.absolute(), *objects.root.absolute().parents) if place.exists())
+    needed, free = needed_bytes + _MARGIN_BYTES, shutil.disk_usage(folder).free
+    if free < needed:
+        raise FileFailed(
+            f"expected {needed / 1e6:.1f} MB of free space for the result, got {free / 1e6:.1f} MB",
+            hint="make room, or set LIKENESS_OBJECTS to another place",
+        )
+
+
 def checked_key(key: str) -> str:
     """The key, if it can be one everywhere. Raises UsageError."""
     if len(key) > _MOST_CHARACTERS or not _KEY.fullmatch(key):
@@ -224,7 +240,7 @@ def _move(staged: Path, path: Path) -> None:
     """Rename into a folder that a concurrent `delete` may remove under our hands."""
     for attempt in range(20):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(path.parent)
             os.replace(staged, path)
         except (FileNotFoundError, FileExistsError) as error:  # the second: a folder that was there and is gone again
             if path.parent.is_file():

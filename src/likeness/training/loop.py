@@ -207,10 +207,15 @@ class TrainingLoop:
         return out
 
     def state(self, name: str) -> dict[str, Tensor]:
-        """Everything of one person's training that a step changes; see `checkpoint`."""
+        """Everything of one person's training that a step changes; after the last one, only the factors are of use.
+
+        See `checkpoint`.
+        """
         job = self._jobs[name]
         own = columns_of_rank(self.bank, job.recipe.rank)  # so that a bank of any larger rank can go on with it
-        rows = {"factors": self.bank.flat, "mean": self._optimizer.mean, "variance": self._optimizer.variance}
+        rows = {"factors": self.bank.flat}
+        if job.step < job.recipe.steps:
+            rows |= {"mean": self._optimizer.mean, "variance": self._optimizer.variance}
         state = {key: rows_of[job.slot].detach().cpu()[own] for key, rows_of in rows.items()}
         return state | {"step": torch.tensor(job.step), "generator": job.generator.get_state()}
 
@@ -226,10 +231,10 @@ class TrainingLoop:
             raise CheckpointMismatch(f"expected {len(own)} factors, got {state['factors'].numel()}")
         rows = {"factors": self.bank.flat, "mean": self._optimizer.mean, "variance": self._optimizer.variance}
         with torch.no_grad():
-            for key, rows_of in rows.items():
+            for key in rows.keys() & state.keys():
                 whole = torch.zeros(self.bank.columns)
                 whole[own] = state[key]
-                rows_of[job.slot].copy_(whole)
+                rows[key][job.slot].copy_(whole)
         job.step = int(state["step"])
         job.generator.set_state(state["generator"])
 
