@@ -126,8 +126,9 @@ def test_a_port_that_is_taken_is_an_error_before_anything_is_loaded(
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = taken.getsockname()[1]
         result = CliRunner().invoke(app, ["--home", str(tmp_path), *words, "--port", str(port), "--json"])
+    assert result.exit_code == 1 and result.stdout, repr(result.exception)
     error = json.loads(result.stdout)["error"]
-    assert (result.exit_code, error["code"]) == (1, "PortUnavailable")
+    assert error["code"] == "PortUnavailable"
     assert error["message"] == f"expected a free port, got {port}, which another program holds"
     assert "--port 0" in error["hint"]
 

@@ -4,11 +4,11 @@ Everything that blocks (the catalog, encoding) runs on threads, so that one slow
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -18,6 +18,8 @@ from ..types import GeneratedImage, ImageRequest
 
 if TYPE_CHECKING:
     from ..engine.ticket import StepEvent, Ticket
+
+T = TypeVar("T")
 
 PREVIEW_EVERY = 5  # steps; a preview costs a decoding
 
@@ -64,18 +66,26 @@ async def made(request: Request, asked: Sequence[ImageRequest], *, tenant: str) 
         LikenessError: of the first that failed; the others were taken back.
     """
     async with Order(request, asked, tenant=tenant) as order:
-        gone = asyncio.create_task(_gone(request))
-        work = asyncio.create_task(order.images())
-        try:
-            await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise ClientDisconnect
-            return work.result()
-        finally:
-            for task in (gone, work):
-                task.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await task
+        return await unless_gone(request, order.images())
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled when the client goes away. The body has been read.
+
+    Raises:
+        ClientDisconnect: the client went away.
+    """
+    gone, doing = asyncio.create_task(_gone(request)), asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({gone, doing}, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise ClientDisconnect
+        return doing.result()
+    finally:
+        for task in (gone, doing):
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
 
 
 async def encoded(
