@@ -23,6 +23,10 @@ Any address that other machines reach needs keys. A key comes as `Authorization:
 so), as `X-Api-Key`, or as the access key id of AWS's clients. It belongs to a tenant, and a tenant sees nothing of any
 other.
 
+Behind a proxy on the same machine, start the server with `--require-keys`: then the key decides, whatever `Host` the
+proxy sends. A server without keys answers to this machine's own names and to those of `LIKENESS_HOST_NAMES`. Web pages
+of other sites may call it only where `LIKENESS_CORS_ORIGINS` has them. `GET` and `HEAD /healthz` are open to all.
+
 Every refusal is `{"error": {"code", "message", "hint"}}`; under `/endpoints` and `/openai` it has SageMaker's and
 OpenAI's own shape. `Retry-After` says when to come again: with 429 for a key that asks too often, and with 503 for an
 engine that is full or too late. Others (a full training queue, a store that is away) have none. Every answer has an

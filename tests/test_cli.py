@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from likeness.training.recipe import PRESETS, FineTuneRecipe, recipe_named
 from tests.tiny import build_tiny_folder
 
 STEPS = 4
+SRC = str(Path(__file__).parents[1] / "src")
 
 
 def small_recipe(name: str, **changes: object) -> FineTuneRecipe:
@@ -338,6 +341,19 @@ def test_errors_have_one_form_and_repeat_nothing(tmp_path: Path, words: list[str
     assert f"error: {got['message']}\n" in plain.stderr
     assert "secret" not in plain.stderr + json.dumps(got)
     assert "Traceback" not in plain.stderr
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii", "utf-8"])
+def test_a_terminal_that_lacks_letters_shows_them_by_number(tmp_path: Path, encoding: str) -> None:
+    """Also a name that is no text at all, which no encoding has."""
+    for name in ("写真.jpg".encode(), b"caf\xe9.jpg"):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"no photograph")
+    words = [sys.executable, "-m", "likeness.cli", "--home", str(tmp_path / "home"), "check", str(tmp_path)]
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": SRC}
+    done = subprocess.run(words, capture_output=True, env=environment)
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+    assert ("写真" if encoding == "utf-8" else "\\u5199\\u771f").encode() in done.stdout
 
 
 def test_global_options_may_stand_anywhere() -> None:

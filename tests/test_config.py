@@ -85,7 +85,7 @@ def test_a_wrong_value_in_the_file_names_key_and_type(line: str, message: str, t
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"base = \xff\xfe")
-    with pytest.raises(SettingsError, match=r"likeness\.toml to be TOML"):
+    with pytest.raises(SettingsError, match=r"likeness\.toml to be UTF-8"):
         settings_from({"LIKENESS_HOME": str(tmp_path)})
 
 
@@ -114,3 +114,28 @@ def test_settings_do_not_change() -> None:
 def test_the_readme_lists_every_setting() -> None:
     text = README.read_text()
     assert [field.name for field in fields(Settings) if f"`{PREFIX}{field.name.upper()}`" not in text] == []
+
+
+def test_a_byte_order_mark_before_the_file_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"\xef\xbb\xbfslots = 5\r\n")
+    assert settings_from({}, tmp_path).slots == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"slots = 5\nbase = secret\n", "got an error at line 2, column 8"),
+        (b"\xef\xbb\xbf\nslots = = 5", "got an error at line 2, column 9"),
+        (b"[secret", "got an error at end of document"),
+        (b'slots = 5\nbase = "\xff secret"', "to be UTF-8, got other bytes in line 2"),
+        ("slots = 5".encode("utf-16"), "to be UTF-8, got other bytes in line 1"),  # PowerShell 5's redirection
+        (b"slots = 5\nslots = 6\n", "got an error at line 2, column 10"),
+        (b"x = " + b"[" * 100_000, "to be TOML, got an error"),
+    ],
+)
+def test_an_error_in_the_file_says_where_it_is_and_what_to_do(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+    with pytest.raises(SettingsError) as refused:
+        settings_from({}, tmp_path)
+    assert said in refused.value.message and refused.value.hint
+    assert "secret" not in str(refused.value)

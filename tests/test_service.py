@@ -1,11 +1,16 @@
 """The verbs, with a tiny random base: resume, failure, refusal, and what lies in the home afterwards."""
 
+import errno
 import io
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +25,7 @@ from likeness.errors import (
     AdapterExists,
     AdapterNotFound,
     CheckpointMismatch,
+    FileFailed,
     Interrupted,
     NonFiniteLoss,
     PhotosRefused,
@@ -28,7 +34,7 @@ from likeness.errors import (
     UsageError,
     WrongBase,
 )
-from likeness.fine_tuning import FineTuneOrder
+from likeness.fine_tuning import FineTuneOrder, adapter_bytes
 from likeness.photos import CheckResult, read_photos
 from likeness.portraits import AI_GENERATED, check_request, file_name, numbered, save_png
 from likeness.progress import Advance
@@ -159,6 +165,70 @@ def test_a_failed_training_publishes_nothing(
     assert not likeness.catalog.has_adapter(LOCAL, "nan")
     assert list(likeness.library.objects.list("local/adapters/nan")) == []
     assert not any(likeness.home.checkpoint_folder("nan").iterdir())
+
+
+@contextmanager
+def full_disk(likeness: Likeness, is_refused: Callable[[str], bool]) -> Iterator[list[str]]:
+    """Within the block no object is written whose key is refused; tells their keys."""
+    refused: list[str] = []
+    real = FileObjects.put
+
+    def put(self: FileObjects, key: str, content: bytes) -> None:
+        if is_refused(key):
+            refused.append(key)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(self, key, content)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileObjects, "put", put)
+        yield refused
+
+
+def test_what_is_trained_and_cannot_be_published_is_published_by_the_same_command(
+    likeness: Likeness, photos: list[Photo], trained: str
+) -> None:
+    with full_disk(likeness, lambda key: "adapters/" in key), pytest.raises(FileFailed) as caught:
+        likeness.train(photos, order("full"))
+    assert "No space left on device" in caught.value.message and "the same command" in caught.value.hint
+    taken: list[Advance] = []
+    assert likeness.train(photos, order("full"), watch=taken.append).card.content_sha256 == trained
+    assert [advance.done for advance in taken if advance.stage == "train"] == [STEPS]  # told, not trained again
+    assert not any(likeness.home.checkpoint_folder("full").iterdir())
+
+
+def test_a_checkpoint_that_cannot_be_written_is_a_warning(
+    likeness: Likeness, photos: list[Photo], trained: str
+) -> None:
+    told: list[Advance] = []
+    with full_disk(likeness, lambda key: key.startswith("state")) as refused:
+        made = likeness.train(photos, order("warned"), watch=told.append)
+    assert made.card.content_sha256 == trained
+    warnings = [advance.warning for advance in told if advance.warning]
+    assert len(refused) == len(warnings) == 2  # of step 3, and of the last
+    assert warnings[0] == "the state of step 3 was not saved (No space left on device); the training goes on"
+
+
+def test_an_interrupt_says_whether_the_state_was_saved(likeness: Likeness, photos: list[Photo]) -> None:
+    watch, should_stop = stop_after(2)
+    with full_disk(likeness, lambda key: key.startswith("state")), pytest.raises(Interrupted) as caught:
+        likeness.train(photos, order("unsaved"), watch=watch, should_stop=should_stop)
+    assert caught.value.message == f"stopped after step 2 of {STEPS}; it was not saved (No space left on device)"
+
+
+def test_a_disk_without_room_for_the_adapter_is_told_before_the_training(
+    likeness: Likeness, photos: list[Photo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Advance] = []
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(FileFailed, match="MB of free space"):
+        likeness.train(photos, order("no-room"), watch=told.append)
+    assert "train" not in {advance.stage for advance in told}
+
+
+def test_the_size_of_an_adapter_is_known_before_it_is_trained(likeness: Likeness, trained: str) -> None:
+    found = likeness.catalog.find_adapter(LOCAL, "rex")
+    expected = adapter_bytes(likeness.base, recipe())
+    assert 0.9 * expected < found.bytes < 1.1 * expected + 32_000  # names and the card
 
 
 def test_an_adapter_is_replaced_only_on_demand(likeness: Likeness, photos: list[Photo], trained: str) -> None:

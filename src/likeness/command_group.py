@@ -1,5 +1,6 @@
 """How the command line reads words and speaks of errors: global options anywhere, one form for every error."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typer._click.exceptions import BadParameter, ClickException, MissingParamet
 from typer.core import TyperGroup
 
 from .config import Settings
-from .errors import FileFailed, Interrupted, LikenessError, OutOfMemory, UsageError
+from .errors import FileFailed, Interrupted, LikenessError, OutOfMemory, UsageError, reason_of
 from .service import Likeness, build
 from .terminal import Terminal
 
@@ -49,6 +50,9 @@ class Commands(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # a terminal or a file may be of an encoding that lacks a letter
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         words = hoisted(list(sys.argv[1:] if args is None else args))
         terminal = Terminal(as_json="--json" in words[: words.index("--")] if "--" in words else "--json" in words)
         try:
@@ -106,9 +110,8 @@ def usage_error(error: ClickException) -> UsageError:
 
 def file_failed(error: OSError) -> FileFailed:
     """The system's complaint without the path that it complains of."""
-    why = os.strerror(error.errno) if error.errno else type(error).__name__
     return FileFailed(
-        f"expected the files and connections of this machine to work, got: {why}",
+        f"expected the files and connections of this machine to work, got: {reason_of(error)}",
         hint="look at free space and rights, and at --out and --home",
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import SettingsError
+from .errors import SettingsError, reason_of
 
 PREFIX = "LIKENESS_"
 FILE_NAME = "likeness.toml"
@@ -24,6 +24,7 @@ _LEAST = {
     "concurrent_requests": 1, "upload_mb": 1, "heartbeat_s": 1, "keep_photos_days": 0, "private_webhooks": 0,
 }  # fmt: skip
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_PLACE = re.compile(r"\(at (line \d+, column \d+|end of document)\)")  # of tomllib's messages, which repeat the text
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
@@ -44,6 +45,8 @@ class Settings:
     catalog: str | None = field(default=None, repr=False)  # SQLAlchemy's URL, which may hold a password; likewise
     portrait_endpoint: str = "avatars"  # names of the endpoints of the SageMaker protocol
     training_endpoint: str = "fine-tuning"
+    host_names: str | None = None  # with commas: of a proxy before a server without keys
+    cors_origins: str | None = None  # with commas: of web pages that may call the server; * = any, with keys only
     requests_per_minute: int = 600  # of one API key
     concurrent_requests: int = 32  # likewise
     upload_mb: int = 256  # one request's photographs, or one adapter
@@ -84,12 +87,24 @@ def settings_from(environment: Mapping[str, str] = os.environ, home: Path | None
 
 def _from_file(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            said = tomllib.load(file)
+        content = path.read_bytes()
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:  # tomllib's errors and wrong UTF-8 are ValueErrors
-        raise SettingsError(f"expected {FILE_NAME} to be TOML, got {type(error).__name__}") from error
+    except OSError as error:
+        raise SettingsError(f"expected to read {FILE_NAME}, got: {reason_of(error)}") from error
+    try:
+        said = tomllib.loads(content.decode("utf-8-sig"))  # editors of Windows put a byte order mark before it
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SettingsError(
+            f"expected {FILE_NAME} to be UTF-8, got other bytes in line {line}", hint="save it as UTF-8"
+        ) from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        found = _PLACE.search(str(error))
+        where = f" at {found[1]}" if found else ""
+        raise SettingsError(
+            f"expected {FILE_NAME} to be TOML, got an error{where}", hint='for example: base = "built-in"'
+        ) from error
     names = [field.name for field in fields(Settings) if field.name != "home"]  # the file lies in the home
     _refuse_unknown(said, names, FILE_NAME)
     return {name: _checked(name, value, f"{name} in {FILE_NAME}") for name, value in said.items()}

@@ -5,6 +5,7 @@
     │   └── PromptTooLong       the base does not read as far as the subject
     ├── SettingsError           the configuration names an unknown key or a bad value
     ├── MissingPart             a package, file or model that this verb needs is not installed
+    ├── PortUnavailable         the address to listen at is taken, not this machine's, or needs rights
     ├── PhotoError
     │   ├── ArchiveRefused      an archive is hostile, too large or not an archive
     │   ├── UnreadablePhoto     bytes that are no photograph we can decode
@@ -40,6 +41,7 @@
     │   ├── OriginRefused       a web page of another site asks, or by another host's name
     │   ├── TooManyRequests     of this key: rate or concurrency
     │   ├── RequestTooLarge
+    │   ├── MediaTypeRefused    the body is of another media type than this route takes
     │   └── RequestTooSlow      the body did not arrive in time
     ├── JobError
     │   ├── JobNotFound         no such job, or another tenant's
@@ -60,6 +62,8 @@
 Messages say what was expected and what was got; `hint` says what to do. Neither ever repeats text of a
 user's that some later reader (a shell, a log parser, a browser) could take for its own language.
 """
+
+import os
 
 
 class LikenessError(Exception):
@@ -88,7 +92,13 @@ class LikenessError(Exception):
 
 
 class UsageError(LikenessError):
+    """Args: param: name of the field that is out of its range, where it is a field of a request."""
+
     exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "", param: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
 
 
 class PromptTooLong(UsageError):
@@ -100,6 +110,10 @@ class SettingsError(LikenessError):
 
 
 class MissingPart(LikenessError):
+    http_status = 503
+
+
+class PortUnavailable(LikenessError):
     http_status = 503
 
 
@@ -261,6 +275,10 @@ class RequestTooLarge(AccessError):
     http_status = 413
 
 
+class MediaTypeRefused(AccessError):
+    http_status = 415
+
+
 class RequestTooSlow(AccessError):
     http_status = 408
 
@@ -329,3 +347,10 @@ class CheckpointMismatch(TrainingError):
 
 class Interrupted(TrainingError):
     exit_code = 130
+
+
+def reason_of(error: OSError | LikenessError) -> str:
+    """The system's complaint without the path that it complains of, or the message of an error of ours."""
+    if isinstance(error, LikenessError):
+        return error.message
+    return os.strerror(error.errno) if error.errno else type(error).__name__

@@ -7,7 +7,7 @@ lock. The numbers are `training`'s.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +18,8 @@ import torch
 from . import __version__
 from .diffusion.base import BaseModel
 from .diffusion.devices import memory_for
-from .errors import Interrupted, StorageUnavailable, TrainingError
+from .diffusion.lora import target_modules
+from .errors import Interrupted, StorageUnavailable, TrainingError, reason_of
 from .progress import Advance, ShouldStop, Stopwatch, Watch
 from .storage.objects import FileObjects, Objects
 from .training.checkpoint import fingerprint, pack_checkpoint, unpack_checkpoint
@@ -33,6 +34,7 @@ _FULL = (
     "close other programs that use the device, take --recipe origin-2023, which has fewer rows at once, or a smaller "
     "base; the same command goes on from the last checkpoint"
 )
+Unsaved = OSError | StorageUnavailable
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Stepped:
     name: str
     advance: Advance
     saved: bool = False  # a checkpoint was written
-    unsaved: Exception | None = None  # why one that was due was not
+    unsaved: Unsaved | None = None  # why one that was due was not
     trained: Trained | None = None
     error: TrainingError | None = None
 
@@ -156,16 +158,26 @@ class Together:
         return len(seat.losses)
 
     def step(self) -> list[Stepped]:
-        """One step for everybody; whoever is done or has failed leaves."""
+        """One step for everybody; whoever is done or has failed leaves.
+
+        Where somebody came in with a checkpoint of their last step, they leave, and nobody takes a step.
+        """
+        over = [name for name, seat in self._seats.items() if len(seat.losses) >= seat.order.recipe.steps]
+        if over:
+            return [self._trained(name, self._taken(name)) for name in over]
         started_s = time.perf_counter()
         done = self.loop.step()
         step_s = time.perf_counter() - started_s
         return [self._after(progress, step_s) for progress in done]
 
-    def save(self, name: str) -> None:
-        """Write a checkpoint now."""
+    def try_to_save(self, name: str) -> Unsaved | None:
+        """Write a checkpoint now; why it was not written, if it was not. That is no reason to stop anybody."""
         seat = self._seats[name]
-        seat.checkpoints.save(self.loop, name, seat.losses, seconds=seat.seconds)
+        try:
+            seat.checkpoints.save(self.loop, name, seat.losses, seconds=seat.seconds)
+        except (OSError, StorageUnavailable) as error:
+            return error
+        return None
 
     def leave(self, name: str) -> None:
         """Let somebody go as they are."""
@@ -185,16 +197,21 @@ class Together:
             return Stepped(name, Advance("train", progress.step, recipe.steps), error=progress.error)
         seat.losses.append(progress.loss)
         advance = Advance("train", len(seat.losses), recipe.steps, progress.loss, seat.rows / step_s)
-        if progress.finished:
-            del self._seats[name]
-            return Stepped(name, advance, trained=Trained(self.loop.leave(name), tuple(seat.losses), seat.seconds))
-        if len(seat.losses) % recipe.checkpoint_every:
+        if not progress.finished and len(seat.losses) % recipe.checkpoint_every:
             return Stepped(name, advance)
-        try:
-            self.save(name)
-        except (OSError, StorageUnavailable) as error:  # no reason to lose the others' step
-            return Stepped(name, advance, unsaved=error)
-        return Stepped(name, advance, saved=True)
+        unsaved = self.try_to_save(name)  # after the last step too: publishing may fail
+        if progress.finished:
+            return self._trained(name, advance, unsaved=unsaved)
+        return Stepped(name, advance, saved=unsaved is None, unsaved=unsaved)
+
+    def _taken(self, name: str) -> Advance:
+        seat = self._seats[name]
+        return Advance("train", len(seat.losses), seat.order.recipe.steps)
+
+    def _trained(self, name: str, advance: Advance, *, unsaved: Unsaved | None = None) -> Stepped:
+        seat = self._seats.pop(name)
+        trained = Trained(self.loop.leave(name), tuple(seat.losses), seat.seconds)
+        return Stepped(name, advance, unsaved=unsaved, trained=trained)
 
 
 def fine_tune(
@@ -239,8 +256,12 @@ def training_set(
             watch(Advance("class images", done, count))
             stop_if(should_stop)
 
+        def unsaved(error: Unsaved) -> None:
+            said = f"class images were not kept for later trainings ({reason_of(error)})"
+            watch(Advance("class images", 0, count, warning=said))
+
         watch(Advance("class images", 0, count))
-        prior = class_latents(base, subject.class_noun, count, folder=class_images, progress=made)
+        prior = class_latents(base, subject.class_noun, count, folder=class_images, progress=made, unsaved=unsaved)
     watch(Advance("encode", 0, 1))
     with clock.stage("encode"):
         small = [reduced(photo, 2 * base.family.resolution_px) for photo in prepared]
@@ -257,15 +278,16 @@ def run_alone(
         taken = together.join(name, order, data, checkpoints=checkpoints)
         while True:
             if should_stop():
-                together.save(name)
+                unsaved = together.try_to_save(name)
+                kept = "the checkpoint is kept" if unsaved is None else f"it was not saved ({reason_of(unsaved)})"
                 raise Interrupted(
-                    f"stopped after step {taken} of {order.recipe.steps}; the checkpoint is kept",
-                    hint="run the same command again to go on",
+                    f"stopped after step {taken} of {order.recipe.steps}; {kept}",
+                    hint="run the same command again to go on from the newest checkpoint",
                 )
             (stepped,) = together.step()
-            if (error := stepped.error or stepped.unsaved) is not None:
-                raise error
-            watch(stepped.advance)
+            if stepped.error is not None:
+                raise stepped.error
+            watch(stepped.advance if stepped.unsaved is None else _warned(stepped.advance, stepped.unsaved))
             taken = stepped.advance.done
             if stepped.trained is not None:
                 return stepped.trained
@@ -273,10 +295,27 @@ def run_alone(
         together.close()
 
 
+def adapter_bytes(base: BaseModel, recipe: FineTuneRecipe) -> int:
+    """Of the adapter that a recipe makes, when it is published: float16 factors."""
+    endings = {"unet": recipe.unet_targets, "text_encoder": recipe.text_targets if recipe.text_learning_rate else ()}
+    total = 0
+    for network, module in base.networks.items():
+        trained = target_modules(module, base.family.trained[network])
+        for name in trained.keys() & target_modules(module, endings[network]).keys():
+            weight = module.get_parameter(f"{name}.weight")  # (d_out, d_in) or (C_out, C_in, k, k)
+            total += weight[0].numel() + weight.shape[0]
+    return 2 * recipe.rank * total
+
+
 def adapter_of(base: BaseModel, order: FineTuneOrder, prepared: Sequence[PreparedPhoto], trained: Trained) -> Adapter:
     """What was learnt, with its card."""
     photos = len({photo.source_sha256 for photo in prepared})
     return Adapter(_card(base, order, trained, photos=photos), trained.weights)
+
+
+def _warned(advance: Advance, error: Unsaved) -> Advance:
+    said = f"the state of step {advance.done} was not saved ({reason_of(error)}); the training goes on"
+    return replace(advance, warning=said)
 
 
 def reduced(photo: PreparedPhoto, side_px: int) -> PreparedPhoto:

@@ -23,6 +23,7 @@ from .types import MAX_SEED, AdapterCard, GeneratedImage, ImageRequest
 MAX_PROMPT_CHARACTERS = 2000
 MAX_IMAGES = 64
 PNG, JPEG = "image/png", "image/jpeg"
+JPEG_QUALITY = 95
 ToPng = Callable[[GeneratedImage], bytes]
 Says = Callable[[str, str], bool]
 AI_GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -42,21 +43,24 @@ def check_request(request: ImageRequest) -> ImageRequest:
     Raises:
         UsageError: names the value, its range and, for numbers, what was got.
     """
-    ranges: dict[str, tuple[float, float, float]] = {
-        "steps": (1, request.steps, 200),
-        "guidance": (1, request.guidance_scale, 30),
-        "seed": (0, request.seed, MAX_SEED),
-        "scale": (0, request.adapter_scale, 2),
-        "negative scale": (0, request.negative_scale or 0, 2),
+    ranges: dict[str, tuple[str, float, float, float]] = {
+        "steps": ("steps", 1, request.steps, 200),
+        "guidance_scale": ("guidance", 1, request.guidance_scale, 30),
+        "seed": ("seed", 0, request.seed, MAX_SEED),
+        "adapter_scale": ("scale", 0, request.adapter_scale, 2),
+        "negative_scale": ("negative scale", 0, request.negative_scale or 0, 2),
     }
-    for name, (low, got, high) in ranges.items():
+    for param, (name, low, got, high) in ranges.items():
         if not low <= got <= high:
-            raise UsageError(f"expected {name} from {low} to {high}, got {got}")
+            raise UsageError(f"expected {name} from {low} to {high}, got {got}", param=param)
     for name, text in {"prompt": request.prompt, "negative prompt": request.negative_prompt}.items():
+        param = name.replace(" ", "_")
         if len(text) > MAX_PROMPT_CHARACTERS:
-            raise UsageError(f"expected a {name} of at most {MAX_PROMPT_CHARACTERS} characters, got {len(text)}")
+            raise UsageError(
+                f"expected a {name} of at most {MAX_PROMPT_CHARACTERS} characters, got {len(text)}", param=param
+            )
         if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise UsageError(f"expected a {name} of whole characters, without NUL")
+            raise UsageError(f"expected a {name} of whole characters, without NUL", param=param)
     return request
 
 
@@ -67,7 +71,7 @@ def numbered(request: ImageRequest, count: int) -> list[ImageRequest]:
         UsageError: a count out of 1..64, or as `check_request`.
     """
     if not 1 <= count <= MAX_IMAGES:
-        raise UsageError(f"expected 1 to {MAX_IMAGES} images, got {count}")
+        raise UsageError(f"expected 1 to {MAX_IMAGES} images, got {count}", param="n")
     return [check_request(replace(request, seed=request.seed + k)) for k in range(count)]
 
 
@@ -110,8 +114,11 @@ def file_name(image: GeneratedImage) -> str:
     return f"{image.request.seed}-{hashlib.sha256(document.encode()).hexdigest()[:8]}.png"
 
 
-def encode(image: GeneratedImage, media_type: str = PNG) -> bytes:
+def encode(image: GeneratedImage, media_type: str = PNG, *, quality: int = JPEG_QUALITY) -> bytes:
     """The picture as a file that says what made it ('a trained algorithm'); a PNG holds its whole recipe too.
+
+    Args:
+        quality: of a JPEG, 1 to 100; a PNG loses nothing.
 
     Raises:
         UsageError: another media type than image/png and image/jpeg.
@@ -121,7 +128,9 @@ def encode(image: GeneratedImage, media_type: str = PNG) -> bytes:
     if media_type == JPEG:
         exif = Image.Exif()
         exif[_EXIF_SOFTWARE] = f"Likeness {__version__}"
-        picture.save(buffer, "JPEG", quality=95, subsampling=0, xmp=xmp.encode(), exif=exif, comment="AI-generated")
+        picture.save(
+            buffer, "JPEG", quality=quality, subsampling=0, xmp=xmp.encode(), exif=exif, comment="AI-generated"
+        )
     elif media_type == PNG:
         info = PngInfo()
         for key, value in facts(image).items():

@@ -15,6 +15,7 @@ class Advance:
     total: int
     loss: float | None = None  # of the step just taken
     images_per_s: float | None = None  # rows that went through the networks
+    warning: str = ""  # what went wrong and did not stop the work
 
 
 Watch = Callable[[Advance], None]

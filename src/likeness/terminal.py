@@ -87,6 +87,7 @@ class Terminal:
                 if advance.stage not in tasks:
                     tasks[advance.stage] = bars.add_task(advance.stage, total=advance.total, facts="")
                 bars.update(tasks[advance.stage], completed=advance.done, facts=_facts(advance))
+                self._warn(advance)
 
             yield watch
 
@@ -98,8 +99,13 @@ class Terminal:
             if tenth not in told:
                 told.add(tenth)
                 self.note(f"{advance.stage} {advance.done}/{advance.total} {_facts(advance)}".rstrip())
+            self._warn(advance)
 
         return watch
+
+    def _warn(self, advance: Advance) -> None:
+        if advance.warning:
+            self.note(f"warning: {advance.warning}")
 
 
 def verdict_table(checked: "CheckResult") -> Table:

@@ -1,5 +1,6 @@
 """`likeness serve` as a process of its own, and `likeness keys`."""
 
+import errno
 import http.client
 import json
 import os
@@ -17,6 +18,9 @@ import pytest
 from typer.testing import CliRunner
 
 from likeness.cli import app
+from likeness.diffusion import base as base_module
+from likeness.errors import PortUnavailable
+from likeness.http.server import Bind, listening
 from tests.tiny import build_tiny_folder
 
 SRC = str(Path(__file__).parents[2] / "src")
@@ -112,6 +116,42 @@ def test_other_machines_are_not_served_without_a_key(tmp_path: Path, host: str) 
     made = call(tmp_path, "keys", "new")
     call(tmp_path, "keys", "revoke", made["id"])  # a revoked key is none
     assert CliRunner().invoke(app, ["--home", str(tmp_path), "serve", "--host", host]).exit_code == 2
+
+
+@pytest.mark.parametrize("words", [["serve"], ["serve", "--sagemaker"], ["deploy", "triton", "--local"]])
+def test_a_port_that_is_taken_is_an_error_before_anything_is_loaded(
+    tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base_module, "load_base", lambda *given, **more: pytest.fail("the base was loaded"))
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(app, ["--home", str(tmp_path), *words, "--port", str(port), "--json"])
+    assert result.exit_code == 1 and result.stdout, repr(result.exception)
+    error = json.loads(result.stdout)["error"]
+    assert error["code"] == "PortUnavailable"
+    assert error["message"] == f"expected a free port, got {port}, which another program holds"
+    assert "--port 0" in error["hint"]
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host", "a..b"])
+def test_a_host_that_is_not_this_machines_is_said_to_be(host: str) -> None:
+    with pytest.raises(PortUnavailable, match="--host"), listening(Bind(host, 0)):
+        pass
+
+
+def test_a_port_without_the_right_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*given: object, **more: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket, "create_server", refused)
+    with pytest.raises(PortUnavailable, match="may listen at, got 80"), listening(Bind("127.0.0.1", 80)):
+        pass
+
+
+def test_a_free_port_is_held_until_it_is_served() -> None:
+    with listening(Bind("localhost", 0)) as sockets:
+        assert sockets and all(one.getsockname()[1] for one in sockets)
+    assert all(one.fileno() == -1 for one in sockets)
 
 
 def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:

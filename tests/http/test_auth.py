@@ -1,5 +1,6 @@
 """Keys and tenants: nobody sees, names or times what is another's, and nobody asks more than they may."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
-from likeness.errors import TooManyRequests
+from likeness.errors import SettingsError, TooManyRequests
 from likeness.http.app import create_app
 from likeness.http.auth import Access, KeyLimits, presented
 from likeness.service import Likeness
@@ -17,7 +18,7 @@ from likeness.storage.keys import new_key, revoke_key
 @pytest.fixture(scope="module")
 def guarded(likeness: Likeness) -> FastAPI:
     """The application as it stands on an address that others reach."""
-    return create_app(likeness, needs_keys=True, is_local=False)
+    return create_app(likeness, needs_keys=True)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_without_a_key_there_is_nothing_in_any_protocols_shape(asking: dict[str,
 def test_a_wrong_key_is_no_key(guarded: FastAPI, keys: dict[str, str]) -> None:
     wrong = keys["local"][:-1] + ("A" if keys["local"][-1] != "A" else "B")
     for value in (f"Bearer {wrong}", "Bearer ", f"Basic {keys['local']}", "Bearer sk-anything", keys["local"]):
-        answer = TestClient(guarded).get("/v1/adapters", headers={"Authorization": value})
+        answer = TestClient(guarded, base_url="http://localhost").get("/v1/adapters", headers={"Authorization": value})
         assert answer.status_code == 401
         assert "lk_" not in answer.text
 
@@ -64,7 +65,9 @@ def test_a_key_may_come_in_three_places(guarded: FastAPI, keys: dict[str, str]) 
     )
     for headers in ({"Authorization": f"bearer {key}"}, {"X-Api-Key": key}, {"Authorization": signed}):
         assert presented(Headers(headers)) == key
-        listed = TestClient(guarded).get("/v1/adapters", headers=headers).json()["adapters"]
+        listed = (
+            TestClient(guarded, base_url="http://localhost").get("/v1/adapters", headers=headers).json()["adapters"]
+        )
         assert [one["name"] for one in listed] == ["anna"]
 
 
@@ -112,9 +115,9 @@ def test_a_revoked_key_is_refused_when_it_is_looked_up_again(likeness: Likeness)
     now_s = [0.0]
     door = Access(likeness.catalog, needs_keys=True, limits=KeyLimits(), clock=lambda: now_s[0])
     text, made = new_key(likeness.catalog, "other")
-    app = create_app(likeness, needs_keys=True, is_local=False)
+    app = create_app(likeness, needs_keys=True)
     app.user_middleware[0].kwargs["access"] = door
-    client = TestClient(app, headers={"Authorization": f"Bearer {text}"})
+    client = TestClient(app, base_url="http://localhost", headers={"Authorization": f"Bearer {text}"})
     assert client.get("/v1/adapters").status_code == 200
     revoke_key(likeness.catalog, made.id)
     now_s[0] = 11.0
@@ -135,7 +138,9 @@ def test_on_this_machine_alone_a_key_of_ours_chooses_the_tenant(client: TestClie
     [
         {"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Host": ""}, {"Host": "[::1"},
         {"Host": "127.0.0.1.evil"},
-        {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://testserver:81"},
+        {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://localhost:81"},
+        {"Host": "testserver"}, {"Host": "testserver:80", "Origin": "http://testserver:80"},
+        {"Origin": "http://["}, {"Origin": "http://[x]"}, {"Origin": "//"}, {"Origin": ""},
         {"Host": "localhost", "Origin": "http://127.0.0.1"},
     ],
 )  # fmt: skip
@@ -150,12 +155,100 @@ def test_on_this_machine_alone_our_own_page_is_welcome(client: TestClient, host:
     assert client.get("/v1/adapters", headers={"Host": host, "Origin": f"http://{host}"}).status_code == 200
 
 
+ABROAD = {"Host": "portraits.example.com", "Origin": "https://app.example.com"}
+PAGES = "https://app.example.com, http://localhost:3000"
+
+
+def opened(
+    likeness: Likeness, *, needs_keys: bool = False, host_names: str | None = None, cors_origins: str | None = None
+) -> TestClient:
+    """A client of the same installation with other settings."""
+    settings = replace(likeness.settings, host_names=host_names, cors_origins=cors_origins)
+    other = replace(likeness, settings=settings)
+    return TestClient(create_app(other, needs_keys=needs_keys), base_url="http://localhost")
+
+
+def test_with_keys_required_the_key_decides(likeness: Likeness, keys: dict[str, str]) -> None:
+    client = opened(likeness, needs_keys=True)
+    for headers in (ABROAD, {"Host": "127.0.0.1:8766", "X-Forwarded-Proto": "https"}, {"Origin": "null"}):
+        assert client.get("/v1/base", headers=headers).status_code == 401
+        answer = client.get("/v1/base", headers={**headers, "Authorization": f"Bearer {keys['other']}"})
+        assert answer.status_code == 200
+        assert not [name for name in answer.headers if name.startswith("access-control")]  # no page may read it
+
+
+def test_whether_the_server_is_up_may_be_asked_by_any_name_and_with_head(likeness: Likeness) -> None:
+    for client in (opened(likeness), opened(likeness, needs_keys=True)):
+        for method in ("GET", "HEAD"):
+            answer = client.request(method, "/healthz", headers={"Host": "10.0.0.7:8000"})
+            assert (answer.status_code, bool(answer.content)) == (200, method == "GET")
+
+
+def test_a_host_name_of_a_proxy_is_a_setting(likeness: Likeness) -> None:
+    client = opened(likeness, host_names="portraits.example.com, Other.example")
+    for host in ("portraits.example.com", "PORTRAITS.example.com:443", "other.example", "localhost"):
+        assert client.get("/v1/adapters", headers={"Host": host}).status_code == 200
+    page = {"Host": "127.0.0.1:8000", "Origin": "https://portraits.example.com"}  # the proxy names itself
+    assert client.get("/v1/adapters", headers=page).status_code == 200
+    for headers in ({"Host": "evil.example"}, {"Host": "portraits.example.com", "Origin": "https://evil.example"}):
+        refused = client.get("/v1/adapters", headers=headers)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "OriginRefused")
+        assert "LIKENESS_" in refused.json()["error"]["hint"]
+
+
+@pytest.mark.parametrize("needs_keys", [False, True])
+def test_pages_of_configured_origins_may_call_and_read(
+    likeness: Likeness, keys: dict[str, str], needs_keys: bool
+) -> None:
+    client, origin = opened(likeness, needs_keys=needs_keys, cors_origins=PAGES), "https://app.example.com"
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    preflight = client.options("/v1/images", headers={**asked, "Access-Control-Request-Headers": "authorization"})
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, origin)
+    assert "authorization" in preflight.headers["access-control-allow-headers"]
+    key = {"Authorization": f"Bearer {keys['local']}"}
+    read = client.get("/v1/adapters", headers={"Origin": origin, **key})
+    assert (read.status_code, read.headers["access-control-allow-origin"]) == (200, origin)
+    assert "X-Request-Id" in read.headers["access-control-expose-headers"]
+    other = client.get("/v1/adapters", headers={"Origin": "https://evil.example", **key})
+    assert other.status_code == (200 if needs_keys else 403)
+    assert "access-control-allow-origin" not in other.headers
+    refused = client.options("/v1/images", headers={**asked, "Origin": "https://evil.example"})
+    assert refused.status_code == 400
+
+
+def test_without_the_setting_no_page_is_told_anything(client: TestClient) -> None:
+    asked = {"Origin": "http://localhost", "Access-Control-Request-Method": "POST"}
+    answer = client.options("/v1/images", headers=asked)
+    assert answer.status_code == 405
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"host_names": "https://portraits.example.com"}, {"host_names": "a.example:80"}, {"host_names": "*"},
+        {"cors_origins": "app.example.com"}, {"cors_origins": "https://app.example.com/"}, {"cors_origins": "null"},
+        {"cors_origins": "*"},  # every page, without keys
+    ],
+)  # fmt: skip
+def test_names_and_origins_that_cannot_be_used_are_refused_at_the_start(
+    likeness: Likeness, settings: dict[str, str]
+) -> None:
+    with pytest.raises(SettingsError):
+        opened(likeness, **settings)  # type: ignore[arg-type]
+
+
+def test_every_page_may_be_allowed_where_keys_are_required(likeness: Likeness) -> None:
+    answer = opened(likeness, needs_keys=True, cors_origins="*").get("/healthz", headers=ABROAD)
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
 def test_the_rate_of_a_key_is_limited_and_says_when_to_come_again(likeness: Likeness) -> None:
     text, _ = new_key(likeness.catalog, "other")
-    app = create_app(likeness, needs_keys=True, is_local=False)
+    app = create_app(likeness, needs_keys=True)
     limits = KeyLimits(requests_per_minute=3)
     app.user_middleware[0].kwargs["access"] = Access(likeness.catalog, needs_keys=True, limits=limits)
-    client = TestClient(app, headers={"Authorization": f"Bearer {text}"})
+    client = TestClient(app, base_url="http://localhost", headers={"Authorization": f"Bearer {text}"})
     answers = [client.get("/v1/adapters") for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 20

@@ -76,6 +76,7 @@ def test_events_tell_every_step_with_previews_and_end_with_the_pictures(client: 
     asked = {"prompt": "x", "adapter": "bert", "steps": 6, "n": 2, "format": "jpeg"}
     answer = client.post("/v1/images", json=asked, headers={"Accept": "text/event-stream"})
     assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["x-accel-buffering"] == "no"
     told = events(answer.text)
     for place in (0, 1):
         steps = [said for kind, said in told if kind == "step" and said["place"] == place]
@@ -131,7 +132,7 @@ def test_kept_pictures_can_be_fetched_until_they_are_forgotten(client: TestClien
         ({"sampler": "secret-sampler"}, 400, "UsageError"),
         ({"format": "secret-format"}, 400, "UsageError"),
         ({"width": 100}, 400, "UsageError"),
-        ({"secret-field": 1}, 400, "UsageError"),
+        ({"secret field": 1}, 400, "UsageError"),
         ({"prompt": None}, 400, "UsageError"),
         ({"prompt": ["secret"]}, 400, "UsageError"),
     ],
@@ -142,6 +143,21 @@ def test_what_is_wrong_is_said_and_nothing_is_repeated(
     answer = client.post("/v1/images", json={"prompt": "secret words", "steps": 1, **change})
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert "secret" not in answer.text and "zoe" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"width": 100}, "expected known fields only, got width"),
+        ({"n": 65}, "expected n to be less than or equal to 64, got 65"),
+        ({"format": "gif"}, "expected format to be 'png' or 'jpeg'"),
+        ({"steps": "many"}, "expected steps to be a valid integer, unable to parse string as an integer"),
+        ({"adapter": "Ä"}, "expected adapter to match pattern '^[a-z0-9][a-z0-9_-]{0,62}$'"),
+    ],
+)
+def test_a_refusal_names_the_field_and_its_limit(client: TestClient, change: dict[str, Any], said: str) -> None:
+    answer = client.post("/v1/images", json={"prompt": "x", **change})
+    assert answer.json()["error"]["message"] == said
 
 
 def test_emoji_and_other_scripts_are_words_too(client: TestClient) -> None:

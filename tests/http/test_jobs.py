@@ -74,6 +74,8 @@ def test_an_idempotency_key_makes_one_job(client: TestClient) -> None:
         ({"name": "x", "recipe": "none"}, "UsageError", 400),
         ({"name": "x", "recipe_changes": {"steps": 10**9}}, "UsageError", 400),
         ({"name": "x", "notices": [{"kind": "webhook", "target": "http://169.254.169.254/"}]}, "UsageError", 400),
+        ({"name": "x", "notices": [{"kind": "webhook", "target": "https://[/"}]}, "UsageError", 400),
+        ({"name": "x", "notices": [{"kind": "webhook", "target": "https://[x]/"}]}, "UsageError", 400),
         ({"name": "x", "notices": [{"kind": "sns", "target": "arn:aws:sns:a:b:c"}]}, "UsageError", 400),
         ({"name": "x", "photos": "s3://somebody/elses"}, "InputRefused", 422),
         ({"name": "x", "photos": "file:///etc/passwd"}, "InputRefused", 422),
@@ -89,6 +91,21 @@ def test_what_cannot_be_is_refused_at_the_door(
 ) -> None:
     answer = client.post("/v1/jobs", json={"class_noun": "dog", **order})
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ('{"name": "x", "speed": 1}', "expected known fields only, got speed"),
+        ('{"name": "x", "recipe_changes": []}', "expected recipe_changes to be an object"),
+        ('{"name": "x", "notices": [{"kind": "pigeon", "target": "x"}]}', "expected notices.kind to be 'webhook', "),
+        ("{", "expected JSON, got something else"),
+    ],
+)
+def test_an_order_beside_an_archive_is_refused_by_field(client: TestClient, order: str, said: str) -> None:
+    answer = client.post("/v1/jobs/photos", files={"archive": ("a.tar", PHOTOS)}, data={"order": order})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "UsageError")
+    assert answer.json()["error"]["message"].startswith(said)
 
 
 def test_a_person_needs_a_word_that_they_agree(client: TestClient, likeness: Likeness) -> None:
@@ -132,6 +149,7 @@ def test_progress_is_streamed_until_the_job_is_over(client: TestClient, likeness
     timer.start()
     with client.stream("GET", f"/v1/jobs/{job['id']}/events", headers={"Accept": "text/event-stream"}) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
+        assert stream.headers["x-accel-buffering"] == "no"
         text = "".join(stream.iter_text())
     timer.join()
     blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in text.strip().split("\n\n")]
@@ -229,7 +247,7 @@ def test_an_archive_waits_in_a_file_while_another_is_in_memory(
         return await read(upload, size)
 
     monkeypatch.setattr(UploadFile, "read", watched)
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         assert client.portal is not None
         client.portal.call(app.state.uploads.acquire)
         waits = threading.Thread(target=submitted, args=(client, "waits"))

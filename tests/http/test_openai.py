@@ -31,7 +31,8 @@ def test_models_are_the_adapters(official: Any) -> None:
 def test_images_generate(official: Any) -> None:
     answer = official.images.generate(
         model="anna", prompt="{me} in the snow", n=2, size="128x128", response_format="b64_json", quality="hd",
-        style="vivid", user="somebody", extra_body={"seed": 5, "steps": 2},
+        background="opaque", moderation="low", user="somebody", safety_identifier="u-1", complexity="high",
+        extra_body={"seed": 5, "steps": 2},
     )  # fmt: skip
     pictures = [Image.open(io.BytesIO(base64.b64decode(image.b64_json))) for image in answer.data]
     assert [(picture.format, picture.size) for picture in pictures] == [("PNG", (128, 128))] * 2
@@ -57,14 +58,18 @@ def test_a_url_is_the_picture_itself(official: Any) -> None:
         ({"model": "zoe"}, "NotFoundError", "model", "model_not_found"),
         ({"size": "1024x1024"}, "BadRequestError", "size", None),
         ({"size": "-1x0"}, "BadRequestError", "size", None),
-        ({"n": 11}, "BadRequestError", None, None),
-        ({"n": -1}, "BadRequestError", None, None),
-        ({"prompt": ""}, "BadRequestError", None, None),
-        ({"prompt": "secret" * 1000}, "BadRequestError", None, None),
-        ({"stream": True}, "BadRequestError", "stream", None),
-        ({"output_format": "webp"}, "BadRequestError", "output_format", None),
-        ({"extra_body": {"secret": 1}}, "BadRequestError", None, None),
-        ({"extra_body": {"steps": -1}}, "BadRequestError", None, None),
+        ({"n": -1}, "BadRequestError", "n", None),
+        ({"prompt": ""}, "BadRequestError", "prompt", None),
+        ({"prompt": "secret" * 1000}, "BadRequestError", "prompt", None),
+        ({"background": "transparent"}, "BadRequestError", "background", None),
+        ({"output_compression": 10}, "BadRequestError", "output_compression", None),
+        ({"output_compression": 101, "output_format": "jpeg"}, "BadRequestError", "output_compression", None),
+        ({"quality": "secret"}, "BadRequestError", "quality", None),
+        ({"partial_images": 2}, "BadRequestError", "partial_images", None),
+        ({"extra_body": {"not a plain word: secret": 1}}, "BadRequestError", None, None),
+        ({"extra_body": {"negative_prompt": "secret" * 1000}}, "BadRequestError", "negative_prompt", None),
+        ({"extra_body": {"guidance_scale": 31}}, "BadRequestError", "guidance_scale", None),
+        ({"extra_body": {"seed": -1}}, "BadRequestError", "seed", None),
     ],
 )
 def test_errors_have_openais_shape(
@@ -75,6 +80,46 @@ def test_errors_have_openais_shape(
     assert caught.value.type == "invalid_request_error"
     assert (caught.value.param, caught.value.code) == (param, code)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "said"),
+    [
+        ({"n": 11}, "n", "expected n to be less than or equal to 10, got 11"),
+        ({"output_format": "gif"}, "output_format", "expected output_format to be 'png' or 'jpeg'"),
+        ({"output_format": "webp"}, "output_format", "expected output_format to be 'png' or 'jpeg'"),
+        ({"quality": "ultra"}, "quality", "'xhigh'"),
+        ({"frame_count": 4}, "frame_count", "frame_count is not supported here"),
+        ({"frame_duration_ms": 100}, "frame_duration_ms", "frame_duration_ms is not supported here"),
+        ({"svg": {"model": "x"}}, "svg", "svg is not supported here"),
+        ({"style": "vivid"}, "style", "style is not supported here (describe the style in the prompt)"),
+        ({"stream": True}, "stream", "stream is not supported here"),
+        ({"extra_body": {"steps": 201}}, "steps", "expected steps from 1 to 200, got 201"),
+        ({"extra_body": {"prompt_rewriter": "off"}}, "prompt_rewriter", "expected known fields only, got prompt_rew"),
+    ],
+)
+def test_a_refusal_names_the_field_and_what_is_allowed(
+    official: Any, change: dict[str, Any], param: str, said: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        official.images.generate(**({"prompt": "x"} | change))
+    assert caught.value.param == param and said in caught.value.message
+
+
+def test_compression_is_the_quality_of_a_jpeg(official: Any) -> None:
+    def size(**more: Any) -> int:
+        answer = official.images.generate(prompt="x", output_format="jpeg", extra_body={"seed": 1, "steps": 1}, **more)
+        return len(base64.b64decode(answer.data[0].b64_json))
+
+    assert size(output_compression=0) < size(output_compression=50) < size() < size(output_compression=100)
+
+
+def test_quality_is_a_number_of_steps_unless_steps_are_given(official: Any) -> None:
+    def steps(quality: str | None, **more: Any) -> str:
+        answer = official.images.generate(prompt="x", quality=quality, extra_body=more)
+        return Image.open(io.BytesIO(base64.b64decode(answer.data[0].b64_json))).text["steps"]  # type: ignore[attr-defined]
+
+    assert (steps("low"), steps(None), steps("high", steps=1)) == ("15", "30", "1")
 
 
 def test_an_adapter_of_another_base(official: Any) -> None:

@@ -60,7 +60,7 @@ def test_a_person_needs_consent(client: TestClient) -> None:
     [
         {"name": "Eve"}, {"name": ""}, {"name": "x" * 64}, {"name": "../x"}, {"name": 3}, {}, [], None,
         {"name": "x", "class_noun": ""}, {"name": "x", "class_noun": "a\nb"}, {"name": "x", "class_noun": "y" * 101},
-        {"name": "x", "class_noun": "dog", "consent": "z" * 2001}, {"name": "x", "class_noun": "dog", "secret": 1},
+        {"name": "x", "class_noun": "dog", "consent": "z" * 2001}, {"name": "x", "class_noun": "dog", "a secret": 1},
         {"name": "x", "class_noun": "dog", "consent": "a\0b"},
     ],
 )  # fmt: skip

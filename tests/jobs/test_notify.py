@@ -200,3 +200,24 @@ def test_one_tenants_many_messages_are_not_all_before_another_tenants_one(databa
 def make_due(database: Database) -> None:
     """As if every claim were over."""
     database.run(lambda c: c.execute(deliveries.update().values(due_s=database.now - 1)))
+
+
+def test_a_notifier_that_is_closed_starts_nothing_more_and_leaves_no_queue_for_the_exit(database: Database) -> None:
+    begun, released, sent = threading.Semaphore(0), threading.Event(), []
+
+    def hanging(said: Message) -> None:
+        begun.release()
+        released.wait(60)
+        sent.append(said.id)
+
+    notifier = Notifier(database, {"webhook": hanging})
+    put(database, *(message(f"m{k}", job=f"j{k}") for k in range(AT_ONCE + 3)))
+    assert notifier.deliver_due() == AT_ONCE + 3
+    for _ in range(AT_ONCE):
+        assert begun.acquire(timeout=60)
+    notifier.close()
+    assert notifier.deliver_due() == 0
+    released.set()
+    for lane in notifier._lanes:
+        lane.threads.shutdown(wait=True)  # as the interpreter does at its end
+    assert len(sent) == AT_ONCE

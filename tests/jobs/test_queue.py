@@ -140,11 +140,41 @@ def test_success_is_read_only_where_the_adapter_is(queue: Queue, shelf: Shelf) -
     assert queue.ledger.publishes(claim, "a" * 64)
     assert queue.ledger.finish(claim, "succeeded", keep_photos_s=0)
     assert queue.status(job.id, "anna").state == "failed"  # nothing is there
-    shelf["anna", "rex"] = "b" * 64
-    assert queue.status(job.id, "anna").state == "failed"  # something else is there
+    assert [found.state for found in queue.jobs_of("anna")] == ["failed"]
     shelf["anna", "rex"] = "a" * 64
     assert queue.status(job.id, "anna").state == "succeeded"
     assert [found.state for found in queue.jobs_of("anna")] == ["succeeded"]
+
+
+def test_a_success_stays_one_when_a_later_job_replaces_its_adapter(queue: Queue, shelf: Shelf) -> None:
+    jobs = []
+    for sha256 in ("a" * 64, "b" * 64):
+        job = queue.submit(order("rex", replace=True))
+        claim = queue.ledger.claim(job.id, "w-0")
+        assert claim is not None and queue.ledger.publishes(claim, sha256)
+        shelf["anna", "rex"] = sha256
+        assert queue.ledger.finish(claim, "succeeded", keep_photos_s=0)
+        jobs.append(job)
+    assert [queue.status(job.id, "anna").state for job in jobs] == ["succeeded"] * 2
+    assert [found.state for found in queue.jobs_of("anna")] == ["succeeded"] * 2
+
+
+def test_a_list_of_jobs_asks_for_each_name_once(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def published(tenant: str, name: str) -> str:
+        asked.append(name)
+        return "a" * 64
+
+    queue = Queue(Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), published)
+    for name in ("rex", "rex", "ida"):
+        job = queue.submit(order(name, replace=True))
+        claim = queue.ledger.claim(job.id, "w-0")
+        assert claim is not None and queue.ledger.finish(claim, "succeeded", keep_photos_s=0)
+    asked.clear()
+    assert len(queue.jobs_of("anna")) == 3
+    assert sorted(asked) == ["ida", "rex"]
+    queue.close()
 
 
 def test_a_later_claim_makes_an_earlier_one_worthless(queue: Queue) -> None:

@@ -3,6 +3,7 @@
 import json
 import queue
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,22 @@ import torch
 
 from likeness.artifacts import bundle
 from likeness.diffusion.base import BaseModel, load_base
+from likeness.diffusion.lora import LoraBank
+from likeness.diffusion.sampling import denoise_all
 from likeness.errors import CorruptAdapter, PhotosRefused
-from likeness.fine_tuning import Together
+from likeness.fine_tuning import FineTuneOrder, Together
 from likeness.jobs import places
 from likeness.jobs.child import Said
 from likeness.jobs.prepared import pack_prepared
-from likeness.jobs.studio import Studio
+from likeness.jobs.studio import Studio, preview_orders
 from likeness.jobs.types import JobOrder
 from likeness.photos import check, prepare
 from likeness.storage.objects import FileObjects
-from likeness.types import Adapter, Photo
+from likeness.training.loop import TrainingLoop
+from likeness.training.recipe import recipe_named
+from likeness.types import Adapter, Photo, Subject
 from tests.jobs.installation import SMALL, picture
+from tests.tiny import random_person, relative
 
 
 class Talk:
@@ -365,3 +371,71 @@ def test_stopping_takes_checkpoints_of_everybody(
     talk.waiting.put({"do": "stop"})
     assert studio.serve_once() is False
     assert list(objects.list(places.checkpoints_prefix("anna", "a")))
+
+
+def test_one_checkpoint_that_the_store_does_not_take_costs_nobody_elses(
+    studio: Studio, talk: Talk, send: Sender, objects: FileObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for job in "ab":
+        send(job, steps=50, checkpoint_every=50)
+    studio.serve_once()
+    real = FileObjects.put
+
+    def put(self: FileObjects, key: str, content: bytes) -> None:
+        if key.startswith(places.checkpoints_prefix("anna", "a")):
+            raise OSError("full")
+        real(self, key, content)
+
+    monkeypatch.setattr(FileObjects, "put", put)
+    talk.waiting.put({"do": "stop"})
+    assert studio.serve_once() is False
+    assert list(objects.list(places.checkpoints_prefix("anna", "b")))
+    assert talk.of("a", "fault")[-1]["goes_on"] and not talk.of("b", "fault")
+
+
+def test_a_trainer_that_dies_after_the_last_step_and_before_the_handing_over_repeats_no_step(
+    studio: Studio, talk: Talk, send: Sender, base: BaseModel, objects: FileObjects, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    send("a", steps=3, checkpoint_every=50)
+    monkeypatch.setattr(Studio, "_deliver", lambda self: None)
+    while not studio._undelivered:
+        studio.serve_once()
+    monkeypatch.undo()
+    other = Studio(base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
+    monkeypatch.setattr(TrainingLoop, "step", lambda self: pytest.fail("every step has been taken"))
+    send("a", steps=3, checkpoint_every=50, attempt=2)
+    serve(other)
+    assert talk.of("a", "joined")[-1]["step"] == 3
+    assert talk.of("a", "trained")[-1]["steps"] == 3
+    if other._together is not None:
+        other._together.close()
+
+
+def test_a_preview_is_the_picture_of_the_adapter_as_it_would_be_published(base: BaseModel) -> None:
+    """Also where the text encoder trains at another scale than the U-Net."""
+    recipe = recipe_named("fast", steps=2, rank=4, alpha=2, text_rank=2, instance_rows=2, prior_rows=1)
+    loop, served = TrainingLoop(base, capacity=1, rank=4), None
+    try:
+        loop.join("anna", recipe, random_person(base, 1), seed=3)
+        slot = loop.slot_of("anna")
+        noise = torch.randn(loop.bank.columns, generator=torch.Generator().manual_seed(0))
+        loop.bank.write(slot, loop.bank.flat[slot] + 0.3 * noise)  # as after a longer training
+        for place in loop.bank.places:  # the text encoder's rank is smaller
+            if place.network == "text_encoder":
+                A, B = (factor[slot] for factor in loop.bank.factors(place))
+                A[2:], B[:, 2:] = 0, 0
+        (order,) = preview_orders(base, FineTuneOrder(Subject("anna"), recipe), slot, 1)
+        order = replace(order, steps=2)
+        preview = denoise_all(base, loop.bank, [order])
+        wrong = denoise_all(base, loop.bank, [replace(order, text_factor=1.0)])
+        weights = loop.leave("anna")
+        loop.close()
+        served = LoraBank(base.networks, base.family.targets, slots=2, rank=4)
+        served.write(1, served.row_of(weights, scale=recipe.alpha / recipe.rank))
+        published = denoise_all(base, served, [replace(order, slot=1, scale=1.0, text_factor=1.0)])
+    finally:
+        loop.close()
+        if served is not None:
+            served.close()
+    assert relative(preview, published) < 1e-4 < 0.01 < relative(wrong, published)

@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 
 from bench.pixels import RecordingBase, difference, recording
 from likeness.diffusion.base import load_base
+from likeness.diffusion.lora import LoraBank
+from likeness.diffusion.sampling import Order, denoise_all
 from likeness.engine.engine import Engine
 from likeness.errors import AdapterNotFound, RequestCancelled
 from likeness.types import ImageRequest
 from tests.contrast import build_contrasted_folder
 from tests.engine.people import RANK, Store, person
+from tests.tiny import random_row
 
 SAME = 1e-5  # of the [0, 1] range of a picture
 LONG_S = 120.0
@@ -132,3 +135,30 @@ def test_the_built_in_base_in_float32() -> None:
             assert difference(recorder.pixels_of(image), world.solo(request)) <= SAME
         bare = world.solo(replace(requests[0], adapter=None))
         assert difference(world.solo(requests[0]), bare) > 100 * SAME
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_same_seed_is_the_same_picture_to_the_last_bit_on_a_cpu(threads: int) -> None:
+    """One row, two, or many; of one person or of several; the built-in base as it is served."""
+    base = load_base(device=torch.device("cpu"), dtype=torch.float32)
+    bank = LoraBank(base.networks, base.family.targets, slots=3, rank=RANK)
+    for slot in (1, 2):
+        bank.write(slot, random_row(bank, slot) * 0.05)
+    mine = Order("photo of <<TOK>> person", "", 10, 2, 3.0, "dpmpp_2m", slot=1, negative_scale=0.0)
+    orders = [mine, replace(mine, guidance_scale=1.0), replace(mine, slot=0, guidance_scale=1.0)]
+    others = [replace(mine, seed=11), replace(mine, seed=12, slot=2, negative_scale=None)]
+
+    def pixels(asked: list[Order]) -> torch.Tensor:
+        return base.decode(denoise_all(base, bank, asked))
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        alone = [pixels([order])[0] for order in orders]
+        for company in (orders, [*orders, *others]):
+            for together, picture in zip(pixels(company), alone, strict=False):
+                assert torch.equal(together, picture)
+        assert not torch.equal(alone[0], alone[1])
+    finally:
+        torch.set_num_threads(before)
+        bank.close()

@@ -92,7 +92,7 @@ def test_what_sqlite_would_bear_is_refused_before_it_reaches_the_database(cluste
     """A NUL in a text and a number beyond an integer are errors to PostgreSQL, and would be a 500."""
     settings = Settings(home=tmp_path, jobs=cluster.url, catalog=cluster.url)
     with closing(build(settings)) as likeness:
-        client = TestClient(create_app(likeness))
+        client = TestClient(create_app(likeness), base_url="http://localhost")
         order = JobOrder("local", "nul", SUBJECT_PHOTOS, class_noun="dog")
         job = likeness.training.queue.submit(order).id
         assert len(client.get(f"/v1/jobs/{job}/events?after=0").json()["events"]) == 1

@@ -223,7 +223,9 @@ def test_a_catalog_of_another_version_is_left_alone(catalog: Catalog, url: str) 
         Catalog(url).list_adapters("local")
 
 
-@pytest.mark.parametrize("url", ["", "nonsense", "nonsense://x", "sqlite+nonsense:///x"])
+@pytest.mark.parametrize(
+    "url", ["", "nonsense", "nonsense://x", "sqlite+nonsense:///x", "postgresql://host:x/likeness"]
+)
 def test_urls_that_name_no_database(url: str) -> None:
     with pytest.raises(SettingsError):
         Catalog(url).list_adapters("local")

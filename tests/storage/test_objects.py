@@ -215,7 +215,16 @@ def test_folders_are_for_nobody_else(tmp_path: Path) -> None:
 def test_places_by_url(tmp_path: Path) -> None:
     assert objects_at(f"file://{tmp_path}/x%20y") == FileObjects(tmp_path / "x y")
     assert objects_at(str(tmp_path)) == FileObjects(tmp_path)
-    for url in ("", "http://host/x", "s3://", "s3:///x", "file://host/x", "s3://bucket/x?y=1"):
+    for url in (
+        "",
+        "http://host/x",
+        "s3://",
+        "s3:///x",
+        "file://host/x",
+        "s3://bucket/x?y=1",
+        "s3://[/x",
+        "file://[x]/",
+    ):
         with pytest.raises(SettingsError):
             objects_at(url)
 

@@ -1,5 +1,6 @@
 """Prepared photos to training rows: captions, augmentation, where the loss looks; and the shared class images."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +99,57 @@ def test_class_images_are_made_once(tiny_base: BaseModel, tmp_path: Path, monkey
     )
     assert done == [8, 10]
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 1
-    assert "man" not in files[0].name
+    assert len(files) == 2
+    assert not any("man" in str(path.relative_to(tmp_path)) for path in files)
     assert not torch.equal(prior.class_latents(tiny_base, "woman", 2, folder=tmp_path), first[:2])
     assert len(prior.class_latents(tiny_base, "cat", 0, folder=tmp_path)) == 0
+
+
+def test_class_images_are_kept_batch_by_batch(
+    tiny_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prior, "STEPS", 2)
+    monkeypatch.setattr(prior, "BATCH", 2)
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prior.class_latents(tiny_base, "man", 6, folder=tmp_path, progress=stop)
+    made: list[int] = []
+    whole = prior.class_latents(tiny_base, "man", 6, folder=tmp_path, progress=made.append)
+    assert made == [4, 6]  # the first two are there already
+    (damaged, *_) = sorted(path for path in tmp_path.rglob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    assert torch.equal(prior.class_latents(tiny_base, "man", 6, folder=tmp_path, progress=made.append), whole)
+    assert made == [4, 6, 2]
+
+
+def test_class_images_that_cannot_be_kept_are_made_all_the_same(
+    tiny_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prior, "STEPS", 2)
+    (tmp_path / "file").write_text("no folder")
+    errors: list[Exception] = []
+    made = prior.class_latents(tiny_base, "man", 3, folder=tmp_path / "file", unsaved=errors.append)
+    assert len(made) == 3 and len(errors) == 1
+
+
+def test_the_class_image_cache_knows_how_its_images_were_made(
+    tiny_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folder(base: BaseModel = tiny_base, noun: str = "man") -> Path:
+        return prior.cache_folder(tmp_path, base, noun)
+
+    folders = [folder(), folder(noun="woman")]
+    changed = replace(tiny_base.schedule, last_alpha_bar=0.5), replace(tiny_base.family, guidance_scale=9.0)
+    folders += [folder(replace(tiny_base, schedule=changed[0])), folder(replace(tiny_base, family=changed[1]))]
+    for name, value in {"STEPS": 21, "SAMPLER": "ddim", "__version__": "0"}.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(prior, name, value)
+            folders.append(folder())
+    assert len(set(folders)) == len(folders)
+    assert folder() == folders[0]
 
 
 def test_class_images_do_not_depend_on_the_batch(

@@ -33,9 +33,9 @@ def serve(
 ) -> None:
     """Serve every adapter from one base over HTTP: /v1, /openai/v1 and SageMaker's runtime protocol."""
     from ..http.app import create_app
-    from ..http.boundary import loopback
     from ..http.logs import log_to_stderr
-    from ..http.server import Bind, run, server_of
+    from ..http.origins import loopback
+    from ..http.server import Bind, listening, run, server_of
 
     call: Call = ctx.obj
     if sagemaker:
@@ -48,14 +48,19 @@ def serve(
         raise SettingsError(
             "expected an API key before listening to other machines, got none", hint="`likeness keys new` makes one"
         )
-    app = create_app(likeness, needs_keys=require_keys or not is_local, is_local=is_local)
-    server = server_of(app, Bind(host, port, certificate, key))
+    app = create_app(likeness, needs_keys=require_keys or not is_local)
+    bind = Bind(host, port, certificate, key)
+    server = server_of(app, bind)
     if not is_local and certificate is None:
         call.terminal.note("keys travel readable without TLS: --certificate and --key, or a proxy that has them")
-    log_to_stderr()
-    root = likeness.home.root
-    with scratch(root), closing(likeness), training_workers(workers, root, port=port):
-        run(server)
+    with (
+        scratch(root := likeness.home.root),
+        listening(bind) as sockets,
+        closing(likeness),
+        training_workers(workers, root, port=port),
+    ):
+        log_to_stderr()
+        run(server, sockets)
     if not server.started:
         raise typer.Exit(1)
 
@@ -64,12 +69,13 @@ def _serve_container(call: Call, port: int) -> None:
     from ..deploy.archive_engine import archive_engine
     from ..deploy.sagemaker.container import Container, container_app
     from ..http.logs import log_to_stderr
-    from ..http.server import Bind, run, server_of
+    from ..http.server import Bind, listening, run, server_of
 
-    with archive_engine(call.settings) as (engine, encode):
-        server = server_of(container_app(Container(engine, encode)), Bind("0.0.0.0", port))
+    bind = Bind("0.0.0.0", port)
+    with listening(bind) as sockets, archive_engine(call.settings) as (engine, encode):
+        server = server_of(container_app(Container(engine, encode)), bind)
         log_to_stderr()
-        run(server)
+        run(server, sockets)
     if not server.started:
         raise typer.Exit(1)
 

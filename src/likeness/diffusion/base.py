@@ -34,7 +34,7 @@ from ..types import Network
 from .devices import is_out_of_memory, memory_for, pick_device, pick_dtype
 from .family import BaseOutline, Family, family_of
 from .lora import target_modules
-from .rows import hold_rows_apart
+from .rows import hold_rows_apart, paired
 from .schedule import Schedule, schedule_from_config
 
 BUILT_IN = "built-in"
@@ -113,7 +113,7 @@ def check_sums(folder: Path) -> None:
         return
     hint = "get a copy that is whole; of the built-in base, by installing Likeness again"
     try:
-        said, found = json.loads((folder / CHECKSUMS).read_text()), file_sums(folder)
+        said, found = json.loads((folder / CHECKSUMS).read_text("utf-8")), file_sums(folder)
     except (OSError, ValueError, RecursionError) as error:
         raise CorruptBase(f"the base's {CHECKSUMS} cannot be checked ({type(error).__name__})", hint=hint) from error
     if said != found:
@@ -133,7 +133,7 @@ def _sums(folder: Path, files: Sequence[Path]) -> dict[str, str]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text("utf-8"))
     if not isinstance(config, dict):
         raise ValueError("expected an object")
     return config
@@ -243,7 +243,7 @@ class BaseModel:
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) -> pixels (B, 3, H, W) in [-1, 1]."""
         z = latents.to(self.device, self.dtype) / self.vae.config["scaling_factor"]
-        return self.vae.decode(z, return_dict=False)[0].float().clamp(-1, 1)
+        return self.vae.decode(paired(z), return_dict=False)[0][: len(z)].float().clamp(-1, 1)
 
 
 def _ends_word(token: str, places: Sequence[tuple[int, int]], following: int) -> bool:

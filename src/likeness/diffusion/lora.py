@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from ..errors import CorruptAdapter, UsageError
 from ..types import LoraPair, Network
 from .routing import Route, route_of
+from .rows import paired
 
 BASE_SLOT = 0
 HALF_LOSS_SCALE = 4096.0  # times a loss whose backward runs in float16, where small gradients would become zero
@@ -75,9 +76,16 @@ def adapted_conv(output: Tensor, x: Tensor, A: Tensor, B: Tensor, layer: nn.Conv
     b, r, length = len(x), A.shape[1], len(x) // len(A)
     if length > 1:
         A, B = A.repeat_interleave(length, 0), B.repeat_interleave(length, 0)  # (B, ...)
+    inputs, weights = paired(x), paired(A)  # one group would be an ordinary convolution, which rounds otherwise
     h = F.conv2d(
-        x.reshape(1, -1, *x.shape[2:]), A.flatten(0, 1), None, layer.stride, layer.padding, layer.dilation, groups=b
-    )  # (1, B * r, H', W')
+        inputs.reshape(1, -1, *x.shape[2:]),
+        weights.flatten(0, 1),
+        None,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        groups=len(inputs),
+    )[:, : b * r]  # (1, B * r, H', W')
     return torch.baddbmm(output.flatten(2), B, h.view(b, r, -1)).view(output.shape)
 
 

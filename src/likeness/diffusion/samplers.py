@@ -43,7 +43,7 @@ def timesteps(schedule: Schedule, sampler: str, steps: int) -> list[float]:
 
 def _check_steps(schedule: Schedule, steps: int) -> None:
     if not 1 <= steps < schedule.timesteps:
-        raise UsageError(f"expected 1 to {schedule.timesteps - 1} sampling steps, got {steps}")
+        raise UsageError(f"expected 1 to {schedule.timesteps - 1} sampling steps, got {steps}", param="steps")
 
 
 def ddim(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
@@ -106,7 +106,7 @@ SAMPLERS: Mapping[str, MakeSampler] = MappingProxyType(dict(zip(SAMPLER_NAMES, (
 def sampler_named(name: str) -> MakeSampler:
     """Raises UsageError for a name that is not in SAMPLERS."""
     if name not in SAMPLERS:
-        raise UsageError(f"expected a sampler of {', '.join(SAMPLERS)}")
+        raise UsageError(f"expected a sampler of {', '.join(SAMPLERS)}", param="sampler")
     return SAMPLERS[name]
 
 

@@ -61,6 +61,7 @@ class Order:
     slot: int
     scale: float = 1.0
     negative_scale: float | None = None  # of the negative prompt's row; None = `scale`, as diffusers does
+    text_factor: float = 1.0  # of the scales in the text encoder: in training it may have a scale of its own
 
     @property
     def rows(self) -> list[tuple[str, Whose]]:
@@ -72,6 +73,10 @@ class Order:
         said = [(self.prompt, self.scale), (self.negative_prompt, negative)][: 1 if self.guidance_scale == 1 else 2]
         return [(text, Whose(self.slot, scale) if scale and self.slot else BARE) for text, scale in said]
 
+    def reading(self, whose: Whose) -> Whose:
+        """The same row in the text encoder."""
+        return whose if whose == BARE else Whose(whose.slot, whose.scale * self.text_factor)
+
 
 @torch.no_grad()
 def begin(base: BaseModel, bank: LoraBank | None, orders: Sequence[Order]) -> list[Denoising]:
@@ -79,7 +84,7 @@ def begin(base: BaseModel, bank: LoraBank | None, orders: Sequence[Order]) -> li
     rows = [(i, *row) for i, order in enumerate(orders) for row in order.rows]
     ids = base.tokenize([text for _, text, _ in rows])
     states = _forward(
-        bank, [whose for _, _, whose in rows], lambda order: base.encode_prompt(ids[order])
+        base, bank, [orders[i].reading(whose) for i, _, whose in rows], lambda order: base.encode_prompt(ids[order])
     )  # (rows, N, d)
     noise = row_noise([order.seed for order in orders], base.latent_shape).to(base.device)
     out = []
@@ -99,7 +104,7 @@ def advance(base: BaseModel, bank: LoraBank | None, pictures: Sequence[Denoising
     t = torch.tensor([row.t for row in rows])  # on the host, where the schedule is
     states = torch.cat([picture.states for picture in pictures])
     whose = [one for picture in pictures for one in picture.whose]
-    output = _forward(bank, whose, lambda order: base.denoise(x[order], t[order], states[order]))
+    output = _forward(base, bank, whose, lambda order: base.denoise(x[order], t[order], states[order]))
     clean = base.schedule.denoised(x, output.to(x.dtype), t)
     start = 0
     for picture in pictures:
@@ -122,15 +127,19 @@ def denoise_all(base: BaseModel, bank: LoraBank | None, orders: Sequence[Order])
     return torch.stack([picture.latent for picture in pictures if picture.latent is not None])
 
 
-def _forward(bank: LoraBank | None, whose: Sequence[Whose], work: Callable[[list[int]], Tensor]) -> Tensor:
+def _forward(
+    base: BaseModel, bank: LoraBank | None, whose: Sequence[Whose], work: Callable[[list[int]], Tensor]
+) -> Tensor:
     """`work`, told the rows to take and in which order; its result (R, ...) in their own order again.
 
-    Rows of the bare base come last, where the bank passes over them.
+    Rows of the bare base come last, where the bank passes over them. A row by itself is taken twice: see `rows`.
     """
     order = sorted(range(len(whose)), key=lambda row: whose[row] == BARE)
+    if len(order) == 1 and base.device.type == "cpu":
+        order *= 2
     with _route(bank, [whose[row] for row in order]):
         done = work(order)
-    out = torch.empty_like(done)
+    out = torch.empty_like(done[: len(whose)])
     out[order] = done
     return out
 

@@ -54,6 +54,7 @@ def worded(base: "BaseModel", request: ImageRequest, card: AdapterCard | None) -
             f"expected the subject within the first {base.tokenizer.model_max_length} tokens, which is all that this "
             "base reads",
             hint="make the prompt shorter, or move {me} to its beginning",
+            param="prompt",
         )
     return replace(request, prompt=prompt, negative_prompt=with_subject(request.negative_prompt, card))
 

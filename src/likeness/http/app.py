@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
 from ..errors import LikenessError, StorageUnavailable, UsageError
@@ -16,6 +17,8 @@ from . import images, jobs, metrics, openai, rest, sagemaker, sagemaker_async
 from .auth import Access, KeyLimits
 from .boundary import BodyLimits, Boundary
 from .failures import NoSuchRoute, failure
+from .invalid import invalid
+from .origins import Origins
 from .queue_metrics import QueueCollector
 
 TEND_EVERY_S = 2.0
@@ -29,17 +32,20 @@ Answer = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(
-    likeness: Likeness, *, needs_keys: bool = False, is_local: bool = True,
-    portrait_backend: sagemaker.Backend | None = None,
-) -> FastAPI:  # fmt: skip
+    likeness: Likeness, *, needs_keys: bool = False, portrait_backend: sagemaker.Backend | None = None
+) -> FastAPI:
     """The application over one installation.
 
     Args:
-        needs_keys: whether requests without an API key are refused.
-        is_local: whether it is for this machine alone; then web pages of other sites are refused.
+        needs_keys: whether requests without an API key are refused. Where they are not, requests by other names than
+            this machine's are, and those of other sites' pages.
         portrait_backend: answers SageMaker's invocations instead of the engine of this process.
+
+    Raises:
+        SettingsError: host_names or cors_origins that cannot be used.
     """
     settings = likeness.settings
+    origins = Origins.of(settings, needs_keys=needs_keys)
     traffic = metrics.Traffic(likeness.engine_facts)
     training = likeness.training
     traffic.registry.register(QueueCollector(training))
@@ -75,17 +81,24 @@ def create_app(
             likeness.catalog, needs_keys=needs_keys,
             limits=KeyLimits(settings.requests_per_minute, settings.concurrent_requests),
         ),
-        traffic=traffic, limits=BodyLimits(upload_bytes=settings.upload_mb << 20), is_local=is_local,
+        traffic=traffic, limits=BodyLimits(upload_bytes=settings.upload_mb << 20),
+        origins=None if needs_keys else origins,
     )  # fmt: skip
+    if origins.pages:  # outermost: a preflight has no key, and a refusal is to be read by the page too
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins.pages, allow_methods=["GET", "POST", "DELETE"], allow_headers=["*"],
+            expose_headers=["X-Request-Id", "X-Image-Id", "Retry-After"],
+        )  # fmt: skip
     app.add_exception_handler(LikenessError, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_route)
     for router in ROUTERS:
         app.include_router(router)
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> dict[str, str]:
-        """Whether the server is up; it opens its port when the base is resident."""
+        """Whether the server is up; it answers once the base is resident."""
         return {"status": "ok", "version": __version__}
 
     @app.get("/metrics", tags=["operation"], response_class=Response)
@@ -110,7 +123,8 @@ async def _refusal(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return await _refusal(request, UsageError(said_of(error), hint="/openapi.json has the request's form"))
+    errors = [{**one, "loc": one["loc"][1:]} for one in error.errors()]  # without 'body', 'query', ...
+    return await _refusal(request, invalid(errors, hint="/openapi.json has the request's form"))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
@@ -119,17 +133,3 @@ async def _no_route(request: Request, error: Exception) -> Response:
     if error.status_code in (404, 405):
         return await _refusal(request, NoSuchRoute(error.status_code))
     return await _refusal(request, UsageError("expected a body that can be read: JSON, or a form with files"))
-
-
-def said_of(error: RequestValidationError) -> str:
-    """What is wrong with a request, by our own field names; never with the words that were sent."""
-    first = error.errors()[0]
-    kind, where = str(first["type"]), [part for part in first["loc"] if isinstance(part, str)]
-    if kind == "extra_forbidden":
-        return "expected known fields only, got an unknown one"
-    if kind == "json_invalid":
-        return "expected JSON, got something else"
-    field = ".".join(where[1:]) or "a body"
-    if kind == "missing":
-        return f"expected {field}, got none"
-    return f"expected another value for {field} ({kind.replace('_', ' ')})"

@@ -22,7 +22,7 @@ from ..errors import KeyRefused, TooManyRequests
 from ..storage.catalog import LOCAL, Catalog
 from ..storage.keys import PREFIX, ApiKey, key_of
 
-_OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})
+OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})
 _OPERATOR_PATHS = frozenset({"/metrics"})  # tells of all tenants together
 _CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 .{0,200}?Credential=([^/,\s]{1,128})/")
 _REMEMBERED, _REMEMBER_S = 4096, 10.0  # a revoked key is refused after so long at the latest
@@ -67,7 +67,7 @@ class Access:
             KeyRefused: no key, or none of ours.
             TooManyRequests: the key's rate or concurrency is used up.
         """
-        if path in _OPEN_PATHS:
+        if path in OPEN_PATHS:
             yield None
             return
         caller = await self._caller(headers)

@@ -1,7 +1,7 @@
 """What every request passes before and after the application: identity, size, time, one line in the log, metrics.
 
 Pure ASGI, so that a streamed answer stays a stream and a client that goes away is noticed. Nothing of a request's
-content is logged: neither path parameters nor bodies nor keys. Sources: ASGI 3.0; CWE-400, CWE-350 (rebinding).
+content is logged: neither path parameters nor bodies nor keys. Sources: ASGI 3.0; CWE-400.
 """
 
 import asyncio
@@ -9,23 +9,22 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import LikenessError, OriginRefused, RequestCancelled, RequestTooLarge, RequestTooSlow
-from .auth import Access
+from ..errors import LikenessError, MediaTypeRefused, RequestCancelled, RequestTooLarge, RequestTooSlow
+from .auth import OPEN_PATHS, Access
 from .failures import Unforeseen, failure
 from .metrics import Traffic
+from .origins import Origins
 
 log = logging.getLogger("likeness.http")
 
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "testserver"})  # the last is Starlette's own test client
+_FORM = "multipart/form-data"
 CLIENT_GONE = 499  # by convention; nobody reads it
 
 
@@ -43,8 +42,7 @@ class BodyLimits:
         """The most bytes that a request to `path` may send."""
         if path.startswith("/endpoints/"):
             return self.invocation_bytes
-        is_upload = path.startswith("/v1/") and path.endswith(("/photos", "/import"))
-        return self.upload_bytes if is_upload else self.json_bytes
+        return self.upload_bytes if takes_form(path) else self.json_bytes
 
 
 class Boundary:
@@ -54,12 +52,14 @@ class Boundary:
         access: who may come in, and how often.
         traffic: where requests are counted.
         limits: of bodies.
-        is_local: whether this server is for this machine alone: then web pages of other sites are refused.
+        origins: on a server without keys: by which names it is reached. None: the key decides.
     """
 
-    def __init__(self, app: ASGIApp, *, access: Access, traffic: Traffic, limits: BodyLimits, is_local: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, *, access: Access, traffic: Traffic, limits: BodyLimits, origins: Origins | None
+    ) -> None:
         self._app, self._access, self._traffic, self._limits = app, access, traffic, limits
-        self._is_local = is_local
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -85,11 +85,13 @@ class Boundary:
     async def _serve(self, passage: "_Passage", scope: Scope) -> None:
         try:
             headers = Headers(scope=scope)
-            if self._is_local:
-                refuse_strangers(headers)
+            if self._origins is not None and scope["path"] not in OPEN_PATHS:
+                self._origins.refuse_strangers(headers)
             passage.refuse_length(headers)
             async with self._access.admitted(scope["path"], headers) as caller:
                 scope["state"]["caller"] = caller
+                if scope["method"] == "POST" and takes_form(scope["path"]):
+                    refuse_other_forms(headers)
                 await self._app(scope, passage.receive, passage.send)
             if passage.broken_off is not None:
                 raise passage.broken_off
@@ -169,28 +171,20 @@ class _Passage:
         return RequestTooLarge(f"expected a body of at most {self._most} bytes", hint="send less at once")
 
 
-def refuse_strangers(headers: Headers) -> None:
-    """On a server without keys: only this machine's own programs and pages.
+def takes_form(path: str) -> bool:
+    """Whether a POST to `path` is a form with files."""
+    return path.startswith("/v1/") and path.endswith(("/photos", "/import"))
 
-    A web page of another site can send requests to this machine, or give this machine its own host name.
+
+def refuse_other_forms(headers: Headers) -> None:
+    """Refuse a body that is not a multipart form, before the framework parses it.
+
+    The framework accepts urlencoded forms on the same routes. Its parser works on the event loop, byte by byte, and
+    does not count empty fields, so that one body of `&` alone would stop all other requests (CWE-400).
 
     Raises:
-        OriginRefused: another Host or Origin than this machine's.
+        MediaTypeRefused: another media type, or none.
     """
-    host = headers.get("host", "")
-    origin = headers.get("origin")
-    is_own = origin is None or urlsplit(origin).netloc == host
-    if _hostname(host) not in _LOOPBACK or not is_own:
-        raise OriginRefused("expected a request of this machine's own", hint="open the address that the server printed")
-
-
-def _hostname(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def loopback(hosts: Iterable[str]) -> bool:
-    """Whether all of these addresses are this machine's own."""
-    return all(host in _LOOPBACK and host != "testserver" for host in hosts)
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != _FORM:
+        raise MediaTypeRefused(f"expected a body of {_FORM}", hint="send the file as a part of a form")

@@ -4,11 +4,10 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 from PIL import Image
 
 from ..engine.prompts import unread_of
@@ -17,6 +16,7 @@ from ..portraits import JPEG, PNG
 from ..service import Likeness
 from ..types import GeneratedImage, ImageRequest
 from .auth import Asking
+from .events import EVENTS, EventStream, event
 from .failures import failure
 from .pictures import Done, Order, Step, adapter_asked, encoded, likeness_of, made, orders
 from .rest import REFUSALS
@@ -24,7 +24,6 @@ from .schemas import Id, ImageOut, ImagesOut, NewImages
 
 router = APIRouter(prefix="/v1", responses=REFUSALS, tags=["images"])
 
-EVENTS = "text/event-stream"
 _FORMS: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _DESCRIBED: dict[int | str, dict[str, Any]] = {
     200: {
@@ -49,8 +48,8 @@ async def make_images(request: Request, asking: Asking, new: NewImages) -> Respo
     )  # fmt: skip
     if EVENTS in accepts:
         order = Order(request, asked, tenant=asking.tenant, with_steps=True)
-        await order.__aenter__()  # what is refused at the door is refused with its own status
-        return StreamingResponse(_events(request, order, new, tenant=asking.tenant), media_type=EVENTS)
+        await order.submit()  # before the answer begins: a refusal has a status of its own
+        return EventStream(_events(request, order, new, tenant=asking.tenant), ended=order.cancel)
     wanted = next((kind for kind in (PNG, JPEG) if kind in accepts), None)
     if wanted and len(asked) > 1:
         raise UsageError("expected n = 1 for a bare picture", hint="accept application/json for more than one")
@@ -70,22 +69,20 @@ async def kept_image(request: Request, asking: Asking, id: Id) -> Response:
     return Response(content, media_type=media_type)
 
 
-async def _events(request: Request, order: Order, new: NewImages, *, tenant: str) -> AsyncIterator[str]:
+async def _events(request: Request, order: Order, new: NewImages, *, tenant: str) -> AsyncGenerator[bytes]:
     likeness, media_type = likeness_of(request), f"image/{new.format}"
     try:
-        async for event in order.events():
-            if isinstance(event, Done):
-                (file,) = await encoded(likeness, [event.image], media_type)
-                kept = await _kept(likeness, [event.image], [file], media_type, tenant=tenant) if new.keep else [None]
-                facts = _image(likeness, event.image, file, kept[0], media_type).model_dump()
-                yield _event("image", {"place": event.place, **facts})
+        async for said in order.events():
+            if isinstance(said, Done):
+                (file,) = await encoded(likeness, [said.image], media_type)
+                kept = await _kept(likeness, [said.image], [file], media_type, tenant=tenant) if new.keep else [None]
+                facts = _image(likeness, said.image, file, kept[0], media_type).model_dump()
+                yield event("image", json.dumps({"place": said.place, **facts}))
             else:
-                yield _event("step", _step(event))
-        yield _event("done", {"images": new.n})
+                yield event("step", json.dumps(_step(said)))
+        yield event("done", json.dumps({"images": new.n}))
     except LikenessError as error:
-        yield _event("error", failure(error, "/v1/images", request.state.request_id).document)
-    finally:
-        await order.__aexit__()
+        yield event("error", json.dumps(failure(error, "/v1/images", request.state.request_id).document))
 
 
 async def _kept(
@@ -117,7 +114,3 @@ def _step(step: Step) -> dict[str, object]:
         Image.fromarray(step.event.preview).save(buffer, "JPEG", quality=70)
         said["preview"] = base64.b64encode(buffer.getvalue()).decode()  # JPEG
     return said
-
-
-def _event(kind: str, document: object) -> str:
-    return f"event: {kind}\ndata: {json.dumps(document)}\n\n"

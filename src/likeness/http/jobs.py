@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Form, Header, Query, Request, Response, UploadFile
-from starlette.responses import StreamingResponse
+from pydantic import ValidationError
 
 from ..errors import UsageError
 from ..jobs.places import preview_key
@@ -16,6 +16,8 @@ from ..jobs.senders import check_notice, tenant_secret
 from ..jobs.types import SUBJECT_PHOTOS, Job, JobEvent, JobOrder
 from ..service.training import Training
 from .auth import Asking
+from .events import EVENTS, EventStream, event
+from .invalid import invalid
 from .job_schemas import (
     DeliveriesOut,
     EventsOut,
@@ -38,9 +40,7 @@ T = TypeVar("T")
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=REFUSALS)
 
 LOOK_EVERY_S = 0.5
-KEEP_ALIVE_S = 15.0
 MOST_EVENTS = 2**31 - 1  # PostgreSQL's integer, which numbers them
-_STREAM = "text/event-stream"
 
 IdempotencyKey = Annotated[str | None, Header(max_length=200, description="twice the same is one job")]
 
@@ -76,8 +76,8 @@ async def submit_archive(
     """The same with the photographs in the request: `archive` is a zip or tar, `order` the JSON of a new job."""
     try:
         new = NewJob.model_validate_json(order)
-    except ValueError as error:
-        raise UsageError("expected `order` to be the JSON of a new job", hint="/openapi.json has its form") from error
+    except ValidationError as error:
+        raise invalid(error.errors(), hint="/openapi.json has the form of `order`: a new job") from error
     if new.photos is not None:
         raise UsageError("expected an archive or a location of one, got both")
     training = training_of_app(request)
@@ -143,10 +143,9 @@ async def job_events(
     if after > MOST_EVENTS:
         raise UsageError("expected Last-Event-ID to be the number of an event")
     found = await asked(training, lambda queue: queue.events(id, asking.tenant, after=after))  # 404 before any stream
-    if _STREAM not in accept:
+    if EVENTS not in accept:
         return EventsOut(events=[event_out(event) for event in found])
-    stream = _stream(training, id, asking.tenant, after=after)
-    return StreamingResponse(stream, media_type=_STREAM, headers={"X-Accel-Buffering": "no"})
+    return EventStream(_stream(training, id, asking.tenant, after=after))
 
 
 @router.get("/{id}/previews/{step}", response_class=Response)
@@ -178,27 +177,21 @@ async def replay_messages(request: Request, asking: Asking, id: Id) -> ReplayedO
     return ReplayedOut(messages=await asyncio.to_thread(lambda: training.notifier.replay(asking.tenant, id)))
 
 
-async def _stream(training: Training, id: str, tenant: str, *, after: int) -> AsyncIterator[bytes]:
-    """Server-sent events: the job's, then its end; a comment when nothing happens, so that proxies stay awake."""
-    silent_s = 0.0
+async def _stream(training: Training, id: str, tenant: str, *, after: int) -> AsyncGenerator[bytes]:
+    """The job's events, then its end."""
     while True:
         job, events = await asked(training, partial(_look, id, tenant, after))
-        for event in events:
-            after = event.seq
-            data = json.dumps({"at_s": event.at_s, **event.facts})
-            yield f"id: {event.seq}\nevent: {event.kind}\ndata: {data}\n\n".encode()
+        for one in events:
+            after = one.seq
+            yield event(one.kind, json.dumps({"at_s": one.at_s, **one.facts}), id=one.seq)
         if not events and job.is_over:
-            yield f"event: end\ndata: {job_out(job).model_dump_json()}\n\n".encode()
+            yield event("end", job_out(job).model_dump_json())
             return
-        silent_s = 0.0 if events else silent_s + LOOK_EVERY_S
-        if silent_s >= KEEP_ALIVE_S:
-            silent_s = 0.0
-            yield b": waiting\n\n"
         await asyncio.sleep(LOOK_EVERY_S)
 
 
 def _look(id: str, tenant: str, after: int, queue: Queue) -> tuple[Job, list[JobEvent]]:
-    return queue.status(id, tenant), queue.events(id, tenant, after=after)
+    return queue.status(id, tenant), queue.ledger.events(id, after)
 
 
 def _order(training: Training, new: NewJob, tenant: str, photos: str) -> JobOrder:

@@ -1,8 +1,8 @@
 """OpenAI's images protocol under /openai/v1: `model` is an adapter's name, or `base`.
 
-What OpenAI's own models would refuse is refused in the same words where they are known; what only says how much an
-image may cost or who is asking (`quality`, `user`, ...) is accepted and means nothing here.
-Source: OpenAI's API reference, 'Images' and 'Models', and its Python client.
+A parameter that would change the picture is obeyed or refused by name. Those that cannot change it (`user`,
+`safety_identifier`, `moderation`, `complexity`) are accepted and mean nothing here. `quality` is a number of steps.
+Source: OpenAI's API reference, 'Images' and 'Models', and its Python client 3.57.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..errors import LikenessError
-from ..portraits import JPEG, MAX_PROMPT_CHARACTERS, PNG
+from ..errors import UsageError
+from ..portraits import JPEG, JPEG_QUALITY, MAX_PROMPT_CHARACTERS, PNG
 from ..service import BARE_BASE
 from ..storage.catalog import AdapterRecord
 from ..types import ImageRequest
@@ -25,19 +25,23 @@ from .pictures import adapter_asked, encoded, likeness_of, made, orders
 router = APIRouter(prefix="/openai/v1", tags=["openai"])
 
 MAX_N = 10
-_STEPS = 30
-
-
-class WrongParameter(LikenessError):
-    """A parameter that OpenAI's protocol has and that cannot be had here."""
-
-    def __init__(self, message: str, param: str) -> None:
-        super().__init__(message)
-        self.param = param
+_STEPS = {
+    "low": 15, "medium": 30, "high": 50, "xhigh": 75, "max": 100, "auto": 30, "standard": 30, "hd": 50,
+}  # fmt: skip
+# parameters that change the picture and are not supported -> what to do instead
+_UNSUPPORTED = {
+    "stream": "POST /v1/images streams",
+    "partial_images": "POST /v1/images streams previews",
+    "style": "describe the style in the prompt",
+    "svg": "pictures are png or jpeg",
+    "frame_count": "pictures have one frame",
+    "frame_duration_ms": "pictures have one frame",
+}
+_Unsupported = Annotated[Any, Field(description="not supported")]
 
 
 class NewGeneration(BaseModel):
-    """The parameters of `images.generate`; those behind `seed` are ours, for `extra_body`."""
+    """The parameters of `images.generate`; those from `seed` on are ours, for `extra_body`."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -46,18 +50,23 @@ class NewGeneration(BaseModel):
     n: Annotated[int, Field(ge=1, le=MAX_N)] | None = 1
     size: Annotated[str, Field(max_length=20)] | None = None
     response_format: Literal["url", "b64_json"] | None = None
-    output_format: Literal["png", "jpeg", "webp"] | None = None
-    stream: bool | None = None
-    background: Any = None
-    moderation: Any = None
-    output_compression: Any = None
-    partial_images: Any = None
-    quality: Any = None
-    style: Any = None
-    user: Any = None
+    output_format: Literal["png", "jpeg"] | None = None
+    output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="quality of a jpeg")
+    background: Literal["opaque", "auto"] | None = None
+    quality: Literal["low", "medium", "high", "xhigh", "max", "auto", "standard", "hd"] | None = None
+    complexity: Literal["low", "medium", "high"] | None = None
+    moderation: Literal["low", "auto"] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    stream: _Unsupported = None
+    partial_images: _Unsupported = None
+    style: _Unsupported = None
+    svg: _Unsupported = None
+    frame_count: _Unsupported = None
+    frame_duration_ms: _Unsupported = None
     seed: int | None = None
     negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)] = ""
-    steps: int = _STEPS
+    steps: int | None = Field(None, description="in place of those of `quality`, 15 to 100")
     guidance_scale: float | None = None
 
 
@@ -82,14 +91,17 @@ async def generate_images(request: Request, asking: Asking, new: NewGeneration) 
     likeness = likeness_of(request)
     _refuse_foreign(new, (await asyncio.to_thread(lambda: likeness.base)).family.resolution_px)
     seed = time.time_ns() % 2**32 if new.seed is None else new.seed
+    steps = _STEPS[new.quality or "auto"] if new.steps is None else new.steps
     asked = await orders(
         likeness,
-        ImageRequest(new.prompt, adapter_asked(new.model), new.negative_prompt, seed, new.steps),
+        ImageRequest(new.prompt, adapter_asked(new.model), new.negative_prompt, seed, steps),
         new.n or 1, new.guidance_scale,
     )  # fmt: skip
     images = await made(request, asked, tenant=asking.tenant)
     media_type = JPEG if new.output_format == "jpeg" else PNG
-    texts = [base64.b64encode(file).decode() for file in await encoded(likeness, images, media_type)]
+    quality = JPEG_QUALITY if new.output_compression is None else max(new.output_compression, 1)
+    files = await encoded(likeness, images, media_type, quality=quality)
+    texts = [base64.b64encode(file).decode() for file in files]
     if new.response_format == "url":  # nothing is kept, so the picture is in its address
         data = [{"url": f"data:{media_type};base64,{text}"} for text in texts]
     else:
@@ -98,12 +110,17 @@ async def generate_images(request: Request, asking: Asking, new: NewGeneration) 
 
 
 def _refuse_foreign(new: NewGeneration, side_px: int) -> None:
+    """Raises UsageError: a parameter that would change the picture and is not supported."""
+    for name, instead in _UNSUPPORTED.items():
+        if getattr(new, name) not in (None, False, 0):
+            raise UsageError(f"{name} is not supported here", hint=instead, param=name)
     if new.size not in (None, "auto", f"{side_px}x{side_px}"):
-        raise WrongParameter(f"Invalid size. This base makes pictures of {side_px}x{side_px}.", "size")
-    if new.stream:
-        raise WrongParameter("Streaming is not supported here; POST /v1/images streams.", "stream")
-    if new.output_format == "webp":
-        raise WrongParameter("Invalid output_format. Supported are png and jpeg.", "output_format")
+        raise UsageError(f"expected size to be {side_px}x{side_px} or auto", hint="the base's own", param="size")
+    if new.output_compression not in (None, 100) and new.output_format != "jpeg":
+        raise UsageError(
+            "expected output_compression together with output_format jpeg", hint="a png loses nothing",
+            param="output_compression",
+        )  # fmt: skip
 
 
 def _record(record: AdapterRecord) -> dict[str, object]:

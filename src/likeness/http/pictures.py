@@ -4,20 +4,22 @@ Everything that blocks (the catalog, encoding) runs on threads, so that one slow
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from ..portraits import numbered
+from ..portraits import JPEG_QUALITY, numbered
 from ..service import BARE_BASE, Likeness
 from ..types import GeneratedImage, ImageRequest
 
 if TYPE_CHECKING:
     from ..engine.ticket import StepEvent, Ticket
+
+T = TypeVar("T")
 
 PREVIEW_EVERY = 5  # steps; a preview costs a decoding
 
@@ -64,23 +66,33 @@ async def made(request: Request, asked: Sequence[ImageRequest], *, tenant: str) 
         LikenessError: of the first that failed; the others were taken back.
     """
     async with Order(request, asked, tenant=tenant) as order:
-        gone = asyncio.create_task(_gone(request))
-        work = asyncio.create_task(order.images())
-        try:
-            await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise ClientDisconnect
-            return work.result()
-        finally:
-            for task in (gone, work):
-                task.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await task
+        return await unless_gone(request, order.images())
 
 
-async def encoded(likeness: Likeness, images: Sequence[GeneratedImage], media_type: str) -> list[bytes]:
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled when the client goes away. The body has been read.
+
+    Raises:
+        ClientDisconnect: the client went away.
+    """
+    gone, doing = asyncio.create_task(_gone(request)), asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({gone, doing}, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise ClientDisconnect
+        return doing.result()
+    finally:
+        for task in (gone, doing):
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+async def encoded(
+    likeness: Likeness, images: Sequence[GeneratedImage], media_type: str, *, quality: int = JPEG_QUALITY
+) -> list[bytes]:
     """The pictures as files, with their origin in them."""
-    return await asyncio.to_thread(lambda: [likeness.encode(image, media_type) for image in images])
+    return await asyncio.to_thread(lambda: [likeness.encode(image, media_type, quality=quality) for image in images])
 
 
 class Order:
@@ -96,12 +108,20 @@ class Order:
         self._tickets: list[Ticket] = []
 
     async def __aenter__(self) -> "Order":
-        self._tickets = await asyncio.to_thread(self._submit)
-        for place, ticket in enumerate(self._tickets):
-            ticket.add_done_callback(partial(self._tell, place))
+        await self.submit()
         return self
 
     async def __aexit__(self, *raised: object) -> None:
+        self.cancel()
+
+    async def submit(self) -> None:
+        """Hand the pictures to the engine. Raises as `Likeness.submit`."""
+        self._tickets = await asyncio.to_thread(self._submit)
+        for place, ticket in enumerate(self._tickets):
+            ticket.add_done_callback(partial(self._tell, place))
+
+    def cancel(self) -> None:
+        """Take back what is not finished."""
         for ticket in self._tickets:
             ticket.cancel()
 

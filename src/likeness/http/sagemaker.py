@@ -21,7 +21,7 @@ from ..types import SETUP_MODEL, ImageRequest
 from . import kserve
 from .auth import Asking
 from .failures import SageMakerRefusal
-from .pictures import adapter_asked, likeness_of, made
+from .pictures import adapter_asked, likeness_of, made, unless_gone
 
 router = APIRouter(tags=["sagemaker"])
 
@@ -75,7 +75,8 @@ async def invoke_endpoint(request: Request, asking: Asking, endpoint: str) -> Re
     if backend is not None and name != SETUP_MODEL:
         accept = request.headers.get("accept", "")
         target = f"{asking.tenant}/{name}.tar.gz"
-        reply = await asyncio.wrap_future(backend.submit(target, body, content_type=content_type, accept=accept))
+        work = asyncio.wrap_future(backend.submit(target, body, content_type=content_type, accept=accept))
+        reply = await unless_gone(request, work)
         return _response(request, reply.body, reply.content_type)
     inference = kserve.read(body, content_type)
     if name == SETUP_MODEL:

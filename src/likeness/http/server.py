@@ -5,8 +5,12 @@ uvicorn waits for ever for the rest of a request's head; a few hundred such conn
 """
 
 import asyncio
+import errno
 import signal
+import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +19,11 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ..errors import SettingsError
+from ..errors import PortUnavailable, SettingsError, reason_of
 
 HEAD_S = 10.0  # for a request's head to arrive
 CONNECTIONS = 1024  # beyond it uvicorn answers 503 at once
+BACKLOG = 2048  # connections that wait to be accepted; uvicorn's own default
 GRACE_S = 30  # for requests under way, once the server is told to end
 
 
@@ -65,6 +70,49 @@ class ImpatientProtocol(H11Protocol):
             self._head_timer = None
 
 
+@contextmanager
+def listening(bind: Bind) -> Iterator[list[socket.socket]]:
+    """Sockets at the address, to be had before anything slow is loaded; connections wait until `run` serves them.
+
+    Raises:
+        PortUnavailable: the port is taken or needs rights, or the host is none of this machine's addresses.
+    """
+    try:
+        found = socket.getaddrinfo(bind.host or None, bind.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise _not_ours() from error
+    with ExitStack() as opened:
+        sockets: list[socket.socket] = []
+        for family, _, _, _, address in dict.fromkeys(found):
+            try:
+                sockets.append(opened.enter_context(socket.create_server(address, family=family, backlog=BACKLOG)))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # a name may have more addresses
+                    raise _refused(bind.port, error) from error
+        if not sockets:
+            raise _not_ours()
+        yield sockets
+
+
+def _refused(port: int, error: OSError) -> PortUnavailable:
+    if error.errno == errno.EADDRINUSE:
+        return PortUnavailable(
+            f"expected a free port, got {port}, which another program holds",
+            hint="choose another: --port 0 takes any that is free",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return PortUnavailable(
+            f"expected a port that this user may listen at, got {port}", hint="choose one above 1023"
+        )
+    return PortUnavailable(f"expected to listen at port {port}, got: {reason_of(error)}", hint="choose another --port")
+
+
+def _not_ours() -> PortUnavailable:
+    return PortUnavailable(
+        "expected --host to be an address of this machine, got another", hint="0.0.0.0 is all of them; needs API keys"
+    )
+
+
 def server_of(app: Starlette, bind: Bind) -> uvicorn.Server:
     """A server that is ready to run. Raises SettingsError: half a TLS pair, or files that cannot be used."""
     if (bind.certificate is None) != (bind.key is None):
@@ -81,14 +129,14 @@ def server_of(app: Starlette, bind: Bind) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def run(server: uvicorn.Server) -> None:
-    """Serve until SIGINT or SIGTERM, then finish what is under way. Main thread only.
+def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+    """Serve `listening` sockets until SIGINT or SIGTERM, then finish what is under way. Main thread only.
 
     uvicorn sends itself the signal again at its end, which shall not cut short what the caller has yet to put away.
     """
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        server.run()
+        server.run(sockets=sockets)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -66,7 +66,7 @@ class Notifier:
 
     def __init__(self, database: Database, senders: Mapping[str, Sender]) -> None:
         self._database, self._senders = database, senders
-        self._filling = threading.Lock()
+        self._filling, self._closed = threading.Lock(), False
         is_object = deliveries.c.kind == "object"  # of ours, or of a bucket that the operator chose
         self._lanes = (
             _Lane(is_object, ThreadPoolExecutor(AT_ONCE, thread_name_prefix="notifier-objects")),
@@ -76,7 +76,14 @@ class Notifier:
     def deliver_due(self) -> int:
         """Start to send what is due, as far as there is room; returns how many. Raises StorageUnavailable."""
         with self._filling:
-            return sum(self._fill(lane) for lane in self._lanes) if self.has_due() else 0
+            return 0 if self._closed or not self.has_due() else sum(self._fill(lane) for lane in self._lanes)
+
+    def close(self) -> None:
+        """Send no more; what is claimed and not sent becomes due again when the claim is over."""
+        with self._filling:
+            self._closed = True
+        for lane in self._lanes:
+            lane.threads.shutdown(wait=False, cancel_futures=True)
 
     def has_due(self) -> bool:
         """Whether something waits to be sent now."""

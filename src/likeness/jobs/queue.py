@@ -96,13 +96,15 @@ class Queue:
         found = self.ledger.find(job, tenant)
         if found is None:
             raise JobNotFound("there is no such job", hint="it may have been forgotten with its subject")
-        return self._seen(found)
+        return _seen(found, self._published(tenant, found.order.name)) if _has_won(found) else found
 
     def jobs_of(self, tenant: str, *, name: str | None = None, limit: int = 100) -> list[Job]:
         """A tenant's jobs, the newest first."""
         if not 1 <= limit <= 1000:
             raise UsageError(f"expected a limit from 1 to 1000, got {limit}")
-        return [self._seen(job) for job in self.ledger.newest(tenant, name=name, limit=limit)]
+        found = self.ledger.newest(tenant, name=name, limit=limit)
+        published = {name: self._published(tenant, name) for name in {job.order.name for job in found if _has_won(job)}}
+        return [_seen(job, published.get(job.order.name)) for job in found]
 
     def cancel(self, job: str, tenant: str) -> Job:
         """End a job that is not over; one that is over stays what it is. Raises JobNotFound."""
@@ -255,15 +257,6 @@ class Queue:
             job,
         )  # fmt: skip
 
-    def _seen(self, job: Job) -> Job:
-        """Success is what the catalog confirms."""
-        if job.state != "succeeded" or self._published(job.order.tenant, job.order.name) == job.adapter_sha256:
-            return job
-        gone = Failure(
-            "AdapterNotFound", "the adapter of this job was published, and has been replaced or deleted since"
-        )
-        return replace(job, state="failed", failure=gone)
-
     def _fail_the_abandoned(self) -> None:
         """A job that DBOS has given up (too many workers died with it) ends here too."""
         given_up = self._client.list_workflows(
@@ -275,6 +268,18 @@ class Queue:
         )
         for workflow in given_up:
             self.ledger.give_up(workflow.workflow_id, failure)
+
+
+def _has_won(job: Job) -> bool:
+    return job.state == "succeeded"
+
+
+def _seen(job: Job, published: str | None) -> Job:
+    """Success is what the catalog confirms: the job's adapter, or a later one that has taken its place."""
+    if not _has_won(job) or published is not None:
+        return job
+    gone = Failure("AdapterNotFound", "the adapter of this job was published, and has been deleted since")
+    return replace(job, state="failed", failure=gone)
 
 
 def _check(order: JobOrder) -> None:

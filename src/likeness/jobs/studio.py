@@ -21,7 +21,7 @@ from ..diffusion.base import BaseModel
 from ..diffusion.devices import is_out_of_memory
 from ..diffusion.sampling import Order, denoise_all
 from ..errors import CheckpointMismatch, Interrupted, LikenessError, OutOfMemory, StorageUnavailable
-from ..fine_tuning import Checkpoints, FineTuneOrder, Stepped, Together, adapter_of, mark_of, training_set
+from ..fine_tuning import Checkpoints, FineTuneOrder, Stepped, Together, Unsaved, adapter_of, mark_of, training_set
 from ..progress import Advance, Stopwatch
 from ..scoring.score import score_adapter
 from ..storage.objects import Objects
@@ -166,6 +166,7 @@ class Studio:
 
     def _after(self, together: Together, guest: _Guest, stepped: Stepped) -> None:
         job = guest.job
+        self._tell_unsaved(job, stepped.unsaved)
         if stepped.error is not None:
             del self._inside[job]
             self._fail(job, stepped.error)
@@ -180,9 +181,6 @@ class Studio:
             self._undelivered.append((guest, kept.card, content))
         else:
             self._report(guest, stepped.advance)
-            if stepped.unsaved is not None:
-                self._line.send(event="fault", job=job, fault=type(stepped.unsaved).__name__,
-                                message="a checkpoint was not taken", goes_on=True)  # fmt: skip
             if stepped.saved:
                 guest.is_alone = False  # it has got past where it was
                 self._line.send(event="checkpoint", job=job, step=stepped.advance.done)
@@ -235,14 +233,8 @@ class Studio:
     def _preview(self, together: Together, guest: _Guest, step: int) -> None:
         if not self._previews:
             return
-        subject, recipe = guest.fine_tune.subject, guest.fine_tune.recipe
-        prompt = PREVIEW_PROMPT.format(f"{subject.identifier} {subject.class_noun}")
         slot = together.loop.slot_of(guest.job)
-        orders = [
-            Order(prompt, "", seed, PREVIEW_STEPS, self.base.family.guidance_scale, "dpmpp_2m", slot,
-                  recipe.alpha / recipe.rank, self.base.family.negative_scale)
-            for seed in range(self._previews)
-        ]  # fmt: skip
+        orders = preview_orders(self.base, guest.fine_tune, slot, self._previews)
         pixels = self.base.decode(denoise_all(self.base, together.loop.bank, orders))  # (B, 3, H, W) in [-1, 1]
         sheet = torch.cat(list(pixels), dim=2).add(1).mul(127.5).round().byte().permute(1, 2, 0).cpu().numpy()
         png = io.BytesIO()
@@ -301,7 +293,12 @@ class Studio:
         """Checkpoints of everybody, so that nobody repeats a step."""
         for job in self._inside:
             if self._together is not None:
-                self._together.save(job)
+                self._tell_unsaved(job, self._together.try_to_save(job))
+
+    def _tell_unsaved(self, job: str, error: Unsaved | None) -> None:
+        if error is not None:
+            self._line.send(event="fault", job=job, fault=type(error).__name__, message="a checkpoint was not taken",
+                            goes_on=True)  # fmt: skip
 
     def _fail(self, job: str, error: LikenessError) -> None:
         self._line.send(event="failed", job=job, code=error.code, message=error.message, hint=error.hint)
@@ -313,6 +310,17 @@ class Studio:
         prefix = places.checkpoints_prefix(guest.order.tenant, guest.job)
         mark = mark_of(self.base, guest.fine_tune, guest.prepared)
         return Checkpoints(self._objects, mark, prefix, f"{guest.attempt:06d}")
+
+
+def preview_orders(base: BaseModel, fine_tune: FineTuneOrder, slot: int, count: int) -> list[Order]:
+    """Pictures of a person in training, as the adapter would make them if it were published now."""
+    subject, recipe, family = fine_tune.subject, fine_tune.recipe, base.family
+    prompt, scale = PREVIEW_PROMPT.format(f"{subject.identifier} {subject.class_noun}"), recipe.scale_of("unet")
+    return [
+        Order(prompt, "", seed, PREVIEW_STEPS, family.guidance_scale, "dpmpp_2m", slot, scale, family.negative_scale,
+              text_factor=recipe.scale_of("text_encoder") / scale)
+        for seed in range(count)
+    ]  # fmt: skip
 
 
 def _guest(said: Said) -> _Guest:

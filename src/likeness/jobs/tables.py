@@ -6,7 +6,6 @@ All times are the database's clock in seconds since 1970: workers on machines wi
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -15,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ..errors import StorageUnavailable
-from ..storage.tables import empty_log
+from ..storage.tables import empty_log, make_file
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
@@ -130,8 +129,7 @@ class Database:
         self.url = url
         address = sa.make_url(url)
         self.is_sqlite = address.get_backend_name() == "sqlite"
-        if self.is_sqlite and address.database:
-            Path(address.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_file(address)
         # Errors go to the log, and what a tenant asked for shall not.
         self.engine = sa.create_engine(
             address, pool_pre_ping=not self.is_sqlite, hide_parameters=True,

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 from ..artifacts.library import AdapterLibrary, engine_key
 from ..config import Settings
 from ..engine.prompts import worded
-from ..errors import AdapterExists, AdapterNotFound
-from ..portraits import PNG, check_request, encode
+from ..errors import AdapterExists, AdapterNotFound, FileFailed, StorageUnavailable, reason_of
+from ..portraits import JPEG_QUALITY, PNG, check_request, encode
 from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from ..storage.catalog import LOCAL, AdapterRecord, Catalog, Receipt
+from ..storage.folders import make_private
 from ..storage.home import Home
-from ..storage.objects import objects_at
+from ..storage.objects import objects_at, refuse_full
+from ..storage.tables import sqlite_url
 from ..types import (
     Adapter,
     AdapterCard,
@@ -70,7 +72,7 @@ def build(settings: Settings) -> Likeness:
     """Wire one installation from its settings. Raises SettingsError, MissingPart."""
     root = settings.home.expanduser()
     objects = objects_at(settings.objects or str(root / "objects"))
-    catalog = Catalog(settings.catalog or f"sqlite:///{root.absolute() / 'catalog.sqlite'}")
+    catalog = Catalog(settings.catalog or sqlite_url(root / "catalog.sqlite"))
     return Likeness(
         settings, Home(root), AdapterLibrary(objects, catalog), Subjects(objects, catalog),
         signer(settings.c2pa_certificate, settings.c2pa_key),
@@ -200,10 +202,12 @@ class Likeness:
             AdapterExists: the name is taken and the order does not say to replace it.
             AdapterBusy: another process trains or deletes this name.
             PhotosRefused: too few usable photographs, or photographs of different people.
+            FileFailed: no room for the adapter, said before the training; or it could not be published, and then the
+                same order goes on from the last step.
             Interrupted: stopped; the same order goes on from where it was.
             NonFiniteLoss, CheckpointMismatch, BaseNotFound, CorruptBase: see errors.
         """
-        from ..fine_tuning import fine_tune, stop_if
+        from ..fine_tuning import adapter_bytes, fine_tune, stop_if
 
         name, clock, home = checked_order(order).subject.name, Stopwatch(), self.home.of(tenant)
         with home.lock(name), home.new_photos(name) as new_photos:
@@ -216,19 +220,26 @@ class Likeness:
             stop_if(should_stop)
             with clock.stage("prepare"):
                 prepared = self.prepare(checked, watch=watch)
-                save_prepared(prepared, new_photos)
+                save_prepared(prepared, make_private(new_photos))
             stop_if(should_stop)
             watch(Advance("load base", 0, 1))
             with clock.stage("load base"):
                 base = self.base
                 self.close()  # an engine's bank would take part in the training's forward
+                refuse_full(self.library.objects, adapter_bytes(base, order.recipe))
             folder = home.checkpoint_folder(name)
             adapter, losses = fine_tune(
                 base, order, prepared, class_images=home.class_images_folder(), checkpoint_folder=folder,
                 watch=watch, should_stop=should_stop, clock=clock,
             )  # fmt: skip
             with clock.stage("publish"):
-                card = self.library.publish(adapter, tenant, replace=order.replace)
+                try:
+                    card = self.library.publish(adapter, tenant, replace=order.replace)
+                except (OSError, StorageUnavailable) as error:
+                    raise FileFailed(
+                        f"the adapter is trained but was not published: {reason_of(error)}",
+                        hint="run the same command again when this is mended: it goes on from the newest checkpoint",
+                    ) from error
                 home.keep_photos(name)
                 shutil.rmtree(folder)
         return FineTuned(card, checked, prepared, losses, clock.seconds)
@@ -302,9 +313,9 @@ class Likeness:
         images = self.engine.generate(keyed, progress=lambda done: watch(Advance("generate", done, total)))
         return [replace(image, request=request) for image, request in zip(images, asked, strict=True)]
 
-    def encode(self, image: GeneratedImage, media_type: str = PNG) -> bytes:
+    def encode(self, image: GeneratedImage, media_type: str = PNG, *, quality: int = JPEG_QUALITY) -> bytes:
         """The picture as a file with its origin in it, signed where a key is configured. Raises UsageError."""
-        return self.sign(encode(image, media_type), media_type)
+        return self.sign(encode(image, media_type, quality=quality), media_type)
 
     def keep(self, image: GeneratedImage, content: bytes, media_type: str, *, tenant: str = LOCAL) -> str:
         """Keep a picture's file until its adapter is forgotten; returns the id that `kept` takes.

@@ -38,7 +38,7 @@ def signer(certificate: str | None, key: str | None) -> Sign:
     except ImportError as error:
         raise MissingPart("content credentials need c2pa-python", hint="pip install 'likeness[c2pa]'") from error
     try:
-        chain, secret = Path(certificate).read_text(), Path(key).read_text()
+        chain, secret = Path(certificate).read_text("utf-8"), Path(key).read_text("utf-8")
     except (OSError, ValueError) as error:
         raise SettingsError(f"expected two PEM files for content credentials, got {type(error).__name__}") from error
 

@@ -21,6 +21,7 @@ from ..storage.catalog import ForgottenItem, SubjectRecord
 from ..storage.consent import require_consent
 from ..storage.home import Home
 from ..storage.objects import Objects, objects_at
+from ..storage.tables import sqlite_url
 from ..types import RESULTS, Subject
 
 if TYPE_CHECKING:  # these import DBOS, a second of start-up
@@ -67,9 +68,7 @@ class Training:
         """Raises StorageUnavailable."""
         from ..jobs.tables import Database
 
-        return self._opened(
-            "database", lambda: Database(self.settings.jobs or f"sqlite:///{self.home / DATABASE_FILE}")
-        )
+        return self._opened("database", lambda: Database(self.settings.jobs or sqlite_url(self.home / DATABASE_FILE)))
 
     @property
     def queue(self) -> Queue:
@@ -95,7 +94,9 @@ class Training:
         """Under which results of the SageMaker protocol are written."""
         if self.settings.job_outputs is not None:
             return self.settings.job_outputs
-        place = self.objects_url if "://" in self.objects_url else f"file://{Path(self.objects_url).absolute()}"
+        place = (
+            self.objects_url if "://" in self.objects_url else Path(self.objects_url).expanduser().absolute().as_uri()
+        )
         return f"{place.rstrip('/')}/{RESULTS}"
 
     @cached_property
@@ -264,7 +265,7 @@ class Training:
     def close(self) -> None:
         """Give connections back; the next question opens anew."""
         with self._lock:
-            opened, names = dict(self._open), ("queue", "database")
+            opened, names = dict(self._open), ("notifier", "queue", "database")
             self._open.clear()
         for name in names:
             if name in opened:
@@ -289,7 +290,7 @@ def training_of(settings: Settings, library: AdapterLibrary | None = None) -> Tr
 
     if library is None:
         root = settings.home.expanduser().absolute()
-        catalog = Catalog(settings.catalog or f"sqlite:///{root / 'catalog.sqlite'}")
+        catalog = Catalog(settings.catalog or sqlite_url(root / "catalog.sqlite"))
         library = AdapterLibrary(objects_at(settings.objects or str(root / "objects")), catalog)
     return Training(settings, library)
 

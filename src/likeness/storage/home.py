@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from ..errors import AdapterBusy
 from ..types import checked_name
 from .catalog import LOCAL, ForgottenItem
+from .folders import make_private
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ class Home:
     def class_images_folder(self) -> Path:
         self._make_root()
         folder = self.root / "class-images"
-        folder.mkdir(exist_ok=True)
-        return folder
+        return make_private(folder)
 
     @contextmanager
     def lock(self, name: str, *, wait_s: float = 0.0) -> Iterator[None]:
@@ -128,13 +128,11 @@ class Home:
         }
 
     def _make_root(self) -> None:
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)  # faces are in here
+        make_private(self.root)
 
     def _made(self, *parts: str) -> Path:
         self._make_root()
-        folder = self._own.joinpath(*parts)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return make_private(self._own.joinpath(*parts))
 
 
 def _deleted(kind: str, folder: Path) -> ForgottenItem:

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 from urllib.parse import unquote, urlsplit
 
-from ..errors import MissingPart, ObjectNotFound, SettingsError, StorageUnavailable, UsageError
+from ..errors import FileFailed, MissingPart, ObjectNotFound, SettingsError, StorageUnavailable, UsageError
+from .folders import make_private
 
 _PART = r"[A-Za-z0-9_!*'()][A-Za-z0-9_.!*'()-]{0,199}"  # no leading dot: neither '..' nor our own half-written files
 _KEY = re.compile(rf"{_PART}(/{_PART}){{0,9}}")
@@ -27,6 +29,8 @@ _MOST_CHARACTERS = 900  # S3 takes 1024 bytes, of which a configured prefix need
 _INCOMING = ".incoming"
 _LOOK_S = 0.02
 _GRACE_S = 3600.0  # much longer than a row waits for its database
+_MARGIN_BYTES = 256 << 10  # for the catalog's row and its log
+_PLACES = "expected a place for objects: a folder, file:///FOLDER or s3://BUCKET/PREFIX"
 # not there; a folder; a part of the path that is a file; a link: no object of ours
 _NO_OBJECT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
@@ -89,7 +93,7 @@ class FileObjects:
 
     def _write(self, path: Path, content: bytes) -> None:
         incoming = self.root / _INCOMING
-        incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(incoming)
         handle, staged = tempfile.mkstemp(dir=incoming)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -289,14 +293,30 @@ def objects_at(url: str) -> Objects:
         SettingsError: another kind of URL.
         MissingPart: S3 without boto3.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # brackets without an address in them
+        raise SettingsError(_PLACES) from error
     if parts.scheme == "s3" and parts.netloc and not parts.query:
         return S3Objects(parts.netloc, parts.path)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return FileObjects(Path(unquote(parts.path)))
     if "://" not in url and url:
         return FileObjects(Path(url).expanduser())
-    raise SettingsError("expected a place for objects: a folder, file:///FOLDER or s3://BUCKET/PREFIX")
+    raise SettingsError(_PLACES)
+
+
+def refuse_full(objects: Objects, needed_bytes: int) -> None:
+    """Before work whose result has this size. Raises FileFailed: the disk of a folder has less room."""
+    if not isinstance(objects, FileObjects):
+        return
+    folder = next(place for place in (objects.root.absolute(), *objects.root.absolute().parents) if place.exists())
+    needed, free = needed_bytes + _MARGIN_BYTES, shutil.disk_usage(folder).free
+    if free < needed:
+        raise FileFailed(
+            f"expected {needed / 1e6:.1f} MB of free space for the result, got {free / 1e6:.1f} MB",
+            hint="make room, or set LIKENESS_OBJECTS to another place",
+        )
 
 
 def checked_key(key: str) -> str:
@@ -317,7 +337,7 @@ def _move(staged: Path, path: Path) -> None:
     """Rename into a folder that a concurrent `delete` may remove under our hands."""
     for attempt in range(20):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(path.parent)
             os.replace(staged, path)
         except (FileNotFoundError, FileExistsError) as error:  # the second: a folder that was there and is gone again
             if path.parent.is_file():

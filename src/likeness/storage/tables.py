@@ -25,12 +25,13 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ..errors import MissingPart, SettingsError, StorageUnavailable
+from .folders import make_private_file
 
 SCHEMA_VERSION = 1
 _EMPTY_MS = 250  # for readers of SQLite's log to end; whoever deletes tries again
@@ -128,6 +129,18 @@ forgettings = Table(  # deletions that are not complete
 )
 
 
+def sqlite_url(file: Path) -> str:
+    """SQLAlchemy's URL of a file, whatever letters its path has."""
+    return URL.create("sqlite", database=str(file.absolute())).render_as_string()
+
+
+def make_file(address: URL) -> None:
+    """Make the file of a SQLite database, for its owner only; SQLite's own would be readable for all."""
+    file = address.database if address.get_backend_name() == "sqlite" else None
+    if file and not file.startswith((":", "file:")):  # in memory, and SQLite's URIs
+        make_private_file(Path(file))
+
+
 def open_database(url: str) -> Engine:
     """An engine with all tables there.
 
@@ -141,10 +154,9 @@ def open_database(url: str) -> Engine:
     try:
         address = make_url(url)
         is_file = address.get_backend_name() == "sqlite"
-        if is_file and address.database:
-            Path(address.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_file(address)
         engine = create_engine(address, pool_pre_ping=not is_file, hide_parameters=True)
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:  # the last: a port that is no number
         raise SettingsError("expected a database URL such as sqlite:////FOLDER/catalog.sqlite") from error
     except ImportError as error:
         raise MissingPart(

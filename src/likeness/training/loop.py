@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..diffusion.base import BaseModel
 from ..diffusion.lora import LoraBank
+from ..diffusion.rows import paired
 from ..errors import CheckpointMismatch, NonFiniteLoss, TrainingError, UsageError
 from ..types import LoraPair, Network
 from .data import TrainingSet
@@ -206,10 +207,15 @@ class TrainingLoop:
         return out
 
     def state(self, name: str) -> dict[str, Tensor]:
-        """Everything of one person's training that a step changes; see `checkpoint`."""
+        """Everything of one person's training that a step changes; after the last one, only the factors are of use.
+
+        See `checkpoint`.
+        """
         job = self._jobs[name]
         own = columns_of_rank(self.bank, job.recipe.rank)  # so that a bank of any larger rank can go on with it
-        rows = {"factors": self.bank.flat, "mean": self._optimizer.mean, "variance": self._optimizer.variance}
+        rows = {"factors": self.bank.flat}
+        if job.step < job.recipe.steps:
+            rows |= {"mean": self._optimizer.mean, "variance": self._optimizer.variance}
         state = {key: rows_of[job.slot].detach().cpu()[own] for key, rows_of in rows.items()}
         return state | {"step": torch.tensor(job.step), "generator": job.generator.get_state()}
 
@@ -225,10 +231,10 @@ class TrainingLoop:
             raise CheckpointMismatch(f"expected {len(own)} factors, got {state['factors'].numel()}")
         rows = {"factors": self.bank.flat, "mean": self._optimizer.mean, "variance": self._optimizer.variance}
         with torch.no_grad():
-            for key, rows_of in rows.items():
+            for key in rows.keys() & state.keys():
                 whole = torch.zeros(self.bank.columns)
                 whole[own] = state[key]
-                rows_of[job.slot].copy_(whole)
+                rows[key][job.slot].copy_(whole)
         job.step = int(state["step"])
         job.generator.set_state(state["generator"])
 
@@ -290,8 +296,8 @@ class TrainingLoop:
     @torch.no_grad()
     def _bare(self, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
         """What the base itself says of these rows, (B, C, h, w)."""
-        rows = [0, 0] if len(t) == 1 else slice(None)  # a row by itself would round in another way: see `rows`
-        return self.base.denoise(x_t[rows], t[rows], self.base.encode_prompt(ids[rows]))[: len(t)]
+        states = self.base.encode_prompt(paired(ids))
+        return self.base.denoise(paired(x_t), paired(t), states)[: len(t)]
 
     def _update(self, job: FineTune, gradient: Tensor) -> None:
         recipe = job.recipe

@@ -42,7 +42,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         folder = Path(args["model_repository"]) / args["model_version"]
-        card = json.loads((folder / "card.json").read_text())
+        card = json.loads((folder / "card.json").read_text("utf-8"))
         self.adapter = {"path": str(folder / "adapter.safetensors"), "sha256": card["content_sha256"]}
         self.deadline_s = float(os.environ.get("ENGINE_DEADLINE_S", "55"))
         self.engine = engine_of(card["base_sha256"], str(folder))

@@ -120,7 +120,7 @@ class Stack:
 
 def template() -> str:
     """The CloudFormation template."""
-    return (resources.files(__package__) / "template.yaml").read_text()
+    return (resources.files(__package__) / "template.yaml").read_text("utf-8")
 
 
 def tuning_package() -> bytes:

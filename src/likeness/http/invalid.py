@@ -1,0 +1,43 @@
+"""What is wrong with a request that its model refuses: the field, its limit or its allowed values.
+
+Values that were sent are not repeated, but for numbers; names of fields only where they are plain words.
+Source: pydantic, 'Validation errors': its messages are made of the model's limits.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import UsageError
+
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_RULE = re.compile(r"[A-Z]\w* should (.+)")  # 'Input should be less than or equal to 10'
+_LARGEST = 10**9
+
+
+def invalid(errors: Sequence[Mapping[str, Any]], *, hint: str) -> UsageError:
+    """The first of pydantic's `errors()` as an error of ours; `param` is the field.
+
+    Args:
+        errors: with locations that begin at the field.
+    """
+    first = errors[0]
+    kind, path = str(first["type"]), [part for part in first["loc"] if isinstance(part, str)]
+    field = ".".join(path) if path and all(_PLAIN.fullmatch(part) for part in path) else None
+    if kind == "extra_forbidden":
+        message = f"expected known fields only, got {field or 'one that is no plain word'}"
+    elif kind == "json_invalid":
+        message, field = "expected JSON, got something else", None
+    elif kind == "missing":
+        message = f"expected {field or 'a body'}, got none"
+    elif (rule := _RULE.fullmatch(str(first["msg"]))) is not None:
+        message = f"expected {field or 'the body'} to {rule[1]}{_got(first.get('input'))}"
+    else:
+        message = f"expected another value for {field or 'the body'}"
+    return UsageError(message, hint=hint, param=field)
+
+
+def _got(value: object) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST:
+        return f", got {value}"
+    return ""
