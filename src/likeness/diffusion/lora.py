@@ -27,6 +27,7 @@ from .routing import Route, route_of
 from .rows import paired
 
 BASE_SLOT = 0
+_IMPORT = "import the adapter again from its file: every layer is compared with the base then"
 HALF_LOSS_SCALE = 4096.0  # times a loss whose backward runs in float16, where small gradients would become zero
 
 
@@ -194,13 +195,14 @@ class LoraBank:
         """
         place = self._by_name.get((network, module))
         if place is None:
-            raise CorruptAdapter("expected only layers that this bank adapts, got one that it lacks")
+            raise CorruptAdapter(f"expected only layers of the {network} that the base has, got another", hint=_IMPORT)
         r, d_out = pair.A.shape[0], place.b_shape[0]
         fits = pair.A.shape[1:] == place.a_shape[1:] and pair.B.shape in ((d_out, r), (d_out, r, 1, 1))
         if r > self.rank or not fits:
             raise CorruptAdapter(
-                f"expected factors {place.a_shape} and {place.b_shape} or of a smaller rank, "
-                f"got {pair.A.shape} and {pair.B.shape}"
+                f"expected factors {place.a_shape} and {place.b_shape} or of a smaller rank for {module}, "
+                f"got {pair.A.shape} and {pair.B.shape}",
+                hint=_IMPORT,
             )
         return place
 
