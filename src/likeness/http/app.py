@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from .. import __version__
-from ..errors import LikenessError, StorageUnavailable, UsageError
+from ..errors import LikenessError, UsageError
+from ..jobs.chores import Chore
 from ..service import Likeness
 from . import images, jobs, metrics, openai, rest, sagemaker, sagemaker_async
 from .auth import Access, KeyLimits
@@ -50,10 +51,10 @@ def create_app(
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="likeness-http"))
         if portrait_backend is None:
             await asyncio.to_thread(lambda: likeness.engine)  # the first request shall not wait for the base
-        tending = [
-            asyncio.create_task(_again_and_again(training.tend, TEND_EVERY_S)),
-            asyncio.create_task(_again_and_again(likeness.let_go, LET_GO_EVERY_S)),
-        ]
+        works = {"expire jobs": training.expire, "deliver messages": training.deliver}
+        chores = [Chore(name, work, every_s=TEND_EVERY_S, failed=traffic.chore_failed) for name, work in works.items()]
+        chores.append(Chore("let go", likeness.let_go, every_s=LET_GO_EVERY_S, failed=traffic.chore_failed))
+        tending = [asyncio.create_task(_again_and_again(chore)) for chore in chores]
         yield
         for task in tending:
             task.cancel()
@@ -93,11 +94,10 @@ def create_app(
     return app
 
 
-async def _again_and_again(work: Callable[[], object], every_s: float) -> None:
+async def _again_and_again(chore: Chore) -> None:
     while True:
-        with suppress(StorageUnavailable):
-            await asyncio.to_thread(work)
-        await asyncio.sleep(every_s)
+        await asyncio.to_thread(chore.run)
+        await asyncio.sleep(chore.pause_s)
 
 
 async def _refusal(request: Request, error: Exception) -> Response:

@@ -6,6 +6,7 @@ result objects never wait behind somebody's slow webhook. How a message is sent 
 """
 
 import json
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ AT_ONCE, MOST_UNDER_WAY = 8, 32  # of each lane: threads, and messages that are 
 CLAIM_S = 60.0  # longer than every message under way needs, which is 32 / 8 times 10 s: a webhook's deadline
 
 Sender = Callable[[Message], None]
+
+log = logging.getLogger("likeness.notifier")
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,8 @@ class Notifier:
         try:
             error = self._sent(message)
             self._database.run(lambda connection: self._note(connection, message.id, error), patience_s=CLAIM_S)
+        except Exception:  # its claim runs out, and it is sent again
+            log.exception("the outcome of message %s could not be noted", message.id)
         finally:
             lane.under_way.discard(message.id)
 

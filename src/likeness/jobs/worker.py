@@ -21,7 +21,8 @@ from dbos._dbos import _get_or_create_dbos_registry
 from filelock import FileLock, Timeout
 
 from ..artifacts.library import AdapterLibrary
-from ..errors import AdapterBusy, AdapterNotFound, BaseNotFound, StorageUnavailable
+from ..errors import AdapterBusy, AdapterNotFound, BaseNotFound, StorageError
+from .chores import Chore
 from .heartbeat import Heartbeat
 from .ledger import Ledger
 from .link import Link
@@ -155,25 +156,25 @@ class Worker:
         DBOS.launch()
 
     def _watch(self) -> None:
-        busy_s, tidied_s = time.monotonic(), 0.0
+        busy_s = time.monotonic()
+        works = {
+            "recover jobs": self._recover, "deliver messages": self._notifier.deliver_due,
+            "purge photographs": self._retention.purge_due,
+        }  # fmt: skip
+        chores = [Chore(name, work, every_s=TIDY_EVERY_S) for name, work in works.items()]
         while not self._stop.wait(TICK_S):
             self._tend()
+            done = [chore.run() for chore in chores if chore.is_due]
             now_s = time.monotonic()
-            if now_s - tidied_s < TIDY_EVERY_S:
-                continue
-            tidied_s = now_s
-            try:
-                if self._heart.may_judge:
-                    self._queue.recover()
-                self._notifier.deliver_due()
-                self._retention.purge_due()
-                if self._has_work():
-                    busy_s = now_s
-            except StorageUnavailable:
+            if not all(done) or self._has_work():
                 busy_s = now_s
             idle_s = self.options.exit_when_idle_s
             if idle_s is not None and now_s - busy_s >= idle_s:
                 return
+
+    def _recover(self) -> None:
+        if self._heart.may_judge:
+            self._queue.recover()
 
     def _tend(self) -> None:
         for link in (self._preparer, self._trainer):
@@ -184,7 +185,13 @@ class Worker:
             raise AdapterBusy("another process has started with this worker's id", hint="give each an id of its own")
 
     def _has_work(self) -> bool:
-        return self._queue.open_jobs() > 0 or self._notifier.has_due()
+        """Whether there is a reason not to end; asked only where this worker ends when it is idle."""
+        if self.options.exit_when_idle_s is None:
+            return True
+        try:
+            return self._queue.open_jobs() > 0 or self._notifier.has_due()
+        except StorageError:  # nobody knows
+            return True
 
     def _beaten(self) -> None:
         for link in (self._preparer, self._trainer):

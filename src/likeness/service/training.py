@@ -152,14 +152,18 @@ class Training:
             self.objects.put(order.photos, archive)
         return job
 
-    def tend(self) -> None:
-        """What has to go on where no worker runs: messages leave, and who waited too long is told so.
+    def expire(self) -> None:
+        """End the jobs that waited too long, also where no worker runs. Does nothing before the queue is opened here.
 
         Raises:
             StorageUnavailable: the database is away; the next time will do.
         """
-        if "queue" in self._open:  # nobody has asked for the queue here: its workers tend it
+        if "queue" in self._open:
             self.queue.expire()
+
+    def deliver(self) -> None:
+        """Send the messages that are due. Otherwise as `expire`."""
+        if "queue" in self._open:
             self.notifier.deliver_due()
 
     def holds(self, tenant: str, name: str) -> bool:
