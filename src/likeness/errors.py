@@ -32,6 +32,7 @@
     ├── StorageError
     │   ├── ObjectNotFound      nothing under this key, or not any more
     │   ├── StorageUnavailable  the object store or the catalog does not answer as it should
+    │   ├── StorageDamaged      a database, or a row of one, is there and cannot be read
     │   └── FileFailed          this machine's files or connections: no room, no right, no folder there
     ├── AccessError
     │   ├── KeyRefused          no API key, or one that is unknown or revoked
@@ -59,6 +60,8 @@
 Messages say what was expected and what was got; `hint` says what to do. Neither ever repeats text of a
 user's that some later reader (a shell, a log parser, a browser) could take for its own language.
 """
+
+import os
 
 
 class LikenessError(Exception):
@@ -222,8 +225,21 @@ class StorageUnavailable(StorageError):
     pass
 
 
+class StorageDamaged(StorageError):
+    pass
+
+
 class FileFailed(StorageError):
     pass
+
+
+def file_failed(error: OSError) -> FileFailed:
+    """The system's complaint without the path that it complains of."""
+    why = os.strerror(error.errno) if error.errno else type(error).__name__
+    return FileFailed(
+        f"expected the files and connections of this machine to work, got: {why}",
+        hint="look at free space and rights, and at --out and --home",
+    )
 
 
 class AccessError(LikenessError):

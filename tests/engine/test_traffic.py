@@ -310,7 +310,8 @@ def test_a_turn_that_breaks_off_fails_its_pictures_and_the_next_ones_are_made(
 ) -> None:
     engine = opened(slots=2)
     wanted = {key: engine.submit(SHORT, key=key).result(LONG_S) for key in ("anna", "bert")}
-    begin, breaks = engine._begin, []
+    begin = engine._begin
+    breaks: list[Exception] = []
 
     def breaking(turn: Any) -> Any:
         if breaks:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,12 +21,13 @@ def database(tmp_path: Path) -> Iterator[Database]:
 def test_a_beat_that_fails_in_an_unexpected_way_is_not_the_last(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    errors, beaten = [KeyError("x"), ZeroDivisionError()], threading.Event()
+    errors: list[Exception] = [KeyError("x"), ZeroDivisionError()]
+    beaten = threading.Event()
     heart = Heartbeat(database, "w-0", beat_s=0.01, concurrency=1, beaten=lambda: None)
     heart.start()
     run = database.run
 
-    def failing(work, **options):  # type: ignore[no-untyped-def]
+    def failing(work: Any, **options: Any) -> Any:
         if errors:
             raise errors.pop()
         beaten.set()

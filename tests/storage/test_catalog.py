@@ -102,7 +102,7 @@ def test_a_name_is_taken_once_and_replaced_on_demand(catalog: Catalog) -> None:
     with pytest.raises(AdapterExists):
         catalog.publish(second)
     assert catalog.find_adapter("local", "anna") == first
-    assert catalog.publish(second, replace=True) == first
+    assert catalog.publish(second, replace=True) == first.key
     assert catalog.find_adapter("local", "anna") == second
     with pytest.raises(CorruptAdapter):
         catalog.publish(record(rank=0), replace=True)

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from .. import __version__
-from ..errors import LikenessError, UsageError
+from ..errors import LikenessError, UsageError, file_failed
 from ..jobs.chores import Chore
 from ..service import Likeness
 from . import images, jobs, metrics, openai, rest, sagemaker, sagemaker_async
@@ -54,6 +54,7 @@ def create_app(
         works = {"expire jobs": training.expire, "deliver messages": training.deliver}
         chores = [Chore(name, work, every_s=TEND_EVERY_S, failed=traffic.chore_failed) for name, work in works.items()]
         chores.append(Chore("let go", likeness.let_go, every_s=LET_GO_EVERY_S, failed=traffic.chore_failed))
+        chores.append(Chore("keep reserve", likeness.reserve.keep, every_s=LET_GO_EVERY_S, failed=traffic.chore_failed))
         tending = [asyncio.create_task(_again_and_again(chore)) for chore in chores]
         yield
         for task in tending:
@@ -115,6 +116,8 @@ async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code in (404, 405):
         return await _refusal(request, NoSuchRoute(error.status_code))
+    if isinstance(error.__cause__, OSError):  # an upload that the disk has no room for
+        return await _refusal(request, file_failed(error.__cause__))
     return await _refusal(request, UsageError("expected a body that can be read: JSON, or a form with files"))
 
 

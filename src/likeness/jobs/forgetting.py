@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from ..errors import StorageDamaged
 from ..storage.catalog import ForgottenItem
 from ..storage.objects import Objects
 from . import places
@@ -27,14 +28,17 @@ def forget_jobs(queue: Queue, objects: Objects, locations: Locations, *, tenant:
     found = queue.ids_of(tenant, name)
     counts: dict[str, tuple[int, int]] = {}
     for job in found:
-        queue.cancel(job, tenant)
+        queue.stop(job, tenant)
         prefix = places.job_prefix(tenant, job)
         for facts in list(objects.list(prefix)):
             kind = next((kind for start, kind in _KINDS.items() if facts.key.startswith(prefix + start)), "job files")
             count, size = counts.get(kind, (0, 0))
             counts[kind] = count + 1, size + facts.bytes
             objects.delete(facts.key)
-        order = queue.status(job, tenant).order
+        try:
+            order = queue.status(job, tenant).order
+        except StorageDamaged:  # what its row named outside its own prefix is not known any more
+            continue
         if drop_upload(queue.ledger, objects, order):
             counts["uploads"] = counts.get("uploads", (0, 0))[0] + 1, 0
         written = locations.written(order)

@@ -106,10 +106,14 @@ class Queue:
 
     def cancel(self, job: str, tenant: str) -> Job:
         """End a job that is not over; one that is over stays what it is. Raises JobNotFound."""
-        found = self.status(job, tenant)
-        if not found.is_over and self.ledger.cancel(job, tenant) and found.state == "queued":
-            self._client.cancel_workflow(job)
+        self.stop(job, tenant)
         return self.status(job, tenant)
+
+    def stop(self, job: str, tenant: str) -> None:
+        """`cancel` without reading the job, whose row may be damaged."""
+        before = self.ledger.state_of(job, tenant)
+        if self.ledger.cancel(job, tenant) and before == "queued":
+            self._withdraw(job)
 
     def events(self, job: str, tenant: str, *, after: int = 0) -> list[JobEvent]:
         """What happened to a job after event `after`, oldest first. Raises JobNotFound."""
@@ -130,14 +134,19 @@ class Queue:
             return list(connection.execute(sa.select(workers.c.id).where(late)).scalars())
 
         def pending(executor: str) -> list[str]:
-            found = self._client._sys_db.get_pending_workflows(executor, APP_VERSION)
+            with self.database.answering():
+                found = self._client._sys_db.get_pending_workflows(executor, APP_VERSION)
             return [workflow.workflow_id for workflow in found]
+
+        def reenqueued(job: str, executor: str) -> bool:
+            with self.database.answering():
+                return bool(self._client._sys_db.reenqueue_for_recovery(job, [executor], QUEUE))
 
         given_back: list[str] = []
         dead = self.database.run(silent, reads_only=True)
         for executor in dead:
             left = pending(executor)
-            given_back += [job for job in left if self._client._sys_db.reenqueue_for_recovery(job, [executor], QUEUE)]
+            given_back += [job for job in left if reenqueued(job, executor)]
             if not left:
                 self._strike_off(executor)
         self.expire()
@@ -147,7 +156,7 @@ class Queue:
     def expire(self) -> None:
         """End the jobs that waited longer than they would."""
         for job in self.ledger.expire():
-            self._client.cancel_workflow(job)
+            self._withdraw(job)
 
     def ids_of(self, tenant: str, name: str) -> list[str]:
         """Every job of a name."""
@@ -157,7 +166,8 @@ class Queue:
     def erase(self, found: Sequence[str]) -> None:
         """Delete what DBOS keeps of these jobs, whose own rows are gone."""
         if found:
-            self._client.delete_workflows(list(found))
+            with self.database.answering():
+                self._client.delete_workflows(list(found))
         self.database.scrub()
 
     def backlog(self) -> Backlog:
@@ -192,6 +202,11 @@ class Queue:
     def close(self) -> None:
         self._client.destroy()
         self.database.close()
+
+    def _withdraw(self, job: str) -> None:
+        """Take a job out of DBOS' queue."""
+        with self.database.answering():
+            self._client.cancel_workflow(job)
 
     def _earlier(self, order: JobOrder, key: str | None) -> Job | None:
         if key is None:
@@ -253,10 +268,11 @@ class Queue:
 
     def _fail_the_abandoned(self) -> None:
         """A job that DBOS has given up (too many workers died with it) ends here too."""
-        given_up = self._client.list_workflows(
-            status="MAX_RECOVERY_ATTEMPTS_EXCEEDED", name=WORKFLOW, limit=100, sort_desc=True, load_input=False,
-            load_output=False,
-        )  # fmt: skip
+        with self.database.answering():
+            given_up = self._client.list_workflows(
+                status="MAX_RECOVERY_ATTEMPTS_EXCEEDED", name=WORKFLOW, limit=100, sort_desc=True, load_input=False,
+                load_output=False,
+            )  # fmt: skip
         failure = Failure(
             "PoisonJob", "every worker that took this job up died with it", "report it; others are not affected"
         )

@@ -21,7 +21,7 @@ from dbos._dbos import _get_or_create_dbos_registry
 from filelock import FileLock, Timeout
 
 from ..artifacts.library import AdapterLibrary
-from ..errors import AdapterBusy, AdapterNotFound, BaseNotFound, StorageError
+from ..errors import AdapterBusy, BaseNotFound, StorageError
 from .chores import Chore
 from .heartbeat import Heartbeat
 from .ledger import Ledger
@@ -157,7 +157,7 @@ class Worker:
 
     def _watch(self) -> None:
         busy_s = time.monotonic()
-        works = {
+        works: dict[str, Callable[[], object]] = {
             "recover jobs": self._recover, "deliver messages": self._notifier.deliver_due,
             "purge photographs": self._retention.purge_due,
         }  # fmt: skip
@@ -211,13 +211,7 @@ class Worker:
 def published_in(library: AdapterLibrary) -> Callable[[str, str], str | None]:
     """What the catalog says is published under a name."""
 
-    def published(tenant: str, name: str) -> str | None:
-        try:
-            return library.catalog.find_adapter(tenant, name).card.content_sha256
-        except AdapterNotFound:
-            return None
-
-    return published
+    return library.catalog.content_sha256
 
 
 def stop_on_signals(worker: Worker) -> None:

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifacts.library import AdapterLibrary, engine_key
+from ..artifacts.library import AdapterLibrary, engine_key, engine_key_of
 from ..config import Settings
 from ..engine.prompts import prompt_for
 from ..errors import AdapterExists, AdapterNotFound, ObjectNotFound
@@ -24,6 +24,7 @@ from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from ..storage.catalog import LOCAL, AdapterRecord, Catalog, OutputRecord, Receipt, now
 from ..storage.home import Home
 from ..storage.objects import objects_at
+from ..storage.reserve import Reserve
 from ..types import Adapter, AdapterCard, GeneratedImage, ImageRequest, Photo, PreparedPhoto, Subject, means_person
 from .exchange import export_to, exported, import_from, imported, layout
 from .names import BARE_BASE, adapter_subject, checked_order
@@ -116,10 +117,26 @@ class Likeness:
                 )  # fmt: skip
             return self._engines[0]
 
+    def open(self) -> None:
+        """Open the catalog and start the engine now, so that what is wrong with them is said before anything is served.
+
+        Raises:
+            StorageUnavailable, StorageDamaged, SettingsError: see `open_database`.
+            BaseNotFound, CorruptBase: see `load_base`.
+        """
+        _ = self.catalog.engine
+        _ = self.engine
+        self.reserve.keep()
+
     def engine_facts(self) -> EngineFacts | None:
         """What the engine tells of itself; None where it has not started."""
         engines = list(self._engines)
         return engines[0].facts() if engines else None
+
+    @property
+    def reserve(self) -> Reserve:
+        """Room for deletions on the home's disk."""
+        return Reserve(self.home.root)
 
     def let_go(self) -> int:
         """Drop from memory what another process has forgotten or replaced; how many adapters that were."""
@@ -352,22 +369,27 @@ class Likeness:
     def forget(self, name: str, *, tenant: str = LOCAL) -> Receipt:
         """Delete all of one name: subject, photographs, jobs, adapter, checkpoints, portraits; write the receipt.
 
-        Jobs that wait or run are cancelled.
+        Jobs that wait or run are cancelled. On a full disk the home's reserve is used.
 
         Raises:
             AdapterNotFound: nothing of this name is here.
             AdapterBusy: it is being trained on this machine.
+            StorageUnavailable: try again; what went is gone, and the rest is still found.
         """
         self.refuse_unknown(name, tenant=tenant)
-        home, record = self.home.of(tenant), self._record(tenant, name)
-        of_jobs = self.training.forget(tenant, name)
+        return self.reserve.used_by(lambda: self._forget(name, tenant))
+
+    def _forget(self, name: str, tenant: str) -> Receipt:
+        home, sha256 = self.home.of(tenant), self.catalog.content_sha256(tenant, name)
         with home.lock(name):
-            self._delete_objects(tenant, name)  # first: as long as there are rows, this can be done again
+            # First: as long as there are rows, this can be done again; and rows need room on a disk that is full.
+            self._delete_objects(tenant, name)
+            of_jobs = self.training.forget(tenant, name)
             items = [*of_jobs, *home.delete(name), *self.catalog.forget(tenant, name)]
             self._delete_objects(tenant, name)  # what somebody wrote meanwhile
-            if record is not None:
+            if sha256 is not None:
                 for engine in self._engines:
-                    engine.forget(engine_key(record))
+                    engine.forget(engine_key_of(tenant, name, sha256))
             receipt = Receipt(name, tuple(items), now())
             self.catalog.write_receipt(tenant, receipt)
         return receipt
@@ -375,12 +397,6 @@ class Likeness:
     def _delete_objects(self, tenant: str, name: str) -> None:
         for kind in ("adapters", "photos", "outputs"):
             self.library.delete_all(tenant, kind, name)
-
-    def _record(self, tenant: str, name: str) -> AdapterRecord | None:
-        try:
-            return self.catalog.find_adapter(tenant, name)
-        except AdapterNotFound:
-            return None
 
     def _refuse_taken(self, tenant: str, name: str, *, hint: str) -> None:
         if self.catalog.has_adapter(tenant, name):

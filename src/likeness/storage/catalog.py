@@ -6,6 +6,7 @@ tenant and see nothing of any other. Knows neither bytes nor weights; the object
 
 import difflib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,10 +17,12 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Table, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from ..errors import AdapterExists, AdapterNotFound, SubjectExists, SubjectNotFound, UsageError
+from ..errors import AdapterExists, AdapterNotFound, CorruptAdapter, SubjectExists, SubjectNotFound, UsageError
 from ..types import AdapterCard, checked_name
 from . import tables
 from .card import read_card, write_card
+
+log = logging.getLogger("likeness.catalog")
 
 LOCAL = "local"  # the tenant of the command line, and of a server without keys
 _OF_NAME: Mapping[str, tuple[Table, str]] = MappingProxyType(  # kind -> its table, and the column with the name
@@ -117,11 +120,11 @@ class Catalog:
 
     # adapters
 
-    def publish(self, record: AdapterRecord, *, replace: bool = False) -> AdapterRecord | None:
+    def publish(self, record: AdapterRecord, *, replace: bool = False) -> str | None:
         """Make an adapter exist; its object is there already.
 
         Returns:
-            the record that it replaced, whose object is now nobody's.
+            the key of the object that it replaced, which no row names any more.
 
         Raises:
             AdapterExists: the name is taken and `replace` is false.
@@ -140,7 +143,7 @@ class Catalog:
             raise AdapterExists(
                 "an adapter of this name exists already", hint="choose another name, replace it or forget it first"
             ) from error
-        return _adapter(before[0]) if before else None
+        return str(before[0].key) if before else None
 
     def withdraw(self, tenant: str, name: str, content_sha256: str) -> bool:
         """Undo one publication; False where the name has other weights by now, or none."""
@@ -164,11 +167,27 @@ class Catalog:
         return _adapter(row)
 
     def has_adapter(self, tenant: str, name: str) -> bool:
-        return self._one(tables.adapters, tenant, name=checked_name(name)) is not None
+        return self.content_sha256(tenant, name) is not None
+
+    def content_sha256(self, tenant: str, name: str) -> str | None:
+        """Hash of the weights that are published under a name, also where the card is damaged; None = no adapter."""
+        row = self._one(tables.adapters, tenant, name=checked_name(name))
+        return None if row is None else str(row.content_sha256)
 
     def list_adapters(self, tenant: str, *, after: str = "", limit: int | None = None) -> tuple[AdapterRecord, ...]:
-        """Adapters by name, from the one behind `after` on."""
-        return tuple(_adapter(row) for row in self._page(tables.adapters, tenant, after, limit))
+        """Adapters by name, from the one behind `after` on. Damaged rows are logged and left out."""
+        found: list[AdapterRecord] = []
+        while True:
+            room = None if limit is None else limit - len(found)
+            rows = self._page(tables.adapters, tenant, after, room)
+            for row in rows:
+                try:
+                    found.append(_adapter(row))
+                except CorruptAdapter as error:
+                    log.error("a damaged adapter of the catalog was left out: %s", error)
+            if len(rows) != room or len(found) == limit:
+                return tuple(found)
+            after = rows[-1].name  # the place of a damaged one is another's
 
     def published(self) -> frozenset[tuple[str, str, str]]:
         """Tenant, name and content hash of every adapter there is."""

@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from ..errors import MissingPart, ObjectNotFound, SettingsError, StorageUnavailable, UsageError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _PART = r"[A-Za-z0-9_!*'()][A-Za-z0-9_.!*'()-]{0,199}"  # no leading dot: neither '..' nor our own half-written files
 _KEY = re.compile(rf"{_PART}(/{_PART}){{0,9}}")
@@ -56,12 +60,29 @@ class Objects(Protocol):
         """Objects whose keys begin with `prefix` (letter by letter, as in S3), by key."""
 
 
+def _answering(work: Callable[P, T]) -> Callable[P, T]:
+    """What the file system refuses (no room, no right, a disk that fails) as StorageUnavailable."""
+
+    @wraps(work)
+    def answered(*given: P.args, **named: P.kwargs) -> T:
+        try:
+            return work(*given, **named)
+        except OSError as error:
+            raise StorageUnavailable(
+                f"expected the folder of objects to work, got {errno.errorcode.get(error.errno or 0, 'an error')}",
+                hint="check the folder, its rights and the free space of its disk",
+            ) from error
+
+    return answered
+
+
 @dataclass(frozen=True)
 class FileObjects:
     """Objects in a folder: the key is the path. Folders appear with the first object and go with the last."""
 
     root: Path
 
+    @_answering
     def put(self, key: str, content: bytes) -> None:
         path = self.root / checked_key(key)
         incoming = self.root / _INCOMING
@@ -77,6 +98,7 @@ class FileObjects:
             with suppress(FileNotFoundError):
                 os.unlink(staged)
 
+    @_answering
     def get(self, key: str) -> bytes:
         try:
             with open(self.root / checked_key(key), "rb", opener=_no_links) as file:
@@ -84,15 +106,14 @@ class FileObjects:
         except OSError as error:
             if error.errno in _NO_OBJECT:
                 raise ObjectNotFound("there is no object of this key", hint="it may have been deleted") from error
-            raise StorageUnavailable(
-                f"expected to read an object, got {errno.errorcode.get(error.errno or 0, 'an error')}",
-                hint="check the folder and its disk",
-            ) from error
+            raise
 
+    @_answering
     def has(self, key: str) -> bool:
         path = self.root / checked_key(key)
         return path.is_file() and not path.is_symlink()
 
+    @_answering
     def delete(self, key: str) -> None:
         path = self.root / checked_key(key)
         with suppress(FileNotFoundError, NotADirectoryError):

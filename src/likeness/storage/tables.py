@@ -4,6 +4,7 @@ SQLite and PostgreSQL read the same definitions. Secrets are not in here: of an 
 Sources: SQLite's 'Write-Ahead Logging' and 'PRAGMA secure_delete'; PostgreSQL's 'Explicit Locking', advisory locks.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import ExceptionContext
-from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from ..errors import MissingPart, SettingsError, StorageUnavailable
+from ..errors import MissingPart, SettingsError, StorageDamaged, StorageUnavailable
 
 SCHEMA_VERSION = 1
 
@@ -125,13 +126,14 @@ def open_database(url: str) -> Engine:
 
     Raises:
         SettingsError: no such kind of URL, or a catalog of another version of Likeness.
+        StorageUnavailable, StorageDamaged: it does not answer; it is no database.
         MissingPart: the database's driver is not installed.
     """
     try:
         address = make_url(url)
         is_file = address.get_backend_name() == "sqlite"
         if is_file and address.database:
-            Path(address.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(Path(address.database).parent)
         engine = create_engine(address, pool_pre_ping=not is_file, hide_parameters=True)
     except (ArgumentError, NoSuchModuleError, ValueError) as error:  # the last: a port that is no number
         raise SettingsError("expected a database URL such as sqlite:////FOLDER/catalog.sqlite") from error
@@ -150,11 +152,42 @@ def open_database(url: str) -> Engine:
     return engine
 
 
+def is_damaged(error: BaseException | None) -> bool:
+    """Whether a database's file is none of a database, or not any more: SQLITE_NOTADB, SQLITE_CORRUPT.
+
+    All other errors of a driver are of a class below DatabaseError.
+    """
+    return type(error) is DatabaseError
+
+
+def damaged(what: str) -> StorageDamaged:
+    """The error that says so."""
+    return StorageDamaged(f"expected {what} to be readable, got a damaged file", hint="restore it from a backup")
+
+
+def lenient_text(content: bytes) -> str:
+    """SQLite's text, whatever bytes are in it: one damaged row shall not make its whole table unreadable."""
+    return content.decode(errors="replace")
+
+
+def make_folder(folder: Path) -> None:
+    """The folder of a database's file. Raises StorageUnavailable."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StorageUnavailable(
+            f"expected to make the folder of a database, got {os.strerror(error.errno or 0)}",
+            hint="check LIKENESS_HOME and its rights",
+        ) from error
+
+
 def _say_unavailable(context: ExceptionContext) -> None:
     """A database that is away or locked is an error of ours; wrong statements stay what they are."""
     if context.is_pre_ping:  # only asks whether a pooled connection still lives: the pool makes another
         return
     error = context.sqlalchemy_exception
+    if is_damaged(error):
+        raise damaged("the catalog's database") from error
     if isinstance(error, OperationalError | InterfaceError):
         raise StorageUnavailable(
             f"expected an answer of the catalog's database, got {type(context.original_exception).__name__}",
@@ -163,6 +196,7 @@ def _say_unavailable(context: ExceptionContext) -> None:
 
 
 def _tune_sqlite(connection: Any, record: object) -> None:
+    connection.text_factory = lenient_text
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout=15000")  # another process is writing: wait
     cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
