@@ -80,6 +80,8 @@ class Heartbeat:
 
     def _beat(self, *, is_first: bool) -> None:
         begun_s = time.monotonic()
+        if begun_s - self._last_s > self.lease_s:  # this process itself stood still, and the others may have, too
+            self._alive_since_s = None
         self._database.run(lambda connection: self._write(connection, is_first=is_first), patience_s=self.beat_s / 2)
         self._last_s = time.monotonic()
         if self._last_s - begun_s > self.beat_s:

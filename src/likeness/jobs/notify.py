@@ -121,7 +121,10 @@ class Notifier:
             earlier.c.job == deliveries.c.job, earlier.c.kind == "object", earlier.c.state == "waiting",
             earlier.c.place < deliveries.c.place,
         )  # fmt: skip
-        return deliveries.c.state == "waiting", deliveries.c.due_s <= self._database.now, ~blocked
+        now = self._database.now
+        # later than any pause: of before the clock was set back
+        is_due = sa.or_(deliveries.c.due_s <= now, deliveries.c.due_s > now + LONGEST_PAUSE_S)
+        return deliveries.c.state == "waiting", is_due, ~blocked
 
     def _fill(self, lane: _Lane) -> int:
         claimed = self._database.run(lambda connection: self._claim(connection, lane)) if lane.room else []

@@ -13,14 +13,17 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.schema import CreateIndex
 
 from ..errors import SettingsError, StorageDamaged, StorageError, StorageUnavailable
 from ..storage.tables import damaged, is_damaged, lenient_text, make_folder
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
+
+log = logging.getLogger("likeness.jobs")
 
 CONNECT_TIMEOUT_S = 5
 _HINT = "try again; if it stays, check the database's URL and that it runs"
@@ -55,6 +58,11 @@ jobs = sa.Table(
     sa.UniqueConstraint("tenant", "idempotency_key"),
     sa.Index("jobs_by_state", "state", "priority", "submitted_s"),
     sa.Index("jobs_by_name", "tenant", "name"),
+)
+
+_IS_OPEN = jobs.c.state.in_(("queued", "running"))
+open_jobs = sa.Index(  # two submits at the same moment are not two jobs of one name
+    "jobs_open_by_name", jobs.c.tenant, jobs.c.name, unique=True, sqlite_where=_IS_OPEN, postgresql_where=_IS_OPEN
 )
 
 events = sa.Table(
@@ -150,6 +158,7 @@ class Database:
             try:
                 _metadata.create_all(connection)
                 connection.commit()
+                _index_open_jobs(connection)
                 DBOS.migrate(url)
             finally:
                 if not self.is_sqlite:
@@ -221,6 +230,16 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _index_open_jobs(connection: sa.Connection) -> None:
+    """The unique index in a database of before there was one."""
+    try:
+        connection.execute(CreateIndex(open_jobs, if_not_exists=True))
+        connection.commit()
+    except IntegrityError:
+        connection.rollback()
+        log.warning("two open jobs have one name; the index against that is made at the next start after they are over")
 
 
 def _said(error: DBAPIError | PoolTimeout) -> StorageError | None:

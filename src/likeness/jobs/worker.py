@@ -175,6 +175,8 @@ class Worker:
     def _recover(self) -> None:
         if self._heart.may_judge:
             self._queue.recover()
+        else:
+            self._queue.observe()  # what it sees now it can judge by later
 
     def _tend(self) -> None:
         for link in (self._preparer, self._trainer):
