@@ -11,7 +11,6 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,9 +81,16 @@ class Likeness:
     def catalog(self) -> Catalog:
         return self.library.catalog
 
-    @cached_property
+    @property
     def base(self) -> BaseModel:
-        """The one base, loaded at first use. Raises BaseNotFound, CorruptBase."""
+        """The one base, loaded at first use, whichever threads ask first. Raises BaseNotFound, CorruptBase."""
+        with self._lock:
+            if "base" not in self.__dict__:
+                self.__dict__["base"] = self._loaded_base()
+            base: BaseModel = self.__dict__["base"]
+            return base
+
+    def _loaded_base(self) -> BaseModel:
         from diffusers.utils import logging as diffusers_log
         from transformers.utils import logging as transformers_log
 
@@ -95,10 +101,11 @@ class Likeness:
         transformers_log.disable_progress_bar()
         return load_base(self.settings.base, self.settings.revision)
 
-    @cached_property
+    @property
     def training(self) -> Training:
         """The queue of trainings, opened at the first question to it."""
-        return training_of(self.settings, self.library)
+        training: Training = self.__dict__.setdefault("training", training_of(self.settings, self.library))
+        return training
 
     @property
     def engine(self) -> Engine:
@@ -211,7 +218,6 @@ class Likeness:
             watch(Advance("load base", 0, 1))
             with clock.stage("load base"):
                 base = self.base
-                self.close()  # an engine's bank would take part in the training's forward
             folder = home.checkpoint_folder(name)
             adapter, losses = fine_tune(
                 base, order, prepared, class_images=home.class_images_folder(), checkpoint_folder=folder,

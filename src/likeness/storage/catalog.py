@@ -7,10 +7,10 @@ tenant and see nothing of any other. Knows neither bytes nor weights; the object
 import difflib
 import json
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -113,10 +113,16 @@ class Catalog:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._opened: Engine | None = None
+        self._lock = threading.Lock()
 
-    @cached_property
+    @property
     def engine(self) -> Engine:
-        return tables.open_database(self._url)
+        """Raises as `tables.open_database`."""
+        with self._lock:
+            if self._opened is None:
+                self._opened = tables.open_database(self._url)
+            return self._opened
 
     # adapters
 
@@ -304,9 +310,10 @@ class Catalog:
 
     def close(self) -> None:
         """Give connections back; the next question opens anew."""
-        if "engine" in self.__dict__:
-            self.engine.dispose()
-            del self.engine
+        with self._lock:
+            if self._opened is not None:
+                self._opened.dispose()
+                self._opened = None
 
     def _one(self, table: Table, tenant: str, **values: str) -> Row[Any] | None:
         asked = select(table).where(table.c.tenant == tenant)
