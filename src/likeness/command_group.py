@@ -12,8 +12,9 @@ from typer._click.exceptions import BadParameter, ClickException, MissingParamet
 from typer.core import TyperGroup
 
 from .config import Settings
-from .errors import Interrupted, LikenessError, UsageError, file_failed
+from .errors import Interrupted, LikenessError, UsageError
 from .service import Likeness, build
+from .storage.files import file_failed
 from .terminal import Terminal
 
 

@@ -17,7 +17,7 @@
     │   ├── AdapterExists
     │   ├── AdapterBusy         another process is training or deleting this name
     │   ├── CorruptAdapter      truncated, NaN, unknown keys, or not safetensors
-    │   ├── RankTooLarge        the engine's slots are made for a smaller rank
+    │   ├── RankTooLarge        above LIKENESS_RANK, the largest that is trained, imported and served
     │   └── WrongBase           trained on another base than the one that is loaded
     ├── EngineError
     │   ├── EngineBusy          the queue is full, or the deadline cannot be met; try again later
@@ -60,8 +60,6 @@
 Messages say what was expected and what was got; `hint` says what to do. Neither ever repeats text of a
 user's that some later reader (a shell, a log parser, a browser) could take for its own language.
 """
-
-import os
 
 
 class LikenessError(Exception):
@@ -231,15 +229,6 @@ class StorageDamaged(StorageError):
 
 class FileFailed(StorageError):
     pass
-
-
-def file_failed(error: OSError) -> FileFailed:
-    """The system's complaint without the path that it complains of."""
-    why = os.strerror(error.errno) if error.errno else type(error).__name__
-    return FileFailed(
-        f"expected the files and connections of this machine to work, got: {why}",
-        hint="look at free space and rights, and at --out and --home",
-    )
 
 
 class AccessError(LikenessError):

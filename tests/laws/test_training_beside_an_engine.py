@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
@@ -61,7 +62,7 @@ def test_a_route_is_of_the_thread_that_made_it(tiny_base: BaseModel) -> None:
         others.close()
 
 
-def trained(base: BaseModel) -> list[np.ndarray]:
+def trained(base: BaseModel) -> list[NDArray[np.float32]]:
     loop = TrainingLoop(base, capacity=1, rank=2)
     try:
         loop.join("anna", RECIPE, random_person(base, 1), seed=3)
@@ -79,7 +80,8 @@ def test_both_at_once_make_what_they_make_alone(tiny_base: BaseModel) -> None:
     learnt = trained(tiny_base)
     with Engine(tiny_base, load=store, slots=2, rank=RANK, max_batch=1) as engine:
         alone = [engine.generate([replace(picture, seed=seed)])[0].image for seed in range(2)]
-        is_over, made = threading.Event(), []
+        is_over = threading.Event()
+        made: list[list[NDArray[np.uint8]]] = []
 
         def make() -> None:
             while not is_over.is_set() or not made:

@@ -159,14 +159,6 @@ def test_not_found_names_the_near_miss_and_never_the_question(catalog: Catalog) 
     assert "zoe" not in str(far.value) and "anna" not in str(far.value)
 
 
-def test_the_largest_rank_is_of_one_base_and_of_all_tenants(catalog: Catalog) -> None:
-    assert catalog.largest_rank(CARD.base_sha256) == 0
-    catalog.publish(record("a", "one", rank=4))
-    catalog.publish(record("b", "two", rank=16))
-    catalog.publish(record("c", "two", rank=64, base_sha256="11" * 32))
-    assert catalog.largest_rank(CARD.base_sha256) == 16
-
-
 def test_subjects_and_photographs(catalog: Catalog) -> None:
     with pytest.raises(SubjectNotFound):
         catalog.add_photo(photo())

@@ -87,6 +87,7 @@ class _Here(threading.local):
 
     route: Route | None = None
     adapts: Sequence[bool] = ()  # which layers anybody in the route has; the others are left alone
+    rank: int = 0  # the largest in the route
 
 
 class LoraBank:
@@ -96,7 +97,8 @@ class LoraBank:
         networks: the base's frozen networks.
         targets: endings of the module names to adapt, per network.
         slots: S, slot 0 included.
-        rank: r of the bank; adapters of a smaller rank are padded with zeros, larger ones refused.
+        rank: r of the bank, which its memory is sized by; adapters of a smaller rank are padded with zeros, larger ones
+            refused.
         dtype: of the factors; None = the base's. Training wants float32: its steps are smaller than bf16's spacing.
     """
 
@@ -119,6 +121,7 @@ class LoraBank:
         self.flat = torch.zeros(slots, self.columns, device=weight.device, dtype=dtype or weight.dtype)  # (S, P)
         self._factors = [self._views(self.flat, place) for place in self.places]
         self._used = [[False] * len(self.places) for _ in range(slots)]  # which layers a slot's adapter has
+        self._ranks = [1] * slots  # of each slot's adapter
         self._here = _Here()
         self._is_training = False
         self._tape: list[tuple[int, Route, Tensor, Tensor]] = []  # layer, whose, and the leaves A and B it used
@@ -152,22 +155,29 @@ class LoraBank:
         an engine and a training on one base do not see each other.
         """
         here = self._here
-        before = here.route, here.adapts
-        mine = [self._used[slot] for slot in set(slots.tolist())]
-        here.route, here.adapts = route_of(slots, scales, self.flat), [any(layer) for layer in zip(*mine, strict=True)]
+        before = here.route, here.adapts, here.rank
+        mine = set(slots.tolist())
+        here.adapts = [any(layer) for layer in zip(*[self._used[slot] for slot in mine], strict=True)]
+        here.route, here.rank = route_of(slots, scales, self.flat), max(self._ranks[slot] for slot in mine)
         try:
             yield
         finally:
-            here.route, here.adapts = before
+            here.route, here.adapts, here.rank = before
 
-    def write(self, slot: int, row: Tensor) -> None:
-        """Put one adapter's row (P,) into a slot."""
+    def write(self, slot: int, row: Tensor, *, rank: int | None = None) -> None:
+        """Put one adapter's row (P,) into a slot.
+
+        Args:
+            rank: of the adapter, above which the row is zeros; None = the bank's. A forward costs what the largest rank
+                among its own rows costs, not what the bank has room for.
+        """
         if slot == BASE_SLOT:
             raise UsageError("slot 0 is the bare base and stays zeros")
         sizes = [place.stop - place.start for place in self.places]
         with torch.no_grad():
             self.flat[slot].copy_(row)
             self._used[slot] = torch.stack([part.any() for part in row.split(sizes)]).tolist()
+        self._ranks[slot] = self.rank if rank is None else rank
 
     def row_of(self, weights: Mapping[Network, Mapping[str, LoraPair]], *, scale: float = 1.0) -> Tensor:
         """One adapter as a row (P,) on the host, `scale` (alpha / r) folded into B, rank padded with zeros.
@@ -265,7 +275,7 @@ class LoraBank:
                 raise UsageError(f"expected a batch of {route.rows} rows, one per routed slot, got {x.shape[0]}")
             if not here.adapts[index]:
                 return output
-            A, B = self._fetch(index, route)
+            A, B = self._fetch(index, route, here.rank)
             A, B = A.to(x.dtype), B.to(x.dtype)
             if route.scales is not None:
                 B = B * route.scales.to(x.dtype)
@@ -279,9 +289,12 @@ class LoraBank:
 
         return add_delta
 
-    def _fetch(self, index: int, route: Route) -> tuple[Tensor, Tensor]:
-        """One layer's factors of the route's runs; in training they are leaves of the graph."""
-        A, B = (route.take(factor) for factor in self._factors[index])
+    def _fetch(self, index: int, route: Route, rank: int) -> tuple[Tensor, Tensor]:
+        """One layer's factors of the route's runs, up to a rank; in training whole, and leaves of the graph."""
+        A, B = self._factors[index]
+        if rank < self.rank and not self._is_training:
+            A, B = A[:, :rank], B[:, :, :rank]
+        A, B = route.take(A), route.take(B)
         if self._is_training and torch.is_grad_enabled():
             A, B = A.detach().requires_grad_(), B.detach().requires_grad_()
             self._tape.append((index, route, A, B))

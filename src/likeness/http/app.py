@@ -10,9 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from .. import __version__
-from ..errors import LikenessError, UsageError, file_failed
+from ..errors import LikenessError, UsageError
 from ..jobs.chores import Chore
 from ..service import Likeness
+from ..storage.files import file_failed
 from . import images, jobs, metrics, openai, rest, sagemaker, sagemaker_async
 from .auth import Access, KeyLimits
 from .boundary import BodyLimits, Boundary

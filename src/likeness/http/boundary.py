@@ -24,8 +24,8 @@ from ..errors import (
     RequestCancelled,
     RequestTooLarge,
     RequestTooSlow,
-    file_failed,
 )
+from ..storage.files import file_failed
 from .auth import Access
 from .failures import Unforeseen, failure
 from .metrics import Traffic

@@ -22,14 +22,14 @@ from ..errors import (
     TimeLimitReached,
 )
 from ..storage.objects import Objects
-from ..types import Photo
+from ..types import Photo, checked_rank
 from . import places
 from .child import Said
 from .inputs import pack_photos
 from .ledger import PATIENCE_S, Ledger
 from .link import Link
 from .locations import Locations
-from .types import SUBJECT_PHOTOS, Claim, JobOrder
+from .types import SUBJECT_PHOTOS, Claim, JobOrder, rank_of
 from .uploads import drop_upload
 
 T = TypeVar("T")
@@ -58,6 +58,7 @@ class Steps:
     Args:
         full: told how many people the device can hold after it was full.
         scores: whether every adapter gets a score card.
+        most_rank: the largest that a job may ask for; config.json in an archive is read here, not at the door.
     """
 
     ledger: Ledger
@@ -67,6 +68,7 @@ class Steps:
     trainer: Link
     full: Callable[[int], None]
     scores: bool = True
+    most_rank: int = 32
 
     @property
     def objects(self) -> Objects:
@@ -104,7 +106,8 @@ class Steps:
         return self._in_child(self.preparer, claim, order, asked=asked, heard=heard)
 
     def train(self, claim: Claim, order: JobOrder) -> Said:
-        """Train together with whoever else is there. Returns the hash of what was learnt."""
+        """Train together with whoever else is there. Returns the hash of what was learnt. Raises RankTooLarge."""
+        checked_rank(rank_of(order), self.most_rank)
         self.ledger.tell(claim, "stage", {"stage": "train"})
         asked = {"order": order.document(), "attempt": claim.attempt, "alone": False}
 

@@ -18,7 +18,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.schema import CreateIndex
 
 from ..errors import SettingsError, StorageDamaged, StorageError, StorageUnavailable
-from ..storage.tables import damaged, is_damaged, lenient_text, make_folder
+from ..storage.files import make_folder
+from ..storage.tables import damaged, is_damaged, lenient_text
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]

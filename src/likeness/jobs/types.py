@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from ..errors import StorageDamaged
+from ..training.recipe import recipe_named
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
 NoticeKind = Literal["object", "webhook", "mail", "sns"]
@@ -69,6 +70,11 @@ class JobOrder:
     def sha256(self) -> str:
         """Of everything that was asked for; where the photographs lie counts, so equal uploads need equal keys."""
         return hashlib.sha256(self.document().encode()).hexdigest()
+
+
+def rank_of(order: JobOrder) -> int:
+    """The rank of the adapter that the order's recipe makes. Raises UsageError: there is no such recipe."""
+    return recipe_named(order.recipe, **order.changes).rank
 
 
 def read_order(document: str) -> JobOrder:

@@ -49,6 +49,7 @@ class WorkerOptions:
         concurrency: most jobs at once; 0 = as many as the device's memory holds, measured at the start.
         exit_when_idle_s: end after so long without a job; None = never.
         keep_photos_s: after a job has succeeded.
+        rank: the largest that a job may ask for.
     """
 
     id: str
@@ -60,6 +61,7 @@ class WorkerOptions:
     beat_s: float = 5.0
     exit_when_idle_s: float | None = None
     keep_photos_s: float = 30 * 86_400.0
+    rank: int = 32
     previews: int = 1
     scores: bool = True
 
@@ -94,6 +96,7 @@ class Worker:
             trainer=self._trainer,
             full=self._is_full,
             scores=options.scores,
+            most_rank=options.rank,
         )
         self._stop = threading.Event()
         self._jobs: Callable[[], int] = lambda: 0

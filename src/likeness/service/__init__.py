@@ -3,8 +3,8 @@
 Nothing here draws on a screen or speaks HTTP: the command line and the server are translations of this object.
 """
 
-from .likeness import FineTuned, Likeness, build
+from .likeness import Likeness, build
 from .names import BARE_BASE
-from .prepared import matte_path, save_prepared
+from .prepared import FineTuned, matte_path, save_prepared
 
 __all__ = ["BARE_BASE", "FineTuned", "Likeness", "build", "matte_path", "save_prepared"]

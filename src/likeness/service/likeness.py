@@ -24,10 +24,21 @@ from ..storage.catalog import LOCAL, AdapterRecord, Catalog, OutputRecord, Recei
 from ..storage.home import Home
 from ..storage.objects import objects_at
 from ..storage.reserve import Reserve
-from ..types import Adapter, AdapterCard, GeneratedImage, ImageRequest, Photo, PreparedPhoto, Subject, means_person
+from ..types import (
+    Adapter,
+    AdapterCard,
+    GeneratedImage,
+    ImageRequest,
+    Photo,
+    PreparedPhoto,
+    Subject,
+    checked_rank,
+    means_person,
+)
 from .exchange import export_to, exported, import_from, imported, layout
+from .loading import loaded_base, started_engine
 from .names import BARE_BASE, adapter_subject, checked_order
-from .prepared import refuse, save_prepared
+from .prepared import FineTuned, refuse, save_prepared
 from .provenance import Sign, signer
 from .subjects import Subjects
 from .training import Training, training_of
@@ -41,17 +52,6 @@ if TYPE_CHECKING:  # these import torch, mediapipe's package or both
     from ..photos import CheckResult
 
 Checked = Callable[["CheckResult"], None]
-
-
-@dataclass(frozen=True, eq=False)
-class FineTuned:
-    """A published adapter and how it came about."""
-
-    card: AdapterCard
-    checked: CheckResult
-    prepared: tuple[PreparedPhoto, ...]
-    losses: tuple[float, ...]  # of every step
-    stage_seconds: dict[str, float]
 
 
 def build(settings: Settings) -> Likeness:
@@ -86,20 +86,9 @@ class Likeness:
         """The one base, loaded at first use, whichever threads ask first. Raises BaseNotFound, CorruptBase."""
         with self._lock:
             if "base" not in self.__dict__:
-                self.__dict__["base"] = self._loaded_base()
+                self.__dict__["base"] = loaded_base(self.settings)
             base: BaseModel = self.__dict__["base"]
             return base
-
-    def _loaded_base(self) -> BaseModel:
-        from diffusers.utils import logging as diffusers_log
-        from transformers.utils import logging as transformers_log
-
-        from ..diffusion.base import load_base
-
-        diffusers_log.set_verbosity_error()  # both speak on standard error, where our progress is
-        transformers_log.set_verbosity_error()
-        transformers_log.disable_progress_bar()
-        return load_base(self.settings.base, self.settings.revision)
 
     @property
     def training(self) -> Training:
@@ -109,27 +98,17 @@ class Likeness:
 
     @property
     def engine(self) -> Engine:
-        """The one engine, started at first use. Its slots have room for the largest adapter that is published."""
-        from ..engine.engine import Engine
-
+        """The one engine, started at first use."""
         with self._lock:
             if not self._engines:
-                settings, base = self.settings, self.base
-                self._engines.append(
-                    Engine(
-                        base, slots=settings.slots, rank=max(settings.rank, self.catalog.largest_rank(base.sha256)),
-                        max_batch=settings.max_batch, host_bytes=settings.host_mb << 20,
-                        queue_limit=settings.queue_limit, load=self.library.load,
-                    )
-                )  # fmt: skip
+                self._engines.append(started_engine(self.settings, self.base, self.library))
             return self._engines[0]
 
     def open(self) -> None:
-        """Open the catalog and start the engine now, so that what is wrong with them is said before anything is served.
+        """Open the catalog and start the engine now: before anything is served.
 
         Raises:
-            StorageUnavailable, StorageDamaged, SettingsError: see `open_database`.
-            BaseNotFound, CorruptBase: see `load_base`.
+            StorageUnavailable, StorageDamaged, SettingsError, BaseNotFound, CorruptBase: what is wrong with them.
         """
         _ = self.catalog.engine
         _ = self.engine
@@ -194,6 +173,7 @@ class Likeness:
 
         Raises:
             UsageError: a name, word or seed that no adapter may have.
+            RankTooLarge: the recipe's rank is above the installation's largest.
             AdapterExists: the name is taken and the order does not say to replace it.
             AdapterBusy: another process trains or deletes this name.
             PhotosRefused: too few usable photographs.
@@ -203,6 +183,7 @@ class Likeness:
         from ..fine_tuning import fine_tune, stop_if
 
         name, clock, home = checked_order(order).subject.name, Stopwatch(), self.home.of(tenant)
+        checked_rank(order.recipe.rank, self.settings.rank)
         with home.lock(name), home.new_photos(name) as new_photos:
             if not order.replace:
                 self._refuse_taken(tenant, name, hint="choose another name, or say --replace")
@@ -355,6 +336,7 @@ class Likeness:
             UsageError: a name or word that no adapter may have.
             AdapterExists, CorruptAdapter: the name is taken; the file is damaged or no plain LoRA.
             WrongBase: layers that this base lacks, or a card of another base.
+            RankTooLarge: its rank is above the installation's largest.
         """
         said = adapter_subject(Subject(name, class_noun, identifier))
         layout(format)
@@ -363,6 +345,7 @@ class Likeness:
             adapter = imported(source, format, said, self.base)
         else:
             adapter = import_from(source, format, said, self.base)
+        checked_rank(adapter.card.rank, self.settings.rank)
         with self.home.of(tenant).lock(name):
             return self.library.publish(adapter, tenant)
 

@@ -18,6 +18,7 @@ from ..config import Settings
 from ..errors import LikenessError, UsageError
 from ..storage.catalog import ForgottenItem
 from ..storage.objects import Objects, objects_at
+from ..types import checked_rank
 
 if TYPE_CHECKING:  # these import DBOS, a second of start-up
     from ..jobs.locations import Locations
@@ -129,12 +130,14 @@ class Training:
 
         Raises:
             UsageError, InputRefused: an addressee or a place that is not allowed.
+            RankTooLarge: the recipe's rank is above the installation's largest.
             IdempotencyConflict, AdapterExists, AdapterBusy, QueueFull: see `Queue.submit`.
         """
         from ..jobs.senders import check_notice
-        from ..jobs.types import SUBJECT_PHOTOS
+        from ..jobs.types import SUBJECT_PHOTOS, rank_of
         from ..jobs.uploads import drop_upload
 
+        checked_rank(rank_of(order), self.settings.rank)
         for notice in order.notices:
             check_notice(notice, self.send_options)
         if archive is not None:
@@ -195,7 +198,7 @@ class Training:
         options = WorkerOptions(
             id=id, base=settings.base, revision=settings.revision, objects=self.objects_url, home=self.home,
             concurrency=concurrency, beat_s=settings.heartbeat_s, exit_when_idle_s=exit_when_idle_s,
-            keep_photos_s=settings.keep_photos_days * _DAY_S, previews=previews, scores=scores,
+            keep_photos_s=settings.keep_photos_days * _DAY_S, rank=settings.rank, previews=previews, scores=scores,
         )  # fmt: skip
         return Worker(options, self.database, self.library, locations=self.locations, notifier=self.notifier)
 

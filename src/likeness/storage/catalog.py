@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Table, delete, func, insert, select
+from sqlalchemy import Connection, Engine, Row, Table, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from ..errors import AdapterExists, AdapterNotFound, CorruptAdapter, SubjectExists, SubjectNotFound, UsageError
@@ -201,13 +201,6 @@ class Catalog:
             adapters = tables.adapters.c
             rows = connection.execute(select(adapters.tenant, adapters.name, adapters.content_sha256))
             return frozenset((tenant, name, sha256) for tenant, name, sha256 in rows)
-
-    def largest_rank(self, base_sha256: str) -> int:
-        """Over all tenants' adapters of one base; 0 where there are none."""
-        with self.engine.connect() as connection:
-            adapters = tables.adapters.c
-            asked = select(func.max(adapters.rank)).where(adapters.base_sha256 == base_sha256)
-            return connection.execute(asked).scalar() or 0
 
     # subjects and their photographs
 

@@ -4,7 +4,6 @@ SQLite and PostgreSQL read the same definitions. Secrets are not in here: of an 
 Sources: SQLite's 'Write-Ahead Logging' and 'PRAGMA secure_delete'; PostgreSQL's 'Explicit Locking', advisory locks.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, NoSuchM
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ..errors import MissingPart, SettingsError, StorageDamaged, StorageUnavailable
+from .files import make_folder
 
 SCHEMA_VERSION = 1
 
@@ -168,17 +168,6 @@ def damaged(what: str) -> StorageDamaged:
 def lenient_text(content: bytes) -> str:
     """SQLite's text, whatever bytes are in it: one damaged row shall not make its whole table unreadable."""
     return content.decode(errors="replace")
-
-
-def make_folder(folder: Path) -> None:
-    """The folder of a database's file. Raises StorageUnavailable."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise StorageUnavailable(
-            f"expected to make the folder of a database, got {os.strerror(error.errno or 0)}",
-            hint="check LIKENESS_HOME and its rights",
-        ) from error
 
 
 def _say_unavailable(context: ExceptionContext) -> None:
