@@ -17,7 +17,7 @@
     │   ├── AdapterExists
     │   ├── AdapterBusy         another process is training or deleting this name
     │   ├── CorruptAdapter      truncated, NaN, unknown keys, or not safetensors
-    │   ├── RankTooLarge        the engine's slots are made for a smaller rank
+    │   ├── RankTooLarge        above LIKENESS_RANK, the largest that is trained, imported and served
     │   └── WrongBase           trained on another base than the one that is loaded
     ├── EngineError
     │   ├── EngineBusy          the queue is full, or the deadline cannot be met; try again later
@@ -33,12 +33,14 @@
     │   ├── ObjectNotFound      nothing under this key, or not any more
     │   ├── DeletionUnfinished  recorded, not complete yet, and going on by itself
     │   ├── StorageUnavailable  the object store or the catalog does not answer as it should
+    │   ├── StorageDamaged      a database, or a row of one, is there and cannot be read
     │   └── FileFailed          this machine's files or connections: no room, no right, no folder there
     ├── AccessError
     │   ├── KeyRefused          no API key, or one that is unknown or revoked
     │   ├── OriginRefused       a web page of another site asks, or by another host's name
     │   ├── TooManyRequests     of this key: rate or concurrency
     │   ├── RequestTooLarge
+    │   ├── MediaTypeRefused    the body is of another media type than this route takes
     │   └── RequestTooSlow      the body did not arrive in time
     ├── JobError
     │   ├── JobNotFound         no such job, or another tenant's
@@ -226,6 +228,10 @@ class StorageUnavailable(StorageError):
     pass
 
 
+class StorageDamaged(StorageError):
+    pass
+
+
 class FileFailed(StorageError):
     pass
 
@@ -254,6 +260,10 @@ class TooManyRequests(AccessError):
 
 class RequestTooLarge(AccessError):
     http_status = 413
+
+
+class MediaTypeRefused(AccessError):
+    http_status = 415
 
 
 class RequestTooSlow(AccessError):

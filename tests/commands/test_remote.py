@@ -75,7 +75,16 @@ def test_a_refusal_is_told_in_the_servers_words(address: str, photo: str) -> Non
 
 @pytest.mark.parametrize(
     ("url", "key"),
-    [("ftp://x", None), ("http://", None), ("https://a:b@x", None), ("http://example.com", "lk_secret"), ("x", None)],
+    [
+        ("ftp://x", None),
+        ("http://", None),
+        ("https://a:b@x", None),
+        ("http://example.com", "lk_secret"),
+        ("x", None),
+        ("http://[", None),
+        ("http://[x]/", None),
+        ("http://h:x/", None),
+    ],
 )
 def test_where_nothing_is_sent(url: str, key: str | None) -> None:
     with pytest.raises(UsageError):

@@ -43,7 +43,7 @@ def app(likeness: Likeness) -> FastAPI:
 
 @pytest.fixture(scope="session")
 def client(app: FastAPI) -> Iterator[TestClient]:
-    with TestClient(app) as opened:
+    with TestClient(app, base_url="http://localhost") as opened:
         yield opened
 
 

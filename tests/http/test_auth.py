@@ -52,7 +52,7 @@ def test_without_a_key_there_is_nothing_in_any_protocols_shape(asking: dict[str,
 def test_a_wrong_key_is_no_key(guarded: FastAPI, keys: dict[str, str]) -> None:
     wrong = keys["local"][:-1] + ("A" if keys["local"][-1] != "A" else "B")
     for value in (f"Bearer {wrong}", "Bearer ", f"Basic {keys['local']}", "Bearer sk-anything", keys["local"]):
-        answer = TestClient(guarded).get("/v1/adapters", headers={"Authorization": value})
+        answer = TestClient(guarded, base_url="http://localhost").get("/v1/adapters", headers={"Authorization": value})
         assert answer.status_code == 401
         assert "lk_" not in answer.text
 
@@ -64,7 +64,9 @@ def test_a_key_may_come_in_three_places(guarded: FastAPI, keys: dict[str, str]) 
     )
     for headers in ({"Authorization": f"bearer {key}"}, {"X-Api-Key": key}, {"Authorization": signed}):
         assert presented(Headers(headers)) == key
-        listed = TestClient(guarded).get("/v1/adapters", headers=headers).json()["adapters"]
+        listed = (
+            TestClient(guarded, base_url="http://localhost").get("/v1/adapters", headers=headers).json()["adapters"]
+        )
         assert [one["name"] for one in listed] == ["anna"]
 
 
@@ -114,7 +116,7 @@ def test_a_revoked_key_is_refused_when_it_is_looked_up_again(likeness: Likeness)
     text, made = new_key(likeness.catalog, "other")
     app = create_app(likeness, needs_keys=True, is_local=False)
     app.user_middleware[0].kwargs["access"] = door
-    client = TestClient(app, headers={"Authorization": f"Bearer {text}"})
+    client = TestClient(app, base_url="http://localhost", headers={"Authorization": f"Bearer {text}"})
     assert client.get("/v1/adapters").status_code == 200
     revoke_key(likeness.catalog, made.id)
     now_s[0] = 11.0
@@ -135,7 +137,9 @@ def test_on_this_machine_alone_a_key_of_ours_chooses_the_tenant(client: TestClie
     [
         {"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Host": ""}, {"Host": "[::1"},
         {"Host": "127.0.0.1.evil"},
-        {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://testserver:81"},
+        {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://localhost:81"},
+        {"Host": "testserver"}, {"Host": "testserver:80", "Origin": "http://testserver:80"},
+        {"Origin": "http://["}, {"Origin": "http://[x]"}, {"Origin": "//"}, {"Origin": ""},
         {"Host": "localhost", "Origin": "http://127.0.0.1"},
     ],
 )  # fmt: skip
@@ -155,7 +159,7 @@ def test_the_rate_of_a_key_is_limited_and_says_when_to_come_again(likeness: Like
     app = create_app(likeness, needs_keys=True, is_local=False)
     limits = KeyLimits(requests_per_minute=3)
     app.user_middleware[0].kwargs["access"] = Access(likeness.catalog, needs_keys=True, limits=limits)
-    client = TestClient(app, headers={"Authorization": f"Bearer {text}"})
+    client = TestClient(app, base_url="http://localhost", headers={"Authorization": f"Bearer {text}"})
     answers = [client.get("/v1/adapters") for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 20

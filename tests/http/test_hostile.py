@@ -11,13 +11,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from likeness.http import app as app_module
 from likeness.http import boundary, server
 from likeness.http.app import create_app
 from likeness.service import Likeness
+from likeness.service.training import Training
 from likeness.types import Adapter
 from tests.http.conftest import running
 
@@ -86,6 +89,38 @@ def test_a_prompt_of_a_megabyte(client: TestClient, route: str) -> None:
     assert is_shaped(route, answer) and "xxxx" not in answer.text
 
 
+FORMS = ["/v1/adapters/import", "/v1/jobs/photos", "/v1/subjects/anna/photos"]
+
+
+@pytest.mark.parametrize("route", FORMS)
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "application/x-www-form-urlencoded", "Application/X-WWW-Form-Urlencoded ; charset=utf-8", "text/plain", "",
+        "application/json", "multipart/mixed; boundary=x",
+    ],
+)  # fmt: skip
+def test_a_form_is_multipart_or_not_parsed_at_all(
+    client: TestClient, route: str, media_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parsing(*given: object, **more: object) -> None:
+        raise AssertionError("the body was parsed")
+
+    monkeypatch.setattr("starlette.requests.FormParser.parse", parsing)
+    answer = client.post(route, content=b"&" * 100_000, headers={"content-type": media_type})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "MediaTypeRefused")
+
+
+def test_every_route_with_a_form_is_known_to_the_boundary(app: FastAPI) -> None:
+    with_form = {
+        path
+        for path, verbs in app.openapi()["paths"].items()
+        if set(verbs.get("post", {}).get("requestBody", {}).get("content", ())) - {"application/json"}
+    }
+    assert with_form == {route.replace("anna", "{name}") for route in FORMS}
+    assert all(boundary.takes_form(route) for route in with_form)
+
+
 def test_a_length_that_lies_and_one_that_is_missing(client: TestClient) -> None:
     headers = {"content-type": "application/json", "content-length": str(10**18)}
     assert client.post("/v1/images", content=b"{}", headers=headers).status_code == 413
@@ -119,7 +154,7 @@ def test_an_error_that_nobody_foresaw_says_nothing_but_its_id(
         raise ZeroDivisionError("secret inner workings")
 
     monkeypatch.setattr(Likeness, "submit", failing)
-    client = TestClient(create_app(likeness))
+    client = TestClient(create_app(likeness), base_url="http://localhost")
     for route, body in (("/v1/images", {"prompt": "x"}), ("/openai/v1/images/generations", {"prompt": "x"})):
         answer = client.post(route, json=body, headers={"X-Request-Id": "abc-1"})
         assert answer.status_code == 500 and is_shaped(route, answer)
@@ -140,6 +175,26 @@ def test_the_log_tells_requests_by_id_and_no_words_of_theirs(
     assert lines[0]["request_id"] == "id-7" and lines[0]["route"] == "/v1/images" and lines[0]["status"] == 404
     assert lines[1]["route"] == "unmatched" and len(lines[1]["request_id"]) == 32
     assert "secret" not in json.dumps(lines)
+
+
+def test_a_background_task_goes_on_after_an_error_and_the_error_is_counted(
+    likeness: Likeness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again, runs, errors = threading.Event(), [], [KeyError("x"), ZeroDivisionError()]
+
+    def deliver(training: object) -> None:
+        if errors:
+            raise errors.pop()
+        again.set()
+
+    monkeypatch.setattr(app_module, "TEND_EVERY_S", 0.01)
+    monkeypatch.setattr(Training, "deliver", deliver)
+    monkeypatch.setattr(Training, "expire", lambda training: runs.append(1))
+    with TestClient(create_app(likeness), base_url="http://localhost") as client:
+        assert again.wait(60)
+        metrics = client.get("/metrics").text
+    assert 'likeness_background_errors_total{task="deliver messages"} 2.0' in metrics
+    assert runs  # the others went on meanwhile
 
 
 # over a real port
@@ -251,7 +306,7 @@ def test_half_a_request_and_silence_is_no_request(address: str, likeness: Likene
 
 def test_overload_is_said_at_once_and_what_was_taken_is_finished(fresh: Likeness) -> None:
     statuses: list[tuple[int, str | None]] = []
-    client = TestClient(create_app(fresh))
+    client = TestClient(create_app(fresh), base_url="http://localhost")
     with client:
 
         def ask(seed: int) -> None:

@@ -178,7 +178,8 @@ def test_over_tls_too_an_answer_is_read_and_a_slow_one_given_up(
         "https://127.0.0.1/", "https://10.0.0.1/", "https://192.168.1.1/", "https://169.254.169.254/latest/meta-data",
         "https://[::1]/", "https://[::ffff:127.0.0.1]/", "https://[fd00::1]/", "https://[64:ff9b::7f00:1]/",
         "https://0.0.0.0/", "https://100.64.0.1/", "file:///etc/passwd", "https://example.com/#x", "",
-        "https://example.com/\0", "https://example.com/a b",
+        "https://example.com/\0", "https://example.com/a b", "https://[/", "https://[x]/", "https://]/", "https://a..b/",
+        f"https://{'a' * 64}.example/",
     ],
 )  # fmt: skip
 def test_private_and_odd_addresses_are_refused(url: str) -> None:
@@ -191,7 +192,7 @@ def test_a_public_address_is_taken() -> None:
     check_webhook("https://8.8.8.8/", private_webhooks=False)
 
 
-@given(st.text(max_size=60))
+@given(st.text(max_size=60) | st.text("[]:.@/%x1", max_size=20).map("https://{}".format))
 def test_any_text_is_a_url_or_refused(text: str) -> None:
     try:
         scheme, host, port, _ = check_webhook(text, private_webhooks=False)

@@ -176,10 +176,10 @@ def test_a_failed_write_leaves_the_old_object_and_nothing_else(tmp_path: Path, m
     objects.put("a/b", b"old")
 
     def failing(handle: int) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(os, "fsync", failing)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StorageUnavailable, match="ENOSPC"):
         objects.put("a/b", b"new")
     monkeypatch.undo()
     assert objects.get("a/b") == b"old"
@@ -215,7 +215,16 @@ def test_folders_are_for_nobody_else(tmp_path: Path) -> None:
 def test_places_by_url(tmp_path: Path) -> None:
     assert objects_at(f"file://{tmp_path}/x%20y") == FileObjects(tmp_path / "x y")
     assert objects_at(str(tmp_path)) == FileObjects(tmp_path)
-    for url in ("", "http://host/x", "s3://", "s3:///x", "file://host/x", "s3://bucket/x?y=1"):
+    for url in (
+        "",
+        "http://host/x",
+        "s3://",
+        "s3:///x",
+        "file://host/x",
+        "s3://bucket/x?y=1",
+        "s3://[/x",
+        "file://[x]/",
+    ):
         with pytest.raises(SettingsError):
             objects_at(url)
 

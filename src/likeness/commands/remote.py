@@ -34,8 +34,12 @@ class Remote:
     key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        try:
+            parts = urlsplit(self.url)
+            is_server = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # brackets without an address in them, a port that is no number
+            is_server = False
+        if not is_server or parts.username or parts.query:
             raise UsageError("expected the URL of a Likeness server, such as https://likeness.example")
         if self.key and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
             raise UsageError("expected https for a server that gets a key", hint="keys would travel readable")

@@ -48,6 +48,7 @@ def serve(
         raise SettingsError(
             "expected an API key before listening to other machines, got none", hint="`likeness keys new` makes one"
         )
+    likeness.open()
     app = create_app(likeness, needs_keys=require_keys or not is_local, is_local=is_local)
     server = server_of(app, Bind(host, port, certificate, key))
     if not is_local and certificate is None:

@@ -104,12 +104,17 @@ def check_webhook(url: str, *, private_webhooks: bool) -> tuple[str, str, int, s
     """Scheme, host, port and path of a URL that may be called.
 
     Raises:
-        UsageError: another scheme, credentials, a fragment or a space in it, or an address literal that is private.
+        UsageError: malformed, another scheme, credentials, a fragment or a space in it, or an address literal that is
+            private.
     """
-    parts = urlsplit(url)
     hint = "give an https URL of a public host"
     if _UNSENDABLE.search(url):
         raise UsageError("expected a webhook URL without spaces and control characters", hint=hint)
+    try:
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")  # as the name will be looked up
+    except ValueError:  # brackets without an address in them, a label of more than 63 characters
+        raise UsageError("expected a webhook URL with a valid host", hint=hint) from None
     try:
         port = parts.port
     except ValueError:

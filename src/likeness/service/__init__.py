@@ -4,7 +4,7 @@ Nothing here draws on a screen or speaks HTTP: the command line and the server a
 """
 
 from ..types import BARE_BASE
-from .likeness import FineTuned, Likeness, build
-from .prepared import matte_path, save_prepared
+from .likeness import Likeness, build
+from .prepared import FineTuned, matte_path, save_prepared
 
 __all__ = ["BARE_BASE", "FineTuned", "Likeness", "build", "matte_path", "save_prepared"]

@@ -11,7 +11,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ _MOST_CHARACTERS = 900  # S3 takes 1024 bytes, of which a configured prefix need
 _INCOMING = ".incoming"
 _LOOK_S = 0.02
 _GRACE_S = 3600.0  # much longer than a row waits for its database
+_PLACES = "expected a place for objects: a folder, file:///FOLDER or s3://BUCKET/PREFIX"
 # not there; a folder; a part of the path that is a file; a link: no object of ours
 _NO_OBJECT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
@@ -66,14 +67,29 @@ class Objects(Protocol):
         """Take away what is left of a prefix that ends in '/' (or of all) beside objects: a folder with its name."""
 
     def writing(self) -> AbstractContextManager[None]:
-        """To be held from before an object is put until the row that owns it is written."""
+        """To be held from before an object is put until the row that owns it is written. Raises StorageUnavailable."""
 
     def alone(self, wait_s: float = 0.0) -> AbstractContextManager[bool]:
         """Keep all who write out, and delete what those left who died at it.
 
         Yields:
             False where somebody was still writing after `wait_s`; nothing was deleted then.
+
+        Raises:
+            StorageUnavailable: the place cannot be opened, or what was left cannot be deleted.
         """
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """What the file system refuses (no room, no right, a disk that fails) as StorageUnavailable."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageUnavailable(
+            f"expected the folder of objects to work, got {errno.errorcode.get(error.errno or 0, 'an error')}",
+            hint="check the folder, its rights and the free space of its disk",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,7 @@ class FileObjects:
 
     root: Path
 
+    @_answering()
     def put(self, key: str, content: bytes) -> None:
         path = self.root / checked_key(key)
         with self.writing():
@@ -101,6 +118,7 @@ class FileObjects:
             with suppress(FileNotFoundError):
                 os.unlink(staged)
 
+    @_answering()
     def get(self, key: str) -> bytes:
         try:
             with open(self.root / checked_key(key), "rb", opener=_no_links) as file:
@@ -108,15 +126,14 @@ class FileObjects:
         except OSError as error:
             if error.errno in _NO_OBJECT:
                 raise ObjectNotFound("there is no object of this key", hint="it may have been deleted") from error
-            raise StorageUnavailable(
-                f"expected to read an object, got {errno.errorcode.get(error.errno or 0, 'an error')}",
-                hint="check the folder and its disk",
-            ) from error
+            raise
 
+    @_answering()
     def has(self, key: str) -> bool:
         path = self.root / checked_key(key)
         return path.is_file() and not path.is_symlink()
 
+    @_answering()
     def delete(self, key: str) -> None:
         path = self.root / checked_key(key)
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -150,8 +167,10 @@ class FileObjects:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """A shared lock of the folder; the system lets go of it where the process is killed."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _opened(self.root) as folder:
+        with ExitStack() as stack:
+            with _answering():
+                self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+                folder = stack.enter_context(_opened(self.root))
             with suppress(OSError):  # a file system without locks of folders: see `grace_s`
                 fcntl.flock(folder, fcntl.LOCK_SH)
             yield
@@ -162,12 +181,14 @@ class FileObjects:
             yield True
             return
         end_s = time.monotonic() + wait_s
-        with _opened(self.root) as folder:
-            while not (is_alone := _locked(folder)) and time.monotonic() < end_s:
-                time.sleep(_LOOK_S)
-            if is_alone:
-                for path in (self.root / _INCOMING).glob("*"):
-                    path.unlink(missing_ok=True)
+        with ExitStack() as stack:
+            with _answering():
+                folder = stack.enter_context(_opened(self.root))
+                while not (is_alone := _locked(folder)) and time.monotonic() < end_s:
+                    time.sleep(_LOOK_S)
+                if is_alone:
+                    for path in (self.root / _INCOMING).glob("*"):
+                        path.unlink(missing_ok=True)
             yield is_alone
 
     def _has_locks(self) -> bool:
@@ -289,14 +310,17 @@ def objects_at(url: str) -> Objects:
         SettingsError: another kind of URL.
         MissingPart: S3 without boto3.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # brackets without an address in them
+        raise SettingsError(_PLACES) from error
     if parts.scheme == "s3" and parts.netloc and not parts.query:
         return S3Objects(parts.netloc, parts.path)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return FileObjects(Path(unquote(parts.path)))
     if "://" not in url and url:
         return FileObjects(Path(url).expanduser())
-    raise SettingsError("expected a place for objects: a folder, file:///FOLDER or s3://BUCKET/PREFIX")
+    raise SettingsError(_PLACES)
 
 
 def checked_key(key: str) -> str:
