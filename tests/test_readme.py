@@ -1,6 +1,7 @@
 """The README's own commands, word for word, on the shipped photographs."""
 
 import shlex
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.readme import table
+from likeness import cli
 from likeness.cli import app
+from likeness.training.recipe import FineTuneRecipe, recipe_named
 from tests.tiny import build_tiny_folder
 
 README = Path(__file__).parents[1] / "README.md"
@@ -37,9 +40,15 @@ def test_every_figure_says_on_how_many_cores_it_was_measured() -> None:
     assert "| `bench-16`, 2026-01-02, abc, 16 |" in text
 
 
+def short_recipe(name: str, **changes: object) -> FineTuneRecipe:
+    """The recipe of this name, with the least work that still takes every stage."""
+    return replace(recipe_named(name, **changes), steps=3, class_images=2, variants=2)
+
+
 @pytest.mark.slow
 def test_commands_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the base is a smaller one, random, of the built-in base's shape."""
+    """Only the base is a smaller one, random, of the built-in base's shape, and the training is short."""
+    monkeypatch.setattr(cli, "recipe_named", short_recipe)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIKENESS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("LIKENESS_BASE", str(build_tiny_folder(tmp_path / "base")))
