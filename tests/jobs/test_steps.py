@@ -134,3 +134,6 @@ def test_a_rank_that_came_with_the_archive_is_refused_before_the_trainer_is_aske
     larger = dataclasses.replace(order, changes={**order.changes, "rank": made.most_rank + 1})
     with pytest.raises(RankTooLarge):
         made.train(claim, larger)
+    with pytest.raises(RankTooLarge):
+        made._admit(claim, larger, consent="")
+    assert installation.training.queue.status(claim.job, "local").order == order

@@ -24,9 +24,11 @@ from likeness.jobs.steps import Steps
 from likeness.jobs.tables import deliveries, workers
 from likeness.jobs.types import Claim, Job, JobOrder, Notice
 from likeness.service import Likeness, build
+from likeness.service.forgetting import Forgetting
 from likeness.storage import forgettings
 from likeness.storage.catalog import LOCAL, SubjectRecord, now
 from likeness.storage.objects import FileObjects
+from likeness.storage.tables import empty_log
 from likeness.types import Photo, Subject
 from tests.jobs.installation import PHOTOS, picture
 from tests.storage.cards import record
@@ -269,6 +271,17 @@ def test_a_result_that_is_being_sent_is_waited_for(likeness: Likeness) -> None:
     assert likeness.forget("rex", wait_s=0.0).name == "rex"
 
 
+def test_a_result_that_was_claimed_before_the_clock_was_set_back_is_not_waited_for(likeness: Likeness) -> None:
+    job = unfinished_job(likeness)
+    database = likeness.training.database
+    row = {
+        "id": "m", "job": job.id, "tenant": LOCAL, "kind": "object", "target": "file:///x", "body": "{}", "place": 0,
+        "state": "waiting", "created_s": database.now, "due_s": database.now + 3600.0, "attempts": 1,
+    }  # fmt: skip
+    database.run(lambda c: c.execute(deliveries.insert().values(**row)))
+    assert likeness.forget("rex", wait_s=0.0).name == "rex"
+
+
 # a name that is being deleted
 
 
@@ -310,6 +323,84 @@ def test_a_full_disk_takes_a_deletion_all_the_same(likeness: Likeness, monkeypat
 
     monkeypatch.setattr(forgettings, "begin", full)
     assert {item.kind for item in likeness.forget("rex").items} == {"photographs", "subject"}
+
+
+def test_one_deletion_that_fails_holds_up_no_other(likeness: Likeness, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ida", "rex"):
+        forgettings.begin(likeness.catalog, LOCAL, name)
+    advance = Forgetting._advance
+
+    def failing(self: Forgetting, tenant: str, name: str) -> str | None:
+        if name == "ida":
+            raise KeyError(name)
+        return advance(self, tenant, name)
+
+    monkeypatch.setattr(Forgetting, "_advance", failing)
+    with pytest.raises(KeyError):  # so that it is logged and counted
+        likeness.forgetting.resume()
+    assert [one.name for one in forgettings.under_way(likeness.catalog)] == ["ida"]
+    monkeypatch.undo()
+    assert likeness.forgetting.resume() == 1
+
+
+def test_a_recorded_deletion_goes_on_with_the_reserves_room(
+    likeness: Likeness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgettings.begin(likeness.catalog, LOCAL, "rex")
+    assert likeness.reserve.keep()
+    advance = Forgetting._advance
+
+    def full(self: Forgetting, tenant: str, name: str) -> str | None:
+        if (likeness.home.root / "reserve").exists():
+            raise StorageUnavailable("expected the log of a database to be emptied, got SQLITE_FULL")
+        return advance(self, tenant, name)
+
+    monkeypatch.setattr(Forgetting, "_advance", full)
+    assert likeness.forgetting.resume() == 1
+    assert (likeness.home.root / "reserve").exists()  # for the next one
+
+
+@pytest.mark.parametrize("damage", ["", "[", "{}", "[3]", "[{}]", "null", '[{"kind": 1, "count": "x", "bytes": 0}]'])
+def test_damaged_lists_of_what_was_deleted_are_in_nobodys_way(likeness: Likeness, damage: str) -> None:
+    catalog = likeness.catalog
+    forgettings.begin(catalog, LOCAL, "ida")
+    forgettings.finish(catalog, LOCAL, "ida")
+    with catalog.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE receipts SET items = ?", (damage,))
+    likeness.subjects.create(LOCAL, Subject("rex", "dog"), consent="")
+    forgettings.begin(catalog, LOCAL, "rex")
+    with catalog.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE forgettings SET deleted = ?", (damage,))
+    receipt = likeness.forget("rex")
+    assert [item.kind for item in receipt.items] == ["subject"]
+    assert [one for one in catalog.list_receipts(LOCAL) if one.items] == [receipt]
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY])
+def test_a_log_that_has_no_room_to_be_emptied_is_not_a_readers(code: int) -> None:
+    error = sqlite3.OperationalError("x")
+    error.sqlite_errorcode, error.sqlite_errorname = code, "SQLITE_X"
+
+    class Cursor:
+        def execute(self, statement: str) -> "Cursor":
+            if "checkpoint" in statement:
+                raise error
+            return self
+
+        def fetchone(self) -> tuple[int]:
+            return (15000,)
+
+        def close(self) -> None: ...
+
+    class Connection:
+        def cursor(self) -> Cursor:
+            return Cursor()
+
+    if code == sqlite3.SQLITE_BUSY:
+        assert not empty_log(Connection())
+    else:
+        with pytest.raises(StorageUnavailable, match="SQLITE_X"):
+            empty_log(Connection())
 
 
 # the logs of the databases

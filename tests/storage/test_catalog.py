@@ -21,13 +21,13 @@ from likeness.errors import (
     SubjectNotFound,
     UsageError,
 )
+from likeness.storage import forgettings
 from likeness.storage.card import read_card, write_card
 from likeness.storage.catalog import (
     Catalog,
     ForgottenItem,
     OutputRecord,
     PhotoRecord,
-    Receipt,
     SubjectRecord,
     now,
 )
@@ -193,8 +193,10 @@ def test_forgetting_leaves_no_byte(catalog: Catalog, file: Path) -> None:
 
 
 def test_receipts_are_kept(catalog: Catalog) -> None:
-    receipt = Receipt("anna", (ForgottenItem("adapter", 1, 1000),), now())
-    catalog.write_receipt("local", receipt)
+    forgettings.begin(catalog, "local", "anna")
+    forgettings.note(catalog, "local", "anna", [ForgottenItem("adapter", 1, 1000)])
+    receipt = forgettings.finish(catalog, "local", "anna")
+    assert receipt is not None and receipt.items == (ForgottenItem("adapter", 1, 1000),)
     assert catalog.list_receipts("local") == (receipt,)
     assert catalog.list_receipts("other") == ()
 

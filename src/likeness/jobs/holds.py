@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from .notify import CLAIM_S
 from .tables import Database, deliveries, holds, workers
 
 MARGIN_S = 2.0  # a child looks at its lease every second
@@ -46,8 +47,11 @@ def held(database: Database, connection: sa.Connection, jobs: Iterable[str]) -> 
 
 
 def is_being_sent(database: Database) -> sa.ColumnElement[bool]:
-    """Of a message: somebody has claimed it, and neither noted the outcome nor run out of time. See `notify`."""
+    """Of a message: somebody has claimed it, and neither noted the outcome nor run out of time. See `notify`.
+
+    A claim that ends much later than one of now is of a clock that has been set back since.
+    """
     return sa.and_(
         deliveries.c.state == "waiting", deliveries.c.attempts > 0, deliveries.c.last_error.is_(None),
-        deliveries.c.due_s > database.now,
+        deliveries.c.due_s > database.now, deliveries.c.due_s < database.now + 2 * CLAIM_S,
     )  # fmt: skip

@@ -59,7 +59,7 @@ class Steps:
     Args:
         full: told how many people the device can hold after it was full.
         scores: whether every adapter gets a score card.
-        most_rank: the largest that a job may ask for; config.json in an archive is read here, not at the door.
+        most_rank: the largest that a job may ask for; config.json in an archive that lies elsewhere is read here.
     """
 
     ledger: Ledger
@@ -96,6 +96,7 @@ class Steps:
         Raises:
             ConsentMissing: the order, as it is now, is of a person who has not agreed.
             AdapterBusy, AdapterExists, UsageError: the name that came with the photographs is taken or reserved.
+            RankTooLarge: the rank that came with them is above the installation's largest.
             Failed, Gone, PoisonJob, TimeLimitReached: see `_in_child`.
         """
         self.ledger.tell(claim, "stage", {"stage": "check"})
@@ -122,6 +123,7 @@ class Steps:
     def _admit(self, claim: Claim, order: JobOrder, *, consent: str) -> None:
         """The checks of the door, on the order as the archive has made it."""
         catalog = self.library.catalog
+        checked_rank(rank_of(order), self.most_rank)
         require_consent(catalog, order.tenant, Subject(order.name, order.class_noun), consent=consent)
         if not order.replace and catalog.has_adapter(order.tenant, order.name):
             raise AdapterExists(

@@ -10,7 +10,7 @@ tends the installation.
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -68,11 +68,25 @@ class Forgetting:
             return self.reserve.used_by(lambda: self._forget(tenant, name, wait_s))
 
     def resume(self) -> int:
-        """Go on with the deletions that are under way; returns how many were completed. Raises StorageUnavailable."""
-        done = 0
+        """Go on with the deletions that are under way; returns how many were completed.
+
+        One that cannot go on now holds up no other.
+
+        Raises:
+            StorageUnavailable: the catalog is away.
+            Exception: an unexpected one of the first deletion that ended in one, after the others had their turn.
+        """
+        done, errors = 0, []
         for one in forgettings.under_way(self._catalog):
-            with suppress(AdapterBusy, StorageUnavailable), self.home.of(one.tenant).lock(one.name):
-                done += self.reserve.used_by(partial(self._resume, one))
+            try:
+                with self.home.of(one.tenant).lock(one.name):
+                    done += self.reserve.used_by(partial(self._resume, one))
+            except (AdapterBusy, StorageUnavailable):  # the next time will do
+                continue
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
         return done
 
     def sweep(self) -> int:

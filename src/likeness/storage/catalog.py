@@ -22,6 +22,7 @@ from ..errors import (
     AdapterExists,
     AdapterNotFound,
     CorruptAdapter,
+    StorageDamaged,
     SubjectExists,
     SubjectNotFound,
     UsageError,
@@ -311,20 +312,18 @@ class Catalog:
             owners = (tables.photos, tables.adapters, tables.outputs)
             return frozenset(key for table in owners for key in connection.execute(select(table.c.key)).scalars())
 
-    def write_receipt(self, tenant: str, receipt: Receipt) -> None:
-        items = json.dumps([asdict(item) for item in receipt.items])
-        values = {"tenant": tenant, "name": receipt.name, "at": receipt.at, "items": items}
-        with self.engine.begin() as connection:
-            connection.execute(insert(tables.receipts).values(**values))
-
     def list_receipts(self, tenant: str) -> tuple[Receipt, ...]:
-        """By time."""
+        """By time. Damaged rows are logged and left out."""
         asked = select(tables.receipts).where(tables.receipts.c.tenant == tenant).order_by(tables.receipts.c.at)
         with self.engine.connect() as connection:
-            return tuple(
-                Receipt(row.name, tuple(ForgottenItem(**item) for item in json.loads(row.items)), row.at)
-                for row in connection.execute(asked)
-            )
+            rows = connection.execute(asked).all()
+        found: list[Receipt] = []
+        for row in rows:
+            try:
+                found.append(Receipt(row.name, read_items(row.items), row.at))
+            except StorageDamaged as error:
+                log.error("a damaged receipt of the catalog was left out: %s", error)
+        return tuple(found)
 
     def close(self) -> None:
         """Give connections back; the next question opens anew."""
@@ -363,6 +362,21 @@ class Catalog:
             return tables.empty_log(connection)
         finally:
             connection.close()
+
+
+def read_items(document: str) -> tuple[ForgottenItem, ...]:
+    """The inverse of `write_items`. Raises StorageDamaged."""
+    try:
+        return tuple(
+            ForgottenItem(str(item["kind"]), int(item["count"]), int(item["bytes"])) for item in json.loads(document)
+        )
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise StorageDamaged(f"expected what was deleted to be readable, got {type(error).__name__}") from error
+
+
+def write_items(items: Sequence[ForgottenItem]) -> str:
+    """What was deleted, as JSON."""
+    return json.dumps([asdict(item) for item in items])
 
 
 def now() -> str:

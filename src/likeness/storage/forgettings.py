@@ -4,17 +4,20 @@ writes the receipt, so a deletion that was interrupted is found and goes on.
 As long as there is a record, the catalog takes nothing new of the name: see `catalog.refuse_if_forgetting`.
 """
 
-import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from ..errors import StorageDamaged
 from ..types import checked_name
-from .catalog import Catalog, ForgottenItem, Receipt, hold_name, now
+from .catalog import Catalog, ForgottenItem, Receipt, hold_name, now, read_items, write_items
 from .tables import forgettings, receipts
+
+log = logging.getLogger("likeness.catalog")
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def note(catalog: Catalog, tenant: str, name: str, items: Sequence[ForgottenItem
         before = connection.execute(select(forgettings.c.deleted).where(_is(tenant, name))).scalar()
         if before is not None:
             items = _sum([*_read(before), *items])
-            written = update(forgettings).where(_is(tenant, name)).values(deleted=_write(items))
+            written = update(forgettings).where(_is(tenant, name)).values(deleted=write_items(items))
             connection.execute(written)
 
 
@@ -73,7 +76,8 @@ def finish(catalog: Catalog, tenant: str, name: str) -> Receipt | None:
         if row is None:
             return None
         receipt = Receipt(name, tuple(_read(row.deleted)), now())
-        connection.execute(insert(receipts).values(tenant=tenant, name=name, at=receipt.at, items=row.deleted))
+        items = write_items(receipt.items)
+        connection.execute(insert(receipts).values(tenant=tenant, name=name, at=receipt.at, items=items))
     return receipt
 
 
@@ -91,8 +95,9 @@ def _sum(items: Sequence[ForgottenItem]) -> list[ForgottenItem]:
 
 
 def _read(items: str) -> list[ForgottenItem]:
-    return [ForgottenItem(**item) for item in json.loads(items)]
-
-
-def _write(items: Sequence[ForgottenItem]) -> str:
-    return json.dumps([asdict(item) for item in items])
+    """What is gone by now. A damaged list is an empty one: it shall not be in the way of the deletion."""
+    try:
+        return list(read_items(items))
+    except StorageDamaged as error:
+        log.error("the list of what a deletion has deleted was left out: %s", error)
+        return []
