@@ -13,8 +13,9 @@ from typer._click.exceptions import BadParameter, ClickException, MissingParamet
 from typer.core import TyperGroup
 
 from .config import Settings
-from .errors import FileFailed, Interrupted, LikenessError, OutOfMemory, UsageError, reason_of
+from .errors import Interrupted, LikenessError, OutOfMemory, UsageError
 from .service import Likeness, build
+from .storage.files import file_failed
 from .terminal import Terminal
 
 
@@ -106,14 +107,6 @@ def usage_error(error: ClickException) -> UsageError:
     if near:
         return UsageError("there is no such option or command", hint=f"did you mean {near[0]}?")
     return UsageError("expected a command with its arguments and options", hint=hint)
-
-
-def file_failed(error: OSError) -> FileFailed:
-    """The system's complaint without the path that it complains of."""
-    return FileFailed(
-        f"expected the files and connections of this machine to work, got: {reason_of(error)}",
-        hint="look at free space and rights, and at --out and --home",
-    )
 
 
 def memory_failed(error: MemoryError | RuntimeError) -> OutOfMemory:

@@ -37,7 +37,7 @@ class Settings:
     revision: str | None = None  # commit of a hub id
     slots: int = 8  # adapters in device memory at once, the bare base included
     max_batch: int = 8  # pictures in one forward
-    rank: int = 8  # the engine serves adapters up to this rank, or the largest published, and no smaller ones faster
+    rank: int = 32  # the largest of an adapter: what is trained, imported and served, and what a slot has room for
     host_mb: int = 1024  # of host memory for adapters that are in no slot
     queue_limit: int = 256  # pictures that may wait; beyond it clients are told to come again
     deadline_s: int = 120  # a picture that cannot be finished by then is given up

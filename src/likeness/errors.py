@@ -19,7 +19,7 @@
     │   ├── AdapterBusy         another process is training or deleting this name
     │   ├── CorruptAdapter      truncated, NaN, unknown keys, or not safetensors
     │   ├── UnsupportedAdapter  a whole file of a kind that is not read: DoRA, LoHa, a zip, ...
-    │   ├── RankTooLarge        the engine's slots are made for a smaller rank
+    │   ├── RankTooLarge        above LIKENESS_RANK, the largest that is trained, imported and served
     │   └── WrongBase           trained on another base than the one that is loaded
     ├── EngineError
     │   ├── EngineBusy          the queue is full, or the deadline cannot be met; try again later
@@ -35,6 +35,7 @@
     │   ├── ObjectNotFound      nothing under this key, or not any more
     │   ├── DeletionUnfinished  recorded, not complete yet, and going on by itself
     │   ├── StorageUnavailable  the object store or the catalog does not answer as it should
+    │   ├── StorageDamaged      a database, or a row of one, is there and cannot be read
     │   └── FileFailed          this machine's files or connections: no room, no right, no folder there
     ├── AccessError
     │   ├── KeyRefused          no API key, or one that is unknown or revoked
@@ -242,6 +243,10 @@ class DeletionUnfinished(StorageError):
 
 
 class StorageUnavailable(StorageError):
+    pass
+
+
+class StorageDamaged(StorageError):
     pass
 
 

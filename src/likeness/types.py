@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UsageError
+from .errors import RankTooLarge, UsageError
 
 Verdict = Literal["accepted", "warned", "refused"]
 Unread = Literal["not_an_image", "too_large", "compression", "damaged", "not_readable", "too_many"]
@@ -74,6 +74,16 @@ def checked_seed(seed: int) -> int:
     if not 0 <= seed <= MAX_SEED:
         raise UsageError("expected a seed from 0 to 2**63 - 1")
     return seed
+
+
+def checked_rank(rank: int, most: int) -> int:
+    """Return the rank of an adapter, if this installation serves it. Raises RankTooLarge."""
+    if rank > most:
+        raise RankTooLarge(
+            f"expected an adapter of rank {most} at most, got {rank}",
+            hint="take a smaller rank; LIKENESS_RANK is the largest that an installation trains, imports and serves",
+        )
+    return rank
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -195,3 +196,28 @@ def test_half_a_tls_pair_is_refused(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, words).exit_code == 2
     both = CliRunner().invoke(app, [*words, "--key", str(tmp_path / "no.pem")])
     assert both.exit_code == 2 and "PEM" in both.stderr
+
+
+@pytest.mark.parametrize("words", [("serve", "--port", "0", "--workers", "0"), ("list",), ("keys", "list")])
+def test_a_damaged_catalog_or_a_home_that_cannot_be_made_is_said_in_one_line(
+    tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("LIKENESS_BASE", base)
+    (tmp_path / "catalog.sqlite").write_bytes(b"no database" * 1000)
+    (tmp_path / "file").write_bytes(b"")
+    for home, code in ((tmp_path, "StorageDamaged"), (tmp_path / "file" / "home", "SettingsError")):
+        result = CliRunner().invoke(app, ["--home", str(home), *words, "--json"])
+        assert result.exit_code in (1, 2)
+        assert json.loads(result.stdout)["error"]["code"] == code
+
+
+def test_a_catalog_of_another_version_is_said_before_the_port_is_opened(
+    tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIKENESS_BASE", base)
+    with closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as connection, connection:
+        connection.execute("CREATE TABLE schema (version INTEGER PRIMARY KEY)")
+        connection.execute("INSERT INTO schema VALUES (99)")
+    result = CliRunner().invoke(app, ["--home", str(tmp_path), "serve", "--port", "0", "--workers", "0", "--json"])
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["error"]["code"] == "SettingsError"

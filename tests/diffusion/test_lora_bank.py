@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
 from likeness.diffusion.base import BaseModel
-from likeness.diffusion.lora import LoraBank
+from likeness.diffusion.lora import LoraBank, adapted_linear
 from likeness.diffusion.routing import route_of
 from likeness.errors import CorruptAdapter, UsageError
 from likeness.types import LoraPair, Network
@@ -161,6 +162,39 @@ def test_row_and_pairs_are_inverse(bank: LoraBank) -> None:
     assert bank.pairs_of(torch.zeros(bank.columns), RANK) == {}
 
 
+def test_a_forward_computes_with_the_largest_rank_among_its_own_rows(
+    tiny_base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much room the bank has: one large adapter does not slow down those who share no forward with it."""
+    ids, ranks = tiny_base.tokenize(["photo of person"] * 2), set()
+
+    def linear(output: Tensor, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
+        ranks.add((A.shape[1], B.shape[2]))
+        return adapted_linear(output, x, A, B)
+
+    monkeypatch.setattr("likeness.diffusion.lora.adapted_linear", linear)
+    roomy, exact = (LoraBank(tiny_base.networks, tiny_base.family.targets, slots=3, rank=rank) for rank in (32, 8))
+    try:
+        small = exact.pairs_of(random_row(exact, 1, 2), 2)
+        large = exact.pairs_of(random_row(exact, 2, 8), 8)
+        for bank in (roomy, exact):
+            bank.write(1, bank.row_of(small), rank=2)
+            bank.write(2, bank.row_of(large), rank=8)
+
+        def states(bank: LoraBank, *slots: int) -> Tensor:
+            ranks.clear()
+            with torch.no_grad(), bank.route(torch.tensor(slots)):
+                return tiny_base.encode_prompt(ids)
+
+        for slots, rank in (((1, 1), 2), ((2, 1), 8), ((1, 0), 2), ((2, 2), 8)):
+            found = states(roomy, *slots)
+            assert ranks == {(rank, rank)}
+            torch.testing.assert_close(found, states(exact, *slots))
+    finally:
+        roomy.close()
+        exact.close()
+
+
 def test_foreign_layers_wrong_shapes_and_large_ranks_are_refused(bank: LoraBank) -> None:
     name = bank.module_names["text_encoder"][0]
     width = 192
@@ -170,9 +204,9 @@ def test_foreign_layers_wrong_shapes_and_large_ranks_are_refused(bank: LoraBank)
 
     bank.row_of({"text_encoder": {name: pair(RANK)}})
     for module, bad in ((name, pair(RANK + 1)), (name, pair(RANK, d_in=7)), (name, pair(RANK, d_out=7))):
-        with pytest.raises(CorruptAdapter, match="expected factors"):
+        with pytest.raises(CorruptAdapter, match=f"smaller rank for {re.escape(name)}, got"):
             bank.row_of({"text_encoder": {module: bad}})
-    with pytest.raises(CorruptAdapter, match="lacks"):
+    with pytest.raises(CorruptAdapter, match="layers of the text_encoder"):
         bank.row_of({"text_encoder": {"nowhere": pair(RANK)}})
 
 

@@ -305,11 +305,33 @@ def test_a_picture_that_breaks_the_device_breaks_alone(opened: Open, monkeypatch
     good.result(HANG_S)
 
 
+def test_a_turn_that_breaks_off_fails_its_pictures_and_the_next_ones_are_made(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = opened(slots=2)
+    wanted = {key: engine.submit(SHORT, key=key).result(HANG_S) for key in ("anna", "bert")}
+    begin = engine._begin
+    breaks: list[Exception] = []
+
+    def breaking(turn: Any) -> Any:
+        if breaks:
+            raise breaks.pop()
+        return begin(turn)
+
+    monkeypatch.setattr(engine, "_begin", breaking)
+    for _ in range(2):
+        breaks.append(SystemError("a bug"))
+        with pytest.raises(DeviceFailed):
+            engine.submit(SHORT, key="anna").result(HANG_S)
+        for key, image in wanted.items():  # not with what lay in the slot before
+            assert np.array_equal(engine.submit(SHORT, key=key).result(HANG_S).image, image.image)
+
+
 def test_a_device_thread_that_ends_leaves_nobody_waiting(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = opened()
 
     def take(turn: object) -> None:
-        raise SystemError("a bug")
+        raise SystemExit("a bug")
 
     monkeypatch.setattr(engine, "_take", take)
     with pytest.raises(DeviceFailed):

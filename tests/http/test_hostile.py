@@ -22,9 +22,11 @@ from starlette.types import Message, Scope
 
 from likeness.diffusion import sampling
 from likeness.errors import RequestTooSlow
+from likeness.http import app as app_module
 from likeness.http import boundary, server
 from likeness.http.app import create_app
 from likeness.service import Likeness
+from likeness.service.training import Training
 from likeness.types import Adapter
 from tests.http.conftest import running
 from tests.waiting import HANG_S, until
@@ -178,6 +180,26 @@ def test_the_log_tells_requests_by_id_and_no_words_of_theirs(
     assert lines[0]["request_id"] == "id-7" and lines[0]["route"] == "/v1/images" and lines[0]["status"] == 404
     assert lines[1]["route"] == "unmatched" and len(lines[1]["request_id"]) == 32
     assert "secret" not in json.dumps(lines)
+
+
+def test_a_background_task_goes_on_after_an_error_and_the_error_is_counted(
+    likeness: Likeness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again, runs, errors = threading.Event(), [], [KeyError("x"), ZeroDivisionError()]
+
+    def deliver(training: object) -> None:
+        if errors:
+            raise errors.pop()
+        again.set()
+
+    monkeypatch.setattr(app_module, "TEND_EVERY_S", 0.01)
+    monkeypatch.setattr(Training, "deliver", deliver)
+    monkeypatch.setattr(Training, "expire", lambda training: runs.append(1))
+    with TestClient(create_app(likeness), base_url="http://localhost") as client:
+        assert again.wait(HANG_S)
+        until(lambda: runs)  # the others went on
+        metrics = client.get("/metrics").text
+    assert 'likeness_background_errors_total{task="deliver messages"} 2.0' in metrics
 
 
 # over a real port

@@ -5,6 +5,8 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -17,6 +19,7 @@ from starlette.testclient import TestClient
 
 from likeness.http.app import create_app
 from likeness.jobs.ledger import Ledger
+from likeness.jobs.tables import jobs as jobs_table
 from likeness.jobs.types import Claim, Failure
 from likeness.service import Likeness
 from likeness.service.training import Training
@@ -395,3 +398,31 @@ def test_sagemakers_own_limits_are_kept(runtime, likeness: Likeness, changes: di
         runtime.invoke_endpoint_async(**asked)
     assert refused.value.response["Error"]["Code"] == "ValidationError"
     assert likeness.training.queue.open_jobs() == before
+
+
+def test_one_damaged_job_hides_no_other_and_is_said_to_be_damaged(client: TestClient, likeness: Likeness) -> None:
+    well, ill = submitted(client, "well"), submitted(client, "ill")
+    database = likeness.training.database
+    spoil = jobs_table.update().where(jobs_table.c.id == ill["id"]).values(order="{}")
+    database.run(lambda connection: connection.execute(spoil))
+    listed = [job["id"] for job in client.get("/v1/jobs").json()["jobs"]]
+    assert well["id"] in listed and ill["id"] not in listed
+    answer = client.get(f"/v1/jobs/{ill['id']}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "StorageDamaged")
+    assert client.delete("/v1/subjects/ill").status_code == 200
+    assert client.get(f"/v1/jobs/{ill['id']}").status_code == 404
+
+
+def test_a_damaged_queue_is_said_to_be_damaged_and_pictures_are_made_all_the_same(
+    likeness: Likeness, tmp_path: Path
+) -> None:
+    (tmp_path / "jobs.sqlite").write_bytes(b"no database" * 1000)
+    settings = replace(likeness.settings, jobs=f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    damaged = Likeness(settings, likeness.home, likeness.library, likeness.subjects, likeness.sign)
+    damaged.__dict__["base"] = likeness.base
+    with TestClient(create_app(damaged), base_url="http://localhost") as client:
+        answer = client.get("/v1/jobs")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "StorageDamaged")
+        assert client.get("/metrics").status_code == 200
+        assert client.post("/v1/images", json={"prompt": "x", "steps": 1}).status_code == 200
+    damaged.engine.close()

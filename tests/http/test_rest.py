@@ -139,7 +139,7 @@ def test_of_an_upload_the_pixels_stay_and_nothing_else(client: TestClient, rex: 
 def test_uploads_that_are_refused(client: TestClient, rex: str) -> None:
     assert code(client.post("/v1/subjects/nobody/photos", files=files(pattern(0)))) == (404, "SubjectNotFound")
     assert code(client.post(f"/v1/subjects/{rex}/photos")) == (400, "UsageError")
-    assert code(client.post(f"/v1/subjects/{rex}/photos", json={"photos": ["x"]})) == (400, "UsageError")
+    assert code(client.post(f"/v1/subjects/{rex}/photos", json={"photos": ["x"]})) == (415, "MediaTypeRefused")
     assert code(client.post(f"/v1/subjects/{rex}/photos", files=files(*[b"x"] * 65))) == (400, "UsageError")
     too_much = client.post(f"/v1/subjects/{rex}/photos", files=files(b"x" * (5 << 20)))
     assert code(too_much) == (413, "RequestTooLarge")

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from likeness.errors import StorageUnavailable
 from likeness.jobs.messages import Message
-from likeness.jobs.notify import AT_ONCE, CLAIM_S, GIVE_UP_AFTER_S, MOST_UNDER_WAY, Delivery, Notifier
+from likeness.jobs.notify import AT_ONCE, CLAIM_S, GIVE_UP_AFTER_S, LONGEST_PAUSE_S, MOST_UNDER_WAY, Delivery, Notifier
 from likeness.jobs.tables import Database, deliveries
 from tests.waiting import HANG_S, until
 
@@ -30,7 +30,7 @@ def put(database: Database, *messages: Message) -> None:
         database.run(partial(_insert, deliveries.insert().values(**values, state="waiting", created_s=now, due_s=now)))
 
 
-def _insert(row: sa.Insert, connection: sa.Connection) -> None:
+def _insert(row: sa.Insert | sa.Update, connection: sa.Connection) -> None:
     connection.execute(row)
 
 
@@ -115,6 +115,19 @@ def test_after_a_day_it_is_given_up_and_a_replay_starts_anew(database: Database)
     assert notifier.replay("anna", "j") == 1
     deliver(notifier, database, lambda: log(notifier)["a"].state == "delivered")
     assert heard == ["a", "a"]
+
+
+def test_a_message_that_is_due_beyond_every_pause_is_sent_now(database: Database) -> None:
+    """It was claimed, or put off, before the clock was set back."""
+    heard: list[str] = []
+    notifier = Notifier(database, {"webhook": lambda message: heard.append(message.id)})
+    put(database, message("ahead"), message("paused", job="k"))
+    due = {"ahead": LONGEST_PAUSE_S + 60.0, "paused": LONGEST_PAUSE_S - 60.0}
+    for id, ahead_s in due.items():
+        move = deliveries.update().where(deliveries.c.id == id).values(due_s=database.now + ahead_s)
+        database.run(partial(_insert, move))
+    assert notifier.deliver_due() == 1
+    until(lambda: heard == ["ahead"])
 
 
 def test_two_notifiers_send_it_once(database: Database) -> None:

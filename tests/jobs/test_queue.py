@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from dbos import DBOSClient
+from sqlalchemy.exc import IntegrityError
 
 from likeness.errors import (
     AdapterBusy,
@@ -66,6 +67,51 @@ def test_a_key_that_comes_twice_is_one_job_and_with_another_order_a_conflict(que
     assert queue.submit(order("rex", tenant="ben"), idempotency_key="k").id != first.id
     queue.cancel(first.id, "anna")
     assert queue.submit(order("rex"), idempotency_key="k").state == "cancelled"  # still that job
+
+
+def test_equal_submits_at_the_same_moment_get_the_same_answer(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from two servers: none sees the other's job before it writes its own."""
+    monkeypatch.setattr(queue, "_earlier", lambda order, key: None)
+    answers = [queue.submit(order("rex"), idempotency_key="k") for _ in range(3)]
+    assert {job.id for job in answers} == {queue.jobs_of("anna")[0].id}
+    with pytest.raises(IdempotencyConflict):
+        queue.submit(order("rex", seed=1), idempotency_key="k")
+    with pytest.raises(AdapterBusy):
+        queue.submit(order("rex"))
+
+
+def test_the_database_itself_holds_one_open_job_of_a_name(queue: Queue) -> None:
+    first = queue.submit(order("rex"))
+
+    def insert(connection: sa.Connection) -> None:
+        row = connection.execute(sa.select(jobs).where(jobs.c.id == first.id)).mappings().one()
+        connection.execute(jobs.insert().values({**row, "id": "other"}))
+
+    with pytest.raises(IntegrityError):
+        queue.database.run(insert)
+    queue.cancel(first.id, "anna")
+    queue.database.run(insert)  # a job that is over is not in the way of another
+
+
+def test_a_database_of_before_that_rule_gets_it_once_it_can(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'jobs.sqlite'}"
+
+    def rules(database: Database) -> bool:
+        return "jobs_open_by_name" in {index["name"] for index in sa.inspect(database.engine).get_indexes("jobs")}
+
+    old = Queue(Database(url), lambda tenant, name: None)
+    twins = [old.submit(order(name)) for name in ("rex", "max")]
+    with old.database.engine.begin() as connection:
+        connection.exec_driver_sql("DROP INDEX jobs_open_by_name")
+        connection.execute(jobs.update().values(name="rex"))
+    old.close()
+    newer = Queue(Database(url), lambda tenant, name: None)
+    assert not rules(newer.database)
+    newer.cancel(twins[0].id, "anna")
+    newer.close()
+    newest = Database(url)
+    assert rules(newest)
+    newest.close()
 
 
 def test_a_tenant_sees_nothing_of_anothers(queue: Queue) -> None:
@@ -221,6 +267,24 @@ def test_only_a_silent_workers_jobs_are_given_back(queue: Queue) -> None:
     assert {name: status.status for name, status in found.items()} == {"silent": "ENQUEUED", "alive": "PENDING"}
     assert {status.queue_name for status in found.values()} == {queue_module.QUEUE}
     assert {status.app_version for status in found.values()} == {APP_VERSION}
+
+
+def test_a_beat_from_the_future_is_a_dead_workers(queue: Queue) -> None:
+    """A worker that died after the clock was set forward, which is right again by now."""
+    job = queue.submit(order("rex"))
+    status = sa.text("UPDATE workflow_status SET status = 'PENDING', executor_id = 'future' WHERE workflow_uuid = :job")
+
+    def take(connection: sa.Connection) -> None:
+        for worker, ahead_s in {"future": 3547.0, "now": 0.0}.items():
+            beat = queue.database.now + ahead_s
+            connection.execute(workers.insert().values(id=worker, boot="b", beat_s=beat, lease_s=10.0, concurrency=1))
+        connection.execute(status, {"job": job.id})
+
+    queue.database.run(take)
+    assert queue.backlog().workers == 1
+    assert queue.recover() == [job.id]
+    left = queue.database.run(lambda c: c.execute(sa.select(workers.c.id)).scalars().all())
+    assert set(left) == {"future", "now"}  # it may live, and would take a missing row for a worker in its place
 
 
 def test_a_worker_that_never_came_back_is_struck_off(queue: Queue) -> None:

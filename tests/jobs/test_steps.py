@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from likeness.artifacts.library import AdapterLibrary
-from likeness.errors import InputRefused, StorageUnavailable, TimeLimitReached
+from likeness.errors import InputRefused, RankTooLarge, StorageUnavailable, TimeLimitReached
 from likeness.jobs import places, steps
 from likeness.jobs.ledger import Ledger
 from likeness.jobs.link import Link
@@ -125,3 +125,12 @@ def test_a_job_that_is_over_keeps_only_what_was_made_of_the_photographs(
         objects.put(key, b"x")
     made.tidy(order, claim.job)
     assert [facts.key for facts in objects.list(places.job_prefix("local", claim.job))] == [preview]
+
+
+def test_a_rank_that_came_with_the_archive_is_refused_before_the_trainer_is_asked(
+    installation: Installation, made: Steps
+) -> None:
+    claim, order = begun(installation)
+    larger = dataclasses.replace(order, changes={**order.changes, "rank": made.most_rank + 1})
+    with pytest.raises(RankTooLarge):
+        made.train(claim, larger)

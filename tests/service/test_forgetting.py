@@ -333,7 +333,7 @@ def test_a_reader_of_a_database_is_waited_for(likeness: Likeness, name: str, tab
 
 def test_an_unfinished_deletion_is_accepted_and_its_receipt_can_be_had_later(likeness: Likeness) -> None:
     app = create_app(likeness, portrait_backend=lambda *_: None)  # type: ignore[arg-type]
-    client = TestClient(app)  # without the tasks of a start
+    client = TestClient(app, base_url="http://localhost")  # without the tasks of a start
     likeness.subjects.create(LOCAL, Subject("rex", "dog"), consent="")
     forget = likeness.forget
     object.__setattr__(likeness, "forget", lambda name, tenant: forget(name, tenant=tenant, wait_s=0.0))

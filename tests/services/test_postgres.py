@@ -13,10 +13,11 @@ import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from likeness.config import Settings
-from likeness.errors import AdapterBusy, IdempotencyConflict
+from likeness.errors import AdapterBusy, IdempotencyConflict, QueueFull
 from likeness.http.app import create_app
+from likeness.jobs import queue as queue_module
 from likeness.jobs.queue import Queue
-from likeness.jobs.tables import Database
+from likeness.jobs.tables import Database, jobs
 from likeness.jobs.types import SUBJECT_PHOTOS, JobOrder
 from likeness.service import build
 from likeness.service.training import training_of
@@ -32,6 +33,11 @@ from tests.waiting import HANG_S, until
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 TRAINER = "likeness.jobs.trainer"
+
+
+OPEN_OF_BEN = (
+    sa.select(sa.func.count()).select_from(jobs).where(jobs.c.tenant == "ben", jobs.c.state.in_(("queued", "running")))
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +68,35 @@ def test_the_five_verbs(cluster: Postgres) -> None:
     assert database.remembered("x", "first") == again.remembered("x", "second") == "first"
     queue.close()
     again.close()
+
+
+def test_equal_submits_at_the_same_moment_are_one_job(cluster: Postgres) -> None:
+    """Over two servers, with a key and without: one job, and nobody passes the limit of open jobs."""
+    queues = [Queue(Database(cluster.url), lambda tenant, name: None) for _ in range(2)]
+    start = threading.Barrier(8)
+
+    def submit(number: int, name: str, key: str | None) -> str:
+        start.wait(HANG_S)
+        try:
+            return queues[number % 2].submit(JobOrder("ben", name, "ben/x"), idempotency_key=key).id
+        except (AdapterBusy, QueueFull) as refused:
+            return refused.code
+
+    with ThreadPoolExecutor(8) as threads:
+
+        def at_once(name: str, key: str | None) -> list[str]:
+            return list(threads.map(lambda number: submit(number, name.format(number), key), range(8)))
+
+        for turn in range(5):
+            with_key = at_once(f"key-{turn}", f"k-{turn}")
+            assert len(set(with_key)) == 1 and with_key[0] != "AdapterBusy"
+            assert at_once(f"bare-{turn}", None).count("AdapterBusy") == 7
+        most = queues[0].database.run(lambda connection: connection.execute(OPEN_OF_BEN).scalar_one()) + 3
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(queue_module, "MOST_OPEN_OF_TENANT", most)
+            assert at_once("many-{}", None).count("QueueFull") == 5
+    for queue in queues:
+        queue.close()
 
 
 def test_a_database_that_goes_away_loses_nothing(cluster: Postgres, tmp_path: Path) -> None:

@@ -176,10 +176,10 @@ def test_a_failed_write_leaves_the_old_object_and_nothing_else(tmp_path: Path, m
     objects.put("a/b", b"old")
 
     def failing(handle: int) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(os, "fsync", failing)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StorageUnavailable, match="ENOSPC"):
         objects.put("a/b", b"new")
     monkeypatch.undo()
     assert objects.get("a/b") == b"old"

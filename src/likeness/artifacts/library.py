@@ -46,8 +46,8 @@ class AdapterLibrary:
                 if not self._is_named(record):  # the row that was in our way may be of the same weights
                     self.objects.delete(record.key)
                 raise
-        if before is not None and before.key != record.key:
-            self.objects.delete(before.key)
+        if before is not None and before != record.key:
+            self.objects.delete(before)
         return kept.card
 
     def read(self, tenant: str, name: str) -> Adapter:
@@ -73,7 +73,7 @@ class AdapterLibrary:
 
     def engine_keys(self) -> frozenset[str]:
         """What the engine may hold: the keys of all that is published now, see `engine_key`."""
-        return frozenset(_engine_key(*one) for one in self.catalog.published())
+        return frozenset(engine_key_of(*one) for one in self.catalog.published())
 
     def withdraw(self, tenant: str, card: AdapterCard) -> None:
         """Undo one publication, unless another has replaced it."""
@@ -109,10 +109,11 @@ class AdapterLibrary:
 
 def engine_key(record: AdapterRecord) -> str:
     """What the engine calls an adapter: tenant, name and content, so that neither can be mistaken for another's."""
-    return _engine_key(record.tenant, record.name, record.card.content_sha256)
+    return engine_key_of(record.tenant, record.name, record.card.content_sha256)
 
 
-def _engine_key(tenant: str, name: str, sha256: str) -> str:
+def engine_key_of(tenant: str, name: str, sha256: str) -> str:
+    """The same by its parts."""
     return f"{tenant}/{name}/{sha256}"
 
 

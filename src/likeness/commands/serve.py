@@ -48,19 +48,15 @@ def serve(
         raise SettingsError(
             "expected an API key before listening to other machines, got none", hint="`likeness keys new` makes one"
         )
-    app = create_app(likeness, needs_keys=require_keys or not is_local)
-    bind = Bind(host, port, certificate, key)
-    server = server_of(app, bind)
     if not is_local and certificate is None:
         call.terminal.note("keys travel readable without TLS: --certificate and --key, or a proxy that has them")
-    with (
-        scratch(root := likeness.home.root),
-        listening(bind) as sockets,
-        closing(likeness),
-        training_workers(workers, root, port=port),
-    ):
-        log_to_stderr()
-        run(server, sockets)
+    bind, root = Bind(host, port, certificate, key), likeness.home.root
+    with listening(bind) as sockets, closing(likeness):
+        likeness.open()
+        server = server_of(create_app(likeness, needs_keys=require_keys or not is_local), bind)
+        with scratch(root), training_workers(workers, root, port=port):
+            log_to_stderr()
+            run(server, sockets)
     if not server.started:
         raise typer.Exit(1)
 

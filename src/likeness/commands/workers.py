@@ -50,7 +50,10 @@ def _keep(running: list[Process], home: Path, ids: list[str], stop: Event) -> No
                 log.warning("training worker %d ended with %d and is started again", number, worker.returncode)
                 if not stop.wait(pause_s):
                     pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                    running[number] = _start(home, ids[number])
+                    try:
+                        running[number] = _start(home, ids[number])
+                    except (OSError, subprocess.SubprocessError):  # no memory or process left: tried again
+                        log.exception("training worker %d could not be started", number)
     for worker in running:
         worker.terminate()
     for worker in running:

@@ -11,6 +11,7 @@ adapters reach it through `lora.LoraBank`, which never writes to it.
 import hashlib
 import json
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -168,7 +169,9 @@ class BaseModel:
     text_encoder: CLIPTextModel
     unet: UNet2DConditionModel
     vae: AutoencoderKL | AutoencoderTiny
-    _reader: Tokenizer = field(init=False, repr=False)  # the tokenizer's own is set anew by every call: for one thread
+    _reader: Tokenizer = field(init=False, repr=False)  # without padding or truncation
+    # Each call sets the tokenizer's padding and truncation anew: it is for one thread at a time.
+    _tokenizing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
         reader = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
@@ -210,9 +213,10 @@ class BaseModel:
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (B, N) on the device, padded to the text encoder's length; longer prompts are cut: see `unread`."""
         length = self.tokenizer.model_max_length
-        encoded = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        )
+        with self._tokenizing:
+            encoded = self.tokenizer(
+                list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            )
         return encoded["input_ids"].to(self.device)
 
     def unread(self, prompt: str) -> str:

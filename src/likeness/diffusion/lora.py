@@ -7,11 +7,13 @@ A (S, r, d_in) and B (S, d_out, r), and a batch says for each of its rows which 
 
 Slot 0 is zeros, so 'no adapter' is an adapter. Rows of different people share a forward, and, because a row's
 gradient touches only its slot, a backward. Loading a person is one row copy; nothing ever writes to the base.
-The layers are reached by forward hooks: the base's modules, names and weights stay what they are.
+The layers are reached by forward hooks: the base's modules, names and weights stay what they are. A base may carry
+any number of banks, each with its own slots; a route belongs to the thread that made it.
 
 The bank does not know what an adapter file is, nor who decides which person gets which slot.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from .routing import Route, route_of
 from .rows import paired
 
 BASE_SLOT = 0
+_IMPORT = "import the adapter again from its file: every layer is compared with the base then"
 HALF_LOSS_SCALE = 4096.0  # times a loss whose backward runs in float16, where small gradients would become zero
 
 
@@ -89,6 +92,14 @@ def adapted_conv(output: Tensor, x: Tensor, A: Tensor, B: Tensor, layer: nn.Conv
     return torch.baddbmm(output.flatten(2), B, h.view(b, r, -1)).view(output.shape)
 
 
+class _Here(threading.local):
+    """What one thread's forwards are routed by."""
+
+    route: Route | None = None
+    adapts: Sequence[bool] = ()  # which layers anybody in the route has; the others are left alone
+    rank: int = 0  # the largest in the route
+
+
 class LoraBank:
     """S slots over the targeted layers of a base's networks.
 
@@ -96,7 +107,8 @@ class LoraBank:
         networks: the base's frozen networks.
         targets: endings of the module names to adapt, per network.
         slots: S, slot 0 included.
-        rank: r of the bank; adapters of a smaller rank are padded with zeros, larger ones refused.
+        rank: r of the bank, which its memory is sized by; adapters of a smaller rank are padded with zeros, larger ones
+            refused.
         dtype: of the factors; None = the base's. Training wants float32: its steps are smaller than bf16's spacing.
     """
 
@@ -119,8 +131,8 @@ class LoraBank:
         self.flat = torch.zeros(slots, self.columns, device=weight.device, dtype=dtype or weight.dtype)  # (S, P)
         self._factors = [self._views(self.flat, place) for place in self.places]
         self._used = [[False] * len(self.places) for _ in range(slots)]  # which layers a slot's adapter has
-        self._route: Route | None = None
-        self._adapts: list[bool] = []  # which layers anybody in the route has; the others are left alone
+        self._ranks = [1] * slots  # of each slot's adapter
+        self._here = _Here()
         self._loss_scale = HALF_LOSS_SCALE if weight.dtype == torch.float16 else 1.0
         self._is_training = False
         self._tape: list[tuple[int, Route, Tensor, Tensor]] = []  # layer, whose, and the leaves A and B it used
@@ -148,27 +160,35 @@ class LoraBank:
 
     @contextmanager
     def route(self, slots: Tensor, scales: Tensor | None = None) -> Iterator[None]:
-        """Within the block, row i of every forward uses slot `slots[i]`, its delta times `scales[i]`.
+        """Within the block, row i of every forward of this thread uses slot `slots[i]`, its delta times `scales[i]`.
 
-        slots: (B,) int64; scales: (B,) float, None = 1. Outside any block the base runs bare.
+        slots: (B,) int64; scales: (B,) float, None = 1. Outside any block, and on any other thread, the base runs bare:
+        an engine and a training on one base do not see each other.
         """
-        before = self._route, self._adapts
-        self._route = route_of(slots, scales, self.flat)
-        mine = [self._used[slot] for slot in set(slots.tolist())]
-        self._adapts = [any(layer) for layer in zip(*mine, strict=True)]
+        here = self._here
+        before = here.route, here.adapts, here.rank
+        mine = set(slots.tolist())
+        here.adapts = [any(layer) for layer in zip(*[self._used[slot] for slot in mine], strict=True)]
+        here.route, here.rank = route_of(slots, scales, self.flat), max(self._ranks[slot] for slot in mine)
         try:
             yield
         finally:
-            self._route, self._adapts = before
+            here.route, here.adapts, here.rank = before
 
-    def write(self, slot: int, row: Tensor) -> None:
-        """Put one adapter's row (P,) into a slot."""
+    def write(self, slot: int, row: Tensor, *, rank: int | None = None) -> None:
+        """Put one adapter's row (P,) into a slot.
+
+        Args:
+            rank: of the adapter, above which the row is zeros; None = the bank's. A forward costs what the largest rank
+                among its own rows costs, not what the bank has room for.
+        """
         if slot == BASE_SLOT:
             raise UsageError("slot 0 is the bare base and stays zeros")
         sizes = [place.stop - place.start for place in self.places]
         with torch.no_grad():
             self.flat[slot].copy_(row)
             self._used[slot] = torch.stack([part.any() for part in row.split(sizes)]).tolist()
+        self._ranks[slot] = self.rank if rank is None else rank
 
     def row_of(self, weights: Mapping[Network, Mapping[str, LoraPair]], *, scale: float = 1.0) -> Tensor:
         """One adapter as a row (P,) on the host, `scale` (alpha / r) folded into B, rank padded with zeros.
@@ -194,13 +214,14 @@ class LoraBank:
         """
         place = self._by_name.get((network, module))
         if place is None:
-            raise CorruptAdapter("expected only layers that this bank adapts, got one that it lacks")
+            raise CorruptAdapter(f"expected only layers of the {network} that the base has, got another", hint=_IMPORT)
         r, d_out = pair.A.shape[0], place.b_shape[0]
         fits = pair.A.shape[1:] == place.a_shape[1:] and pair.B.shape in ((d_out, r), (d_out, r, 1, 1))
         if r > self.rank or not fits:
             raise CorruptAdapter(
-                f"expected factors {place.a_shape} and {place.b_shape} or of a smaller rank, "
-                f"got {pair.A.shape} and {pair.B.shape}"
+                f"expected factors {place.a_shape} and {place.b_shape} or of a smaller rank for {module}, "
+                f"got {pair.A.shape} and {pair.B.shape}",
+                hint=_IMPORT,
             )
         return place
 
@@ -262,18 +283,20 @@ class LoraBank:
 
     def _hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def add_delta(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            if self._route is None:
+            here = self._here
+            route = here.route
+            if route is None:
                 return output
             x = inputs[0]
-            if x.shape[0] != self._route.rows:
-                raise UsageError(f"expected a batch of {self._route.rows} rows, one per routed slot, got {x.shape[0]}")
-            if not self._adapts[index]:
+            if x.shape[0] != route.rows:
+                raise UsageError(f"expected a batch of {route.rows} rows, one per routed slot, got {x.shape[0]}")
+            if not here.adapts[index]:
                 return output
-            A, B = self._fetch(index, self._route)
+            A, B = self._fetch(index, route, here.rank)
             A, B = A.to(x.dtype), B.to(x.dtype)
-            if self._route.scales is not None:
-                B = B * self._route.scales.to(x.dtype)
-            n = self._route.adapted
+            if route.scales is not None:
+                B = B * route.scales.to(x.dtype)
+            n = route.adapted
             mine = output[:n], x[:n], A, B
             head = adapted_conv(*mine, layer) if isinstance(layer, nn.Conv2d) else adapted_linear(*mine)
             if n == len(output):
@@ -283,9 +306,12 @@ class LoraBank:
 
         return add_delta
 
-    def _fetch(self, index: int, route: Route) -> tuple[Tensor, Tensor]:
-        """One layer's factors of the route's runs; in training they are leaves of the graph."""
-        A, B = (route.take(factor) for factor in self._factors[index])
+    def _fetch(self, index: int, route: Route, rank: int) -> tuple[Tensor, Tensor]:
+        """One layer's factors of the route's runs, up to a rank; in training whole, and leaves of the graph."""
+        A, B = self._factors[index]
+        if rank < self.rank and not self._is_training:
+            A, B = A[:, :rank], B[:, :, :rank]
+        A, B = route.take(A), route.take(B)
         if self._is_training and torch.is_grad_enabled():
             A, B = A.detach().requires_grad_(), B.detach().requires_grad_()
             self._tape.append((index, route, A, B))

@@ -176,7 +176,13 @@ class Engine:
     def _run(self) -> None:
         try:
             while (turn := self._queue.next_turn(self._device.rows.now)) is not None:
-                self._take(turn)
+                try:
+                    self._take(turn)
+                except Exception as error:  # unforeseen: its pictures fail, and the next ones are made
+                    if not turn.running:
+                        raise  # nothing would end the next turn, which would be the same
+                    log.critical("a turn of the device thread failed", exc_info=error)
+                    self._queue.abandon(turn, DeviceFailed(f"the device failed ({type(error).__name__})"))
         except BaseException as error:  # nobody may wait for a thread that is gone
             log.critical("the device thread ended", exc_info=error)
             self._queue.close(DeviceFailed(f"the device thread ended ({type(error).__name__})"))

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ..artifacts.adapter import check_base
 from ..diffusion.lora import LoraBank
-from ..errors import RankTooLarge
-from ..types import Adapter
+from ..types import Adapter, checked_rank
 
 LAYOUTS = 4  # positions kept for this many different layouts; each is as long as an adapter, in 8-byte numbers
 
@@ -49,11 +48,7 @@ def pack(adapter: Adapter, bank: LoraBank, base_sha256: str) -> PackedAdapter:
         CorruptAdapter: layers that the bank lacks, or of another shape.
     """
     check_base(adapter.card, base_sha256)
-    if adapter.card.rank > bank.rank:
-        raise RankTooLarge(
-            f"expected an adapter of rank {bank.rank} at most, got {adapter.card.rank}",
-            hint="serve it from an engine with a larger rank, or export it at a smaller one",
-        )
+    checked_rank(adapter.card.rank, bank.rank)
     numbers = {place.start: i for i, place in enumerate(bank.places)}
     found = {
         numbers[bank.place_for(network, module, pair).start]: pair
@@ -94,11 +89,11 @@ class SlotWriter:
         if packed.layout != self._whole:
             row = torch.zeros_like(self._bank.flat[slot])
             values = row.index_copy_(0, self._positions(packed.layout), values)
-        self._bank.write(slot, values)
+        self._bank.write(slot, values, rank=packed.layout.rank)
 
     def wipe(self, slot: int) -> None:
         """Zeros: what was deleted does not stay in device memory."""
-        self._bank.write(slot, torch.zeros_like(self._bank.flat[slot]))
+        self._bank.write(slot, torch.zeros_like(self._bank.flat[slot]), rank=1)
 
 
 def positions(bank: LoraBank, layout: Layout) -> Tensor:

@@ -154,11 +154,20 @@ class RequestQueue:
                 if work.id in self._running:  # else the engine was closed meanwhile
                     self._settle(work, outcome)
 
+    def abandon(self, turn: Turn, error: Exception) -> None:
+        """A turn broke off at an unknown place: its pictures fail, and no slot holds what it should have written."""
+        with self._locked():
+            for slot, _ in turn.writes:
+                self._unload(slot)
+            for work in turn.running:
+                if work.id in self._running:
+                    self._settle(work, error)
+            self._wipes = [*turn.wipes, *self._wipes]
+
     def unload(self, slot: int) -> None:
         """A slot could not be written: nobody may take it for the adapter that it was to hold."""
         with self._locked():
-            for key in [key for key in self._slots.held if self._slots.slot_of(key) == slot]:
-                self._slots.forget(key)
+            self._unload(slot)
 
     def count_first_steps(self, works: Sequence[Work]) -> None:
         """The first denoising step of `works` is done."""
@@ -181,6 +190,10 @@ class RequestQueue:
         finally:
             for work, outcome in settled:
                 work.ticket.resolve(outcome)
+
+    def _unload(self, slot: int) -> None:
+        for key in [key for key in self._slots.held if self._slots.slot_of(key) == slot]:
+            self._slots.forget(key)
 
     def _refuse_if_late(self, work: Work) -> None:
         ahead: Counter[str] = Counter()

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -11,8 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
-from ..errors import LikenessError, StorageUnavailable, UsageError
+from ..errors import LikenessError, UsageError
+from ..jobs.chores import Chore
 from ..service import Likeness
+from ..storage.files import file_failed
 from . import images, jobs, metrics, openai, rest, sagemaker, sagemaker_async
 from .auth import Access, KeyLimits
 from .boundary import BodyLimits, Boundary
@@ -23,6 +25,7 @@ from .queue_metrics import QueueCollector
 
 TEND_EVERY_S = 2.0
 LET_GO_EVERY_S = 20.0  # a forget elsewhere has left this process's memory by then
+SWEEP_EVERY_S = 3600.0
 THREADS = 32  # for what blocks
 ROUTERS = (
     rest.router, images.router, jobs.router, openai.router, sagemaker.router, sagemaker_async.router,
@@ -56,13 +59,18 @@ def create_app(
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="likeness-http"))
         if portrait_backend is None:
             await asyncio.to_thread(lambda: likeness.engine)  # the first request shall not wait for the base
-        with suppress(StorageUnavailable):  # the next time will do
-            await asyncio.to_thread(likeness.forgetting.sweep)
-        tending = [
-            asyncio.create_task(_again_and_again(training.tend, TEND_EVERY_S)),
-            asyncio.create_task(_again_and_again(likeness.forgetting.resume, TEND_EVERY_S)),
-            asyncio.create_task(_again_and_again(likeness.let_go, LET_GO_EVERY_S)),
-        ]
+        works = {
+            "expire jobs": (training.expire, TEND_EVERY_S), "deliver messages": (training.deliver, TEND_EVERY_S),
+            "resume deletions": (likeness.forgetting.resume, TEND_EVERY_S),
+            "let go": (likeness.let_go, LET_GO_EVERY_S), "keep reserve": (likeness.reserve.keep, LET_GO_EVERY_S),
+            "sweep": (likeness.forgetting.sweep, SWEEP_EVERY_S),
+        }  # fmt: skip
+        chores = {
+            name: Chore(name, work, every_s=every_s, failed=traffic.chore_failed)
+            for name, (work, every_s) in works.items()
+        }
+        await asyncio.to_thread(chores["sweep"].run)  # before anything is served
+        tending = [asyncio.create_task(_again_and_again(chore)) for chore in chores.values()]
         yield
         for task in tending:
             task.cancel()
@@ -109,11 +117,10 @@ def create_app(
     return app
 
 
-async def _again_and_again(work: Callable[[], object], every_s: float) -> None:
+async def _again_and_again(chore: Chore) -> None:
     while True:
-        with suppress(StorageUnavailable):
-            await asyncio.to_thread(work)
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(chore.wait_s)
+        await asyncio.to_thread(chore.run)
 
 
 async def _refusal(request: Request, error: Exception) -> Response:
@@ -132,4 +139,6 @@ async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code in (404, 405):
         return await _refusal(request, NoSuchRoute(error.status_code))
+    if isinstance(error.__cause__, OSError):  # an upload that the disk has no room for
+        return await _refusal(request, file_failed(error.__cause__))
     return await _refusal(request, UsageError("expected a body that can be read: JSON, or a form with files"))

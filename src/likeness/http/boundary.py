@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import LikenessError, MediaTypeRefused, RequestCancelled, RequestTooLarge, RequestTooSlow
+from ..storage.files import file_failed
 from .auth import OPEN_PATHS, Access
 from .failures import Unforeseen, failure
 from .metrics import Traffic
@@ -99,6 +100,9 @@ class Boundary:
             passage.status = CLIENT_GONE
         except LikenessError as error:
             await passage.refuse(error)
+        except OSError as error:  # of this machine's disk or network: no room, no right
+            log.exception("a file or connection failed", extra={"request_id": passage.id})
+            await passage.refuse(file_failed(error))
         except Exception:
             log.exception("an error that nobody foresaw", extra={"request_id": passage.id})
             await passage.refuse(Unforeseen("something went wrong here", hint="tell the operator the request's id"))
@@ -183,8 +187,8 @@ def refuse_other_forms(headers: Headers) -> None:
     does not count empty fields, so that one body of `&` alone would stop all other requests (CWE-400).
 
     Raises:
-        MediaTypeRefused: another media type, or none.
+        MediaTypeRefused: another media type. Where none is said nothing is parsed, and the form lacks its fields.
     """
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = headers.get("content-type", _FORM).partition(";")[0].strip().lower()
     if media_type != _FORM:
         raise MediaTypeRefused(f"expected a body of {_FORM}", hint="send the file as a part of a form")

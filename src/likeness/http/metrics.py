@@ -58,6 +58,9 @@ class Traffic:
             "likeness_http_request_seconds", "Seconds of a request", ("route",), registry=self.registry
         )
         self._in_flight = Gauge("likeness_http_requests_in_flight", "Requests under way", registry=self.registry)
+        self._chores = Counter(
+            "likeness_background_errors", "Unexpected errors of background tasks", ("task",), registry=self.registry
+        )
         self.registry.register(_EngineCollector(engine_facts))
 
     @contextmanager
@@ -70,6 +73,10 @@ class Traffic:
         known = method if method in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH") else "other"
         self._requests.labels(known, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+
+    def chore_failed(self, name: str) -> None:
+        """One run of a background task ended in an unexpected error."""
+        self._chores.labels(name).inc()
 
     def text(self) -> bytes:
         """The page."""

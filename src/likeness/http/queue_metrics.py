@@ -10,13 +10,13 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ..errors import StorageUnavailable
+from ..errors import StorageError
 from ..jobs.queue import Backlog
 from ..service.training import Training
 
 
 class QueueCollector(Collector):
-    """Asks the queue when it is asked; a queue that is away says nothing."""
+    """Asks the queue when it is asked; a queue that does not answer says nothing."""
 
     def __init__(self, training: Training) -> None:
         self._training = training
@@ -24,7 +24,7 @@ class QueueCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         try:
             backlog = self._training.queue.backlog()
-        except StorageUnavailable:
+        except StorageError:
             return
         for name, (what, value) in figures(backlog).items():
             family = GaugeMetricFamily(name, what, labels=("EndpointName",))

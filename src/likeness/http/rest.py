@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 
 from ..errors import DeletionUnfinished
 from ..service import AUTO, Likeness
-from ..storage.catalog import AdapterRecord, SubjectRecord
+from ..storage.catalog import AdapterRecord, PhotoRecord, SubjectRecord
 from ..storage.forgettings import under_way
 from ..types import MAX_PHOTOS, Photo, Subject
 from .auth import Asking
@@ -22,6 +23,7 @@ from .schemas import (
     CheckedOut,
     Id,
     NewSubject,
+    PhotoOut,
     PhotosOut,
     ReceiptOut,
     ReceiptsOut,
@@ -30,6 +32,8 @@ from .schemas import (
     SubjectsOut,
     UnfinishedOut,
 )
+
+log = logging.getLogger("likeness.http")
 
 REFUSALS: dict[int | str, dict[str, Any]] = {"4XX": {"model": RefusalOut}, "5XX": {"model": RefusalOut}}
 router = APIRouter(prefix="/v1", responses=REFUSALS)
@@ -113,7 +117,8 @@ async def add_photos(
 async def list_photos(request: Request, asking: Asking, name: str) -> PhotosOut:
     """Photographs that are kept, with the verdicts of when they came."""
     found = await asyncio.to_thread(likeness_of(request).subjects.list_photos, asking.tenant, name)
-    return PhotosOut.model_validate({"photos": [{"sha256": one.sha256, **json.loads(one.report)} for one in found]})
+    readable = (_photo(one) for one in found)
+    return PhotosOut(photos=[one for one in readable if one is not None])
 
 
 @router.delete("/subjects/{name}/photos/{sha256}", status_code=204, tags=["subjects"])
@@ -223,6 +228,15 @@ def _subject(record: SubjectRecord, *, photos: int | None = None, has_adapter: b
 def _adapter(record: AdapterRecord) -> AdapterOut:
     card = asdict(record.card)
     return AdapterOut(**{key: card[key] for key in AdapterOut.model_fields if key in card}, bytes=record.bytes)
+
+
+def _photo(record: PhotoRecord) -> PhotoOut | None:
+    """None where the row is damaged: it shall not hide the others."""
+    try:
+        return PhotoOut.model_validate({"sha256": record.sha256, **json.loads(record.report)})
+    except (ValueError, TypeError) as error:
+        log.error("a damaged row of a photograph was left out: %s", type(error).__name__)
+        return None
 
 
 def _next(found: Sequence[SubjectRecord | AdapterRecord], limit: int) -> str | None:

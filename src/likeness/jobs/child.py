@@ -7,6 +7,7 @@ nobody has said for longer than the lease that this worker is alive: then anothe
 
 import ctypes
 import json
+import logging
 import os
 import signal
 import socket
@@ -24,6 +25,9 @@ LEASE_LOST = 75  # exit codes of a child that ends itself: nobody's jobs are to 
 PARENT_GONE = 76
 _PR_SET_PDEATHSIG = 1
 _MOST_BYTES = 8 << 20  # of one line
+LINE_LOST_S = 30.0  # for a child to end by itself after its last word
+
+log = logging.getLogger("likeness.worker")
 
 
 class Line:
@@ -97,7 +101,12 @@ class Child:
 
     def _listen(self) -> None:
         for said in self.line:
-            self._heard(said)
+            try:
+                self._heard(said)
+            except Exception:  # one message that makes no sense; the next ones may
+                log.exception("a message of a child process could not be read")
+        if not self.wait(LINE_LOST_S):  # it still runs and its line is broken: nothing it does would be known
+            self.kill()
         code = self._process.wait()
         self.line.close()
         self._ended(code)

@@ -1,19 +1,16 @@
 """Everything that the training service knows of a name, and its end: rows, queue payloads, messages and objects."""
 
 from collections import Counter
-from contextlib import suppress
 
 import sqlalchemy as sa
 
-from ..errors import JobNotFound
 from ..storage.catalog import ForgottenItem
 from ..storage.objects import Objects
 from . import places
 from .holds import held, is_being_sent
 from .locations import Locations
 from .queue import Queue
-from .tables import deliveries, jobs
-from .types import JobOrder, read_order
+from .tables import deliveries
 from .uploads import drop_upload
 
 # the beginning of a key behind a job's prefix -> what it is, in a receipt
@@ -35,8 +32,7 @@ def forget_jobs(queue: Queue, objects: Objects, locations: Locations, *, tenant:
     """
     found = queue.ids_of(tenant, name)
     for job in found:
-        with suppress(JobNotFound):  # another process has come further with the same deletion
-            queue.cancel(job, tenant)
+        queue.stop(job, tenant)
     busy = queue.database.run(lambda connection: held(queue.database, connection, found), reads_only=True)
     free = [job for job in found if job not in busy]  # asked before their objects are looked for
     counts: Counter[str] = Counter()
@@ -49,7 +45,7 @@ def forget_jobs(queue: Queue, objects: Objects, locations: Locations, *, tenant:
             counts[kind] += 1
             sizes[kind] += facts.bytes
         objects.prune(prefix)
-    for order in _orders(queue, found):
+    for order in queue.ledger.orders(found):
         counts["uploads"] += drop_upload(queue.ledger, objects, order)
         for place, key in locations.written(order):
             if place.has(key):
@@ -66,15 +62,9 @@ def forget_jobs(queue: Queue, objects: Objects, locations: Locations, *, tenant:
     return [ForgottenItem(kind, count, sizes[kind]) for kind, count in counts.items() if count]
 
 
-def _orders(queue: Queue, found: list[str]) -> list[JobOrder]:
-    query = sa.select(jobs.c.order).where(jobs.c.id.in_(found))
-    rows = queue.database.run(lambda connection: connection.execute(query).scalars().all(), reads_only=True)
-    return [read_order(order) for order in rows]
-
-
 def _drop_messages(queue: Queue, tenant: str, found: list[str]) -> int:
     """Messages about the jobs that nobody is sending, and tests that went to the same addressees."""
-    targets = {notice.target for order in _orders(queue, found) for notice in order.notices}
+    targets = {notice.target for order in queue.ledger.orders(found) for notice in order.notices}
     is_test = sa.and_(deliveries.c.job == deliveries.c.id, deliveries.c.target.in_(targets))
     asked = deliveries.delete().where(
         deliveries.c.tenant == tenant, sa.or_(deliveries.c.job.in_(found), is_test), ~is_being_sent(queue.database)

@@ -4,6 +4,7 @@ A beat that reached the database is passed on to the worker's children, which en
 lease. So a worker that is cut off trains no longer than the others believe it to be alive.
 """
 
+import logging
 import secrets
 import threading
 import time
@@ -16,6 +17,8 @@ from ..errors import StorageUnavailable
 from .tables import Database, workers
 
 BEATS_IN_LEASE = 2
+
+log = logging.getLogger("likeness.worker")
 
 
 class Heartbeat:
@@ -71,9 +74,14 @@ class Heartbeat:
                 self._beat(is_first=False)
             except StorageUnavailable:
                 self._alive_since_s = None
+            except Exception:  # without a beat the worker loses its jobs, whatever the reason: the next one may work
+                log.exception("a heartbeat failed")
+                self._alive_since_s = None
 
     def _beat(self, *, is_first: bool) -> None:
         begun_s = time.monotonic()
+        if begun_s - self._last_s > self.lease_s:  # this process itself stood still, and the others may have, too
+            self._alive_since_s = None
         self._database.run(lambda connection: self._write(connection, is_first=is_first), patience_s=self.beat_s / 2)
         self._last_s = time.monotonic()
         if self._last_s - begun_s > self.beat_s:

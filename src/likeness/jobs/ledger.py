@@ -10,18 +10,25 @@ Knows nothing of queues, processes or pictures.
 """
 
 import json
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from ..errors import AdapterBusy
+from ..errors import AdapterBusy, StorageDamaged
 from .holds import hold
 from .tables import Database, deliveries, events, jobs
-from .types import Claim, Failure, Job, JobEvent, JobOrder, State, read_order
+from .types import STATES, Claim, Failure, Job, JobEvent, JobOrder, State, read_order
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+log = logging.getLogger("likeness.jobs")
 
 PATIENCE_S = math.inf  # a worker waits for its database, however long that is away
 GRACE_S = 30.0  # before the photographs of a cancelled job go: its worker may be about to read them
@@ -34,8 +41,15 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self.database = database
 
+    def state_of(self, job: str, tenant: str) -> State | None:
+        """A job's state, also where the rest of its row is damaged; another tenant's job is not there."""
+        query = sa.select(jobs.c.state).where(jobs.c.id == job, jobs.c.tenant == tenant)
+        return self.database.run(
+            lambda connection: connection.execute(query).scalar(), reads_only=True, patience_s=10.0
+        )
+
     def find(self, job: str, tenant: str | None = None, *, patience_s: float = 10.0) -> Job | None:
-        """A job; another tenant's is not there."""
+        """A job; another tenant's is not there. Raises StorageDamaged."""
 
         def work(connection: sa.Connection) -> Job | None:
             query = sa.select(jobs).where(jobs.c.id == job)
@@ -51,7 +65,8 @@ class Ledger:
 
         def work(connection: sa.Connection) -> bool:
             query = sa.select(jobs.c.order).where(jobs.c.tenant == tenant, jobs.c.state.in_(_OPEN))
-            return any(read_order(order).photos == photos for order in connection.execute(query).scalars())
+            orders = (_readable(read_order, order) for order in connection.execute(query).scalars())
+            return any(order is not None and order.photos == photos for order in orders)
 
         return self.database.run(work, reads_only=True, patience_s=10.0)
 
@@ -61,19 +76,28 @@ class Ledger:
         def work(connection: sa.Connection) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
             every = connection.execute(sa.select(jobs.c.tenant, jobs.c.id)).all()
             orders = connection.execute(sa.select(jobs.c.order).where(jobs.c.state.in_(_OPEN))).scalars()
-            uploads = frozenset(read_order(order).photos for order in orders)
+            readable = (_readable(read_order, order) for order in orders)
+            uploads = frozenset(order.photos for order in readable if order is not None)
             return frozenset((row.tenant, row.id) for row in every), uploads
 
         return self.database.run(work, reads_only=True, patience_s=10.0)
 
+    def orders(self, found: Sequence[str]) -> list[JobOrder]:
+        """What these jobs were ordered to do. Damaged rows are logged and left out."""
+        query = sa.select(jobs.c.order).where(jobs.c.id.in_(found))
+        rows = self.database.run(lambda connection: connection.execute(query).scalars().all(), reads_only=True)
+        return [order for order in (_readable(read_order, row) for row in rows) if order is not None]
+
     def newest(self, tenant: str, *, name: str | None = None, limit: int = 100) -> list[Job]:
-        """A tenant's jobs, the newest first."""
+        """A tenant's jobs, the newest first. Damaged rows are logged and left out."""
 
         def work(connection: sa.Connection) -> list[Job]:
             query = sa.select(jobs).where(jobs.c.tenant == tenant).order_by(jobs.c.submitted_s.desc()).limit(limit)
             if name is not None:
                 query = query.where(jobs.c.name == name)
-            return [self._job(connection, row) for row in connection.execute(query).mappings().all()]
+            rows = connection.execute(query).mappings().all()
+            found = (_readable(partial(self._job, connection), row) for row in rows)
+            return [job for job in found if job is not None]
 
         return self.database.run(work, reads_only=True, patience_s=10.0)
 
@@ -204,12 +228,13 @@ class Ledger:
         ]
 
     def events(self, job: str, after: int = 0, *, limit: int = 1000) -> list[JobEvent]:
-        """What happened to a job, oldest first."""
+        """What happened to a job, oldest first. Damaged rows are logged and left out."""
 
         def work(connection: sa.Connection) -> list[JobEvent]:
             query = sa.select(events).where(events.c.job == job, events.c.seq > after)
             rows = connection.execute(query.order_by(events.c.seq).limit(limit)).all()
-            return [JobEvent(row.seq, row.at_s, row.kind, json.loads(row.facts)) for row in rows]
+            found = (_readable(_event, row) for row in rows)
+            return [event for event in found if event is not None]
 
         return self.database.run(work, reads_only=True, patience_s=10.0)
 
@@ -237,7 +262,8 @@ class Ledger:
             self._tell(connection, job, "state", {"state": state, **said})
             # the steps were for who watched; where it ended is what stays
             connection.execute(events.delete().where(events.c.job == job, events.c.kind == "progress"))
-            for message in messages_about(self._job(connection, row)):
+            over = _readable(partial(self._job, connection), row)  # a damaged job ends too; nobody is told
+            for message in messages_about(over) if over is not None else ():
                 connection.execute(
                     deliveries.insert().values(created_s=now, due_s=now, state="waiting", **asdict(message))
                 )
@@ -257,13 +283,38 @@ class Ledger:
             )
             query = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == "queued", before)
             place = 1 + int(connection.execute(query).scalar() or 0)
-        failure = Failure(row["code"], row["reason"], row["hint"] or "") if row["code"] else None
+        failure = Failure(row["code"], row["reason"] or "", row["hint"] or "") if row["code"] else None
+        if row["state"] not in STATES:
+            raise StorageDamaged("expected a job's row to be readable, got an unknown state")
         return Job(
             id=row["id"], order=read_order(row["order"]), state=row["state"], submitted_s=row["submitted_s"],
             started_s=row["started_s"], finished_s=row["finished_s"], queue_until_s=row["queue_until_s"],
             failure=failure, place_in_queue=place, worker=row["worker"], attempt=row["attempt"],
-            progress=json.loads(row["progress"]), adapter_sha256=row["adapter_sha256"],
+            progress=_facts(row["progress"]), adapter_sha256=row["adapter_sha256"],
         )  # fmt: skip
+
+
+def _facts(document: str) -> dict[str, object]:
+    try:
+        facts = json.loads(document)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StorageDamaged(f"expected a job's row to be readable, got {type(error).__name__}") from error
+    if not isinstance(facts, dict):
+        raise StorageDamaged(f"expected a job's row to be readable, got {type(facts).__name__}")
+    return facts
+
+
+def _event(row: Any) -> JobEvent:
+    return JobEvent(row.seq, row.at_s, row.kind, _facts(row.facts))
+
+
+def _readable(read: Callable[[S], T], row: S) -> T | None:
+    """What a row says; None where it is damaged: one row shall not hide all others."""
+    try:
+        return read(row)
+    except StorageDamaged as error:
+        log.error("a damaged row of the job database was left out: %s", error)
+        return None
 
 
 def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:

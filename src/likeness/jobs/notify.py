@@ -6,6 +6,7 @@ result objects never wait behind somebody's slow webhook. How a message is sent 
 """
 
 import json
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping
@@ -26,6 +27,8 @@ AT_ONCE, MOST_UNDER_WAY = 8, 32  # of each lane: threads, and messages that are 
 CLAIM_S = 60.0  # longer than every message under way needs, which is 32 / 8 times 10 s: a webhook's deadline
 
 Sender = Callable[[Message], None]
+
+log = logging.getLogger("likeness.notifier")
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,10 @@ class Notifier:
             earlier.c.job == deliveries.c.job, earlier.c.kind == "object", earlier.c.state == "waiting",
             earlier.c.place < deliveries.c.place,
         )  # fmt: skip
-        return deliveries.c.state == "waiting", deliveries.c.due_s <= self._database.now, ~blocked
+        now = self._database.now
+        # later than any pause: of before the clock was set back
+        is_due = sa.or_(deliveries.c.due_s <= now, deliveries.c.due_s > now + LONGEST_PAUSE_S)
+        return deliveries.c.state == "waiting", is_due, ~blocked
 
     def _fill(self, lane: _Lane) -> int:
         claimed = self._database.run(lambda connection: self._claim(connection, lane)) if lane.room else []
@@ -154,6 +160,8 @@ class Notifier:
         try:
             error = self._sent(message)
             self._database.run(lambda connection: self._note(connection, message.id, error), patience_s=CLAIM_S)
+        except Exception:  # its claim runs out, and it is sent again
+            log.exception("the outcome of message %s could not be noted", message.id)
         finally:
             lane.under_way.discard(message.id)
 

@@ -19,6 +19,7 @@ from ..errors import AdapterBusy, AdapterExists, IdempotencyConflict, JobNotFoun
 from ..training.recipe import recipe_named
 from ..types import Subject, checked_seed, checked_subject, checked_tenant
 from .ledger import Ledger
+from .liveness import Beat, Observer
 from .tables import Database, deliveries, events, holds, jobs, workers
 from .types import Failure, Job, JobEvent, JobOrder
 
@@ -29,6 +30,7 @@ APP_VERSION = "likeness-jobs-1"  # raised only when a new worker could not go on
 SERIALIZER = DBOSPortableJSONSerializer()  # JSON: nothing in the database is ever unpickled
 
 SECONDS_UNTIL_STRUCK_OFF = 86_400.0
+_SUBMIT_LOCK = 7310590  # PostgreSQL's advisory lock of submits, with the tenant's hash
 MOST_OPEN_OF_TENANT = 200
 MOST_OPEN = 20_000
 TIME_LIMITS_S = (1, 24 * 3600)
@@ -58,6 +60,7 @@ class Queue:
         self.database = database
         self.ledger = Ledger(database)
         self._published = published
+        self._observer = Observer()
         self._client = DBOSClient(
             system_database_url=database.url, application_name=APP, serializer=SERIALIZER, lazy=True
         )
@@ -83,13 +86,14 @@ class Queue:
             )
         job = secrets.token_hex(12)
         try:
-            self.database.run(lambda connection: self._insert(connection, job, order, idempotency_key), patience_s=5.0)
-        except IntegrityError:  # another process came with this key meanwhile
-            earlier = self._earlier(order, idempotency_key)
-            if earlier is None:
-                raise
-            return earlier
-        return self.status(job, order.tenant)
+            found = self.database.run(
+                lambda connection: self._insert(connection, job, order, idempotency_key), patience_s=5.0
+            )
+        except IntegrityError:  # the database's own rules: a key once, one open job of a name
+            if (earlier := self._earlier(order, idempotency_key)) is not None:
+                return earlier
+            raise _busy() from None
+        return self.status(found, order.tenant)
 
     def status(self, job: str, tenant: str) -> Job:
         """A job as it stands. Raises JobNotFound."""
@@ -108,10 +112,14 @@ class Queue:
 
     def cancel(self, job: str, tenant: str) -> Job:
         """End a job that is not over; one that is over stays what it is. Raises JobNotFound."""
-        found = self.status(job, tenant)
-        if not found.is_over and self.ledger.cancel(job, tenant) and found.state == "queued":
-            self._client.cancel_workflow(job)
+        self.stop(job, tenant)
         return self.status(job, tenant)
+
+    def stop(self, job: str, tenant: str) -> None:
+        """`cancel` without reading the job, whose row may be damaged."""
+        before = self.ledger.state_of(job, tenant)
+        if self.ledger.cancel(job, tenant) and before == "queued":
+            self._withdraw(job)
 
     def events(self, job: str, tenant: str, *, after: int = 0) -> list[JobEvent]:
         """What happened to a job after event `after`, oldest first. Raises JobNotFound."""
@@ -127,29 +135,39 @@ class Queue:
             ids of the jobs that were given back.
         """
 
-        def silent(connection: sa.Connection) -> list[str]:
-            late = workers.c.beat_s + workers.c.lease_s < self.database.now
-            return list(connection.execute(sa.select(workers.c.id).where(late)).scalars())
-
         def pending(executor: str) -> list[str]:
-            found = self._client._sys_db.get_pending_workflows(executor, APP_VERSION)
+            with self.database.answering():
+                found = self._client._sys_db.get_pending_workflows(executor, APP_VERSION)
             return [workflow.workflow_id for workflow in found]
 
+        def reenqueued(job: str, executor: str) -> bool:
+            with self.database.answering():
+                return bool(self._client._sys_db.reenqueue_for_recovery(job, [executor], QUEUE))
+
         given_back: list[str] = []
-        dead = self.database.run(silent, reads_only=True)
-        for executor in dead:
+        for executor in self.observe():
             left = pending(executor)
-            given_back += [job for job in left if self._client._sys_db.reenqueue_for_recovery(job, [executor], QUEUE)]
+            given_back += [job for job in left if reenqueued(job, executor)]
             if not left:
                 self._strike_off(executor)
         self.expire()
         self._fail_the_abandoned()
         return given_back
 
+    def observe(self) -> list[str]:
+        """Look at the workers' heartbeats; those that are dead. Look often: see `liveness`."""
+
+        def read(connection: sa.Connection) -> tuple[list[Beat], float]:
+            columns = workers.c.id, workers.c.boot, workers.c.beat_s, workers.c.lease_s
+            beats = [Beat(*row) for row in connection.execute(sa.select(*columns))]
+            return beats, float(connection.execute(sa.select(self.database.now)).scalar_one())
+
+        return self._observer.dead(*self.database.run(read, reads_only=True))
+
     def expire(self) -> None:
         """End the jobs that waited longer than they would."""
         for job in self.ledger.expire():
-            self._client.cancel_workflow(job)
+            self._withdraw(job)
 
     def ids_of(self, tenant: str, name: str) -> list[str]:
         """Every job of a name."""
@@ -185,9 +203,13 @@ class Queue:
             ).all()
             counts = {row.state: int(row.jobs) for row in rows}
             oldest = sa.select(now - sa.func.min(jobs.c.submitted_s)).where(jobs.c.state == "queued")
-            alive = sa.select(sa.func.count()).where(workers.c.beat_s + workers.c.lease_s > now)
+            # a beat from the future is of before the clock was set back
+            is_alive = sa.func.abs(now - workers.c.beat_s) < workers.c.lease_s
+            alive = sa.select(sa.func.count()).select_from(workers).where(is_alive)
             return Backlog(
-                counts, float(connection.execute(oldest).scalar() or 0.0), int(connection.execute(alive).scalar() or 0)
+                counts,
+                max(0.0, float(connection.execute(oldest).scalar() or 0.0)),
+                int(connection.execute(alive).scalar() or 0),
             )
 
         return self.database.run(work, reads_only=True)
@@ -199,7 +221,7 @@ class Queue:
 
     def _strike_off(self, worker: str) -> None:
         """A worker that was silent for a day and left nothing: each pod has a name of its own, and does not return."""
-        late = workers.c.beat_s + SECONDS_UNTIL_STRUCK_OFF < self.database.now
+        late = sa.func.abs(self.database.now - workers.c.beat_s) > SECONDS_UNTIL_STRUCK_OFF
         self.database.run(
             lambda connection: connection.execute(workers.delete().where(workers.c.id == worker, late)), patience_s=5.0
         )
@@ -208,23 +230,25 @@ class Queue:
         self._client.destroy()
         self.database.close()
 
+    def _withdraw(self, job: str) -> None:
+        """Take a job out of DBOS' queue."""
+        with self.database.answering():
+            self._client.cancel_workflow(job)
+
     def _earlier(self, order: JobOrder, key: str | None) -> Job | None:
         if key is None:
             return None
 
-        def work(connection: sa.Connection) -> tuple[str, str] | None:
-            query = sa.select(jobs.c.id, jobs.c.order_sha256)
-            row = connection.execute(query.where(jobs.c.tenant == order.tenant, jobs.c.idempotency_key == key)).first()
-            return None if row is None else (row.id, row.order_sha256)
+        found = self.database.run(lambda connection: _of_key(connection, order, key), reads_only=True, patience_s=5.0)
+        return None if found is None else self.status(found, order.tenant)
 
-        found = self.database.run(work, reads_only=True, patience_s=5.0)
-        if found is None:
-            return None
-        if found[1] != order.sha256:
-            raise IdempotencyConflict("this idempotency key came with another order before", hint="use a new key")
-        return self.status(found[0], order.tenant)
-
-    def _insert(self, connection: sa.Connection, job: str, order: JobOrder, key: str | None) -> None:
+    def _insert(self, connection: sa.Connection, job: str, order: JobOrder, key: str | None) -> str:
+        """Write the job and its place in the queue; its id, or that of the job that came with this key meanwhile."""
+        if not self.database.is_sqlite:  # whose transactions that write come one after the other
+            tenant = sa.func.hashtext(order.tenant)
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SUBMIT_LOCK, tenant)))
+        if key is not None and (earlier := _of_key(connection, order, key)) is not None:
+            return earlier
         is_open = jobs.c.state.in_(("queued", "running"))
         rows = connection.execute(
             sa.select(sa.func.count(), sa.func.count(sa.case((jobs.c.tenant == order.tenant, 1))),
@@ -233,7 +257,7 @@ class Queue:
         ).one()  # fmt: skip
         everybody, of_tenant, of_name = rows
         if of_name:
-            raise AdapterBusy("another job of this name is not over yet", hint="wait for it or cancel it")
+            raise _busy()
         if everybody >= MOST_OPEN or of_tenant >= MOST_OPEN_OF_TENANT:
             raise QueueFull(
                 f"expected fewer than {MOST_OPEN_OF_TENANT} open jobs, got {of_tenant}", hint="wait until some are done"
@@ -256,13 +280,15 @@ class Queue:
             },
             job,
         )  # fmt: skip
+        return job
 
     def _fail_the_abandoned(self) -> None:
         """A job that DBOS has given up (too many workers died with it) ends here too."""
-        given_up = self._client.list_workflows(
-            status="MAX_RECOVERY_ATTEMPTS_EXCEEDED", name=WORKFLOW, limit=100, sort_desc=True, load_input=False,
-            load_output=False,
-        )  # fmt: skip
+        with self.database.answering():
+            given_up = self._client.list_workflows(
+                status="MAX_RECOVERY_ATTEMPTS_EXCEEDED", name=WORKFLOW, limit=100, sort_desc=True, load_input=False,
+                load_output=False,
+            )  # fmt: skip
         failure = Failure(
             "PoisonJob", "every worker that took this job up died with it", "report it; others are not affected"
         )
@@ -280,6 +306,21 @@ def _seen(job: Job, published: str | None) -> Job:
         return job
     gone = Failure("AdapterNotFound", "the adapter of this job was published, and has been deleted since")
     return replace(job, state="failed", failure=gone)
+
+
+def _of_key(connection: sa.Connection, order: JobOrder, key: str) -> str | None:
+    """The job that came with this key before. Raises IdempotencyConflict: it was another order."""
+    query = sa.select(jobs.c.id, jobs.c.order_sha256)
+    row = connection.execute(query.where(jobs.c.tenant == order.tenant, jobs.c.idempotency_key == key)).first()
+    if row is None:
+        return None
+    if row.order_sha256 != order.sha256:
+        raise IdempotencyConflict("this idempotency key came with another order before", hint="use a new key")
+    return str(row.id)
+
+
+def _busy() -> AdapterBusy:
+    return AdapterBusy("another job of this name is not over yet", hint="wait for it or cancel it")
 
 
 def _check(order: JobOrder) -> None:

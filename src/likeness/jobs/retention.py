@@ -1,11 +1,13 @@
 """The retention clock: photographs do not stay for ever once a job is over."""
 
+import logging
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 
-from ..errors import SubjectNotFound
+from ..errors import StorageDamaged, SubjectNotFound
 from ..storage.catalog import Catalog
 from ..storage.objects import Objects
 from . import places
@@ -13,6 +15,8 @@ from .ledger import Ledger
 from .tables import Database, deliveries, events, jobs
 from .types import SUBJECT_PHOTOS, read_order
 from .uploads import drop_upload
+
+log = logging.getLogger("likeness.retention")
 
 TESTS_KEPT_S = 3600.0  # messages that tested an address: they belong to no job and would be found by no name
 KEPT_SUFFIXES = ("previews/", "score.json")  # made by us, and the owner's to keep until the name is forgotten
@@ -34,16 +38,7 @@ class Retention:
         due = sa.select(jobs).where(jobs.c.purge_s <= self._database.now).limit(most)
         found = self._database.run(lambda connection: connection.execute(due).all(), reads_only=True)
         for row in found:
-            prefix = places.job_prefix(row.tenant, row.id)
-            count = 0
-            for facts in list(self._objects.list(prefix)):
-                if not facts.key.removeprefix(prefix).startswith(KEPT_SUFFIXES):
-                    self._objects.delete(facts.key)
-                    count += 1
-            count += drop_upload(self._ledger, self._objects, read_order(row.order))  # whoever ended it may not have
-            if row.state == "succeeded" and read_order(row.order).photos == SUBJECT_PHOTOS:
-                count += self._purge_subject(row.tenant, row.name, row.finished_s)
-            self._database.run(partial(self._note, row.id, count))
+            self._database.run(partial(self._note, row.id, self._purge(row)))
         return [row.id for row in found]
 
     def _drop_tests(self) -> None:
@@ -52,6 +47,24 @@ class Retention:
         if found := self._database.run(lambda connection: connection.execute(old).scalars().all(), reads_only=True):
             drop = deliveries.delete().where(deliveries.c.id.in_(found))
             self._database.run(lambda connection: connection.execute(drop))
+
+    def _purge(self, row: Any) -> int:
+        """Delete what one job kept; returns how many objects that were."""
+        prefix = places.job_prefix(row.tenant, row.id)
+        count = 0
+        for facts in list(self._objects.list(prefix)):
+            if not facts.key.removeprefix(prefix).startswith(KEPT_SUFFIXES):
+                self._objects.delete(facts.key)
+                count += 1
+        try:
+            order = read_order(row.order)
+        except StorageDamaged as error:
+            log.error("only the own objects of job %s were deleted: %s", row.id, error)
+            return count
+        count += drop_upload(self._ledger, self._objects, order)  # whoever ended it may not have
+        if row.state == "succeeded" and order.photos == SUBJECT_PHOTOS:
+            count += self._purge_subject(row.tenant, row.name, row.finished_s)
+        return count
 
     def _purge_subject(self, tenant: str, name: str, before_s: float) -> int:
         try:

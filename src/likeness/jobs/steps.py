@@ -23,14 +23,14 @@ from ..errors import (
 )
 from ..storage.consent import require_consent
 from ..storage.objects import Objects
-from ..types import Photo, Subject
+from ..types import Photo, Subject, checked_rank
 from . import holds, places
 from .child import Said
 from .inputs import pack_photos
 from .ledger import PATIENCE_S, Ledger
 from .link import Link
 from .locations import Locations
-from .types import SUBJECT_PHOTOS, Claim, JobOrder, read_order
+from .types import SUBJECT_PHOTOS, Claim, JobOrder, rank_of, read_order
 from .uploads import drop_upload
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ class Steps:
     Args:
         full: told how many people the device can hold after it was full.
         scores: whether every adapter gets a score card.
+        most_rank: the largest that a job may ask for; config.json in an archive is read here, not at the door.
     """
 
     ledger: Ledger
@@ -68,6 +69,7 @@ class Steps:
     trainer: Link
     full: Callable[[int], None]
     scores: bool = True
+    most_rank: int = 32
 
     @property
     def objects(self) -> Objects:
@@ -128,7 +130,8 @@ class Steps:
         self.ledger.amend(claim, order)
 
     def train(self, claim: Claim, order: JobOrder) -> Said:
-        """Train together with whoever else is there. Returns the hash of what was learnt."""
+        """Train together with whoever else is there. Returns the hash of what was learnt. Raises RankTooLarge."""
+        checked_rank(rank_of(order), self.most_rank)
         self.ledger.tell(claim, "stage", {"stage": "train"})
         asked = {"order": order.document(), "attempt": claim.attempt, "alone": False}
 

@@ -84,10 +84,8 @@ class Studio:
                 return False
             if said["do"] == "leave":
                 self._leave(said["job"])
-            elif said["do"] == "work" and said.get("score"):
-                self._to_score.append(_guest(said))
             elif said["do"] == "work":
-                self._waiting.append(_guest(said))
+                self._receive(said)
         while (guest := self._next()) is not None:
             self._waiting.remove(guest)
             self._let_in(guest)
@@ -97,6 +95,14 @@ class Studio:
         if self._to_score:
             self._score(self._to_score.pop(0))
         return True
+
+    def _receive(self, said: Said) -> None:
+        try:
+            guest = _guest(said)
+        except LikenessError as error:  # an order that is none: this job's end, nobody else's
+            self._fail(said["job"], error)
+        else:
+            (self._to_score if said.get("score") else self._waiting).append(guest)
 
     def _next(self) -> _Guest | None:
         """Who comes in now."""

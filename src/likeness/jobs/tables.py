@@ -5,19 +5,23 @@ All times are the database's clock in seconds since 1970: workers on machines wi
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.schema import CreateIndex
 
-from ..errors import StorageUnavailable
-from ..storage.tables import empty_log, make_file
+from ..errors import SettingsError, StorageDamaged, StorageError, StorageUnavailable
+from ..storage.tables import damaged, empty_log, is_damaged, lenient_text, make_file
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
+
+log = logging.getLogger("likeness.jobs")
 
 CONNECT_TIMEOUT_S = 5
 _HINT = "try again; if it stays, check the database's URL and that it runs"
@@ -52,6 +56,11 @@ jobs = sa.Table(
     sa.UniqueConstraint("tenant", "idempotency_key"),
     sa.Index("jobs_by_state", "state", "priority", "submitted_s"),
     sa.Index("jobs_by_name", "tenant", "name"),
+)
+
+_IS_OPEN = jobs.c.state.in_(("queued", "running"))
+open_jobs = sa.Index(  # two submits at the same moment are not two jobs of one name
+    "jobs_open_by_name", jobs.c.tenant, jobs.c.name, unique=True, sqlite_where=_IS_OPEN, postgresql_where=_IS_OPEN
 )
 
 events = sa.Table(
@@ -120,6 +129,8 @@ class Database:
 
     Raises:
         StorageUnavailable: it does not answer.
+        StorageDamaged: it is no database.
+        SettingsError: the URL is malformed.
     """
 
     def __init__(self, url: str) -> None:
@@ -127,7 +138,10 @@ class Database:
 
         logging.getLogger("dbos").setLevel(logging.WARNING)
         self.url = url
-        address = sa.make_url(url)
+        try:
+            address = sa.make_url(url)
+        except (ArgumentError, ValueError) as error:  # the second: a port that is no number
+            raise SettingsError("expected a database URL such as sqlite:////FOLDER/jobs.sqlite") from error
         self.is_sqlite = address.get_backend_name() == "sqlite"
         make_file(address)
         # Errors go to the log, and what a tenant asked for shall not.
@@ -148,6 +162,7 @@ class Database:
             try:
                 _metadata.create_all(connection)
                 connection.commit()
+                _index_open_jobs(connection)
                 DBOS.migrate(url)
             finally:
                 if not self.is_sqlite:
@@ -158,9 +173,9 @@ class Database:
                 create(connection)
         except DBAPIError as error:
             self.engine.dispose()
-            if not _is_away(error):
+            if (said := _said(error)) is None:
                 raise
-            raise StorageUnavailable("expected an answer of the queue's database, got none", hint=_HINT) from error
+            raise said from error
 
     def run(self, work: Work[T], *, patience_s: float = 0.0, reads_only: bool = False) -> T:
         """One transaction.
@@ -178,15 +193,23 @@ class Database:
             try:
                 with self.engine.connect().execution_options(reads_only=reads_only) as connection, connection.begin():
                     return work(connection)
-            except (OperationalError, InterfaceError, PoolTimeout, DBAPIError) as error:
-                if isinstance(error, DBAPIError) and not _is_away(error):
+            except (DBAPIError, PoolTimeout) as error:
+                if (said := _said(error)) is None:
                     raise
-                if time.monotonic() + pause_s > give_up_s:
-                    raise StorageUnavailable(
-                        "expected an answer of the queue's database, got none", hint=_HINT
-                    ) from error
+                if isinstance(said, StorageDamaged) or time.monotonic() + pause_s > give_up_s:
+                    raise said from error
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, 2.0)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """For what DBOS does with the same database: its errors are said as those of `run`."""
+        try:
+            yield
+        except (DBAPIError, PoolTimeout) as error:
+            if (said := _said(error)) is None:
+                raise
+            raise said from error
 
     def remembered(self, name: str, value: str) -> str:
         """The value that was given first under this name, by whichever process."""
@@ -199,7 +222,10 @@ class Database:
         return self.run(work, patience_s=5.0)
 
     def scrub(self) -> bool:
-        """Take what was deleted out of SQLite's log; False where that must be tried again, see `empty_log`."""
+        """Take what was deleted out of SQLite's log; False where that must be tried again.
+
+        Raises as `empty_log`.
+        """
         if not self.is_sqlite:
             return True
         connection = self.engine.raw_connection()  # not within a transaction
@@ -212,12 +238,28 @@ class Database:
         self.engine.dispose()
 
 
-def _is_away(error: DBAPIError) -> bool:
-    """Whether the database cannot be reached now, as opposed to having refused what was asked."""
-    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+def _index_open_jobs(connection: sa.Connection) -> None:
+    """The unique index in a database of before there was one."""
+    try:
+        connection.execute(CreateIndex(open_jobs, if_not_exists=True))
+        connection.commit()
+    except IntegrityError:
+        connection.rollback()
+        log.warning("two open jobs have one name; the index against that is made at the next start after they are over")
+
+
+def _said(error: DBAPIError | PoolTimeout) -> StorageError | None:
+    """That the database cannot be reached now, or is damaged; None where it has refused what was asked."""
+    if is_damaged(error):
+        return damaged("the queue's database")
+    is_away = not isinstance(error, DBAPIError) or error.connection_invalidated
+    if is_away or isinstance(error, OperationalError | InterfaceError):
+        return StorageUnavailable("expected an answer of the queue's database, got none", hint=_HINT)
+    return None
 
 
 def _tune_sqlite(connection: Any, record: object) -> None:
+    connection.text_factory = lenient_text
     connection.isolation_level = None  # transactions are begun below, by us
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout=15000")

@@ -5,12 +5,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
+
+from ..errors import StorageDamaged
+from ..training.recipe import recipe_named
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
 NoticeKind = Literal["object", "webhook", "mail", "sns"]
 
 SUBJECT_PHOTOS = "subject"  # instead of an archive: the photographs kept for the subject of the job's name
+STATES: frozenset[str] = frozenset(get_args(State))
 FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "expired"})
 
 
@@ -69,13 +73,28 @@ class JobOrder:
         return hashlib.sha256(self.document().encode()).hexdigest()
 
 
+def rank_of(order: JobOrder) -> int:
+    """The rank of the adapter that the order's recipe makes. Raises UsageError: there is no such recipe."""
+    return recipe_named(order.recipe, **order.changes).rank
+
+
 def read_order(document: str) -> JobOrder:
-    """The inverse of `JobOrder.document`; for our own database only."""
-    plain = json.loads(document)
-    notices = tuple(Notice(**notice) for notice in plain.pop("notices"))
-    said = plain.pop("invocation")
-    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.pop("changes").items()}
-    return JobOrder(**plain, changes=changes, notices=notices, invocation=Invocation(**said) if said else None)
+    """The inverse of `JobOrder.document`; for our own database only. Raises StorageDamaged."""
+    try:
+        plain = json.loads(document)
+        notices = tuple(Notice(**notice) for notice in plain.pop("notices"))
+        said = plain.pop("invocation")
+        changes = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in plain.pop("changes").items()
+        }
+        order = JobOrder(**plain, changes=changes, notices=notices, invocation=Invocation(**said) if said else None)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise StorageDamaged(f"expected a job's order to be readable, got {type(error).__name__}") from error
+    texts, numbers = ("tenant", "name", "photos", "class_noun", "recipe"), ("seed", "time_limit_s", "queue_limit_s")
+    kinds = dict.fromkeys(texts, str) | dict.fromkeys(numbers, int) | {"replace": bool}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(getattr(order, name), kind)]:
+        raise StorageDamaged(f"expected a job's order to be readable, got another kind of value for {wrong[0]}")
+    return order
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,8 +21,9 @@ from dbos._dbos import _get_or_create_dbos_registry
 from filelock import FileLock, Timeout
 
 from ..artifacts.library import AdapterLibrary
-from ..errors import AdapterBusy, AdapterNotFound, BaseNotFound, StorageUnavailable
+from ..errors import AdapterBusy, BaseNotFound, StorageError
 from . import holds
+from .chores import Chore
 from .heartbeat import Heartbeat
 from .ledger import Ledger
 from .link import Link
@@ -51,6 +51,7 @@ class WorkerOptions:
         concurrency: most jobs at once; 0 = as many as the device's memory holds, measured at the start.
         exit_when_idle_s: end after so long without a job; None = never.
         keep_photos_s: after a job has succeeded.
+        rank: the largest that a job may ask for.
     """
 
     id: str
@@ -62,6 +63,7 @@ class WorkerOptions:
     beat_s: float = 5.0
     exit_when_idle_s: float | None = None
     keep_photos_s: float = 30 * 86_400.0
+    rank: int = 32
     previews: int = 1
     scores: bool = True
 
@@ -78,7 +80,7 @@ class Worker:
         self, options: WorkerOptions, database: Database, library: AdapterLibrary, *,
         locations: Locations, notifier: Notifier, resume: Callable[[], object], sweep: Callable[[], object],
     ) -> None:  # fmt: skip
-        self.options, self._resume, self._sweep = options, resume, sweep
+        self.options = options
         self._database, self._library = database, library
         self._notifier = notifier
         self._queue = Queue(database, published_in(library))
@@ -101,7 +103,14 @@ class Worker:
             trainer=self._trainer,
             full=self._is_full,
             scores=options.scores,
+            most_rank=options.rank,
         )
+        works: dict[str, tuple[Callable[[], object], float]] = {
+            "recover jobs": (self._recover, TIDY_EVERY_S), "deliver messages": (notifier.deliver_due, TIDY_EVERY_S),
+            "purge photographs": (self._retention.purge_due, TIDY_EVERY_S), "resume deletions": (resume, TIDY_EVERY_S),
+            "sweep": (sweep, SWEEP_EVERY_S),
+        }  # fmt: skip
+        self._chores = {name: Chore(name, work, every_s=every_s) for name, (work, every_s) in works.items()}
         self._stop = threading.Event()
         self._jobs: Callable[[], int] = lambda: 0
 
@@ -133,8 +142,7 @@ class Worker:
         self._heart.start()
         try:
             holds.let_go(self._database, self.options.id)  # of an earlier process of this id, whose children are gone
-            with suppress(StorageUnavailable):  # the next time will do
-                self._sweep()
+            self._chores["sweep"].run()
             for link in (self._preparer, self._trainer):
                 link.tend()
             while not self._trainer.is_ready and not self._stop.wait(TICK_S):  # nobody claims what nobody can train
@@ -166,29 +174,22 @@ class Worker:
         DBOS.launch()
 
     def _watch(self) -> None:
-        busy_s, tidied_s, swept_s = time.monotonic(), 0.0, time.monotonic()
+        busy_s = time.monotonic()
         while not self._stop.wait(TICK_S):
             self._tend()
+            done = [chore.run() for chore in self._chores.values() if chore.is_due]
             now_s = time.monotonic()
-            if now_s - tidied_s < TIDY_EVERY_S:
-                continue
-            tidied_s = now_s
-            try:
-                if self._heart.may_judge:
-                    self._queue.recover()
-                self._notifier.deliver_due()
-                self._retention.purge_due()
-                self._resume()
-                if now_s - swept_s >= SWEEP_EVERY_S:
-                    self._sweep()
-                    swept_s = now_s
-                if self._has_work():
-                    busy_s = now_s
-            except StorageUnavailable:
+            if not all(done) or self._has_work():
                 busy_s = now_s
             idle_s = self.options.exit_when_idle_s
             if idle_s is not None and now_s - busy_s >= idle_s:
                 return
+
+    def _recover(self) -> None:
+        if self._heart.may_judge:
+            self._queue.recover()
+        else:
+            self._queue.observe()  # what it sees now it can judge by later
 
     def _tend(self) -> None:
         for link in (self._preparer, self._trainer):
@@ -199,7 +200,13 @@ class Worker:
             raise AdapterBusy("another process has started with this worker's id", hint="give each an id of its own")
 
     def _has_work(self) -> bool:
-        return self._queue.open_jobs() > 0 or self._notifier.has_due()
+        """Whether there is a reason not to end; asked only where this worker ends when it is idle."""
+        if self.options.exit_when_idle_s is None:
+            return True
+        try:
+            return self._queue.open_jobs() > 0 or self._notifier.has_due()
+        except StorageError:  # nobody knows
+            return True
 
     def _beaten(self) -> None:
         for link in (self._preparer, self._trainer):
@@ -219,13 +226,7 @@ class Worker:
 def published_in(library: AdapterLibrary) -> Callable[[str, str], str | None]:
     """What the catalog says is published under a name."""
 
-    def published(tenant: str, name: str) -> str | None:
-        try:
-            return library.catalog.find_adapter(tenant, name).card.content_sha256
-        except AdapterNotFound:
-            return None
-
-    return published
+    return library.catalog.content_sha256
 
 
 def stop_on_signals(worker: Worker) -> None:

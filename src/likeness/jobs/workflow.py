@@ -13,7 +13,7 @@ from typing import Any
 
 from dbos import DBOS
 
-from ..errors import LikenessError
+from ..errors import LikenessError, StorageDamaged
 from .ledger import PATIENCE_S
 from .queue import WORKFLOW
 from .steps import Failed, Gone, Steps, failure_document
@@ -34,7 +34,12 @@ def register_workflow(steps: Steps, worker: str, *, keep_photos_s: float) -> Non
             return "nothing to do"
         order: JobOrder | None = None
         try:
-            order = _order(steps, job)
+            try:
+                order = _order(steps, job)
+            except StorageDamaged as error:
+                failure = Failure(error.code, error.message, "submit it again")
+                steps.ledger.finish(claim, "failed", failure=failure, keep_photos_s=0.0)
+                return "failed"
             return _run(steps, claim, order, keep_photos_s=keep_photos_s)
         except Gone:
             return "gone"

@@ -12,12 +12,14 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from ..artifacts.library import AdapterLibrary
 from ..errors import AdapterBusy, DeletionUnfinished, StorageUnavailable
 from ..storage import forgettings
 from ..storage.catalog import Catalog, ForgottenItem, Receipt
 from ..storage.home import Home
+from ..storage.reserve import Reserve
 from .sweeping import sweep
 from .training import Training
 
@@ -39,6 +41,11 @@ class Forgetting:
     def _catalog(self) -> Catalog:
         return self.library.catalog
 
+    @property
+    def reserve(self) -> Reserve:
+        """Room for deletions on the home's disk."""
+        return Reserve(self.home.root)
+
     def knows(self, tenant: str, name: str) -> bool:
         """Whether anything of a name is here, or its deletion is under way. Raises UsageError."""
         return (
@@ -49,7 +56,7 @@ class Forgetting:
         )
 
     def forget(self, tenant: str, name: str, *, wait_s: float = WAIT_S) -> Receipt:
-        """Delete everything of a name.
+        """Delete everything of a name. On a full disk the home's reserve is used.
 
         Raises:
             AdapterBusy: it is being trained or deleted on this machine.
@@ -58,31 +65,39 @@ class Forgetting:
         """
         is_known = forgettings.is_under_way(self._catalog, tenant, name)
         with self.home.of(tenant).lock(name, wait_s=wait_s if is_known else 0.0):
-            self._begin(tenant, name)
-            end_s = time.monotonic() + wait_s
-            while (reason := self._advance(tenant, name)) is not None:
-                if time.monotonic() >= end_s:
-                    raise DeletionUnfinished(
-                        f"the deletion is recorded and not complete: {reason}",
-                        hint="it goes on by itself; its receipt is among the receipts when it is complete",
-                    )
-                time.sleep(_LOOK_S)
-            return self._finish(tenant, name)
+            return self.reserve.used_by(lambda: self._forget(tenant, name, wait_s))
 
     def resume(self) -> int:
         """Go on with the deletions that are under way; returns how many were completed. Raises StorageUnavailable."""
         done = 0
         for one in forgettings.under_way(self._catalog):
             with suppress(AdapterBusy, StorageUnavailable), self.home.of(one.tenant).lock(one.name):
-                if self._advance(one.tenant, one.name) is None:
-                    self._finish(one.tenant, one.name)
-                    done += 1
+                done += self.reserve.used_by(partial(self._resume, one))
         return done
 
     def sweep(self) -> int:
         """Delete what processes that were killed left in the home and the store. Raises StorageUnavailable."""
         self.home.drop_locks()
         return sweep(self._catalog, self.training)
+
+    def _forget(self, tenant: str, name: str, wait_s: float) -> Receipt:
+        self._begin(tenant, name)
+        end_s = time.monotonic() + wait_s
+        while (reason := self._advance(tenant, name)) is not None:
+            if time.monotonic() >= end_s:
+                raise DeletionUnfinished(
+                    f"the deletion is recorded and not complete: {reason}",
+                    hint="it goes on by itself; its receipt is among the receipts when it is complete",
+                )
+            time.sleep(_LOOK_S)
+        return self._finish(tenant, name)
+
+    def _resume(self, one: forgettings.Forgetting) -> bool:
+        """Whether it is complete now."""
+        if self._advance(one.tenant, one.name) is not None:
+            return False
+        self._finish(one.tenant, one.name)
+        return True
 
     def _begin(self, tenant: str, name: str) -> None:
         try:

@@ -10,20 +10,20 @@ import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifacts.library import AdapterLibrary, engine_key
+from ..artifacts.library import AdapterLibrary, engine_key, engine_key_of
 from ..config import Settings
 from ..engine.prompts import worded
-from ..errors import AdapterExists, AdapterNotFound, FileFailed, StorageUnavailable, reason_of
+from ..errors import AdapterExists, FileFailed, StorageUnavailable, reason_of
 from ..portraits import JPEG_QUALITY, PNG, check_request, encode
 from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from ..storage.catalog import LOCAL, AdapterRecord, Catalog, Receipt
-from ..storage.folders import make_private
+from ..storage.files import make_private
 from ..storage.home import Home
 from ..storage.objects import objects_at, refuse_full
+from ..storage.reserve import Reserve
 from ..storage.tables import sqlite_url
 from ..types import (
     Adapter,
@@ -33,14 +33,16 @@ from ..types import (
     Photo,
     PreparedPhoto,
     Subject,
+    checked_rank,
     checked_subject,
     means_person,
 )
 from . import kept
 from .exchange import AUTO, export_to, exported, import_from, layout
 from .forgetting import WAIT_S, Forgetting
+from .loading import loaded_base, started_engine
 from .names import checked_order
-from .prepared import save_prepared
+from .prepared import FineTuned, save_prepared
 from .provenance import Sign, signer
 from .subjects import Subjects
 from .training import Training, training_of
@@ -55,17 +57,6 @@ if TYPE_CHECKING:  # these import torch, mediapipe's package or both
     from ..photos import CheckResult
 
 Checked = Callable[["CheckResult"], None]
-
-
-@dataclass(frozen=True, eq=False)
-class FineTuned:
-    """A published adapter and how it came about."""
-
-    card: AdapterCard
-    checked: CheckResult
-    prepared: tuple[PreparedPhoto, ...]
-    losses: tuple[float, ...]  # of every step
-    stage_seconds: dict[str, float]
 
 
 def build(settings: Settings) -> Likeness:
@@ -95,18 +86,14 @@ class Likeness:
     def catalog(self) -> Catalog:
         return self.library.catalog
 
-    @cached_property
+    @property
     def base(self) -> BaseModel:
-        """The one base, loaded at first use. Raises BaseNotFound, CorruptBase."""
-        from diffusers.utils import logging as diffusers_log
-        from transformers.utils import logging as transformers_log
-
-        from ..diffusion.base import load_base
-
-        diffusers_log.set_verbosity_error()  # both speak on standard error, where our progress is
-        transformers_log.set_verbosity_error()
-        transformers_log.disable_progress_bar()
-        return load_base(self.settings.base, self.settings.revision)
+        """The one base, loaded at first use, whichever threads ask first. Raises BaseNotFound, CorruptBase."""
+        with self._lock:
+            if "base" not in self.__dict__:
+                self.__dict__["base"] = loaded_base(self.settings)
+            base: BaseModel = self.__dict__["base"]
+            return base
 
     @property
     def outline(self) -> BaseOutline:
@@ -116,10 +103,11 @@ class Likeness:
         loaded = vars(self).get("base")
         return loaded.outline if loaded else outline_of(self.settings.base, self.settings.revision)
 
-    @cached_property
+    @property
     def training(self) -> Training:
         """The queue of trainings, opened at the first question to it."""
-        return training_of(self.settings, self.library)
+        training: Training = self.__dict__.setdefault("training", training_of(self.settings, self.library))
+        return training
 
     @property
     def forgetting(self) -> Forgetting:
@@ -128,25 +116,31 @@ class Likeness:
 
     @property
     def engine(self) -> Engine:
-        """The one engine, started at first use. Its slots have room for the largest adapter that is published."""
-        from ..engine.engine import Engine
-
+        """The one engine, started at first use."""
         with self._lock:
             if not self._engines:
-                settings, base = self.settings, self.base
-                self._engines.append(
-                    Engine(
-                        base, slots=settings.slots, rank=max(settings.rank, self.catalog.largest_rank(base.sha256)),
-                        max_batch=settings.max_batch, host_bytes=settings.host_mb << 20,
-                        queue_limit=settings.queue_limit, load=self.library.load,
-                    )
-                )  # fmt: skip
+                self._engines.append(started_engine(self.settings, self.base, self.library))
             return self._engines[0]
+
+    def open(self) -> None:
+        """Open the catalog and start the engine now: before anything is served.
+
+        Raises:
+            StorageUnavailable, StorageDamaged, SettingsError, BaseNotFound, CorruptBase: what is wrong with them.
+        """
+        _ = self.catalog.engine
+        _ = self.engine
+        self.reserve.keep()
 
     def engine_facts(self) -> EngineFacts | None:
         """What the engine tells of itself; None where it has not started."""
         engines = list(self._engines)
         return engines[0].facts() if engines else None
+
+    @property
+    def reserve(self) -> Reserve:
+        """Room for deletions on the home's disk."""
+        return self.forgetting.reserve
 
     def let_go(self) -> int:
         """Drop from memory what another process has forgotten or replaced; how many adapters that were."""
@@ -199,6 +193,7 @@ class Likeness:
 
         Raises:
             UsageError: a name, word or seed that no adapter may have.
+            RankTooLarge: the recipe's rank is above the installation's largest.
             AdapterExists: the name is taken and the order does not say to replace it.
             AdapterBusy: another process trains or deletes this name.
             PhotosRefused: too few usable photographs, or photographs of different people.
@@ -210,6 +205,7 @@ class Likeness:
         from ..fine_tuning import adapter_bytes, fine_tune, stop_if
 
         name, clock, home = checked_order(order).subject.name, Stopwatch(), self.home.of(tenant)
+        checked_rank(order.recipe.rank, self.settings.rank)
         with home.lock(name), home.new_photos(name) as new_photos:
             if not order.replace:
                 self._refuse_taken(tenant, name, hint="choose another name, or say --replace")
@@ -225,7 +221,6 @@ class Likeness:
             watch(Advance("load base", 0, 1))
             with clock.stage("load base"):
                 base = self.base
-                self.close()  # an engine's bank would take part in the training's forward
                 refuse_full(self.library.objects, adapter_bytes(base, order.recipe))
             folder = home.checkpoint_folder(name)
             adapter, losses = fine_tune(
@@ -359,10 +354,12 @@ class Likeness:
             UsageError: a name or word that no adapter may have.
             AdapterExists: the name is taken.
             CorruptAdapter, UnsupportedAdapter, ArchiveRefused, WrongBase: see reading.read_foreign.
+            RankTooLarge: its rank is above the installation's largest.
         """
         said = checked_subject(Subject(name, class_noun, identifier))
         self._refuse_taken(tenant, name, hint="choose another name or forget it first")
         adapter = import_from(source, format, said, self.outline)
+        checked_rank(adapter.card.rank, self.settings.rank)
         with self.home.of(tenant).lock(name):
             return self.library.publish(adapter, tenant)
 
@@ -381,19 +378,13 @@ class Likeness:
             AdapterBusy, DeletionUnfinished, StorageUnavailable: see `Forgetting.forget`.
         """
         self.refuse_unknown(name, tenant=tenant)
-        record = self._record(tenant, name)
+        sha256 = self.catalog.content_sha256(tenant, name)
         try:
             return self.forgetting.forget(tenant, name, wait_s=wait_s)
         finally:
-            if record is not None:
+            if sha256 is not None:
                 for engine in self._engines:
-                    engine.forget(engine_key(record))
-
-    def _record(self, tenant: str, name: str) -> AdapterRecord | None:
-        try:
-            return self.catalog.find_adapter(tenant, name)
-        except AdapterNotFound:
-            return None
+                    engine.forget(engine_key_of(tenant, name, sha256))
 
     def _refuse_taken(self, tenant: str, name: str, *, hint: str) -> None:
         if self.catalog.has_adapter(tenant, name):

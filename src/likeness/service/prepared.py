@@ -1,11 +1,16 @@
-"""Prepared photographs in a folder."""
+"""Prepared photographs in a folder, and what a training returns."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ..types import PreparedPhoto
+from ..types import AdapterCard, PreparedPhoto
+
+if TYPE_CHECKING:
+    from ..photos import CheckResult
 
 
 def save_prepared(prepared: Sequence[PreparedPhoto], folder: Path) -> list[Path]:
@@ -28,3 +33,14 @@ def save_prepared(prepared: Sequence[PreparedPhoto], folder: Path) -> list[Path]
 def matte_path(image_path: Path) -> Path:
     """Where the matte of a prepared image lies."""
     return image_path.with_name(f"{image_path.stem}-matte.png")
+
+
+@dataclass(frozen=True, eq=False)
+class FineTuned:
+    """A published adapter and how it came about."""
+
+    card: AdapterCard
+    checked: "CheckResult"
+    prepared: tuple[PreparedPhoto, ...]
+    losses: tuple[float, ...]  # of every step
+    stage_seconds: dict[str, float]

@@ -9,10 +9,11 @@ rest goes with the subject.
 import json
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..errors import AdapterBusy, ObjectNotFound, SubjectNotFound, UsageError
+from ..errors import AdapterBusy, ObjectNotFound, StorageUnavailable, SubjectNotFound, UsageError
 from ..storage.catalog import Catalog, PhotoRecord, SubjectRecord, now
 from ..storage.consent import record_subject
 from ..storage.objects import Objects
@@ -117,4 +118,5 @@ class Subjects:
             raise ObjectNotFound("there is no such photo", hint="list the subject's photos")
         self.objects.delete(record.key)  # first: as long as there is a row, this can be done again
         self.catalog.delete_photo(tenant, name, sha256)
-        self.catalog.scrub()
+        with suppress(StorageUnavailable):  # the row is gone; the log is emptied with the next deletion
+            self.catalog.scrub()

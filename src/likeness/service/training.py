@@ -22,7 +22,7 @@ from ..storage.consent import require_consent
 from ..storage.home import Home
 from ..storage.objects import Objects, objects_at
 from ..storage.tables import sqlite_url
-from ..types import RESULTS, Subject
+from ..types import RESULTS, Subject, checked_rank
 
 if TYPE_CHECKING:  # these import DBOS, a second of start-up
     from ..jobs.inputs import JobInput
@@ -149,11 +149,12 @@ class Training:
             ConsentMissing: a person who has not agreed. An invocation whose archive lies elsewhere does not say yet
                 whose it is: the worker checks it, as it checks every job, before the photographs are prepared.
             UsageError, InputRefused: an addressee, a place or a config.json that is not allowed.
+            RankTooLarge: the recipe's rank is above the installation's largest.
             IdempotencyConflict, AdapterExists, AdapterBusy, QueueFull: see `Queue.submit`.
         """
         from ..jobs.inputs import with_config
         from ..jobs.senders import check_notice
-        from ..jobs.types import SUBJECT_PHOTOS
+        from ..jobs.types import SUBJECT_PHOTOS, rank_of
         from ..jobs.uploads import drop_upload
 
         for notice in order.notices:
@@ -163,6 +164,7 @@ class Training:
             order, consent, says_whose = with_config(order, sent.config), sent.consent or consent, True
         elif archive is None and order.photos != SUBJECT_PHOTOS:
             self.locations.resolve(order.photos, order.tenant)
+        checked_rank(rank_of(order), self.settings.rank)
         queue = self.queue  # opened here: nobody shall wait for that to write
         with self.objects.writing():
             if forgettings.is_under_way(self.library.catalog, order.tenant, order.name):
@@ -194,14 +196,18 @@ class Training:
             order, photos=key, invocation=None if call is None else replace(call, input_location=key)
         )  # fmt: skip
 
-    def tend(self) -> None:
-        """What has to go on where no worker runs: messages leave, and who waited too long is told so.
+    def expire(self) -> None:
+        """End the jobs that waited too long, also where no worker runs. Does nothing before the queue is opened here.
 
         Raises:
             StorageUnavailable: the database is away; the next time will do.
         """
-        if "queue" in self._open:  # nobody has asked for the queue here: its workers tend it
+        if "queue" in self._open:
             self.queue.expire()
+
+    def deliver(self) -> None:
+        """Send the messages that are due. Otherwise as `expire`."""
+        if "queue" in self._open:
             self.notifier.deliver_due()
 
     def holds(self, tenant: str, name: str) -> bool:
@@ -254,7 +260,7 @@ class Training:
         options = WorkerOptions(
             id=id, base=settings.base, revision=settings.revision, objects=self.objects_url, home=self.home,
             concurrency=concurrency, beat_s=settings.heartbeat_s, exit_when_idle_s=exit_when_idle_s,
-            keep_photos_s=settings.keep_photos_days * _DAY_S, previews=previews, scores=scores,
+            keep_photos_s=settings.keep_photos_days * _DAY_S, rank=settings.rank, previews=previews, scores=scores,
         )  # fmt: skip
         forgetting = Forgetting(self.library, Home(self.home), self)
         return Worker(

@@ -6,20 +6,31 @@ tenant and see nothing of any other. Knows neither bytes nor weights; the object
 
 import difflib
 import json
+import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Table, delete, func, insert, select, text
+from sqlalchemy import Connection, Engine, Row, Table, delete, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
-from ..errors import AdapterBusy, AdapterExists, AdapterNotFound, SubjectExists, SubjectNotFound, UsageError
+from ..errors import (
+    AdapterBusy,
+    AdapterExists,
+    AdapterNotFound,
+    CorruptAdapter,
+    SubjectExists,
+    SubjectNotFound,
+    UsageError,
+)
 from ..types import AdapterCard, checked_name, checked_new_name
 from . import tables
 from .card import read_card, write_card
+
+log = logging.getLogger("likeness.catalog")
 
 LOCAL = "local"  # the tenant of the command line, and of a server without keys
 _OF_NAME: Mapping[str, tuple[Table, str]] = MappingProxyType(  # kind -> its table, and the column with the name
@@ -110,18 +121,24 @@ class Catalog:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._opened: Engine | None = None
+        self._lock = threading.Lock()
 
-    @cached_property
+    @property
     def engine(self) -> Engine:
-        return tables.open_database(self._url)
+        """Raises as `tables.open_database`."""
+        with self._lock:
+            if self._opened is None:
+                self._opened = tables.open_database(self._url)
+            return self._opened
 
     # adapters
 
-    def publish(self, record: AdapterRecord, *, replace: bool = False) -> AdapterRecord | None:
+    def publish(self, record: AdapterRecord, *, replace: bool = False) -> str | None:
         """Make an adapter exist; its object is there already.
 
         Returns:
-            the record that it replaced, whose object is now nobody's.
+            the key of the object that it replaced, which no row names any more.
 
         Raises:
             AdapterExists: the name is taken and `replace` is false.
@@ -143,7 +160,7 @@ class Catalog:
             raise AdapterExists(
                 "an adapter of this name exists already", hint="choose another name, replace it or forget it first"
             ) from error
-        return _adapter(before[0]) if before else None
+        return str(before[0].key) if before else None
 
     def withdraw(self, tenant: str, name: str, content_sha256: str) -> bool:
         """Undo one publication; False where the name has other weights by now, or none."""
@@ -167,11 +184,27 @@ class Catalog:
         return _adapter(row)
 
     def has_adapter(self, tenant: str, name: str) -> bool:
-        return self._one(tables.adapters, tenant, name=checked_name(name)) is not None
+        return self.content_sha256(tenant, name) is not None
+
+    def content_sha256(self, tenant: str, name: str) -> str | None:
+        """Hash of the weights that are published under a name, also where the card is damaged; None = no adapter."""
+        row = self._one(tables.adapters, tenant, name=checked_name(name))
+        return None if row is None else str(row.content_sha256)
 
     def list_adapters(self, tenant: str, *, after: str = "", limit: int | None = None) -> tuple[AdapterRecord, ...]:
-        """Adapters by name, from the one behind `after` on."""
-        return tuple(_adapter(row) for row in self._page(tables.adapters, tenant, after, limit))
+        """Adapters by name, from the one behind `after` on. Damaged rows are logged and left out."""
+        found: list[AdapterRecord] = []
+        while True:
+            room = None if limit is None else limit - len(found)
+            rows = self._page(tables.adapters, tenant, after, room)
+            for row in rows:
+                try:
+                    found.append(_adapter(row))
+                except CorruptAdapter as error:
+                    log.error("a damaged adapter of the catalog was left out: %s", error)
+            if len(rows) != room or len(found) == limit:
+                return tuple(found)
+            after = rows[-1].name  # the place of a damaged one is another's
 
     def published(self) -> frozenset[tuple[str, str, str]]:
         """Tenant, name and content hash of every adapter there is."""
@@ -179,13 +212,6 @@ class Catalog:
             adapters = tables.adapters.c
             rows = connection.execute(select(adapters.tenant, adapters.name, adapters.content_sha256))
             return frozenset((tenant, name, sha256) for tenant, name, sha256 in rows)
-
-    def largest_rank(self, base_sha256: str) -> int:
-        """Over all tenants' adapters of one base; 0 where there are none."""
-        with self.engine.connect() as connection:
-            adapters = tables.adapters.c
-            asked = select(func.max(adapters.rank)).where(adapters.base_sha256 == base_sha256)
-            return connection.execute(asked).scalar() or 0
 
     # subjects and their photographs
 
@@ -302,9 +328,10 @@ class Catalog:
 
     def close(self) -> None:
         """Give connections back; the next question opens anew."""
-        if "engine" in self.__dict__:
-            self.engine.dispose()
-            del self.engine
+        with self._lock:
+            if self._opened is not None:
+                self._opened.dispose()
+                self._opened = None
 
     def _one(self, table: Table, tenant: str, **values: str) -> Row[Any] | None:
         asked = select(table).where(table.c.tenant == tenant)
@@ -325,7 +352,10 @@ class Catalog:
             return connection.execute(select(table.c.name).where(table.c.tenant == tenant)).scalars().all()
 
     def scrub(self) -> bool:
-        """Take what was deleted out of SQLite's log; False where that must be tried again, see `tables.empty_log`."""
+        """Take what was deleted out of SQLite's log; False where that must be tried again.
+
+        Raises as `tables.empty_log`.
+        """
         if self.engine.dialect.name != "sqlite":
             return True
         connection = self.engine.raw_connection()

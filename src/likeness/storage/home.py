@@ -8,6 +8,7 @@
     locks/NAME.lock           one process at a time trains or deletes a name
     scratch/                  temporary files of servers and workers, see `scratch`
     tenants/TENANT/           the four above, of a tenant that is not `local`
+    reserve                   of no content: room for deletions on a full disk, see reserve.py
     class-images/             of no person: shared by all who train on one base and class noun
 
 Knows nothing of weights or images: folders and counts.
@@ -24,7 +25,7 @@ from filelock import FileLock, Timeout
 from ..errors import AdapterBusy
 from ..types import checked_name
 from .catalog import LOCAL, ForgottenItem
-from .folders import make_private
+from .files import make_private
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Protocol
 from urllib.parse import unquote, urlsplit
 
 from ..errors import FileFailed, MissingPart, ObjectNotFound, SettingsError, StorageUnavailable, UsageError
-from .folders import make_private
+from .files import make_private
 
 _PART = r"[A-Za-z0-9_!*'()][A-Za-z0-9_.!*'()-]{0,199}"  # no leading dot: neither '..' nor our own half-written files
 _KEY = re.compile(rf"{_PART}(/{_PART}){{0,9}}")
@@ -70,14 +70,29 @@ class Objects(Protocol):
         """Take away what is left of a prefix that ends in '/' (or of all) beside objects: a folder with its name."""
 
     def writing(self) -> AbstractContextManager[None]:
-        """To be held from before an object is put until the row that owns it is written."""
+        """To be held from before an object is put until the row that owns it is written. Raises StorageUnavailable."""
 
     def alone(self, wait_s: float = 0.0) -> AbstractContextManager[bool]:
         """Keep all who write out, and delete what those left who died at it.
 
         Yields:
             False where somebody was still writing after `wait_s`; nothing was deleted then.
+
+        Raises:
+            StorageUnavailable: the place cannot be opened, or what was left cannot be deleted.
         """
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """What the file system refuses (no room, no right, a disk that fails) as StorageUnavailable."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageUnavailable(
+            f"expected the folder of objects to work, got {errno.errorcode.get(error.errno or 0, 'an error')}",
+            hint="check the folder, its rights and the free space of its disk",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -86,6 +101,7 @@ class FileObjects:
 
     root: Path
 
+    @_answering()
     def put(self, key: str, content: bytes) -> None:
         path = self.root / checked_key(key)
         with self.writing():
@@ -105,6 +121,7 @@ class FileObjects:
             with suppress(FileNotFoundError):
                 os.unlink(staged)
 
+    @_answering()
     def get(self, key: str) -> bytes:
         try:
             with open(self.root / checked_key(key), "rb", opener=_no_links) as file:
@@ -112,15 +129,14 @@ class FileObjects:
         except OSError as error:
             if error.errno in _NO_OBJECT:
                 raise ObjectNotFound("there is no object of this key", hint="it may have been deleted") from error
-            raise StorageUnavailable(
-                f"expected to read an object, got {errno.errorcode.get(error.errno or 0, 'an error')}",
-                hint="check the folder and its disk",
-            ) from error
+            raise
 
+    @_answering()
     def has(self, key: str) -> bool:
         path = self.root / checked_key(key)
         return path.is_file() and not path.is_symlink()
 
+    @_answering()
     def delete(self, key: str) -> None:
         path = self.root / checked_key(key)
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -154,8 +170,10 @@ class FileObjects:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """A shared lock of the folder; the system lets go of it where the process is killed."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _opened(self.root) as folder:
+        with ExitStack() as stack:
+            with _answering():
+                self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+                folder = stack.enter_context(_opened(self.root))
             with suppress(OSError):  # a file system without locks of folders: see `grace_s`
                 fcntl.flock(folder, fcntl.LOCK_SH)
             yield
@@ -166,12 +184,14 @@ class FileObjects:
             yield True
             return
         end_s = time.monotonic() + wait_s
-        with _opened(self.root) as folder:
-            while not (is_alone := _locked(folder)) and time.monotonic() < end_s:
-                time.sleep(_LOOK_S)
-            if is_alone:
-                for path in (self.root / _INCOMING).glob("*"):
-                    path.unlink(missing_ok=True)
+        with ExitStack() as stack:
+            with _answering():
+                folder = stack.enter_context(_opened(self.root))
+                while not (is_alone := _locked(folder)) and time.monotonic() < end_s:
+                    time.sleep(_LOOK_S)
+                if is_alone:
+                    for path in (self.root / _INCOMING).glob("*"):
+                        path.unlink(missing_ok=True)
             yield is_alone
 
     def _has_locks(self) -> bool:

@@ -27,11 +27,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import ExceptionContext
-from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from ..errors import MissingPart, SettingsError, StorageUnavailable
-from .folders import make_private_file
+from ..errors import MissingPart, SettingsError, StorageDamaged, StorageUnavailable
+from .files import make_private_file
 
 SCHEMA_VERSION = 1
 _EMPTY_MS = 250  # for readers of SQLite's log to end; whoever deletes tries again
@@ -149,6 +149,7 @@ def open_database(url: str) -> Engine:
 
     Raises:
         SettingsError: no such kind of URL, or a catalog of another version of Likeness.
+        StorageUnavailable, StorageDamaged: it does not answer; it is no database.
         MissingPart: the database's driver is not installed.
     """
     try:
@@ -173,11 +174,31 @@ def open_database(url: str) -> Engine:
     return engine
 
 
+def is_damaged(error: BaseException | None) -> bool:
+    """Whether a database's file is none of a database, or not any more: SQLITE_NOTADB, SQLITE_CORRUPT.
+
+    All other errors of a driver are of a class below DatabaseError.
+    """
+    return type(error) is DatabaseError
+
+
+def damaged(what: str) -> StorageDamaged:
+    """The error that says so."""
+    return StorageDamaged(f"expected {what} to be readable, got a damaged file", hint="restore it from a backup")
+
+
+def lenient_text(content: bytes) -> str:
+    """SQLite's text, whatever bytes are in it: one damaged row shall not make its whole table unreadable."""
+    return content.decode(errors="replace")
+
+
 def _say_unavailable(context: ExceptionContext) -> None:
     """A database that is away or locked is an error of ours; wrong statements stay what they are."""
     if context.is_pre_ping:  # only asks whether a pooled connection still lives: the pool makes another
         return
     error = context.sqlalchemy_exception
+    if is_damaged(error):
+        raise damaged("the catalog's database") from error
     if isinstance(error, OperationalError | InterfaceError):
         raise StorageUnavailable(
             f"expected an answer of the catalog's database, got {type(context.original_exception).__name__}",
@@ -186,6 +207,7 @@ def _say_unavailable(context: ExceptionContext) -> None:
 
 
 def _tune_sqlite(connection: Any, record: object) -> None:
+    connection.text_factory = lenient_text
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout=15000")  # another process is writing: wait
     cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
@@ -202,15 +224,26 @@ def empty_log(connection: Any) -> bool:
         connection: of the package sqlite3, outside a transaction.
 
     Returns:
-        False where a reader still needs the log, or the disk is full: to be tried again.
+        False where a reader still needs the log: to be tried again.
+
+    Raises:
+        StorageUnavailable: the disk is full, for example.
+        StorageDamaged: it is no database.
     """
     cursor = connection.cursor()
     (patience_ms,) = cursor.execute("PRAGMA busy_timeout").fetchone()
     cursor.execute(f"PRAGMA busy_timeout={_EMPTY_MS}")
     try:
         busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    except sqlite3.OperationalError:
-        return False
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return False
+        raise StorageUnavailable(
+            f"expected the log of a database to be emptied, got {error.sqlite_errorname}",
+            hint="check the free space and the rights of its folder",
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise damaged("a database") from error
     finally:
         cursor.execute(f"PRAGMA busy_timeout={patience_ms}")
         cursor.close()

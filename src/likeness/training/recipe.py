@@ -8,7 +8,7 @@ standard     rank = alpha, U-Net 1e-4 and the text encoder 10 times lower (kohya
              own prediction (docs/log.md); face-masked loss (cog-sdxl, cloneofsimo/lora).
 thorough     more steps and twice the rank, as the 100 steps a photo of Astria's high-quality preset.
 origin-2023  the reference solution's own: rank 128, 64 in the text encoder, alpha 1, 1e-4, 1000 steps of one photo,
-             attention q and v only, no masks.
+             attention q and v only, no masks. Its rank is above the default of LIKENESS_RANK.
 """
 
 from collections.abc import Mapping
@@ -120,8 +120,9 @@ def recipe_named(name: str, /, **changes: object) -> FineTuneRecipe:
         if value is not None and not low <= value <= high:
             raise UsageError(f"expected {field} from {low} to {high}, got {value}")
     for field, known_targets in (("unet_targets", _ALL_UNET), ("text_targets", _ALL_TEXT)):
-        if not set(getattr(recipe, field)) <= set(known_targets):
-            raise UsageError(f"expected {field} of {', '.join(known_targets)}")
+        targets = getattr(recipe, field)
+        if not set(targets) <= set(known_targets) or len(set(targets)) < len(targets):
+            raise UsageError(f"expected {field} of {', '.join(known_targets)}, each once")
     if not recipe.unet_targets and not recipe.text_targets:
         raise UsageError("expected unet_targets or text_targets, got neither")
     if recipe.rank_of("text_encoder") > recipe.rank:

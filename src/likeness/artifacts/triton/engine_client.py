@@ -212,7 +212,10 @@ class EngineClient:
     def _refused_lately(self) -> str:
         """The refusal of a moment ago: to ask for a base that is not there shall not cost a start each time."""
         refusal = self._refusal()
-        return refusal if refusal and time.time() - self.place.log.stat().st_mtime < REFUSAL_S else ""
+        if not refusal:
+            return ""
+        age_s = time.time() - self.place.log.stat().st_mtime  # negative where the clock was set back
+        return refusal if 0 <= age_s < REFUSAL_S else ""
 
     @contextmanager
     def _lock(self, end_s: float) -> Iterator[None]:

@@ -39,10 +39,8 @@ def write_repository(likeness: Likeness, folder: Path) -> list[Path]:
 
 def _environment(likeness: Likeness, engines: Path) -> dict[str, str]:
     """Of Triton, and so of the thin models and the engine; what this process was told reaches it."""
-    settings, catalog = likeness.settings, likeness.catalog
-    bases = {record.card.base_sha256 for record in catalog.list_adapters(LOCAL)}
-    rank = max([settings.rank, *(catalog.largest_rank(base) for base in bases)])
-    told = {"HOME": str(settings.home.expanduser().absolute()), "BASE": settings.base, "RANK": str(rank)}
+    settings = likeness.settings
+    told = {"HOME": str(settings.home.expanduser().absolute()), "BASE": settings.base, "RANK": str(settings.rank)}
     told |= {"REVISION": settings.revision} if settings.revision else {}
     return {f"{PREFIX}{name}": value for name, value in told.items()} | {
         "ENGINE_FOLDER": str(engines),

@@ -12,7 +12,7 @@ from likeness.jobs.tables import Database
 from likeness.service import build
 from likeness.service.training import training_of
 from likeness.storage.catalog import Catalog
-from likeness.storage.folders import make_private
+from likeness.storage.files import make_private
 from likeness.storage.home import Home
 from likeness.storage.objects import FileObjects
 from likeness.storage.tables import sqlite_url

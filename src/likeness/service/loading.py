@@ -1,0 +1,33 @@
+"""What an installation loads into memory: its base, and the engine over it. Slow, and so done at first use only."""
+
+from typing import TYPE_CHECKING
+
+from ..artifacts.library import AdapterLibrary
+from ..config import Settings
+
+if TYPE_CHECKING:  # these import torch
+    from ..diffusion.base import BaseModel
+    from ..engine.engine import Engine
+
+
+def loaded_base(settings: Settings) -> "BaseModel":
+    """Raises BaseNotFound, CorruptBase."""
+    from diffusers.utils import logging as diffusers_log
+    from transformers.utils import logging as transformers_log
+
+    from ..diffusion.base import load_base
+
+    diffusers_log.set_verbosity_error()  # both speak on standard error, where our progress is
+    transformers_log.set_verbosity_error()
+    transformers_log.disable_progress_bar()
+    return load_base(settings.base, settings.revision)
+
+
+def started_engine(settings: Settings, base: "BaseModel", library: AdapterLibrary) -> "Engine":
+    """Its slots have room for adapters of the largest rank that is taken."""
+    from ..engine.engine import Engine
+
+    return Engine(
+        base, slots=settings.slots, rank=settings.rank, max_batch=settings.max_batch,
+        host_bytes=settings.host_mb << 20, queue_limit=settings.queue_limit, load=library.load,
+    )  # fmt: skip

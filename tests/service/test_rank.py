@@ -1,0 +1,93 @@
+"""The rank of adapters is the installation's policy: what is above it is refused at the door, the rest is served."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from likeness.config import Settings
+from likeness.errors import RankTooLarge
+from likeness.fine_tuning import FineTuneOrder
+from likeness.jobs.types import JobOrder
+from likeness.service import Likeness, build
+from likeness.training.recipe import PRESETS, recipe_named
+from likeness.types import Adapter, ImageRequest, Subject
+from tests.engine.people import person
+from tests.tiny import build_tiny_folder
+
+MOST = Settings().rank
+
+
+@pytest.fixture(scope="module")
+def likeness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
+    """With an engine that was started before anybody was published."""
+    base = build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base")
+    made = build(Settings(home=tmp_path_factory.mktemp("home"), base=str(base)))
+    made.open()
+    yield made
+    made.close()
+
+
+def with_rank(likeness: Likeness, rank: int) -> Likeness:
+    """The same with another policy."""
+    settings = replace(likeness.settings, rank=rank)
+    return Likeness(settings, likeness.home, likeness.library, likeness.subjects, likeness.sign)
+
+
+def published(likeness: Likeness, name: str, rank: int) -> Adapter:
+    adapter = person(likeness.base, name, 1, rank=rank)
+    likeness.library.publish(adapter, "local", replace=True)
+    return adapter
+
+
+@pytest.mark.parametrize("rank", sorted({1, MOST, *(one.rank for one in PRESETS.values() if one.rank <= MOST)}))
+def test_what_may_be_trained_is_served_without_a_restart(likeness: Likeness, rank: int) -> None:
+    published(likeness, "anna", rank)
+    (image,) = likeness.generate([ImageRequest("photo of {me}", "anna", steps=1)])
+    assert image.adapter_sha256 == likeness.catalog.content_sha256("local", "anna")
+
+
+@pytest.mark.parametrize("order", [{"recipe": "origin-2023"}, {"changes": {"rank": MOST + 1, "alpha": 1}}])
+def test_a_larger_rank_is_refused_before_any_work(likeness: Likeness, order: dict[str, object]) -> None:
+    name = order.get("recipe", "changed")
+    asked = JobOrder("local", str(name), "somewhere", class_noun="dog", **order)  # type: ignore[arg-type]
+    recipe = recipe_named(asked.recipe, **asked.changes)
+    with pytest.raises(RankTooLarge, match=f"rank {MOST} at most, got {recipe.rank}") as refused:
+        likeness.training.submit(asked, archive=b"x")
+    assert "LIKENESS_RANK" in refused.value.hint and refused.value.http_status == 409
+    assert likeness.training.queue.ids_of("local", asked.name) == []
+    assert list(likeness.library.objects.list(f"local/uploads/{asked.name}/")) == []
+    with pytest.raises(RankTooLarge):
+        likeness.train([], FineTuneOrder(Subject(asked.name, "dog"), recipe))
+    roomy = with_rank(likeness, recipe.rank)
+    job = roomy.training.submit(asked, archive=b"x")
+    roomy.training.queue.cancel(job.id, "local")
+    roomy.training.close()
+
+
+def test_a_larger_rank_is_refused_at_import(likeness: Likeness, tmp_path: Path) -> None:
+    published(likeness, "large", MOST + 1)
+    file = likeness.export("large", "diffusers", tmp_path / "large.safetensors")
+    for source in (file, file.read_bytes()):
+        with pytest.raises(RankTooLarge):
+            likeness.import_adapter(source, "imported", "diffusers")
+    assert not likeness.catalog.has_adapter("local", "imported")
+    roomy = with_rank(likeness, MOST + 1)
+    roomy.__dict__["base"] = likeness.base
+    assert roomy.import_adapter(file, "imported", "diffusers").rank == MOST + 1
+
+
+def test_one_large_adapter_sizes_nobodys_slots(likeness: Likeness) -> None:
+    """Of before the policy, say: the engine has the room that it is told to have, and says what does not fit."""
+    published(likeness, "large", 128)
+    published(likeness, "small", 2)
+    again = with_rank(likeness, 4)
+    again.__dict__["base"] = likeness.base
+    try:
+        assert again.engine.bank.rank == 4
+        with pytest.raises(RankTooLarge):
+            again.generate([ImageRequest("photo of {me}", "large", steps=1)])
+        assert len(again.generate([ImageRequest("photo of {me}", "small", steps=1)])) == 1
+    finally:
+        again.engine.close()
