@@ -14,7 +14,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 help:
 	@echo "make demo    the whole job on shipped photographs, on this machine"
 	@echo "make serve   the server and a training worker, on this machine"
-	@echo "make test    all tests but those that need an accelerator; ARGS='-k pose' selects"
+	@echo "make test    all tests but those that need an accelerator; ARGS='-k pose' selects, ARGS=-n2 takes two cores"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make format  rewrite the layout of all files"
 	@echo "make bench   every measurement, one after the other"

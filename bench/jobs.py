@@ -29,9 +29,10 @@ from pathlib import Path
 
 from likeness.config import Settings
 from likeness.jobs.types import Job
-from tests.jobs.installation import PHOTOS, SMALL, Installation, installed, pids_with, until
+from tests.jobs.installation import PHOTOS, SMALL, Installation, installed, pids_with
 from tests.services.postgres import postgres
 from tests.tiny import build_tiny_folder
+from tests.waiting import until
 
 from .report import Goal, Row, finish, options
 

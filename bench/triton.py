@@ -30,8 +30,8 @@ import numpy as np
 from likeness.artifacts.formats import export_diffusers
 from likeness.deploy.triton.server import Reply
 from likeness.errors import LikenessError
-from tests.jobs.installation import until
 from tests.services.hosting import asked, pictures
+from tests.waiting import until
 
 from .random_base import add_base_options, base_settings
 from .report import ROOT, Goal, Row, finish, options

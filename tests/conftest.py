@@ -4,6 +4,7 @@ import os
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -17,6 +18,14 @@ def pytest_configure() -> None:
     # Examples are the same in every CI run; time limits per example would measure the neighbours.
     hypothesis.settings.register_profile("likeness", deadline=None, derandomize="CI" in os.environ)
     hypothesis.settings.load_profile("likeness")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With -n, a file's tests stay in one process: the services and the base that they share are started once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from likeness import errors
+from tests.waiting import HANG_S
 
 ROOT = Path(__file__).parents[1]
 LIGHT = ("artifacts", "cli", "config", "http", "photos", "service", "storage")
@@ -44,7 +45,7 @@ def test_a_light_module_does_not_import_torch(module: str) -> None:
     if importlib.util.find_spec(f"likeness.{module}") is None:
         pytest.skip(f"likeness.{module} is not built yet")
     code = f"import sys, likeness.{module}; sys.exit('torch was imported' if 'torch' in sys.modules else 0)"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "src", timeout=120)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "src", timeout=HANG_S)
     assert ran.returncode == 0, ran.stderr
 
 

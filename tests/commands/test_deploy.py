@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.test_serve import SRC, free_port, wait_for_answer
+from tests.commands.test_serve import SRC, port_of
 
 PLAYED = """
 import sys
@@ -26,24 +26,24 @@ def front(likeness, *, most_models):
     weights.unlink()
 
 local.local_front = front
-app(["deploy", "triton", "--local", "--port", sys.argv[2]])
+app(["deploy", "triton", "--local", "--port", "0"])
 """
 
 
 @pytest.mark.services
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_whoever_ends_the_server_leaves_nobodys_weights_behind(tmp_path: Path, end: signal.Signals) -> None:
-    port, weights = free_port(), tmp_path / "weights"
+    weights = tmp_path / "weights"
     environment = os.environ | {"LIKENESS_HOME": str(tmp_path / "home"), "PYTHONPATH": SRC}
     with (tmp_path / "server.log").open("w") as said:
-        call = [sys.executable, "-c", PLAYED, str(weights), str(port)]
+        call = [sys.executable, "-c", PLAYED, str(weights)]
         process = subprocess.Popen(call, env=environment, stderr=said, stdout=subprocess.DEVNULL)
     try:
-        wait_for_answer(process, port, tmp_path / "server.log")
+        port_of(process, tmp_path / "server.log")
         assert weights.exists()
         process.send_signal(end)
-        assert process.wait(60) == 0
+        assert process.wait() == 0
         assert not weights.exists()
     finally:
         process.kill()
-        process.wait(30)
+        process.wait()

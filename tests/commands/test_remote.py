@@ -13,11 +13,12 @@ from likeness.commands.remote import Remote, RemoteRefusal
 from likeness.config import Settings
 from likeness.errors import StorageUnavailable, UsageError
 from likeness.http.app import create_app
-from likeness.jobs.types import Failure
+from likeness.jobs.types import Failure, Job
 from likeness.service import Likeness, build
 from tests.http.conftest import running
 from tests.jobs.installation import PHOTOS, picture
 from tests.tiny import build_tiny_folder
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +45,12 @@ def photo(tmp_path: Path) -> str:
 def fail(likeness: Likeness, failure: Failure) -> None:
     """What a worker would do, as soon as there is a job."""
     queue = likeness.training.queue
-    while not (waiting := [job for job in queue.jobs_of("local") if job.state == "queued"]):
-        pass
-    claim = queue.ledger.claim(waiting[0].id, "w-0")
+
+    def waiting() -> list[Job]:
+        return [job for job in queue.jobs_of("local") if job.state == "queued"]
+
+    until(waiting)
+    claim = queue.ledger.claim(waiting()[0].id, "w-0")
     assert claim is not None
     queue.ledger.tell(claim, "progress", {"stage": "train", "done": 3, "total": 9, "loss": 0.5, "images_per_s": 2.0})
     queue.ledger.finish(claim, "failed", failure=failure, keep_photos_s=0)

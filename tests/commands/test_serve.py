@@ -9,12 +9,12 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -23,6 +23,7 @@ from likeness.diffusion import base as base_module
 from likeness.errors import PortUnavailable
 from likeness.http.server import Bind, listening
 from tests.tiny import build_tiny_folder
+from tests.waiting import HANG_S, until
 
 SRC = str(Path(__file__).parents[2] / "src")
 
@@ -32,46 +33,48 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base"))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def serving(home: Path, base: str, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A server of its own process that answers."""
-    port = free_port()
     environment = os.environ | {"LIKENESS_HOME": str(home), "LIKENESS_BASE": base, "PYTHONPATH": SRC}
-    call = [sys.executable, "-m", "likeness.cli", "serve", "--port", str(port), "--workers", "0", *words]
+    call = [sys.executable, "-m", "likeness.cli", "serve", "--port", "0", "--workers", "0", *words]
     with (home / "server.log").open("w") as said:
         process = subprocess.Popen(call, env=environment, stderr=said, stdout=subprocess.DEVNULL)
         try:
-            wait_for_answer(process, port, home / "server.log")
-            yield process, port
+            yield process, port_of(process, home / "server.log")
         finally:
             process.kill()
-            process.wait(30)
+            process.wait()
 
 
-def wait_for_answer(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Until the server answers; fails with its log where it ends instead."""
-    for _ in range(600):
-        try:
-            ask(port, "GET", "/healthz")
-            break
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.1)
+def port_of(process: subprocess.Popen[bytes], log: Path) -> int:
+    """Where a server listens, once it answers; fails with its log where it ends instead."""
+
+    def ports() -> list[int]:
+        assert process.poll() is None, log.read_text()
+        found = psutil.Process(process.pid).net_connections("tcp")
+        return [one.laddr.port for one in found if one.status == psutil.CONN_LISTEN]
+
+    until(ports)
+    (port,) = ports()
+    ask(port, "GET", "/healthz")
+    return port
 
 
 def ask(port: int, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_S)) as connection:
         content = None if body is None else json.dumps(body)
         connection.request(method, path, content, {"Content-Type": "application/json", **headers})
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
+
+
+def has_begun(port: int) -> bool:
+    """Whether the second picture is in the batch, or done already."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_S)) as connection:
+        connection.request("GET", "/metrics")
+        said = connection.getresponse().read()
+    return b"\nlikeness_engine_running 1.0\n" in said or b"\nlikeness_engine_images_total 2.0\n" in said
 
 
 def call(home: Path, *words: str) -> Any:
@@ -87,13 +90,13 @@ def test_a_server_makes_pictures_logs_json_and_ends_in_order(tmp_path: Path, bas
         asked = {"prompt": "secret words", "steps": 1}
         status, document = ask(port, "POST", "/v1/images", asked, **{"X-Request-Id": "mine-1"})
         assert status == 200 and document["images"][0]["data"]
-        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_S)) as connection:
             long = json.dumps({"prompt": "secret words", "steps": 40})
             connection.request("POST", "/v1/images", long, {"Content-Type": "application/json"})
-            time.sleep(0.3)
+            until(lambda: has_begun(port), pause_s=0.01)
             process.send_signal(signal.SIGTERM)  # what is under way is finished first
             assert connection.getresponse().status == 200
-        assert process.wait(60) == 0
+        assert process.wait() == 0
     lines = [json.loads(line) for line in (tmp_path / "server.log").read_text().splitlines() if line.startswith("{")]
     requests = [line for line in lines if line["logger"] == "likeness.http"]
     assert any(line.get("request_id") == "mine-1" and line["status"] == 200 for line in requests)
@@ -177,11 +180,8 @@ def test_the_training_worker_ends_with_the_server(tmp_path: Path, base: str, how
         workers = [pid for pid in listed if b"work" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
         assert len(workers) == 1
         process.send_signal(how)
-        assert process.wait(90) == (0 if how == signal.SIGTERM else -how)
-        deadline_s = time.monotonic() + 60
-        while is_alive(workers[0]) and time.monotonic() < deadline_s:
-            time.sleep(0.1)
-        assert not is_alive(workers[0])
+        assert process.wait() == (0 if how == signal.SIGTERM else -how)
+        until(lambda: not is_alive(workers[0]))
 
 
 def is_alive(pid: str) -> bool:

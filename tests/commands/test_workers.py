@@ -2,19 +2,20 @@
 
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
 
 from likeness.commands import workers
+from tests.waiting import HANG_S, until
 
 
 def test_a_worker_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(home: Path, id: str) -> subprocess.Popen[bytes]:
-        code = "import sys; sys.exit(3)" if not started else "import time; time.sleep(60)"
+        code = "import sys; sys.exit(3)" if not started else "import time; time.sleep(600)"
         started.append(subprocess.Popen([sys.executable, "-c", code]))
         return started[-1]
 
@@ -22,10 +23,7 @@ def test_a_worker_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(workers, "_LOOK_S", 0.02)
     monkeypatch.setattr(workers, "_PAUSE_S", 0.02)
     with workers.training_workers(1, tmp_path, port=1):
-        until_s = time.monotonic() + 30
-        while len(started) < 2 and time.monotonic() < until_s:
-            time.sleep(0.02)
-        assert len(started) == 2
+        until(lambda: len(started) == 2)
         assert started[1].poll() is None
     assert started[0].returncode == 3
     assert started[1].returncode is not None  # ended with the server
@@ -38,10 +36,21 @@ def test_a_worker_that_was_asked_to_end_stays_away(monkeypatch: pytest.MonkeyPat
         started.append(subprocess.Popen([sys.executable, "-c", ""]))
         return started[-1]
 
+    looks = threading.Semaphore(0)
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            looks.release()
+            return super().wait(timeout)
+
     monkeypatch.setattr(workers, "_start", start)
     monkeypatch.setattr(workers, "_LOOK_S", 0.02)
+    monkeypatch.setattr(workers, "Event", Stop)
     with workers.training_workers(2, tmp_path, port=1):
         for worker in started[:2]:
-            worker.wait(30)
-        time.sleep(0.2)
+            worker.wait()
+        while looks.acquire(blocking=False):
+            pass
+        for _ in range(3):
+            assert looks.acquire(timeout=HANG_S)
     assert len(started) == 2

@@ -5,7 +5,6 @@ tests/services/test_triton.py has the same front before a real tritonserver.
 
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import torch
 
 from likeness.artifacts.triton.export import artifact
 from likeness.deploy.triton.front import Front
+from likeness.deploy.triton.hosted import HostedModel
 from likeness.deploy.triton.server import Reply
 from likeness.deploy.triton.sources import ArchiveSource, LibrarySource
 from likeness.diffusion.base import load_base
@@ -32,6 +32,7 @@ from likeness.storage.objects import FileObjects
 from likeness.types import Adapter
 from tests.engine.people import person
 from tests.tiny import build_tiny_folder
+from tests.waiting import HANG_S, until
 
 NAMES = ("anna", "bert", "cleo")
 
@@ -87,7 +88,7 @@ class PlayedServer:
             del self.urls[id]
             return said(200)
         if self.gate is not None:
-            assert self.gate.wait(20)
+            assert self.gate.wait(HANG_S)
         if self.urls.get(id) in self.dead:
             return said(400, "Stub process 'x' is not healthy.")
         return self.answer(id) or Reply(200, "application/json", id.encode())
@@ -114,19 +115,12 @@ def server(tmp_path: Path) -> PlayedServer:
 
 @pytest.fixture
 def front(server: PlayedServer, objects: FileObjects) -> Iterator[Front]:
-    with Front(server, ArchiveSource(objects), most_models=2, most_waiting=4, invoke_s=2, check_s=0) as opened:  # type: ignore[arg-type]
+    with Front(server, ArchiveSource(objects), most_models=2, most_waiting=4, invoke_s=HANG_S, check_s=0) as opened:  # type: ignore[arg-type]
         yield opened
 
 
 def ask(front: Front, name: str = "anna") -> Reply:
     return front.invoke(f"{name}.tar.gz", b"{}", content_type="application/json")
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < end_s
-        time.sleep(0.005)
 
 
 def at_once(count: int, call: Callable[[], Reply]) -> list[Reply | LikenessError]:
@@ -169,20 +163,33 @@ def test_no_room_unloads_whoever_was_not_asked_for_longest(front: Front, server:
     assert (server.calls["POST models"], server.calls["DELETE models"], len(server.urls)) == (3, 1, 1)
 
 
-def test_the_third_of_two_waits_for_an_idle_place(front: Front, server: PlayedServer) -> None:
+def test_the_third_of_two_waits_for_an_idle_place(
+    front: Front, server: PlayedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A model in use is never unloaded: its DELETE would block the server."""
     server.gate = threading.Event()
     busy = [front.submit(f"{name}.tar.gz", b"{}", content_type="application/json") for name in ("anna", "bert")]
     until(lambda: server.calls["POST invoke"] == 2)
+    waits = threading.Event()
+    idle = front._idle
+
+    def looked() -> list[HostedModel]:
+        waits.set()
+        return idle()
+
+    monkeypatch.setattr(front, "_idle", looked)
     third = front.submit("cleo.tar.gz", b"{}", content_type="application/json")
-    time.sleep(0.1)
+    assert waits.wait(HANG_S)
     assert len(server.urls) == 2 and not third.done()
     server.gate.set()
-    assert all(one.result(10).body for one in (*busy, third))
+    assert all(one.result(HANG_S).body for one in (*busy, third))
     assert "cleo.tar.gz" in front.loaded and len(front.loaded) == 2
 
 
-def test_when_all_places_stay_in_use_the_host_says_so(front: Front, server: PlayedServer) -> None:
+def test_when_all_places_stay_in_use_the_host_says_so(
+    front: Front, server: PlayedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "_invoke_s", 0.1)
     server.gate = threading.Event()
     for name in ("anna", "bert"):
         front.submit(f"{name}.tar.gz", b"{}", content_type="application/json")
@@ -293,7 +300,7 @@ def test_too_many_who_wait_are_told_at_once(front: Front, server: PlayedServer) 
     with pytest.raises(EngineBusy):
         front.submit("anna.tar.gz", b"{}", content_type="application/json")
     server.gate.set()
-    assert all(one.result(10).body for one in waiting)
+    assert all(one.result(HANG_S).body for one in waiting)
 
 
 def test_an_archive_that_is_deleted_is_unloaded(front: Front, server: PlayedServer, objects: FileObjects) -> None:
@@ -389,7 +396,7 @@ def test_a_check_that_fails_is_not_the_last(
 
         with monkeypatch.context() as broken:
             broken.setattr(source, "version", fail)
-            assert asked.wait(10)
+            assert asked.wait(HANG_S)
         source.deleted.add("anna.tar.gz")
         until(lambda: front.loaded == ())
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import HANG_S
+
 PATH = Path(str(resources.files("likeness.deploy.sagemaker") / "template.yaml"))
 
 
@@ -34,7 +36,7 @@ def cfn_lint(path: Path) -> subprocess.CompletedProcess[str]:
     if not command.exists() and shutil.which("cfn-lint") is None:
         pytest.skip("cfn-lint is not installed")
     return subprocess.run(
-        [str(command if command.exists() else "cfn-lint"), str(path)], capture_output=True, text=True, timeout=120
+        [str(command if command.exists() else "cfn-lint"), str(path)], capture_output=True, text=True, timeout=HANG_S
     )
 
 

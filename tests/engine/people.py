@@ -10,6 +10,7 @@ from likeness.diffusion.lora import LoraBank
 from likeness.errors import AdapterNotFound
 from likeness.types import Adapter, AdapterCard
 from tests.tiny import random_row
+from tests.waiting import HANG_S
 
 RANK = 2
 
@@ -46,7 +47,7 @@ class Store:
     def __call__(self, key: str) -> Adapter:
         self.loads[key] += 1
         if key in self.gates:
-            assert self.gates[key].wait(30)
+            assert self.gates[key].wait(HANG_S)
         if key not in self.adapters:
             raise AdapterNotFound("expected an adapter, got none")
         return self.adapters[key]

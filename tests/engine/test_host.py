@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from likeness.engine.host import THREADS, HostCache
 from likeness.engine.packed import Layout, PackedAdapter
+from tests.waiting import HANG_S
 
 SIZE = 400  # bytes of each adapter
-LONG_S = 30.0
 
 
 class Owner:
@@ -45,7 +45,7 @@ class Owner:
 
     def load(self, key: str) -> PackedAdapter:
         self.loads[key] += 1
-        assert self.gates[key].wait(LONG_S)
+        assert self.gates[key].wait(HANG_S)
         if key.startswith("bad"):
             raise ValueError(key)
         return PackedAdapter(key, 1.0, Layout((), 1), torch.zeros(SIZE // 4))
@@ -62,7 +62,7 @@ class Owner:
 
     def wait_for(self, *keys: str) -> None:
         with self.changed:
-            assert self.changed.wait_for(lambda: all(key in self.cache for key in keys), LONG_S)
+            assert self.changed.wait_for(lambda: all(key in self.cache for key in keys), HANG_S)
 
     def fetched(self, *keys: str) -> None:
         """Wanted, loaded, and not wanted any more."""
@@ -101,7 +101,7 @@ def test_what_is_wanted_stays_and_the_next_waits_for_its_room(owner: Owner) -> N
     keys = [f"k{i}" for i in range(THREADS + 4)]
     owner.want(*keys)
     with owner.changed:  # the first come, and those that were on their way before the room was taken
-        assert owner.changed.wait_for(lambda: len(owner.cache) >= 2 and not owner.cache._loading, LONG_S)
+        assert owner.changed.wait_for(lambda: len(owner.cache) >= 2 and not owner.cache._loading, HANG_S)
     assert len(owner.cache) <= 2 + THREADS
     for key in keys:
         owner.wait_for(key)
@@ -126,10 +126,10 @@ def test_a_failure_is_told_and_not_remembered(owner: Owner) -> None:
     owner.cache._failed = lambda key, error: owner.cache.unwant(key)
     owner.want("bad")
     with owner.changed:
-        assert owner.changed.wait_for(lambda: not owner.cache._loading and owner.loads["bad"] == 1, LONG_S)
+        assert owner.changed.wait_for(lambda: not owner.cache._loading and owner.loads["bad"] == 1, HANG_S)
     owner.want("bad")
     with owner.changed:
-        assert owner.changed.wait_for(lambda: owner.loads["bad"] == 2, LONG_S)
+        assert owner.changed.wait_for(lambda: owner.loads["bad"] == 2, HANG_S)
 
 
 def test_what_is_forgotten_during_its_load_is_loaded_again(owner: Owner) -> None:

@@ -67,7 +67,7 @@ def client(shelf: Shelf, engine: InstantEngine) -> Iterator[EngineClient]:
             yield client
         finally:
             loop.call_soon_threadsafe(until.set)
-            thread.join(20)
+            thread.join()
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
         assert not place.socket.exists()

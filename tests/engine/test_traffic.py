@@ -26,8 +26,8 @@ from likeness.errors import (
 )
 from likeness.types import Adapter, ImageRequest
 from tests.engine.people import RANK, Store, of_another_base
+from tests.waiting import HANG_S
 
-LONG_S = 60.0  # a test that waits so long has failed
 SHORT = ImageRequest("photo of person", steps=2, guidance_scale=1.0)
 ENDLESS = replace(SHORT, steps=200)
 Open = Callable[..., Engine]
@@ -68,19 +68,19 @@ def started(engine: Engine, request: ImageRequest, *, key: str | None = None, **
     """Submit, and return once the first step is done."""
     first = threading.Event()
     ticket = engine.submit(request, key=key, watch=lambda _: first.set(), **options)
-    assert first.wait(LONG_S)
+    assert first.wait(HANG_S)
     return ticket
 
 
 def test_a_request_joins_a_running_batch_and_leaves_it(opened: Open) -> None:
     engine = opened()
     long = started(engine, ENDLESS)
-    short = engine.submit(SHORT, key="anna").result(LONG_S)
+    short = engine.submit(SHORT, key="anna").result(HANG_S)
     assert short.adapter_sha256 is not None
     assert not long.done
     long.cancel()
     with pytest.raises(RequestCancelled):
-        long.result(LONG_S)
+        long.result(HANG_S)
     assert engine.facts().running == 0
     assert engine.facts().cancelled == 1
 
@@ -90,8 +90,8 @@ def test_one_load_for_all_who_wait_and_none_for_those_who_come_later(opened: Ope
     gate = store.close_gate("anna")
     tickets = [engine.submit(replace(SHORT, seed=k), key="anna") for k in range(5)]
     gate.set()
-    assert all(ticket.result(LONG_S).adapter_sha256 for ticket in tickets)
-    engine.submit(SHORT, key="anna").result(LONG_S)
+    assert all(ticket.result(HANG_S).adapter_sha256 for ticket in tickets)
+    engine.submit(SHORT, key="anna").result(HANG_S)
     assert store.loads["anna"] == 1
     facts = engine.facts()
     assert (facts.slot_misses, facts.slot_hits, facts.load_s.count, facts.images) == (1, 5, 1, 6)
@@ -102,10 +102,10 @@ def test_who_waits_for_an_adapter_holds_up_nobody(opened: Open, store: Store) ->
     gate = store.close_gate("anna")
     slow = engine.submit(SHORT, key="anna")
     for key in ("bert", None, "cleo"):
-        engine.submit(SHORT, key=key).result(LONG_S)
+        engine.submit(SHORT, key=key).result(HANG_S)
     assert not slow.done
     gate.set()
-    slow.result(LONG_S)
+    slow.result(HANG_S)
 
 
 def test_an_adapter_that_fails_fails_its_own_requests_only(
@@ -118,20 +118,20 @@ def test_an_adapter_that_fails_fails_its_own_requests_only(
     stranger = engine.submit(SHORT, key="stranger")
     for ticket in missing:
         with pytest.raises(AdapterNotFound):
-            ticket.result(LONG_S)
+            ticket.result(HANG_S)
     with pytest.raises(WrongBase):
-        stranger.result(LONG_S)
-    good.result(LONG_S)
+        stranger.result(HANG_S)
+    good.result(HANG_S)
     assert engine.facts().failures == {"AdapterNotFound": 2, "WrongBase": 1}
     store.adapters["nobody"] = people["bert"]  # a failure is not remembered
-    engine.submit(SHORT, key="nobody").result(LONG_S)
+    engine.submit(SHORT, key="nobody").result(HANG_S)
 
 
 def test_more_adapters_than_slots_and_host_memory(opened: Open, store: Store) -> None:
     engine = opened(slots=3, host_bytes=1)
     keys = [*store.adapters] * 3
     tickets = [engine.submit(replace(SHORT, seed=k), key=key) for k, key in enumerate(keys)]
-    shas = [ticket.result(LONG_S).adapter_sha256 for ticket in tickets]
+    shas = [ticket.result(HANG_S).adapter_sha256 for ticket in tickets]
     assert shas == [store.adapters[key].card.content_sha256 for key in keys]
     facts = engine.facts()
     assert facts.slots_held <= 2
@@ -150,9 +150,9 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(opened: Open, store: S
     waiting[0].cancel()  # makes room at once
     with pytest.raises(RequestCancelled):
         waiting[0].result(0)
-    engine.submit(SHORT, key=None).result(LONG_S)
+    engine.submit(SHORT, key=None).result(HANG_S)
     gate.set()
-    waiting[1].result(LONG_S)
+    waiting[1].result(HANG_S)
     assert (engine.facts().refused, engine.facts().waiting) == (1, 0)
 
 
@@ -165,9 +165,9 @@ def test_what_is_too_late_is_dropped_in_the_queue_and_in_the_batch(opened: Open,
     clock.now_s = 11.0
     for ticket in (running, waiting):
         with pytest.raises(DeadlinePassed):
-            ticket.result(LONG_S)
+            ticket.result(HANG_S)
     gate.set()
-    engine.submit(SHORT, key="anna", deadline_s=10.0).result(LONG_S)
+    engine.submit(SHORT, key="anna", deadline_s=10.0).result(HANG_S)
 
 
 def test_a_deadline_wakes_an_idle_engine(opened: Open, store: Store) -> None:
@@ -175,31 +175,31 @@ def test_a_deadline_wakes_an_idle_engine(opened: Open, store: Store) -> None:
     gate = store.close_gate("anna")
     waiting = engine.submit(SHORT, key="anna", deadline_s=0.05)
     with pytest.raises(DeadlinePassed):
-        waiting.result(LONG_S)
+        waiting.result(HANG_S)
     gate.set()
 
 
 def test_a_deadline_out_of_reach_is_refused_at_the_door(opened: Open) -> None:
     engine = opened(max_batch=1)
-    engine.submit(SHORT, key=None, deadline_s=LONG_S).result(LONG_S)  # the throughput is known from now on
+    engine.submit(SHORT, key=None, deadline_s=1e9).result(HANG_S)  # the throughput is known from now on
     long = started(engine, replace(ENDLESS, guidance_scale=3.0))
     with pytest.raises(EngineBusy):
         engine.submit(ENDLESS, key=None, deadline_s=1e-6)
-    engine.submit(SHORT, key=None, deadline_s=LONG_S)
+    engine.submit(SHORT, key=None, deadline_s=1e9)
     long.cancel()
 
 
 def test_a_forgotten_adapter_is_gone_from_memory(opened: Open, store: Store) -> None:
     engine = opened()
     picture = started(engine, replace(ENDLESS, steps=40), key="anna")
-    engine.submit(SHORT, key="bert").result(LONG_S)
+    engine.submit(SHORT, key="bert").result(HANG_S)
     engine.forget("anna")
     engine.forget("bert")
     del store.adapters["anna"]
     with pytest.raises(AdapterNotFound):
-        engine.submit(SHORT, key="anna").result(LONG_S)
-    picture.result(LONG_S)  # in the making: finished
-    engine.submit(SHORT, key=None).result(LONG_S)  # a step later
+        engine.submit(SHORT, key="anna").result(HANG_S)
+    picture.result(HANG_S)  # in the making: finished
+    engine.submit(SHORT, key=None).result(HANG_S)  # a step later
     assert not engine.bank.flat.any()
     assert engine.facts().host_bytes == engine.facts().slots_held == 0
 
@@ -212,12 +212,12 @@ def test_what_is_being_loaded_when_it_is_forgotten_is_loaded_again(opened: Open,
     del store.adapters["anna"]
     gate.set()
     with pytest.raises(AdapterNotFound):
-        ticket.result(LONG_S)
+        ticket.result(HANG_S)
 
 
 def test_events_and_previews(opened: Open) -> None:
     events: list[StepEvent] = []
-    opened().submit(replace(SHORT, steps=5), key=None, watch=events.append, preview_every=2).result(LONG_S)
+    opened().submit(replace(SHORT, steps=5), key=None, watch=events.append, preview_every=2).result(HANG_S)
     assert [(event.step, event.steps) for event in events] == [(k, 5) for k in range(1, 6)]
     assert [event.preview is not None for event in events] == [False, True, False, True, False]
     assert events[1].preview is not None and events[1].preview.shape == (128, 128, 3)
@@ -230,7 +230,7 @@ def test_a_watcher_that_fails_harms_nobody(opened: Open) -> None:
     engine = opened()
     tickets = [engine.submit(SHORT, key=None, watch=fail), engine.submit(SHORT, key=None)]
     made = replace(SHORT, negative_scale=0.0)  # the base's own
-    assert [ticket.result(LONG_S).request for ticket in tickets] == [made, made]
+    assert [ticket.result(HANG_S).request for ticket in tickets] == [made, made]
 
 
 def test_a_callback_may_submit_again(opened: Open) -> None:
@@ -243,8 +243,8 @@ def test_a_callback_may_submit_again(opened: Open) -> None:
         called.set()
 
     engine.submit(SHORT, key=None).add_done_callback(again)
-    assert called.wait(LONG_S)
-    second[0].result(LONG_S)
+    assert called.wait(HANG_S)
+    second[0].result(HANG_S)
 
 
 def test_closing_tells_everybody(opened: Open, store: Store) -> None:
@@ -256,7 +256,7 @@ def test_closing_tells_everybody(opened: Open, store: Store) -> None:
     engine.close()
     for ticket in (running, waiting):
         with pytest.raises(EngineClosed):
-            ticket.result(LONG_S)
+            ticket.result(HANG_S)
     with pytest.raises(EngineClosed):
         engine.submit(SHORT, key=None)
     engine.close()
@@ -282,9 +282,9 @@ def test_out_of_memory_makes_smaller_steps(opened: Open, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(ADVANCE, lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none at all")))
     with pytest.raises(DeviceFailed, match="no memory"):
-        engine.submit(SHORT, key=None).result(LONG_S)
+        engine.submit(SHORT, key=None).result(HANG_S)
     monkeypatch.setattr(ADVANCE, real)
-    engine.submit(SHORT, key=None).result(LONG_S)
+    engine.submit(SHORT, key=None).result(HANG_S)
 
 
 def test_a_picture_that_breaks_the_device_breaks_alone(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,16 +300,16 @@ def test_a_picture_that_breaks_the_device_breaks_alone(opened: Open, monkeypatch
     good = started(engine, replace(ENDLESS, steps=40), key="anna")
     bad = engine.submit(replace(SHORT, guidance_scale=7.0), key="anna")
     with pytest.raises(DeviceFailed) as failure:
-        bad.result(LONG_S)
+        bad.result(HANG_S)
     assert "secret" not in str(failure.value)
-    good.result(LONG_S)
+    good.result(HANG_S)
 
 
 def test_a_turn_that_breaks_off_fails_its_pictures_and_the_next_ones_are_made(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = opened(slots=2)
-    wanted = {key: engine.submit(SHORT, key=key).result(LONG_S) for key in ("anna", "bert")}
+    wanted = {key: engine.submit(SHORT, key=key).result(HANG_S) for key in ("anna", "bert")}
     begin = engine._begin
     breaks: list[Exception] = []
 
@@ -322,9 +322,9 @@ def test_a_turn_that_breaks_off_fails_its_pictures_and_the_next_ones_are_made(
     for _ in range(2):
         breaks.append(SystemError("a bug"))
         with pytest.raises(DeviceFailed):
-            engine.submit(SHORT, key="anna").result(LONG_S)
+            engine.submit(SHORT, key="anna").result(HANG_S)
         for key, image in wanted.items():  # not with what lay in the slot before
-            assert np.array_equal(engine.submit(SHORT, key=key).result(LONG_S).image, image.image)
+            assert np.array_equal(engine.submit(SHORT, key=key).result(HANG_S).image, image.image)
 
 
 def test_a_device_thread_that_ends_leaves_nobody_waiting(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +335,7 @@ def test_a_device_thread_that_ends_leaves_nobody_waiting(opened: Open, monkeypat
 
     monkeypatch.setattr(engine, "_take", take)
     with pytest.raises(DeviceFailed):
-        engine.submit(SHORT, key=None).result(LONG_S)
+        engine.submit(SHORT, key=None).result(HANG_S)
     with pytest.raises(DeviceFailed):
         engine.submit(SHORT, key=None)
 
@@ -344,7 +344,7 @@ def test_nothing_of_a_prompt_is_logged(opened: Open, caplog: pytest.LogCaptureFi
     caplog.set_level(logging.DEBUG)
     engine = opened()
     ticket = engine.submit(replace(SHORT, prompt="my secret"), key="anna", request_id="r-1")
-    ticket.result(LONG_S)
+    ticket.result(HANG_S)
     assert ticket.id == "r-1"
     assert sum("r-1" in record.getMessage() for record in caplog.records) >= 2
     assert "secret" not in caplog.text
@@ -354,7 +354,7 @@ def test_the_base_is_never_written(opened: Open, tiny_base: BaseModel, store: St
     before = resident_sha256(tiny_base)
     engine = opened(slots=2)
     for k in range(12):
-        engine.submit(replace(SHORT, steps=1), key=list(store.adapters)[k % 6]).result(LONG_S)
+        engine.submit(replace(SHORT, steps=1), key=list(store.adapters)[k % 6]).result(HANG_S)
     assert engine.facts().slot_misses == 12
     assert resident_sha256(tiny_base) == before
     parameter = next(tiny_base.unet.parameters())
@@ -377,5 +377,5 @@ def test_an_error_of_one_takes_the_others_back(opened: Open) -> None:
     engine = opened(max_batch=1)
     with pytest.raises(LikenessError):
         engine.generate([replace(SHORT, adapter="nobody"), *[replace(ENDLESS, seed=k) for k in range(3)]])
-    engine.submit(SHORT, key=None).result(LONG_S)
+    engine.submit(SHORT, key=None).result(HANG_S)
     assert engine.facts().running == engine.facts().waiting == 0

@@ -1,7 +1,6 @@
 """One installation with some people, its application, and the same behind a real port of this machine."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from likeness.http.server import Bind, server_of
 from likeness.service import Likeness, build
 from tests.contrast import build_contrasted_folder
 from tests.people import publish_person
+from tests.waiting import until
 
 
 @pytest.fixture(scope="session")
@@ -54,16 +54,12 @@ def running(app: FastAPI) -> Iterator[str]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        for _ in range(600):
-            if server.started:
-                break
-            time.sleep(0.05)
-        assert server.started
+        until(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join()
 
 
 @pytest.fixture(scope="session")

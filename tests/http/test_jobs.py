@@ -18,11 +18,13 @@ from starlette.datastructures import UploadFile
 from starlette.testclient import TestClient
 
 from likeness.http.app import create_app
+from likeness.jobs.ledger import Ledger
 from likeness.jobs.tables import jobs as jobs_table
 from likeness.jobs.types import Claim, Failure
 from likeness.service import Likeness
 from likeness.service.training import Training
 from tests.jobs.installation import PHOTOS, archive, picture
+from tests.waiting import HANG_S
 
 
 @pytest.fixture(autouse=True)
@@ -138,23 +140,35 @@ def test_consent_is_asked_for_what_is_trained_not_for_what_was_said_first(
         assert client.get(f"/v1/subjects/{name}").status_code == 404
 
 
-def test_progress_is_streamed_until_the_job_is_over(client: TestClient, likeness: Likeness) -> None:
+def test_progress_is_streamed_until_the_job_is_over(
+    client: TestClient, likeness: Likeness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = submitted(client, "stream")
     ledger = likeness.training.queue.ledger
+    looked, events = threading.Semaphore(0), Ledger.events
+
+    def watched(*given: Any) -> Any:
+        found = events(*given)
+        looked.release()
+        return found
+
+    monkeypatch.setattr(Ledger, "events", watched)
 
     def work() -> None:
+        for _ in range(2):  # the stream has begun when it looks again
+            assert looked.acquire(timeout=HANG_S)
         claim = claimed(likeness, job)
         ledger.tell(claim, "progress", {"stage": "train", "done": 3, "total": 9, "loss": 0.5})
         failure = Failure("PhotosRefused", "too few photos", "send more")
         ledger.finish(claim, "failed", failure=failure, keep_photos_s=0)
 
-    timer = threading.Timer(1.0, work)
-    timer.start()
+    worker = threading.Thread(target=work)
+    worker.start()
     with client.stream("GET", f"/v1/jobs/{job['id']}/events", headers={"Accept": "text/event-stream"}) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
         assert stream.headers["x-accel-buffering"] == "no"
         text = "".join(stream.iter_text())
-    timer.join()
+    worker.join()
     blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in text.strip().split("\n\n")]
     assert blocks[-1]["event"] == "end"
     assert json.loads(blocks[-1]["data"])["failure"]["hint"] == "send more"
@@ -252,12 +266,21 @@ def test_an_archive_waits_in_a_file_while_another_is_in_memory(
     monkeypatch.setattr(UploadFile, "read", watched)
     with TestClient(app, base_url="http://localhost") as client:
         assert client.portal is not None
-        client.portal.call(app.state.uploads.acquire)
+        uploads = app.state.uploads
+        acquire, asked = uploads.acquire, threading.Event()
+        client.portal.call(acquire)
+
+        async def asking() -> bool:
+            asked.set()
+            return bool(await acquire())
+
+        monkeypatch.setattr(uploads, "acquire", asking)
         waits = threading.Thread(target=submitted, args=(client, "waits"))
         waits.start()
-        is_read = reads.wait(1)
-        client.portal.call(app.state.uploads.release)
-        waits.join(30)
+        assert asked.wait(HANG_S)
+        is_read = reads.is_set()
+        client.portal.call(uploads.release)
+        waits.join()
     assert (is_read, reads.is_set()) == (False, True)
 
 

@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,9 +17,9 @@ from PIL import Image
 from likeness.config import Settings
 from likeness.jobs.types import Job, JobOrder
 from likeness.service.training import Training, training_of
+from tests.waiting import until
 
 SRC = Path(__file__).parents[2] / "src"
-START_S = 180.0  # importing torch and its friends, on a machine that has other things to do
 SMALL = {"rank": 2, "alpha": 4, "class_images": 2, "variants": 1, "instance_rows": 2, "prior_rows": 1}
 
 
@@ -82,7 +81,7 @@ class Installation:
             process = subprocess.Popen(words, env=self.environment(), stdout=file, stderr=file, start_new_session=True)
         self.processes[id] = process
         if wait:
-            until(lambda: b"ready:" in log.read_bytes()[size:], START_S)
+            until(lambda: b"ready:" in log.read_bytes()[size:])
         return process
 
     def environment(self) -> dict[str, str]:
@@ -99,7 +98,7 @@ class Installation:
     def kill(self, id: str) -> None:
         """kill -9 of the supervisor alone; its children have to notice by themselves."""
         self.processes[id].kill()
-        self.processes[id].wait(30)
+        self.processes[id].wait()
 
     def children(self, id: str, module: str) -> list[int]:
         """Process ids of a worker's children of one kind."""
@@ -114,10 +113,10 @@ class Installation:
                 process.send_signal(signal.SIGTERM)
         for process in self.processes.values():
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(10)
+                process.wait()
         self.training.close()
         self.training.library.catalog.close()
 
@@ -132,14 +131,6 @@ def installed(home: Path, base: Path, **settings: object) -> Iterator[Installati
         yield installation
     finally:
         installation.stop()
-
-
-def until(condition: Callable[[], object], most_s: float = START_S, pause_s: float = 0.1) -> None:
-    """Wait for something; an assertion fails when it does not come."""
-    end_s = time.monotonic() + most_s
-    while not condition():
-        assert time.monotonic() < end_s, f"this did not happen within {most_s} s"
-        time.sleep(pause_s)
 
 
 def pids_with(module: str) -> list[int]:

@@ -9,6 +9,7 @@ import pytest
 
 from likeness.jobs.heartbeat import Heartbeat
 from likeness.jobs.tables import Database
+from tests.waiting import HANG_S
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_a_beat_that_fails_in_an_unexpected_way_is_not_the_last(
         return run(work, **options)
 
     monkeypatch.setattr(database, "run", failing)
-    assert beaten.wait(60)
+    assert beaten.wait(HANG_S)
     monkeypatch.undo()
     heart.stop()
     assert not errors

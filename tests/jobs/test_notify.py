@@ -13,7 +13,7 @@ from likeness.errors import StorageUnavailable
 from likeness.jobs.messages import Message
 from likeness.jobs.notify import AT_ONCE, CLAIM_S, GIVE_UP_AFTER_S, LONGEST_PAUSE_S, MOST_UNDER_WAY, Delivery, Notifier
 from likeness.jobs.tables import Database, deliveries
-from tests.jobs.installation import until
+from tests.waiting import HANG_S, until
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def deliver(notifier: Notifier, database: Database, done: Callable[[], bool]) ->
         notifier.deliver_due()
         return done()
 
-    until(turn, 30)
+    until(turn)
 
 
 def test_what_fails_is_tried_again_until_it_is_taken(database: Database) -> None:
@@ -67,7 +67,7 @@ def test_what_fails_is_tried_again_until_it_is_taken(database: Database) -> None
     notifier = Notifier(database, {"webhook": send})
     put(database, message("a"))
     assert notifier.deliver_due() == 1
-    until(lambda: log(notifier)["a"].last_error is not None, 10)
+    until(lambda: log(notifier)["a"].last_error is not None)
     first = log(notifier)["a"]
     assert (first.state, first.attempts) == ("waiting", 1)
     assert first.last_error == "expected the webhook to answer 2xx, got 503"
@@ -90,7 +90,7 @@ def test_nobody_is_told_before_the_result_lies_there(database: Database) -> None
     notifier = Notifier(database, {"object": write, "webhook": lambda message: order.append(message.id)})
     put(database, message("w", place=1), message("o", "object"), message("other", place=1, job="k"))
     notifier.deliver_due()
-    until(lambda: order == ["other"] and log(notifier)["o"].last_error is not None, 10)
+    until(lambda: order == ["other"] and log(notifier)["o"].last_error is not None)
     is_there.set()
     deliver(notifier, database, lambda: log(notifier)["w"].state == "delivered")
     assert order == ["other", "o", "w"]
@@ -109,7 +109,7 @@ def test_after_a_day_it_is_given_up_and_a_replay_starts_anew(database: Database)
     long_ago = database.now - GIVE_UP_AFTER_S
     database.run(lambda c: c.execute(deliveries.update().values(created_s=long_ago)))
     notifier.deliver_due()
-    until(lambda: log(notifier)["a"].state == "given up", 10)
+    until(lambda: log(notifier)["a"].state == "given up")
     assert not notifier.has_due()
     assert notifier.replay("ben", "j") == 0
     assert notifier.replay("anna", "j") == 1
@@ -127,7 +127,7 @@ def test_a_message_that_is_due_beyond_every_pause_is_sent_now(database: Database
         move = deliveries.update().where(deliveries.c.id == id).values(due_s=database.now + ahead_s)
         database.run(partial(_insert, move))
     assert notifier.deliver_due() == 1
-    until(lambda: heard == ["ahead"], 10)
+    until(lambda: heard == ["ahead"])
 
 
 def test_two_notifiers_send_it_once(database: Database) -> None:
@@ -139,7 +139,7 @@ def test_two_notifiers_send_it_once(database: Database) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    until(lambda: all(one.state == "delivered" for one in log(notifiers[0]).values()), 20)
+    until(lambda: all(one.state == "delivered" for one in log(notifiers[0]).values()))
     assert sorted(heard) == sorted(str(i) for i in range(20))
 
 
@@ -148,15 +148,15 @@ def test_a_sender_that_hangs_holds_up_nobody_else(database: Database) -> None:
 
     def send(message: Message) -> None:
         if message.id == "slow":
-            over.wait(20)
+            over.wait(HANG_S)
         heard.append(message.id)
 
     notifier = Notifier(database, {"webhook": send})
     put(database, message("slow", job="k"), message("fast"))
     notifier.deliver_due()
-    until(lambda: heard == ["fast"], 10)
+    until(lambda: heard == ["fast"])
     over.set()
-    until(lambda: heard == ["fast", "slow"], 10)
+    until(lambda: heard == ["fast", "slow"])
 
 
 def test_what_is_under_way_is_not_taken_again_and_the_queue_is_bounded(database: Database) -> None:
@@ -164,7 +164,7 @@ def test_what_is_under_way_is_not_taken_again_and_the_queue_is_bounded(database:
     over, heard = threading.Event(), []
 
     def send(message: Message) -> None:
-        over.wait(20)
+        over.wait(HANG_S)
         heard.append(message.id)
 
     notifier = Notifier(database, {"webhook": send})
@@ -179,7 +179,7 @@ def test_what_is_under_way_is_not_taken_again_and_the_queue_is_bounded(database:
         notifier.deliver_due()
         return len(heard) >= MOST_UNDER_WAY + 8
 
-    until(turn, 20)
+    until(turn)
     assert sorted(heard) == [f"{i:02}" for i in range(MOST_UNDER_WAY + 8)]
 
 
@@ -187,7 +187,7 @@ def test_result_objects_do_not_wait_behind_webhooks_that_hang(database: Database
     over, written = threading.Event(), []
 
     def hang(message: Message) -> None:
-        over.wait(20)
+        over.wait(HANG_S)
 
     notifier = Notifier(database, {"webhook": hang, "object": lambda message: written.append(message.id)})
     put(database, *[message(str(i), job=str(i)) for i in range(2 * MOST_UNDER_WAY)])
@@ -195,7 +195,7 @@ def test_result_objects_do_not_wait_behind_webhooks_that_hang(database: Database
     put(database, message("o", "object"))
     notifier.deliver_due()
     try:
-        until(lambda: written == ["o"], 10)
+        until(lambda: written == ["o"])
     finally:
         over.set()
 
@@ -206,7 +206,7 @@ def test_one_tenants_many_messages_are_not_all_before_another_tenants_one(databa
     put(database, *[message(f"{i:03}", job=str(i)) for i in range(4 * MOST_UNDER_WAY)])
     put(database, replace(message("b", job="b"), tenant="ben"))
     assert notifier.deliver_due() == MOST_UNDER_WAY
-    until(lambda: len(heard) == MOST_UNDER_WAY, 10)
+    until(lambda: len(heard) == MOST_UNDER_WAY)
     assert "ben" in heard[: AT_ONCE + 2]
 
 
@@ -220,14 +220,14 @@ def test_a_notifier_that_is_closed_starts_nothing_more_and_leaves_no_queue_for_t
 
     def hanging(said: Message) -> None:
         begun.release()
-        released.wait(60)
+        released.wait(HANG_S)
         sent.append(said.id)
 
     notifier = Notifier(database, {"webhook": hanging})
     put(database, *(message(f"m{k}", job=f"j{k}") for k in range(AT_ONCE + 3)))
     assert notifier.deliver_due() == AT_ONCE + 3
     for _ in range(AT_ONCE):
-        assert begun.acquire(timeout=60)
+        assert begun.acquire(timeout=HANG_S)
     notifier.close()
     assert notifier.deliver_due() == 0
     released.set()

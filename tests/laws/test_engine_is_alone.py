@@ -4,9 +4,10 @@ Compared before pixels are rounded to 8 bits. Random networks can make float32's
 they compute in float64 here; the built-in base, whose networks are trained, computes in float32 as it is served.
 """
 
-import time
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,9 @@ from likeness.types import ImageRequest
 from tests.contrast import build_contrasted_folder
 from tests.engine.people import RANK, Store, person
 from tests.tiny import random_row
+from tests.waiting import HANG_S
 
 SAME = 1e-5  # of the [0, 1] range of a picture
-LONG_S = 120.0
 NAMES = ("anna", "bert", "cleo")
 
 
@@ -73,35 +74,44 @@ REQUESTS = st.builds(
 FATES = st.sampled_from(["finishes", "finishes", "is cancelled", "has no adapter"])
 
 
+def set_event(event: threading.Event, _: object) -> None:
+    event.set()
+
+
 @settings(max_examples=6)
 @given(
-    asked=st.lists(st.tuples(REQUESTS, FATES, st.sampled_from([0.0, 0.01, 0.05])), min_size=2, max_size=6),
+    asked=st.lists(st.tuples(REQUESTS, FATES, st.booleans()), min_size=2, max_size=6),
     slots=st.integers(2, 5),
     max_batch=st.integers(1, 4),
     host_bytes=st.sampled_from([1, 1 << 30]),
 )
 def test_a_picture_is_what_it_is_alone(
-    world: World, asked: list[tuple[ImageRequest, str, float]], slots: int, max_batch: int, host_bytes: int
+    world: World, asked: list[tuple[ImageRequest, str, bool]], slots: int, max_batch: int, host_bytes: int
 ) -> None:
+    """Some come while those before them wait, some after the first step of the one before them."""
     with Engine(
         world.base, load=world.store, slots=slots, rank=RANK, max_batch=max_batch, host_bytes=host_bytes
     ) as engine:
         tickets = []
-        for request, fate, pause_s in asked:
+        for request, fate, is_awaited in asked:
             long = replace(request, steps=100) if fate == "is cancelled" else request
             key = "nobody" if fate == "has no adapter" else request.adapter
-            tickets.append(engine.submit(long, key=key, tenant=request.sampler))
-            time.sleep(pause_s)
-        for ticket, (_, fate, _) in zip(tickets, asked, strict=True):
+            begun = threading.Event()
+            ticket = engine.submit(long, key=key, tenant=request.sampler, watch=partial(set_event, begun))
+            ticket.add_done_callback(partial(set_event, begun))
+            assert not is_awaited or begun.wait(HANG_S)
             if fate == "is cancelled":
                 ticket.cancel()
+            tickets.append(ticket)
+        for ticket, (_, fate, _) in zip(tickets, asked, strict=True):
+            if fate == "is cancelled":
                 with pytest.raises(RequestCancelled):
-                    ticket.result(LONG_S)
+                    ticket.result(HANG_S)
             elif fate == "has no adapter":
                 with pytest.raises(AdapterNotFound):
-                    ticket.result(LONG_S)
+                    ticket.result(HANG_S)
         images = [
-            (request, ticket.result(LONG_S))
+            (request, ticket.result(HANG_S))
             for ticket, (request, fate, _) in zip(tickets, asked, strict=True)
             if fate == "finishes"
         ]

@@ -12,6 +12,7 @@ from likeness.diffusion import base as base_module
 from likeness.service import Likeness, build
 from likeness.storage import tables
 from tests.tiny import build_tiny_folder
+from tests.waiting import HANG_S
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_many_first_requests_are_one_load(
     likeness = build(Settings(home=tmp_path / "home", base=str(build_tiny_folder(tmp_path / "base"))))
 
     def first(_: int) -> object:
-        all_here.wait(60)
+        all_here.wait(HANG_S)
         return ask(likeness)
 
     with ThreadPoolExecutor(4) as threads:

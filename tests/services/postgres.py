@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import HANG_S
+
 BINARIES = Path("/usr/lib/postgresql/15/bin")
 USER = "postgres"
 
@@ -47,7 +49,7 @@ class Postgres:
             user = pwd.getpwnam(USER)
             as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         subprocess.run(
-            [str(BINARIES / program), *words], check=True, capture_output=True, timeout=120, cwd=self.folder,
+            [str(BINARIES / program), *words], check=True, capture_output=True, timeout=HANG_S, cwd=self.folder,
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, **as_user,
         )  # fmt: skip
 

@@ -15,14 +15,15 @@ from likeness.http.app import create_app
 from likeness.service import build
 from tests.contrast import build_contrasted_folder
 from tests.http.conftest import running
-from tests.jobs.installation import PHOTOS, SMALL, Installation, archive, picture, until
+from tests.jobs.installation import PHOTOS, SMALL, Installation, archive, picture
+from tests.waiting import HANG_S, until
 
 boto3 = pytest.importorskip("boto3", reason="these tests speak through boto3")
 moto_server = pytest.importorskip("moto.server", reason="S3, SNS and SQS come from moto")
 
 from likeness.config import Settings  # noqa: E402
 
-pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.services, pytest.mark.slow]
 
 BUCKET, PREFIX = "sagemaker-eu-west-1-123456789012", "stable-diffusion-dreambooth/code"
 CONFIG = json.dumps({"class_noun": "dog", "recipe": "fast", "steps": 6, **SMALL}).encode()
@@ -116,7 +117,7 @@ def exists(location: str) -> bool:
 def told(queue_url: str, inference_id: str) -> dict[str, Any]:
     """The message about one invocation, as SNS wraps it for a queue."""
     sqs = boto3.client("sqs")
-    end_s = time.monotonic() + 60
+    end_s = time.monotonic() + HANG_S
     while time.monotonic() < end_s:
         for message in sqs.receive_message(QueueUrl=queue_url, WaitTimeSeconds=1).get("Messages", []):
             said: dict[str, Any] = json.loads(json.loads(message["Body"])["Message"])

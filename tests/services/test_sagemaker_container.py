@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,9 +18,9 @@ from PIL import Image
 from likeness.deploy.triton.server import namespace
 from likeness.errors import MissingPart
 from tests.contrast import build_contrasted_folder
+from tests.waiting import HANG_S, until
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
-START_S = 120
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +52,15 @@ def process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 @pytest.fixture(scope="module")
 def client(folder: Path, process: subprocess.Popen[bytes]) -> Iterator[httpx2.Client]:
     transport = httpx2.HTTPTransport(uds=str(folder / "http.sock"))
-    with httpx2.Client(transport=transport, base_url="http://container:8080", timeout=60) as opened:
-        end_s = time.monotonic() + START_S
-        while True:
-            assert process.poll() is None and time.monotonic() < end_s, (folder / "server.log").read_text()
+    with httpx2.Client(transport=transport, base_url="http://container:8080", timeout=HANG_S) as opened:
+
+        def answers() -> bool:
+            assert process.poll() is None, (folder / "server.log").read_text()
             with suppress(httpx2.TransportError):
-                if (folder / "http.sock").exists() and opened.get("/ping").status_code == 200:
-                    break
-            time.sleep(0.1)
+                return (folder / "http.sock").exists() and opened.get("/ping").status_code == 200
+            return False
+
+        until(answers)
         yield opened
 
 
@@ -89,6 +89,6 @@ def test_it_ends_in_order_when_the_platform_says_so(
 ) -> None:
     client.close()
     process.terminate()
-    assert process.wait(60) == 0, (folder / "server.log").read_text()
+    assert process.wait(HANG_S) == 0, (folder / "server.log").read_text()
     lines = [line for line in (folder / "server.log").read_text().splitlines() if "Traceback" in line]
     assert lines == []

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from likeness.artifacts.triton.engine_client import EngineFailed
 from likeness.deploy.triton import guard
 from likeness.deploy.triton.server import TritonServer
 from tests.services.hosting import World, skip_without_triton, world
+from tests.waiting import HANG_S, until
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 PORT = 8000
@@ -74,17 +74,14 @@ def test_nvidias_client_asks_two_people_and_the_engine_ends_with_the_server(here
     if os.geteuid() != 0:
         enter += ["--user", "--preserve-credentials"]
     ran = subprocess.run(
-        [*enter, sys.executable, str(script), "anna", "bert"], capture_output=True, text=True, timeout=120
+        [*enter, sys.executable, str(script), "anna", "bert"], capture_output=True, text=True, timeout=HANG_S
     )
     assert ran.returncode == 0, ran.stderr
     inputs = "['prompt', 'negative_prompt', 'gen_args']"
     assert ran.stdout.splitlines() == [f"anna {inputs}", f"bert {inputs}"]
     engine = int(str(here.engine()["pid"]))
     server.stop()
-    end_s = time.monotonic() + 15
-    while Path(f"/proc/{engine}").exists() and time.monotonic() < end_s:
-        time.sleep(0.1)
-    assert not Path(f"/proc/{engine}").exists()
+    until(lambda: not Path(f"/proc/{engine}").exists())
     with pytest.raises(EngineFailed):
         here.engine()
 
@@ -94,19 +91,21 @@ def test_the_guard_starts_nothing_where_another_interface_is_up(tmp_path: Path) 
         pytest.skip("this machine has no interface but loopback: there is nothing to refuse")
     mark = tmp_path / "started"
     command = [sys.executable, "-m", "likeness.deploy.triton.guard", "--", "touch", str(mark)]
-    ran = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, text=True, timeout=HANG_S)
     assert ran.returncode == 1 and ran.stderr.startswith("refused: expected a network with nothing but loopback")
     assert not mark.exists()
 
 
-def test_the_guard_ends_with_its_standard_input() -> None:
+def test_the_guard_ends_with_its_standard_input(tmp_path: Path) -> None:
     skip_without_triton()
+    mark = str(tmp_path / "started")
     from likeness.deploy.triton.server import namespace
 
-    command = [*namespace(), sys.executable, "-m", "likeness.deploy.triton.guard", "--", "sleep", "600"]
+    runs = ["sh", "-c", "touch $0; exec sleep 600", mark]
+    command = [*namespace(), sys.executable, "-m", "likeness.deploy.triton.guard", "--", *runs]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as running:
         assert running.stdin is not None
-        time.sleep(1)
+        until(lambda: Path(mark).exists())
         assert running.poll() is None
         running.stdin.close()
-        assert running.wait(20) != 0  # ended by a signal, not by itself
+        assert running.wait(HANG_S) != 0  # ended by a signal, not by itself

@@ -8,6 +8,7 @@ import pytest
 
 from likeness.errors import AdapterBusy, UsageError
 from likeness.storage.home import Home
+from tests.waiting import HANG_S
 
 SECRET = b"a face nobody else shall see"
 
@@ -108,7 +109,7 @@ def test_tenants_have_folders_and_locks_of_their_own_and_share_class_images(home
 def hold(root: Path, held, go) -> None:
     with Home(root).lock("anna"):
         held.set()
-        go.wait(20)
+        go.wait(HANG_S)
 
 
 def test_two_processes_never_hold_one_name(home: Home) -> None:
@@ -117,15 +118,15 @@ def test_two_processes_never_hold_one_name(home: Home) -> None:
     other = spawn.Process(target=hold, args=(home.root, held, go))
     other.start()
     try:
-        assert held.wait(20)
+        assert held.wait(HANG_S)
         with pytest.raises(AdapterBusy), home.lock("anna"):
             pass
         with home.lock("bert"):  # another name is free
             pass
     finally:
         go.set()
-        other.join(20)
-    with home.lock("anna", wait_s=5):
+        other.join()
+    with home.lock("anna", wait_s=HANG_S):
         pass
 
 
@@ -136,11 +137,11 @@ def test_two_threads_never_hold_one_name(home: Home) -> None:
     def other() -> None:
         with home.lock("anna"):
             inside.set()
-            done.wait(10)
+            done.wait(HANG_S)
 
     thread = threading.Thread(target=other)
     thread.start()
-    assert inside.wait(10)
+    assert inside.wait(HANG_S)
     with pytest.raises(AdapterBusy), home.lock("anna"):
         pass
     done.set()
