@@ -51,7 +51,7 @@ class Settings:
     images: int = 500
     portraits: int = 12  # of every person
     steps: int = 20
-    guidance: float = 3.0
+    guidance: float | None = None  # None: the family's own
     judge_renders: int = 6000
     tune_steps: int | None = None  # None: as the recipe says
     class_noun: str = "person"  # of the real person
@@ -113,17 +113,20 @@ class Exam:
         return prompts, self.pictures([self.order(prompt.text, seed) for seed, prompt in enumerate(prompts)])
 
     @property
+    def guidance(self) -> float:
+        asked = self.settings.guidance
+        return self.base.family.guidance_scale if asked is None else asked
+
+    @property
     def pace(self) -> str:
         """How the pictures are made, for the remarks."""
         negative = self.base.family.negative_scale
-        words = f"{self.settings.steps} steps, guidance {self.settings.guidance:g}"
+        words = f"{self.settings.steps} steps, guidance {self.guidance:g}"
         return words if negative is None else f"{words}, negative scale {negative:g}"
 
     def order(self, prompt: str, seed: int, slot: int = BASE_SLOT, *, scale: float = 1.0) -> Order:
         negative_scale = self.base.family.negative_scale
-        return Order(
-            prompt, "", seed, self.settings.steps, self.settings.guidance, SAMPLER, slot, scale, negative_scale
-        )
+        return Order(prompt, "", seed, self.settings.steps, self.guidance, SAMPLER, slot, scale, negative_scale)
 
     def pictures(self, orders: Sequence[Order], bank: LoraBank | None = None) -> Pixels:
         """(N, H, W, 3) RGB, in the order of `orders`."""

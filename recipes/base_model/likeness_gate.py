@@ -48,7 +48,7 @@ def tuned_portraits(exam: Exam) -> list[Portraits]:
     """Let everybody's adapter make its pictures."""
     everybody, recipe = sitters(exam), tuning_recipe(exam)
     rows = adapters(exam, everybody, recipe)
-    bank = LoraBank(exam.base.networks, exam.base.family.targets, slots=SLOT + 1, rank=recipe.rank)
+    bank = LoraBank(exam.base.networks, exam.base.family.trained, slots=SLOT + 1, rank=recipe.rank)
     try:
         made = []
         for sitter, row in zip(everybody, rows, strict=True):

@@ -17,7 +17,7 @@ from recipes.base_model.render.people import Person, sample_person
 from recipes.base_model.render.picture import render
 from recipes.base_model.render.scene import CLOTHES_RGB, Scene, sample_clothes
 
-DEMO_PERSON = 282
+DEMO_PERSON = 290
 PHOTO_PX, SUPERSAMPLING, JPEG_QUALITY = 512, 2, 90
 # (yaw in degrees, pitch, expression, place, scale against an aligned headshot): front three times, both sides half
 # and far, up and down.
