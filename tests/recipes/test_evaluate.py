@@ -156,7 +156,7 @@ def test_a_kept_adapter_is_used_by_other_sampling_and_not_by_another_recipe(
 def test_portraits_are_those_of_the_persons_own_adapter(tiny_exam: Exam, monkeypatch: pytest.MonkeyPatch) -> None:
     exam = Exam(replace(tiny_exam.settings, portraits=2, steps=2))
     people = [tuning.Sitter(seed, "man", [Photo("a.png", bytes([seed]))]) for seed in range(2)]
-    bank = LoraBank(exam.base.networks, exam.base.family.targets, slots=2, rank=8)
+    bank = LoraBank(exam.base.networks, exam.base.family.trained, slots=2, rank=8)
     rows = [random_row(bank, seed) for seed in range(2)]
     bank.close()
     monkeypatch.setattr(likeness_gate, "sitters", lambda exam: people)

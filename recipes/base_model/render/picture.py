@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.photos.align import EYES_ROW, alignment
-from recipes.base_model.render import anatomy, shade
+from recipes.base_model.render import albedo, anatomy, lighting, shade
 from recipes.base_model.render.assets import Assets
 from recipes.base_model.render.figure import BROW, EYE, LASH, LENS, Figure, build_figure
 from recipes.base_model.render.mesh import vertex_normals
@@ -29,7 +29,7 @@ GRAY_CARD = 0.4  # brightness of skin that is exposed as it is, linear
 KEY, AROUND = 1.30, 0.19  # strength of the main light and of the light from all around
 DIRECTIONS = np.array([1.15, 0.7, 0.9, 0.9, 1.0])  # light from above, below, left, right, front
 BROW_SHADES = {"white": 0.45, "gray": 0.5, "blonde": 0.35, "light blonde": 0.3, "red": 0.5}  # brows are darker
-SUBSTANCES = {"bronze statue": shade.BRONZE, "marble statue": shade.MARBLE}
+SUBSTANCES = {"bronze statue": albedo.BRONZE, "marble statue": albedo.MARBLE}
 TWO_TONE_CLOTHES = ("suit", "overalls")
 # beard -> column of the anatomical fields, opacity
 BEARD_LOOKS = {
@@ -149,7 +149,7 @@ def _surface(figure: Figure, assets: Assets) -> shade.Surface:
     )
 
 
-def _look(person: Person, scene: Scene) -> shade.Look:
+def _look(person: Person, scene: Scene) -> albedo.Look:
     tone, hair = _linear(person.tone), _linear(person.hair.rgb)
     tone = (0.93 * tone + 0.07 * tone.mean()) * np.array(SKIN_BALANCE, np.float32)
     beard_field, beard_amount = BEARD_LOOKS[person.beard]
@@ -157,8 +157,8 @@ def _look(person: Person, scene: Scene) -> shade.Look:
         beard_amount = SHAVEN
     brow = hair * BROW_SHADES.get(person.hair.color, 0.8) + 0.006
     lips = _linear((0.70, 0.25, 0.28)) if person.lipstick else tone * np.array([0.82, 0.42, 0.42], np.float32)
-    return shade.Look(
-        substance=SUBSTANCES.get(scene.style, shade.FLESH),
+    return albedo.Look(
+        substance=SUBSTANCES.get(scene.style, albedo.FLESH),
         tone=_vector(tone),
         lips=_vector(lips),
         hair=_vector(hair),
@@ -185,14 +185,14 @@ def _linear(display: Any) -> Array:
     return np.square(np.asarray(display, np.float32))
 
 
-def _vector(values: NDArray) -> shade.Vector:
+def _vector(values: NDArray) -> albedo.Vector:
     first, second, third = (float(value) for value in values)
     return first, second, third
 
 
 def _light(
-    figure: Figure, scene: Scene, assets: Assets, *, tone: shade.Vector, eye: Array, place: Array
-) -> shade.Light:
+    figure: Figure, scene: Scene, assets: Assets, *, tone: albedo.Vector, eye: Array, place: Array
+) -> lighting.Light:
     """Key light as the scene says, light from all around as the place (S, S, 3) looks."""
     tint = PLACES[scene.place]
     azimuth, elevation = math.radians(scene.light_azimuth_deg), math.radians(scene.light_elevation_deg)
@@ -205,7 +205,7 @@ def _light(
     around = exposure * AROUND * scene.ambient * np.array(tint.ambient) * _light_of(place)
     above, below, left, right_, front = (_vector(color) for color in around)
     warm = np.array([1 + 0.06 * scene.warmth, 1, 1 - 0.08 * scene.warmth])
-    return shade.Light(
+    return lighting.Light(
         direction=_vector(direction),
         frame=(_vector(frame[0]), _vector(frame[1]), _vector(frame[2])),
         key=_vector(exposure * KEY * warm * scene.key * np.array(tint.key)),
@@ -231,9 +231,9 @@ def _light_of(place: Array) -> Array:
 def _shadow_map(figure: Figure, frame: Array, assets: Assets) -> Buffers:
     """The figure seen from the light, without the small things whose shadows only make noise."""
     seen = (figure.vertices - figure.head_centre) @ frame.T
-    size, width = shade.SHADOW_PX, shade.SHADOW_WIDTH_DM
+    size, width = lighting.SHADOW_PX, lighting.SHADOW_WIDTH_DM
     x, y = (seen[:, 0] / width + 0.5) * size, (0.5 - seen[:, 1] / width) * size
-    screen = np.stack([x, y, shade.SHADOW_DEPTH_DM - seen[:, 2]], 1).astype(np.float32)
+    screen = np.stack([x, y, lighting.SHADOW_DEPTH_DM - seen[:, 2]], 1).astype(np.float32)
     casts = ~np.isin(figure.material, (EYE, BROW, LASH, LENS))
     return rasterise(
         screen,
