@@ -37,6 +37,7 @@ def likeness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Likeness:
         raise Reached(sorted({one.source_sha256 for one in prepared}))
 
     monkeypatch.setattr("likeness.fine_tuning.fine_tune", stop)
+    monkeypatch.setattr("likeness.fine_tuning.adapter_bytes", lambda base, recipe: 0)
     monkeypatch.setattr(Likeness, "base", None)
     return build(Settings(home=tmp_path))
 
@@ -95,4 +96,4 @@ def test_different_people_are_trained_on_where_the_user_insists(door: Door, crow
 
 
 def test_a_stranger_is_left_out(door: Door, crowd: list[Photo], virtual_man: list[Photo]) -> None:
-    assert door([crowd[0], *virtual_man[:4]], False) == sorted(photo.sha256 for photo in virtual_man[:4])
+    assert door([crowd[1], *virtual_man[:4]], False) == sorted(photo.sha256 for photo in virtual_man[:4])

@@ -66,7 +66,10 @@ def adapted_linear(output: Tensor, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
 
     output: (B, ..., d_out); x: (B, ..., d_in); A: (G, r, d_in); B: (G, d_out, r)
     """
-    rows = x.reshape(len(A), -1, x.shape[-1])  # (G, B / G * N, d_in)
+    if x.ndim == 2 and len(x) > len(A):  # a few rows round otherwise than one: each has a product of its own (`rows`)
+        A, B = (factor.repeat_interleave(len(x) // len(A), 0) for factor in (A, B))
+    # Contiguous, for a product of the same numbers in another layout rounds otherwise.
+    rows = x.contiguous().view(len(A), -1, x.shape[-1])  # (G, B / G * N, d_in)
     flat = output.reshape(len(A), -1, output.shape[-1])  # (G, B / G * N, d_out)
     return torch.baddbmm(flat, torch.bmm(rows, A.mT), B.mT).view(output.shape)
 
