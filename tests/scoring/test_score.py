@@ -129,7 +129,7 @@ def test_kept_photographs_come_back_without_their_mattes(person: Sequence[Prepar
 def test_the_most_alike_first(person: Sequence[PreparedPhoto]) -> None:
     portraits = [photo.image for photo in person if photo.framing == "portrait"]
     noise = np.random.default_rng(0).integers(0, 256, portraits[0].shape, dtype=np.uint8)
-    blurred = np.asarray(Image.fromarray(portraits[0]).resize((24, 24)).resize((512, 512)), dtype=np.uint8)
+    blurred = np.asarray(Image.fromarray(portraits[0]).resize((48, 48)).resize((512, 512)), dtype=np.uint8)
     reference = Reference.of(person)
     assert ranked([noise, blurred, portraits[0]], reference) == [2, 1, 0]
     pictures = [GeneratedImage(ImageRequest("x"), image, "", None, 1.0) for image in (noise, portraits[1])]

@@ -172,7 +172,7 @@ class FileObjects:
         """A shared lock of the folder; the system lets go of it where the process is killed."""
         with ExitStack() as stack:
             with _answering():
-                self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+                make_private(self.root)
                 folder = stack.enter_context(_opened(self.root))
             with suppress(OSError):  # a file system without locks of folders: see `grace_s`
                 fcntl.flock(folder, fcntl.LOCK_SH)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .files import make_private
+
 FOLDER = "scratch"
 _VARIABLE = "TMPDIR"  # children have it too
 
@@ -25,7 +27,7 @@ def scratch(home: Path) -> Iterator[Path]:
     Deletes the folders of processes that are gone. Raises OSError.
     """
     root = home / FOLDER
-    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(root)
     gate = os.open(root, os.O_RDONLY)
     try:
         fcntl.flock(gate, fcntl.LOCK_EX)  # a folder that is new and not locked yet is nobody's to delete
