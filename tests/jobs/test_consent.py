@@ -12,8 +12,9 @@ from likeness.jobs.ledger import Ledger
 from likeness.jobs.link import Link
 from likeness.jobs.steps import Failed, Steps
 from likeness.jobs.types import Claim, Invocation, JobOrder
-from likeness.storage.catalog import SubjectRecord, now
+from likeness.storage.catalog import now
 from likeness.storage.consent import record_subject
+from likeness.storage.records import SubjectRecord
 from likeness.types import Subject
 from tests.jobs.installation import Installation, archive, picture
 from tests.storage.cards import record

@@ -7,7 +7,8 @@ from likeness.jobs import places
 from likeness.jobs.retention import Retention
 from likeness.jobs.tables import jobs
 from likeness.jobs.types import SUBJECT_PHOTOS, Job, JobOrder
-from likeness.storage.catalog import PhotoRecord, SubjectRecord, now
+from likeness.storage.catalog import now
+from likeness.storage.records import PhotoRecord, SubjectRecord
 from tests.jobs.installation import Installation
 
 

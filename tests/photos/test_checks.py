@@ -115,7 +115,7 @@ def test_spoilt_portraits(
 @pytest.mark.parametrize("person", ["real_man"], indirect=True)
 def test_a_strongly_blurred_photograph_is_refused(portrait: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
     """Of renders, which are softer than photographs, no face is found before this limit is reached."""
-    found = codes(check([as_photo(cv2.GaussianBlur(portrait, (0, 0), 7))], True, detector=faces))  # type: ignore[arg-type]
+    found = codes(check([as_photo(cv2.GaussianBlur(portrait, (0, 0), 7))], True, detector=faces))
     assert found == {"blurred": "refused"}
 
 

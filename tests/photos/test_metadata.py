@@ -53,7 +53,7 @@ def test_the_photograph_tells(telling: Photo) -> None:
 def test_prepared_files_do_not(prepared: list[PreparedPhoto], tmp_path: Path) -> None:
     save_prepared(prepared, tmp_path)
     files = [path.read_bytes() for path in tmp_path.iterdir()]
-    assert len(files) == 2 * len(prepared) == 6
+    assert len(files) == 2 * len(prepared) == 8
     assert all(map(only_pixels, files))
     assert not any("holiday" in path.name for path in tmp_path.iterdir())
 

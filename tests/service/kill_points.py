@@ -24,7 +24,8 @@ from likeness.jobs.link import Link
 from likeness.jobs.steps import Steps
 from likeness.jobs.types import JobOrder, Notice
 from likeness.service import Likeness, build
-from likeness.storage.catalog import LOCAL, Receipt
+from likeness.storage.catalog import LOCAL
+from likeness.storage.records import Receipt
 from likeness.types import Adapter, GeneratedImage, ImageRequest, LoraPair, Photo, Subject
 from tests.jobs.installation import PHOTOS, picture
 from tests.storage.cards import CARD

@@ -26,8 +26,9 @@ from likeness.jobs.types import Claim, Job, JobOrder, Notice
 from likeness.service import Likeness, build
 from likeness.service.forgetting import Forgetting
 from likeness.storage import forgettings
-from likeness.storage.catalog import LOCAL, SubjectRecord, now
+from likeness.storage.catalog import LOCAL, now
 from likeness.storage.objects import FileObjects
+from likeness.storage.records import SubjectRecord
 from likeness.storage.tables import empty_log
 from likeness.types import Photo, Subject
 from tests.jobs.installation import PHOTOS, picture

@@ -23,7 +23,8 @@ from likeness.service import build
 from likeness.service.training import training_of
 from likeness.storage import forgettings, tables
 from likeness.storage.card import write_card
-from likeness.storage.catalog import AdapterRecord, refuse_if_forgetting
+from likeness.storage.catalog import refuse_if_forgetting
+from likeness.storage.records import AdapterRecord
 from likeness.types import Subject
 from tests.jobs.installation import PHOTOS, Installation, pids_with
 from tests.services.postgres import Postgres, postgres

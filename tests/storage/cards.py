@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from likeness.storage.catalog import AdapterRecord
+from likeness.storage.records import AdapterRecord
 from likeness.types import AdapterCard
 
 CARD = AdapterCard(

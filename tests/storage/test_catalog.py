@@ -23,14 +23,8 @@ from likeness.errors import (
 )
 from likeness.storage import forgettings
 from likeness.storage.card import read_card, write_card
-from likeness.storage.catalog import (
-    Catalog,
-    ForgottenItem,
-    OutputRecord,
-    PhotoRecord,
-    SubjectRecord,
-    now,
-)
+from likeness.storage.catalog import Catalog, now
+from likeness.storage.records import ForgottenItem, OutputRecord, PhotoRecord, SubjectRecord
 from likeness.storage.tables import metadata
 from tests.services.postgres import postgres
 from tests.storage.cards import CARD, record

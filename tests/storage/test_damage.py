@@ -15,8 +15,9 @@ from likeness.jobs.retention import Retention
 from likeness.jobs.tables import Database, events, jobs
 from likeness.jobs.types import JobOrder
 from likeness.storage import tables
-from likeness.storage.catalog import AdapterRecord, Catalog
+from likeness.storage.catalog import Catalog
 from likeness.storage.objects import FileObjects
+from likeness.storage.records import AdapterRecord
 from tests.storage.cards import CARD
 
 Open = Callable[[str], object]

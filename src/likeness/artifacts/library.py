@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 
 from ..errors import AdapterNotFound, ObjectNotFound
-from ..storage.catalog import AdapterRecord, Catalog
+from ..storage.catalog import Catalog
 from ..storage.objects import Objects
+from ..storage.records import AdapterRecord
 from ..types import Adapter, AdapterCard, checked_name
 from . import bundle
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..errors import UsageError
 from ..portraits import JPEG, JPEG_QUALITY, MAX_PROMPT_CHARACTERS, PNG
 from ..service import BARE_BASE
-from ..storage.catalog import AdapterRecord
+from ..storage.records import AdapterRecord
 from ..types import ImageRequest
 from .auth import Asking
 from .pictures import adapter_asked, encoded, likeness_of, made, orders

@@ -11,8 +11,8 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 
 from ..errors import DeletionUnfinished
 from ..service import AUTO, Likeness
-from ..storage.catalog import AdapterRecord, PhotoRecord, SubjectRecord
 from ..storage.forgettings import under_way
+from ..storage.records import AdapterRecord, PhotoRecord, SubjectRecord
 from ..types import MAX_PHOTOS, Photo, Subject
 from .auth import Asking
 from .pictures import likeness_of

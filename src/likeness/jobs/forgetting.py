@@ -4,8 +4,8 @@ from collections import Counter
 
 import sqlalchemy as sa
 
-from ..storage.catalog import ForgottenItem
 from ..storage.objects import Objects
+from ..storage.records import ForgottenItem
 from . import places
 from .holds import held, is_being_sent
 from .locations import Locations

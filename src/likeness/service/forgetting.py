@@ -17,8 +17,9 @@ from functools import partial
 from ..artifacts.library import AdapterLibrary
 from ..errors import AdapterBusy, DeletionUnfinished, StorageUnavailable
 from ..storage import forgettings
-from ..storage.catalog import Catalog, ForgottenItem, Receipt
+from ..storage.catalog import Catalog
 from ..storage.home import Home
+from ..storage.records import ForgottenItem, Receipt
 from ..storage.reserve import Reserve
 from .sweeping import sweep
 from .training import Training

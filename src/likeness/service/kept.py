@@ -7,7 +7,8 @@ import uuid
 
 from ..artifacts.library import AdapterLibrary
 from ..errors import AdapterBusy, AdapterNotFound, ObjectNotFound
-from ..storage.catalog import OutputRecord, now
+from ..storage.catalog import now
+from ..storage.records import OutputRecord
 from ..types import BARE_BASE
 
 

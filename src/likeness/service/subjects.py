@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..errors import AdapterBusy, ObjectNotFound, StorageUnavailable, SubjectNotFound, UsageError
-from ..storage.catalog import Catalog, PhotoRecord, SubjectRecord, now
+from ..storage.catalog import Catalog, now
 from ..storage.consent import record_subject
 from ..storage.objects import Objects
+from ..storage.records import PhotoRecord, SubjectRecord
 from ..types import MAX_PHOTOS, Photo, Subject, means_person
 
 if TYPE_CHECKING:

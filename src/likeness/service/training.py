@@ -17,10 +17,10 @@ from ..artifacts.library import AdapterLibrary
 from ..config import Settings
 from ..errors import AdapterBusy, ArchiveRefused, LikenessError, SubjectNotFound, UsageError
 from ..storage import forgettings
-from ..storage.catalog import ForgottenItem, SubjectRecord
 from ..storage.consent import require_consent
 from ..storage.home import Home
 from ..storage.objects import Objects, objects_at
+from ..storage.records import ForgottenItem, SubjectRecord
 from ..storage.tables import sqlite_url
 from ..types import RESULTS, Subject, checked_rank
 

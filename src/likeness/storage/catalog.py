@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -27,9 +27,10 @@ from ..errors import (
     SubjectNotFound,
     UsageError,
 )
-from ..types import AdapterCard, checked_name, checked_new_name
+from ..types import checked_name, checked_new_name
 from . import tables
 from .card import read_card, write_card
+from .records import AdapterRecord, ForgottenItem, OutputRecord, PhotoRecord, Receipt, SubjectRecord
 
 log = logging.getLogger("likeness.catalog")
 
@@ -43,78 +44,6 @@ _OF_NAME: Mapping[str, tuple[Table, str]] = MappingProxyType(  # kind -> its tab
     }
 )
 _HINT_LIST = "`likeness list` shows the adapters"
-
-
-@dataclass(frozen=True)
-class AdapterRecord:
-    """A published adapter: its card, and where its bytes are."""
-
-    tenant: str
-    card: AdapterCard
-    key: str  # of its object
-    bytes: int
-
-    @property
-    def name(self) -> str:
-        return self.card.name
-
-
-@dataclass(frozen=True)
-class SubjectRecord:
-    """Who is to be learnt, and who has agreed to it."""
-
-    tenant: str
-    name: str
-    class_noun: str
-    identifier: str
-    consent: str  # as it was given
-    consented: str  # ISO 8601, UTC
-    created: str
-
-
-@dataclass(frozen=True)
-class PhotoRecord:
-    """An uploaded photograph: what was found about it, and where its clean copy is."""
-
-    tenant: str
-    subject: str
-    sha256: str  # of what was received
-    file: str  # for messages only
-    bytes: int  # of the clean copy
-    report: str  # JSON, photos.report.PhotoReport
-    key: str
-    created: str
-
-
-@dataclass(frozen=True)
-class OutputRecord:
-    """A portrait that was kept."""
-
-    tenant: str
-    id: str
-    subject: str  # the adapter's name, or `base`
-    media_type: str
-    bytes: int
-    key: str
-    created: str
-
-
-@dataclass(frozen=True)
-class ForgottenItem:
-    """One kind of thing that was deleted."""
-
-    kind: str
-    count: int  # files, objects or rows
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """Proof of a deletion: what went and when, and nothing of what it was."""
-
-    name: str
-    items: tuple[ForgottenItem, ...]
-    at: str  # ISO 8601, UTC
 
 
 class Catalog:

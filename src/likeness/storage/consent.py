@@ -6,7 +6,8 @@ prepared: an archive may change both in between.
 
 from ..errors import ConsentMissing, SubjectExists, SubjectNotFound, UsageError
 from ..types import Subject, checked_subject, means_person
-from .catalog import Catalog, SubjectRecord, now
+from .catalog import Catalog, now
+from .records import SubjectRecord
 
 MOST_CHARACTERS = 2000
 

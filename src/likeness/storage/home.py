@@ -24,8 +24,9 @@ from filelock import FileLock, Timeout
 
 from ..errors import AdapterBusy
 from ..types import checked_name
-from .catalog import LOCAL, ForgottenItem
+from .catalog import LOCAL
 from .files import make_private
+from .records import ForgottenItem
 
 
 @dataclass(frozen=True)
