@@ -151,9 +151,9 @@ def test_what_sqlite_would_bear_is_refused_before_it_reaches_the_database(cluste
 
 def test_forgetting_is_complete_and_keeps_out_what_is_being_written(cluster: Postgres, tmp_path: Path) -> None:
     likeness = build(Settings(home=tmp_path / "home", jobs=cluster.url, catalog=cluster.url))
-    catalog, rex = likeness.catalog, Subject("rex", "dog")
-    likeness.subjects.create("local", rex, consent="")
-    likeness.training.submit(JobOrder("local", "rex", "", "dog", "fast"), archive=PHOTOS)
+    catalog, otto = likeness.catalog, Subject("otto", "dog")
+    likeness.subjects.create("local", otto, consent="")
+    likeness.training.submit(JobOrder("local", "otto", "", "dog", "fast"), archive=PHOTOS)
     written, announced = threading.Event(), threading.Event()
 
     def is_blocked() -> bool:
@@ -162,14 +162,14 @@ def test_forgetting_is_complete_and_keeps_out_what_is_being_written(cluster: Pos
 
     def publish() -> None:
         with catalog.engine.begin() as connection:
-            connection.execute(tables.adapters.insert().values(_row(record("rex"))))
-            refuse_if_forgetting(connection, "local", "rex")
+            connection.execute(tables.adapters.insert().values(_row(record("otto"))))
+            refuse_if_forgetting(connection, "local", "otto")
             written.set()
             until(is_blocked)  # who announces waits for this transaction
             assert not announced.is_set()
 
     def announce() -> None:
-        forgettings.begin(catalog, "local", "rex")
+        forgettings.begin(catalog, "local", "otto")
         announced.set()
 
     with ThreadPoolExecutor(2) as pool:
@@ -178,15 +178,15 @@ def test_forgetting_is_complete_and_keeps_out_what_is_being_written(cluster: Pos
         pool.submit(announce).result(HANG_S)
         publishing.result(HANG_S)
     with pytest.raises(AdapterBusy, match="being deleted"):
-        catalog.publish(record("rex"), replace=True)
+        catalog.publish(record("otto"), replace=True)
     with pytest.raises(AdapterBusy, match="being deleted"):
-        likeness.training.submit(JobOrder("local", "rex", "", "dog", "fast"), archive=PHOTOS)
-    kinds = {item.kind: item.count for item in likeness.forget("rex").items}
+        likeness.training.submit(JobOrder("local", "otto", "", "dog", "fast"), archive=PHOTOS)
+    kinds = {item.kind: item.count for item in likeness.forget("otto").items}
     assert kinds.items() >= {"adapter": 1, "jobs": 1, "subject": 1, "uploads": 1}.items()
-    assert not likeness.forgetting.knows("local", "rex")
+    assert not likeness.forgetting.knows("local", "otto")
     assert list(likeness.library.objects.list("")) == []
-    likeness.subjects.create("local", rex, consent="")  # the name is free again
-    likeness.forget("rex")
+    likeness.subjects.create("local", otto, consent="")  # the name is free again
+    likeness.forget("otto")
     likeness.close()
 
 
