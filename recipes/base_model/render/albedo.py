@@ -16,7 +16,7 @@ FLESH, BRONZE, MARBLE = 0, 1, 2
 
 # Column numbers as plain globals: kernels cannot look into modules that may change.
 _LIPS, _SCALP, _BLUSH, _NOSE = anatomy.LIPS, anatomy.SCALP, anatomy.BLUSH, anatomy.NOSE
-_EYES, _EARS, _FULL_BEARD = anatomy.EYES, anatomy.EARS, anatomy.FULL_BEARD
+_EYES, _EARS = anatomy.EYES, anatomy.EARS
 
 
 class Look(NamedTuple):

@@ -14,8 +14,8 @@ SHADOW_DEPTH_DM = 6.0
 SHADOW_BIAS_DM = 0.05
 SHADOW_SOFT_DM = 0.06  # depth over which a blocker's edge fades in
 PENUMBRA_TEXELS = 6
-_LIPS, _SCALP, _BLUSH, _NOSE = anatomy.LIPS, anatomy.SCALP, anatomy.BLUSH, anatomy.NOSE
-_EYES, _EARS, _FULL_BEARD = anatomy.EYES, anatomy.EARS, anatomy.FULL_BEARD
+# Column numbers as plain globals: kernels cannot look into modules that may change.
+_LIPS, _NOSE = anatomy.LIPS, anatomy.NOSE
 
 
 class Light(NamedTuple):

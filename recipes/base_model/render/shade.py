@@ -40,8 +40,7 @@ OPENNESS_STEPS_PX = (3.0, 8.0, 17.0, 34.0)
 SCATTER_PX = (3.2, 1.5, 0.9)  # red light wanders furthest under the skin
 
 # Column numbers as plain globals: kernels cannot look into modules that may change.
-_LIPS, _SCALP, _BLUSH, _NOSE = anatomy.LIPS, anatomy.SCALP, anatomy.BLUSH, anatomy.NOSE
-_EYES, _EARS, _FULL_BEARD, _FIELDS = anatomy.EYES, anatomy.EARS, anatomy.FULL_BEARD, anatomy.FIELDS
+_SCALP, _FIELDS = anatomy.SCALP, anatomy.FIELDS
 
 
 class Surface(NamedTuple):
