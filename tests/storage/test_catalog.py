@@ -1,6 +1,7 @@
 """The catalog: what has no row does not exist, tenants see only themselves, and what was deleted is nowhere."""
 
 import os
+import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from likeness.errors import (
     SubjectNotFound,
     UsageError,
 )
-from likeness.storage import forgettings
+from likeness.storage import forgettings, tables
 from likeness.storage.card import read_card, write_card
 from likeness.storage.catalog import Catalog, now
 from likeness.storage.records import ForgottenItem, OutputRecord, PhotoRecord, SubjectRecord
@@ -235,3 +236,17 @@ def test_the_home_is_for_nobody_else(file: Path) -> None:
     catalog.list_adapters("local")
     catalog.close()
     assert file.parent.stat().st_mode & 0o077 == 0  # consent and names are in here
+
+
+def test_a_new_database_is_opened_while_another_connection_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "catalog.sqlite"
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(tables.time, "sleep", lambda seconds: writer.in_transaction and writer.rollback())
+    reader = sqlite3.connect(path)
+    tables.begin_write_ahead(reader.cursor())
+    assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    reader.close()
+    writer.close()

@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.schema import CreateIndex
 
 from ..errors import SettingsError, StorageDamaged, StorageError, StorageUnavailable
-from ..storage.tables import damaged, empty_log, is_damaged, lenient_text, make_file
+from ..storage.tables import begin_write_ahead, damaged, empty_log, is_damaged, lenient_text, make_file
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
@@ -262,8 +262,7 @@ def _tune_sqlite(connection: Any, record: object) -> None:
     connection.text_factory = lenient_text
     connection.isolation_level = None  # transactions are begun below, by us
     cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout=15000")
-    cursor.execute("PRAGMA journal_mode=WAL")  # submitting does not wait for a reader
+    begin_write_ahead(cursor)
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA secure_delete=ON")  # what is forgotten is overwritten
     cursor.close()

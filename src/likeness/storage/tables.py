@@ -5,6 +5,7 @@ Sources: SQLite's 'Write-Ahead Logging' and 'PRAGMA secure_delete'; PostgreSQL's
 """
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from ..errors import MissingPart, SettingsError, StorageDamaged, StorageUnavaila
 from .files import make_private_file
 
 SCHEMA_VERSION = 1
+_BUSY_MS = 15_000  # for another process that is writing
 _EMPTY_MS = 250  # for readers of SQLite's log to end; whoever deletes tries again
 
 metadata = MetaData()
@@ -209,12 +211,35 @@ def _say_unavailable(context: ExceptionContext) -> None:
 def _tune_sqlite(connection: Any, record: object) -> None:
     connection.text_factory = lenient_text
     cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout=15000")  # another process is writing: wait
-    cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
+    begin_write_ahead(cursor)
     cursor.execute("PRAGMA synchronous=FULL")  # a published adapter survives a power cut
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA secure_delete=ON")  # deleted rows are overwritten, not just unlinked
     cursor.close()
+
+
+def begin_write_ahead(cursor: Any) -> None:
+    """Wait for other writers, and let readers wait for none: SQLite's busy time-out and write-ahead log.
+
+    SQLite does not call its busy handler while it changes the journal mode, so that two connections to a new file
+    would fail at once: the change is tried again for as long as any other statement would wait.
+
+    Args:
+        cursor: of the package sqlite3.
+
+    Raises:
+        sqlite3.OperationalError: the database stayed locked.
+    """
+    cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+    deadline = time.monotonic() + _BUSY_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def empty_log(connection: Any) -> bool:
