@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from likeness import cli
 from likeness.artifacts.formats import FORMATS
-from likeness.command_group import hoisted
+from likeness.commands.group import hoisted
 from likeness.diffusion.samplers import SAMPLERS
 from likeness.service import Likeness
 from likeness.training.loop import Progress, TrainingLoop

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .command_group import Call, Commands, check_out
 from .commands import serve as serving
 from .commands.deploy import deploy
+from .commands.group import Call, Commands, check_out
 from .commands.jobs import jobs, train_remotely
 from .commands.options import (
     Base,

@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 
-from likeness.artifacts.library import AdapterLibrary
 from likeness.errors import InputRefused, RankTooLarge, StorageUnavailable, TimeLimitReached
 from likeness.jobs import places, steps
 from likeness.jobs.ledger import Ledger
@@ -13,6 +12,7 @@ from likeness.jobs.locations import Locations
 from likeness.jobs.steps import Gone, Steps
 from likeness.jobs.tables import jobs
 from likeness.jobs.types import Claim, JobOrder
+from likeness.storage.library import AdapterLibrary
 from tests.jobs.installation import PHOTOS, Installation
 
 

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
+from likeness.artifacts.card import write_card
 from likeness.config import Settings
 from likeness.errors import AdapterBusy, IdempotencyConflict, QueueFull
 from likeness.http.app import create_app
@@ -22,7 +23,6 @@ from likeness.jobs.types import SUBJECT_PHOTOS, JobOrder
 from likeness.service import build
 from likeness.service.training import training_of
 from likeness.storage import forgettings, tables
-from likeness.storage.card import write_card
 from likeness.storage.catalog import refuse_if_forgetting
 from likeness.storage.records import AdapterRecord
 from likeness.types import Subject

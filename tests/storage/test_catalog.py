@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from likeness.artifacts.card import read_card, write_card
 from likeness.errors import (
     AdapterExists,
     AdapterNotFound,
@@ -23,7 +24,6 @@ from likeness.errors import (
     UsageError,
 )
 from likeness.storage import forgettings, tables
-from likeness.storage.card import read_card, write_card
 from likeness.storage.catalog import Catalog, now
 from likeness.storage.records import ForgottenItem, OutputRecord, PhotoRecord, SubjectRecord
 from likeness.storage.tables import metadata

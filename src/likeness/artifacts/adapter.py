@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import AdapterExists, AdapterNotFound, CorruptAdapter, WrongBase
-from ..storage.card import FILE_NAME, MAX_BYTES, read_card, strict_json, write_card
 from ..types import Adapter, AdapterCard, Network
 from . import tensors
+from .card import FILE_NAME, MAX_BYTES, read_card, strict_json, write_card
 from .factors import NETWORKS, Key, Layer, check_content, gather, stored
 
 WEIGHTS_NAME = "adapter_model.safetensors"

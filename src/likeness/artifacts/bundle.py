@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CorruptAdapter
-from ..storage.card import read_card, write_card
 from ..types import Adapter, AdapterCard, LoraPair, Network
 from . import tensors
+from .card import read_card, write_card
 from .factors import NETWORKS, Key, Weights, check_content, content_sha256, gather, stored
 from .foreign import CARD_KEY
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CorruptAdapter, WrongBase
-from ..storage.card import MAX_RANK
 from ..types import Adapter, AdapterCard, LoraPair, Network
+from .card import MAX_RANK
 
 Weights = dict[Network, dict[str, LoraPair]]
 Part = Literal["A", "B", "mid", "alpha"]

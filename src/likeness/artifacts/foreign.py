@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 from ..diffusion.family import BaseOutline
 from ..errors import CorruptAdapter, UnsupportedAdapter
-from ..storage.card import read_card, strict_json, write_card
 from ..types import Adapter, AdapterCard, Network
 from .adapter import check_base
+from .card import read_card, strict_json, write_card
 from .factors import Layer, check_content, conform, label, stored, uniform
 from .keys import CONVERT, LayerNames
 

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ..errors import AdapterExists, AdapterNotFound, ArchiveRefused, CorruptAdapter
-from ..storage.card import MAX_BYTES, strict_json
+from .card import MAX_BYTES, strict_json
 
 MANIFEST_NAME = "manifest.json"
 MAX_FILES = 64

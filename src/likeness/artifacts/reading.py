@@ -16,10 +16,10 @@ from pathlib import Path
 
 from ..diffusion.family import BaseOutline
 from ..errors import AdapterNotFound, CorruptAdapter, WrongBase
-from ..storage.card import FILE_NAME, MAX_BYTES, strict_json
 from ..types import Adapter, AdapterCard, Network
 from . import adapter as folders
 from . import tensors
+from .card import FILE_NAME, MAX_BYTES, strict_json
 from .factors import NETWORKS, Layer
 from .foreign import assemble, card_metadata, config_alpha, header_alphas, own_card, own_layers
 from .keys import Arrays, origin_of, read_layers

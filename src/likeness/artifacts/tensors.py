@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
 from ..errors import CorruptAdapter, UnsupportedAdapter
-from ..storage.card import single_keys
+from .card import single_keys
 
 MAX_FILE_BYTES = 1 << 30
 MAX_HEADER_BYTES = 4 << 20  # about 10,000 tensors

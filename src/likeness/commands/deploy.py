@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from ..command_group import Call, check_out
 from ..errors import UsageError
 from ..storage.consent import require_word
 from ..training.recipe import recipe_named
 from ..types import Subject, checked_seed, checked_subject
+from .group import Call, check_out
 from .options import ClassNoun, KeepStrangers, NewName, Photos, Recipe, Seed
 from .sending import photos_to_send
 

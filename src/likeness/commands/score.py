@@ -9,12 +9,12 @@ import numpy as np
 import typer
 from PIL import Image
 
-from ..command_group import Call
 from ..errors import PhotosRefused, UsageError
 from ..photos import read_photos
 from ..progress import Watch
 from ..service import matte_path
 from ..types import GeneratedImage, PreparedPhoto
+from .group import Call
 from .options import Base, Name, Revision
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..command_group import Call
 from ..errors import PhotosRefused
 from ..photos import first_look, read_photos, refuse_too_many
 from ..types import Photo
+from .group import Call
 
 
 def photos_to_send(call: Call, paths: Sequence[Path]) -> list[Photo]:

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from ..command_group import Call
 from ..errors import SettingsError, UsageError
 from ..storage.catalog import LOCAL
 from ..storage.keys import list_keys, new_key, revoke_key
 from ..storage.scratch import scratch
 from ..terminal import rows_table
+from .group import Call
 from .workers import training_workers
 
 keys = typer.Typer(help="API keys of the server.", no_args_is_help=False)

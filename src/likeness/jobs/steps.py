@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..artifacts import bundle
-from ..artifacts.library import AdapterLibrary
 from ..errors import (
     AdapterExists,
     InputRefused,
@@ -22,6 +21,7 @@ from ..errors import (
     TimeLimitReached,
 )
 from ..storage.consent import require_consent
+from ..storage.library import AdapterLibrary
 from ..storage.objects import Objects
 from ..types import Photo, Subject, checked_rank
 from . import holds, places

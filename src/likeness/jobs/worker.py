@@ -20,8 +20,8 @@ from dbos import DBOS
 from dbos._dbos import _get_or_create_dbos_registry
 from filelock import FileLock, Timeout
 
-from ..artifacts.library import AdapterLibrary
 from ..errors import AdapterBusy, BaseNotFound, StorageError
+from ..storage.library import AdapterLibrary
 from . import holds
 from .chores import Chore
 from .heartbeat import Heartbeat

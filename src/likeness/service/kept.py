@@ -5,9 +5,9 @@
 
 import uuid
 
-from ..artifacts.library import AdapterLibrary
 from ..errors import AdapterBusy, AdapterNotFound, ObjectNotFound
 from ..storage.catalog import now
+from ..storage.library import AdapterLibrary
 from ..storage.records import OutputRecord
 from ..types import BARE_BASE
 

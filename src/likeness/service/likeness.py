@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifacts.library import AdapterLibrary, engine_key, engine_key_of
 from ..config import Settings
 from ..engine.prompts import worded
 from ..errors import AdapterExists, FileFailed, StorageUnavailable, reason_of
@@ -22,6 +21,7 @@ from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from ..storage.catalog import LOCAL, Catalog
 from ..storage.files import make_private
 from ..storage.home import Home
+from ..storage.library import AdapterLibrary, engine_key, engine_key_of
 from ..storage.objects import objects_at, refuse_full
 from ..storage.records import AdapterRecord, Receipt
 from ..storage.reserve import Reserve

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from ..artifacts.library import AdapterLibrary
 from ..config import Settings
+from ..storage.library import AdapterLibrary
 
 if TYPE_CHECKING:  # these import torch
     from ..diffusion.base import BaseModel

@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..artifacts.library import AdapterLibrary
 from ..config import Settings
 from ..errors import AdapterBusy, ArchiveRefused, LikenessError, SubjectNotFound, UsageError
 from ..storage import forgettings
 from ..storage.consent import require_consent
 from ..storage.home import Home
+from ..storage.library import AdapterLibrary
 from ..storage.objects import Objects, objects_at
 from ..storage.records import ForgottenItem, SubjectRecord
 from ..storage.tables import sqlite_url

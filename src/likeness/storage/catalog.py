@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Table, delete, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
+from ..artifacts.card import read_card, write_card
 from ..errors import (
     AdapterBusy,
     AdapterExists,
@@ -29,7 +30,6 @@ from ..errors import (
 )
 from ..types import checked_name, checked_new_name
 from . import tables
-from .card import read_card, write_card
 from .records import AdapterRecord, ForgottenItem, OutputRecord, PhotoRecord, Receipt, SubjectRecord
 
 log = logging.getLogger("likeness.catalog")

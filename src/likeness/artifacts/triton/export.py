@@ -14,9 +14,9 @@ from importlib import resources
 from pathlib import Path
 
 from ...errors import AdapterExists, CorruptAdapter
-from ...storage.card import FILE_NAME, MAX_BYTES, read_card, write_card
 from ...types import Adapter
 from .. import bundle, tensors
+from ..card import FILE_NAME, MAX_BYTES, read_card, write_card
 from ..package import pack, unpack
 
 CONFIG_NAME = "config.pbtxt"

@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from ...artifacts.library import AdapterLibrary, engine_key
 from ...artifacts.triton.export import SUFFIX, open_artifact
 from ...errors import AdapterNotFound, ObjectNotFound
+from ...storage.library import AdapterLibrary, engine_key
 from ...storage.objects import Objects
 from ...types import Adapter
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from likeness.artifacts import bundle, tensors
-from likeness.artifacts.library import AdapterLibrary, engine_key
 from likeness.errors import AdapterExists, AdapterNotFound, CorruptAdapter, StorageUnavailable, UsageError
 from likeness.storage.catalog import Catalog
+from likeness.storage.library import AdapterLibrary, engine_key
 from likeness.storage.objects import FileObjects
 from likeness.storage.records import AdapterRecord
 

@@ -9,12 +9,12 @@ overwritten with other bytes: its key holds its hash, so whoever has a key has t
 import re
 from dataclasses import dataclass
 
+from ..artifacts import bundle
 from ..errors import AdapterNotFound, ObjectNotFound
-from ..storage.catalog import Catalog
-from ..storage.objects import Objects
-from ..storage.records import AdapterRecord
 from ..types import Adapter, AdapterCard, checked_name
-from . import bundle
+from .catalog import Catalog
+from .objects import Objects
+from .records import AdapterRecord
 
 _KEY = re.compile(r"([a-z0-9_-]{1,63})/([a-z0-9_-]{1,63})/([0-9a-f]{64})")
 

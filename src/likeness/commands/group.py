@@ -12,11 +12,11 @@ import typer
 from typer._click.exceptions import BadParameter, ClickException, MissingParameter
 from typer.core import TyperGroup
 
-from .config import Settings
-from .errors import Interrupted, LikenessError, OutOfMemory, UsageError
-from .service import Likeness, build
-from .storage.files import file_failed
-from .terminal import Terminal
+from ..config import Settings
+from ..errors import Interrupted, LikenessError, OutOfMemory, UsageError
+from ..service import Likeness, build
+from ..storage.files import file_failed
+from ..terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def usage_error(error: ClickException) -> UsageError:
 
 def memory_failed(error: MemoryError | RuntimeError) -> OutOfMemory:
     """Memory that was full, of this machine or of its device. Raises again what is no such error."""
-    from .diffusion.devices import is_out_of_memory
+    from ..diffusion.devices import is_out_of_memory
 
     if not is_out_of_memory(error):
         raise error
