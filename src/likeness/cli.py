@@ -1,4 +1,4 @@
-"""The command line: words -> verbs of `service.Likeness` -> words or one JSON document.
+"""The command line, and the composition root: words -> verbs of `service.Likeness` -> words or one JSON document.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted. Errors never repeat what was typed.
 """
@@ -12,13 +12,11 @@ import typer
 
 from . import __version__
 from .commands import serve as serving
-from .commands.deploy import deploy
 from .commands.group import Call, Commands, check_out
 from .commands.jobs import jobs, train_remotely
 from .commands.options import (
     Base,
     ClassNoun,
-    ExportFormat,
     ImportFormat,
     KeepStrangers,
     Name,
@@ -29,10 +27,13 @@ from .commands.options import (
     Sampler,
     Seed,
     Steps,
+    one_of,
 )
 from .commands.score import kept_reference, most_alike, score
 from .commands.work import work
 from .config import settings_from
+from .deploy.commands import deploy
+from .deploy.extension import EXTENSION
 from .engine.prompts import unread_of
 from .errors import UsageError
 from .photos import CheckResult, read_photos
@@ -58,7 +59,7 @@ def main_options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Portraits of you from any prompt, learnt from about ten photographs."""
-    ctx.obj = Call(settings_from(home=home), Terminal(as_json=as_json))
+    ctx.obj = Call(settings_from(home=home), Terminal(as_json=as_json), EXTENSION)
     if version:
         ctx.obj.terminal.document({"version": __version__})
         ctx.obj.terminal.say(f"likeness {__version__}")
@@ -284,7 +285,7 @@ def forget(
 def export(
     ctx: typer.Context,
     name: Name,
-    format: ExportFormat,
+    format: Annotated[str, one_of(EXTENSION.formats)],
     out: Annotated[Path, typer.Option(help="Must not exist.")],
 ) -> None:
     """Write an adapter for another program."""

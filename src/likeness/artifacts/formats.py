@@ -3,7 +3,8 @@
     peft       folders as PEFT writes them (our own layout, see adapter.py)
     diffusers  one file for StableDiffusionPipeline.load_lora_weights
     kohya      one file for ComfyUI, A1111 and kohya's sd-scripts, see kohya.py
-    triton     one archive with a model for NVIDIA Triton and SageMaker, see triton/export.py
+
+`deploy.triton.export` adds one for NVIDIA Triton and SageMaker.
 
 Law: an import of an export gives the same delta W for every layer. Source for diffusers: loaders/lora_base.py and
 utils/state_dict_utils.py of diffusers 0.42.
@@ -21,7 +22,6 @@ from . import adapter as folders
 from . import kohya, tensors
 from .factors import TEXT_ROOT, Weights, plain_module, scaled, stored
 from .foreign import card_metadata
-from .triton.export import artifact
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,10 @@ def export_kohya(adapter: Adapter, path: Path) -> None:
     write_new(path, tensors.encode(kohya.tensors_of(kept), kohya.metadata_of(kept.card) | card_metadata(kept.card)))
 
 
-def export_triton(adapter: Adapter, path: Path) -> None:
-    """Write one archive for Triton, or for a SageMaker multi-model endpoint."""
-    write_new(path, artifact(adapter))
-
-
 FORMATS: dict[str, Format] = {
     "peft": Format(export_peft, is_folder=True),
     "diffusers": Format(export_diffusers, is_folder=False),
     "kohya": Format(export_kohya, is_folder=False),
-    "triton": Format(export_triton, is_folder=False),
 }
 
 

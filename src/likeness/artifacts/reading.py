@@ -24,8 +24,8 @@ from .factors import NETWORKS, Layer
 from .foreign import assemble, card_metadata, config_alpha, header_alphas, own_card, own_layers
 from .keys import Arrays, origin_of, read_layers
 from .package import unpack
-from .triton.export import CONFIG_NAME as TRITON_CONFIG
-from .triton.export import read_model
+from .triton_model import CONFIG_NAME as TRITON_CONFIG
+from .triton_model import read_model
 
 MAX_DEPTH = 3  # of folders around the files
 _PEFT_ALPHA = 8.0  # of a LoraConfig that does not say

@@ -3,10 +3,11 @@
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer._click.exceptions import BadParameter, ClickException, MissingParameter
@@ -18,13 +19,35 @@ from ..service import Likeness, build
 from ..storage.files import file_failed
 from ..terminal import Terminal
 
+if TYPE_CHECKING:  # these import FastAPI
+    from starlette.applications import Starlette
+
+    from ..artifacts.formats import Format
+    from ..http.protocol import WireProtocol
+
+
+@dataclass(frozen=True)
+class Extension:
+    """What the composition root adds to the commands, which know nothing of `deploy`.
+
+    Args:
+        formats: of exports, by name; all of them.
+        protocols: that the server speaks beside its own.
+        container: the application of `serve --sagemaker`, with its engine.
+    """
+
+    formats: "Mapping[str, Format]"
+    protocols: "Callable[[], Sequence[WireProtocol]]"
+    container: "Callable[[Settings], AbstractContextManager[Starlette]]"
+
 
 @dataclass(frozen=True)
 class Call:
-    """What every command gets from the global options."""
+    """What every command gets: the global options, and the extension."""
 
     settings: Settings
     terminal: Terminal
+    extension: Extension
 
     def likeness(self, base: str | None = None, revision: str | None = None) -> Likeness:
         """The installation, with another base where one is named. Raises UsageError: a revision of no hub id."""
@@ -36,7 +59,7 @@ class Call:
         is_built_in = settings.base == Settings.base
         if revision is not None and (is_built_in or Path(settings.base).is_dir()):
             raise UsageError("expected --revision with a hub id only", hint="the built-in base and folders have none")
-        return build(settings)
+        return build(settings, self.extension.formats)
 
 
 class Commands(TyperGroup):

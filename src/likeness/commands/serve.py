@@ -53,7 +53,8 @@ def serve(
     bind, root = Bind(host, port, certificate, key), likeness.home.root
     with listening(bind) as sockets, closing(likeness):
         likeness.open()
-        server = server_of(create_app(likeness, needs_keys=require_keys or not is_local), bind)
+        app = create_app(likeness, needs_keys=require_keys or not is_local, protocols=call.extension.protocols())
+        server = server_of(app, bind)
         with scratch(root), training_workers(workers, root, port=port):
             log_to_stderr()
             run(server, sockets)
@@ -62,14 +63,12 @@ def serve(
 
 
 def _serve_container(call: Call, port: int) -> None:
-    from ..deploy.archive_engine import archive_engine
-    from ..deploy.sagemaker.container import Container, container_app
     from ..http.logs import log_to_stderr
     from ..http.server import Bind, listening, run, server_of
 
     bind = Bind("0.0.0.0", port)
-    with listening(bind) as sockets, archive_engine(call.settings) as (engine, encode):
-        server = server_of(container_app(Container(engine, encode)), bind)
+    with listening(bind) as sockets, call.extension.container(call.settings) as app:
+        server = server_of(app, bind)
         log_to_stderr()
         run(server, sockets)
     if not server.started:

@@ -9,7 +9,8 @@ import logging
 import re
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -18,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import LikenessError, MediaTypeRefused, RequestCancelled, RequestTooLarge, RequestTooSlow
 from ..storage.files import file_failed
 from .auth import OPEN_PATHS, Access
-from .failures import Unforeseen, failure
+from .failures import Shape, Unforeseen, failure
 from .metrics import Traffic
 from .origins import Origins
 
@@ -34,15 +35,16 @@ class BodyLimits:
     """What a body may cost. A slow line may take its time, as long as it is a line."""
 
     json_bytes: int = 1 << 20
-    invocation_bytes: int = 6 << 20  # SageMaker's own limit
     upload_bytes: int = 256 << 20
     patience_s: float = 15.0  # before the first bytes, on top of what the least rate gives
     least_bytes_per_s: float = 16_384.0
+    by_prefix: Mapping[str, int] = field(default_factory=dict)  # of paths of other protocols
 
     def of(self, path: str) -> int:
         """The most bytes that a request to `path` may send."""
-        if path.startswith("/endpoints/"):
-            return self.invocation_bytes
+        for prefix, most in self.by_prefix.items():
+            if path.startswith(prefix):
+                return most
         return self.upload_bytes if takes_form(path) else self.json_bytes
 
 
@@ -54,19 +56,21 @@ class Boundary:
         traffic: where requests are counted.
         limits: of bodies.
         origins: on a server without keys: by which names it is reached. None: the key decides.
+        shapes: of errors, by path prefix.
     """
 
     def __init__(
-        self, app: ASGIApp, *, access: Access, traffic: Traffic, limits: BodyLimits, origins: Origins | None
-    ) -> None:
+        self, app: ASGIApp, *, access: Access, traffic: Traffic, limits: BodyLimits, origins: Origins | None,
+        shapes: Mapping[str, Shape],
+    ) -> None:  # fmt: skip
         self._app, self._access, self._traffic, self._limits = app, access, traffic, limits
-        self._origins = origins
+        self._origins, self._shapes = origins, shapes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        passage = _Passage(scope, receive, send, limits=self._limits)
+        passage = _Passage(scope, receive, send, limits=self._limits, shapes=self._shapes)
         try:
             with self._traffic.in_flight():
                 await self._serve(passage, scope)
@@ -111,8 +115,11 @@ class Boundary:
 class _Passage:
     """One request on its way through."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, *, limits: BodyLimits) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, *, limits: BodyLimits, shapes: Mapping[str, Shape]
+    ) -> None:
         self._receive, self._send, self._limits, self._path = receive, send, limits, scope["path"]
+        self._shapes = shapes
         self._started_s = time.perf_counter()
         self._most, self._body_done, self._answering = limits.of(self._path), False, False
         said = Headers(scope=scope).get("x-request-id", "")
@@ -169,7 +176,7 @@ class _Passage:
         """Answer with the error, unless an answer is on its way: then the stream just ends."""
         if self._answering:
             return
-        await failure(error, self._path, self.id).response()({"type": "http"}, self._receive, self._pass)
+        await failure(error, self._path, self.id, self._shapes).response()({"type": "http"}, self._receive, self._pass)
 
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(f"expected a body of at most {self._most} bytes", hint="send less at once")

@@ -1,18 +1,18 @@
-"""One installation and what can be asked of it. `build` is the composition root.
+"""One installation and what can be asked of it; `build` wires it. Importing this module loads no network and no torch.
 
-Importing it loads no network and no torch; the base is loaded by the first verb that needs it, once. Every verb takes
-a tenant, `local` unless said, and sees nothing of any other's.
+The base is loaded by the first verb that needs it, once. Every verb takes a tenant and sees nothing of any other's.
 """
 
 from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..artifacts.formats import FORMATS, Format
 from ..config import Settings
 from ..engine.prompts import worded
 from ..errors import AdapterExists, FileFailed, StorageUnavailable, reason_of
@@ -39,7 +39,7 @@ from ..types import (
     means_person,
 )
 from . import kept
-from .exchange import AUTO, export_to, exported, import_from, layout
+from .exchange import AUTO, exported, import_from, layout
 from .forgetting import WAIT_S, Forgetting
 from .loading import loaded_base, started_engine
 from .names import checked_order
@@ -60,14 +60,14 @@ if TYPE_CHECKING:  # these import torch, mediapipe's package or both
 Checked = Callable[["CheckResult"], None]
 
 
-def build(settings: Settings) -> Likeness:
-    """Wire one installation from its settings. Raises SettingsError, MissingPart."""
+def build(settings: Settings, formats: Mapping[str, Format] = FORMATS) -> Likeness:
+    """Wire one installation from its settings, with `formats` of export. Raises SettingsError, MissingPart."""
     root = settings.home.expanduser()
     objects = objects_at(settings.objects or str(root / "objects"))
     catalog = Catalog(settings.catalog or sqlite_url(root / "catalog.sqlite"))
     return Likeness(
         settings, Home(root), AdapterLibrary(objects, catalog), Subjects(objects, catalog),
-        signer(settings.c2pa_certificate, settings.c2pa_key),
+        signer(settings.c2pa_certificate, settings.c2pa_key), formats,
     )  # fmt: skip
 
 
@@ -80,6 +80,7 @@ class Likeness:
     library: AdapterLibrary
     subjects: Subjects
     sign: Sign
+    formats: Mapping[str, Format] = field(default_factory=lambda: FORMATS)
     _engines: list[Engine] = field(default_factory=list)  # one at most
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -333,13 +334,12 @@ class Likeness:
 
     def export(self, name: str, format: str, path: Path, *, tenant: str = LOCAL) -> Path:
         """Write an adapter in another program's layout. Raises UsageError, AdapterNotFound, AdapterExists."""
-        layout(format)
-        return export_to(self.adapter(name, tenant=tenant), format, path)
+        layout(self.formats, format).export(self.adapter(name, tenant=tenant), path)
+        return path
 
     def exported(self, name: str, format: str, *, tenant: str = LOCAL) -> bytes:
         """What `export` writes, as bytes; a folder as tar.gz. Raises UsageError, AdapterNotFound."""
-        layout(format)
-        return exported(self.adapter(name, tenant=tenant), format)
+        return exported(layout(self.formats, format), self.adapter(name, tenant=tenant))
 
     def import_adapter(
         self, source: Path | bytes, name: str, format: str = AUTO, *,
@@ -352,14 +352,14 @@ class Likeness:
             class_noun, identifier: for files without a Likeness card; a card in the file goes before them.
 
         Raises:
-            UsageError: a name or word that no adapter may have.
+            UsageError: a name or word that no adapter may have, or an unknown format.
             AdapterExists: the name is taken.
             CorruptAdapter, UnsupportedAdapter, ArchiveRefused, WrongBase: see reading.read_foreign.
             RankTooLarge: its rank is above the installation's largest.
         """
         said = checked_subject(Subject(name, class_noun, identifier))
         self._refuse_taken(tenant, name, hint="choose another name or forget it first")
-        adapter = import_from(source, format, said, self.outline)
+        adapter = import_from(source, format, said, self.outline, self.formats)
         checked_rank(adapter.card.rank, self.settings.rank)
         with self.home.of(tenant).lock(name):
             return self.library.publish(adapter, tenant)

@@ -1,7 +1,7 @@
-"""KServe's inference protocol, version 2, as far as texts go: the JSON form and Triton's binary form.
+"""KServe's inference protocol, version 2, for texts: the JSON form and Triton's binary form.
 
 Sources: Open Inference Protocol, 'Inference REST'; Triton's 'Binary Tensor Data Extension' (a BYTES element is its
-length, 4 bytes little-endian, then its bytes). Knows nothing of pictures.
+length, 4 bytes little-endian, then its bytes).
 """
 
 import json
@@ -19,7 +19,7 @@ _HEADER_SIZE = re.compile(rf"{re.escape(BINARY)}; ?json-header-size=([0-9]{{1,8}
 
 @dataclass(frozen=True)
 class Inference:
-    """One request: named columns of texts, all of one height."""
+    """One request: named columns of texts, all of the same length."""
 
     inputs: Mapping[str, Sequence[str]]
     binary_output: bool
@@ -33,11 +33,16 @@ def read(body: bytes, content_type: str) -> Inference:
     """Parse a request.
 
     Raises:
-        UsageError: no JSON object, tensors of another kind than BYTES [B, 1] with B from 1 to 8, different heights,
-            doubled names, binary sizes that do not fit.
+        UsageError: not a JSON object, tensors other than BYTES [B, 1] with B from 1 to 8, different lengths, duplicate
+            names, binary sizes that do not fit.
     """
     header, rest = _split(body, content_type)
-    document = read_object(header)
+    try:
+        document = json.loads(header)
+    except (ValueError, RecursionError) as error:  # wrong UTF-8 and numbers of thousands of digits are ValueErrors
+        raise UsageError(f"expected a JSON object, got {type(error).__name__}") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"expected a JSON object, got {type(document).__name__}")
     entries = document.get("inputs")
     if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_TENSORS:
         raise UsageError(f"expected `inputs`: a list of 1 to {MAX_TENSORS} tensors")
@@ -48,9 +53,9 @@ def read(body: bytes, content_type: str) -> Inference:
             raise UsageError("expected each input once, got one twice")
         inputs[name] = texts
     if rest:
-        raise UsageError("expected no bytes behind the last tensor")
+        raise UsageError("expected no bytes after the last tensor")
     if len({len(texts) for texts in inputs.values()}) != 1:
-        raise UsageError("expected inputs of one height")
+        raise UsageError("expected inputs of the same length")
     return Inference(inputs, _wants_binary(document))
 
 
@@ -67,19 +72,8 @@ def write(model: str, name: str, texts: Sequence[str], *, binary: bool) -> tuple
     return header + raw, f"{BINARY};json-header-size={len(header)}"
 
 
-def read_object(content: bytes | str) -> dict[str, object]:
-    """A JSON object. Raises UsageError: something else, or too deep."""
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:  # wrong UTF-8 and numbers of thousands of digits are ValueErrors
-        raise UsageError(f"expected a JSON object, got {type(error).__name__}") from None
-    if not isinstance(document, dict):
-        raise UsageError(f"expected a JSON object, got {type(document).__name__}")
-    return document
-
-
 def _split(body: bytes, content_type: str) -> tuple[bytes, bytes]:
-    """The JSON and what follows it; a plain body is all JSON."""
+    """The JSON header and the bytes after it."""
     if not content_type.startswith(BINARY):
         return body, b""
     found = _HEADER_SIZE.fullmatch(content_type)
@@ -93,18 +87,18 @@ def _tensor(entry: object, rest: bytes) -> tuple[str, Sequence[str], bytes]:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or entry.get("datatype") != "BYTES":
         raise UsageError("expected inputs with a name, of datatype BYTES")
     shape = entry.get("shape")
-    height = shape[0] if isinstance(shape, list) and shape else None
-    if type(height) is not int or not 1 <= height <= MAX_BATCH or shape not in ([height], [height, 1]):
+    count = shape[0] if isinstance(shape, list) and shape else None
+    if type(count) is not int or not 1 <= count <= MAX_BATCH or shape not in ([count], [count, 1]):
         raise UsageError(f"expected inputs of shape [B, 1], B from 1 to {MAX_BATCH}")
     parameters = entry.get("parameters")
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is None:
         texts = _flat(entry.get("data"))
     elif type(size) is int and 0 <= size <= len(rest):
-        texts, rest = _elements(rest[:size], height), rest[size:]
+        texts, rest = _elements(rest[:size], count), rest[size:]
     else:
         raise UsageError("expected binary_data_size within the body")
-    if len(texts) != height:
+    if len(texts) != count:
         raise UsageError("expected as many elements as the shape says")
     return entry["name"], texts, rest
 
@@ -124,7 +118,7 @@ def _elements(raw: bytes, count: int) -> Sequence[str]:
         size = int.from_bytes(raw[at : at + 4], "little")
         element = raw[at + 4 : at + 4 + size]
         if at + 4 > len(raw) or len(element) != size:
-            raise UsageError("expected BYTES elements with their lengths in front")
+            raise UsageError("expected each BYTES element after its length")
         try:
             texts.append(element.decode())
         except UnicodeDecodeError:
@@ -140,6 +134,5 @@ def _wants_binary(document: Mapping[str, object]) -> bool:
     if isinstance(parameters, dict) and parameters.get("binary_data_output") is True:
         return True
     outputs = document.get("outputs")
-    asked = outputs if isinstance(outputs, list) else []
-    each = [one.get("parameters") for one in asked if isinstance(one, dict)]
+    each = [one.get("parameters") for one in outputs if isinstance(one, dict)] if isinstance(outputs, list) else []
     return any(isinstance(one, dict) and one.get("binary_data") is True for one in each)

@@ -1,19 +1,23 @@
-"""`likeness deploy`: Triton on this machine or as a repository, and SageMaker."""
+"""`likeness deploy`: a model repository for Triton, and the stack on SageMaker."""
 
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..commands.group import Call, check_out
+from ..commands.options import ClassNoun, KeepStrangers, NewName, Photos, Recipe, Seed
+from ..commands.sending import photos_to_send
 from ..errors import UsageError
+from ..storage.catalog import LOCAL
 from ..storage.consent import require_word
 from ..training.recipe import recipe_named
 from ..types import Subject, checked_seed, checked_subject
-from .group import Call, check_out
-from .options import ClassNoun, KeepStrangers, NewName, Photos, Recipe, Seed
-from .sending import photos_to_send
+
+if TYPE_CHECKING:
+    from .sagemaker.aws import Calls
 
 deploy = typer.Typer(help="Triton and SageMaker.", no_args_is_help=False)
 sagemaker = typer.Typer(help="The whole system in an AWS account, as one CloudFormation stack.", no_args_is_help=False)
@@ -27,56 +31,35 @@ _STACK = "likeness"
 @deploy.command("triton")
 def triton(
     ctx: typer.Context,
-    local: Annotated[
-        bool, typer.Option("--local", help="Serve SageMaker's protocol through a real tritonserver here.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="Write all adapters as a model repository; must not exist.")] = None,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="With --local, on 127.0.0.1; 0: any that is free.")
-    ] = 8000,
-    models: Annotated[int, typer.Option(min=1, max=1000, help="With --local: loaded at once.")] = 64,
+    out: Annotated[Path, typer.Option(help="Folder of the model repository.")],
 ) -> None:
-    """Host every adapter on NVIDIA Triton, over one shared engine."""
-    from ..deploy.triton.local import local_front, write_repository
+    """Write every adapter as a model for NVIDIA Triton; all models share one engine."""
+    from .triton.export import write_model
 
     call: Call = ctx.obj
-    if local == (out is not None):
-        raise UsageError("expected one of --local and --out")
     with closing(call.likeness()) as likeness:
-        if out is not None:
-            written = write_repository(likeness, out)
-            call.terminal.document({"repository": str(out), "models": [path.name for path in written]})
-            call.terminal.say(f"{len(written)} models in {out}")
-            return
-        from ..http.app import create_app
-        from ..http.logs import log_to_stderr
-        from ..http.server import Bind, listening, run, server_of
-
-        bind = Bind(port=port)
-        with listening(bind) as sockets, local_front(likeness, most_models=models) as front:
-            server = server_of(create_app(likeness, portrait_backend=front), bind)
-            log_to_stderr()
-            run(server, sockets)  # returns, so that people's weights do not stay in the folder for temporary files
-    if not server.started:
-        raise typer.Exit(1)
+        records = likeness.catalog.list_adapters(LOCAL)
+        written = [write_model(likeness.library.at(record), out / record.name) for record in records]
+    call.terminal.document({"repository": str(out), "models": [path.name for path in written]})
+    call.terminal.say(f"{len(written)} models in {out}")
 
 
 @sagemaker.command()
 def package(ctx: typer.Context, out: Annotated[Path, typer.Option(help="A new folder.")]) -> None:
-    """Write what the stack is made of: template, fine-tuning package, image recipe; and how to build the images."""
-    from ..deploy.sagemaker.images import build_lines, recipe
-    from ..deploy.sagemaker.stack import template, tuning_package
+    """Write what the stack is made of: template, fine-tuning package, Dockerfile; and how to build the images."""
+    from .sagemaker.stack import build_commands, dockerfile, template, tuning_package
 
     call: Call = ctx.obj
-    files = {"template.yaml": template().encode(), "fine-tuning.tar.gz": tuning_package(), "Dockerfile": recipe()}
+    files = {"template.yaml": template().encode(), "fine-tuning.tar.gz": tuning_package(), "Dockerfile": dockerfile()}
     try:
         out.mkdir(parents=True)
     except FileExistsError:
         raise UsageError("expected a new folder, got one that exists") from None
     for name, content in files.items():
         (out / name).write_bytes(content)
-    call.terminal.document({"folder": str(out), "files": sorted(files), "build": build_lines(out / "Dockerfile")})
-    for line in (*(str(out / name) for name in sorted(files)), "", *build_lines(out / "Dockerfile")):
+    build = build_commands(out / "Dockerfile")
+    call.terminal.document({"folder": str(out), "files": sorted(files), "build": build})
+    for line in (*(str(out / name) for name in sorted(files)), "", *build):
         call.terminal.say(line)
 
 
@@ -90,7 +73,7 @@ def deploy_stack(
     ] = None,
 ) -> None:
     """Create the stack or bring it up to date: bucket, package, endpoints."""
-    from ..deploy.sagemaker.stack import Stack, parameters_of, template
+    from .sagemaker.stack import Stack, parameters_of, template
 
     call: Call = ctx.obj
     if dry_run:
@@ -116,8 +99,8 @@ def fine_tune(
     dry_run: DryRun = False,
 ) -> None:
     """Upload photographs and queue a fine-tune on the asynchronous endpoint."""
-    from ..deploy.sagemaker import invoke
-    from ..deploy.sagemaker.stack import Stack
+    from .sagemaker import client
+    from .sagemaker.stack import Stack
 
     call: Call = ctx.obj
     require_word(checked_subject(Subject(name, class_noun)), consent)
@@ -128,11 +111,11 @@ def fine_tune(
         "name": name, "class_noun": class_noun, "consent": consent, "recipe": recipe, "seed": seed,
         "keep_strangers": keep_strangers,
     }  # fmt: skip
-    queued: dict[str, object] = {**invoke.fine_tune(Stack(calls, stack), photos_to_send(call, photos), config)}
-    if wait_s and not dry_run:
-        queued |= invoke.wait_for(calls, {key: str(value) for key, value in queued.items()}, limit_s=wait_s)
-    call.terminal.document(queued)
-    for key, value in queued.items():
+    queued = client.fine_tune(Stack(calls, stack), photos_to_send(call, photos), config)
+    done = client.wait_for(calls, queued, limit_s=wait_s) if wait_s and not dry_run else {}
+    document: dict[str, object] = {**queued, **done}
+    call.terminal.document(document)
+    for key, value in document.items():
         call.terminal.say(f"{key}: {value}")
 
 
@@ -150,15 +133,13 @@ def invoke_model(
     dry_run: DryRun = False,
 ) -> None:
     """One portrait from the multi-model endpoint."""
-    from ..deploy.sagemaker import invoke
-    from ..deploy.sagemaker.stack import Stack
+    from .sagemaker import client
+    from .sagemaker.stack import Stack
 
     call: Call = ctx.obj
     check_out(out.parent)
-    gen_args = {"num_inference_steps": steps, "guidance_scale": guidance, "seed": seed}
-    picture = invoke.portrait(
-        Stack(_calls(call, dry_run), stack), target, prompt, negative_prompt=negative, gen_args=gen_args
-    )
+    gen_args = json.dumps({"num_inference_steps": steps, "guidance_scale": guidance, "seed": seed})
+    picture = client.portrait(Stack(_calls(call, dry_run), stack), target, [prompt, negative, gen_args])
     if not dry_run:
         out.write_bytes(picture)
     call.terminal.document({"file": str(out), "bytes": len(picture), "dry_run": dry_run})
@@ -168,10 +149,10 @@ def invoke_model(
 @sagemaker.command()
 def status(ctx: typer.Context, stack: StackName = _STACK) -> None:
     """The stack's outputs, and how its endpoints are."""
-    from ..deploy.sagemaker.stack import Stack
+    from .sagemaker.stack import Stack
 
     call: Call = ctx.obj
-    document = Stack(_calls(call, False), stack).status()
+    document = Stack(_calls(call, dry_run=False), stack).status()
     call.terminal.document(document)
     call.terminal.say(json.dumps(document, indent=2))
 
@@ -187,20 +168,20 @@ def teardown(
     dry_run: DryRun = False,
 ) -> None:
     """Delete the stack. Its bucket stays unless --with-data."""
-    from ..deploy.sagemaker.stack import Stack
+    from .sagemaker.stack import Stack
 
     call: Call = ctx.obj
     if not yes and not dry_run:
         if call.terminal.as_json:
-            raise UsageError("expected --yes together with --json", hint="nobody can be asked in between")
+            raise UsageError("expected --yes together with --json", hint="--json cannot ask for confirmation")
         typer.confirm("Delete the endpoints" + (" and all data for good?" if with_data else "?"), abort=True, err=True)
     bucket = Stack(_calls(call, dry_run), stack).teardown(with_data=with_data)
     call.terminal.document({"stack": stack, "bucket": bucket, "bucket_deleted": with_data, "dry_run": dry_run})
     call.terminal.say("deleted" if with_data else f"deleted; the data stays in {bucket}")
 
 
-def _calls(call: Call, dry_run: bool, *, is_new: bool = False):  # type: ignore[no-untyped-def]  # a Calls, loaded late
-    from ..deploy.sagemaker.calls import Aws, Rehearsal
-    from ..deploy.sagemaker.stack import REHEARSED
+def _calls(call: Call, dry_run: bool, *, is_new: bool = False) -> "Calls":
+    from .sagemaker.aws import Aws, DryRun
+    from .sagemaker.stack import DRY_RUN_OUTPUTS
 
-    return Rehearsal(call.terminal.say, None if is_new else REHEARSED) if dry_run else Aws()
+    return DryRun(call.terminal.say, None if is_new else DRY_RUN_OUTPUTS) if dry_run else Aws()

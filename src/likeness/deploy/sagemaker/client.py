@@ -1,4 +1,4 @@
-"""Using a deployed stack as the reference solution's notebook does: upload and fine-tune, wait, ask for a portrait."""
+"""A client of the stack's endpoints, with the steps of the reference solution's notebook: fine-tune, wait, invoke."""
 
 import base64
 import json
@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from ...errors import HostUnavailable, ModelFailed
 from ...jobs.inputs import pack_photos
 from ...types import Photo
-from .calls import Calls, Refused
+from ..payload import INPUTS
+from .aws import Calls, Refused
 from .stack import Stack
 
 POLL_S = 10.0
@@ -22,7 +23,7 @@ def fine_tune(stack: Stack, photos: Sequence[Photo], config: Mapping[str, Any]) 
     """Upload photographs and queue a fine-tune.
 
     Args:
-        config: what config.json says: name, class_noun, recipe, seed and fields of the recipe.
+        config: the content of config.json: name, class_noun, recipe, seed and fields of the recipe.
 
     Returns:
         `inference_id`, `output_location`, `failure_location`.
@@ -43,46 +44,53 @@ def fine_tune(stack: Stack, photos: Sequence[Photo], config: Mapping[str, Any]) 
 
 
 def wait_for(calls: Calls, queued: Mapping[str, str], *, limit_s: float, poll_s: float = POLL_S) -> dict[str, Any]:
-    """The result of a fine-tune: looks at the output, then the failure, as SageMaker's own SDK does.
+    """The result of a fine-tune; polls the output and failure objects, as SageMaker's SDK does.
 
     Raises:
         ModelFailed: the failure's text.
-        HostUnavailable: neither came in time; a job that never began leaves no object, only a notification.
+        HostUnavailable: neither object within `limit_s`; a job that never began leaves none, only a notification.
     """
     end_s = time.monotonic() + limit_s
     while True:
-        done = _object_at(calls, queued["output_location"])
-        if done is not None:
-            document: dict[str, Any] = json.loads(done)
+        output = _object_at(calls, queued["output_location"])
+        if output is not None:
+            document: dict[str, Any] = json.loads(output)
             return document
-        failed = _object_at(calls, queued["failure_location"]) if queued["failure_location"] else None
-        if failed is not None:
-            raise ModelFailed(failed.decode(errors="replace")[:1000], status=500)
+        failure = _object_at(calls, queued["failure_location"]) if queued["failure_location"] else None
+        if failure is not None:
+            raise ModelFailed(failure.decode(errors="replace")[:1000], status=500)
         if time.monotonic() > end_s:
-            raise HostUnavailable("the fine-tune was not done in time", hint="its topic tells of failures too")
+            raise HostUnavailable("the fine-tune was not done in time", hint="its topic reports failures too")
         time.sleep(poll_s)
 
 
-def portrait(
-    stack: Stack, target_model: str, prompt: str, *, negative_prompt: str = "", gen_args: Mapping[str, Any]
-) -> bytes:
-    """A picture's file. Raises Refused, HostUnavailable."""
-    columns = {"prompt": prompt, "negative_prompt": negative_prompt, "gen_args": json.dumps(gen_args)}
-    inputs = [{"name": name, "shape": [1, 1], "datatype": "BYTES", "data": [[text]]} for name, text in columns.items()]
+def portrait(stack: Stack, target_model: str, texts: Sequence[str]) -> bytes:
+    """A portrait's file; empty in a dry run.
+
+    Args:
+        texts: prompt, negative prompt, and gen_args as JSON.
+
+    Raises:
+        Refused, HostUnavailable: of AWS.
+    """
+    inputs = [
+        {"name": name, "shape": [1, 1], "datatype": "BYTES", "data": [[text]]}
+        for name, text in zip(INPUTS, texts, strict=True)
+    ]
     answer = stack.calls.call(
         "sagemaker-runtime", "invoke_endpoint", EndpointName=stack.endpoint("HostingEndpoint"),
         TargetModel=target_model, ContentType="application/json", Body=json.dumps({"inputs": inputs}).encode(),
     )  # fmt: skip
     if "Body" not in answer:
-        return b""  # a rehearsal
+        return b""
     output = json.loads(answer["Body"].read())["outputs"][0]
     return base64.b64decode(output["data"][0])
 
 
 def _object_at(calls: Calls, url: str) -> bytes | None:
-    place = urlsplit(url)
+    parts = urlsplit(url)
     try:
-        content: bytes = calls.call("s3", "get_object", Bucket=place.netloc, Key=place.path[1:])["Body"].read()
+        content: bytes = calls.call("s3", "get_object", Bucket=parts.netloc, Key=parts.path[1:])["Body"].read()
     except Refused as error:
         if error.reason in _ABSENT:
             return None

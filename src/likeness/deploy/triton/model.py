@@ -1,22 +1,21 @@
-"""One person as a model of Triton's Python backend: passes each request on to the engine of its device.
+"""One adapter as a model of Triton's Python backend: passes each request on to the engine process of its device.
 
-Runs in Triton's stub, a process of its own: standard library, the stub's module, and the numpy that the stub itself
-needs; no torch. Inputs and output are the reference solution's:
+It runs in a stub process of Triton's, with the standard library, numpy and the stub's own module; without torch. Inputs
+and output are the reference solution's:
 
     prompt, negative_prompt (optional), gen_args (optional, JSON: num_inference_steps, guidance_scale, seed, ...)
-    -> generated_image: a JPEG, or a PNG where gen_args' "format" says so, in base64
+    -> generated_image: a JPEG, or a PNG if gen_args has "format": "png", in base64
 
-The adapter is found from the model's folder, never from its name, which in SageMaker is the client's choice. Errors are
-texts of ours: they repeat nothing of the request, and none of the words by which Triton takes an error for a full
-memory, as to unload other models would free none.
+The adapter is found from the model's folder, never from the model's name, which SageMaker's client chooses. Error
+messages repeat nothing of the request, and none of the words that Triton reads as 'out of memory'.
 
-Environment (not LIKENESS_...: those are the engine's own settings, and it refuses what it does not know):
+Environment (not LIKENESS_...: those are the engine's settings, and an unknown one is an error):
 
     ENGINE_FOLDER      sockets, locks and logs; default likeness-UID in the folder for temporary files
     ENGINE_PYTHON      the interpreter that has Likeness installed; default python3
-    ENGINE_DEVICES     comma-separated CUDA devices, one engine each; default: one engine that sees what there is
-    ENGINE_WATCH_PID   with this process the engine ends; default Triton itself
-    ENGINE_DEADLINE_S  for one request; default 55, SageMaker gives up after 60
+    ENGINE_DEVICES     comma-separated CUDA devices, one engine each; default: one engine that sees all devices
+    ENGINE_WATCH_PID   the engine ends with this process; default Triton itself
+    ENGINE_DEADLINE_S  of one request; default 55, SageMaker's own limit is 60
 """
 
 import base64
@@ -29,16 +28,18 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from engine_client import EngineClient, EngineFailed, EnginePlace
+from engine_client import EngineAddress, EngineClient, EngineFailed
 
 ENGINE_MODULE = "likeness.deploy.triton.engine_process"
-# Substrings by which Triton's SageMaker frontend answers 507 (src/sagemaker_server.cc).
+INPUTS = ("prompt", "negative_prompt", "gen_args")
+# Substrings that Triton's SageMaker frontend answers with 507 (src/sagemaker_server.cc). SageMaker then unloads other
+# models, which would free nothing here.
 MEMORY_WORDS = ("ut of memory", "OUT_OF_MEMORY", "ut Of Memory", "MemoryError", "OutOfMemory", "OOM", "No space left")
-Wanted = tuple[str, str, str]  # prompt, negative prompt, gen_args
+Row = tuple[str, str, str]  # of INPUTS
 
 
 class TritonPythonModel:
-    """What the stub looks for."""
+    """The class that the stub looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
         folder = Path(args["model_repository"]) / args["model_version"]
@@ -50,33 +51,29 @@ class TritonPythonModel:
             self.engine.ensure()
             self.engine.ask({"verb": "admit", "adapter": self.adapter}, self.deadline_s)
         except EngineFailed as error:
-            raise pb_utils.TritonModelException(plain(error)) from None
+            raise pb_utils.TritonModelException(message_of(error)) from None
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        wanted: list[list[Wanted] | None] = []
+        batches: list[list[Row] | None] = []
         for request in requests:
             try:
-                wanted.append(rows_of(request))
+                batches.append(rows_of(request))
             except ValueError:  # UnicodeDecodeError is one
-                wanted.append(None)
-        rows = [row for asked in wanted for row in asked or ()]
+                batches.append(None)
+        rows = [row for batch in batches for row in batch or ()]
         outcomes = iter(self.engine.ask_all([self.question(row) for row in rows], self.deadline_s))
         return [
-            refused("expected one UTF-8 text per row and input")
-            if asked is None
-            else answer([next(outcomes) for _ in asked])
-            for asked in wanted
+            error_response("expected one UTF-8 text per row and input")
+            if batch is None
+            else response([next(outcomes) for _ in batch])
+            for batch in batches
         ]
 
-    def question(self, row: Wanted) -> dict[str, Any]:
-        prompt, negative_prompt, gen_args = row
-        return {
-            "verb": "generate", "adapter": self.adapter, "prompt": prompt, "negative_prompt": negative_prompt,
-            "gen_args": gen_args,
-        }  # fmt: skip
+    def question(self, row: Row) -> dict[str, Any]:
+        return {"verb": "generate", "adapter": self.adapter, **dict(zip(INPUTS, row, strict=True))}
 
     def finalize(self) -> None:
-        self.engine.tell({"verb": "release", "adapter": self.adapter})
+        self.engine.notify({"verb": "release", "adapter": self.adapter})
 
 
 def engine_of(base_sha256: str, folder: str) -> EngineClient:
@@ -88,23 +85,21 @@ def engine_of(base_sha256: str, folder: str) -> EngineClient:
     if devices:
         device = devices[zlib.crc32(folder.encode()) % len(devices)]
         environment["CUDA_VISIBLE_DEVICES"] = device
-    place = EnginePlace(Path(os.environ.get("ENGINE_FOLDER", default)), base_sha256, device)
-    watched = os.environ.get("ENGINE_WATCH_PID", str(os.getppid()))
+    address = EngineAddress(Path(os.environ.get("ENGINE_FOLDER", default)), base_sha256, device)
     command = [
-        os.environ.get("ENGINE_PYTHON", "python3"), "-m", ENGINE_MODULE,
-        "--socket", str(place.socket), "--base-sha256", base_sha256, "--watch-pid", watched,
+        os.environ.get("ENGINE_PYTHON", "python3"), "-m", ENGINE_MODULE, "--socket", str(address.file("sock")),
+        "--base-sha256", base_sha256, "--watch-pid", os.environ.get("ENGINE_WATCH_PID", str(os.getppid())),
     ]  # fmt: skip
-    return EngineClient(place, command, environment)
+    return EngineClient(address, command, environment)
 
 
-def rows_of(request: Any) -> list[Wanted]:
-    """The rows of one request. Raises ValueError: several texts in a row, or no UTF-8."""
+def rows_of(request: Any) -> list[Row]:
+    """The rows of one request. Raises ValueError: several texts in a row, or not UTF-8."""
     columns: list[list[str]] = []
-    for name in ("prompt", "negative_prompt", "gen_args"):
+    for name in INPUTS:
         tensor = pb_utils.get_input_tensor_by_name(request, name)
         texts = [] if tensor is None else [one.decode("utf-8") for one in tensor.as_numpy().reshape(-1)]
-        count = len(texts) if tensor is None else tensor.as_numpy().shape[0]
-        if len(texts) != count:
+        if tensor is not None and len(texts) != tensor.as_numpy().shape[0]:
             raise ValueError("several texts in a row")
         columns.append(texts)
     prompts, negatives, options = columns
@@ -112,22 +107,22 @@ def rows_of(request: Any) -> list[Wanted]:
     return list(zip(prompts, negatives, options, strict=True))
 
 
-def answer(outcomes: list[Any]) -> Any:
-    """One response: every picture, or the first error."""
+def response(outcomes: list[Any]) -> Any:
+    """One response: all images, or the first error."""
     for outcome in outcomes:
         if isinstance(outcome, EngineFailed):
-            return refused(plain(outcome))
+            return error_response(message_of(outcome))
     images = [base64.b64encode(content) for _, content in outcomes]
     tensor = pb_utils.Tensor("generated_image", np.array(images, dtype=np.object_).reshape(-1, 1))
     return pb_utils.InferenceResponse(output_tensors=[tensor])
 
 
-def refused(text: str) -> Any:
+def error_response(text: str) -> Any:
     return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(text))
 
 
-def plain(error: EngineFailed) -> str:
-    """The error's text, unless Triton would misread it."""
+def message_of(error: EngineFailed) -> str:
+    """The error's message, unless Triton would read it as 'out of memory'."""
     text = f"{error.code}: {error}"
     if any(word in text for word in MEMORY_WORDS):
         return "DeviceFailed: the engine could not do this request"
