@@ -14,6 +14,7 @@ from likeness.artifacts import adapter as folders
 from likeness.artifacts import formats, kohya, tensors
 from likeness.artifacts.foreign import CARD_KEY, foreign_card
 from likeness.artifacts.reading import read_foreign
+from likeness.deploy.extension import EXTENSION
 from likeness.errors import AdapterExists, AdapterNotFound, CorruptAdapter, LikenessError, UnsupportedAdapter, WrongBase
 from likeness.types import LoraPair
 
@@ -57,11 +58,11 @@ def without_card(path, **metadata):
     return path
 
 
-@pytest.mark.parametrize("name", sorted(formats.FORMATS))
+@pytest.mark.parametrize("name", sorted(EXTENSION.formats))
 @pytest.mark.parametrize("alpha", [4.0, 6.0, 0.1])
 def test_round_trip(tools, base, tmp_path, name, alpha):
     adapter = tools.adapter(alpha=alpha)
-    formats.FORMATS[name].export(adapter, tmp_path / "out" / "x")
+    EXTENSION.formats[name].export(adapter, tmp_path / "out" / "x")
     back = read_foreign(tmp_path / "out" / "x", base, None)
     assert_same_deltas(tools, adapter, back, atol=1e-9)
     assert back.card.identifier == "<<TOK>>" and back.card.base_sha256 == tools.base_sha256
@@ -71,7 +72,7 @@ def test_round_trip(tools, base, tmp_path, name, alpha):
 
 @pytest.mark.parametrize("name", FILES)
 def test_export_is_deterministic_and_never_overwrites(tools, tmp_path, name):
-    export = formats.FORMATS[name].export
+    export = EXTENSION.formats[name].export
     export(tools.adapter(), tmp_path / "a")
     export(tools.adapter(), tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -91,7 +92,7 @@ def test_a_small_scale_survives_folding(tools, base, tmp_path):
 @pytest.mark.parametrize("name", FILES)
 def test_both_spellings_of_clip(tools, base, tmp_path, name):
     """A base whose text encoder sits in `text_model` gets the same adapter under its own names."""
-    formats.FORMATS[name].export(tools.adapter(), tmp_path / "x")
+    EXTENSION.formats[name].export(tools.adapter(), tmp_path / "x")
     text = {f"text_model.{module}": shape for module, shape in base.layers["text_encoder"].items()}
     wrapped = replace(base, layers={**base.layers, "text_encoder": text})
     old = read_foreign(tmp_path / "x", wrapped, None)
@@ -102,7 +103,7 @@ def test_both_spellings_of_clip(tools, base, tmp_path, name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_foreign_file_needs_a_card(tools, base, tmp_path, name, card):
-    formats.FORMATS[name].export(tools.adapter(), tmp_path / "x")
+    EXTENSION.formats[name].export(tools.adapter(), tmp_path / "x")
     without_card(tmp_path / "x")
     with pytest.raises(CorruptAdapter, match="card"):
         read_foreign(tmp_path / "x", base, None)
@@ -144,9 +145,9 @@ def test_kohya_names_that_fit_two_layers(tools, base, tmp_path):
         read_foreign(tmp_path / "x", twins)
 
 
-@pytest.mark.parametrize("name", sorted(formats.FORMATS))
+@pytest.mark.parametrize("name", sorted(EXTENSION.formats))
 def test_layers_that_the_base_lacks(tools, base, tmp_path, name):
-    formats.FORMATS[name].export(tools.adapter(), tmp_path / "x")
+    EXTENSION.formats[name].export(tools.adapter(), tmp_path / "x")
     with pytest.raises(WrongBase):
         read_foreign(tmp_path / "x", replace(base, layers={"unet": {"conv_in": (8, 4, 3, 3)}}), None)
 
@@ -242,7 +243,7 @@ def test_damaged_files_are_refused_by_name(tools, base, tmp_path, data, name):
     """Truncated: always refused. A flipped bit: refused, or it hit free text or the last digits of alpha."""
     path = tmp_path / name
     if not path.exists():
-        formats.FORMATS[name].export(tools.adapter(), path)
+        EXTENSION.formats[name].export(tools.adapter(), path)
     whole = path.read_bytes()
     place = data.draw(st.integers(0, len(whole) - 1) | st.integers(0, 4000))
     flipped = bytearray(whole)

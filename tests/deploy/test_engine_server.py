@@ -1,4 +1,4 @@
-"""The engine's socket, asked by the client that travels in every Triton artifact; a picture that is there already."""
+"""The engine's socket and its client, the one in every exported model; the engine returns a picture that it has."""
 
 import asyncio
 import tempfile
@@ -12,11 +12,10 @@ import torch
 
 from bench.instant_engine import InstantEngine
 from likeness.artifacts import bundle
-from likeness.artifacts.triton.engine_client import EngineClient, EngineFailed, EnginePlace, Header
+from likeness.deploy.adapter_files import FileEngine
+from likeness.deploy.triton.engine_client import EngineAddress, EngineClient, EngineFailed, Header
+from likeness.deploy.triton.engine_process import EngineServer
 from likeness.diffusion.base import BaseModel, load_base
-from likeness.engine.cards import Cards, load
-from likeness.engine.local_server import LocalServer
-from likeness.errors import CorruptAdapter
 from likeness.portraits import JPEG, PNG
 from tests.engine.people import of_another_base, person
 from tests.tiny import build_tiny_folder
@@ -26,7 +25,7 @@ PHOTO = Path(__file__).parents[2] / "src" / "likeness" / "assets" / "demo" / "ph
 
 @dataclass(frozen=True)
 class Shelf:
-    """Adapters as files, named as a LocalServer is told them."""
+    """Adapters as files, named as in requests."""
 
     folder: Path
     base: BaseModel
@@ -55,14 +54,15 @@ def engine(shelf: Shelf) -> InstantEngine:
 def client(shelf: Shelf, engine: InstantEngine) -> Iterator[EngineClient]:
     """A client of a server that listens on a thread of its own."""
     with tempfile.TemporaryDirectory(prefix="lk-") as folder:  # short: a socket lies there
-        place = EnginePlace(Path(folder) / "engines", shelf.base.sha256)
+        address = EngineAddress(Path(folder) / "engines", shelf.base.sha256)
+        socket = address.file("sock")
         loop, until = asyncio.new_event_loop(), asyncio.Event()
-        server = LocalServer(engine, encode=lambda image, media_type: engine.files[media_type])  # type: ignore[arg-type]
-        thread = threading.Thread(target=loop.run_until_complete, args=(server.serve(place.socket, until),))
+        files = FileEngine(engine, lambda image, media_type: engine.files[media_type])  # type: ignore[arg-type]
+        thread = threading.Thread(target=loop.run_until_complete, args=(EngineServer(files).serve(socket, until),))
         thread.start()
         try:
-            client = EngineClient(place, ["false"], {})
-            while not place.socket.exists():
+            client = EngineClient(address, ["false"], {})
+            while not socket.exists():
                 assert thread.is_alive()
             yield client
         finally:
@@ -70,7 +70,7 @@ def client(shelf: Shelf, engine: InstantEngine) -> Iterator[EngineClient]:
             thread.join()
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
-        assert not place.socket.exists()
+        assert not socket.exists()
 
 
 def drawn(adapter: Header, gen_args: str = "{}") -> Header:
@@ -117,21 +117,7 @@ def test_a_card_is_kept_until_its_model_is_released(client: EngineClient, shelf:
     client.ask({"verb": "admit", "adapter": bert}, 10)
     Path(str(bert["path"])).write_bytes(b"damaged")
     assert client.ask(drawn(bert), 10)[1]  # the file is not read for each picture
-    client.tell({"verb": "release", "adapter": bert})
+    client.notify({"verb": "release", "adapter": bert})
     with pytest.raises(EngineFailed) as refused:
         client.ask({"verb": "admit", "adapter": bert}, 10)
     assert refused.value.code == "CorruptAdapter"
-
-
-def test_cards_are_the_files_own_and_only_so_many(shelf: Shelf) -> None:
-    cards = Cards(most=2)
-    keys = {name: "{sha256}{path}".format(**shelf.put(name, seed)) for seed, name in enumerate(("a", "b", "c"), 1)}
-    for name, key in keys.items():
-        assert cards.of(key) == load(key).card and cards.of(key).name == name
-    assert len(cards) == 2
-    cards.release(keys["c"])
-    cards.release(keys["c"])
-    assert len(cards) == 1
-    with pytest.raises(CorruptAdapter, match="published"):
-        cards.of("0" * 64 + keys["a"][64:])
-    assert len(cards) == 1

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from likeness.artifacts.package import unpack
 from likeness.cli import app
-from likeness.deploy.sagemaker import invoke
-from likeness.deploy.sagemaker.calls import Aws, Refused
+from likeness.deploy.sagemaker import client
+from likeness.deploy.sagemaker.aws import Aws, Refused
 from likeness.deploy.sagemaker.stack import Stack, parameters_of, tuning_package
 from likeness.errors import HostUnavailable, ModelFailed, UsageError
 from likeness.types import Photo
@@ -132,7 +132,7 @@ def test_photographs_travel_as_one_archive_to_the_asynchronous_endpoint(aws: Aws
         def outputs(self) -> dict[str, str]:
             return {"Bucket": BUCKET, "TuningEndpoint": "tuning"}
 
-    queued = invoke.fine_tune(Tuned(aws, "likeness"), [Photo("me.jpg", b"\xff\xd8 no more")], {"name": "anna"})
+    queued = client.fine_tune(Tuned(aws, "likeness"), [Photo("me.jpg", b"\xff\xd8 no more")], {"name": "anna"})
     assert queued["output_location"].startswith("s3://")
     objects = aws.call("s3", "list_objects_v2", Bucket=BUCKET)["Contents"]
     body = aws.call("s3", "get_object", Bucket=BUCKET, Key=objects[0]["Key"])["Body"].read()
@@ -145,12 +145,12 @@ def test_photographs_travel_as_one_archive_to_the_asynchronous_endpoint(aws: Aws
 def test_waiting_ends_with_the_result_the_failure_or_the_time(aws: Aws) -> None:
     places = {name: f"s3://{BUCKET}/outputs/{name}" for name in ("output_location", "failure_location")}
     with pytest.raises(HostUnavailable, match="in time"):
-        invoke.wait_for(aws, places, limit_s=0, poll_s=0)
+        client.wait_for(aws, places, limit_s=0, poll_s=0)
     aws.call("s3", "put_object", Bucket=BUCKET, Key="outputs/failure_location", Body=b"NonFiniteLoss")
     with pytest.raises(ModelFailed, match="NonFiniteLoss"):
-        invoke.wait_for(aws, places, limit_s=1, poll_s=0)
+        client.wait_for(aws, places, limit_s=1, poll_s=0)
     aws.call("s3", "put_object", Bucket=BUCKET, Key="outputs/output_location", Body=b'{"status": "Completed"}')
-    assert invoke.wait_for(aws, places, limit_s=1, poll_s=0) == {"status": "Completed"}
+    assert client.wait_for(aws, places, limit_s=1, poll_s=0) == {"status": "Completed"}
 
 
 def test_aws_that_refuses_or_is_away_is_an_error_of_ours(aws: Aws) -> None:

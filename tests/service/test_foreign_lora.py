@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from likeness.artifacts.formats import FORMATS
 from likeness.config import Settings
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.diffusion.lora import LoraBank
 from likeness.errors import WrongBase
 from likeness.service import build
-from likeness.artifacts.formats import FORMATS
 from likeness.service.exchange import import_from
 from likeness.types import Subject
 from tests.tiny import build_tiny_stable_diffusion, relative

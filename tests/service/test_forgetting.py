@@ -150,7 +150,7 @@ def test_a_store_that_is_another_installations_is_not_swept(tmp_path: Path) -> N
 
 def test_a_server_sweeps_when_it_starts(likeness: Likeness) -> None:
     likeness.library.objects.put(f"local/uploads/orphan/{'a' * 64}", b"photographs")
-    with TestClient(create_app(likeness, portrait_backend=lambda *_: None)):  # type: ignore[arg-type]
+    with TestClient(create_app(likeness)):
         assert files(likeness) == []
 
 
@@ -424,7 +424,7 @@ def test_a_reader_of_a_database_is_waited_for(likeness: Likeness, name: str, tab
 
 
 def test_an_unfinished_deletion_is_accepted_and_its_receipt_can_be_had_later(likeness: Likeness) -> None:
-    app = create_app(likeness, portrait_backend=lambda *_: None)  # type: ignore[arg-type]
+    app = create_app(likeness)
     client = TestClient(app, base_url="http://localhost")  # without the tasks of a start
     likeness.subjects.create(LOCAL, Subject("rex", "dog"), consent="")
     forget = likeness.forget

@@ -1,13 +1,12 @@
-"""Runs a server in a network of its own, which ends with it: `unshare --net python -m likeness.deploy.triton.guard`.
+"""Runs a server in a network namespace with nothing but loopback: `unshare --net python isolated_network.py`.
 
-Triton's SageMaker port binds every interface, whatever it is told. Here is none but loopback: this process refuses to
-start the server where another interface is up. What is outside reaches a port through a Unix socket, which belongs to
-the file system and not to a network.
+Triton's SageMaker port and `likeness serve --sagemaker` bind every interface. Here there is only loopback: no server is
+started if another interface is up. Ports are relayed to Unix sockets, which do not belong to a network namespace.
 
-    guard --relay PORT=SOCKET ... -- COMMAND ...
+    isolated_network.py --relay PORT=SOCKET ... -- COMMAND ...
 
-It ends, and the server with it, when standard input does: with whoever started it, however that one ended.
-Source of the requests to the kernel: netdevice(7), prctl(2).
+The server ends when standard input does, that is with the process that started this one, even if that was killed.
+Source of the kernel requests: netdevice(7), prctl(2).
 """
 
 import argparse
@@ -43,7 +42,7 @@ def main() -> None:
 
 
 def interfaces_up() -> set[str]:
-    """Names of the interfaces of this process' network that are up."""
+    """Names of the interfaces of this network namespace that are up."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         return {name for _, name in socket.if_nameindex() if _flags(any_socket, name) & _UP}
 
@@ -60,7 +59,7 @@ async def serve(command: Sequence[str], relays: dict[int, Path]) -> int:
     """Run the command until it, or standard input, ends; its exit status."""
     loop, until = asyncio.get_running_loop(), asyncio.Event()
     os.set_blocking(sys.stdin.fileno(), False)
-    loop.add_reader(sys.stdin.fileno(), until.set)  # nobody writes: readable is the end
+    loop.add_reader(sys.stdin.fileno(), until.set)  # never written to: readable at its end only
     for end in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(end, until.set)
     server = await asyncio.create_subprocess_exec(

@@ -1,8 +1,8 @@
-"""A real tritonserver on this machine, in SageMaker's multi-model mode, in a network of its own.
+"""A real tritonserver on this machine, by default in SageMaker's multi-model mode, in a network namespace of its own.
 
-The binary is that of the wheel nvidia-pytriton. Arguments follow its SageMaker image's `serve`; what differs: shared
-memory of 1 MiB a model (the default of 16 fills a container's 64 MB with the fifth model), no metrics. Everything of a
-run lies in one folder and goes with it.
+The binary is that of the wheel nvidia-pytriton. Arguments follow the `serve` of SageMaker's Triton image, except for
+shared memory of 1 MiB a model (the default of 16 fills a container's 64 MB with the fifth model) and no metrics. All
+files of a run are in one folder.
 """
 
 import http.client
@@ -17,9 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import HostUnavailable, MissingPart
+from likeness.errors import HostUnavailable, MissingPart
+from tests.services import isolated_network
 
-PORT = 8080  # of its own network
+PORT = 8080  # in its own network namespace
 START_S = 60.0
 SHARED_MEMORY = Path("/dev/shm")
 _HINT = "pip install nvidia-pytriton; Linux with network namespaces (util-linux' unshare) is needed"
@@ -39,13 +40,13 @@ class Reply:
 
 
 class TritonServer:
-    """Started by `start`, ended by `stop`, and with this process in any case.
+    """Runs from `start` to `stop`, and ends with this process in any case.
 
     Args:
         folder: for sockets, logs and copies; its path must be short, see `engine_client.MAX_SOCKET_PATH_BYTES`.
-        environment: in addition to this process' own, for the server and whatever it starts.
+        environment: in addition to this process's own, for the server and its child processes.
         arguments: instead of those of SageMaker's mode.
-        ports: that can be reached from outside, through `socket_of`.
+        ports: reached from outside through `socket_of`.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class TritonServer:
         self.folder = folder
         self._environment = dict(environment)
         self._arguments, self._ports = list(arguments), tuple(ports) or (PORT,)
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._prefix = f"likeness-{os.getpid()}-{id(self):x}-"
 
     def start(self, *, ready: str = "/ping") -> None:
@@ -67,9 +68,9 @@ class TritonServer:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.folder / "empty").mkdir(exist_ok=True)
         relays = [word for port in self._ports for word in ("--relay", f"{port}={self.socket_of(port)}")]
-        command = [*namespace(), sys.executable, "-m", f"{__package__}.guard", *relays, "--", *self._command()]
+        command = [*namespace(), sys.executable, isolated_network.__file__, *relays, "--", *self._command()]
         with (self.folder / "triton.log").open("ab") as log:
-            self._guard = subprocess.Popen(
+            self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=self._whole_environment()
             )
         end_s = time.monotonic() + START_S
@@ -88,17 +89,17 @@ class TritonServer:
 
     @property
     def is_alive(self) -> bool:
-        return self._guard is not None and self._guard.poll() is None
+        return self._process is not None and self._process.poll() is None
 
     @property
-    def guard_pid(self) -> int:
-        """The process whose network is the server's. Raises HostUnavailable."""
-        if self._guard is None:
+    def pid(self) -> int:
+        """The process in whose network namespace the server runs. Raises HostUnavailable."""
+        if self._process is None:
             raise HostUnavailable("tritonserver was not started")
-        return self._guard.pid
+        return self._process.pid
 
     def socket_of(self, port: int) -> Path:
-        """Where a port of the server can be reached from outside its network."""
+        """The Unix socket that a port of the server is relayed to."""
         return self.folder / f"{port}.sock"
 
     def call(
@@ -119,7 +120,7 @@ class TritonServer:
     def stubs(self) -> dict[int, str]:
         """The server's Python processes: pid -> command line, which has the model's path."""
         found: dict[int, str] = {}
-        for pid in _descendants(self._guard.pid) if self._guard is not None else ():
+        for pid in _descendants(self._process.pid) if self._process is not None else ():
             try:
                 line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -131,15 +132,15 @@ class TritonServer:
 
     def stop(self) -> None:
         """End the server and remove what it leaves in shared memory."""
-        if self._guard is not None:
-            if self._guard.stdin is not None:
-                self._guard.stdin.close()  # the guard's sign
+        if self._process is not None:
+            if self._process.stdin is not None:
+                self._process.stdin.close()  # ends it
             try:
-                self._guard.wait(15)
+                self._process.wait(15)
             except subprocess.TimeoutExpired:
-                self._guard.kill()  # the server dies with it
-                self._guard.wait()
-            self._guard = None
+                self._process.kill()  # the server dies with it
+                self._process.wait()
+            self._process = None
         for region in SHARED_MEMORY.glob(f"{self._prefix}*"):
             region.unlink(missing_ok=True)
 
@@ -178,7 +179,7 @@ class TritonServer:
 
 
 def namespace() -> list[str]:
-    """The words that run a command in a new network. Raises MissingPart."""
+    """The start of a command that runs the rest in a new network namespace. Raises MissingPart."""
     unshare = shutil.which("unshare")
     ways = [["--net"], ["--map-root-user", "--net"]]
     for way in ways if unshare else ():

@@ -31,7 +31,7 @@ _STACK = "likeness"
 @deploy.command("triton")
 def triton(
     ctx: typer.Context,
-    out: Annotated[Path, typer.Option(help="Folder of the model repository.")],
+    out: Annotated[Path, typer.Option(help="Folder of the model repository; must not exist.")],
 ) -> None:
     """Write every adapter as a model for NVIDIA Triton; all models share one engine."""
     from .triton.export import write_model

@@ -17,7 +17,7 @@ from .packed import PackedAdapter
 
 THREADS = 4  # a load is mostly waiting for the store
 
-Load = Callable[[str], PackedAdapter]
+LoadPacked = Callable[[str], PackedAdapter]
 
 
 class HostCache:
@@ -33,7 +33,7 @@ class HostCache:
     """
 
     def __init__(
-        self, load: Load, locked: Callable[[], AbstractContextManager[None]], *, budget_bytes: int,
+        self, load: LoadPacked, locked: Callable[[], AbstractContextManager[None]], *, budget_bytes: int,
         is_active: Callable[[str], bool], failed: Callable[[str, Exception], None], loaded: Callable[[float], None],
     ) -> None:  # fmt: skip
         self._load, self._locked, self._budget = load, locked, budget_bytes

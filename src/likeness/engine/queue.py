@@ -17,7 +17,7 @@ from ..types import GeneratedImage
 from .batcher import Shares, expected_wait_s, is_out_of_reach, plan, retry_after_s
 from .cache import SlotCache
 from .facts import EngineFacts, Tally
-from .host import HostCache, Load
+from .host import HostCache, LoadPacked
 from .packed import PackedAdapter
 from .work import Turn, Work
 
@@ -38,7 +38,7 @@ class RequestQueue:
     """
 
     def __init__(
-        self, load: Load, *, slots: int, host_bytes: int, limit: int, clock: Callable[[], float] = time.monotonic
+        self, load: LoadPacked, *, slots: int, host_bytes: int, limit: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._changed = Condition(Lock())
         self._settled: list[tuple[Work, Outcome]] = []  # to be told once the lock is free
