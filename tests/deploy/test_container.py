@@ -11,7 +11,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from likeness.deploy.adapter_files import FileEngine, load
-from likeness.deploy.sagemaker.container import Container, container_app
+from likeness.deploy.sagemaker.container import Container
 from likeness.deploy.triton.export import write_model
 from likeness.diffusion.base import load_base
 from likeness.engine.engine import Engine
@@ -40,7 +40,7 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
 @pytest.fixture
 def client(container: Container) -> Iterator[TestClient]:
     container.loaded.clear()
-    with TestClient(container_app(container)) as opened:
+    with TestClient(container.app()) as opened:
         yield opened
 
 

@@ -23,7 +23,7 @@ moto = pytest.importorskip("moto", reason="moto answers in place of AWS")
 BUCKET = "likeness-test"
 
 
-class Account:
+class Account(Aws):
     """Calls to one account that has nothing but a stack, if any; keeps what was asked."""
 
     def __init__(self, *, parameters: Mapping[str, str] | None = None, refuse: Mapping[str, Refused] | None = None):

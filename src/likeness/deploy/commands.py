@@ -17,7 +17,7 @@ from ..training.recipe import recipe_named
 from ..types import Subject, checked_seed, checked_subject
 
 if TYPE_CHECKING:
-    from .sagemaker.aws import Calls
+    from .sagemaker.aws import Aws
 
 deploy = typer.Typer(help="Triton and SageMaker.", no_args_is_help=False)
 sagemaker = typer.Typer(help="The whole system in an AWS account, as one CloudFormation stack.", no_args_is_help=False)
@@ -180,7 +180,7 @@ def teardown(
     call.terminal.say("deleted" if with_data else f"deleted; the data stays in {bucket}")
 
 
-def _calls(call: Call, dry_run: bool, *, is_new: bool = False) -> "Calls":
+def _calls(call: Call, dry_run: bool, *, is_new: bool = False) -> "Aws":
     from .sagemaker.aws import Aws, DryRun
     from .sagemaker.stack import DRY_RUN_OUTPUTS
 

@@ -6,21 +6,36 @@ The output is `generated_image`, a file in base64.
 """
 
 import base64
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ..errors import UsageError
+from ..http.invalid import invalid
 from ..portraits import JPEG, PNG, check_request
 from ..types import ImageRequest
 from . import kserve
 
 INPUTS = ("prompt", "negative_prompt", "gen_args")
-MEDIA_TYPES = {"jpeg": JPEG, "png": PNG}  # the first is the default, as in the reference solution
-STEPS, GUIDANCE_SCALE = 50, 7.5  # defaults of diffusers' StableDiffusionPipeline
-_KEYS = ("num_inference_steps", "guidance_scale", "seed", "adapter_scale", "negative_scale", "sampler", "format")
+MEDIA_TYPES = {"jpeg": JPEG, "png": PNG}
 
 Asked = tuple[ImageRequest, str]  # without its adapter; the media type of the file
+Integer = Annotated[int, BeforeValidator(lambda value: int(value) if _is_whole(value) else value)]
+
+
+class GenArgs(BaseModel):
+    """`gen_args`. Defaults are those of diffusers' StableDiffusionPipeline, and a JPEG."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    num_inference_steps: Integer = 50
+    guidance_scale: float = 7.5
+    seed: Integer = ImageRequest.seed
+    adapter_scale: float = ImageRequest.adapter_scale
+    negative_scale: float | None = None
+    sampler: str = ImageRequest.sampler
+    format: Literal["jpeg", "png"] = "jpeg"
 
 
 def requests_of(inference: kserve.Inference) -> list[Asked]:
@@ -44,36 +59,18 @@ def request_of(prompt: str, negative_prompt: str, gen_args: str) -> Asked:
         UsageError: gen_args is not a JSON object, has an unknown key, or a value of another type or out of range.
     """
     try:
-        values = json.loads(gen_args) if gen_args.strip() else {}
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"expected gen_args to be JSON, got {type(error).__name__}") from None
-    if not isinstance(values, dict) or not values.keys() <= set(_KEYS):
-        raise UsageError(f"expected gen_args to be an object with keys of {', '.join(_KEYS)}")
-    sampler, format = values.get("sampler", ImageRequest.sampler), values.get("format", next(iter(MEDIA_TYPES)))
-    if not isinstance(sampler, str) or not isinstance(format, str) or format not in MEDIA_TYPES:
-        raise UsageError(f"expected sampler to be a text, and format one of {', '.join(MEDIA_TYPES)}")
-    guidance = _number(values, "guidance_scale", GUIDANCE_SCALE)
+        values = GenArgs.model_validate_json(gen_args if gen_args.strip() else "{}")
+    except ValidationError as error:
+        hint = f"gen_args is a JSON object with keys of {', '.join(GenArgs.model_fields)}"
+        raise invalid(error.errors(), hint=hint) from None
+    guidance = 1.0 if 0 <= values.guidance_scale < 1 else values.guidance_scale  # no guidance; clients send 0 for it
     request = ImageRequest(
-        prompt, None, negative_prompt, seed=_integer(values, "seed", ImageRequest.seed),
-        steps=_integer(values, "num_inference_steps", STEPS),
-        guidance_scale=1.0 if 0 <= guidance < 1 else guidance,  # diffusers: at most 1 is no guidance; clients send 0
-        adapter_scale=_number(values, "adapter_scale", ImageRequest.adapter_scale), sampler=sampler,
-        negative_scale=_number(values, "negative_scale", 0) if "negative_scale" in values else None,
+        prompt, None, negative_prompt, values.seed, values.num_inference_steps, guidance, values.adapter_scale,
+        values.negative_scale, values.sampler,
     )  # fmt: skip
-    return check_request(request), MEDIA_TYPES[format]
+    return check_request(request), MEDIA_TYPES[values.format]
 
 
-def _number(values: Mapping[str, Any], name: str, default: float) -> float:
-    value = values.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e9:
-        raise UsageError(f"expected {name} to be a number")
-    return float(value)
-
-
-def _integer(values: Mapping[str, Any], name: str, default: int) -> int:
-    value = values.get(name, default)
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:  # sliders of web pages send 50.0
-        value = int(value)
-    if type(value) is not int:
-        raise UsageError(f"expected {name} to be an integer")
-    return value
+def _is_whole(value: object) -> bool:
+    """Whether a number is an integer written with a fraction: sliders of web pages send 50.0."""
+    return isinstance(value, float) and value.is_integer() and abs(value) < 2**53

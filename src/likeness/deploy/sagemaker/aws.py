@@ -1,22 +1,14 @@
 """Calls to AWS: made through boto3, or only printed (`--dry-run`)."""
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 from ...errors import HostUnavailable, MissingPart
 
 _SHOWN_CHARACTERS = 400
-
-
-class Calls(Protocol):
-    """What `stack` and `client` need of AWS."""
-
-    def call(self, service: str, operation: str, **arguments: Any) -> Mapping[str, Any]:
-        """One operation by its name in boto3. Raises Refused, HostUnavailable."""
-
-    def wait(self, service: str, waiter: str, **arguments: Any) -> None:
-        """One of boto3's waiters. Raises HostUnavailable."""
 
 
 class Refused(HostUnavailable):
@@ -35,45 +27,43 @@ class Aws:
             import boto3
             from botocore.config import Config
         except ImportError as error:
-            raise MissingPart(
-                "expected the package boto3, which is not installed", hint="pip install 'likeness[deploy]'"
-            ) from error
-        self._config = Config(retries={"mode": "standard", "max_attempts": 4}, read_timeout=70)
-        self._session = boto3.Session()
-        self._clients: dict[str, Any] = {}
+            raise MissingPart("expected the package boto3, got none", hint="pip install 'likeness[deploy]'") from error
+        config = Config(retries={"mode": "standard", "max_attempts": 4}, read_timeout=70)
+        self._client = cache(lambda service: boto3.client(service, config=config))
 
     def call(self, service: str, operation: str, **arguments: Any) -> Mapping[str, Any]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
+        """One operation by its name in boto3. Raises Refused, HostUnavailable."""
+        with _translated(service):
             answer: Mapping[str, Any] = getattr(self._client(service), operation)(**arguments)
-        except ClientError as error:
-            details = error.response.get("Error", {})
-            message = f"{service}: {details.get('Message', '')[:500]}"
-            raise Refused(message, reason=str(details.get("Code", ""))) from error
-        except BotoCoreError as error:
-            raise HostUnavailable(
-                f"expected an answer of {service}, got {type(error).__name__}", hint="check region and credentials"
-            ) from error
-        return answer
+            return answer
 
     def wait(self, service: str, waiter: str, **arguments: Any) -> None:
-        from botocore.exceptions import BotoCoreError
-
-        try:
+        """One of boto3's waiters. Raises HostUnavailable."""
+        with _translated(service):
             self._client(service).get_waiter(waiter).wait(**arguments)
-        except BotoCoreError as error:  # WaiterError is one
-            raise HostUnavailable(
-                f"{service} did not reach {waiter.replace('_', ' ')}", hint="CloudFormation's console names the reason"
-            ) from error
-
-    def _client(self, service: str) -> Any:
-        if service not in self._clients:
-            self._clients[service] = self._session.client(service, config=self._config)
-        return self._clients[service]
 
 
-class DryRun:
+@contextmanager
+def _translated(service: str) -> Iterator[None]:
+    """botocore's errors as ours."""
+    from botocore.exceptions import BotoCoreError, ClientError, WaiterError
+
+    try:
+        yield
+    except ClientError as error:
+        details = error.response.get("Error", {})
+        message = f"{service}: {details.get('Message', '')[:500]}"
+        raise Refused(message, reason=str(details.get("Code", ""))) from error
+    except WaiterError as error:
+        name = error.kwargs["name"]
+        raise HostUnavailable(f"{service} did not reach {name}", hint="its console names the reason") from error
+    except BotoCoreError as error:
+        raise HostUnavailable(
+            f"expected an answer of {service}, got {type(error).__name__}", hint="check region and credentials"
+        ) from error
+
+
+class DryRun(Aws):
     """Prints each call and makes none. Reads are answered as in a new account.
 
     Args:

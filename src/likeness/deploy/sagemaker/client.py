@@ -12,7 +12,7 @@ from ...errors import HostUnavailable, ModelFailed
 from ...jobs.inputs import pack_photos
 from ...types import Photo
 from ..payload import INPUTS
-from .aws import Calls, Refused
+from .aws import Aws, Refused
 from .stack import Stack
 
 POLL_S = 10.0
@@ -43,7 +43,7 @@ def fine_tune(stack: Stack, photos: Sequence[Photo], config: Mapping[str, Any]) 
     }  # fmt: skip
 
 
-def wait_for(calls: Calls, queued: Mapping[str, str], *, limit_s: float, poll_s: float = POLL_S) -> dict[str, Any]:
+def wait_for(calls: Aws, queued: Mapping[str, str], *, limit_s: float, poll_s: float = POLL_S) -> dict[str, Any]:
     """The result of a fine-tune; polls the output and failure objects, as SageMaker's SDK does.
 
     Raises:
@@ -87,7 +87,7 @@ def portrait(stack: Stack, target_model: str, texts: Sequence[str]) -> bytes:
     return base64.b64decode(output["data"][0])
 
 
-def _object_at(calls: Calls, url: str) -> bytes | None:
+def _object_at(calls: Aws, url: str) -> bytes | None:
     parts = urlsplit(url)
     try:
         content: bytes = calls.call("s3", "get_object", Bucket=parts.netloc, Key=parts.path[1:])["Body"].read()

@@ -45,26 +45,64 @@ class Container:
     single: Path = SINGLE
     loaded: dict[str, tuple[str, str]] = field(default_factory=dict)
 
-    def load(self, name: str, url: str) -> None:
-        """Raises UsageError, CorruptAdapter, WrongBase."""
-        folder = Path(url)
-        if not _NAME.fullmatch(name) or ".." in folder.parts or not folder.is_relative_to(self.models):
-            raise UsageError(f"expected a model's name and its folder below {self.models.name}")
-        self.loaded[name] = (url, self.key_in(folder))
+    def app(self) -> Starlette:
+        """The contract's routes."""
+        routes = [
+            Route("/ping", self._ping),
+            Route("/invocations", self._invoke_single, methods=["POST"]),
+            Route("/models", self._list),
+            Route("/models", self._load, methods=["POST"]),
+            Route("/models/{name}", self._show),
+            Route("/models/{name}", self._unload, methods=["DELETE"]),
+            Route("/models/{name}/invoke", self._invoke, methods=["POST"]),
+        ]
+        return Starlette(routes=routes, exception_handlers={LikenessError: _refuse})
 
-    def unload(self, name: str) -> None:
-        """Raises AdapterNotFound."""
-        _, key = self.find(name)
+    async def _ping(self, request: Request) -> Response:
+        return Response()
+
+    async def _list(self, request: Request) -> Response:
+        listed = [{"modelName": name, "modelUrl": url} for name, (url, _) in sorted(self.loaded.items())]
+        return JSONResponse({"models": listed})
+
+    async def _load(self, request: Request) -> Response:
+        try:
+            document = json.loads(await _body(request))
+            name, url = str(document["model_name"]), str(document["url"])
+        except (ValueError, TypeError, KeyError):
+            raise UsageError("expected model_name and url") from None
+        if name in self.loaded:
+            return JSONResponse({"error": "loaded already"}, 409)
+        if not _NAME.fullmatch(name) or ".." in Path(url).parts or not Path(url).is_relative_to(self.models):
+            raise UsageError(f"expected a model's name and its folder below {self.models.name}")
+        self.loaded[name] = (url, await asyncio.to_thread(self._key_in, Path(url)))
+        return Response()
+
+    async def _show(self, request: Request) -> Response:
+        name, url, _ = self._found(request)
+        return JSONResponse({"modelName": name, "modelUrl": url})
+
+    async def _unload(self, request: Request) -> Response:
+        name, _, key = self._found(request)
         del self.loaded[name]
         self.files.release(key)
+        return Response()
 
-    def find(self, name: str) -> tuple[str, str]:
-        """URL and key. Raises AdapterNotFound."""
+    async def _invoke(self, request: Request) -> Response:
+        return await self._answer(request, self._found(request)[2])
+
+    async def _invoke_single(self, request: Request) -> Response:
+        has_model = self.single.is_dir() and any(self.single.iterdir())
+        return await self._answer(request, await asyncio.to_thread(self._key_in, self.single) if has_model else None)
+
+    def _found(self, request: Request) -> tuple[str, str, str]:
+        """Name, URL and key of the model of a path. Raises AdapterNotFound."""
+        name = request.path_params["name"]
         if name not in self.loaded:
             raise AdapterNotFound("this model is not loaded")
-        return self.loaded[name]
+        return name, *self.loaded[name]
 
-    def key_in(self, folder: Path) -> str:
+    def _key_in(self, folder: Path) -> str:
         """The engine's key of the one model in a folder, whose file is checked. Raises CorruptAdapter, WrongBase."""
         models = [path.parent for path in folder.glob(f"*/{CONFIG_NAME}")]
         if len(models) != 1:
@@ -73,7 +111,7 @@ class Container:
         self.files.admit(key)
         return key
 
-    async def answer(self, request: Request, key: str | None) -> Response:
+    async def _answer(self, request: Request, key: str | None) -> Response:
         """The portraits that a request asks for. Raises LikenessError."""
         inference = kserve.read(await _body(request), request.headers.get("content-type", ""))
         asked = requests_of(inference)
@@ -97,62 +135,14 @@ class Container:
 def sagemaker_container(settings: Settings) -> Iterator[Starlette]:
     """The application for port 8080 of a container, over an engine of its own. Raises as `file_engine`."""
     with file_engine(settings) as files:
-        yield container_app(Container(files))
+        yield Container(files).app()
 
 
-def container_app(container: Container) -> Starlette:
-    """The contract's routes over a container."""
-
-    async def ping(request: Request) -> Response:
-        return Response()
-
-    async def list_models(request: Request) -> Response:
-        listed = [{"modelName": name, "modelUrl": url} for name, (url, _) in sorted(container.loaded.items())]
-        return JSONResponse({"models": listed})
-
-    async def load(request: Request) -> Response:
-        try:
-            document = json.loads(await _body(request))
-            name, url = str(document["model_name"]), str(document["url"])
-        except (ValueError, TypeError, KeyError):
-            raise UsageError("expected model_name and url") from None
-        if name in container.loaded:
-            return JSONResponse({"error": "loaded already"}, 409)
-        await asyncio.to_thread(container.load, name, url)
-        return Response()
-
-    async def show(request: Request) -> Response:
-        name = request.path_params["name"]
-        return JSONResponse({"modelName": name, "modelUrl": container.find(name)[0]})
-
-    async def unload(request: Request) -> Response:
-        container.unload(request.path_params["name"])
-        return Response()
-
-    async def invoke(request: Request) -> Response:
-        return await container.answer(request, container.find(request.path_params["name"])[1])
-
-    async def invocations(request: Request) -> Response:
-        has_model = container.single.is_dir() and any(container.single.iterdir())
-        key = await asyncio.to_thread(container.key_in, container.single) if has_model else None
-        return await container.answer(request, key)
-
-    async def refuse(request: Request, error: Exception) -> Response:
-        assert isinstance(error, LikenessError)
-        # not 409 for another base: here it means 'loaded already'
-        status = error.http_status if error.http_status in (404, 408, 413) or error.http_status >= 500 else 400
-        return JSONResponse({"error": f"{error.code}: {error}"}, status)
-
-    routes = [
-        Route("/ping", ping),
-        Route("/invocations", invocations, methods=["POST"]),
-        Route("/models", list_models),
-        Route("/models", load, methods=["POST"]),
-        Route("/models/{name}", show),
-        Route("/models/{name}", unload, methods=["DELETE"]),
-        Route("/models/{name}/invoke", invoke, methods=["POST"]),
-    ]
-    return Starlette(routes=routes, exception_handlers={LikenessError: refuse})
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LikenessError)
+    # not 409 for another base: here it means 'loaded already'
+    status = error.http_status if error.http_status in (404, 408, 413) or error.http_status >= 500 else 400
+    return JSONResponse({"error": f"{error.code}: {error}"}, status)
 
 
 async def _body(request: Request) -> bytes:

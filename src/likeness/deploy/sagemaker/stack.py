@@ -15,7 +15,7 @@ from typing import Any
 
 from ...artifacts.package import pack
 from ...errors import HostUnavailable, UsageError
-from .aws import Calls, Refused
+from .aws import Aws, Refused
 
 PLACEHOLDER = "BUCKET-OF-THE-STACK"
 DRY_RUN_OUTPUTS = {
@@ -31,7 +31,7 @@ _HINT = "`likeness deploy sagemaker deploy` makes it"
 class Stack:
     """One stack by its name."""
 
-    calls: Calls
+    calls: Aws
     name: str
     parameters: Mapping[str, str] = field(default_factory=dict)  # of the template; others keep their value
 

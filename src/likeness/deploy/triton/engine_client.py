@@ -46,10 +46,6 @@ class EngineFailed(Exception):
         self.code = code
 
 
-class _ConnectionBroken(Exception):
-    """The connection ended before the reply did."""
-
-
 Outcome = tuple[Header, bytes] | EngineFailed
 
 
@@ -90,7 +86,7 @@ class EngineClient:
                 return
             if self._process is not None:
                 self._process.poll()  # reaps it
-            if refusal := self._recent_refusal():
+            if refusal := self._refusal(REFUSAL_S):
                 raise EngineFailed("EngineUnreachable", f"the engine did not start: {refusal}")
             with suppress(FileNotFoundError):
                 self.address.file("sock").unlink()
@@ -126,18 +122,14 @@ class EngineClient:
         connections = [self._send(request, end_s) for request in requests]
         outcomes: list[Outcome] = []
         for request, connection in zip(requests, connections, strict=True):
-            outcome = _outcome(connection, end_s)
-            if isinstance(outcome, _ConnectionBroken):
-                outcome = _outcome(self._send(request, end_s, is_repeated=True), end_s)
-            if isinstance(outcome, _ConnectionBroken):
-                outcome = EngineFailed("EngineStopped", "the engine stopped twice before it began this request")
-            outcomes.append(outcome)
+            outcome = _outcome(connection, end_s) or _outcome(self._send(request, end_s, is_repeated=True), end_s)
+            twice = EngineFailed("EngineStopped", "the engine stopped twice before it began this request")
+            outcomes.append(outcome or twice)
         return outcomes
 
     def notify(self, request: Header) -> None:
         """A request whose failure does not matter; it does not start an engine."""
-        failures = OSError, ValueError, _ConnectionBroken, EngineFailed
-        with suppress(*failures), connect(self.address.file("sock"), 2.0) as connection:
+        with suppress(OSError, ValueError, EngineFailed), connect(self.address.file("sock"), 2.0) as connection:
             connection.sendall(encode(request))
             receive(connection)
 
@@ -172,20 +164,16 @@ class EngineClient:
                 with suppress(ProcessLookupError):
                     os.kill(_peer_pid(connection), signal.SIGKILL)
                 return False
-            except (OSError, ValueError, _ConnectionBroken):
+            except (OSError, ValueError):
                 return False
 
-    def _refusal(self) -> str:
-        """Why the last engine refused to start; empty if it did start, or gave no reason."""
+    def _refusal(self, within_s: float = float("inf")) -> str:
+        """The reason that the last engine gave for not starting, within so many seconds; else empty."""
+        log = self.address.file("log")
         with suppress(OSError):
-            lines = self.address.file("log").read_text(errors="replace").splitlines()
-            return next((line.removeprefix(REFUSED) for line in reversed(lines) if line.startswith(REFUSED)), "")
-        return ""
-
-    def _recent_refusal(self) -> str:
-        with suppress(OSError):
-            age_s = time.time() - self.address.file("log").stat().st_mtime  # negative if the clock was set back
-            return self._refusal() if 0 <= age_s < REFUSAL_S else ""
+            if abs(time.time() - log.stat().st_mtime) < within_s:
+                lines = log.read_text(errors="replace").splitlines()
+                return next((line.removeprefix(REFUSED) for line in reversed(lines) if line.startswith(REFUSED)), "")
         return ""
 
     @contextmanager
@@ -204,8 +192,8 @@ class EngineClient:
             yield
 
 
-def _outcome(connection: "socket.socket | EngineFailed", end_s: float) -> "Outcome | _ConnectionBroken":
-    """The last frame of a reply; `_ConnectionBroken` if the engine has not begun the request."""
+def _outcome(connection: "socket.socket | EngineFailed", end_s: float) -> Outcome | None:
+    """The last frame of a reply; None if the connection broke before the engine began the request."""
     if isinstance(connection, EngineFailed):
         return connection
     is_started = False
@@ -219,10 +207,9 @@ def _outcome(connection: "socket.socket | EngineFailed", end_s: float) -> "Outco
                 is_started = True
         except TimeoutError:
             return EngineFailed("DeadlinePassed", "the engine did not answer in time")
-        except (OSError, ValueError, _ConnectionBroken):
-            if is_started:
-                return EngineFailed("EngineStopped", "the engine stopped during this request; it was not repeated")
-            return _ConnectionBroken()
+        except (OSError, ValueError):
+            stopped = EngineFailed("EngineStopped", "the engine stopped during this request; it was not repeated")
+            return stopped if is_started else None
     if header.get("status") == "ok":
         return header, payload
     return EngineFailed(str(header.get("code")), str(header.get("message")))
@@ -273,7 +260,7 @@ def decode(text: bytes) -> Header:
 
 
 def receive(connection: socket.socket) -> tuple[Header, bytes]:
-    """The next frame. Raises ValueError, OSError, _ConnectionBroken."""
+    """The next frame. Raises ValueError, OSError."""
     header_bytes, payload_bytes = lengths(_read(connection, PREFIX.size))
     return decode(_read(connection, header_bytes)), _read(connection, payload_bytes)
 
@@ -283,7 +270,7 @@ def _read(connection: socket.socket, count: int) -> bytes:
     while len(content) < count:
         chunk = connection.recv(min(count - len(content), 1 << 20))
         if not chunk:
-            raise _ConnectionBroken
+            raise ConnectionResetError("the connection ended before the frame")
         content += chunk
     return bytes(content)
 

@@ -119,9 +119,8 @@ class EngineServer:
         finally:
             ticket.cancel()  # no effect on a finished one
             watching.cancel()
-        return {"status": "ok", "media_type": media_type}, await asyncio.to_thread(
-            self._files.encode, image, media_type
-        )
+        file = await asyncio.to_thread(self._files.encode, image, media_type)
+        return {"status": "ok", "media_type": media_type}, file
 
 
 async def _set_at_disconnect(event: asyncio.Event, reader: asyncio.StreamReader) -> None:
