@@ -122,7 +122,7 @@ def test_other_machines_are_not_served_without_a_key(tmp_path: Path, host: str) 
     assert CliRunner().invoke(app, ["--home", str(tmp_path), "serve", "--host", host]).exit_code == 2
 
 
-@pytest.mark.parametrize("words", [["serve"], ["serve", "--sagemaker"], ["deploy", "triton", "--local"]])
+@pytest.mark.parametrize("words", [["serve"], ["serve", "--sagemaker"]])
 def test_a_port_that_is_taken_is_an_error_before_anything_is_loaded(
     tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -88,7 +89,7 @@ def test_nothing_to_change_is_no_failure_and_anything_else_is() -> None:
     nothing = Refused("cloudformation: No updates are to be performed.", reason="ValidationError")
     account = Account(parameters={}, refuse={"update_stack": nothing})
     assert Stack(account, "likeness").deploy() == {"Bucket": BUCKET} and account.waited == []
-    with pytest.raises(Refused, match="rights"):
+    with pytest.raises(Refused, match="permissions"):
         Stack(
             Account(parameters={}, refuse={"update_stack": Refused("no", reason="AccessDenied")}), "likeness"
         ).deploy()
@@ -195,3 +196,10 @@ def test_parameters_are_pairs() -> None:
     assert parameters_of(["A=b=c", "B="]) == {"A": "b=c", "B": ""}
     with pytest.raises(UsageError, match="NAME=VALUE"):
         parameters_of(["A"])
+
+
+def test_without_boto3_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    ran = CliRunner().invoke(app, ["--json", "deploy", "sagemaker", "status"])
+    error = json.loads(ran.stdout)["error"]
+    assert (ran.exit_code, error["code"], error["hint"]) == (1, "MissingPart", "pip install 'likeness[deploy]'")
