@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from likeness.config import FILE_NAME, PREFIX, Settings, settings_from
 from likeness.errors import SettingsError
 
-README = Path(__file__).parents[1] / "README.md"
+SETTINGS_PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 
 
 def written(home: Path, text: str) -> dict[str, str]:
@@ -111,8 +111,8 @@ def test_settings_do_not_change() -> None:
         Settings().slots = 3  # type: ignore[misc]
 
 
-def test_the_readme_lists_every_setting() -> None:
-    text = README.read_text()
+def test_the_settings_page_lists_every_setting() -> None:
+    text = SETTINGS_PAGE.read_text()
     assert [field.name for field in fields(Settings) if f"`{PREFIX}{field.name.upper()}`" not in text] == []
 
 
