@@ -73,8 +73,8 @@ def test_a_number_that_is_none_names_the_variable_and_what_it_should_be(text: st
         ("slots = true", "slots in likeness.toml to be a whole number of at least 2, got bool"),
         ('slots = "4"', "slots in likeness.toml to be a whole number of at least 2, got str"),
         ("max_batch = 0", "max_batch in likeness.toml to be a whole number of at least 1, got 0"),
-        ("base = 3", "base in likeness.toml to be a text, got int"),
-        ('base = ""', "base in likeness.toml to be a text, got an empty one"),
+        ("base = 3", "base in likeness.toml to be text, got int"),
+        ('base = ""', "base in likeness.toml to be text, got an empty text"),
         ("base = ", "expected likeness.toml to be TOML"),
     ],
 )
@@ -90,7 +90,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_home_is_not_the_working_folder() -> None:
-    with pytest.raises(SettingsError, match="LIKENESS_HOME to be a text, got an empty one"):
+    with pytest.raises(SettingsError, match="LIKENESS_HOME to be text, got an empty text"):
         settings_from({"LIKENESS_HOME": ""})
 
 

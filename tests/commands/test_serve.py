@@ -116,7 +116,7 @@ def test_other_machines_are_not_served_without_a_key(tmp_path: Path, host: str) 
     result = CliRunner().invoke(app, ["--home", str(tmp_path), "serve", "--host", host, "--json"])
     assert result.exit_code == 2
     error = json.loads(result.stdout)["error"]
-    assert (error["code"], error["hint"]) == ("SettingsError", "`likeness keys new` makes one")
+    assert (error["code"], error["hint"]) == ("SettingsError", "create one with `likeness keys new`")
     made = call(tmp_path, "keys", "new")
     call(tmp_path, "keys", "revoke", made["id"])  # a revoked key is none
     assert CliRunner().invoke(app, ["--home", str(tmp_path), "serve", "--host", host]).exit_code == 2
