@@ -45,7 +45,7 @@ from .types import AdapterCard, ImageRequest, Subject
 
 app = typer.Typer(
     cls=Commands, name="likeness", add_completion=False, pretty_exceptions_enable=False,
-    help="Portraits of you from any prompt, learnt from about ten photographs.",
+    help="Portraits of you from any prompt, trained on about ten photographs.",
     epilog="--home and --json can also follow the command.",
 )  # fmt: skip
 
@@ -57,7 +57,7 @@ def main_options(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Portraits of you from any prompt, learnt from about ten photographs."""
+    """Portraits of you from any prompt, trained on about ten photographs."""
     ctx.obj = Call(settings_from(home=home), Terminal(as_json=as_json))
     if version:
         ctx.obj.terminal.document({"version": __version__})
