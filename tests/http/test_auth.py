@@ -276,7 +276,7 @@ def test_tokens_come_back_with_time_and_places_when_requests_end(likeness: Liken
         for _ in range(58):
             async with door.admitted("/v1/x", headers):
                 pass
-        with pytest.raises(TooManyRequests, match="a minute"):
+        with pytest.raises(TooManyRequests, match="per minute"):
             async with door.admitted("/v1/x", headers):
                 pass
         now_s[0] += 1.0

@@ -94,7 +94,7 @@ def test_listing_goes_beyond_one_page(s3_url: str) -> None:
 def test_a_bucket_that_is_not_there_is_named_as_a_cause(s3_url: str) -> None:
     with pytest.raises(StorageUnavailable, match="NoSuchBucket"):
         S3Objects("nobodys-bucket").get("a")
-    with pytest.raises(StorageUnavailable, match="expected an answer of S3"):
+    with pytest.raises(StorageUnavailable, match="expected a response from S3"):
         S3Objects(BUCKET, endpoint_url="http://127.0.0.1:9").get("a")
 
 
