@@ -1,8 +1,8 @@
 """The autoencoder: a stock diffusers AutoencoderTiny with 16 latent channels at f8.
 
-Its encoder is not trained: without residual blocks the class is a stack of convolutions, and such a stack can
-be written down so that it computes `latents.PatchBasis` exactly (space-to-depth three times, then the axes).
-So the latents are fixed from the start, and the decoder can go on improving while, or after, the U-Net trains.
+The encoder is not trained: without residual blocks the class is a stack of convolutions, whose weights can be set so
+that it computes `latents.PatchBasis` exactly (space-to-depth three times, then the axes). The latents are fixed from
+the start, so the decoder can be trained further while, or after, the U-Net trains.
 """
 
 from typing import Any

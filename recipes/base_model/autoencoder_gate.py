@@ -1,4 +1,4 @@
-"""What the autoencoder keeps of a picture: detail by frequency, who it shows, and the error in decibels."""
+"""Quality of the autoencoder: detail by frequency, identity of the face, and error in decibels."""
 
 import cv2
 import numpy as np

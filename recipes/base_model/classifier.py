@@ -1,8 +1,8 @@
-"""The judge of pictures: a small network that names style, place, glasses and the colours of hair and clothes.
+"""The judge: a small classifier of style, place, glasses and the colours of hair and clothes.
 
-Trained on renders of people that it is not measured on, and no part of the base: it sees pixels (128 px: a frame of
-glasses is one pixel wide), so it judges any base alike. It does not know prompts. Its own accuracy on held-out renders
-is reported beside whatever it judges.
+It is trained on renders of other people than it is measured on, and is not part of the base. It works on pixels (128
+px, because a frame of glasses is one pixel wide), so it can judge any base. It does not see prompts. Its accuracy on
+held-out renders is reported beside its results.
 """
 
 import math

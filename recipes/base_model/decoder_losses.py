@@ -1,8 +1,8 @@
-"""What the decoder is trained by, as gradients with respect to its pixels.
+"""The losses of the decoder, as gradients with respect to its pixels.
 
-Each loss is weighed by the size of its gradient, not of its value: a weight of 0.5 means a gradient half as long as
-that of the pixel loss, whatever the loss, the batch and the stage of the training (Esser et al. 2021, section 3.3, for
-the last layer). So the decoder's own backward pass runs once.
+Each loss is weighted by the norm of its gradient: a weight of 0.5 means half the norm of the pixel loss' gradient, for
+every loss, batch and stage of the training (Esser et al. 2021, section 3.3, for the last layer). The decoder's own
+backward pass runs only once.
 """
 
 from collections.abc import Sequence

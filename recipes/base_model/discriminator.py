@@ -1,9 +1,9 @@
-"""Tells true pictures from decoded ones, patch by patch (Isola et al. 2017), with the hinge loss and R1.
+"""Distinguishes true images from decoded ones, patch by patch (Isola et al. 2017), with the hinge loss and R1.
 
-What a decoder lacks is fine detail, so the picture comes with its high-pass bands: from the pixels alone a short
-training learns nothing. The first layers work at full resolution, and pooling windows overlap: a stride of two
-without that has a gradient of period two, which the decoder learns to draw along edges. No spectral normalisation:
-with it the loss did not fall at all.
+The decoder lacks fine detail, so the input includes high-pass bands of the image: from pixels alone a short training
+learns nothing. The first layers have full resolution and the pooling windows overlap, because the gradient of a plain
+stride of two has period two, which the decoder then reproduces along edges. There is no spectral normalisation: with it
+the loss did not decrease.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Measure a base: python -m recipes.base_model.evaluate --base DIR --assets PACK --out result.json
 
-Nine measurements, each of which can be made alone (`--only likeness,styles`); the table of what must be reached is
-in gates.py. Renders, class images and the judge of pictures are kept in `--work` and used again. Runs on CPU or GPU.
+Nine measurements, which can be selected (`--only likeness,styles`); gates.py has the goals. Renders, class images and
+the judge are cached in `--work`. Runs on CPU or GPU.
 """
 
 import argparse

@@ -1,7 +1,6 @@
-"""What several gates need, made once and only when asked for: base, renders, judge, pictures.
+"""Shared inputs of the gates, computed once at first use: base, renders, judge, images.
 
-Renders, class images and the judge are kept in the work folder, each under a hash of what it was made from, and used
-again by the next run.
+Renders, class images and the judge are cached in the work folder, each under a hash of its inputs.
 """
 
 import os
@@ -77,7 +76,7 @@ class Exam:
 
     @cached_property
     def pack_sha256(self) -> str:
-        """Of the pack's shapes: who a seed is follows from them."""
+        """Hash of the pack's shapes, which determine the person of a seed."""
         return file_sha256(self.settings.assets / "assets.npz")
 
     @cached_property

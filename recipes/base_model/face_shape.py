@@ -1,7 +1,7 @@
-"""Is a face well formed: what its mesh and its eyes say, to be held against true renders'.
+"""Measures whether a face is well formed, from its mesh and eyes, for comparison with true renders.
 
-That a face is found says nothing: smears are found too. A broken face has a mesh that true faces do not have, eyes
-without contrast, and points that go elsewhere when the same picture is turned a little.
+Detection alone is not enough, because smeared faces are detected too. A broken face has a mesh unlike true faces, eyes
+without contrast, and landmarks that move when the image is rotated slightly.
 """
 
 from collections.abc import Callable, Sequence

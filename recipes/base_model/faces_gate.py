@@ -1,4 +1,4 @@
-"""Are the faces of sampled photos well formed, measured against true renders of held-out people."""
+"""Whether faces in sampled photos are well formed, compared with true renders of held-out people."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

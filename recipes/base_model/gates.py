@@ -1,4 +1,4 @@
-"""What the base must reach, as one table, and the measurements of prompts, words, speed and size."""
+"""The goals of the base as one table, and the measurements of prompts, words, speed and size."""
 
 import time
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
-"""Names for what an evaluation keeps: whatever was made from other facts lies under another name.
+"""Names of cached results of an evaluation: a hash of the inputs, so that other inputs give another name.
 
-A figure that rests on something kept from an earlier run is then a figure of what it says it is.
+A figure computed from a cached result therefore belongs to the inputs that it states.
 """
 
 import hashlib

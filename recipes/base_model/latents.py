@@ -1,9 +1,9 @@
-"""What the latents should be: scaled principal components of 8x8 patches.
+"""The latents: scaled principal components of 8 x 8 patches.
 
-Four learnt channels at f8 blur faces away; 16 principal components of each 8x8x3 patch keep them, are linear,
-and change little between renders and photographs. Component k is scaled to the standard deviation
-(sd_k / sd_0) ** 0.5: full whitening would ask the diffusion model to spend as much on noise-like detail as on
-shape, no scaling would hide the detail under the noise.
+Four learned channels at f8 blur faces. 16 principal components of each 8 x 8 x 3 patch keep them, are linear, and
+differ little between renders and photographs. Component k is scaled to the standard deviation (sd_k / sd_0) ** 0.5:
+with full whitening, noise-like detail would have as much weight as shape; without scaling, detail would vanish in the
+noise.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,8 @@
-"""Does a fine-tune learn the person: virtual people whom the base never saw and, given photographs, a real one.
+"""Likeness of fine-tunes: virtual people not in the training data and, if photographs are given, a real person.
 
-Who a portrait shows is asked of dlib's face descriptor, which knows nothing of the base. A portrait without a face
-shows nobody: it counts as wrong. True renders are reduced to the base's resolution first, so that both are judged at
-the same sharpness. What a fine-tune adds to words is what it reaches beyond the bare base that is told the person's
-looks in words.
+Identity is measured with dlib's face descriptor, which is independent of the base. A portrait without a detected face
+counts as wrong. True renders are first reduced to the base's resolution, so that both have the same sharpness. The
+baseline is the base without an adapter, prompted with a description of the person.
 """
 
 from collections.abc import Sequence
@@ -45,7 +44,7 @@ class Portraits:
 
 
 def tuned_portraits(exam: Exam) -> list[Portraits]:
-    """Let everybody's adapter make its pictures."""
+    """Make the portraits of all adapters."""
     everybody, recipe = sitters(exam), tuning_recipe(exam)
     rows = adapters(exam, everybody, recipe)
     bank = LoraBank(exam.base.networks, exam.base.family.trained, slots=SLOT + 1, rank=recipe.rank)
@@ -68,7 +67,7 @@ def _portraits(exam: Exam, bank: LoraBank, sitter: Sitter) -> Portraits:
 
 
 def worded_portraits(exam: Exam, seed: int) -> Pixels:
-    """The bare base's pictures (M, H, W, 3) of somebody with this person's looks, at the seeds of the tuned ones."""
+    """Images (M, H, W, 3) of the base without an adapter, prompted with the person's description, with the same seeds."""
     person = sample_person(seed, exam.assets)
     told = attributes(person, sample_scene(np.random.default_rng(seed), person))
     texts = portrait_prompts(in_words(told), exam.settings.portraits)

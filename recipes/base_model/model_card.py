@@ -1,8 +1,8 @@
-"""The parts of the model card that no hand writes: python -m recipes.base_model.model_card CARD [--results FILE]
+"""Writes the generated parts of the model card: python -m recipes.base_model.model_card CARD [--results FILE]
 
-Between their markers: the figures that evaluate.py measured, what train_unet.py's log says of the training (`--log`),
-and the words that the base's captions were made of. A figure that was not measured this time keeps its line, with the
-date and machine that it has, as long as the weights beside the card are those that it was measured on.
+Between their markers: the figures of evaluate.py, the training by train_unet.py's log (`--log`), and the vocabulary of
+the base's captions. A figure that was not measured again keeps its line, date and machine if the weights beside the
+card are those that it was measured on.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Latents as a diffusion model ends with: one-step denoisings of the base's own U-Net where little noise is left.
+"""Latents like those that sampling produces: one-step denoisings of the base's U-Net at low noise.
 
-A decoder that saw exact latents only is asked, when it is used, for something that it never saw. These are right in
-place and colour and softer in detail; which detail is missing is not to be learnt pixel by pixel.
+A decoder trained on exact latents only would never see such latents. They are correct in position and colour and softer
+in detail; the missing detail cannot be learned pixel by pixel.
 """
 
 from collections.abc import Sequence

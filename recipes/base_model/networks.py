@@ -1,4 +1,4 @@
-"""The networks of the built-in base, untrained: stock classes of diffusers and transformers with small numbers."""
+"""The networks of the built-in base, untrained: classes of diffusers and transformers with small sizes."""
 
 import json
 from pathlib import Path

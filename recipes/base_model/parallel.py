@@ -1,8 +1,8 @@
-"""One training on several processes: each draws rows of its own, and all take the mean of their gradients.
+"""Training on several processes: each draws its own rows, and gradients are averaged.
 
-`torchrun --nproc-per-node 2 -m recipes.base_model.train_unet ...` starts them. On two CPU cores two processes of one
-thread each saw a quarter more samples than one process of two threads (docs/log.md); on several GPUs each process has
-its own.
+`torchrun --nproc-per-node 2 -m recipes.base_model.train_unet ...` starts them. On two CPU cores, two processes with
+one thread each process a quarter more samples than one process with two threads (docs/log.md). On GPUs each process has
+its own device.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Prompts whose truth is known: captions of the renderer's own grammar, and what each of them really says."""
+"""Prompts with known content: captions of the renderer's grammar, with their attributes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def asked_by(text: str, told: Mapping[str, Any]) -> Labels:
 
 
 def says_glasses(text: str) -> bool:
-    """Of any kind; a text that does not is one of somebody who wears none, since captions nearly always tell."""
+    """Whether a prompt mentions glasses of any kind; if not, the person wears none, because captions nearly always mention them."""
     return "glasses" in text
 
 

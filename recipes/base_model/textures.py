@@ -1,7 +1,7 @@
-"""Images that are no faces, made by program, so that the autoencoder survives real photographs.
+"""Procedural images without faces, so that the autoencoder also reconstructs real photographs.
 
 Dead leaves (Lee, Mumford & Huang 2001) have the edges and scale statistics of natural scenes; fractal noise has
-their spectrum. Colour and gamma jitter carry both, and the renders, beyond the renderer's palette.
+their spectrum. Colour and gamma jitter extend both, and the renders, beyond the renderer's palette.
 """
 
 import cv2

@@ -1,17 +1,20 @@
 """Fit the latents, train the decoder: python -m recipes.base_model.train_autoencoder --data DIR --out DIR
 
-First run: the patch basis is fitted to the first two shards and an autoencoder with its exact encoder is written at
-once, so that the U-Net can start. When there are `--min-shards` of them the decoder trains; shards that come later are
-not read. `--init` goes on from an autoencoder whose checkpoint was not kept: its latents stay what they are, its
-decoder gets a block at full resolution where it has none.
+First run: the patch basis is fitted to the first two shards, and an autoencoder with the exact encoder is written at
+once, so that the U-Net can start. With `--min-shards` shards the decoder is trained; later shards are not read.
+`--init` continues
+from an autoencoder without a checkpoint: the latents do not change, and the decoder gets a block at full resolution if
+it has none.
 
 The decoder learns on crops of renders, of textures with shifted colours and, with `--unet` (an exported base of these
-latents), of that U-Net's one-step denoisings, of which only means of 4 x 4 pixels must be right. The losses are pixels
-and the features of the project's own classifier (`--judge`, or one that is trained first); after `--pixels-share` of
-the time a patch discriminator joins: first it learns alone, then both do. What is written is a running average.
+latents), of that U-Net's one-step denoisings, of which only means of 4 x 4 pixels must match. The losses are
+pixels and features of the project's classifier (`--judge`, or one that is trained first). After `--pixels-share` of the
+time
+a patch discriminator is added: first it trains alone, then together with the decoder. The result is a moving average.
 
-The learning rate follows elapsed time, so `--minutes` is the whole plan. A checkpoint every two minutes; `--resume`
-goes on from it, also with more minutes. `log.jsonl` has a line for each. Runs on CPU or GPU.
+The learning rate depends on elapsed time, so `--minutes` is the length of the whole training. A checkpoint is written
+every two minutes; `--resume` continues from it, also with more minutes. `log.jsonl` has a line for each. Runs on CPU or
+GPU.
 """
 
 import argparse

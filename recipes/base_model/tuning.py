@@ -1,8 +1,8 @@
-"""The fine-tunes that likeness is measured on: trained as a training worker does it, once, then kept.
+"""The fine-tunes for measuring likeness: trained as by a worker, and cached.
 
-An adapter is kept under a hash of the base, the recipe and the photographs, so that a run with other settings of
-sampling, or one that was cut short, trains only who is missing. Four people share a loop: the memory of a step grows
-with each, and past a few of them nothing is gained (docs/log.md).
+An adapter is cached under a hash of base, recipe and photographs, so a run with other sampling settings, or one that
+was interrupted, trains only missing adapters. Four people share a loop: each additional person needs memory, and more
+people give no speed-up (docs/log.md).
 """
 
 import sys
@@ -56,7 +56,7 @@ def sitters(exam: Exam) -> list[Sitter]:
 
 
 def chosen_people(exam: Exam, count: int) -> list[int]:
-    """Seeds spread over the gallery, nobody with sunglasses: photographs with those are advised against."""
+    """Seeds spread over the gallery, without people with sunglasses, which make poor photographs for training."""
     seeds = held_out_seeds()[:GALLERY_PEOPLE]
     clear = [seed for seed in seeds if sample_person(seed, exam.assets).glasses != "sunglasses"]
     return [clear[k * len(clear) // count] for k in range(count)]

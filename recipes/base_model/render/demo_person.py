@@ -1,7 +1,7 @@
-"""Twelve 'photographs' of one held-out virtual person, as somebody would take them of a friend.
+"""Twelve 'photographs' of one held-out virtual person, like casual photographs of a friend.
 
 `python -m recipes.base_model.render.demo_person --assets DIR --out DIR [--person SEED]` writes JPEGs of 512 px. The
-same pictures at 256 px (`held_out_photos`) serve evaluation: the base model has never seen these persons.
+same images at 256 px (`held_out_photos`) are used for evaluation: these persons are not in the base's training data.
 """
 
 import argparse
@@ -78,7 +78,8 @@ def held_out_photos(person_seed: int, assets: Assets, n: int = 12, *, size_px: i
         )
     person = sample_person(person_seed, assets)
     large = [render(person, demo_scene(person, shot), assets, SUPERSAMPLING * size_px).image for shot in range(n)]
-    return [cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA) for image in large]  # type: ignore[misc]
+    return [cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA) for image in large]  # type:
+    ignore[misc]
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
 """Colours and light, one pixel at a time: deferred shading over the rasteriser's buffers, in linear RGB.
 
-A photographer's light: one large soft key light with a blurred shadow map, a fill on the other side, a slight rim from
-behind, and the place's own colours from above, below and both sides. Hollows are darkened by what surrounds a point in
-the depth buffer. Skin: albedo by anatomical masks, two lobes of gloss, and its irradiance blurred per channel, as light
-wanders under the skin. Hair: Kajiya-Kay highlights along the strands, cards blended by their alpha. Bronze and marble
-replace the material of the whole figure before any light falls on it.
+Studio lighting: one large soft key light with a blurred shadow map, a fill on the other side, a slight rim from
+behind, and the place's own colours from above, below and both sides. Ambient occlusion comes from the
+depth buffer. Skin: albedo by anatomical masks, two specular lobes, and irradiance blurred per channel, for subsurface
+scattering. Hair: Kajiya-Kay highlights along the strands, cards blended by their alpha. Bronze and marble
+replace the material of the whole figure before shading.
 """
 
 import math
@@ -197,7 +197,8 @@ def _shelter(triangle, position, normal, light, steps_px, out):  # type: ignore[
 
 
 @compiled
-def _paint(triangle, second, third, position, normal, shelter, surface, look, light, albedo, irradiance, gloss, skin):  # type: ignore[no-untyped-def]
+def _paint(triangle, second, third, position, normal, shelter, surface, look, light, albedo, irradiance, gloss, skin):
+# type: ignore[no-untyped-def]
     """Albedo, irradiance and gloss (S, S, 3) of the solid fragments, and where skin is (S, S)."""
     n, v, p, c, d, g = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3)
     f, eye = np.zeros(_FIELDS), light.eye
@@ -247,7 +248,8 @@ def _paint(triangle, second, third, position, normal, shelter, surface, look, li
 
 
 @compiled
-def _layer(radiance, coverage, triangle, sheer_triangle, sheer_rest, surface, look, light):  # type: ignore[no-untyped-def]
+def _layer(radiance, coverage, triangle, sheer_triangle, sheer_rest, surface, look, light):  # type:
+ignore[no-untyped-def]
     """Blends the sheer fragments over what is there, nearest first."""
     n, v, p, c, d, g = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3)
     f, total = np.zeros(_FIELDS), np.zeros(3)

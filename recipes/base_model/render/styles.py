@@ -1,8 +1,8 @@
-"""How the picture is made: filters that turn a rendered photograph into a sketch, a painting, pixel art and so on.
+"""Styles: filters that turn a rendered photograph into a sketch, a painting, pixel art and so on.
 
-A filter takes the picture (S, S, 3) uint8, the figure's mask (S, S) bool and a generator, and returns a picture of
-the same size. Bronze and marble are materials (shade.py), so their filters only finish the picture. Lengths are for
-256 px and grow with the picture. All must keep a face recognisable at 128 px.
+A filter takes the image (S, S, 3) uint8, the figure's mask (S, S) bool and a generator, and returns an image of the
+same size. Bronze and marble are materials (shade.py), so their filters only finish the image. Lengths are for 256 px
+and scale with the image. Faces must remain recognisable at 128 px.
 """
 
 from collections.abc import Callable
@@ -198,9 +198,9 @@ def _pixel_art(image: Image, mask: Mask, rng: np.random.Generator) -> Image:
     small = cv2.resize(padded, (count, count), interpolation=cv2.INTER_AREA)
     pixels = np.ascontiguousarray(small.reshape(-1, 3), np.float32)
     cv2.setRNGSeed(int(rng.integers(1 << 30)))
-    _, labels, palette = cv2.kmeans(pixels, 20, None, (3, 6, 1.0), 1, cv2.KMEANS_PP_CENTERS)  # type: ignore[call-overload]
-    cells = palette[labels.ravel()].reshape(count, count, 3)
-    return np.clip(np.kron(cells, np.ones((cell, cell, 1))), 0, 255).astype(np.uint8)[:size, :size]
+    _, labels, palette = cv2.kmeans(pixels, 20, None, (3, 6, 1.0), 1, cv2.KMEANS_PP_CENTERS)  # type:
+    ignore[call-overload] cells = palette[labels.ravel()].reshape(count, count, 3) return np.clip(np.kron(cells,
+    np.ones((cell, cell, 1))), 0, 255).astype(np.uint8)[:size, :size]
 
 
 NEON_RAMPS = (
