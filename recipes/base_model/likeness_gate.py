@@ -67,7 +67,7 @@ def _portraits(exam: Exam, bank: LoraBank, sitter: Sitter) -> Portraits:
 
 
 def worded_portraits(exam: Exam, seed: int) -> Pixels:
-    """Images (M, H, W, 3) of the base without an adapter, prompted with the person's description, with the same seeds."""
+    """Images (M, H, W, 3) of the base without an adapter, for the person's description and the same seeds."""
     person = sample_person(seed, exam.assets)
     told = attributes(person, sample_scene(np.random.default_rng(seed), person))
     texts = portrait_prompts(in_words(told), exam.settings.portraits)

@@ -40,7 +40,7 @@ def asked_by(text: str, told: Mapping[str, Any]) -> Labels:
 
 
 def says_glasses(text: str) -> bool:
-    """Whether a prompt mentions glasses of any kind; if not, the person wears none, because captions nearly always mention them."""
+    """Whether a prompt mentions glasses of any kind; without, the person wears none."""
     return "glasses" in text
 
 

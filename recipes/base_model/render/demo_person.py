@@ -78,8 +78,7 @@ def held_out_photos(person_seed: int, assets: Assets, n: int = 12, *, size_px: i
         )
     person = sample_person(person_seed, assets)
     large = [render(person, demo_scene(person, shot), assets, SUPERSAMPLING * size_px).image for shot in range(n)]
-    return [cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA) for image in large]  # type:
-    ignore[misc]
+    return [cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA) for image in large]  # type: ignore[misc]
 
 
 def main() -> None:

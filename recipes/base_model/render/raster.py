@@ -1,7 +1,4 @@
-"""A software rasteriser: z-buffer, perspective-correct, layers for transparent surfaces.
-
-Knows triangles, not people.
-"""
+"""A software rasteriser: z-buffer, perspective-correct, layers for transparency. Knows triangles, not people."""
 
 import math
 
@@ -88,8 +85,7 @@ def _texel_alpha(textures, layer, uvo, t, p1, p2):  # type: ignore[no-untyped-de
 
 
 @compiled
-def _draw(screen, triangles, uvo, alpha_texture, textures, solid, depth, triangle, second, third):  # type:
-ignore[no-untyped-def]
+def _draw(screen, triangles, uvo, alpha_texture, textures, solid, depth, triangle, second, third):  # type: ignore[no-untyped-def]
     height, width = depth.shape
     for t in range(triangles.shape[0]):
         i0, i1, i2 = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -123,8 +119,7 @@ ignore[no-untyped-def]
 
 
 @compiled
-def _draw_sheer(screen, triangles, uvo, alpha_texture, textures, depth, sheer_depth, sheer_triangle, sheer_rest):  #
-type: ignore[no-untyped-def]
+def _draw_sheer(screen, triangles, uvo, alpha_texture, textures, depth, sheer_depth, sheer_triangle, sheer_rest):  # type: ignore[no-untyped-def]
     """Keeps, per pixel, the nearest sheer fragments before the solid one, sorted by insertion."""
     height, width, layers = sheer_depth.shape
     for t in range(triangles.shape[0]):

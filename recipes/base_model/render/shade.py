@@ -197,8 +197,7 @@ def _shelter(triangle, position, normal, light, steps_px, out):  # type: ignore[
 
 
 @compiled
-def _paint(triangle, second, third, position, normal, shelter, surface, look, light, albedo, irradiance, gloss, skin):
-# type: ignore[no-untyped-def]
+def _paint(triangle, second, third, position, normal, shelter, surface, look, light, albedo, irradiance, gloss, skin):  # type: ignore[no-untyped-def]
     """Albedo, irradiance and gloss (S, S, 3) of the solid fragments, and where skin is (S, S)."""
     n, v, p, c, d, g = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3)
     f, eye = np.zeros(_FIELDS), light.eye
@@ -248,8 +247,7 @@ def _paint(triangle, second, third, position, normal, shelter, surface, look, li
 
 
 @compiled
-def _layer(radiance, coverage, triangle, sheer_triangle, sheer_rest, surface, look, light):  # type:
-ignore[no-untyped-def]
+def _layer(radiance, coverage, triangle, sheer_triangle, sheer_rest, surface, look, light):  # type: ignore[no-untyped-def]
     """Blends the sheer fragments over what is there, nearest first."""
     n, v, p, c, d, g = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3)
     f, total = np.zeros(_FIELDS), np.zeros(3)

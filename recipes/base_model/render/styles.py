@@ -198,9 +198,9 @@ def _pixel_art(image: Image, mask: Mask, rng: np.random.Generator) -> Image:
     small = cv2.resize(padded, (count, count), interpolation=cv2.INTER_AREA)
     pixels = np.ascontiguousarray(small.reshape(-1, 3), np.float32)
     cv2.setRNGSeed(int(rng.integers(1 << 30)))
-    _, labels, palette = cv2.kmeans(pixels, 20, None, (3, 6, 1.0), 1, cv2.KMEANS_PP_CENTERS)  # type:
-    ignore[call-overload] cells = palette[labels.ravel()].reshape(count, count, 3) return np.clip(np.kron(cells,
-    np.ones((cell, cell, 1))), 0, 255).astype(np.uint8)[:size, :size]
+    _, labels, palette = cv2.kmeans(pixels, 20, None, (3, 6, 1.0), 1, cv2.KMEANS_PP_CENTERS)  # type: ignore[call-overload]
+    cells = palette[labels.ravel()].reshape(count, count, 3)
+    return np.clip(np.kron(cells, np.ones((cell, cell, 1))), 0, 255).astype(np.uint8)[:size, :size]
 
 
 NEON_RAMPS = (
