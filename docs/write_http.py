@@ -12,8 +12,8 @@ PAGE = Path(__file__).parent / "http.md"
 
 HEAD = """# HTTP
 
-Written by `python docs/write_http.py`; a test compares it with the server. `GET /openapi.json` is for programs.
-Run the commands after `. .venv/bin/activate`; `make test` installs the clients used below.
+Written by `python docs/write_http.py`; a test compares it with the server. `GET /openapi.json` is for programs. Run
+the commands after `. .venv/bin/activate`; `make test` installs the clients used below.
 
     likeness serve                                  # http://127.0.0.1:8000, no keys, this machine only
     likeness keys new --tenant anna                 # prints a new key, once
@@ -29,9 +29,10 @@ Web pages of other origins may call the server only if `LIKENESS_CORS_ORIGINS` l
 no key.
 
 An error response is `{"error": {"code", "message", "hint"}}`; under `/endpoints` and `/openai` it has the form of
-SageMaker and OpenAI. `Retry-After` is set with 429 when a key exceeds its rate, and with 503 when the engine's queue is
-full or an image would miss its deadline. Other refusals (a full training queue, an unavailable store) do not set it. Every
-response has an `X-Request-Id`, which is in the log too. Closing the connection cancels the request's images.
+SageMaker and OpenAI. `Retry-After` is set with 429 when a key exceeds its rate, and with 503 when the engine's queue
+is full or an image would miss its deadline. Other refusals (a full training queue, an unavailable store) do not set
+it. Every response has an `X-Request-Id`, which is in the log too. Closing the connection cancels the request's
+images.
 
     import boto3, openai
     boto3.client("sagemaker-runtime", endpoint_url="http://127.0.0.1:8000", region_name="us-west-2",
@@ -41,8 +42,8 @@ response has an `X-Request-Id`, which is in the log too. Closing the connection 
 SageMaker protocol: `invoke_endpoint(EndpointName="avatars", TargetModel="NAME.tar.gz", ...)` makes an image,
 `invoke_endpoint_async(EndpointName="fine-tuning", ...)` starts a training.
 
-`POST /v1/images` answers by the `Accept` header: `application/json` (base64, several images), `image/png` or `image/jpeg`
-(one image), or `text/event-stream`: `step` events with previews, then `image`, then `done` or `error`.
+`POST /v1/images` answers by the `Accept` header: `application/json` (base64, several images), `image/png` or
+`image/jpeg` (one image), or `text/event-stream`: `step` events with previews, then `image`, then `done` or `error`.
 """
 
 

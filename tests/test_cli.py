@@ -106,7 +106,7 @@ def test_check_of_things(home: Path, things: str) -> None:
 
 
 def test_check_of_a_refused_set_exits_1(home: Path, things: str) -> None:
-    result = call(home, "check", things, "--json")  # nobody's face is in noise
+    result = call(home, "check", things, "--json")  # noise without a face
     assert result.exit_code == 1
     assert {photo["verdict"] for photo in json.loads(result.stdout)["photos"]} == {"refused"}
 

@@ -1,4 +1,4 @@
-"""write and read of the folder: what goes in comes out, and nothing half-right is accepted."""
+"""write and read of the folder: round trip, and refusal of anything incomplete or damaged."""
 
 import json
 import pickle

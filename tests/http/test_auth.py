@@ -1,4 +1,4 @@
-"""Keys and tenants: nobody sees, names or times what is another's, and nobody asks more than they may."""
+"""Keys and tenants: no access to another tenant's data, by name or timing; rate limits hold."""
 
 from dataclasses import replace
 from typing import Any

@@ -57,7 +57,7 @@ def test_words_that_the_base_does_not_read_are_said_and_a_subject_among_them_is_
     answer = client.post("/v1/images", json={"adapter": "anna", "prompt": "photo " * 60 + "of {me}"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "PromptTooLong")
     assert "{me}" in answer.json()["error"]["hint"]
-    make(client, prompt="photo " * 60 + "of {me}")  # of nobody in particular
+    make(client, prompt="photo " * 60 + "of {me}")  # no adapter
 
 
 @pytest.mark.parametrize(("kind", "format"), [("image/png", "PNG"), ("image/jpeg", "JPEG")])
@@ -162,4 +162,5 @@ def test_a_refusal_names_the_field_and_its_limit(client: TestClient, change: dic
 
 def test_emoji_and_other_scripts_are_words_too(client: TestClient) -> None:
     (made,) = make(client, prompt="a 🧑‍🚀 \u202ein Kraków\n雪", steps=1)
-    assert Image.open(io.BytesIO(base64.b64decode(made["data"]))).text["prompt"] == "a 🧑‍🚀 \u202ein Kraków\n雪"  # type: ignore[attr-defined]
+    # type: ignore[attr-defined]
+    assert Image.open(io.BytesIO(base64.b64decode(made["data"]))).text["prompt"] == "a 🧑‍🚀 \u202ein Kraków\n雪"

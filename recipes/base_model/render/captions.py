@@ -82,7 +82,7 @@ def compose(attributes: Attributes, rng: np.random.Generator) -> str:
 
 
 def in_words(attributes: Attributes) -> str:
-    """All that stays with a person from picture to picture, as captions say it of somebody who has no name."""
+    """The constant attributes of a person, as captions mention them without a name."""
     hair, color, beard = attributes["hair"], attributes["hair_color"], attributes["beard"]
     bald = hair == "bald"
     subject = [attributes["age"], *(["bald"] if bald else []), attributes["ethnicity"], attributes["gender"]]

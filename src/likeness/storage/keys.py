@@ -22,7 +22,7 @@ from .tables import api_keys, tenants
 
 PREFIX = "lk_"
 _KEY = re.compile(r"lk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
-_NOBODY = hashlib.sha256(b"nobody's").hexdigest()
+_NO_KEY = hashlib.sha256(b"no key").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def key_of(catalog: Catalog, text: str) -> ApiKey:
     id, secret = (parts[1], parts[2]) if parts else ("", "")
     with catalog.engine.connect() as connection:
         row = connection.execute(select(api_keys).where(api_keys.c.id == id)).first()
-    is_right = hmac.compare_digest(_hash(secret), row.secret_sha256 if row else _NOBODY)
+    is_right = hmac.compare_digest(_hash(secret), row.secret_sha256 if row else _NO_KEY)
     if row is None or not is_right or row.revoked is not None:
         raise KeyRefused("expected an API key of this installation", hint="`likeness keys new` creates one")
     try:
