@@ -23,10 +23,10 @@ An address that other machines can reach requires API keys. Send the key as `Aut
 clients do), as `X-Api-Key`, or as the access key id of an AWS client. A key belongs to a tenant; a tenant cannot see
 another tenant's data.
 
-Behind a proxy on the same machine, start the server with `--require-keys`. Requests are then authorised by their key, with
-any `Host` header. A server without keys answers only to this machine's own host names and those of `LIKENESS_HOST_NAMES`.
-Web pages of other origins may call the server only if `LIKENESS_CORS_ORIGINS` lists them. `GET` and `HEAD /healthz` need
-no key.
+Behind a proxy on the same machine, start the server with `--require-keys`. Requests are then authorised by their key,
+with any `Host` header. A server without keys answers only to this machine's own host names and those of
+`LIKENESS_HOST_NAMES`. Web pages of other origins may call the server only if `LIKENESS_CORS_ORIGINS` lists them.
+`GET` and `HEAD /healthz` need no key.
 
 An error response is `{"error": {"code", "message", "hint"}}`; under `/endpoints` and `/openai` it has the form of
 SageMaker and OpenAI. `Retry-After` is set with 429 when a key exceeds its rate, and with 503 when the engine's queue
