@@ -164,8 +164,7 @@ def test_an_error_that_nobody_foresaw_says_nothing_but_its_id(
         answer = client.post(route, json=body, headers={"X-Request-Id": "abc-1"})
         assert answer.status_code == 500 and is_shaped(route, answer)
         assert "secret" not in answer.text and answer.headers["x-request-id"] == "abc-1"
-    # type: ignore[attr-defined]
-    assert any(record.exc_info and record.request_id == "abc-1" for record in caplog.records)
+    assert any(record.exc_info and record.request_id == "abc-1" for record in caplog.records)  # type: ignore[attr-defined]
 
 
 def test_the_log_tells_requests_by_id_and_no_words_of_theirs(

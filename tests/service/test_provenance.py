@@ -82,8 +82,7 @@ def test_plain_metadata_is_always_there(media_type: str) -> None:
     picture = Image.open(io.BytesIO(content))
     assert picture.get_format_mimetype() == media_type
     assert AI_GENERATED.encode() in content  # as XMP, for readers without C2PA
-    # type: ignore[attr-defined]
-    said = picture.text["Comment"] if media_type == PNG else picture.info["comment"].decode()
+    said = picture.text["Comment"] if media_type == PNG else picture.info["comment"].decode()  # type: ignore[attr-defined]
     assert said == "AI-generated"
     assert encode(PICTURE, media_type) == content
     with pytest.raises(UsageError):
