@@ -51,7 +51,7 @@ def summary(documents: Sequence[Document]) -> str:
     goals = [goal for document in documents for goal in document["goals"]]
     missed = [f"`{document['name']}`" for document in documents if not all(goal["met"] for goal in document["goals"])]
     met = sum(goal["met"] for goal in goals)
-    some = f" Some were missed in {', '.join(missed)}." if missed else ""
+    some = f"\nSome were missed in {', '.join(missed)}." if missed else ""
     return (
         f"{machines(documents)}\n[docs/figures.md](docs/figures.md) has all figures, dates and commits.\n"
         f"The project's own goals: {met} of {len(goals)} are met.{some}"
