@@ -59,12 +59,14 @@ def summary(documents: Sequence[Document]) -> str:
 
 
 def machines(documents: Sequence[Document]) -> str:
-    """The processors that measured, with their numbers of cores."""
+    """The dates and processors of the measurements."""
     cores: dict[str, set[int]] = {}
     for document in documents:
         cores.setdefault(document["machine"]["cpu"], set()).add(document["machine"]["cores"])
     each = [f"{' or '.join(map(str, sorted(counts)))} cores of {cpu}" for cpu, counts in sorted(cores.items())]
-    return f"Measured on {', and on '.join(each)}, without a GPU."
+    days = sorted({document["date"][:10] for document in documents})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"Measured {when} on {', and on '.join(each)}, without a GPU."
 
 
 def tables(documents: Sequence[Document]) -> str:
