@@ -18,13 +18,13 @@ MEANS_PX = 4
 
 
 def pixel_loss(decoded: Tensor, images: Tensor) -> Tensor:
-    """Mean square and a tenth of the mean absolute error: squares alone prefer blur where they are unsure."""
+    """Mean square and a tenth of the mean absolute error: a squared error alone prefers blur under uncertainty."""
     error = decoded - images
     return error.square().mean() + ABSOLUTE_SHARE * error.abs().mean()
 
 
 def means_loss(decoded: Tensor, images: Tensor) -> Tensor:
-    """Mean square error of the means of 4 x 4 pixels: for latents that are not the picture's own to the last detail."""
+    """Mean square error of means of 4 x 4 pixels, for latents that match the image only approximately."""
     return F.avg_pool2d(decoded - images, MEANS_PX).square().mean()
 
 

@@ -54,12 +54,12 @@ class PatchDiscriminator(nn.Module):
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Of the discriminator, from logits of any shape; 2 where it knows nothing, 0 where it is sure and right."""
+    """The discriminator's hinge loss, for logits of any shape; 2 for logits of 0, 0 for confident correct ones."""
     return F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean()
 
 
 def deceiving_loss(fake: Tensor) -> Tensor:
-    """Of the decoder, from the logits of what it made."""
+    """The decoder's loss, from the logits of its output."""
     return -fake.float().mean()
 
 
@@ -75,7 +75,7 @@ def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
 
 
 def same_windows(pictures: Sequence[Tensor], side: int, generator: torch.Generator) -> list[Tensor]:
-    """One random square window, the same in all (B, C, H, W): it hides on which pixel a decoder's cells begin."""
+    """One random square window, the same in all (B, C, H, W): so that the decoder's cells cannot be seen."""
     room = pictures[0].shape[-1] - side
     y, x = torch.randint(room + 1, (2,), generator=generator, device=generator.device).tolist()
     return [picture[..., y : y + side, x : x + side] for picture in pictures]

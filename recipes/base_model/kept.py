@@ -9,11 +9,11 @@ from pathlib import Path
 
 
 def key_of(**facts: object) -> str:
-    """Twelve hex digits of a hash of plain facts (JSON types, in any order of names)."""
+    """Twelve hexadecimal digits of a hash of JSON values, independent of the order of keys."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def file_sha256(path: Path) -> str:
-    """Of a whole file, in hex."""
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

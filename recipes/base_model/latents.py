@@ -36,7 +36,7 @@ def fit_patch_basis(images: Tensor) -> PatchBasis:
     covariance = torch.cov((patches - mean).T.double().cpu())
     variance, axes = torch.linalg.eigh(covariance)  # ascending
     variance, axes = variance.flip(0)[:CHANNELS], axes.flip(1)[:, :CHANNELS]
-    axes = axes * torch.sign(axes.sum(0))  # an eigenvector's sign is arbitrary: fix it, so that runs agree
+    axes = axes * torch.sign(axes.sum(0))  # the sign of an eigenvector is arbitrary; fixed, so that runs agree
     sd = variance.sqrt()
     scaled = (axes / sd * (sd / sd[0]).sqrt()).to(images)
     return PatchBasis(scaled, -mean @ scaled)

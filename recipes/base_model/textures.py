@@ -35,7 +35,7 @@ def dead_leaves(rng: np.random.Generator, size_px: int) -> NDArray[np.float32]:
 
 
 def texture_images(count: int, *, size_px: int, seed: int) -> Tensor:
-    """(count, 3, H, W) uint8: two dead-leaves images for every fractal one, some of them softened."""
+    """(count, 3, H, W) uint8: two dead-leaves images per fractal image, some blurred."""
     rng = np.random.default_rng(seed)
     out = np.empty((count, size_px, size_px, 3), np.uint8)
     for i in range(count):

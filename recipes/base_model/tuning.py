@@ -35,7 +35,7 @@ REAL = "real"
 
 @dataclass(frozen=True, eq=False)
 class Sitter:
-    """Somebody with photographs."""
+    """A person with photographs."""
 
     seed: int | None  # of a virtual person; None: the real one
     class_noun: str
@@ -47,7 +47,7 @@ class Sitter:
 
 
 def sitters(exam: Exam) -> list[Sitter]:
-    """As many virtual people as the settings say and, where there are photographs, the real one at the end."""
+    """The number of virtual people in the settings and, if there are photographs, the real person at the end."""
     settings = exam.settings
     everybody = [virtual_sitter(exam, seed) for seed in chosen_people(exam, settings.people)]
     if settings.photos is not None:
@@ -76,7 +76,7 @@ def tuning_recipe(exam: Exam) -> FineTuneRecipe:
 
 
 def adapters(exam: Exam, everybody: Sequence[Sitter], recipe: FineTuneRecipe) -> list[Tensor]:
-    """Everybody's row (P,) of a bank of the recipe's rank, alpha applied; trained where none is kept."""
+    """Each person's row (P,) for a bank of the recipe's rank, with alpha applied; trained unless cached."""
     paths = [_path(exam, sitter, recipe) for sitter in everybody]
     missing = [(sitter, path) for sitter, path in zip(everybody, paths, strict=True) if not path.exists()]
     for start in range(0, len(missing), TOGETHER):
@@ -85,7 +85,7 @@ def adapters(exam: Exam, everybody: Sequence[Sitter], recipe: FineTuneRecipe) ->
 
 
 def training_set(exam: Exam, sitter: Sitter, recipe: FineTuneRecipe) -> TrainingSet:
-    """As the service does it: checked, prepared, encoded."""
+    """Check, prepare and encode, as in the service."""
     usable = check(sitter.photos, is_person=True).usable
     size = 2 * exam.base.family.resolution_px
     prepared = [part for photo, image, face in usable for part in prepare(image, face, photo.sha256, size_px=size)]
@@ -105,7 +105,7 @@ def _path(exam: Exam, sitter: Sitter, recipe: FineTuneRecipe) -> Path:
 
 
 def _train(exam: Exam, group: Sequence[tuple[Sitter, Path]], recipe: FineTuneRecipe) -> None:
-    """Train a few people in one loop and keep what each of them has become."""
+    """Train a few people in one loop and cache their adapters."""
     loop = TrainingLoop(exam.base, capacity=len(group), rank=recipe.rank)
     names = [sitter.subject.name for sitter, _ in group]
     try:
