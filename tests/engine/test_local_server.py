@@ -103,13 +103,17 @@ def test_refusals_have_a_code_and_the_server_goes_on(client: EngineClient, shelf
     assert client.ask({"verb": "ping"}, 10)[0]["status"] == "ok"
 
 
-def test_a_subject_that_the_base_would_not_read_is_refused(
+def test_a_subject_that_the_base_would_not_read_is_refused_and_other_words_are_told(
     client: EngineClient, engine: InstantEngine, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "base", shelf.base)
+    anna = shelf.put("anna", 1)
     with pytest.raises(EngineFailed) as refused:
-        client.ask({**drawn(shelf.put("anna", 1)), "prompt": "snow " * 60 + "{me}"}, 10)
+        client.ask({**drawn(anna), "prompt": "snow " * 60 + "{me}"}, 10)
     assert refused.value.code == "PromptTooLong"
+    assert client.ask(drawn(anna), 10)[0]["warnings"] == []
+    (said,) = client.ask({**drawn(anna), "prompt": "{me}" + " snow" * 60}, 10)[0]["warnings"]
+    assert "of the prompt" in said
 
 
 def test_a_card_is_kept_until_its_model_is_released(client: EngineClient, shelf: Shelf) -> None:
