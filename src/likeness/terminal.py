@@ -44,12 +44,17 @@ class Terminal:
     def document(self, content: object) -> None:
         """The one document of --json; nothing otherwise."""
         if self.as_json:
-            print(json.dumps(content, indent=2))
+            print(json.dumps(content, indent=2), flush=True)
 
     def say(self, text: str) -> None:
         """A line of the result, for people; nothing with --json."""
         if not self.as_json:
             self.out.print(Text(text))
+
+    def serving(self, url: str) -> None:
+        """The address of a server that is ready; with `--port 0` nothing else says it."""
+        self.document({"url": url})
+        self.say(f"serving at {url}")
 
     def note(self, text: str) -> None:
         """A line about the way there."""

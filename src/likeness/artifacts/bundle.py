@@ -45,7 +45,7 @@ def decode(content: bytes) -> Adapter:
         CorruptAdapter: truncated, no safetensors, unknown keys, no card, not finite, or not what the card's hash says.
     """
     card, arrays = _opened(content)
-    layers = gather(arrays, _parsed, dict.fromkeys(NETWORKS, card.alpha))
+    layers = gather(arrays, _parsed, dict.fromkeys(NETWORKS, lambda module, rank: card.alpha))
     weights = {network: {name: layer.pair for name, layer in found.items()} for network, found in layers.items()}
     return check_content(card, weights)
 
