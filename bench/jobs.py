@@ -220,7 +220,7 @@ def _kill_one(rng: random.Random, one: Installation, server: Server, workers: Se
 
 
 def _is_taken_over(one: Installation, job: Job) -> bool:
-    """Stop a job's worker and its children, as a host that hangs, until another worker has the job; then continue it."""
+    """Stop a job's worker and its children, as a host that hangs, until another worker has the job; then go on."""
     supervisor = one.processes[str(job.worker)].pid
     stopped = [supervisor, *(pid for module in (TRAINER, PREPARER) for pid in one.children(str(job.worker), module))]
     before = one.kinds(job).count("taken over")

@@ -142,7 +142,7 @@ def test_diffusers_loads_our_files(tools, tmp_path, by_hand, layout):
     [
         {},
         {"use_rslora": True},
-        {"alpha_pattern": {"to_q": 12, "^conv_in": 1, "attn2.to_q": 2, "q_proj": 5}},
+        {"alpha_pattern": {"to_q": 12, "^conv_in": 1, "q_proj": 5}},
         {"rank_pattern": {"conv1": 2, "text_model.encoder.layers.0.mlp.fc1": 4, "encoder.layers.0.mlp.fc1": 4}},
         {"use_rslora": True, "rank_pattern": {"to_q": 5}, "alpha_pattern": {"to_q": 12, "q_proj": 5}},
     ],

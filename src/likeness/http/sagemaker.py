@@ -2,8 +2,8 @@
 
 Clients written for the reference solution work with nothing changed but `endpoint_url`: TargetModel is NAME.tar.gz,
 the inputs are `prompt`, `negative_prompt` and `gen_args` (a JSON text), the outputs are `generated_image`, a JPEG in
-base64, and `warnings`: which words were not read, mostly empty. Sources: botocore's model of sagemaker-runtime 2017-05-13, whose maxima clients do not check; the reference
-solution's config.pbtxt.
+base64, and `warnings`: which words were not read, mostly empty. Sources: botocore's model of sagemaker-runtime
+2017-05-13, whose maxima clients do not check; the reference solution's config.pbtxt.
 """
 
 import asyncio

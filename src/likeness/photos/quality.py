@@ -15,8 +15,8 @@ Grey = NDArray[np.uint8]  # (H, W)
 # different photographs differ by 6 bits or more and correlate by 0.943 at most.
 NEAR_BITS, NEAR_CORRELATION = 6, 0.955
 
-# Faces are brought to these sizes; blur that training at 512 px cannot see does not count. -> the least step of luma that
-# counts: where a strong blur leaves slopes of less than one level a pixel, rounding to whole levels makes false edges.
+# Faces are brought to these sizes; blur that training at 512 px cannot see does not count. -> the least step of luma
+# that counts: a strong blur leaves slopes of less than one level a pixel, of which rounding makes false edges.
 _BLUR_SIDES_PX = {192: 0.0, 96: 0.5}
 _BLUR_TAPS = 9
 _TONE_SIDE_PX, _TONE_STEPS = 96, 16
