@@ -17,7 +17,7 @@ from .factors import NETWORKS, TEXT_ROOT, AlphaOf, label
 from .keys import CONVERT
 
 _DEFAULT_ALPHA = 8.0  # of a LoraConfig that does not say
-_HINT = "get a copy that is whole"
+_HINT = "use an intact copy of the file"
 _PLAIN_PATTERN = re.compile(r"\^?[\w.]{1,200}", re.ASCII)  # any other may take for ever to match
 
 # What a LoraConfig may say without changing what A and B mean; any other field has to be empty.
