@@ -178,7 +178,7 @@ def test_diffusers_own_metadata_sets_alpha(tools, base, tmp_path, card):
             )
     refused = {"use_dora": UnsupportedAdapter, "alpha_pattern": UnsupportedAdapter, "lora_alpha": CorruptAdapter}
     for field, error in refused.items():
-        without_card(tmp_path / "x", lora_adapter_metadata=json.dumps(says | {f"unet.{field}": {"a": 1}}))
+        without_card(tmp_path / "x", lora_adapter_metadata=json.dumps(says | {f"unet.{field}": {"(a+)+": 1}}))
         with pytest.raises(error):
             read_foreign(tmp_path / "x", base, card)
 
@@ -194,8 +194,8 @@ def test_foreign_peft_folder(tools, base, tmp_path, card):
     path = tmp_path / "x" / "unet" / "adapter_config.json"
     config = json.loads(path.read_text())
     changes = (
-        {"use_rslora": True},
         {"peft_type": "LOHA"},
+        {"alpha_pattern": {"(.*)*to_q": 3}},
         {"init_lora_weights": "pissa"},
         {"modules_to_save": ["conv_out"]},
     )

@@ -37,13 +37,12 @@ def test_whoever_ends_the_server_leaves_nobodys_weights_behind(tmp_path: Path, e
     environment = os.environ | {"LIKENESS_HOME": str(tmp_path / "home"), "PYTHONPATH": SRC}
     with (tmp_path / "server.log").open("w") as said:
         call = [sys.executable, "-c", PLAYED, str(weights)]
-        process = subprocess.Popen(call, env=environment, stderr=said, stdout=subprocess.DEVNULL)
-    try:
-        port_of(process, tmp_path / "server.log")
-        assert weights.exists()
-        process.send_signal(end)
-        assert process.wait() == 0
-        assert not weights.exists()
-    finally:
-        process.kill()
-        process.wait()
+        with subprocess.Popen(call, env=environment, stderr=said, stdout=subprocess.PIPE) as process:
+            try:
+                port_of(process, tmp_path / "server.log")
+                assert weights.exists()
+                process.send_signal(end)
+                assert process.wait() == 0
+                assert not weights.exists()
+            finally:
+                process.kill()

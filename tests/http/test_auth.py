@@ -137,7 +137,7 @@ def test_on_this_machine_alone_a_key_of_ours_chooses_the_tenant(client: TestClie
     "headers",
     [
         {"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Host": ""}, {"Host": "[::1"},
-        {"Host": "127.0.0.1.evil"},
+        {"Host": "127.0.0.1.evil"}, {"Host": "evil.example\\@localhost"}, {"Host": "[::1]x"}, {"Host": "localhost:x"},
         {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://localhost:81"},
         {"Host": "testserver"}, {"Host": "testserver:80", "Origin": "http://testserver:80"},
         {"Origin": "http://["}, {"Origin": "http://[x]"}, {"Origin": "//"}, {"Origin": ""},

@@ -27,7 +27,7 @@ from tests.services.hosting import (
     together,
     world,
 )  # fmt: skip
-from tests.waiting import until
+from tests.waiting import HANG_S, until
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 JSON = "application/json"
@@ -80,7 +80,7 @@ def test_eight_people_one_by_one_and_together(here: World, front: Front) -> None
     adapter = open_artifact(here.objects.get("anna.tar.gz"))
     request, _ = request_of(PROMPT, "a dog", '{"num_inference_steps": 3, "seed": 5}')
     with Engine(here.base, load=lambda key: adapter, slots=2) as own:
-        expected = own.submit(worded(here.base, request, adapter.card), key="anna").result(60).image
+        expected = own.submit(worded(here.base, request, adapter.card), key="anna").result(HANG_S).image
     assert mean_difference(alone["anna"], expected) < 1
 
 

@@ -108,7 +108,7 @@ def read_network(folder: Path, network: Network, *, alpha: float) -> dict[Networ
         return (network, found[1], "A" if found[2] == "A" else "B") if found else None
 
     arrays, _ = tensors.read_file(folder / WEIGHTS_NAME)
-    return gather(arrays, parse, {network: alpha})
+    return gather(arrays, parse, {network: lambda module, rank: alpha})
 
 
 def check_base(card: AdapterCard, base_sha256: str) -> None:

@@ -46,7 +46,7 @@ def decode(content: bytes) -> Adapter:
         match.
     """
     card, arrays = _opened(content)
-    layers = gather(arrays, _parsed, dict.fromkeys(NETWORKS, card.alpha))
+    layers = gather(arrays, _parsed, dict.fromkeys(NETWORKS, lambda module, rank: card.alpha))
     weights = {network: {name: layer.pair for name, layer in found.items()} for network, found in layers.items()}
     return check_content(card, weights)
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..diffusion.family import BaseOutline
 from ..errors import CorruptAdapter, UnsupportedAdapter, WrongBase
 from ..types import Network
-from .factors import TEXT_ROOT, Key, Layer, Part, gather, label, plain_module
+from .factors import TEXT_ROOT, AlphaOf, Key, Layer, Part, gather, label, plain_module
 
 Arrays = Mapping[str, NDArray[np.floating]]
 
@@ -153,7 +153,7 @@ class LayerNames:
 
 
 def read_layers(
-    arrays: Arrays, base: BaseOutline, *, metadata: Mapping[str, str], alphas: Mapping[Network, float]
+    arrays: Arrays, base: BaseOutline, *, metadata: Mapping[str, str], alphas: Mapping[Network, AlphaOf]
 ) -> dict[Network, dict[str, Layer]]:
     """The layers of a LoRA in any supported format, with the base's names.
 

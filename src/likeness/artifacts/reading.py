@@ -20,15 +20,15 @@ from ..storage.card import FILE_NAME, MAX_BYTES, strict_json
 from ..types import Adapter, AdapterCard, Network
 from . import adapter as folders
 from . import tensors
-from .factors import NETWORKS, Layer
-from .foreign import assemble, card_metadata, config_alpha, header_alphas, own_card, own_layers
+from .factors import NETWORKS, AlphaOf, Layer
+from .foreign import assemble, card_metadata, own_card, own_layers
 from .keys import Arrays, origin_of, read_layers
 from .package import unpack
+from .peft_config import config_alpha, header_alphas
 from .triton.export import CONFIG_NAME as TRITON_CONFIG
 from .triton.export import read_model
 
 MAX_DEPTH = 3  # of folders around the files
-_PEFT_ALPHA = 8.0  # PEFT's default
 _GZIP_START = b"\x1f\x8b"
 _EXPECTED = (
     "PEFT writes adapter_config.json and adapter_model.safetensors, here or in unet/ and text_encoder/; diffusers' "
@@ -42,7 +42,7 @@ class _File:
 
     arrays: Arrays
     metadata: Mapping[str, str]
-    alphas: Mapping[Network, float]
+    alphas: Mapping[Network, AlphaOf]
 
 
 def read_foreign(path: Path, base: BaseOutline, card: AdapterCard | None = None) -> Adapter:
@@ -113,7 +113,7 @@ def _peft_file(folder: Path) -> _File:
         raise CorruptAdapter(f"expected both {config.name} and {weights.name} in the folder", hint=_EXPECTED)
     alpha = config_alpha(strict_json(tensors.read_bytes(_followed(config), limit=MAX_BYTES)))
     arrays, _ = tensors.read_file(_followed(weights))
-    return _File(arrays, {}, dict.fromkeys(NETWORKS, _PEFT_ALPHA if alpha is None else alpha))
+    return _File(arrays, {}, dict.fromkeys(NETWORKS, alpha))
 
 
 def _read_files(files: Sequence[_File], base: BaseOutline, card: AdapterCard | None) -> Adapter:

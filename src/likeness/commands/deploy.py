@@ -52,12 +52,13 @@ def triton(
             return
         from ..http.app import create_app
         from ..http.logs import log_to_stderr
-        from ..http.server import Bind, listening, run, server_of
+        from ..http.server import Bind, listening, run, server_of, url_of
 
         bind = Bind(port=port)
         with listening(bind) as sockets, local_front(likeness, most_models=models) as front:
             server = server_of(create_app(likeness, portrait_backend=front), bind)
             log_to_stderr()
+            call.terminal.serving(url_of(bind, sockets))
             run(server, sockets)  # returns, so that adapters are removed from the temporary folder
     if not server.started:
         raise typer.Exit(1)

@@ -37,7 +37,7 @@ def serve(
     from ..http.app import create_app
     from ..http.logs import log_to_stderr
     from ..http.origins import loopback
-    from ..http.server import Bind, listening, run, server_of
+    from ..http.server import Bind, listening, run, server_of, url_of
 
     call: Call = ctx.obj
     if sagemaker:
@@ -63,6 +63,7 @@ def serve(
         server = server_of(create_app(likeness, needs_keys=require_keys or not is_local), bind)
         with scratch(root), training_workers(workers, root, port=port):
             log_to_stderr()
+            call.terminal.serving(url_of(bind, sockets))
             run(server, sockets)
     if not server.started:
         raise typer.Exit(1)
@@ -72,12 +73,13 @@ def _serve_container(call: Call, port: int) -> None:
     from ..deploy.archive_engine import archive_engine
     from ..deploy.sagemaker.container import Container, container_app
     from ..http.logs import log_to_stderr
-    from ..http.server import Bind, listening, run, server_of
+    from ..http.server import Bind, listening, run, server_of, url_of
 
     bind = Bind("0.0.0.0", port)
     with listening(bind) as sockets, archive_engine(call.settings) as (engine, encode):
         server = server_of(container_app(Container(engine, encode)), bind)
         log_to_stderr()
+        call.terminal.serving(url_of(bind, sockets))
         run(server, sockets)
     if not server.started:
         raise typer.Exit(1)

@@ -21,7 +21,7 @@ from ..errors import DeadlinePassed, EngineBusy, LikenessError, UsageError
 from ..types import GeneratedImage
 from .cards import Cards
 from .gen_args import request_of
-from .prompts import worded
+from .prompts import unread_of, worded
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -145,7 +145,8 @@ class LocalServer:
         ticket.add_start_callback(lambda: say(started))
         ticket.add_done_callback(lambda _: say(done))
         image = await self._outcome(ticket, done, telling=partial(_tell_start, started, writer), reader=reader)
-        return {"status": "ok", "media_type": media_type}, await asyncio.to_thread(self._encode, image, media_type)
+        header = {"status": "ok", "media_type": media_type, "warnings": unread_of(self.engine.base, asked).remarks}
+        return header, await asyncio.to_thread(self._encode, image, media_type)
 
     async def _outcome(
         self, ticket: "Ticket", done: asyncio.Event, *, telling: Callable[[], Awaitable[None]],

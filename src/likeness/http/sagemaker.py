@@ -1,14 +1,15 @@
 """SageMaker's runtime protocol: POST /endpoints/{name}/invocations of a multi-model endpoint with Triton behind it.
 
 Clients written for the reference solution work with nothing changed but `endpoint_url`: TargetModel is NAME.tar.gz,
-the inputs are `prompt`, `negative_prompt` and `gen_args` (a JSON text), the output is `generated_image`, a JPEG in
-base64. Sources: botocore's model of sagemaker-runtime 2017-05-13, whose maxima clients do not check; the reference
-solution's config.pbtxt.
+the inputs are `prompt`, `negative_prompt` and `gen_args` (a JSON text), the outputs are `generated_image`, a JPEG in
+base64, and `warnings`: which words were not read, mostly empty. Sources: botocore's model of sagemaker-runtime
+2017-05-13, whose maxima clients do not check; the reference solution's config.pbtxt.
 """
 
 import asyncio
 import base64
 import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Protocol
@@ -16,6 +17,7 @@ from typing import Protocol
 from fastapi import APIRouter, Request, Response
 
 from ..engine.gen_args import request_of
+from ..engine.prompts import unread_of
 from ..errors import UsageError
 from ..types import SETUP_MODEL, ImageRequest
 from . import kserve
@@ -80,15 +82,19 @@ async def invoke_endpoint(request: Request, asking: Asking, endpoint: str) -> Re
         return _response(request, reply.body, reply.content_type)
     inference = kserve.read(body, content_type)
     if name == SETUP_MODEL:
-        return _answer(request, name, "output", ["nothing to set up: the base is resident"], inference.binary_output)
+        said = {"output": ["nothing to set up: the base is resident"]}
+        return _answer(request, name, said, binary=inference.binary_output)
     asked = [_order(name, inference, row) for row in range(inference.rows)]
     images = await made(request, [order for order, _ in asked], tenant=asking.tenant)
     likeness = likeness_of(request)
     files = await asyncio.to_thread(
         lambda: [likeness.encode(image, media_type) for image, (_, media_type) in zip(images, asked, strict=True)]
     )
-    texts = [base64.b64encode(file).decode() for file in files]
-    return _answer(request, name, "generated_image", texts, inference.binary_output)
+    columns = {
+        "generated_image": [base64.b64encode(file).decode() for file in files],
+        "warnings": ["; ".join(unread_of(likeness.base, image.request).remarks) for image in images],
+    }
+    return _answer(request, name, columns, binary=inference.binary_output)
 
 
 def check_headers(request: Request) -> None:
@@ -135,8 +141,8 @@ def _order(name: str, inference: kserve.Inference, row: int) -> tuple[ImageReque
     return replace(order, adapter=adapter_asked(name)), media_type
 
 
-def _answer(request: Request, model: str, name: str, texts: list[str], binary: bool) -> Response:
-    body, content_type = kserve.write(model, name, texts, binary=binary)
+def _answer(request: Request, model: str, columns: Mapping[str, Sequence[str]], *, binary: bool) -> Response:
+    body, content_type = kserve.write(model, columns, binary=binary)
     return _response(request, body, content_type)
 
 

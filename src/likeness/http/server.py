@@ -9,7 +9,7 @@ import errno
 import signal
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +84,8 @@ def listening(bind: Bind) -> Iterator[list[socket.socket]]:
     with ExitStack() as opened:
         sockets: list[socket.socket] = []
         for family, _, _, _, address in dict.fromkeys(found):
+            if sockets:  # a name with several addresses has one port, also where any will do
+                address = (address[0], sockets[0].getsockname()[1], *address[2:])
             try:
                 sockets.append(opened.enter_context(socket.create_server(address, family=family, backlog=BACKLOG)))
             except OSError as error:
@@ -95,6 +97,12 @@ def listening(bind: Bind) -> Iterator[list[socket.socket]]:
         if not sockets:
             raise _not_ours()
         yield sockets
+
+
+def url_of(bind: Bind, sockets: Sequence[socket.socket]) -> str:
+    """Where `listening` sockets are reached, by the port that they got."""
+    host = f"[{bind.host}]" if ":" in bind.host else bind.host
+    return f"{'http' if bind.certificate is None else 'https'}://{host}:{sockets[0].getsockname()[1]}"
 
 
 def _refused(port: int, error: OSError) -> PortUnavailable:

@@ -1,10 +1,11 @@
 """One person as a model of Triton's Python backend: passes each request on to the engine of its device.
 
 Runs in Triton's stub, a process of its own: standard library, the stub's module, and the numpy that the stub itself
-needs; no torch. Inputs and output are the reference solution's:
+needs; no torch. Inputs and the first output are the reference solution's:
 
     prompt, negative_prompt (optional), gen_args (optional, JSON: num_inference_steps, guidance_scale, seed, ...)
     -> generated_image: a JPEG, or a PNG where gen_args' "format" says so, in base64
+       warnings: which words were not read; empty mostly
 
 The adapter is found from the model's folder, never from its name, which in SageMaker is the client's choice. Errors are
 texts of ours: they repeat nothing of the request, and none of the words by which Triton takes an error for a full
@@ -117,9 +118,14 @@ def answer(outcomes: list[Any]) -> Any:
     for outcome in outcomes:
         if isinstance(outcome, EngineFailed):
             return refused(plain(outcome))
-    images = [base64.b64encode(content) for _, content in outcomes]
-    tensor = pb_utils.Tensor("generated_image", np.array(images, dtype=np.object_).reshape(-1, 1))
-    return pb_utils.InferenceResponse(output_tensors=[tensor])
+    columns = {
+        "generated_image": [base64.b64encode(content) for _, content in outcomes],
+        "warnings": ["; ".join(header.get("warnings", ())).encode() for header, _ in outcomes],
+    }
+    tensors = [
+        pb_utils.Tensor(name, np.array(column, dtype=np.object_).reshape(-1, 1)) for name, column in columns.items()
+    ]
+    return pb_utils.InferenceResponse(output_tensors=tensors)
 
 
 def refused(text: str) -> Any:

@@ -27,7 +27,7 @@ from ...artifacts.adapter import check_base
 from ...artifacts.triton.export import CONFIG_NAME, VERSION, WEIGHTS_NAME, read_model
 from ...engine.cards import Cards
 from ...engine.gen_args import request_of
-from ...engine.prompts import worded
+from ...engine.prompts import unread_of, worded
 from ...errors import AdapterNotFound, CorruptAdapter, LikenessError, UsageError
 from ...http import kserve
 from ..archive_engine import Encode
@@ -104,8 +104,11 @@ class Container:
             await asyncio.to_thread(self.encode, image, media_type)
             for image, (_, media_type) in zip(images, asked, strict=True)
         ]
-        texts = [base64.b64encode(file).decode() for file in files]
-        return kserve.write("likeness", "generated_image", texts, binary=inference.binary_output)
+        columns = {
+            "generated_image": [base64.b64encode(file).decode() for file in files],
+            "warnings": ["; ".join(unread_of(self.engine.base, request).remarks) for request, _ in asked],
+        }
+        return kserve.write("likeness", columns, binary=inference.binary_output)
 
 
 def container_app(container: Container) -> Starlette:
