@@ -2,7 +2,8 @@
 
 python -m bench.jobs [--parts crash,outage,latency,speed] [--jobs 200] [--workers 3] [--kills 50] [--save]
 
-crash     jobs over HTTP with idempotency keys; supervisors, trainers and the server are killed at random meanwhile
+crash     jobs over HTTP with idempotency keys; at random, supervisors, trainers in the middle of a training and the
+          server are killed, and whole workers are stopped (SIGSTOP) until another has taken a job over, then go on
 outage    the same without kills on a PostgreSQL that is away for `--outage-s` in the middle
 latency   submit's p99 while trainings run; from a cancel to the next job in that slot; from a worker's death to another
           going on with its job
@@ -36,8 +37,10 @@ from tests.waiting import until
 
 from .report import Goal, Row, finish, options
 
-TRAINER = "likeness.jobs.trainer"
+TRAINER, PREPARER = "likeness.jobs.trainer", "likeness.jobs.preparer"
 PATIENCE_S = 3600.0
+TAKEOVER_S = 120.0  # for another worker to have room for a stopped one's job
+KILLS = {"supervisor": 3, "trainer in mid-step": 3, "worker stopped until taken over": 2, "server": 2}  # how often
 
 
 def free_port() -> int:
@@ -74,6 +77,13 @@ class Server:
             time.sleep(0.3)
 
 
+def step_of(job: Job) -> int | None:
+    """The last known step of a job that trains, else None."""
+    step = job.progress.get("done" if job.progress.get("kind") == "progress" else "step")
+    is_training = job.state == "running" and job.progress.get("stage", "train") == "train"
+    return step if is_training and isinstance(step, int) else None
+
+
 class Watch:
     """How far every job was seen to be, and when: what a death cost is told from it."""
 
@@ -86,8 +96,7 @@ class Watch:
     def _run(self) -> None:
         while not self._stop.wait(0.25):
             for job in self._queue.jobs_of("local", limit=1000):
-                step = job.progress.get("done" if job.progress.get("kind") == "progress" else "step")
-                if job.state == "running" and job.progress.get("stage", "train") == "train" and isinstance(step, int):
+                if (step := step_of(job)) is not None:
                     self.seen.setdefault(job.id, []).append((time.time(), step))
 
     def stop(self) -> None:
@@ -154,12 +163,12 @@ def crash(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], 
         started_s = time.monotonic()
         submitting = threading.Thread(target=submit)
         submitting.start()
-        watch, killed = Watch(one), dict.fromkeys(("supervisor", "trainer", "server"), 0)
+        watch, killed = Watch(one), dict.fromkeys(KILLS, 0)
 
         def is_over() -> bool:
             return len(ids) == args.jobs and one.training.queue.open_jobs() == 0
 
-        until(lambda: bool(watch.seen), PATIENCE_S)  # from here on a death costs somebody something
+        until(lambda: bool(watch.seen), PATIENCE_S)  # from here on a kill interrupts a training
         while not is_over() and time.monotonic() - started_s < PATIENCE_S:
             time.sleep(rng.expovariate(1 / args.kill_every_s) if sum(killed.values()) < args.kills else 1.0)
             if sum(killed.values()) < args.kills:
@@ -170,39 +179,70 @@ def crash(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], 
         wrong, jobs = verdict(one, list(ids.values()))
         repeated = [count for job in jobs for count in watch.repeated(job)]
         deaths = sum(killed.values())
+        deaths_seen = sum(event.kind == "died" for job in jobs for event in one.training.queue.events(job.id, "local"))
         server.kill()
     failed = {job.failure.code for job in jobs if job.failure is not None}
     row: Row = {
-        "jobs": args.jobs, "workers": args.workers, **{f"{kind}s killed": n for kind, n in killed.items()},
-        "minutes": seconds / 60, **wrong, "steps repeated at most": max(repeated, default=0),
+        "jobs": args.jobs, "workers": args.workers, **{f"kills: {kind}": n for kind, n in killed.items()},
+        "trainings that died with a trainer": deaths_seen, "minutes": seconds / 60, **wrong,
+        "steps repeated at most": max(repeated, default=0),
         "jobs that went on": len(repeated), "codes of failures": ", ".join(sorted(failed)) or "none",
     }  # fmt: skip
     title = f"{args.jobs} jobs, {deaths} kills"
     goals = [Goal(f"{title}: {what}", count, 0, at_least=False) for what, count in wrong.items()]
     goals.append(Goal(f"{title}: jobs that a kill met in training and that went on", len(repeated), 1, at_least=True))
+    goals += [Goal(f"{title}: {kind}", count, 1, at_least=True) for kind, count in killed.items()]
+    goals.append(Goal(f"{title}: trainings that died with a trainer", deaths_seen, 1, at_least=True))
     limit = args.checkpoint_every
     goals.append(Goal(f"{title}: steps repeated at a kill", max(repeated, default=0), limit, at_least=False))
     return [row], goals
 
 
 def _kill_one(rng: random.Random, one: Installation, server: Server, workers: Sequence[str]) -> str:
-    kind = rng.choices(("supervisor", "trainer", "server"), (4, 4, 2))[0]
-    worker = rng.choice(workers)
+    """Kill or stop something; returns which of `KILLS` it was."""
+    (kind,) = rng.choices(list(KILLS), list(KILLS.values()))
+    training = [job for job in one.training.queue.jobs_of("local", limit=1000) if (step_of(job) or 0) >= 1]
+    job = rng.choice(training) if training else None
+    trainers = one.children(str(job.worker), TRAINER) if job is not None else []
     if kind == "server":
         server.kill()
         server.start()
-    elif kind == "supervisor" or not (found := one.children(worker, TRAINER)):
+    elif kind == "trainer in mid-step" and trainers:
+        with suppress(ProcessLookupError):
+            os.kill(trainers[0], signal.SIGKILL)
+    elif kind == "worker stopped until taken over" and job is not None and _is_taken_over(one, job):
+        pass
+    else:
+        kind, worker = "supervisor", rng.choice(workers)
         one.kill(worker)
         one.start(worker, "--concurrency", "4", wait=False)
-        return "supervisor"
-    else:
-        with suppress(ProcessLookupError):
-            os.kill(found[0], signal.SIGKILL)
     return kind
 
 
+def _is_taken_over(one: Installation, job: Job) -> bool:
+    """Stop a job's worker and its children, as a host that hangs, until another worker has the job; then go on."""
+    supervisor = one.processes[str(job.worker)].pid
+    stopped = [supervisor, *(pid for module in (TRAINER, PREPARER) for pid in one.children(str(job.worker), module))]
+    before = one.kinds(job).count("taken over")
+    try:
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        end_s = time.monotonic() + TAKEOVER_S
+        while time.monotonic() < end_s and not one.job(job).is_over:
+            if one.kinds(job).count("taken over") > before:
+                return True
+            time.sleep(0.25)
+        return False
+    except ProcessLookupError:
+        return False
+    finally:
+        for pid in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
 def outage(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], list[Goal]]:
-    """A database that goes away in the middle."""
+    """The database is stopped while jobs run."""
     count = min(args.jobs, 20)
     with ExitStack() as open_now:
         folder = Path(open_now.enter_context(tempfile.TemporaryDirectory()))
@@ -225,7 +265,7 @@ def outage(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row],
 
 
 def latency(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], list[Goal]]:
-    """Three times that somebody waits for."""
+    """Latencies of submit, cancel and takeover."""
     with installed(home, base, heartbeat_s=args.heartbeat_s) as one:
         queue = one.training.queue
         running = one.submit("running", steps=20_000)

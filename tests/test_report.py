@@ -59,7 +59,7 @@ def test_curve_has_a_point_for_each_step_and_stays_inside() -> None:
     assert len(points) == 4
     assert all(0 <= x <= 760 and 0 <= y <= 260 for x, y in points)
     assert min(points, key=lambda point: point[1]) == points[0]  # the largest loss is the highest
-    assert "no steps" in loss_curve([])
+    assert "No training steps" in loss_curve([])
 
 
 class Page(HTMLParser):
@@ -106,6 +106,6 @@ def test_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
     assert "script" not in page.tags
     assert len(page.sources) == 3
     assert all(source.startswith("data:image/") for source in page.sources)
-    assert "no rival of the large models" in " ".join(text.split())
+    assert "For better images use a large model" in " ".join(text.split())
     for fact in ("&lt;&lt;TOK&gt;&gt; person", "a" * 64, "1.2 s", "pencil sketch", "too dark", "1 MiB"):
         assert fact in text

@@ -81,7 +81,7 @@ def checked_rank(rank: int, most: int) -> int:
     if rank > most:
         raise RankTooLarge(
             f"expected an adapter of rank {most} at most, got {rank}",
-            hint="take a smaller rank; LIKENESS_RANK is the largest that an installation trains, imports and serves",
+            hint=f"take a smaller rank, or set LIKENESS_RANK={rank} for the server, its workers and the commands",
         )
     return rank
 

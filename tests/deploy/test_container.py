@@ -75,6 +75,13 @@ def test_a_models_life(container: Container, client: TestClient) -> None:
     assert client.post("/models/h1/invoke", json=portrait()).status_code == 404
 
 
+def test_words_that_are_not_read_are_told(client: TestClient) -> None:
+    whole, cut = (
+        client.post("/invocations", json=portrait(prompt)).json()["outputs"][1] for prompt in ("hat", "hat " * 100)
+    )
+    assert whole["name"] == cut["name"] == "warnings" and whole["data"] == [""] and "of the prompt" in cut["data"][0]
+
+
 def test_each_model_is_its_own_person_and_invocations_the_bare_base(container: Container, client: TestClient) -> None:
     for name in ("anna", "bert"):
         client.post("/models", json={"model_name": name, "url": url_of(container, name * 4)})

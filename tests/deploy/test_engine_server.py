@@ -19,6 +19,7 @@ from likeness.diffusion.base import BaseModel, load_base
 from likeness.portraits import JPEG, PNG
 from tests.engine.people import of_another_base, person
 from tests.tiny import build_tiny_folder
+from tests.waiting import HANG_S
 
 PHOTO = Path(__file__).parents[2] / "src" / "likeness" / "assets" / "demo" / "photo_01.jpg"
 
@@ -82,7 +83,7 @@ def drawn(adapter: Header, gen_args: str = "{}") -> Header:
 def test_a_picture_comes_back_as_the_file_that_it_is(client: EngineClient, engine: InstantEngine, shelf: Shelf) -> None:
     anna = shelf.put("anna", 1)
     for gen_args, media_type in (("{}", JPEG), ('{"format": "png"}', PNG)):
-        said, content = client.ask(drawn(anna, gen_args), 10)
+        said, content = client.ask(drawn(anna, gen_args), HANG_S)
         assert (said["media_type"], content) == (media_type, engine.files[media_type])
 
 
@@ -98,26 +99,30 @@ def test_refusals_have_a_code_and_the_server_goes_on(client: EngineClient, shelf
     for code, requests in asked.items():
         for request in requests:
             with pytest.raises(EngineFailed) as refused:
-                client.ask(request, 10)
+                client.ask(request, HANG_S)
             assert refused.value.code == code
-    assert client.ask({"verb": "ping"}, 10)[0]["status"] == "ok"
+    assert client.ask({"verb": "ping"}, HANG_S)[0]["status"] == "ok"
 
 
-def test_a_subject_that_the_base_would_not_read_is_refused(
+def test_a_subject_that_the_base_would_not_read_is_refused_and_other_words_are_told(
     client: EngineClient, engine: InstantEngine, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "base", shelf.base)
+    anna = shelf.put("anna", 1)
     with pytest.raises(EngineFailed) as refused:
-        client.ask({**drawn(shelf.put("anna", 1)), "prompt": "snow " * 60 + "{me}"}, 10)
+        client.ask({**drawn(anna), "prompt": "snow " * 60 + "{me}"}, HANG_S)
     assert refused.value.code == "PromptTooLong"
+    assert client.ask(drawn(anna), HANG_S)[0]["warnings"] == []
+    (said,) = client.ask({**drawn(anna), "prompt": "{me}" + " snow" * 60}, HANG_S)[0]["warnings"]
+    assert "of the prompt" in said
 
 
 def test_a_card_is_kept_until_its_model_is_released(client: EngineClient, shelf: Shelf) -> None:
     bert = shelf.put("bert", 3)
-    client.ask({"verb": "admit", "adapter": bert}, 10)
+    client.ask({"verb": "admit", "adapter": bert}, HANG_S)
     Path(str(bert["path"])).write_bytes(b"damaged")
     assert client.ask(drawn(bert), 10)[1]  # the file is not read for each picture
     client.notify({"verb": "release", "adapter": bert})
     with pytest.raises(EngineFailed) as refused:
-        client.ask({"verb": "admit", "adapter": bert}, 10)
+        client.ask({"verb": "admit", "adapter": bert}, HANG_S)
     assert refused.value.code == "CorruptAdapter"

@@ -1,4 +1,4 @@
-"""KServe's protocol: whatever comes is parsed or refused, and both forms of an answer can be read again."""
+"""KServe's protocol: every request is parsed or refused, and both forms of a response can be read back."""
 
 import json
 
@@ -37,12 +37,12 @@ def test_both_forms_say_the_same(texts: list[str]) -> None:
 
 @given(TEXTS, st.booleans())
 def test_an_answer_can_be_read_again(texts: list[str], is_binary: bool) -> None:
-    body, kind = kserve.write("anna", "generated_image", texts, binary=is_binary)
+    body, kind = kserve.write("anna", {"generated_image": texts, "warnings": texts[::-1]}, binary=is_binary)
     size = int(kind.rpartition("=")[2]) if is_binary else len(body)
-    (output,) = json.loads(body[:size])["outputs"]
-    asked = json.dumps({"inputs": [output]}).encode()
+    outputs = json.loads(body[:size])["outputs"]
+    asked = json.dumps({"inputs": outputs}).encode()
     again = kserve.read(asked + body[size:], f"{kserve.BINARY};json-header-size={len(asked)}")
-    assert again.inputs == {"generated_image": texts}
+    assert again.inputs == {"generated_image": texts, "warnings": texts[::-1]}
 
 
 @given(JSON)

@@ -101,8 +101,21 @@ def test_batches_of_a_column(runtime: Any) -> None:
             {"name": "gen_args", "shape": [2, 1], "datatype": "BYTES", "data": arguments},
         ]
     }
-    (output,) = json.loads(invoke(runtime, json.dumps(body))["Body"].read())["outputs"]
+    output, _ = json.loads(invoke(runtime, json.dumps(body))["Body"].read())["outputs"]
     assert output["shape"] == [2, 1] and len({*output["data"]}) == 2
+
+
+def test_words_that_are_not_read_are_told_for_each_row(runtime: Any) -> None:
+    long = "a hat" + " photo" * 100
+    columns = {"prompt": ["a hat", long, "a hat"], "negative_prompt": ["", "", long],
+               "gen_args": ['{"num_inference_steps": 1}'] * 3}  # fmt: skip
+    inputs = [{"name": name, "shape": [3, 1], "datatype": "BYTES", "data": data} for name, data in columns.items()]
+    outputs = json.loads(invoke(runtime, json.dumps({"inputs": inputs}))["Body"].read())["outputs"]
+    assert [output["name"] for output in outputs] == ["generated_image", "warnings"]
+    whole, prompt, negative = outputs[1]["data"]
+    assert whole == ""
+    assert "of the prompt" in prompt and "negative" not in prompt and "of the negative prompt" in negative
+    assert "photo" not in prompt + negative
 
 
 def test_tritons_binary_form(runtime: Any) -> None:

@@ -9,7 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from likeness.errors import PhotosRefused
-from likeness.photos import MediaPipeFaces, check, decode
+from likeness.photos import MediaPipeFaces, check, decode, quality
+from likeness.photos.checks import BLUR_REFUSED, BLUR_WARNED, DARK_WARNED
+from likeness.photos.covered import _EYES
 from likeness.photos.report import CheckResult
 from likeness.types import MAX_PHOTOS, Photo
 
@@ -124,7 +126,7 @@ def test_eyes_covered(portrait: Image, faces: MediaPipeFaces, as_photo: Encode) 
 
 
 def test_virtual_people(virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
-    """Renders, enlarged three times, are no worse than warned; the third wears sunglasses, nobody else does."""
+    """Renders, enlarged three times, are no worse than warned; only the third wears sunglasses."""
     results = [check([as_photo(picture)], True, detector=faces) for picture in virtual_people]
     assert [result.reports[0].verdict for result in results].count("refused") == 0
     assert [index for index, result in enumerate(results) if "eyes_covered" in codes(result)] == [2]
@@ -293,6 +295,39 @@ def test_more_photographs_than_anybody_needs_are_refused() -> None:
 def test_odd_shapes_get_a_verdict(shape: tuple[int, int, int], is_person: bool, as_photo: Encode) -> None:
     noise = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
     assert "too_small" in codes(check([as_photo(noise)], is_person))
+
+
+@pytest.mark.parametrize("sigma_px", [7, 10, 20, 40])
+def test_more_blur_never_looks_sharper(virtual_man: list[Photo], sigma_px: int) -> None:
+    """Slopes of a strong blur are below one level of luma a pixel; rounding makes steps of them."""
+    for photo in virtual_man[::4]:
+        luma = quality.grey(decode(photo.content))[100:400, 100:400]
+        assert quality.blur_effect(luma) < BLUR_WARNED
+        assert quality.blur_effect(cv2.GaussianBlur(luma, (0, 0), sigma_px)) > BLUR_REFUSED
+        faint = (40 + luma / 8).astype(np.uint8)
+        assert quality.blur_effect(cv2.GaussianBlur(faint, (0, 0), sigma_px)) > BLUR_REFUSED
+
+
+def but_the_eyes(image: Image, faces: MediaPipeFaces, factor: float) -> Image:
+    """Skin and surroundings reflect less light, eyes as much as before."""
+    (face, *_) = faces.detect(image)
+    reflects = np.full((*image.shape[:2], 1), factor, np.float32)
+    for ring in _EYES:
+        cv2.fillPoly(reflects, [np.rint(face.landmarks[list(ring), :2]).astype(np.int32)], (1.0,))
+    return (image * reflects).astype(np.uint8)
+
+
+def test_dark_skin_in_good_light_is_not_a_dark_photograph(
+    virtual_man: list[Photo], faces: MediaPipeFaces, as_photo: Encode
+) -> None:
+    lit = decode(virtual_man[0].content)
+    darker = but_the_eyes(lit, faces, 0.5)
+    (face, *_) = faces.detect(darker)
+    left, top, right, bottom = face.box_px
+    assert quality.brightest(quality.grey(darker)[top:bottom, left:right]) < DARK_WARNED
+    dim = (darker * 0.4).astype(np.uint8)  # the same person in little light
+    found = check([as_photo(image, f"{n}.png") for n, image in enumerate((lit, darker, dim))], True, detector=faces)
+    assert ["too_dark" in codes(found, place) for place in range(3)] == [False, False, True]
 
 
 def test_things_are_checked_without_faces(scene: Image, as_photo: Encode) -> None:

@@ -28,7 +28,7 @@ from tests.services.hosting import (
     world,
 )  # fmt: skip
 from tests.services.triton_server import Reply, TritonServer
-from tests.waiting import until
+from tests.waiting import HANG_S, until
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -74,7 +74,7 @@ def test_eight_people_one_by_one_and_together(here: World, endpoint: Endpoint) -
     adapter = read_model(unpack(here.objects.get("anna.tar.gz"), here.folder / "unpacked") / "anna")
     request, _ = request_of(PROMPT, "a dog", '{"num_inference_steps": 3, "seed": 5}')
     with Engine(here.base, load=lambda key: adapter, slots=2) as own:
-        expected = own.submit(worded(here.base, request, adapter.card), key="anna").result(60).image
+        expected = own.submit(worded(here.base, request, adapter.card), key="anna").result(HANG_S).image
     assert mean_difference(alone["anna"], expected) < 1
 
 

@@ -39,6 +39,7 @@ for name in sys.argv[1:]:
     answer = client.infer(name, inputs)
     picture = base64.b64decode(answer.as_numpy("generated_image")[0][0])
     assert picture.startswith(bytes([137]) + b"PNG"), picture[:8]
+    assert answer.as_numpy("warnings").tolist() == [[b""]]
     print(name, [one["name"] for one in metadata["inputs"]])
 """
 

@@ -1,9 +1,10 @@
-"""The catalog: what has no row does not exist, tenants see only themselves, and what was deleted is nowhere."""
+"""The catalog: rows define what exists, tenants are isolated, and deleted data leaves no trace."""
 
 import os
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -244,7 +245,11 @@ def test_a_new_database_is_opened_while_another_connection_writes(
     path = tmp_path / "catalog.sqlite"
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
-    monkeypatch.setattr("likeness.storage.tables.time.sleep", lambda seconds: writer.rollback())
+
+    def until_the_writer_is_done(seconds: float) -> None:
+        writer.rollback()
+
+    monkeypatch.setattr(time, "sleep", until_the_writer_is_done)
     reader = sqlite3.connect(path)
     tables.begin_write_ahead(reader.cursor())
     assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)

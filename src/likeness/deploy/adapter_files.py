@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..artifacts import bundle, tensors
 from ..artifacts.adapter import check_base
 from ..config import Settings
-from ..engine.prompts import worded
+from ..engine.prompts import unread_of, worded
 from ..errors import WrongBase
 from ..portraits import encode
 from ..service.provenance import signer
@@ -37,11 +37,15 @@ class FileEngine:
         """Check an adapter's file before its first request. Raises CorruptAdapter, WrongBase."""
         check_base(self._card(key), self.engine.base.sha256)
 
-    def submit(self, request: ImageRequest, key: str | None, deadline_s: float) -> "Ticket":
-        """Submit a request for an adapter, or for the bare base. Raises as `admit` and `Engine.submit`."""
+    def submit(self, request: ImageRequest, key: str | None, deadline_s: float) -> tuple["Ticket", tuple[str, ...]]:
+        """Submit a request for an adapter, or for the bare base; the ticket, and remarks on words that are not read.
+
+        Raises as `admit` and `Engine.submit`.
+        """
         card = None if key is None else self._card(key)
         asked = worded(self.engine.base, request, card)
-        return self.engine.submit(asked, key=key, tenant=key or "", deadline_s=deadline_s)
+        ticket = self.engine.submit(asked, key=key, tenant=key or "", deadline_s=deadline_s)
+        return ticket, unread_of(self.engine.base, asked).remarks
 
     def release(self, key: str) -> None:
         """Drop an adapter. Files of others are read again too, at their next request."""

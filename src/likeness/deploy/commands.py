@@ -19,12 +19,12 @@ from ..types import Subject, checked_seed, checked_subject
 if TYPE_CHECKING:
     from .sagemaker.aws import Aws
 
-deploy = typer.Typer(help="Triton and SageMaker.", no_args_is_help=False)
-sagemaker = typer.Typer(help="The whole system in an AWS account, as one CloudFormation stack.", no_args_is_help=False)
+deploy = typer.Typer(help="Deploy to NVIDIA Triton and Amazon SageMaker.", no_args_is_help=False)
+sagemaker = typer.Typer(help="Deploy to an AWS account, as one CloudFormation stack.", no_args_is_help=False)
 deploy.add_typer(sagemaker, name="sagemaker")
 
 StackName = Annotated[str, typer.Option("--stack", help="Name of the CloudFormation stack.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show every call to AWS and make none.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print all calls to AWS without making them.")]
 _STACK = "likeness"
 
 
@@ -46,7 +46,7 @@ def triton(
 
 @sagemaker.command()
 def package(ctx: typer.Context, out: Annotated[Path, typer.Option(help="A new folder.")]) -> None:
-    """Write what the stack is made of: template, fine-tuning package, Dockerfile; and how to build the images."""
+    """Write template, fine-tuning package and Dockerfile, and print how to build the images."""
     from .sagemaker.stack import build_commands, dockerfile, template, tuning_package
 
     call: Call = ctx.obj
@@ -54,7 +54,7 @@ def package(ctx: typer.Context, out: Annotated[Path, typer.Option(help="A new fo
     try:
         out.mkdir(parents=True)
     except FileExistsError:
-        raise UsageError("expected a new folder, got one that exists") from None
+        raise UsageError("expected --out to be a new folder, got one that exists") from None
     for name, content in files.items():
         (out / name).write_bytes(content)
     build = build_commands(out / "Dockerfile")
@@ -69,10 +69,10 @@ def deploy_stack(
     stack: StackName = _STACK,
     dry_run: DryRun = False,
     parameters: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Of the template.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Parameter of the template, NAME=VALUE.")
     ] = None,
 ) -> None:
-    """Create the stack or bring it up to date: bucket, package, endpoints."""
+    """Create or update the stack: bucket, package, endpoints."""
     from .sagemaker.stack import Stack, parameters_of, template
 
     call: Call = ctx.obj
@@ -90,11 +90,11 @@ def fine_tune(
     photos: Photos,
     name: NewName,
     class_noun: ClassNoun = Subject.class_noun,
-    consent: Annotated[str, typer.Option(help="Who agreed, and when; needed for a person.")] = "",
+    consent: Annotated[str, typer.Option(help="Who agreed, and when; required for a person.")] = "",
     recipe: Recipe = "standard",
     seed: Seed = 0,
     keep_strangers: KeepStrangers = False,
-    wait_s: Annotated[int, typer.Option(min=0, help="Wait so long for the result; 0: do not.")] = 0,
+    wait_s: Annotated[int, typer.Option(min=0, help="Seconds to wait for the result; 0: do not wait.")] = 0,
     stack: StackName = _STACK,
     dry_run: DryRun = False,
 ) -> None:
@@ -122,17 +122,19 @@ def fine_tune(
 @sagemaker.command("invoke")
 def invoke_model(
     ctx: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="TARGET_MODEL", help="As the fine-tune's result names it.")],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET_MODEL", help="Name of the archive, from the result of fine-tune.")
+    ],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT")],
-    out: Annotated[Path, typer.Option(help="File of the picture.")],
-    negative: Annotated[str, typer.Option(help="What shall not be in the picture.")] = "",
-    steps: Annotated[int, typer.Option(help="1 to 200.")] = 30,
-    guidance: Annotated[float, typer.Option(help="1 (not guided) to 30.")] = 7.5,
+    out: Annotated[Path, typer.Option(help="File for the image.")],
+    negative: Annotated[str, typer.Option(help="Negative prompt: what to avoid in the image.")] = "",
+    steps: Annotated[int, typer.Option(help="Sampling steps, 1 to 200.")] = 30,
+    guidance: Annotated[float, typer.Option(help="Guidance scale, 1 (off) to 30.")] = 7.5,
     seed: Seed = 0,
     stack: StackName = _STACK,
     dry_run: DryRun = False,
 ) -> None:
-    """One portrait from the multi-model endpoint."""
+    """Make one portrait on the multi-model endpoint."""
     from .sagemaker import client
     from .sagemaker.stack import Stack
 
@@ -148,7 +150,7 @@ def invoke_model(
 
 @sagemaker.command()
 def status(ctx: typer.Context, stack: StackName = _STACK) -> None:
-    """The stack's outputs, and how its endpoints are."""
+    """Show the stack's outputs and the state of its endpoints."""
     from .sagemaker.stack import Stack
 
     call: Call = ctx.obj
@@ -162,9 +164,9 @@ def teardown(
     ctx: typer.Context,
     stack: StackName = _STACK,
     with_data: Annotated[
-        bool, typer.Option("--with-data", help="The bucket too: all photographs and adapters.")
+        bool, typer.Option("--with-data", help="Also delete the bucket with all photographs and adapters.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Delete the stack. Its bucket stays unless --with-data."""
@@ -173,7 +175,7 @@ def teardown(
     call: Call = ctx.obj
     if not yes and not dry_run:
         if call.terminal.as_json:
-            raise UsageError("expected --yes together with --json", hint="--json cannot ask for confirmation")
+            raise UsageError("expected --yes together with --json", hint="with --json there is no confirmation prompt")
         typer.confirm("Delete the endpoints" + (" and all data for good?" if with_data else "?"), abort=True, err=True)
     bucket = Stack(_calls(call, dry_run), stack).teardown(with_data=with_data)
     call.terminal.document({"stack": stack, "bucket": bucket, "bucket_deleted": with_data, "dry_run": dry_run})

@@ -59,17 +59,21 @@ def read(body: bytes, content_type: str) -> Inference:
     return Inference(inputs, _wants_binary(document))
 
 
-def write(model: str, name: str, texts: Sequence[str], *, binary: bool) -> tuple[bytes, str]:
-    """One output column, BYTES [B, 1]: body and content type."""
-    output: dict[str, object] = {"name": name, "datatype": "BYTES", "shape": [len(texts), 1]}
-    document = {"model_name": model, "model_version": "1", "outputs": [output]}
-    if not binary:
-        output["data"] = list(texts)
-        return json.dumps(document).encode(), "application/json"
-    raw = b"".join(len(text).to_bytes(4, "little") + text for text in (text.encode() for text in texts))
-    output["parameters"] = {"binary_data_size": len(raw)}
-    header = json.dumps(document).encode()
-    return header + raw, f"{BINARY};json-header-size={len(header)}"
+def write(model: str, columns: Mapping[str, Sequence[str]], *, binary: bool) -> tuple[bytes, str]:
+    """Output columns, BYTES [B, 1] each, in their order: body and content type."""
+    outputs: list[dict[str, object]] = []
+    raw = b""
+    for name, texts in columns.items():
+        output: dict[str, object] = {"name": name, "datatype": "BYTES", "shape": [len(texts), 1]}
+        if binary:
+            column = b"".join(len(text).to_bytes(4, "little") + text for text in (text.encode() for text in texts))
+            output["parameters"] = {"binary_data_size": len(column)}
+            raw += column
+        else:
+            output["data"] = list(texts)
+        outputs.append(output)
+    header = json.dumps({"model_name": model, "model_version": "1", "outputs": outputs}).encode()
+    return (header + raw, f"{BINARY};json-header-size={len(header)}") if binary else (header, "application/json")
 
 
 def _split(body: bytes, content_type: str) -> tuple[bytes, bytes]:

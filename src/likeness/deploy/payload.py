@@ -2,7 +2,7 @@
 
 The inputs are texts: `prompt`, `negative_prompt` and `gen_args`, which is JSON with the reference solution's keys
 (num_inference_steps, guidance_scale, seed) and ours (adapter_scale, negative_scale, sampler, format: jpeg or png).
-The output is `generated_image`, a file in base64.
+The outputs are `generated_image`, a file in base64, and `warnings`: which words were not read, mostly empty.
 """
 
 import base64
@@ -46,10 +46,12 @@ def requests_of(inference: kserve.Inference) -> list[Asked]:
     return [request_of(*(row.get(name, "") for name in INPUTS)) for row in rows]
 
 
-def response(model: str, files: Sequence[bytes], *, binary: bool) -> tuple[bytes, str]:
-    """Body and content type of a response with these files."""
-    texts = [base64.b64encode(file).decode() for file in files]
-    return kserve.write(model, "generated_image", texts, binary=binary)
+def response(
+    model: str, files: Sequence[bytes], remarks: Sequence[Sequence[str]], *, binary: bool
+) -> tuple[bytes, str]:
+    """Body and content type of a response: for each row a file, and remarks on words that were not read."""
+    images, warnings = [base64.b64encode(file).decode() for file in files], ["; ".join(row) for row in remarks]
+    return kserve.write(model, {"generated_image": images, "warnings": warnings}, binary=binary)
 
 
 def request_of(prompt: str, negative_prompt: str, gen_args: str) -> Asked:

@@ -1,7 +1,7 @@
-"""Errors in the shape of the protocol of the request: ours, OpenAI's, or that of a `WireProtocol`, chosen by the path.
+"""Error responses in the format of the protocol (ours, OpenAI's or a `WireProtocol`'s), chosen by the path.
 
-Messages are those of `errors`, which never repeat a user's text; an unexpected error gives nothing but the request's
-id. Source: OpenAI's API reference, 'Error codes'.
+Messages are those of `errors`, which never repeat user text. An unexpected error is reported without details. Source:
+OpenAI's API reference, 'Error codes'.
 """
 
 import json
@@ -23,22 +23,22 @@ from ..errors import (
 
 
 class Unforeseen(LikenessError):
-    """What is said of an error that is ours and that nobody foresaw."""
+    """The response to an unexpected error."""
 
     http_status = 500
 
 
 class NoSuchRoute(LikenessError):
-    """A path or method that is not served."""
+    """Unknown path or method."""
 
     def __init__(self, status: int) -> None:
-        super().__init__("expected a path and method of this API", hint="/openapi.json lists them")
+        super().__init__("expected a path and method of this API", hint="/openapi.json lists all paths")
         self.http_status = status
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An answer that says no."""
+    """An error response."""
 
     status: int
     document: dict[str, object]
@@ -52,7 +52,7 @@ Shape = Callable[[LikenessError, str], Failure]  # error and id of the request -
 
 
 def failure(error: LikenessError, path: str, request_id: str, shapes: Mapping[str, Shape] | None = None) -> Failure:
-    """The error in the shape of the protocol of `path`.
+    """The error in the format of the protocol of `path`.
 
     Args:
         shapes: by path prefix; ours elsewhere.
@@ -61,10 +61,10 @@ def failure(error: LikenessError, path: str, request_id: str, shapes: Mapping[st
     shaped = next(found, _ours)(error, request_id)
     headers = shaped.headers
     retry_after_s = getattr(error, "retry_after_s", None)
-    if retry_after_s is not None and shaped.status in (429, 503):  # elsewhere it would mean nothing
+    if retry_after_s is not None and shaped.status in (429, 503):  # it has no meaning with other statuses
         headers["Retry-After"] = str(max(ceil(retry_after_s), 1))
     if isinstance(error, AccessError):
-        headers["Connection"] = "close"  # what is left of the body is not read
+        headers["Connection"] = "close"  # the rest of the body is not read
     headers["X-Request-Id"] = request_id
     return shaped
 

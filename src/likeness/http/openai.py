@@ -2,6 +2,7 @@
 
 A parameter that would change the picture is obeyed or refused by name. Those that cannot change it (`user`,
 `safety_identifier`, `moderation`, `complexity`) are accepted and mean nothing here. `quality` is a number of steps.
+`revised_prompt` is what the base read: with the subject put in, and cut where it was too long. `warnings` is ours.
 Source: OpenAI's API reference, 'Images' and 'Models', and its Python client 3.57.
 """
 
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..engine.prompts import unread_of
 from ..errors import UsageError
 from ..portraits import JPEG, JPEG_QUALITY, MAX_PROMPT_CHARACTERS, PNG
 from ..service import BARE_BASE
@@ -106,7 +108,12 @@ async def generate_images(request: Request, asking: Asking, new: NewGeneration) 
         data = [{"url": f"data:{media_type};base64,{text}"} for text in texts]
     else:
         data = [{"b64_json": text} for text in texts]
-    return {"created": int(time.time()), "data": data, "output_format": media_type.removeprefix("image/")}
+    read = unread_of(likeness.base, images[0].request)  # they differ in their seeds only
+    revised = images[0].request.prompt.removesuffix(read.prompt)
+    return {
+        "created": int(time.time()), "data": [{**one, "revised_prompt": revised} for one in data],
+        "output_format": media_type.removeprefix("image/"), "warnings": read.remarks,
+    }  # fmt: skip
 
 
 def _refuse_foreign(new: NewGeneration, side_px: int) -> None:

@@ -1,6 +1,6 @@
-"""Adapters to and from other programs: as files on a disk, and as the bytes of an upload or a download.
+"""Export and import of adapters: as files, and as the bytes of downloads and uploads.
 
-A name that a file brings along is never used as a path; what is uploaded is parsed in a folder of its own.
+Names inside a file are never used as paths; an upload is parsed in its own temporary folder.
 """
 
 import tempfile
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError
 from ..types import Adapter, Subject
 
-AUTO = "auto"  # an import finds the layout by itself
+AUTO = "auto"  # detect the format
 
 if TYPE_CHECKING:
     from ..artifacts.formats import Format
@@ -32,12 +32,12 @@ def exported(layout: "Format", adapter: Adapter) -> bytes:
 def import_from(
     source: Path | bytes, format: str, said: Subject, base: "BaseOutline", formats: "Mapping[str, Format]"
 ) -> Adapter:
-    """Read an adapter of another program, or of another Likeness, under the name that is said.
+    """Read an adapter of another program or installation, under a given name.
 
     Args:
         source: a file, a folder, or the bytes of an upload: a safetensors file, or a tar.gz of a folder.
-        format: 'auto' or one of `formats`; the layout is found by what is there in any case.
-        said: by the caller; a card in the file goes before all of it but the name.
+        format: 'auto' or one of `formats`; the format is detected in any case.
+        said: stated by the caller; a card in the file overrides everything but the name.
 
     Raises:
         UsageError: an unknown format.
@@ -62,7 +62,7 @@ def import_from(
 
 
 def layout(formats: "Mapping[str, Format]", name: str) -> "Format":
-    """The layout of a name. Raises UsageError."""
+    """The format with a name. Raises UsageError."""
     if name not in formats:
         raise UsageError(f"expected a format of {', '.join(formats)}")
     return formats[name]

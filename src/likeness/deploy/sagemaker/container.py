@@ -115,19 +115,20 @@ class Container:
         """The portraits that a request asks for. Raises LikenessError."""
         inference = kserve.read(await _body(request), request.headers.get("content-type", ""))
         asked = requests_of(inference)
-        tickets = []
+        submitted = []
         try:
             for image_request, _ in asked:
-                tickets.append(await asyncio.to_thread(self.files.submit, image_request, key, DEADLINE_S))
-            images = [await asyncio.to_thread(ticket.result) for ticket in tickets]
+                submitted.append(await asyncio.to_thread(self.files.submit, image_request, key, DEADLINE_S))
+            images = [await asyncio.to_thread(ticket.result) for ticket, _ in submitted]
         finally:
-            for ticket in tickets:
+            for ticket, _ in submitted:
                 ticket.cancel()
         files = [
             await asyncio.to_thread(self.files.encode, image, media_type)
             for image, (_, media_type) in zip(images, asked, strict=True)
         ]
-        body, content_type = response("likeness", files, binary=inference.binary_output)
+        remarks = [row for _, row in submitted]
+        body, content_type = response("likeness", files, remarks, binary=inference.binary_output)
         return Response(body, headers={"Content-Type": content_type})
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
 
+from ...engine.prompts import unread_of
 from ...http.auth import Asking
 from ...http.pictures import adapter_asked, likeness_of, made
 from ...types import SETUP_MODEL
@@ -45,14 +46,15 @@ async def invoke_endpoint(request: Request, asking: Asking, endpoint: str) -> Re
     inference = kserve.read(await request.body(), headers.get("content-type", ""))
     if name == SETUP_MODEL:
         texts = ["nothing to set up: the base is resident"]
-        return _response(request, *kserve.write(name, "output", texts, binary=inference.binary_output))
+        return _response(request, *kserve.write(name, {"output": texts}, binary=inference.binary_output))
     asked = [(replace(one, adapter=adapter_asked(name)), media_type) for one, media_type in requests_of(inference)]
     images = await made(request, [one for one, _ in asked], tenant=asking.tenant)
     likeness = likeness_of(request)
     files = await asyncio.to_thread(
         lambda: [likeness.encode(image, media_type) for image, (_, media_type) in zip(images, asked, strict=True)]
     )
-    return _response(request, *response(name, files, binary=inference.binary_output))
+    remarks = [unread_of(likeness.base, image.request).remarks for image in images]
+    return _response(request, *response(name, files, remarks, binary=inference.binary_output))
 
 
 def _check_endpoint(request: Request, endpoint: str) -> None:

@@ -101,7 +101,7 @@ class EngineServer:
         if not all(isinstance(text, str) for text in texts) or not isinstance(deadline_s, int | float):
             raise UsageError(f"expected {', '.join(INPUTS)} as texts, and deadline_s in seconds")
         asked, media_type = request_of(*map(str, texts))
-        ticket = await asyncio.to_thread(self._files.submit, asked, key, deadline_s)
+        ticket, remarks = await asyncio.to_thread(self._files.submit, asked, key, deadline_s)
         loop, over = asyncio.get_running_loop(), asyncio.Event()
 
         def on_loop(call: Callable[..., object], *arguments: object) -> None:
@@ -120,7 +120,7 @@ class EngineServer:
             ticket.cancel()  # no effect on a finished one
             watching.cancel()
         file = await asyncio.to_thread(self._files.encode, image, media_type)
-        return {"status": "ok", "media_type": media_type}, file
+        return {"status": "ok", "media_type": media_type, "warnings": remarks}, file
 
 
 async def _set_at_disconnect(event: asyncio.Event, reader: asyncio.StreamReader) -> None:

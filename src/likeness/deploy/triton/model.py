@@ -5,6 +5,7 @@ and output are the reference solution's:
 
     prompt, negative_prompt (optional), gen_args (optional, JSON: num_inference_steps, guidance_scale, seed, ...)
     -> generated_image: a JPEG, or a PNG if gen_args has "format": "png", in base64
+       warnings: which words were not read, mostly empty
 
 The adapter is found from the model's folder, never from the model's name, which SageMaker's client chooses. Error
 messages repeat nothing of the request, and none of the words that Triton reads as 'out of memory'.
@@ -112,9 +113,14 @@ def response(outcomes: list[Any]) -> Any:
     for outcome in outcomes:
         if isinstance(outcome, EngineFailed):
             return error_response(message_of(outcome))
-    images = [base64.b64encode(content) for _, content in outcomes]
-    tensor = pb_utils.Tensor("generated_image", np.array(images, dtype=np.object_).reshape(-1, 1))
-    return pb_utils.InferenceResponse(output_tensors=[tensor])
+    columns = {
+        "generated_image": [base64.b64encode(content) for _, content in outcomes],
+        "warnings": ["; ".join(header.get("warnings", ())).encode() for header, _ in outcomes],
+    }
+    tensors = [
+        pb_utils.Tensor(name, np.array(column, dtype=np.object_).reshape(-1, 1)) for name, column in columns.items()
+    ]
+    return pb_utils.InferenceResponse(output_tensors=tensors)
 
 
 def error_response(text: str) -> Any:
