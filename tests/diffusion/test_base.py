@@ -24,11 +24,12 @@ from likeness.diffusion.base import (
     outline_of,
     weights_sha256,
 )
-from likeness.diffusion.lora import BASE_SLOT, LoraBank
+from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.noise import row_noise
-from likeness.diffusion.sampling import Order, denoise_all
+from likeness.diffusion.sampling import denoise_all
 from likeness.diffusion.schedule import STOCK
 from likeness.errors import BaseError, BaseNotFound, CorruptBase, LikenessError
+from likeness.types import ImageRequest
 from recipes.base_model.export import write_checksums
 from tests.tiny import build_tiny_folder, random_row, relative
 
@@ -281,14 +282,16 @@ def test_same_image_as_the_stock_pipeline(
         del config["timestep_spacing"]
         path.write_text(json.dumps(config))
     base = load(folder)
-    order = Order("a photo of <<TOK>> person", "snow", 11, 8, 4.0, sampler, BASE_SLOT)
-    mine = base.decode(denoise_all(base, None, [order]))[0]
+    request = ImageRequest(
+        "a photo of <<TOK>> person", negative_prompt="snow", seed=11, steps=8, guidance_scale=4.0, sampler=sampler
+    )
+    mine = base.decode(denoise_all(base, None, [request]))[0]
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
     pipeline.scheduler = STOCK[sampler].from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     theirs = pipeline(
-        order.prompt, negative_prompt=order.negative_prompt, num_inference_steps=order.steps,
-        guidance_scale=order.guidance_scale, latents=row_noise([order.seed], base.latent_shape), output_type="pt",
+        request.prompt, negative_prompt=request.negative_prompt, num_inference_steps=request.steps,
+        guidance_scale=request.guidance_scale, latents=row_noise([request.seed], base.latent_shape), output_type="pt",
     ).images[0]  # fmt: skip
     assert theirs.std() > 0.01
     assert (mine / 2 + 0.5 - theirs).abs().mean() < 1 / 255

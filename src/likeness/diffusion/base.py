@@ -35,7 +35,7 @@ from ..types import Network
 from .devices import is_out_of_memory, memory_for, pick_device, pick_dtype
 from .family import BaseOutline, Family, family_of
 from .lora import target_modules
-from .rows import hold_rows_apart, paired
+from .batch_invariance import make_batch_invariant, paired
 from .schedule import Schedule, schedule_from_config
 
 BUILT_IN = "built-in"
@@ -298,8 +298,8 @@ def load_base(
         text_encoder = _load_part(CLIPTextModel, folder / "text_encoder", dtype).to(device)
         vae = _load_part(AutoencoderTiny if is_tiny else AutoencoderKL, folder / "vae", dtype).to(device)
     if device.type == "cpu":
-        hold_rows_apart(unet)
-        hold_rows_apart(text_encoder)
+        make_batch_invariant(unet)
+        make_batch_invariant(text_encoder)
     return BaseModel(_id_of(base, revision), sha256, family, schedule, tokenizer, text_encoder, unet, vae)
 
 

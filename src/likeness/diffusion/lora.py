@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from ..errors import CorruptAdapter, UsageError
 from ..types import LoraPair, Network
 from .routing import Route, route_of
-from .rows import paired
+from .batch_invariance import paired
 
 BASE_SLOT = 0
 _IMPORT = "import the adapter again from its file: every layer is compared with the base then"

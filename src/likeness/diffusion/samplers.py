@@ -27,8 +27,13 @@ _LEAST_ALPHA_BAR = 2.0**-24  # in place of 0, where a schedule ends in noise alo
 def timesteps(schedule: Schedule, sampler: str, steps: int) -> list[float]:
     """`steps` falling timesteps of a sampler; whole numbers but for Euler's, which may be fractions.
 
-    numpy computes them as it does for diffusers: halves are rounded after the same errors.
+    They are computed with numpy in the order of diffusers, so that halves are rounded after the same errors.
+
+    Raises:
+        UsageError: as many steps as the schedule has timesteps, or more.
     """
+    if not 1 <= steps < schedule.timesteps:
+        raise UsageError(f"expected 1 to {schedule.timesteps - 1} sampling steps, got {steps}", param="steps")
     last, spacing = schedule.timesteps - 1, schedule.spacing[sampler]
     if spacing == "trailing":
         return (np.arange(last + 1, 0, -(last + 1) / steps).round() - 1).tolist()[:steps]
@@ -41,16 +46,11 @@ def timesteps(schedule: Schedule, sampler: str, steps: int) -> list[float]:
     return [float(t) for t in rising[::-1][:steps]]
 
 
-def _check_steps(schedule: Schedule, steps: int) -> None:
-    if not 1 <= steps < schedule.timesteps:
-        raise UsageError(f"expected 1 to {schedule.timesteps - 1} sampling steps, got {steps}", param="steps")
-
-
 def ddim(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
     """Deterministic DDIM (Song et al. 2021, eq. 12 with sigma = 0). `noise` is standard normal."""
-    _check_steps(schedule, steps)
+    times = [int(t) for t in timesteps(schedule, "ddim", steps)]
     x, stride = noise, schedule.timesteps // steps
-    for t in map(int, timesteps(schedule, "ddim", steps)):
+    for t in times:
         x0 = yield x, t
         now = schedule.alpha_bar[t].item()
         after = schedule.alpha_bar[t - stride].item() if t >= stride else schedule.last_alpha_bar
@@ -64,7 +64,6 @@ def euler(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
 
     The state lives in Karras' variance-exploding space; what is yielded is scaled back by a_t.
     """
-    _check_steps(schedule, steps)
     times = timesteps(schedule, "euler", steps)
     alpha_bar = schedule.at(torch.tensor(times), lambda found: found.clamp(min=_LEAST_ALPHA_BAR))
     sigmas = [*(1 / alpha_bar - 1).sqrt().tolist(), 0.0]
@@ -78,7 +77,6 @@ def euler(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
 
 def dpmpp_2m(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), lambda = log(a / s); the last step is of first order."""
-    _check_steps(schedule, steps)
     times = [int(t) for t in timesteps(schedule, "dpmpp_2m", steps)]
     alpha_bar = schedule.alpha_bar[times].clamp(min=_LEAST_ALPHA_BAR)
     a, s = alpha_bar.sqrt().tolist(), (1 - alpha_bar).sqrt().tolist()
@@ -101,13 +99,6 @@ def dpmpp_2m(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
 
 
 SAMPLERS: Mapping[str, MakeSampler] = MappingProxyType(dict(zip(SAMPLER_NAMES, (dpmpp_2m, ddim, euler), strict=True)))
-
-
-def sampler_named(name: str) -> MakeSampler:
-    """Raises UsageError for a name that is not in SAMPLERS."""
-    if name not in SAMPLERS:
-        raise UsageError(f"expected a sampler of {', '.join(SAMPLERS)}", param="sampler")
-    return SAMPLERS[name]
 
 
 def run(sampler: Sampler, denoise: Callable[[Tensor, float], Tensor]) -> Iterator[Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..diffusion.base import BaseModel
 from ..diffusion.lora import LoraBank
-from ..diffusion.rows import paired
+from ..diffusion.batch_invariance import paired
 from ..errors import CheckpointMismatch, NonFiniteLoss, TrainingError, UsageError
 from ..types import LoraPair, Network
 from .data import TrainingSet

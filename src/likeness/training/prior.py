@@ -7,7 +7,7 @@ depend on nobody's photos, so all subjects share them; they are kept as latents,
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from .. import __version__
 from ..diffusion.base import BaseModel
-from ..diffusion.lora import BASE_SLOT
-from ..diffusion.sampling import Order, denoise_all
+from ..diffusion.sampling import denoise_all
 from ..errors import ObjectNotFound, StorageUnavailable
 from ..storage.objects import FileObjects
+from ..types import ImageRequest
 from .data import class_caption
 
 STEPS = 20
@@ -60,11 +60,9 @@ def class_latents(
         key = f"{start:05d}-{stop:05d}.safetensors"
         latents = _kept(cache, key)
         if latents is None:
-            orders = [
-                Order(class_caption(class_noun), "", seed, STEPS, base.family.guidance_scale, SAMPLER, BASE_SLOT)
-                for seed in range(start, stop)
-            ]
-            latents = denoise_all(base, None, orders).float().cpu()
+            request = ImageRequest(class_caption(class_noun), steps=STEPS, sampler=SAMPLER)
+            latents = denoise_all(base, None, [replace(request, seed=seed) for seed in range(start, stop)])
+            latents = latents.float().cpu()
             try:
                 cache.put(key, save({"latents": latents}))
             except (OSError, StorageUnavailable) as error:

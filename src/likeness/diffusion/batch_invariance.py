@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def hold_rows_apart(network: nn.Module) -> None:
+def make_batch_invariant(network: nn.Module) -> None:
     """Make the forward of the layers named above independent of the batch; weights and names stay as they are."""
     for layer in network.modules():
         if isinstance(layer, nn.Linear):
