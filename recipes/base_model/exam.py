@@ -126,13 +126,9 @@ class Exam:
         return words if negative is None else f"{words}, negative scale {negative:g}"
 
     def request(self, prompt: str, seed: int) -> ImageRequest:
-        return ImageRequest(
-            prompt, seed=seed, steps=self.settings.steps, guidance_scale=self.guidance, sampler=SAMPLER
-        )
+        return ImageRequest(prompt, seed=seed, steps=self.settings.steps, guidance_scale=self.guidance, sampler=SAMPLER)
 
-    def pictures(
-        self, requests: Sequence[ImageRequest], bank: LoraBank | None = None, slot: int = BASE_SLOT
-    ) -> Pixels:
+    def pictures(self, requests: Sequence[ImageRequest], bank: LoraBank | None = None, slot: int = BASE_SLOT) -> Pixels:
         """(N, H, W, 3) RGB, in the order of `requests`, with the adapter in `slot`."""
         parts = []
         for start in range(0, len(requests), BATCH):

@@ -50,6 +50,11 @@ _RESERVED_NAMES = {BARE_BASE: "no adapter", SETUP_MODEL: "the model that SageMak
 _RESERVED_TENANTS = {RESULTS: "the results of all tenants"}
 
 
+def adapter_named(name: str | None) -> str | None:
+    """The adapter of this name; None, the bare base, for no name and for `base`."""
+    return None if name in (None, "", BARE_BASE) else name
+
+
 def checked_new_name(name: str) -> str:
     """Return `name` if an adapter or a subject may be given it; an earlier one may have it all the same.
 

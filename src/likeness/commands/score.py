@@ -20,7 +20,7 @@ from .options import Base, Name, Revision
 if TYPE_CHECKING:
     from ..scoring.card import ScoreCard
     from ..scoring.likeness import Reference
-    from ..service.likeness import Likeness
+    from ..service import Likeness
 
 MAX_REPEATS = 16
 

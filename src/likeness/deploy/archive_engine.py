@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..config import Settings
 from ..errors import WrongBase
-from ..portraits import encode
+from ..service.image_files import encode
 from ..service.provenance import signer
 from ..types import GeneratedImage
 

@@ -32,10 +32,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..errors import BaseError, BaseNotFound, CorruptBase
 from ..types import Network
+from .batch_invariance import make_batch_invariant, paired
 from .devices import is_out_of_memory, memory_for, pick_device, pick_dtype
 from .family import BaseOutline, Family, family_of
 from .lora import target_modules
-from .batch_invariance import make_batch_invariant, paired
 from .schedule import Schedule, schedule_from_config
 
 BUILT_IN = "built-in"

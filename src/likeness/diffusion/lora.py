@@ -25,8 +25,8 @@ from torch.nn import functional as F
 
 from ..errors import CorruptAdapter, UsageError
 from ..types import LoraPair, Network
-from .routing import Route, route_of
 from .batch_invariance import paired
+from .routing import Route, route_of
 
 BASE_SLOT = 0
 _IMPORT = "import the adapter again from its file: every layer is compared with the base then"

@@ -15,7 +15,7 @@ from ..storage.forgettings import under_way
 from ..storage.records import AdapterRecord, PhotoRecord, SubjectRecord
 from ..types import MAX_PHOTOS, Photo, Subject
 from .auth import Asking
-from .pictures import likeness_of
+from .generation import likeness_of
 from .schemas import (
     AdapterOut,
     AdaptersOut,

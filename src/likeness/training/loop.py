@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..diffusion.base import BaseModel
-from ..diffusion.lora import LoraBank
 from ..diffusion.batch_invariance import paired
+from ..diffusion.lora import LoraBank
 from ..errors import CheckpointMismatch, NonFiniteLoss, TrainingError, UsageError
 from ..types import LoraPair, Network
 from .data import TrainingSet
