@@ -1,7 +1,7 @@
 """The policy: literal tables, and what must hold for any traffic."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -52,7 +52,7 @@ def ids(requests: Sequence[Asked]) -> list[int]:
 
 def joined(
     waiting: list[Asked], running: list[Asked] = [], *,  # noqa: B006
-    row_limit: int = 8, slots: int = 4, now_s: float = 0.0, loading: str = "",
+    row_limit: int = 8, slots: int = 4, now_s: float = 0.0, loading: Set[str] = frozenset(),
 ) -> list[int]:  # fmt: skip
     return ids(plan(waiting, running, Shares(), row_limit=row_limit, slots=slots, now_s=now_s, loading=loading).joins)
 
@@ -74,7 +74,7 @@ def joined(
     ],
 )  # fmt: skip
 def test_who_joins(what: str, waiting: list[Asked], running: list[Asked], row_limit: int, expected: list[int]) -> None:
-    assert joined(waiting, running, row_limit=row_limit, loading="z") == expected, what
+    assert joined(waiting, running, row_limit=row_limit, loading={"z"}) == expected, what
 
 
 @pytest.mark.parametrize(

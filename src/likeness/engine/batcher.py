@@ -6,7 +6,7 @@ tenant that returns starts at the level of the least served tenant that waits. W
 Work is counted in rows: a guided image is two.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -65,7 +65,7 @@ class Plan(Generic[T]):
 
 def plan(
     waiting: Sequence[T], running: Sequence[T], shares: Shares, *,
-    row_limit: int, slots: int, now_s: float, loading: Collection[str] = (),
+    row_limit: int, slots: int, now_s: float, loading: Set[str] = frozenset(),
 ) -> Plan[T]:  # fmt: skip
     """Drop requests past their deadlines and fill the batch.
 
