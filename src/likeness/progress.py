@@ -1,4 +1,4 @@
-"""What a long verb says while it works, and how it is asked to stop. Knows no screen and no signal."""
+"""Progress of a long call, and how it is asked to stop; independent of terminals and signals."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Advance:
-    """One piece of one stage is done."""
+    """One item of one stage is done."""
 
     stage: str  # 'check', 'prepare', 'load base', 'class images', 'encode', 'train', 'generate'
     done: int
     total: int
-    loss: float | None = None  # of the step just taken
-    images_per_s: float | None = None  # rows that went through the networks
-    warning: str = ""  # what went wrong and did not stop the work
+    loss: float | None = None  # of the last step
+    images_per_s: float | None = None  # rows through the networks
+    warning: str = ""  # a problem that did not stop the work
 
 
 Watch = Callable[[Advance], None]
@@ -23,11 +23,11 @@ ShouldStop = Callable[[], bool]
 
 
 def unwatched(advance: Advance) -> None:
-    """For callers who do not want to know."""
+    """A `Watch` that ignores progress."""
 
 
 def never() -> bool:
-    """For callers who cannot be asked to stop."""
+    """A `ShouldStop` that never stops."""
     return False
 
 

@@ -421,9 +421,9 @@ def test_a_preview_is_the_picture_of_the_adapter_as_it_would_be_published(base: 
         slot = loop.slot_of("anna")
         noise = torch.randn(loop.bank.columns, generator=torch.Generator().manual_seed(0))
         loop.bank.write(slot, loop.bank.flat[slot] + 0.3 * noise)  # as after a longer training
-        for place in loop.bank.places:  # the text encoder's rank is smaller
-            if place.network == "text_encoder":
-                A, B = (factor[slot] for factor in loop.bank.factors(place))
+        for span in loop.bank.spans:  # the text encoder's rank is smaller
+            if span.network == "text_encoder":
+                A, B = (factor[slot] for factor in loop.bank.factors(span))
                 A[2:], B[:, 2:] = 0, 0
         (request,), (adapter,) = preview_requests(FineTuneOrder(Subject("anna"), recipe), slot, 1)
         request = replace(request, steps=2)

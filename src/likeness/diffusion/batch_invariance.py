@@ -1,15 +1,15 @@
-"""A row's numbers must not depend on how many other rows share its forward, to the last bit.
+"""Batch invariance: on a CPU, a row's result does not depend on the other rows of its forward, bit for bit.
 
-Forwards keep that on a CPU with any number of threads that was tried (1 and 2); gradients keep it on one thread.
+Forward passes are invariant at each thread count that was tried (1 and 2); gradients are invariant on one thread.
 
-Nearly all layers keep that by themselves on a CPU. Two kinds do not, because the library picks another kernel for
-another number of rows: linear layers whose input is a matrix (the timestep's embedding; measured at 2 against 16 rows,
-and at 10 against 80 with two threads) and convolutions of one cell (on one thread below 16 rows). They are told to
-compute row by row; both are small. Rounding alone would be harmless, but a training amplifies it: Adam turns the sign
-of a gradient that is almost zero into a whole step, and twenty steps later two adapters are a tenth apart.
+Nearly all layers are invariant on a CPU. Two kinds are not, because the library selects another kernel for another
+number of rows: linear layers whose input is a matrix (the timestep's embedding; measured at 2 against 16 rows, and at
+10 against 80 with two threads) and 1x1 convolutions (on one thread below 16 rows). These are computed row by row; both
+are small. The rounding itself would be harmless, but training amplifies it: Adam turns the sign of a gradient close to
+zero into a whole step, and after twenty steps two adapters differ by a tenth.
 
-A single row takes other kernels in every convolution, so it is computed twice: `paired`. On accelerators all
-of this would cost more than it brings: there rows agree to rounding.
+A single row uses other kernels in every convolution, so it is computed twice: see `paired`. On accelerators this would
+cost more than it is worth: there rows agree to rounding.
 """
 
 from functools import partial
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 
 def make_batch_invariant(network: nn.Module) -> None:
-    """Make the forward of the layers named above independent of the batch; weights and names stay as they are."""
+    """Replace the `forward` of the layers named above by one that computes row by row; weights and names are kept."""
     for layer in network.modules():
         if isinstance(layer, nn.Linear):
             layer.forward = partial(_linear, layer)  # type: ignore[method-assign]
@@ -29,7 +29,7 @@ def make_batch_invariant(network: nn.Module) -> None:
 
 
 def paired(x: Tensor) -> Tensor:
-    """`x` (B, ...), but a single row on a CPU twice, without a copy."""
+    """`x` (B, ...); a single row on a CPU twice, without a copy."""
     return x.expand(2, *x.shape[1:]) if len(x) == 1 and x.device.type == "cpu" else x
 
 
