@@ -28,7 +28,7 @@ from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.sampling import denoise_all
 from likeness.diffusion.schedule import STOCK
-from likeness.errors import BaseError, BaseNotFound, CorruptBase, LikenessError
+from likeness.errors import CorruptBase, LikenessError, NotFound
 from likeness.types import ImageRequest
 from recipes.base_model.export import write_checksums
 from tests.tiny import build_tiny_folder, random_row, relative
@@ -115,7 +115,7 @@ def test_wrong_prediction_type_and_unknown_family_are_refused(folder: Path) -> N
         load(folder)
     edit_json(folder / "scheduler/scheduler_config.json", prediction_type="epsilon")
     edit_json(folder / "unet/config.json", sample_size=17)
-    with pytest.raises(BaseNotFound, match="likeness-128"):
+    with pytest.raises(NotFound, match="likeness-128"):
         load(folder)
 
 
@@ -123,7 +123,7 @@ def test_wrong_prediction_type_and_unknown_family_are_refused(folder: Path) -> N
 def test_bases_that_take_more_or_less_than_latents_are_refused(tmp_path: Path, channels: dict[str, Any]) -> None:
     """As those for inpainting (latents, masked latents and the mask) and for editing."""
     folder = build_tiny_folder(tmp_path / "base", **channels)
-    with pytest.raises(BaseNotFound, match="16 channels") as caught:
+    with pytest.raises(NotFound, match="16 channels") as caught:
         load(folder)
     assert "inpainting" in caught.value.hint
 
@@ -161,7 +161,7 @@ def test_the_built_in_base_lists_every_file_that_is_loaded() -> None:
 @pytest.mark.parametrize("content", ["[]", "3", '{"cross_attention_dim": [1], "_class_name": [], "beta_start": "x"}'])
 def test_configs_of_other_types_are_refused(folder: Path, part: str, content: str) -> None:
     next((folder / part).glob("*config.json")).write_text(content)
-    with pytest.raises(BaseError):
+    with pytest.raises(CorruptBase):
         load(folder)
 
 
@@ -192,12 +192,12 @@ def test_half_precision_files_load_to_the_asked_dtype(folder: Path, tiny_base: B
 
 def test_no_such_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for moves in (None, "main", "v1.0", "0" * 39, "0" * 40 + "\n", "G" * 40):
-        with pytest.raises(BaseNotFound, match="40 hexadecimal digits"):
+        with pytest.raises(NotFound, match="40 hexadecimal digits"):
             load_base("someone/some-base", moves)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for name in ("someone/some-base", "no such/id/at all"):
-        with pytest.raises(BaseNotFound, match="hub") as caught:
+        with pytest.raises(NotFound, match="hub") as caught:
             load_base(name, "0" * 40)
         assert isinstance(caught.value, LikenessError)
 
@@ -341,5 +341,5 @@ def test_an_outline_is_that_of_the_loaded_base_and_needs_no_weights(folder: Path
 def test_damaged_configs_are_refused_by_outline_and_load(folder: Path, file: str, content: str) -> None:
     (folder / file).write_text(content)
     for read in (outline_of, load):
-        with pytest.raises(BaseError):
+        with pytest.raises(CorruptBase):
             read(str(folder))

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import AdapterExists
+from ..errors import AlreadyExists
 from ..types import Adapter
 from . import adapter as folders
 from . import kohya, tensors
@@ -89,7 +89,7 @@ def write_new(path: Path, content: bytes) -> None:
     """Write a file that appears whole or not at all.
 
     Raises:
-        AdapterExists: `path` is there already.
+        AlreadyExists: `path` is there already.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".incoming-{secrets.token_hex(8)}")
@@ -98,6 +98,8 @@ def write_new(path: Path, content: bytes) -> None:
         path.open("xb").close()  # claims the name: os.replace alone would overwrite, and not every disk has hard links
         os.replace(staged, path)
     except FileExistsError as error:
-        raise AdapterExists("expected a new file, got one that exists", hint="choose another path") from error
+        raise AlreadyExists(
+            "expected a new file, got one that exists", hint="choose another path", code="AdapterExists"
+        ) from error
     finally:
         staged.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..diffusion.family import BaseOutline
-from ..errors import CorruptAdapter, UnsupportedAdapter, WrongBase
+from ..errors import CorruptAdapter, InputRefused, WrongBase
 from ..types import Network
 from .factors import TEXT_ROOT, Key, Layer, Part, gather, label, plain_module
 
@@ -127,7 +127,7 @@ class LayerNames:
         """Network, layer as the base calls it, and part of a key.
 
         Raises:
-            UnsupportedAdapter: the key names no part of a LoRA.
+            InputRefused: the key names no part of a LoRA.
             WrongBase: it names a layer that the base lacks.
             CorruptAdapter: it could name two layers.
         """
@@ -159,7 +159,7 @@ def read_layers(
         alphas: of each network, where something besides the tensors says so.
 
     Raises:
-        UnsupportedAdapter: something else than a plain LoRA; says what.
+        InputRefused: something else than a plain LoRA; says what.
         WrongBase: layers that the base lacks, or a LoRA of another kind of base.
         CorruptAdapter: as `factors.gather`.
     """
@@ -174,15 +174,16 @@ def read_layers(
 
 
 def refuse_other_kinds(keys: Iterable[str]) -> None:
-    """Raises UnsupportedAdapter where a key is one of DoRA, LoHa, LoKr, ... or of whole weights."""
+    """Raises InputRefused where a key is one of DoRA, LoHa, LoKr, ... or of whole weights."""
     names = sorted(keys)
     for pattern, kind in _KINDS.items():
         if any(re.search(pattern, name) for name in names):
-            raise UnsupportedAdapter(f"expected a plain LoRA, got {kind}", hint=CONVERT)
+            raise InputRefused(f"expected a plain LoRA, got {kind}", hint=CONVERT, code="UnsupportedAdapter")
     if names and not any(_is_part(name) for name in names):
-        raise UnsupportedAdapter(
+        raise InputRefused(
             f"expected a LoRA, got other weights, such as {label(names[0])}",
             hint="a LoRA has two tensors for each layer, for example lora_A and lora_B, or lora_down and lora_up",
+            code="UnsupportedAdapter",
         )
 
 
@@ -265,7 +266,9 @@ def _split(key: str) -> tuple[str, Part]:
         return found[1], "A" if found[2] == "down" else "B"
     if found := _ALPHA.fullmatch(key):
         return found[1], "alpha"
-    raise UnsupportedAdapter(f"expected only the factors of a LoRA, got {label(key)}", hint=CONVERT)
+    raise InputRefused(
+        f"expected only the factors of a LoRA, got {label(key)}", hint=CONVERT, code="UnsupportedAdapter"
+    )
 
 
 def _is_part(key: str) -> bool:

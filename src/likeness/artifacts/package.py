@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from ..errors import AdapterExists, AdapterNotFound, ArchiveRefused, CorruptAdapter
+from ..errors import AlreadyExists, ArchiveRefused, CorruptAdapter, NotFound
 from ..storage.card import MAX_BYTES, strict_json
 
 MANIFEST_NAME = "manifest.json"
@@ -37,11 +37,13 @@ def pack(folder: Path) -> bytes:
     """The folder as tar.gz bytes; equal folders give equal bytes.
 
     Raises:
-        AdapterNotFound: no such folder.
+        NotFound: no such folder.
         ArchiveRefused: links, odd names, or more than an archive may hold.
     """
     if not folder.is_dir():
-        raise AdapterNotFound("expected a folder to pack, got none", hint="`likeness list` shows the adapters")
+        raise NotFound(
+            "expected a folder to pack, got none", hint="`likeness list` shows the adapters", code="AdapterNotFound"
+        )
     contents: dict[str, bytes] = {}
     size = 0
     for path in sorted(folder.rglob("*")):
@@ -80,12 +82,14 @@ def unpack(source: bytes | Path, into: Path, *, needs_manifest: bool = True) -> 
         `into`.
 
     Raises:
-        AdapterExists: `into` is there already.
+        AlreadyExists: `into` is there already.
         ArchiveRefused: no tar.gz, or one with links, devices, folders, odd or doubled names, too many or large files.
         CorruptAdapter: files or hashes that are not those of the manifest.
     """
     if into.exists():
-        raise AdapterExists("expected a new folder, got one that exists", hint="choose another or remove it first")
+        raise AlreadyExists(
+            "expected a new folder, got one that exists", hint="choose another or remove it first", code="AdapterExists"
+        )
     staged = Path(tempfile.mkdtemp(prefix=".incoming-", dir=into.parent))
     try:
         with _opened(source) as raw, gzip.GzipFile(fileobj=raw, mode="rb") as stream:
@@ -104,7 +108,7 @@ def _opened(source: bytes | Path) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if not source.is_file():
-        raise AdapterNotFound("expected a tar.gz, got no file", hint="check the path")
+        raise NotFound("expected a tar.gz, got no file", hint="check the path", code="AdapterNotFound")
     return source.open("rb")
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..diffusion.family import BaseOutline
-from ..errors import AdapterNotFound, CorruptAdapter, WrongBase
+from ..errors import CorruptAdapter, NotFound, WrongBase
 from ..storage.card import FILE_NAME, MAX_BYTES, strict_json
 from ..types import Adapter, AdapterCard, Network
 from . import adapter as folders
@@ -52,8 +52,8 @@ def read_foreign(path: Path, base: BaseOutline, card: AdapterCard | None = None)
         card: of what is read, for files without a card of ours; see foreign.foreign_card.
 
     Raises:
-        AdapterNotFound: nothing is there.
-        UnsupportedAdapter: whole, but no plain LoRA; the message says what it is.
+        NotFound: nothing is there.
+        InputRefused: whole, but no plain LoRA; the message says what it is.
         CorruptAdapter: damaged, a pickle, or a folder without an adapter.
         ArchiveRefused: a tar.gz that is damaged, or with contents that no adapter has.
         WrongBase: layers that the base lacks or has in other dimensions, or a card of another base.
@@ -61,7 +61,7 @@ def read_foreign(path: Path, base: BaseOutline, card: AdapterCard | None = None)
     if path.is_dir():
         return _read_folder(path, base, card)
     if not os.path.lexists(path):
-        raise AdapterNotFound("expected a file or a folder, got none", hint="check the path")
+        raise NotFound("expected a file or a folder, got none", hint="check the path", code="AdapterNotFound")
     if path.name == folders.WEIGHTS_NAME and (path.parent / folders.CONFIG_NAME).is_file():
         return _read_files([_peft_file(path.parent)], base, card)  # the alpha is in the other file
     if _is_gzip(path):

@@ -10,7 +10,7 @@ import typer
 from PIL import Image
 
 from ..command_group import Call
-from ..errors import PhotosRefused, UsageError
+from ..errors import InputRefused, UsageError
 from ..photos import read_photos
 from ..progress import Watch
 from ..service import matte_path
@@ -53,7 +53,7 @@ def score(
 
 
 def prepared_from(likeness: "Likeness", paths: list[Path], class_noun: str, watch: Watch) -> tuple[PreparedPhoto, ...]:
-    """Photographs as training would prepare them. Raises PhotosRefused when none can be used."""
+    """Photographs as training would prepare them. Raises InputRefused when none can be used."""
     checked = likeness.check(read_photos(paths), class_noun, watch=watch)
     checked.raise_if_refused(few_are_enough=True)
     return likeness.prepare(checked, watch=watch)
@@ -63,7 +63,7 @@ def kept_photos(folder: Path) -> tuple[PreparedPhoto, ...]:
     """The prepared photographs that training left in the home (service.prepared.save_prepared).
 
     Raises:
-        PhotosRefused: there are none.
+        InputRefused: there are none.
     """
     found = []
     for path in sorted(folder.glob("*.png")):
@@ -74,7 +74,9 @@ def kept_photos(folder: Path) -> tuple[PreparedPhoto, ...]:
         matte = np.asarray(Image.open(matte_path(path)).convert("L"), dtype=np.uint8)
         found.append(PreparedPhoto(image, matte, np.zeros_like(matte), framing, number))
     if not found:
-        raise PhotosRefused("the photographs of this adapter are not in this home", hint="name them with --photos")
+        raise InputRefused(
+            "the photographs of this adapter are not in this home", hint="name them with --photos", code="PhotosRefused"
+        )
     return tuple(found)
 
 
@@ -100,7 +102,7 @@ def lines_of(card: "ScoreCard") -> list[str]:
 
 
 def kept_reference(folder: Path) -> "Reference":
-    """Who the subject of the kept photographs is. Raises PhotosRefused."""
+    """Who the subject of the kept photographs is. Raises InputRefused."""
     from ..scoring.likeness import Reference
 
     return Reference.of(kept_photos(folder))

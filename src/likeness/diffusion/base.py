@@ -30,7 +30,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ..errors import BaseError, BaseNotFound, CorruptBase
+from ..errors import CorruptBase, NotFound
 from ..types import Network
 from .batch_invariance import make_batch_invariant, paired
 from .devices import is_out_of_memory, memory_for, pick_device, pick_dtype
@@ -52,17 +52,18 @@ def locate(base: str, revision: str | None = None) -> Path:
     """The folder of a base: the built-in one, a local folder, or a hub id with the commit that it is pinned to.
 
     Raises:
-        BaseNotFound: no such folder; a hub id without a commit; the hub is out of reach and has no cached copy.
+        NotFound: no such folder; a hub id without a commit; the hub is out of reach and has no cached copy.
     """
     if base == BUILT_IN:
         return Path(str(resources.files("likeness") / "assets" / "base"))
     if Path(base).is_dir():
         return Path(base)
     if revision is None or not _COMMIT.fullmatch(revision):
-        raise BaseNotFound(
+        raise NotFound(
             "expected a folder in diffusers' layout, or a hub id together with a commit of 40 hexadecimal digits "
             "(branches and tags move)",
             hint="`git ls-remote https://huggingface.co/HUB-ID HEAD` prints the newest commit: --revision COMMIT",
+            code="BaseNotFound",
         )
     # not the single-file checkpoints at the top, nor second copies of the same weights: gigabytes each
     wanted = [f"{part}/*" for part in (*_PARTS, *_SETTINGS)]
@@ -76,8 +77,10 @@ def _from_hub(base: str, revision: str, wanted: list[str], *, unwanted: list[str
     try:
         return Path(snapshot_download(base, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise BaseNotFound(
-            f"the hub did not give this base ({type(error).__name__})", hint="check id, revision and network"
+        raise NotFound(
+            f"the hub did not give this base ({type(error).__name__})",
+            hint="check id, revision and network",
+            code="BaseNotFound",
         ) from error
 
 
@@ -280,7 +283,7 @@ def load_base(
         device, dtype: default to the best of this machine.
 
     Raises:
-        BaseNotFound: see `locate`; or the shape is none of a known family.
+        NotFound: see `locate`; or the shape is none of a known family.
         CorruptBase: weights that are missing, unexpected, of another shape or not matching their checksums.
         OutOfMemory: the device or this machine cannot hold it.
     """
@@ -307,7 +310,7 @@ def outline_of(base: str = BUILT_IN, revision: str | None = None) -> BaseOutline
     """What an adapter for a base has to fit, from its configs and the hash of its files: no weights are loaded.
 
     Raises:
-        BaseNotFound, CorruptBase: as `load_base`, as far as configs tell.
+        NotFound, CorruptBase: as `load_base`, as far as configs tell.
     """
     folder = locate(base, revision)
     with _configs(), torch.device("meta"):
@@ -332,7 +335,7 @@ def _outline(id: str, sha256: str, family: Family, networks: Mapping[Network, nn
 
 
 def _family_in(folder: Path) -> tuple[Family, bool]:
-    """The family of the configs in a folder, and whether its autoencoder is a tiny one. Raises BaseNotFound."""
+    """The family of the configs in a folder, and whether its autoencoder is a tiny one. Raises NotFound."""
     vae_config = _config(folder / "vae" / "config.json")
     latent_channels = vae_config.get("latent_channels", 4)  # diffusers' own default
     family = family_of(_config(folder / "unet" / "config.json"), latent_channels=latent_channels)
@@ -344,7 +347,7 @@ def _configs() -> Iterator[None]:
     """Within the block, configs that are missing or damaged raise CorruptBase."""
     try:
         yield
-    except BaseError:
+    except (CorruptBase, NotFound):
         raise
     except _DAMAGED as error:
         kind = type(error).__name__

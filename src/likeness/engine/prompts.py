@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..errors import PromptTooLong
+from ..errors import UsageError
 from ..types import AdapterCard, ImageRequest
 
 if TYPE_CHECKING:
@@ -47,15 +47,16 @@ def worded(base: "BaseModel", request: ImageRequest, card: AdapterCard | None) -
     """The request with the subject's words in its prompts. Thread-safe.
 
     Raises:
-        PromptTooLong: the base cuts the prompt off before the subject, so the image would not show it.
+        UsageError: the base cuts the prompt off before the subject, so the image would not show it.
     """
     prompt = prompt_of(request.prompt, card, base.says)
     if card is not None and not base.says(prompt.removesuffix(base.unread(prompt)), card.identifier):
-        raise PromptTooLong(
+        raise UsageError(
             f"expected the subject within the first {base.tokenizer.model_max_length} tokens, which is all that this "
             "base reads",
             hint="make the prompt shorter, or move {me} to its beginning",
             param="prompt",
+            code="PromptTooLong",
         )
     return replace(request, prompt=prompt, negative_prompt=with_subject(request.negative_prompt, card))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Condition, Lock
 
-from ..errors import DeadlinePassed, EngineBusy, EngineClosed, EngineError, LikenessError, RequestCancelled
+from ..errors import DeadlinePassed, EngineBusy, EngineClosed, LikenessError, RequestCancelled
 from ..types import GeneratedImage
 from .batcher import Shares, cost, expected_wait_s, is_out_of_reach, plan, retry_after_s
 from .facts import EngineFacts, Tally
@@ -45,7 +45,7 @@ class RequestQueue:
         self._running: dict[int, Work] = {}
         self._shares, self._row_limit = Shares(), 1
         self._limit, self._clock = limit, clock
-        self._closed: EngineError | None = None
+        self._closed: LikenessError | None = None
         self._slot_count, self._slots = slots - 1, SlotCache(slots)
         self._sha256_in: dict[int, str] = {}  # slot -> of its adapter
         self._wipes: list[int] = []
@@ -118,7 +118,7 @@ class RequestQueue:
                 total_s=tally.total_s.snapshot(),
             )  # fmt: skip
 
-    def close(self, reason: EngineError | None = None) -> None:
+    def close(self, reason: LikenessError | None = None) -> None:
         """Refuse new requests, fail those that wait or run, and end the device thread."""
         with self._locked():
             self._closed = self._closed or reason or EngineClosed("the engine is shutting down")

@@ -12,14 +12,13 @@ from starlette.responses import Response
 
 from ..errors import (
     AccessError,
-    AdapterNotFound,
     DeadlinePassed,
     EngineBusy,
     HostUnavailable,
     KeyRefused,
     LikenessError,
     ModelFailed,
-    RequestTooLarge,
+    NotFound,
     StorageUnavailable,
     TooManyRequests,
 )
@@ -27,8 +26,30 @@ from ..errors import (
 SAGEMAKER, OPENAI = "/endpoints/", "/openai/"
 
 
+class OriginRefused(AccessError):
+    """A web page of another site sent the request, or it names another host."""
+
+    http_status = 403
+
+
+class RequestTooLarge(AccessError):
+    http_status = 413
+
+
+class MediaTypeRefused(AccessError):
+    """The body is of a media type that the route does not take."""
+
+    http_status = 415
+
+
+class RequestTooSlow(AccessError):
+    """The body did not arrive in time."""
+
+    http_status = 408
+
+
 class Unforeseen(LikenessError):
-    """What is said of an error that is ours and that nobody foresaw."""
+    """The answer for an unexpected error of the server."""
 
     http_status = 500
 
@@ -102,7 +123,7 @@ def _sagemaker(error: LikenessError) -> Failure:
             name, status = "ServiceUnavailable", 503
         case StorageUnavailable():
             name, status = "ModelNotReadyException", 429  # it cannot be fetched now; clients come again
-        case SageMakerRefusal() | AccessError() | NoSuchRoute() | AdapterNotFound():
+        case SageMakerRefusal() | AccessError() | NoSuchRoute() | NotFound():
             name, status = "ValidationError", 400
         case Unforeseen():
             name, status = "InternalFailure", 500
@@ -134,7 +155,7 @@ def _openai(error: LikenessError) -> Failure:
     match error:
         case KeyRefused():
             code = "invalid_api_key"
-        case AdapterNotFound():
+        case NotFound():
             code, param = "model_not_found", "model"
         case TooManyRequests():
             kind = code = "rate_limit_exceeded"

@@ -1,7 +1,7 @@
 """Judges a set of photographs: is it enough, and does it show the subject from all sides.
 
 Counts and names only; every single photograph is `checks`'. Advice never stops anybody by itself: the caller raises
-`PhotosRefused` when the set's verdict is 'refused'.
+`InputRefused` when the set's verdict is 'refused'.
 
 Sources: the reference solution asks for 10 photos or more, with both profiles and several expressions; DreamBooth
 (Ruiz et al., 2023) trains things on 3 to 5.

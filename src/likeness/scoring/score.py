@@ -61,7 +61,7 @@ def score_adapter(
     Raises:
         WrongBase: the adapter is of another base.
         CorruptAdapter: layers that this base lacks.
-        PhotosRefused: fewer than three photographs with a face, of a person.
+        InputRefused: fewer than three photographs with a face, of a person.
         MissingPart: mediapipe or dlib is not installed.
     """
 

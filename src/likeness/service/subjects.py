@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..errors import AdapterBusy, ObjectNotFound, StorageUnavailable, SubjectNotFound, UsageError
+from ..errors import AdapterBusy, NotFound, StorageUnavailable, UsageError
 from ..storage.catalog import Catalog, now
 from ..storage.consent import record_subject
 from ..storage.objects import Objects
@@ -41,12 +41,12 @@ class Subjects:
 
         Raises:
             ConsentMissing: a person without a word about it.
-            SubjectExists, UsageError: the name is taken; a value out of its range.
+            AlreadyExists, UsageError: the name is taken; a value out of its range.
         """
         return record_subject(self.catalog, tenant, subject, consent=consent)
 
     def find(self, tenant: str, name: str) -> SubjectRecord:
-        """Raises SubjectNotFound, UsageError."""
+        """Raises NotFound, UsageError."""
         return self.catalog.find_subject(tenant, name)
 
     def all(self, tenant: str, *, after: str = "", limit: int | None = None) -> tuple[SubjectRecord, ...]:
@@ -65,7 +65,7 @@ class Subjects:
             verdicts on `photos`, in their order, and the advice for the whole set.
 
         Raises:
-            SubjectNotFound, UsageError: no such subject; nothing or too much at once.
+            NotFound, UsageError: no such subject; nothing or too much at once.
             AdapterBusy: the subject is being deleted.
         """
         from ..photos import check, clean_copy
@@ -92,31 +92,31 @@ class Subjects:
                     self.objects.put(key, kept)
                     try:
                         self.catalog.add_photo(record)
-                    except (SubjectNotFound, AdapterBusy):  # forgotten while we looked at the photographs
+                    except (NotFound, AdapterBusy):  # forgotten while we looked at the photographs
                         self.objects.delete(key)
                         raise
         return replace(checked, reports=reports)
 
     def list_photos(self, tenant: str, name: str) -> tuple[PhotoRecord, ...]:
-        """What is kept, in the order of upload. Raises SubjectNotFound, UsageError."""
+        """What is kept, in the order of upload. Raises NotFound, UsageError."""
         return self.catalog.list_photos(tenant, name)
 
     def photos(self, tenant: str, name: str) -> list[Photo]:
-        """The photographs themselves, for checking and training. Raises SubjectNotFound, UsageError."""
+        """The photographs themselves, for checking and training. Raises NotFound, UsageError."""
         found = []
         for record in self.list_photos(tenant, name):
             try:
                 found.append(Photo(record.file, self.objects.get(record.key), record.sha256))
-            except ObjectNotFound:  # deleted while we looked
+            except NotFound:  # deleted while we looked
                 continue
         return found
 
     def delete_photo(self, tenant: str, name: str, sha256: str) -> None:
-        """Raises SubjectNotFound, ObjectNotFound (no such photo), UsageError."""
+        """Raises NotFound (no such photo), UsageError."""
         self.find(tenant, name)
         record = self.catalog.find_photo(tenant, name, sha256)
         if record is None:
-            raise ObjectNotFound("there is no such photo", hint="list the subject's photos")
+            raise NotFound("there is no such photo", hint="list the subject's photos", code="ObjectNotFound")
         self.objects.delete(record.key)  # first: as long as there is a row, this can be done again
         self.catalog.delete_photo(tenant, name, sha256)
         with suppress(StorageUnavailable):  # the row is gone; the log is emptied with the next deletion

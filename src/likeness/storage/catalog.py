@@ -19,12 +19,10 @@ from sqlalchemy.exc import IntegrityError
 
 from ..errors import (
     AdapterBusy,
-    AdapterExists,
-    AdapterNotFound,
+    AlreadyExists,
     CorruptAdapter,
+    NotFound,
     StorageDamaged,
-    SubjectExists,
-    SubjectNotFound,
     UsageError,
 )
 from ..types import checked_name, checked_new_name
@@ -71,7 +69,7 @@ class Catalog:
             the key of the object that it replaced, which no row names any more.
 
         Raises:
-            AdapterExists: the name is taken and `replace` is false.
+            AlreadyExists: the name is taken and `replace` is false.
             AdapterBusy: the name is being deleted.
             UsageError: the name is reserved.
         """
@@ -87,8 +85,10 @@ class Catalog:
                 connection.execute(insert(tables.adapters).values(**values))
                 refuse_if_forgetting(connection, record.tenant, card.name)
         except IntegrityError as error:
-            raise AdapterExists(
-                "an adapter of this name exists already", hint="choose another name, replace it or forget it first"
+            raise AlreadyExists(
+                "an adapter of this name exists already",
+                hint="choose another name, replace it or forget it first",
+                code="AdapterExists",
             ) from error
         return str(before[0].key) if before else None
 
@@ -102,7 +102,7 @@ class Catalog:
         """One adapter.
 
         Raises:
-            AdapterNotFound: none of this name; the hint names one of the tenant's that is spelled nearly so.
+            NotFound: none of this name; the hint names one of the tenant's that is spelled nearly so.
             UsageError: no possible name.
         """
         row = self._one(tables.adapters, tenant, name=checked_name(name))
@@ -110,7 +110,7 @@ class Catalog:
             names = self._names(tables.adapters, tenant)
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
             hint = f"did you mean {near[0]}?" if near else _HINT_LIST
-            raise AdapterNotFound("there is no adapter of this name", hint=hint)
+            raise NotFound("there is no adapter of this name", hint=hint, code="AdapterNotFound")
         return _adapter(row)
 
     def has_adapter(self, tenant: str, name: str) -> bool:
@@ -146,20 +146,22 @@ class Catalog:
     # subjects and their photographs
 
     def add_subject(self, record: SubjectRecord) -> None:
-        """Raises SubjectExists, UsageError, AdapterBusy (the name is being deleted)."""
+        """Raises AlreadyExists, UsageError, AdapterBusy (the name is being deleted)."""
         checked_new_name(record.name)
         try:
             with self.engine.begin() as connection:
                 connection.execute(insert(tables.subjects).values(**asdict(record)))
                 refuse_if_forgetting(connection, record.tenant, record.name)
         except IntegrityError as error:
-            raise SubjectExists("a subject of this name exists already", hint="choose another name") from error
+            raise AlreadyExists(
+                "a subject of this name exists already", hint="choose another name", code="SubjectExists"
+            ) from error
 
     def find_subject(self, tenant: str, name: str) -> SubjectRecord:
-        """Raises SubjectNotFound, UsageError."""
+        """Raises NotFound, UsageError."""
         row = self._one(tables.subjects, tenant, name=checked_name(name))
         if row is None:
-            raise SubjectNotFound("there is no subject of this name", hint="create it first")
+            raise NotFound("there is no subject of this name", hint="create it first", code="SubjectNotFound")
         return SubjectRecord(**row._mapping)
 
     def withdraw_subject(self, record: SubjectRecord) -> None:
@@ -172,7 +174,7 @@ class Catalog:
         return tuple(SubjectRecord(**row._mapping) for row in self._page(tables.subjects, tenant, after, limit))
 
     def add_photo(self, record: PhotoRecord) -> bool:
-        """Keep a photograph's facts; False where the subject has it already. Raises SubjectNotFound, AdapterBusy."""
+        """Keep a photograph's facts; False where the subject has it already. Raises NotFound, AdapterBusy."""
         try:
             with self.engine.begin() as connection:
                 connection.execute(insert(tables.photos).values(**asdict(record)))
@@ -183,7 +185,7 @@ class Catalog:
         return True
 
     def list_photos(self, tenant: str, subject: str) -> tuple[PhotoRecord, ...]:
-        """Of one subject, in the order of upload. Raises SubjectNotFound."""
+        """Of one subject, in the order of upload. Raises NotFound."""
         self.find_subject(tenant, subject)
         photos = tables.photos.c
         asked = (

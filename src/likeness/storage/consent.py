@@ -4,7 +4,7 @@ The check is made on the name and class noun that an adapter will have, at the d
 prepared: an archive may change both in between.
 """
 
-from ..errors import ConsentMissing, SubjectExists, SubjectNotFound, UsageError
+from ..errors import AlreadyExists, ConsentMissing, NotFound, UsageError
 from ..types import Subject, checked_subject, means_person
 from .catalog import Catalog, now
 from .records import SubjectRecord
@@ -30,7 +30,7 @@ def record_subject(catalog: Catalog, tenant: str, subject: Subject, *, consent: 
 
     Raises:
         ConsentMissing: a person without a word about it.
-        SubjectExists, UsageError: the name is taken; a value out of its range.
+        AlreadyExists, UsageError: the name is taken; a value out of its range.
     """
     require_word(checked_subject(subject), consent)
     at = now()
@@ -54,12 +54,12 @@ def require_consent(catalog: Catalog, tenant: str, subject: Subject, *, consent:
     """
     try:
         known = catalog.find_subject(tenant, subject.name)
-    except SubjectNotFound:
+    except NotFound:
         if not subject.is_person and not consent.strip():
             return None
         try:
             return record_subject(catalog, tenant, subject, consent=consent)
-        except SubjectExists:  # by another request at this moment
+        except AlreadyExists:  # by another request at this moment
             known = catalog.find_subject(tenant, subject.name)
     if subject.is_person and not (means_person(known.class_noun) and known.consent.strip()):
         raise ConsentMissing(

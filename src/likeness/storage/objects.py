@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 from urllib.parse import unquote, urlsplit
 
-from ..errors import FileFailed, MissingPart, ObjectNotFound, SettingsError, StorageUnavailable, UsageError
+from ..errors import FileFailed, MissingPart, NotFound, SettingsError, StorageUnavailable, UsageError
 from .files import make_private
 
 _PART = r"[A-Za-z0-9_!*'()][A-Za-z0-9_.!*'()-]{0,199}"  # no leading dot: neither '..' nor our own half-written files
@@ -55,7 +55,7 @@ class Objects(Protocol):
         """Write or replace an object, all of it or nothing. Raises UsageError, StorageUnavailable."""
 
     def get(self, key: str) -> bytes:
-        """Raises ObjectNotFound, UsageError, StorageUnavailable."""
+        """Raises NotFound, UsageError, StorageUnavailable."""
 
     def has(self, key: str) -> bool:
         """Raises UsageError, StorageUnavailable."""
@@ -128,7 +128,9 @@ class FileObjects:
                 return file.read()
         except OSError as error:
             if error.errno in _NO_OBJECT:
-                raise ObjectNotFound("there is no object of this key", hint="it may have been deleted") from error
+                raise NotFound(
+                    "there is no object of this key", hint="it may have been deleted", code="ObjectNotFound"
+                ) from error
             raise
 
     @_answering()
@@ -257,7 +259,7 @@ class S3Objects:
     def has(self, key: str) -> bool:
         try:
             self._call("head_object", Key=self._full(key))
-        except ObjectNotFound:
+        except NotFound:
             return False
         return True
 
@@ -295,7 +297,9 @@ class S3Objects:
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in ("NoSuchKey", "404"):
-                raise ObjectNotFound("there is no object of this key", hint="it may have been deleted") from error
+                raise NotFound(
+                    "there is no object of this key", hint="it may have been deleted", code="ObjectNotFound"
+                ) from error
             hint = "check the bucket's name and the credentials"
             raise StorageUnavailable(
                 f"expected S3 to {operation.replace('_', ' ')}, got {code[:40]}", hint=hint

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..diffusion.base import BaseModel
 from ..diffusion.batch_invariance import paired
 from ..diffusion.lora import LoraBank
-from ..errors import CheckpointMismatch, NonFiniteLoss, TrainingError, UsageError
+from ..errors import CheckpointMismatch, TrainingError, UsageError
 from ..types import LoraPair, Network
 from .data import TrainingSet
 from .loss import dreambooth_loss, min_snr_weight, row_losses
@@ -35,7 +35,7 @@ class Progress:
     steps: int  # of the whole recipe
     loss: float
     gradient_norm: float
-    error: NonFiniteLoss | None = None  # this person's training has ended; everybody else's goes on
+    error: TrainingError | None = None  # this person's training has ended; everybody else's goes on
 
     @property
     def finished(self) -> bool:
@@ -314,9 +314,10 @@ class TrainingLoop:
             )  # fmt: skip
 
     def _fail(self, job: FineTune) -> Progress:
-        error = NonFiniteLoss(
+        error = TrainingError(
             f"the loss stopped being a number at step {job.step + 1} of {job.recipe.steps}",
             hint="train again with a lower learning rate",
+            code="NonFiniteLoss",
         )
         self.leave(job.name)
         return Progress(job.name, job.step, job.recipe.steps, math.nan, math.nan, error)

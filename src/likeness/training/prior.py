@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import __version__
 from ..diffusion.base import BaseModel
 from ..diffusion.sampling import denoise_all
-from ..errors import ObjectNotFound, StorageUnavailable
+from ..errors import NotFound, StorageUnavailable
 from ..storage.objects import FileObjects
 from ..types import ImageRequest
 from .data import class_caption
@@ -82,5 +82,5 @@ def _kept(cache: FileObjects, key: str) -> Tensor | None:
     """A batch of the cache; None where it is not there or damaged."""
     try:
         return load(cache.get(key))["latents"]
-    except (ObjectNotFound, SafetensorError, KeyError):
+    except (NotFound, SafetensorError, KeyError):
         return None
