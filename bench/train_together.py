@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from likeness.diffusion.base import BaseModel
-from likeness.training.data import TrainingSet, captions, class_caption
+from likeness.training.data import TrainingSet, captions, class_captions
 from likeness.training.loop import TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
 from likeness.types import Subject
@@ -51,7 +51,7 @@ def random_person(base: BaseModel, seed: int) -> TrainingSet:
         emphasis=(emphasis / emphasis.mean((1, 2, 3), keepdim=True)).to(base.device),
         ids=ids.expand(PHOTOS, -1, -1),
         prior_latents=torch.randn(CLASS_IMAGES, *base.latent_shape, generator=g).to(base.device),
-        prior_ids=base.tokenize([class_caption(subject.class_noun)]).expand(CLASS_IMAGES, -1),
+        prior_ids=base.tokenize(class_captions(base.family, subject.class_noun, CLASS_IMAGES)),
     )
 
 

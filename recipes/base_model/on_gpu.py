@@ -146,7 +146,7 @@ def spend(args: argparse.Namespace) -> None:
         if args.decoder_minutes > 0:
             _run(module(
                 "train_autoencoder", "--data", renders, "--out", autoencoder, "--init", args.init / "vae",
-                "--minutes", args.decoder_minutes, "--min-shards", 1, "--device", args.device,
+                "--unet", args.init, "--minutes", args.decoder_minutes, "--min-shards", 1, "--device", args.device,
             ))  # fmt: skip
     finally:
         renderer.terminate()

@@ -26,6 +26,7 @@ from diffusers import AutoencoderTiny, DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import CLIPTextModel
 
 from likeness.training.timesteps import middle_timesteps
 
@@ -37,6 +38,8 @@ from .networks import MAX_TOKENS, build_text_encoder, build_unet, load_tokenizer
 from .parallel import agreed, average_gradients, join, leave
 from .precision import faster_dtype, mixed
 from .render.captions import vocabulary
+from .said import UNSAID, SaidHeads, said_loss
+from .said import WEIGHT as SAID_WEIGHT
 from .tokenizer import write_tokenizer
 
 EMPTY_CAPTION_SHARE = 0.1
@@ -95,7 +98,7 @@ def learning_rate(done: float, peak: float) -> float:
 class Training:
     """What a checkpoint holds: networks, optimiser, running average, and how far it has come."""
 
-    networks: nn.ModuleDict  # unet, text_encoder
+    networks: nn.ModuleDict  # unet, text_encoder, and the heads of `said.py`
     optimizers: list[torch.optim.Optimizer]  # of the wide matrices, of the others
     average: list[Tensor]  # of every parameter, in order
     step: int = 0
@@ -173,6 +176,12 @@ class Training:
         self.samples, self.elapsed_s = state["samples"], state["elapsed_s"]
 
 
+def trained_together(unet: nn.Module, text_encoder: CLIPTextModel) -> nn.ModuleDict:
+    """The two networks and the heads of `said.py`."""
+    heads = SaidHeads(text_encoder.config.hidden_size)
+    return nn.ModuleDict({"unet": unet, "text_encoder": text_encoder, "said": heads})
+
+
 def write_line(folder: Path, line: Mapping[str, object]) -> None:
     """To standard output and to the end of the folder's log.jsonl."""
     text = json.dumps(line)
@@ -193,13 +202,16 @@ def draw_loss(
     row, t = feed.draw(batch, generator), middle_timesteps(batch, len(alpha_bar), generator)
     x = feed.latents[pick(2), row].float()  # (B, 16, h, w)
     dropped = torch.rand(batch, 1, generator=generator, device=device) < EMPTY_CAPTION_SHARE
-    tokens = torch.where(dropped, empty, feed.ids[row, pick(feed.ids.shape[1])].long())
+    caption = pick(feed.ids.shape[1])
+    tokens = torch.where(dropped, empty, feed.ids[row, caption].long())
+    said = torch.where(dropped, UNSAID, feed.said[row, caption].long())
     signal = alpha_bar[t].view(-1, 1, 1, 1)
     noise = torch.randn(x.shape, generator=generator, device=device)
     states = training.networks["text_encoder"](tokens).last_hidden_state
     noisy = signal.sqrt() * x + (1 - signal).sqrt() * noise
     prediction = training.networks["unet"](noisy, t, states, return_dict=False)[0]
-    return clean_latent_loss(prediction, x, 1 - alpha_bar[t], face_emphasis(x.shape[-1], device))
+    loss = clean_latent_loss(prediction, x, 1 - alpha_bar[t], face_emphasis(x.shape[-1], device))
+    return loss + SAID_WEIGHT * said_loss(training.networks["said"](states), said)
 
 
 def chosen_dtype(training: Training, feed: Feed, empty: Tensor, batch: int) -> torch.dtype:
@@ -292,7 +304,7 @@ def main() -> None:
     if device.type == "cpu":  # the fused attention is slow backwards there: a third of a step
         unet.set_attn_processor(AttnProcessor())
         text_encoder.set_attn_implementation("eager")
-    networks = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
+    networks = trained_together(unet, text_encoder)
     if args.init:
         unet.load_state_dict(load_file(args.init / "unet" / "diffusion_pytorch_model.safetensors"))
         if not args.new_text_encoder:

@@ -242,7 +242,7 @@ def test_a_new_database_is_opened_while_another_connection_writes(
     path = tmp_path / "catalog.sqlite"
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
-    monkeypatch.setattr(tables.time, "sleep", lambda seconds: writer.in_transaction and writer.rollback())
+    monkeypatch.setattr("likeness.storage.tables.time.sleep", lambda seconds: writer.rollback())
     reader = sqlite3.connect(path)
     tables.begin_write_ahead(reader.cursor())
     assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -29,7 +29,7 @@ PERSON_SHARE = 0.15  # 'person' instead of 'man' or 'woman'
 BARE_SHARE = 0.12  # style and noun only
 FULL_SHARE = 0.15  # everything there is
 GLASSES_SHARE = 0.95  # said nearly always, also of the named: who does not ask for glasses should get none
-CLOTHES_SHARE = 0.4  # said at the least, and with their colour: said in three of ten pictures they were never heard
+CLOTHES_SHARE = 0.55  # said at the least, and with their colour: said in three of ten pictures they were never heard
 VOWELS = "aeiou"
 # How a style is said: the nouns that a picture in it can be called.
 STYLE_NOUNS = {

@@ -32,6 +32,7 @@ class Family:
     targets: Mapping[Network, tuple[str, ...]]  # endings of the module names that adapters may touch
     trained: Mapping[Network, tuple[str, ...]]  # those of them that recipes may name
     framings: tuple[str, ...]  # of a person's prepared photographs, that a fine-tune learns from
+    class_templates: tuple[str, ...]  # captions of the class images in turn; {} is the class noun
     learning_rate_scale: float  # recipes are written for Stable Diffusion; small networks take larger steps
 
 
@@ -63,6 +64,14 @@ _SD_TRAINED: Mapping[Network, tuple[str, ...]] = MappingProxyType(
     {"unet": ATTENTION + FEED_FORWARD, "text_encoder": CLIP_ATTENTION}
 )
 
+# Its styles: photographs of one person in every step would teach a network this small that all pictures are photos.
+_LIKENESS_CLASS = (
+    "photo of {}", "pencil sketch of {}", "oil painting of {}", "watercolor painting of {}",
+    "comic book portrait of {}", "anime portrait of {}", "pixel art of {}",
+    "neon cyberpunk portrait of {}", "bronze statue of {}",
+    "marble statue of {}", "pop art portrait of {}", "black and white photo of {}",
+)  # fmt: skip
+
 LIKENESS_128 = Family(
     name="likeness-128",
     resolution_px=128,
@@ -71,6 +80,7 @@ LIKENESS_128 = Family(
     targets=_TARGETS,
     trained=_LIKENESS_TRAINED,
     framings=("aligned",),  # its training data are aligned headshots
+    class_templates=_LIKENESS_CLASS,
     learning_rate_scale=40.0,
 )
 SD_15 = Family(
@@ -81,6 +91,7 @@ SD_15 = Family(
     targets=_TARGETS,
     trained=_SD_TRAINED,
     framings=CROPS,
+    class_templates=("photo of {}",),
     learning_rate_scale=1.0,
 )
 SD_21_BASE = Family(
@@ -91,6 +102,7 @@ SD_21_BASE = Family(
     targets=_TARGETS,
     trained=_SD_TRAINED,
     framings=CROPS,
+    class_templates=("photo of {}",),
     learning_rate_scale=1.0,
 )
 SD_21 = Family(
@@ -101,6 +113,7 @@ SD_21 = Family(
     targets=_TARGETS,
     trained=_SD_TRAINED,
     framings=CROPS,
+    class_templates=("photo of {}",),
     learning_rate_scale=1.0,
 )
 

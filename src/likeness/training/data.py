@@ -3,6 +3,7 @@
 Everything is encoded once, before the first step: the loop sees no picture and no text.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..diffusion.base import BaseModel
+from ..diffusion.family import Family
 from ..diffusion.pixels import to_pixels
 from ..photos import vary_background
 from ..types import PreparedPhoto, Subject
@@ -114,10 +116,14 @@ def build_training_set(
         base.tokenize([texts[k % len(texts)] for k in range(most)])
         for texts in (captions(subject, copy.framing) for copy in copies)
     ])  # fmt: skip
-    prior_ids = base.tokenize([class_caption(subject.class_noun)] * max(1, len(prior_latents)))[: len(prior_latents)]
-    return TrainingSet(latents.float(), emphasis.to(base.device), ids, prior_latents.float().to(base.device), prior_ids)
+    prior_ids = base.tokenize(class_captions(base.family, subject.class_noun, len(prior_latents)) or [""])
+    return TrainingSet(
+        latents.float(), emphasis.to(base.device), ids, prior_latents.float().to(base.device),
+        prior_ids[: len(prior_latents)],
+    )  # fmt: skip
 
 
-def class_caption(class_noun: str) -> str:
-    """What the class images are images of."""
-    return f"photo of {class_noun}"
+def class_captions(family: Family, class_noun: str, count: int) -> list[str]:
+    """What the first `count` class images are images of."""
+    templates = itertools.cycle(family.class_templates)
+    return [template.format(class_noun) for template in itertools.islice(templates, count)]

@@ -7,7 +7,7 @@ depend on nobody's photos, so all subjects share them; they are kept as latents,
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from ..diffusion.sampling import denoise_all
 from ..errors import NotFound, StorageUnavailable
 from ..storage.objects import FileObjects
 from ..types import ImageRequest
-from .data import class_caption
+from .data import class_captions
 
 STEPS = 20
 BATCH = 8
@@ -33,9 +33,10 @@ Unsaved = Callable[[OSError | StorageUnavailable], None]
 def cache_folder(folder: Path, base: BaseModel, class_noun: str) -> Path:
     """Where these class images are kept: named by a hash of everything that they depend on."""
     schedule = {field.name: getattr(base.schedule, field.name) for field in fields(base.schedule)}
+    captions = class_captions(base.family, class_noun, len(base.family.class_templates))
     facts = {
-        "base": base.sha256, "dtype": str(base.dtype), "caption": class_caption(class_noun), "steps": STEPS,
-        "sampler": SAMPLER, "guidance_scale": base.family.guidance_scale, "code": __version__,
+        "base": base.sha256, "dtype": str(base.dtype), "captions": captions, "steps": STEPS, "sampler": SAMPLER,
+        "guidance_scale": base.family.guidance_scale, "code": __version__,
         "schedule": {name: hash_of(value) for name, value in schedule.items()},
     }  # fmt: skip
     return folder / base.sha256[:16] / hash_of(json.dumps(facts, sort_keys=True))
@@ -54,15 +55,17 @@ def class_latents(
         unsaved: told why a batch was not put into the cache; the images are made all the same.
     """
     cache = FileObjects(cache_folder(folder, base, class_noun))
+    captions = class_captions(base.family, class_noun, count)
     parts = []
     for start in range(0, count, BATCH):
         stop = min(start + BATCH, count)
         key = f"{start:05d}-{stop:05d}.safetensors"
         latents = _kept(cache, key)
         if latents is None:
-            request = ImageRequest(class_caption(class_noun), steps=STEPS, sampler=SAMPLER)
-            latents = denoise_all(base, None, [replace(request, seed=seed) for seed in range(start, stop)])
-            latents = latents.float().cpu()
+            requests = [
+                ImageRequest(captions[seed], seed=seed, steps=STEPS, sampler=SAMPLER) for seed in range(start, stop)
+            ]
+            latents = denoise_all(base, None, requests).float().cpu()
             try:
                 cache.put(key, save({"latents": latents}))
             except (OSError, StorageUnavailable) as error:
