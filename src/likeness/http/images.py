@@ -19,8 +19,7 @@ from .auth import Asking
 from .events import EVENTS, EventStream, event
 from .failures import failure
 from .generation import Generation, encoded, likeness_of, made
-from .rest import REFUSALS
-from .schemas import Id, ImageOut, ImagesOut, NewImages
+from .schemas import REFUSALS, Id, ImageOut, ImagesOut, NewImages
 
 router = APIRouter(prefix="/v1", responses=REFUSALS, tags=["images"])
 

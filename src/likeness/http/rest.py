@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 
@@ -17,6 +17,7 @@ from ..types import MAX_PHOTOS, Photo, Subject
 from .auth import Asking
 from .generation import likeness_of
 from .schemas import (
+    REFUSALS,
     AdapterOut,
     AdaptersOut,
     BaseOut,
@@ -27,7 +28,6 @@ from .schemas import (
     PhotosOut,
     ReceiptOut,
     ReceiptsOut,
-    RefusalOut,
     SubjectOut,
     SubjectsOut,
     UnfinishedOut,
@@ -35,7 +35,6 @@ from .schemas import (
 
 log = logging.getLogger("likeness.http")
 
-REFUSALS: dict[int | str, dict[str, Any]] = {"4XX": {"model": RefusalOut}, "5XX": {"model": RefusalOut}}
 router = APIRouter(prefix="/v1", responses=REFUSALS)
 
 After = Annotated[str, Query(max_length=63, pattern=r"^[a-z0-9_-]*$", description="the last name of the page before")]

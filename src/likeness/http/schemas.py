@@ -206,3 +206,7 @@ class RefusalOut(BaseModel):
     """Every response that is not a success."""
 
     error: ErrorOut
+
+
+# `responses` of every router of /v1, for the OpenAPI page
+REFUSALS: dict[int | str, dict[str, Any]] = {"4XX": {"model": RefusalOut}, "5XX": {"model": RefusalOut}}
