@@ -22,15 +22,14 @@ from likeness import photos as package
 from likeness.config import Settings
 from likeness.errors import (
     AdapterBusy,
-    AdapterExists,
-    AdapterNotFound,
+    AlreadyExists,
     CheckpointMismatch,
     FileFailed,
+    InputRefused,
     Interrupted,
-    NonFiniteLoss,
-    PhotosRefused,
+    NotFound,
     StorageUnavailable,
-    SubjectNotFound,
+    TrainingError,
     UsageError,
     WrongBase,
 )
@@ -126,7 +125,7 @@ def test_stopped_and_resumed_equals_never_stopped(
     with pytest.raises(Interrupted, match=f"step {steps} of {STEPS}") as caught:
         likeness.train(photos, order(name), watch=watch, should_stop=should_stop)
     assert caught.value.exit_code == 130
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         likeness.adapter(name)
     with pytest.raises(CheckpointMismatch):
         likeness.train(photos, order(name, seed=7))
@@ -160,7 +159,7 @@ def test_a_failed_training_publishes_nothing(
         return [loss * float("nan") if group[0][0].step == 2 else loss for loss in real(self, group)]
 
     monkeypatch.setattr(TrainingLoop, "_losses", poisoned)
-    with pytest.raises(NonFiniteLoss):
+    with pytest.raises(TrainingError):
         likeness.train(photos, order("nan"))
     assert not likeness.catalog.has_adapter(LOCAL, "nan")
     assert list(likeness.library.objects.list("local/adapters/nan")) == []
@@ -232,7 +231,7 @@ def test_the_size_of_an_adapter_is_known_before_it_is_trained(likeness: Likeness
 
 
 def test_an_adapter_is_replaced_only_on_demand(likeness: Likeness, photos: list[Photo], trained: str) -> None:
-    with pytest.raises(AdapterExists):
+    with pytest.raises(AlreadyExists):
         likeness.train(photos, order(seed=9))
     assert likeness.adapter("rex").card.content_sha256 == trained
     first = likeness.train(photos, order("twice")).card
@@ -289,7 +288,7 @@ def test_checking_tells_how_far_it_is(likeness: Likeness, photos: list[Photo]) -
 def test_too_few_photos_of_a_person(likeness: Likeness, photos: list[Photo], demo_photos: Path) -> None:
     sent = [*read_photos([demo_photos])[:2], photos[0]]
     told: list[CheckResult] = []
-    with pytest.raises(PhotosRefused, match="at least 4 usable photos, got 2"):
+    with pytest.raises(InputRefused, match="at least 4 usable photos, got 2"):
         likeness.train(sent, order("few", subject=Subject("few")), on_checked=told.append)
     assert [report.verdict for report in told[0].reports][2] == "refused"
     assert not likeness.catalog.has_adapter(LOCAL, "few")
@@ -348,9 +347,9 @@ def test_export_and_import_give_the_same_pictures(
     assert (card.name, card.class_noun) == (name, "dog")  # the card in the file goes before what was said
     one, other = likeness.generate([ImageRequest("{me}", who, seed=1, steps=2) for who in ("rex", name)])
     assert int(np.abs(one.image.astype(int) - other.image.astype(int)).max()) <= 1
-    with pytest.raises(AdapterExists):
+    with pytest.raises(AlreadyExists):
         likeness.import_adapter(path, name, format, class_noun="dog", identifier="<<TOK>>")
-    with pytest.raises(AdapterExists):
+    with pytest.raises(AlreadyExists):
         likeness.export("rex", format, path)
 
 
@@ -383,7 +382,7 @@ def test_a_picture_of_somebody_forgotten_meanwhile_is_not_kept(likeness: Likenes
     likeness.train(photos, order("left"))
     (image,) = likeness.generate([ImageRequest("a photo", steps=1, adapter="left")])
     likeness.forget("left")
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         likeness.keep(image, b"a portrait", "image/png")
     assert list(likeness.library.objects.list("local/outputs/left/")) == []
     assert likeness.catalog.forget(LOCAL, "left") == ()
@@ -401,7 +400,7 @@ def test_a_photograph_of_somebody_forgotten_meanwhile_is_not_kept(
         return found
 
     monkeypatch.setattr(package, "check", slow)
-    with pytest.raises(SubjectNotFound):
+    with pytest.raises(NotFound):
         likeness.subjects.add_photos(LOCAL, "away", photos)
     assert list(likeness.library.objects.list("local/photos/away/")) == []
 

@@ -28,7 +28,7 @@ from likeness.diffusion.lora import BASE_SLOT, LoraBank
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.sampling import Order, denoise_all
 from likeness.diffusion.schedule import STOCK
-from likeness.errors import BaseError, BaseNotFound, CorruptBase, LikenessError
+from likeness.errors import BaseError, CorruptBase, LikenessError, NotFound
 from recipes.base_model.export import write_checksums
 from tests.tiny import build_tiny_folder, random_row, relative
 
@@ -114,7 +114,7 @@ def test_wrong_prediction_type_and_unknown_family_are_refused(folder: Path) -> N
         load(folder)
     edit_json(folder / "scheduler/scheduler_config.json", prediction_type="epsilon")
     edit_json(folder / "unet/config.json", sample_size=17)
-    with pytest.raises(BaseNotFound, match="likeness-128"):
+    with pytest.raises(NotFound, match="likeness-128"):
         load(folder)
 
 
@@ -122,7 +122,7 @@ def test_wrong_prediction_type_and_unknown_family_are_refused(folder: Path) -> N
 def test_bases_that_take_more_or_less_than_latents_are_refused(tmp_path: Path, channels: dict[str, Any]) -> None:
     """As those for inpainting (latents, masked latents and the mask) and for editing."""
     folder = build_tiny_folder(tmp_path / "base", **channels)
-    with pytest.raises(BaseNotFound, match="16 channels") as caught:
+    with pytest.raises(NotFound, match="16 channels") as caught:
         load(folder)
     assert "inpainting" in caught.value.hint
 
@@ -191,12 +191,12 @@ def test_half_precision_files_load_to_the_asked_dtype(folder: Path, tiny_base: B
 
 def test_no_such_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for moves in (None, "main", "v1.0", "0" * 39, "0" * 40 + "\n", "G" * 40):
-        with pytest.raises(BaseNotFound, match="40 hexadecimal digits"):
+        with pytest.raises(NotFound, match="40 hexadecimal digits"):
             load_base("someone/some-base", moves)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for name in ("someone/some-base", "no such/id/at all"):
-        with pytest.raises(BaseNotFound, match="Hugging Face") as caught:
+        with pytest.raises(NotFound, match="Hugging Face") as caught:
             load_base(name, "0" * 40)
         assert isinstance(caught.value, LikenessError)
 

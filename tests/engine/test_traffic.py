@@ -15,12 +15,12 @@ from likeness.diffusion.base import BaseModel, resident_sha256
 from likeness.engine.engine import Engine
 from likeness.engine.ticket import StepEvent, Ticket
 from likeness.errors import (
-    AdapterNotFound,
     DeadlinePassed,
     DeviceFailed,
     EngineBusy,
     EngineClosed,
     LikenessError,
+    NotFound,
     RequestCancelled,
     WrongBase,
 )
@@ -117,7 +117,7 @@ def test_an_adapter_that_fails_fails_its_own_requests_only(
     missing = [engine.submit(SHORT, key="nobody") for _ in range(2)]
     stranger = engine.submit(SHORT, key="stranger")
     for ticket in missing:
-        with pytest.raises(AdapterNotFound):
+        with pytest.raises(NotFound):
             ticket.result(HANG_S)
     with pytest.raises(WrongBase):
         stranger.result(HANG_S)
@@ -196,7 +196,7 @@ def test_a_forgotten_adapter_is_gone_from_memory(opened: Open, store: Store) -> 
     engine.forget("anna")
     engine.forget("bert")
     del store.adapters["anna"]
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         engine.submit(SHORT, key="anna").result(HANG_S)
     picture.result(HANG_S)  # in the making: finished
     engine.submit(SHORT, key=None).result(HANG_S)  # a step later
@@ -211,7 +211,7 @@ def test_what_is_being_loaded_when_it_is_forgotten_is_loaded_again(opened: Open,
     engine.forget("anna")
     del store.adapters["anna"]
     gate.set()
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         ticket.result(HANG_S)
 
 

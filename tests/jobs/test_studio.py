@@ -14,7 +14,7 @@ from likeness.artifacts import bundle
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import denoise_all
-from likeness.errors import CorruptAdapter, PhotosRefused
+from likeness.errors import CorruptAdapter, InputRefused
 from likeness.fine_tuning import FineTuneOrder, Together
 from likeness.jobs import places
 from likeness.jobs.child import Said
@@ -308,7 +308,7 @@ def test_what_was_learnt_is_measured_and_a_card_that_cannot_be_made_says_why(
     assert json.loads(objects.get(places.score_key("anna", "a"))) == card
 
     def refuse(*words: object, **named: object) -> None:
-        raise PhotosRefused("expected at least 3 photos with a face, got 0", hint="send more")
+        raise InputRefused("expected at least 3 photos with a face, got 0", hint="send more", code="PhotosRefused")
 
     monkeypatch.setattr("likeness.jobs.studio.score_adapter", refuse)
     talk.waiting.put(asked)

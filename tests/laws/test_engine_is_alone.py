@@ -22,7 +22,7 @@ from likeness.diffusion.base import load_base
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import Order, denoise_all
 from likeness.engine.engine import Engine
-from likeness.errors import AdapterNotFound, RequestCancelled
+from likeness.errors import NotFound, RequestCancelled
 from likeness.types import ImageRequest
 from tests.contrast import build_contrasted_folder
 from tests.engine.people import RANK, Store, person
@@ -108,7 +108,7 @@ def test_a_picture_is_what_it_is_alone(
                 with pytest.raises(RequestCancelled):
                     ticket.result(HANG_S)
             elif fate == "has no adapter":
-                with pytest.raises(AdapterNotFound):
+                with pytest.raises(NotFound):
                     ticket.result(HANG_S)
         images = [
             (request, ticket.result(HANG_S))

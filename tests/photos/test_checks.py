@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from likeness.errors import PhotosRefused
+from likeness.errors import InputRefused
 from likeness.photos import MediaPipeFaces, check, decode
 from likeness.photos.report import CheckResult
 from likeness.types import MAX_PHOTOS, Photo
@@ -186,9 +186,9 @@ def test_a_folder_of_different_people_is_refused_as_a_set(
 ) -> None:
     photos = [as_photo(picture, f"{index}.png") for index, picture in enumerate(virtual_people)]
     result = check(photos, True, detector=faces)
-    with pytest.raises(PhotosRefused, match="of 8 photos probably show another person"):
+    with pytest.raises(InputRefused, match="of 8 photos probably show another person"):
         result.raise_if_refused()
-    with pytest.raises(PhotosRefused, match="another person"):
+    with pytest.raises(InputRefused, match="another person"):
         result.raise_if_refused(few_are_enough=True)
     insisted = check(photos, True, detector=faces, keep_strangers=True)
     assert len(insisted.usable) == 8
@@ -198,9 +198,9 @@ def test_a_folder_of_different_people_is_refused_as_a_set(
 def test_one_good_photograph_can_be_prepared(person: list[Photo], faces: MediaPipeFaces) -> None:
     result = check([*person[:1], Photo("notes.txt", b"words")], True, detector=faces)
     result.raise_if_refused(few_are_enough=True)
-    with pytest.raises(PhotosRefused, match="at least 4 usable photos, got 1"):
+    with pytest.raises(InputRefused, match="at least 4 usable photos, got 1"):
         result.raise_if_refused()
-    with pytest.raises(PhotosRefused, match="got none"):
+    with pytest.raises(InputRefused, match="got none"):
         check([Photo("notes.txt", b"words")], True).raise_if_refused(few_are_enough=True)
 
 
@@ -282,7 +282,7 @@ def test_more_photographs_than_anybody_needs_are_refused() -> None:
     """Before any is decoded: these cannot be. Other files count for nothing."""
     photos = [Photo(f"{i}.jpg", b"\xff\xd8\xff %d" % i) for i in range(MAX_PHOTOS + 1)]
     notes = [Photo(f"{i}.txt", b"note %d" % i) for i in range(MAX_PHOTOS)]
-    with pytest.raises(PhotosRefused, match="at most 64 photographs, got 65") as refusal:
+    with pytest.raises(InputRefused, match="at most 64 photographs, got 65") as refusal:
         check([*notes, *photos], True)
     assert refusal.value.hint == "choose 10 to 20 good ones"
     assert len(check([*notes, *photos[1:]], False).reports) == 2 * MAX_PHOTOS

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..diffusion.family import BaseOutline
-from ..errors import CorruptAdapter, UnsupportedAdapter
+from ..errors import CorruptAdapter, InputRefused
 from ..storage.card import read_card, strict_json, write_card
 from ..types import Adapter, AdapterCard, Network
 from .adapter import check_base
@@ -156,16 +156,18 @@ def config_alpha(config: Mapping[str, object]) -> float | None:
     """lora_alpha of a PEFT LoraConfig; None if not set.
 
     Raises:
-        UnsupportedAdapter: a method other than plain LoRA (DoRA, rank-stabilised, PiSSA, ...), which uses the same keys
+        InputRefused: a method other than plain LoRA (DoRA, rank-stabilised, PiSSA, ...), which uses the same keys
             with other arithmetic.
         CorruptAdapter: lora_alpha is not a number above 0.
     """
     if (kind := config.get("peft_type") or "LORA") != "LORA":
-        raise UnsupportedAdapter(f"expected a plain LoRA, got {label(str(kind))}", hint=CONVERT)
+        raise InputRefused(f"expected a plain LoRA, got {label(str(kind))}", hint=CONVERT, code="UnsupportedAdapter")
     for field, value in config.items():
         plain = field in _HARMLESS or value in _PLAIN_VALUES.get(field, ()) or not value
         if not plain:
-            raise UnsupportedAdapter(f"expected a plain LoRA, got one with {label(field)}", hint=CONVERT)
+            raise InputRefused(
+                f"expected a plain LoRA, got one with {label(field)}", hint=CONVERT, code="UnsupportedAdapter"
+            )
     alpha = config.get("lora_alpha")
     if alpha is None:
         return None

@@ -25,7 +25,7 @@ def archive_engine(settings: Settings, *, base_sha256: str | None = None) -> Ite
 
     Raises:
         WrongBase: the settings name another base than the one that is asked for.
-        BaseNotFound, CorruptBase, SettingsError: as `load_base` and `signer`.
+        NotFound, CorruptBase, SettingsError: as `load_base` and `signer`.
     """
     from ..diffusion.base import load_base
     from ..engine.cards import load

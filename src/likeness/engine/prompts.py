@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..errors import PromptTooLong
+from ..errors import UsageError
 from ..portraits import prompt_of, with_subject
 from ..types import AdapterCard, ImageRequest
 
@@ -46,15 +46,16 @@ def worded(base: "BaseModel", request: ImageRequest, card: AdapterCard | None) -
     """The request with the subject in its words, if the base reads as far as the subject. From any thread.
 
     Raises:
-        PromptTooLong: else the picture would be of nobody.
+        UsageError: else the picture would be of nobody.
     """
     prompt = prompt_of(request.prompt, card, base.says)
     if card is not None and not base.says(prompt.removesuffix(base.unread(prompt)), card.identifier):
-        raise PromptTooLong(
+        raise UsageError(
             f"expected the subject within the first {base.tokenizer.model_max_length} tokens, which is all that this "
             "base reads",
             hint="make the prompt shorter, or move {me} to its beginning",
             param="prompt",
+            code="PromptTooLong",
         )
     return replace(request, prompt=prompt, negative_prompt=with_subject(request.negative_prompt, card))
 

@@ -12,13 +12,13 @@ from starlette.responses import Response
 
 from ..errors import (
     AccessError,
-    AdapterNotFound,
     DeadlinePassed,
     EngineBusy,
     HostUnavailable,
     KeyRefused,
     LikenessError,
     ModelFailed,
+    NotFound,
     RequestTooLarge,
     StorageUnavailable,
     TooManyRequests,
@@ -102,7 +102,7 @@ def _sagemaker(error: LikenessError) -> Failure:
             name, status = "ServiceUnavailable", 503
         case StorageUnavailable():
             name, status = "ModelNotReadyException", 429  # temporarily unavailable; clients retry
-        case SageMakerRefusal() | AccessError() | NoSuchRoute() | AdapterNotFound():
+        case SageMakerRefusal() | AccessError() | NoSuchRoute() | NotFound():
             name, status = "ValidationError", 400
         case Unforeseen():
             name, status = "InternalFailure", 500
@@ -134,7 +134,7 @@ def _openai(error: LikenessError) -> Failure:
     match error:
         case KeyRefused():
             code = "invalid_api_key"
-        case AdapterNotFound():
+        case NotFound():
             code, param = "model_not_found", "model"
         case TooManyRequests():
             kind = code = "rate_limit_exceeded"

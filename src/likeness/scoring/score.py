@@ -61,7 +61,7 @@ def score_adapter(
     Raises:
         WrongBase: the adapter is for another base.
         CorruptAdapter: the adapter has layers that the base does not have.
-        PhotosRefused: fewer than three photographs with a face, of a person.
+        InputRefused: fewer than three photographs with a face, of a person.
         MissingPart: mediapipe or dlib is not installed.
     """
 

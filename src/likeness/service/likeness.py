@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..artifacts.library import AdapterLibrary, engine_key, engine_key_of
 from ..config import Settings
 from ..engine.prompts import worded
-from ..errors import AdapterExists, FileFailed, StorageUnavailable, reason_of
+from ..errors import AlreadyExists, FileFailed, StorageUnavailable, reason_of
 from ..portraits import JPEG_QUALITY, PNG, check_request, encode
 from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from ..storage.catalog import LOCAL, Catalog
@@ -89,7 +89,7 @@ class Likeness:
 
     @property
     def base(self) -> BaseModel:
-        """The one base, loaded at first use, whichever threads ask first. Raises BaseNotFound, CorruptBase."""
+        """The one base, loaded at first use, whichever threads ask first. Raises NotFound, CorruptBase."""
         with self._lock:
             if "base" not in self.__dict__:
                 self.__dict__["base"] = loaded_base(self.settings)
@@ -98,7 +98,7 @@ class Likeness:
 
     @property
     def outline(self) -> BaseOutline:
-        """What adapters for the base have to fit; loads no weights. Raises BaseNotFound, CorruptBase."""
+        """What adapters for the base have to fit; loads no weights. Raises NotFound, CorruptBase."""
         from ..diffusion.base import outline_of
 
         loaded = vars(self).get("base")
@@ -127,7 +127,7 @@ class Likeness:
         """Open the catalog and start the engine now: before anything is served.
 
         Raises:
-            StorageUnavailable, StorageDamaged, SettingsError, BaseNotFound, CorruptBase: what is wrong with them.
+            StorageUnavailable, StorageDamaged, SettingsError, NotFound, CorruptBase: what is wrong with them.
         """
         _ = self.catalog.engine
         _ = self.engine
@@ -167,7 +167,7 @@ class Likeness:
         self, photos: Sequence[Photo], class_noun: str = Subject.class_noun, *,
         keep_strangers: bool = False, watch: Watch = unwatched,
     ) -> CheckResult:  # fmt: skip
-        """Judge photographs one by one and as a set. Raises PhotosRefused for more than can be held."""
+        """Judge photographs one by one and as a set. Raises InputRefused for more than can be held."""
         from ..photos import check
 
         return check(photos, means_person(class_noun), keep_strangers=keep_strangers, watch=watch)
@@ -195,13 +195,13 @@ class Likeness:
         Raises:
             UsageError: a name, word or seed that no adapter may have.
             RankTooLarge: the recipe's rank is above the installation's largest.
-            AdapterExists: the name is taken and the order does not say to replace it.
+            AlreadyExists: the name is taken and the order does not say to replace it.
             AdapterBusy: another process trains or deletes this name.
-            PhotosRefused: too few usable photographs, or photographs of different people.
+            InputRefused: too few usable photographs, or photographs of different people.
             FileFailed: no room for the adapter, said before the training; or it could not be published, and then the
                 same order goes on from the last step.
             Interrupted: stopped; the same order goes on from where it was.
-            NonFiniteLoss, CheckpointMismatch, BaseNotFound, CorruptBase: see errors.
+            TrainingError, CheckpointMismatch, NotFound, CorruptBase: see errors.
         """
         from ..fine_tuning import adapter_bytes, fine_tune, stop_if
 
@@ -247,7 +247,7 @@ class Likeness:
 
         Raises:
             UsageError: a value out of its range.
-            AdapterNotFound: none of this name.
+            NotFound: none of this name.
         """
         from ..diffusion.samplers import sampler_named
 
@@ -271,7 +271,7 @@ class Likeness:
 
         Raises:
             EngineBusy: no room in the queue; `retry_after_s` says when.
-            UsageError, AdapterNotFound: as `admit`.
+            UsageError, NotFound: as `admit`.
         """
         found = self.admit(requests, tenant=tenant)
         tickets: list[Ticket] = []
@@ -296,7 +296,7 @@ class Likeness:
 
         Raises:
             UsageError: a value out of its range.
-            AdapterNotFound, CorruptAdapter: an adapter that is not here, or damaged.
+            NotFound, CorruptAdapter: an adapter that is not here, or damaged.
             WrongBase: an adapter of another base.
         """
         found, total = self.admit(requests, tenant=tenant), len(requests)
@@ -317,27 +317,27 @@ class Likeness:
         """Keep a picture's file until its adapter is forgotten; returns the id that `kept` takes.
 
         Raises:
-            AdapterNotFound, AdapterBusy: it was, or is being, forgotten while the picture was made.
+            NotFound, AdapterBusy: it was, or is being, forgotten while the picture was made.
         """
         return kept.keep(self.library, tenant, image.request.adapter, content, media_type)
 
     def kept(self, id: str, *, tenant: str = LOCAL) -> tuple[bytes, str]:
-        """A kept picture's file and media type. Raises ObjectNotFound."""
+        """A kept picture's file and media type. Raises NotFound."""
         return kept.find(self.library, tenant, id)
 
     # adapters
 
     def adapter(self, name: str, *, tenant: str = LOCAL) -> Adapter:
-        """Read a published adapter. Raises AdapterNotFound, CorruptAdapter."""
+        """Read a published adapter. Raises NotFound, CorruptAdapter."""
         return self.library.read(tenant, name)
 
     def export(self, name: str, format: str, path: Path, *, tenant: str = LOCAL) -> Path:
-        """Write an adapter in another program's layout. Raises UsageError, AdapterNotFound, AdapterExists."""
+        """Write an adapter in another program's layout. Raises UsageError, NotFound, AlreadyExists."""
         layout(format)
         return export_to(self.adapter(name, tenant=tenant), format, path)
 
     def exported(self, name: str, format: str, *, tenant: str = LOCAL) -> bytes:
-        """What `export` writes, as bytes; a folder as tar.gz. Raises UsageError, AdapterNotFound."""
+        """What `export` writes, as bytes; a folder as tar.gz. Raises UsageError, NotFound."""
         layout(format)
         return exported(self.adapter(name, tenant=tenant), format)
 
@@ -353,8 +353,8 @@ class Likeness:
 
         Raises:
             UsageError: a name or word that no adapter may have.
-            AdapterExists: the name is taken.
-            CorruptAdapter, UnsupportedAdapter, ArchiveRefused, WrongBase: see reading.read_foreign.
+            AlreadyExists: the name is taken.
+            CorruptAdapter, InputRefused, ArchiveRefused, WrongBase: see reading.read_foreign.
             RankTooLarge: its rank is above the installation's largest.
         """
         said = checked_subject(Subject(name, class_noun, identifier))
@@ -365,7 +365,7 @@ class Likeness:
             return self.library.publish(adapter, tenant)
 
     def refuse_unknown(self, name: str, *, tenant: str = LOCAL) -> None:
-        """Raises AdapterNotFound: nothing of this name is here, no subject, job, adapter, file. UsageError: no name."""
+        """Raises NotFound: nothing of this name is here, no subject, job, adapter, file. UsageError: no name."""
         if not self.forgetting.knows(tenant, name):
             self.catalog.find_adapter(tenant, name)  # raises with the near miss
 
@@ -375,7 +375,7 @@ class Likeness:
         Jobs that wait or run are cancelled.
 
         Raises:
-            AdapterNotFound: nothing of this name is here.
+            NotFound: nothing of this name is here.
             AdapterBusy, DeletionUnfinished, StorageUnavailable: see `Forgetting.forget`.
         """
         self.refuse_unknown(name, tenant=tenant)
@@ -389,7 +389,7 @@ class Likeness:
 
     def _refuse_taken(self, tenant: str, name: str, *, hint: str) -> None:
         if self.catalog.has_adapter(tenant, name):
-            raise AdapterExists("an adapter of this name exists already", hint=hint)
+            raise AlreadyExists("an adapter of this name exists already", hint=hint, code="AdapterExists")
 
     def _worded(self, request: ImageRequest, found: dict[str, AdapterRecord]) -> ImageRequest:
         card = found[request.adapter].card if request.adapter else None

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..diffusion.base import BaseModel
 from ..diffusion.lora import LoraBank
 from ..diffusion.rows import paired
-from ..errors import CheckpointMismatch, NonFiniteLoss, TrainingError, UsageError
+from ..errors import CheckpointMismatch, TrainingError, UsageError
 from ..types import LoraPair, Network
 from .data import TrainingSet
 from .loss import dreambooth_loss, min_snr_weight, row_losses
@@ -34,7 +34,7 @@ class Progress:
     steps: int  # of the whole recipe
     loss: float
     gradient_norm: float
-    error: NonFiniteLoss | None = None  # set if this person's training has ended; the others continue
+    error: TrainingError | None = None  # set if this person's training has ended; the others continue
 
     @property
     def finished(self) -> bool:
@@ -311,9 +311,10 @@ class TrainingLoop:
             )  # fmt: skip
 
     def _fail(self, job: FineTune) -> Progress:
-        error = NonFiniteLoss(
+        error = TrainingError(
             f"expected a finite loss, got none at step {job.step + 1} of {job.recipe.steps}",
             hint="train again with a lower learning rate",
+            code="NonFiniteLoss",
         )
         self.leave(job.name)
         return Progress(job.name, job.step, job.recipe.steps, math.nan, math.nan, error)

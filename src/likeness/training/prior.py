@@ -19,7 +19,7 @@ from .. import __version__
 from ..diffusion.base import BaseModel
 from ..diffusion.lora import BASE_SLOT
 from ..diffusion.sampling import Order, denoise_all
-from ..errors import ObjectNotFound, StorageUnavailable
+from ..errors import NotFound, StorageUnavailable
 from ..storage.objects import FileObjects
 from .data import class_captions
 
@@ -86,5 +86,5 @@ def _kept(cache: FileObjects, key: str) -> Tensor | None:
     """A batch from the cache; None if it is missing or damaged."""
     try:
         return load(cache.get(key))["latents"]
-    except (ObjectNotFound, SafetensorError, KeyError):
+    except (NotFound, SafetensorError, KeyError):
         return None
