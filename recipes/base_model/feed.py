@@ -22,7 +22,7 @@ from .render.styles import STYLES
 from .said import said_classes
 
 CAPTIONS_PER_IMAGE = 6
-PHOTO_GAIN = 2.0  # a photo is drawn so much more often: whose face it is shows in photos, and styles need fewer samples
+PHOTO_GAIN = 2.0  # photos are drawn this much more often: they show identity best, and styles need fewer samples
 CLASSES = {"hair_color": (None, *HAIR_RGB), "ethnicity": ETHNICITIES, "style": tuple(STYLES)}
 
 
@@ -59,7 +59,7 @@ def chances(classes: Tensor) -> Tensor:
 
 
 class Feed:
-    """The data set so far; `poll` takes in shards that were finished since.
+    """The current data set; `poll` adds shards that have been finished.
 
     Args:
         data: folder of shards.
@@ -80,8 +80,8 @@ class Feed:
         workers: int,
     ) -> None:
         self.size = 0
-        self.people: set[int] = set()  # seeds of those who are in the images
-        shape = (2, capacity, CHANNELS, LATENT_CELLS, LATENT_CELLS)  # as rendered, and mirrored
+        self.people: set[int] = set()  # seeds of the people in the images
+        shape = (2, capacity, CHANNELS, LATENT_CELLS, LATENT_CELLS)  # original and mirrored
         self.latents = torch.zeros(shape, dtype=torch.half, device=device)
         self.ids = torch.zeros(capacity, CAPTIONS_PER_IMAGE, MAX_TOKENS, dtype=torch.int16, device=device)
         self.said = torch.zeros(capacity, CAPTIONS_PER_IMAGE, len(HEADS), dtype=torch.int8, device=device)
@@ -96,11 +96,11 @@ class Feed:
 
     @property
     def shards(self) -> int:
-        """Taken in so far."""
+        """Loaded so far."""
         return len(self._taken)
 
     def poll(self, most: int = 1) -> int:
-        """Take in up to `most` shards that are ready; returns how many images there are now."""
+        """Add up to `most` finished shards; returns the number of images."""
         for path in shard_paths(self._data):
             if path not in self._taken and path not in self._pending:
                 self._pending[path] = self._pool.apply_async(self._caption, (path,))
@@ -112,7 +112,7 @@ class Feed:
         return self.size
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count,) rows, the rare ones more often than they are."""
+        """(count,) rows, with rare attributes drawn more often."""
         return torch.multinomial(self._chances, count, replacement=True, generator=generator)
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class Feed:
         stop = min(self.size + len(images), self.latents.shape[1])
         count = stop - self.size
         self.people.update(people[:count].tolist())
-        for k, view in enumerate((images, images.flip(3))):  # mirrored people are people too
+        for k, view in enumerate((images, images.flip(3))):  # original and mirrored
             latents = self._basis(to_float(view[:count].to(self._device)))
             self.latents[k, self.size : stop] = latents * self._scale
         self.ids[self.size : stop] = torch.from_numpy(ids[:count]).to(self._device)

@@ -1,9 +1,9 @@
-"""What a caption says, as classes, and an auxiliary loss that has the text states tell it.
+"""The attributes of a caption as classes, and an auxiliary loss that predicts them from the text states.
 
-A colour's own token is read before the noun that it belongs to, so 'red' of hair and 'red' of a shirt differ only in
-the states of later tokens. The U-Net alone taught the text encoder that too slowly: after 850,000 samples a linear
-probe found the colour of the clothes in the mean state for 67 % of captions that say it (docs/log.md). The loss asks
-for it directly. The heads are used in training only and are not exported.
+A colour's token comes before its noun, so 'red' of hair and 'red' of a shirt differ only in the states of later tokens.
+With the U-Net's loss alone, the text encoder learned this too slowly: after 850,000 samples a linear probe found the
+colour of the clothes in the mean state for 67 % of the captions that mention it (docs/log.md). This loss trains it
+directly. The heads are used in training only and are not exported.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from .classifier import HEADS
 from .networks import TEXT_WIDTH
 from .prompts import asked_by
 
-UNSAID = 0  # the class of what a caption does not say; those of HEADS follow
-WEIGHT = 0.05  # of the mean cross-entropy beside the denoising loss
+UNSAID = 0  # the class of an attribute that the caption does not mention; the classes of HEADS follow
+WEIGHT = 0.05  # of the mean cross-entropy, relative to the denoising loss
 
 
 def said_classes(text: str, attributes: Mapping[str, Any]) -> list[int]:
-    """Of each of HEADS, in order: UNSAID, or 1 + the number of the class that the caption says."""
+    """For each of HEADS, in order: UNSAID, or 1 + the index of the class that the caption mentions."""
     asked = asked_by(text, attributes)
     return [1 + classes.index(asked[head]) if head in asked else UNSAID for head, classes in HEADS.items()]
 

@@ -50,7 +50,7 @@ FACE_SPREAD, FACE_GAIN = 0.24, 2.0  # of the emphasis: standard deviation in sid
 
 
 def noise_schedule() -> DDIMScheduler:
-    """Stable Diffusion's form of schedule with twice its noise, and the clean latent as the prediction.
+    """The form of Stable Diffusion's schedule with twice its noise, predicting the clean latent.
 
     These latents have 16 cells a side, not 64, and a strong first component: under Stable Diffusion's own numbers the
     layout of a picture is still plain to see at the last timestep, so that a network takes the layout of pure noise
@@ -73,7 +73,7 @@ def clean_latent_loss(prediction: Tensor, latents: Tensor, sigma_squared: Tensor
 
 
 def face_emphasis(cells: int, device: torch.device) -> Tensor:
-    """(cells, cells), mean 1: the middle, where every face is, counts three times the edge."""
+    """(cells, cells), mean 1: the middle, where the faces are, has three times the weight of the edge."""
     place = (torch.arange(cells, device=device) + 0.5) / cells - 0.5
     bump = torch.exp(-(place / FACE_SPREAD).square() / 2)
     weight = 1 + FACE_GAIN * bump[:, None] * bump
@@ -81,7 +81,7 @@ def face_emphasis(cells: int, device: torch.device) -> Tensor:
 
 
 def is_wide(parameter: Tensor) -> bool:
-    """Convolutions and feed-forwards: most of the weights, and the matrices for which Muon costs least."""
+    """Convolutions and feed-forward layers: most of the weights, and the matrices where Muon is cheapest."""
     if parameter.ndim < 2:
         return False
     rows, columns = parameter.flatten(1).shape
@@ -96,10 +96,10 @@ def learning_rate(done: float, peak: float) -> float:
 
 @dataclass(eq=False)
 class Training:
-    """What a checkpoint holds: networks, optimiser, running average, and how far it has come."""
+    """The content of a checkpoint: networks, optimiser, moving average, progress."""
 
     networks: nn.ModuleDict  # unet, text_encoder, and the heads of `said.py`
-    optimizers: list[torch.optim.Optimizer]  # of the wide matrices, of the others
+    optimizers: list[torch.optim.Optimizer]  # for the wide matrices, and for the others
     average: list[Tensor]  # of every parameter, in order
     step: int = 0
     samples: int = 0
@@ -141,7 +141,7 @@ class Training:
         self.losses.append(loss.detach())
 
     def log(self, feed: Feed, folder: Path) -> None:
-        """How far it has come, and the mean loss since the last time."""
+        """Progress, and the mean loss since the last call."""
         line = {
             "s": round(self.elapsed_s), "step": self.step, "samples": self.samples,
             "images": feed.size, "people": len(feed.people),
@@ -151,7 +151,7 @@ class Training:
         write_line(folder, line)
 
     def save(self, folder: Path) -> None:
-        """The averaged weights as fp16 safetensors, one file a network, and the whole state to resume from."""
+        """The averaged weights as fp16 safetensors, one file per network, and the state for --resume."""
         split: dict[str, dict[str, Tensor]] = {name: {} for name in self.networks}
         for (name, _), tensor in zip(self.networks.named_parameters(), self.average, strict=True):
             network, key = name.split(".", 1)
@@ -183,7 +183,7 @@ def trained_together(unet: nn.Module, text_encoder: CLIPTextModel) -> nn.ModuleD
 
 
 def write_line(folder: Path, line: Mapping[str, object]) -> None:
-    """To standard output and to the end of the folder's log.jsonl."""
+    """Write a line to standard output and log.jsonl."""
     text = json.dumps(line)
     print(text, flush=True)
     with (folder / "log.jsonl").open("a") as file:
@@ -193,7 +193,7 @@ def write_line(folder: Path, line: Mapping[str, object]) -> None:
 def draw_loss(
     training: Training, feed: Feed, empty: Tensor, *, alpha_bar: Tensor, batch: int, generator: torch.Generator
 ) -> Tensor:
-    """The loss of `batch` random pictures, mirrored or not, with random captions, timesteps and noise."""
+    """The loss of `batch` random images, some mirrored, with random captions, timesteps and noise."""
     device = alpha_bar.device
 
     def pick(high: int) -> Tensor:
@@ -215,7 +215,7 @@ def draw_loss(
 
 
 def chosen_dtype(training: Training, feed: Feed, empty: Tensor, batch: int) -> torch.dtype:
-    """bfloat16 or float32, whichever takes less time here for a forward and a backward pass; one for all processes."""
+    """bfloat16 or float32, whichever is faster for a forward and a backward pass; the same for all processes."""
     alpha_bar = noise_schedule().alphas_cumprod.to(empty.device)
     generator = torch.Generator(empty.device).manual_seed(0)
 
@@ -231,9 +231,9 @@ def train(
     training: Training, feed: Feed, empty: Tensor, args: argparse.Namespace, *,
     rank: int = 0, count: int = 1, clock: Callable[[], float] = time.monotonic,
 ) -> None:  # fmt: skip
-    """Until the minutes are over; of `count` processes the first keeps clock, log and checkpoints."""
+    """Train until the minutes are over; of `count` processes the first has clock, log and checkpoints."""
     alpha_bar = noise_schedule().alphas_cumprod.to(empty.device)
-    # A resumed run draws other rows, and so does each process.
+    # A resumed run draws new rows, and each process draws its own.
     generator = torch.Generator(empty.device).manual_seed(training.step * count + rank)
     started = clock() - training.elapsed_s
     logged_s = saved_s = training.elapsed_s
@@ -288,11 +288,11 @@ def main() -> None:
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 
-    if rank == 0 and args.init:  # its words, so that its embeddings keep their meaning
+    if rank == 0 and args.init:  # its vocabulary, so that embeddings keep their meaning
         shutil.copytree(args.init / "tokenizer", args.out / "tokenizer", dirs_exist_ok=True)
     elif rank == 0 and not args.resume:
         write_tokenizer([*vocabulary(), "<<", ">>"], args.out / "tokenizer")
-    agreed(0, device)  # the words are there
+    agreed(0, device)  # wait until the vocabulary is written
     tokenizer = load_tokenizer(args.out / "tokenizer")
     empty = torch.tensor(tokenizer("", padding="max_length", max_length=MAX_TOKENS)["input_ids"], device=device)
     vae = AutoencoderTiny.from_pretrained(args.vae).to(device).eval()
@@ -301,7 +301,7 @@ def main() -> None:
     while feed.poll(most=8) < args.min_images or feed.shards < there:
         time.sleep(0.5)
     unet, text_encoder = build_unet(), build_text_encoder(tokenizer)
-    if device.type == "cpu":  # the fused attention is slow backwards there: a third of a step
+    if device.type == "cpu":  # the backward pass of fused attention is slow on CPUs: a third of a step
         unet.set_attn_processor(AttnProcessor())
         text_encoder.set_attn_implementation("eager")
     networks = trained_together(unet, text_encoder)

@@ -1,4 +1,4 @@
-"""Progress of a long call, and how it is asked to stop; independent of terminals and signals."""
+"""Progress of long operations, and requests to stop them. Knows neither terminals nor signals."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Advance:
-    """One item of one stage is done."""
+    """Progress within one stage."""
 
     stage: str  # 'check', 'prepare', 'load base', 'class images', 'encode', 'train', 'generate'
     done: int
     total: int
     loss: float | None = None  # of the last step
-    images_per_s: float | None = None  # rows through the networks
+    images_per_s: float | None = None  # rows per second through the networks
     warning: str = ""  # a problem that did not stop the work
 
 
@@ -23,16 +23,16 @@ ShouldStop = Callable[[], bool]
 
 
 def unwatched(advance: Advance) -> None:
-    """A `Watch` that ignores progress."""
+    """Ignores progress."""
 
 
 def never() -> bool:
-    """A `ShouldStop` that never stops."""
+    """Never requests a stop."""
     return False
 
 
 class Stopwatch:
-    """Seconds of each stage, in the order in which they ran; a stage that runs twice is added up."""
+    """Seconds per stage, in the order in which they ran; repeated stages are added up."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""The quarter of an hour on a borrowed machine, rehearsed on a processor: what comes home can be gone on from."""
+"""`on_gpu`, rehearsed on a CPU: its output can be joined and training resumed."""
 
 from pathlib import Path
 

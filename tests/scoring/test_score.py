@@ -122,7 +122,7 @@ def test_kept_photographs_come_back_without_their_mattes(person: Sequence[Prepar
     assert sorted(photo.framing for photo in kept) == sorted(photo.framing for photo in person)
     first = next(photo for photo in kept if photo.framing == person[0].framing)
     assert np.array_equal(first.image, person[0].image) and np.array_equal(first.matte, person[0].matte)
-    with pytest.raises(InputRefused, match="not in this home"):
+    with pytest.raises(InputRefused, match="not in the home folder"):
         kept_photos(tmp_path / "nothing")
 
 

@@ -1,6 +1,6 @@
-"""The catalog's tables, and how a database is opened. Everything of a tenant's is keyed by the tenant.
+"""The catalog's tables, and opening a database. All rows of a tenant are keyed by the tenant.
 
-SQLite and PostgreSQL read the same definitions. Secrets are not in here: of an API key only its hash is.
+The definitions are the same for SQLite and PostgreSQL. No secrets are stored; of an API key, only the hash.
 Sources: SQLite's 'Write-Ahead Logging' and 'PRAGMA secure_delete'; PostgreSQL's 'Explicit Locking', advisory locks.
 """
 
@@ -35,11 +35,11 @@ from ..errors import MissingPart, SettingsError, StorageDamaged, StorageUnavaila
 from .files import make_private_file
 
 SCHEMA_VERSION = 1
-_BUSY_MS = 15_000  # for another process that is writing
-_EMPTY_MS = 250  # for readers of SQLite's log to end; whoever deletes tries again
+_BUSY_MS = 15_000  # waiting time for another writer
+_EMPTY_MS = 250  # waiting time for readers of SQLite's log; deletions try again
 
 metadata = MetaData()
-_NAME, _SHA256, _TIME = String(63), String(64), String(40)  # times are ISO 8601, UTC: they sort as text
+_NAME, _SHA256, _TIME = String(63), String(64), String(40)  # times are ISO 8601 in UTC, so they sort as text
 
 schema = Table("schema", metadata, Column("version", Integer, primary_key=True))
 
@@ -50,7 +50,7 @@ tenants = Table(
 api_keys = Table(
     "api_keys",
     metadata,
-    Column("id", String(32), primary_key=True),  # the part of a key that may be shown
+    Column("id", String(32), primary_key=True),  # the public part of a key
     Column("tenant", _NAME, nullable=False),
     Column("secret_sha256", _SHA256, nullable=False),
     Column("label", String(100), nullable=False),
@@ -66,7 +66,7 @@ subjects = Table(
     Column("name", _NAME, primary_key=True),
     Column("class_noun", String(100), nullable=False),
     Column("identifier", String(100), nullable=False),
-    Column("consent", Text, nullable=False),  # who said it and in which words, as given
+    Column("consent", Text, nullable=False),  # the consent as given by the caller
     Column("consented", _TIME, nullable=False),
     Column("created", _TIME, nullable=False),
 )
@@ -77,7 +77,7 @@ photos = Table(
     Column("tenant", _NAME, primary_key=True),
     Column("subject", _NAME, primary_key=True),
     Column("sha256", _SHA256, primary_key=True),
-    Column("file", String(200), nullable=False),  # its name, for messages only
+    Column("file", String(200), nullable=False),  # file name, for messages only
     Column("bytes", BigInteger, nullable=False),
     Column("report", Text, nullable=False),  # JSON: verdict, reasons, hint
     Column("key", String(900), nullable=False),
@@ -121,37 +121,37 @@ receipts = Table(
     Column("items", Text, nullable=False),  # JSON: kinds, counts, bytes; no content
 )
 
-forgettings = Table(  # deletions that are not complete
+forgettings = Table(  # deletions in progress
     "forgettings",
     metadata,
     Column("tenant", _NAME, primary_key=True),
     Column("name", _NAME, primary_key=True),
     Column("begun", _TIME, nullable=False),
-    Column("deleted", Text, nullable=False),  # JSON, as a receipt's items: what is gone by now
+    Column("deleted", Text, nullable=False),  # JSON, as a receipt's items: deleted so far
 )
 
 
 def sqlite_url(file: Path) -> str:
-    """SQLAlchemy's URL of a file, whatever letters its path has."""
+    """SQLAlchemy's URL of a file, for paths with any characters."""
     return URL.create("sqlite", database=str(file.absolute())).render_as_string()
 
 
 def make_file(address: URL) -> None:
-    """Make the file of a SQLite database, for its owner only; SQLite's own would be readable for all."""
+    """Create the file of a SQLite database, private to its owner; SQLite itself would make it readable for all."""
     file = address.database if address.get_backend_name() == "sqlite" else None
-    if file and not file.startswith((":", "file:")):  # in memory, and SQLite's URIs
+    if file and not file.startswith((":", "file:")):  # not in memory, and not a SQLite URI
         make_private_file(Path(file))
 
 
 def open_database(url: str) -> Engine:
-    """An engine with all tables there.
+    """A database engine with all tables created.
 
     Args:
         url: SQLAlchemy's, e.g. `sqlite:////folder/catalog.sqlite` or `postgresql+psycopg://user@host/database`.
 
     Raises:
-        SettingsError: no such kind of URL, or a catalog of another version of Likeness.
-        StorageUnavailable, StorageDamaged: it does not answer; it is no database.
+        SettingsError: not a database URL, or a catalog of another version of Likeness.
+        StorageUnavailable, StorageDamaged: no response; the file is not a database.
         MissingPart: the database's driver is not installed.
     """
     try:
@@ -159,7 +159,7 @@ def open_database(url: str) -> Engine:
         is_file = address.get_backend_name() == "sqlite"
         make_file(address)
         engine = create_engine(address, pool_pre_ping=not is_file, hide_parameters=True)
-    except (ArgumentError, NoSuchModuleError, ValueError) as error:  # the last: a port that is no number
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:  # ValueError: a port that is not a number
         raise SettingsError("expected a database URL such as sqlite:////FOLDER/catalog.sqlite") from error
     except ImportError as error:
         raise MissingPart(
@@ -177,34 +177,34 @@ def open_database(url: str) -> Engine:
 
 
 def is_damaged(error: BaseException | None) -> bool:
-    """Whether a database's file is none of a database, or not any more: SQLITE_NOTADB, SQLITE_CORRUPT.
+    """Whether an error means that a file is not a database or is damaged: SQLITE_NOTADB, SQLITE_CORRUPT.
 
-    All other errors of a driver are of a class below DatabaseError.
+    All other errors of the driver are subclasses of DatabaseError.
     """
     return type(error) is DatabaseError
 
 
 def damaged(what: str) -> StorageDamaged:
-    """The error that says so."""
+    """The error for a damaged file."""
     return StorageDamaged(f"expected {what} to be readable, got a damaged file", hint="restore it from a backup")
 
 
 def lenient_text(content: bytes) -> str:
-    """SQLite's text, whatever bytes are in it: one damaged row shall not make its whole table unreadable."""
+    """SQLite text with any bytes, so that one damaged row does not make the table unreadable."""
     return content.decode(errors="replace")
 
 
 def _say_unavailable(context: ExceptionContext) -> None:
-    """A database that is away or locked is an error of ours; wrong statements stay what they are."""
-    if context.is_pre_ping:  # only asks whether a pooled connection still lives: the pool makes another
+    """Turn errors of an unavailable or locked database into Likeness errors; errors in statements are not changed."""
+    if context.is_pre_ping:  # a check of a pooled connection; the pool replaces it
         return
     error = context.sqlalchemy_exception
     if is_damaged(error):
         raise damaged("the catalog's database") from error
     if isinstance(error, OperationalError | InterfaceError):
         raise StorageUnavailable(
-            f"expected an answer of the catalog's database, got {type(context.original_exception).__name__}",
-            hint="try again; if it lasts, check the database",
+            f"expected a response from the catalog's database, got {type(context.original_exception).__name__}",
+            hint="try again later; if it persists, check the database",
         ) from error
 
 
@@ -212,23 +212,23 @@ def _tune_sqlite(connection: Any, record: object) -> None:
     connection.text_factory = lenient_text
     cursor = connection.cursor()
     begin_write_ahead(cursor)
-    cursor.execute("PRAGMA synchronous=FULL")  # a published adapter survives a power cut
+    cursor.execute("PRAGMA synchronous=FULL")  # a published adapter survives a power failure
     cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute("PRAGMA secure_delete=ON")  # deleted rows are overwritten, not just unlinked
+    cursor.execute("PRAGMA secure_delete=ON")  # deleted rows are overwritten
     cursor.close()
 
 
 def begin_write_ahead(cursor: Any) -> None:
-    """Wait for other writers, and let readers wait for none: SQLite's busy time-out and write-ahead log.
+    """Set SQLite's busy time-out and write-ahead logging, so that readers do not wait for writers.
 
-    SQLite does not call its busy handler while it changes the journal mode, so that two connections to a new file
-    would fail at once: the change is tried again for as long as any other statement would wait.
+    SQLite does not use its busy handler while it changes the journal mode, so of two connections to a new file one
+    would fail at once. The change is repeated for as long as other statements would wait.
 
     Args:
         cursor: of the package sqlite3.
 
     Raises:
-        sqlite3.OperationalError: the database stayed locked.
+        sqlite3.OperationalError: the database is still locked after that time.
     """
     cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
     deadline = time.monotonic() + _BUSY_MS / 1000
@@ -243,17 +243,17 @@ def begin_write_ahead(cursor: Any) -> None:
 
 
 def empty_log(connection: Any) -> bool:
-    """Empty SQLite's write-ahead log, where deleted pages stay until then.
+    """Empty SQLite's write-ahead log, which contains deleted pages until then.
 
     Args:
         connection: of the package sqlite3, outside a transaction.
 
     Returns:
-        False where a reader still needs the log: to be tried again.
+        False if a reader still needs the log; try again later.
 
     Raises:
-        StorageUnavailable: the disk is full, for example.
-        StorageDamaged: it is no database.
+        StorageUnavailable: for example, the disk is full.
+        StorageDamaged: the file is not a database.
     """
     cursor = connection.cursor()
     (patience_ms,) = cursor.execute("PRAGMA busy_timeout").fetchone()
@@ -264,8 +264,8 @@ def empty_log(connection: Any) -> bool:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return False
         raise StorageUnavailable(
-            f"expected the log of a database to be emptied, got {error.sqlite_errorname}",
-            hint="check the free space and the rights of its folder",
+            f"expected to empty the log of a database, got {error.sqlite_errorname}",
+            hint="check the free space and the permissions of its folder",
         ) from error
     except sqlite3.DatabaseError as error:
         raise damaged("a database") from error
@@ -277,7 +277,7 @@ def empty_log(connection: Any) -> bool:
 
 def _create(engine: Engine) -> None:
     with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":  # IF NOT EXISTS alone is not safe against another who creates
+        if engine.dialect.name == "postgresql":  # IF NOT EXISTS alone is not safe with concurrent creation
             connection.execute(text("SELECT pg_advisory_xact_lock(1818847087)"))
         for table in metadata.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
@@ -288,5 +288,6 @@ def _create(engine: Engine) -> None:
             connection.execute(insert(schema).values(version=SCHEMA_VERSION))
         elif version != SCHEMA_VERSION:
             raise SettingsError(
-                f"expected a catalog of version {SCHEMA_VERSION}, got {version}", hint="use the Likeness that made it"
+                f"expected a catalog of version {SCHEMA_VERSION}, got {version}",
+                hint="use the version of Likeness that created it",
             )
