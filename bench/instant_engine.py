@@ -17,8 +17,8 @@ from PIL import Image
 from likeness.engine.facts import ROWS, Buckets
 from likeness.engine.local_server import LocalServer
 from likeness.engine.ticket import Ticket
-from likeness.portraits import JPEG, PNG, encode
-from likeness.types import GeneratedImage, ImageRequest
+from likeness.service.image_files import encode
+from likeness.types import JPEG, PNG, GeneratedImage, ImageRequest
 
 SIDE_PX = 512
 

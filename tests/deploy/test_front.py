@@ -21,11 +21,11 @@ from likeness.deploy.triton.server import Reply
 from likeness.deploy.triton.sources import ArchiveSource, LibrarySource
 from likeness.diffusion.base import load_base
 from likeness.errors import (
-    AdapterNotFound,
     EngineBusy,
     HostUnavailable,
     LikenessError,
     ModelFailed,
+    NotFound,
     StorageUnavailable,
 )
 from likeness.storage.objects import FileObjects
@@ -279,7 +279,7 @@ def test_a_model_may_be_loaded_before_anybody_asks(front: Front, server: PlayedS
         front.load("anna.tar.gz")
     assert front.loaded == ("anna.tar.gz",)
     assert (server.calls["POST models"], server.calls["POST invoke"]) == (1, 0)
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         front.load("nobody.tar.gz")
 
 
@@ -308,7 +308,7 @@ def test_an_archive_that_is_deleted_is_unloaded(front: Front, server: PlayedServ
     ask(front, "cleo")
     objects.delete("cleo.tar.gz")
     try:
-        with pytest.raises(AdapterNotFound):
+        with pytest.raises(NotFound):
             ask(front, "cleo")
         assert front.loaded == () and server.urls == {} and not list(server.folder.rglob("config.pbtxt"))
     finally:
@@ -328,7 +328,7 @@ class ChangingSource:
         if self.is_away:
             raise StorageUnavailable("expected an answer of the catalog's database, got OperationalError")
         if target in self.deleted:
-            raise AdapterNotFound("there is no adapter of this name")
+            raise NotFound("there is no adapter of this name", code="AdapterNotFound")
         return self.versions.get(target, "1")
 
     def read(self, target: str) -> Adapter:
@@ -412,5 +412,5 @@ class Untouched:
     "target", ["anna.tar.gz", "a/../b.tar.gz", "a/b.zip", "/a/b.tar.gz", "a/b.tar.gz\n", "A/b.tar.gz"]
 )
 def test_a_target_that_names_no_tenant_and_adapter_reaches_no_catalog(target: str) -> None:
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         LibrarySource(SimpleNamespace(catalog=Untouched())).version(target)  # type: ignore[arg-type]

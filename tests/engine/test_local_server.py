@@ -17,7 +17,7 @@ from likeness.diffusion.base import BaseModel, load_base
 from likeness.engine.cards import Cards, load
 from likeness.engine.local_server import LocalServer
 from likeness.errors import CorruptAdapter
-from likeness.portraits import JPEG, PNG
+from likeness.types import JPEG, PNG
 from tests.engine.people import of_another_base, person
 from tests.tiny import build_tiny_folder
 from tests.waiting import HANG_S

@@ -14,7 +14,7 @@ from likeness.deploy.triton.sources import ArchiveSource
 from likeness.engine.engine import Engine
 from likeness.engine.gen_args import request_of
 from likeness.engine.prompts import worded
-from likeness.errors import AdapterNotFound, ArchiveRefused, CorruptAdapter, LikenessError, ModelFailed
+from likeness.errors import ArchiveRefused, CorruptAdapter, LikenessError, ModelFailed, NotFound
 from tests.services.hosting import (
     NAMES,
     PROMPT,
@@ -106,7 +106,7 @@ def test_the_longest_unused_makes_room(front: Front) -> None:
 
 
 def test_refusals_name_their_reason_and_repeat_nothing(front: Front) -> None:
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         ask(front, "nobody")
     with pytest.raises((ArchiveRefused, CorruptAdapter)):
         ask(front, "damaged")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..config import Settings
 from ..errors import WrongBase
-from ..portraits import encode
+from ..service.image_files import encode
 from ..service.provenance import signer
 from ..types import GeneratedImage
 
@@ -25,7 +25,7 @@ def archive_engine(settings: Settings, *, base_sha256: str | None = None) -> Ite
 
     Raises:
         WrongBase: the settings name another base than the one that is asked for.
-        BaseNotFound, CorruptBase, SettingsError: as `load_base` and `signer`.
+        NotFound, CorruptBase, SettingsError: as `load_base` and `signer`.
     """
     from ..diffusion.base import load_base
     from ..engine.cards import load

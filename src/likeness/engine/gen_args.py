@@ -8,8 +8,7 @@ import json
 from typing import Any
 
 from ..errors import UsageError
-from ..portraits import JPEG, PNG, check_request
-from ..types import ImageRequest
+from ..types import JPEG, PNG, ImageRequest
 
 MEDIA_TYPES = {"jpeg": JPEG, "png": PNG}  # the first by default, as there
 STEPS, GUIDANCE_SCALE = 50, 7.5  # of diffusers' own pipeline, for gen_args that leave them out
@@ -43,7 +42,7 @@ def request_of(prompt: str, negative_prompt: str, gen_args: str) -> tuple[ImageR
         adapter_scale=_number(said, "adapter_scale", ImageRequest.adapter_scale), sampler=sampler,
         negative_scale=_number(said, "negative_scale", 0) if "negative_scale" in said else None,
     )  # fmt: skip
-    return check_request(request), MEDIA_TYPES[format]
+    return request, MEDIA_TYPES[format]
 
 
 def _number(said: dict[str, Any], name: str, default: float) -> float:

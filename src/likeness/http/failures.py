@@ -12,19 +12,40 @@ from starlette.responses import Response
 
 from ..errors import (
     AccessError,
-    AdapterNotFound,
     DeadlinePassed,
     EngineBusy,
     HostUnavailable,
     KeyRefused,
     LikenessError,
     ModelFailed,
-    RequestTooLarge,
+    NotFound,
     StorageUnavailable,
     TooManyRequests,
 )
 
 SAGEMAKER, OPENAI = "/endpoints/", "/openai/"
+
+
+class OriginRefused(AccessError):
+    """A web page of another site sent the request, or it names another host."""
+
+    http_status = 403
+
+
+class RequestTooLarge(AccessError):
+    http_status = 413
+
+
+class MediaTypeRefused(AccessError):
+    """The body is of a media type that the route does not take."""
+
+    http_status = 415
+
+
+class RequestTooSlow(AccessError):
+    """The body did not arrive in time."""
+
+    http_status = 408
 
 
 class Unforeseen(LikenessError):
@@ -102,7 +123,7 @@ def _sagemaker(error: LikenessError) -> Failure:
             name, status = "ServiceUnavailable", 503
         case StorageUnavailable():
             name, status = "ModelNotReadyException", 429  # temporarily unavailable; clients retry
-        case SageMakerRefusal() | AccessError() | NoSuchRoute() | AdapterNotFound():
+        case SageMakerRefusal() | AccessError() | NoSuchRoute() | NotFound():
             name, status = "ValidationError", 400
         case Unforeseen():
             name, status = "InternalFailure", 500
@@ -134,7 +155,7 @@ def _openai(error: LikenessError) -> Failure:
     match error:
         case KeyRefused():
             code = "invalid_api_key"
-        case AdapterNotFound():
+        case NotFound():
             code, param = "model_not_found", "model"
         case TooManyRequests():
             kind = code = "rate_limit_exceeded"

@@ -19,11 +19,11 @@ from fastapi import APIRouter, Request, Response
 from ..engine.gen_args import request_of
 from ..engine.prompts import unread_of
 from ..errors import UsageError
-from ..types import SETUP_MODEL, ImageRequest
+from ..types import SETUP_MODEL, ImageRequest, adapter_named
 from . import kserve
 from .auth import Asking
 from .failures import SageMakerRefusal
-from .pictures import adapter_asked, likeness_of, made, unless_gone
+from .generation import likeness_of, made, unless_gone
 
 router = APIRouter(tags=["sagemaker"])
 
@@ -138,7 +138,7 @@ def _order(name: str, inference: kserve.Inference, row: int) -> tuple[ImageReque
         raise UsageError("expected the inputs prompt and, if need be, negative_prompt and gen_args")
     given = {key: texts[row] for key, texts in inference.inputs.items()}
     order, media_type = request_of(given["prompt"], given.get("negative_prompt", ""), given.get("gen_args", ""))
-    return replace(order, adapter=adapter_asked(name)), media_type
+    return replace(order, adapter=adapter_named(name)), media_type
 
 
 def _answer(request: Request, model: str, columns: Mapping[str, Sequence[str]], *, binary: bool) -> Response:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def export_to(adapter: Adapter, format: str, path: Path) -> Path:
-    """Write a file or folder in another program's format. Raises UsageError, AdapterExists."""
+    """Write a file or folder in another program's format. Raises UsageError, AlreadyExists."""
     layout(format).export(adapter, path)
     return path
 
@@ -44,7 +44,7 @@ def import_from(source: Path | bytes, format: str, said: Subject, base: "BaseOut
 
     Raises:
         UsageError: an unknown format.
-        AdapterNotFound, CorruptAdapter, UnsupportedAdapter, ArchiveRefused, WrongBase: see reading.read_foreign.
+        NotFound, CorruptAdapter, InputRefused, ArchiveRefused, WrongBase: see reading.read_foreign.
     """
     from ..artifacts.foreign import foreign_card
     from ..artifacts.reading import read_foreign

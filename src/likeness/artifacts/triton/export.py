@@ -13,7 +13,7 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
-from ...errors import AdapterExists, CorruptAdapter
+from ...errors import AlreadyExists, CorruptAdapter
 from ...storage.card import FILE_NAME, MAX_BYTES, read_card, write_card
 from ...types import Adapter
 from .. import bundle, tensors
@@ -34,10 +34,12 @@ def artifact(adapter: Adapter) -> bytes:
 
 
 def write_model(adapter: Adapter, folder: Path) -> Path:
-    """Write a model's folder as this version of Likeness has it. Raises AdapterExists, CorruptAdapter."""
+    """Write a model's folder as this version of Likeness has it. Raises AlreadyExists, CorruptAdapter."""
     kept, content = bundle.encode(adapter)
     if folder.exists():
-        raise AdapterExists("expected a new folder, got one that exists", hint="choose another or remove it first")
+        raise AlreadyExists(
+            "expected a new folder, got one that exists", hint="choose another or remove it first", code="AdapterExists"
+        )
     (folder / VERSION).mkdir(parents=True)
     (folder / CONFIG_NAME).write_bytes(_own(CONFIG_NAME))
     for name in CODE_NAMES:

@@ -28,7 +28,7 @@ from ...artifacts.triton.export import CONFIG_NAME, VERSION, WEIGHTS_NAME, read_
 from ...engine.cards import Cards
 from ...engine.gen_args import request_of
 from ...engine.prompts import unread_of, worded
-from ...errors import AdapterNotFound, CorruptAdapter, LikenessError, UsageError
+from ...errors import CorruptAdapter, LikenessError, NotFound, UsageError
 from ...http import kserve
 from ..archive_engine import Encode
 
@@ -53,23 +53,23 @@ class Container:
     cards: Cards = field(default_factory=Cards)
 
     def load(self, name: str, url: str) -> None:
-        """Raises UsageError, AdapterNotFound, CorruptAdapter, WrongBase."""
+        """Raises UsageError, NotFound, CorruptAdapter, WrongBase."""
         folder = Path(url)
         if not _NAME.fullmatch(name) or ".." in folder.parts or not folder.is_relative_to(self.models):
             raise UsageError(f"expected a model's name and its folder below {self.models.name}")
         self.loaded[name] = (url, self.key_in(folder))
 
     def unload(self, name: str) -> None:
-        """Raises AdapterNotFound."""
+        """Raises NotFound."""
         _, key = self.found(name)
         del self.loaded[name]
         self.cards.release(key)
         self.engine.forget(key)
 
     def found(self, name: str) -> tuple[str, str]:
-        """Raises AdapterNotFound."""
+        """Raises NotFound."""
         if name not in self.loaded:
-            raise AdapterNotFound("this model is not loaded")
+            raise NotFound("this model is not loaded", code="AdapterNotFound")
         return self.loaded[name]
 
     def key_in(self, folder: Path) -> str:

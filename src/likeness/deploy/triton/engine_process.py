@@ -38,7 +38,7 @@ def run(socket: Path, base_sha256: str, watch_pid: int) -> None:
 
     Raises:
         WrongBase: the settings name another base than the one that is asked for.
-        BaseNotFound, CorruptBase, SettingsError: as `archive_engine` and `settings_from`.
+        NotFound, CorruptBase, SettingsError: as `archive_engine` and `settings_from`.
     """
     watched = os.pidfd_open(watch_pid)  # before the slow part: a number may be given to another process later
     from ...engine.local_server import LocalServer

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ...artifacts.triton.export import write_model
-from ...errors import AdapterNotFound, EngineBusy, HostUnavailable, LikenessError
+from ...errors import EngineBusy, HostUnavailable, LikenessError, NotFound
 from .hosted import HostedModel
 from .protocol import DEAD, JSON, TARGET, canary_body, failure, load_body
 from .server import Reply, TritonServer
@@ -93,7 +93,7 @@ class Front:
         """One request to one model, which is loaded where it is not.
 
         Raises:
-            AdapterNotFound, CorruptAdapter, ArchiveRefused: of the source.
+            NotFound, CorruptAdapter, ArchiveRefused: of the source.
             ModelFailed: the model refused the request, or Triton the model.
             HostUnavailable: no room for the model, or the server died; it is started again.
         """
@@ -183,7 +183,7 @@ class Front:
         for model in ready:
             try:
                 is_same = self._source.version(model.target) == model.version
-            except AdapterNotFound:
+            except NotFound:
                 is_same = False
             except LikenessError as error:  # it is away, which says nothing about anybody
                 log.warning("whether the models are still there could not be asked: %s", error)
@@ -260,7 +260,7 @@ class Front:
     def _version(self, target: str) -> str:
         try:
             return self._source.version(target)
-        except AdapterNotFound:
+        except NotFound:
             self.unload(target)  # what was deleted there is deleted here
             raise
 

@@ -32,7 +32,7 @@ def local_front(likeness: Likeness, *, most_models: int) -> Iterator[Front]:
 
 
 def write_repository(likeness: Likeness, folder: Path) -> list[Path]:
-    """Every adapter as a model in a folder that any Triton takes as its repository. Raises AdapterExists."""
+    """Every adapter as a model in a folder that any Triton takes as its repository. Raises AlreadyExists."""
     records = likeness.catalog.list_adapters(LOCAL)
     return [write_model(likeness.library.at(record), folder / record.name) for record in records]
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ...artifacts.library import AdapterLibrary, engine_key
 from ...artifacts.triton.export import SUFFIX, open_artifact
-from ...errors import AdapterNotFound, ObjectNotFound
+from ...errors import NotFound
 from ...storage.objects import Objects
 from ...types import Adapter
 
@@ -21,10 +21,10 @@ class Source(Protocol):
     """Adapters by target model."""
 
     def version(self, target: str) -> str:
-        """What `read` would give now, in a word. Raises AdapterNotFound."""
+        """What `read` would give now, in a word. Raises NotFound."""
 
     def read(self, target: str) -> Adapter:
-        """Raises AdapterNotFound, CorruptAdapter, ArchiveRefused."""
+        """Raises NotFound, CorruptAdapter, ArchiveRefused."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,24 @@ class ArchiveSource:
 
     def version(self, target: str) -> str:
         if not target.endswith(SUFFIX) or not self.objects.has(self.prefix + target):
-            raise AdapterNotFound(
-                "there is no archive of this name", hint="`likeness export --format triton` makes one"
+            raise NotFound(
+                "there is no archive of this name",
+                hint="`likeness export --format triton` makes one",
+                code="AdapterNotFound",
             )
         return hashlib.sha256((self.prefix + target).encode()).hexdigest()
 
     def read(self, target: str) -> Adapter:
         try:
             return open_artifact(self.objects.get(self.prefix + target))
-        except ObjectNotFound as error:
-            raise AdapterNotFound("the archive is not there any more", hint="it was deleted") from error
+        except NotFound as error:
+            raise NotFound(
+                "the archive is not there any more", hint="it was deleted", code="AdapterNotFound"
+            ) from error
 
 
 def _tenant_and_name(target: str) -> tuple[str, str]:
     found = _TARGET.fullmatch(target)
     if found is None:
-        raise AdapterNotFound("expected a target model of the form NAME.tar.gz")
+        raise NotFound("expected a target model of the form NAME.tar.gz", code="AdapterNotFound")
     return found[1], found[2]
