@@ -140,7 +140,7 @@ def test_kohya_names_that_fit_two_layers(tools, base, tmp_path):
     formats.export_kohya(tools.adapter(), tmp_path / "x")
     twin = {"down_blocks_0.resnets.0.conv1": (8, 8, 3, 3)}
     twins = replace(base, layers={**base.layers, "unet": {**base.layers["unet"], **twin}})
-    with pytest.raises(CorruptAdapter, match="fits 2 layers"):
+    with pytest.raises(CorruptAdapter, match="matches 2 layers"):
         read_foreign(tmp_path / "x", twins)
 
 

@@ -101,7 +101,7 @@ def test_deleted_and_damaged_objects_are_told_apart(library: AdapterLibrary, too
     with pytest.raises(CorruptAdapter):
         library.read("t", "anna-2")
     library.objects.delete(record.key)
-    with pytest.raises(AdapterNotFound, match="any more"):
+    with pytest.raises(AdapterNotFound, match="no longer exists"):
         library.load(engine_key(record))
 
 

@@ -122,7 +122,7 @@ def test_wrong_prediction_type_and_unknown_family_are_refused(folder: Path) -> N
 def test_bases_that_take_more_or_less_than_latents_are_refused(tmp_path: Path, channels: dict[str, Any]) -> None:
     """As those for inpainting (latents, masked latents and the mask) and for editing."""
     folder = build_tiny_folder(tmp_path / "base", **channels)
-    with pytest.raises(BaseNotFound, match="16 channels") as caught:
+    with pytest.raises(BaseNotFound, match="16 input and output channels") as caught:
         load(folder)
     assert "inpainting" in caught.value.hint
 
