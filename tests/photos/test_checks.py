@@ -297,15 +297,19 @@ def test_odd_shapes_get_a_verdict(shape: tuple[int, int, int], is_person: bool, 
     assert "too_small" in codes(check([as_photo(noise)], is_person))
 
 
+def blurred(image: Image, sigma_px: float) -> Image:
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma_px), dtype=np.uint8)
+
+
 @pytest.mark.parametrize("sigma_px", [7, 10, 20, 40])
 def test_more_blur_never_looks_sharper(virtual_man: list[Photo], sigma_px: int) -> None:
     """Slopes of a strong blur are below one level of luma a pixel; rounding makes steps of them."""
     for photo in virtual_man[::4]:
         luma = quality.grey(decode(photo.content))[100:400, 100:400]
         assert quality.blur_effect(luma) < BLUR_WARNED
-        assert quality.blur_effect(np.asarray(cv2.GaussianBlur(luma, (0, 0), sigma_px), np.uint8)) > BLUR_REFUSED
+        assert quality.blur_effect(blurred(luma, sigma_px)) > BLUR_REFUSED
         faint = (40 + luma / 8).astype(np.uint8)
-        assert quality.blur_effect(np.asarray(cv2.GaussianBlur(faint, (0, 0), sigma_px), np.uint8)) > BLUR_REFUSED
+        assert quality.blur_effect(blurred(faint, sigma_px)) > BLUR_REFUSED
 
 
 def but_the_eyes(image: Image, faces: MediaPipeFaces, factor: float) -> Image:
