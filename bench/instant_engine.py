@@ -18,8 +18,8 @@ from likeness.deploy.adapter_files import FileEngine
 from likeness.deploy.triton.engine_process import EngineServer
 from likeness.engine.facts import ROWS, Buckets
 from likeness.engine.ticket import Ticket
-from likeness.portraits import JPEG, PNG, encode
-from likeness.types import GeneratedImage, ImageRequest
+from likeness.service.image_files import encode
+from likeness.types import JPEG, PNG, GeneratedImage, ImageRequest
 
 SIDE_PX = 512
 

@@ -37,12 +37,12 @@ from .deploy.extension import EXTENSION
 from .engine.prompts import unread_of
 from .errors import UsageError
 from .photos import CheckResult, read_photos
-from .portraits import facts, numbered, save_all
 from .service import AUTO, BARE_BASE, matte_path, save_prepared
+from .service.image_files import facts, save_all
 from .storage.catalog import LOCAL
 from .terminal import Terminal, interruptible, rows_table, set_lines, verdict_table
 from .training.recipe import recipe_named
-from .types import AdapterCard, ImageRequest, Subject
+from .types import AdapterCard, ImageRequest, Subject, adapter_named
 
 app = typer.Typer(
     cls=Commands, name="likeness", add_completion=False, pretty_exceptions_enable=False,
@@ -213,19 +213,16 @@ def generate(
 
     call: Call = ctx.obj
     likeness = call.likeness(base, revision)
-    adapter = None if name == BARE_BASE else name
-    request = ImageRequest(
-        prompt, adapter, negative, seed, steps, 1.0 if guidance is None else guidance, scale, negative_scale, sampler
-    )
+    adapter = adapter_named(name)
+    request = ImageRequest(prompt, adapter, negative, seed, steps, guidance, scale, negative_scale, sampler)
     if best_of is not None and (adapter is None or best_of < count):
         raise UsageError("expected --best-of with an adapter, and a number of at least -n")
-    requests = numbered(request, best_of or count)
-    likeness.admit(requests)
+    requests = request.numbered(best_of or count)
+    if adapter is not None:
+        likeness.catalog.find_adapter(LOCAL, adapter)  # an unknown one is refused before the base is loaded
     if out is not None:
         check_out(out)
     reference = None if best_of is None else kept_reference(likeness.home.photos_folder(name))
-    if guidance is None:
-        requests = [replace(one, guidance_scale=likeness.base.family.guidance_scale) for one in requests]
     with closing(likeness), call.terminal.progress() as watch:
         images = likeness.generate(requests, watch=watch)
     warnings = unread_of(likeness.base, images[0].request).remarks

@@ -15,7 +15,7 @@ from likeness.artifacts import formats, kohya, tensors
 from likeness.artifacts.foreign import CARD_KEY, foreign_card
 from likeness.artifacts.reading import read_foreign
 from likeness.deploy.extension import EXTENSION
-from likeness.errors import AdapterExists, AdapterNotFound, CorruptAdapter, LikenessError, UnsupportedAdapter, WrongBase
+from likeness.errors import AlreadyExists, CorruptAdapter, InputRefused, LikenessError, NotFound, WrongBase
 from likeness.types import LoraPair
 
 FILES = ("diffusers", "kohya")
@@ -46,7 +46,7 @@ def test_a_file_that_somebody_wrote_meanwhile_is_not_overwritten(tmp_path, monke
         return write(staged, content)
 
     monkeypatch.setattr(Path, "write_bytes", slowly)
-    with pytest.raises(AdapterExists):
+    with pytest.raises(AlreadyExists):
         formats.write_new(path, b"mine")
     assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [(path.name, b"another's")]
 
@@ -76,7 +76,7 @@ def test_export_is_deterministic_and_never_overwrites(tools, tmp_path, name):
     export(tools.adapter(), tmp_path / "a")
     export(tools.adapter(), tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    with pytest.raises(AdapterExists):
+    with pytest.raises(AlreadyExists):
         export(tools.adapter(seed=1), tmp_path / "a")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
 
@@ -177,7 +177,7 @@ def test_diffusers_own_metadata_sets_alpha(tools, base, tmp_path, card):
             np.testing.assert_allclose(
                 tools.delta(back, network, module), times * tools.delta(plain, network, module), rtol=1e-6
             )
-    refused = {"use_dora": UnsupportedAdapter, "alpha_pattern": UnsupportedAdapter, "lora_alpha": CorruptAdapter}
+    refused = {"use_dora": InputRefused, "alpha_pattern": InputRefused, "lora_alpha": CorruptAdapter}
     for field, error in refused.items():
         without_card(tmp_path / "x", lora_adapter_metadata=json.dumps(says | {f"unet.{field}": {"(a+)+": 1}}))
         with pytest.raises(error):
@@ -202,7 +202,7 @@ def test_foreign_peft_folder(tools, base, tmp_path, card):
     )
     for change in changes:
         path.write_text(json.dumps(config | change))
-        with pytest.raises(UnsupportedAdapter):
+        with pytest.raises(InputRefused):
             read_foreign(tmp_path / "x", base, card)
 
 
@@ -211,7 +211,7 @@ def test_pickles_and_what_is_not_there(base, tmp_path, card):
         (tmp_path / file).write_bytes(content)
         with pytest.raises(CorruptAdapter):
             read_foreign(tmp_path / file, base, card)
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         read_foreign(tmp_path / "nothing", base, card)
 
 

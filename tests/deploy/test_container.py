@@ -15,7 +15,7 @@ from likeness.deploy.sagemaker.container import Container
 from likeness.deploy.triton.export import write_model
 from likeness.diffusion.base import load_base
 from likeness.engine.engine import Engine
-from likeness.portraits import encode
+from likeness.service.image_files import encode
 from tests.contrast import build_contrasted_folder
 from tests.engine.people import of_another_base, person
 

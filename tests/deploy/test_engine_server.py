@@ -16,7 +16,7 @@ from likeness.deploy.adapter_files import FileEngine
 from likeness.deploy.triton.engine_client import EngineAddress, EngineClient, EngineFailed, Header
 from likeness.deploy.triton.engine_process import EngineServer
 from likeness.diffusion.base import BaseModel, load_base
-from likeness.portraits import JPEG, PNG
+from likeness.types import JPEG, PNG
 from tests.engine.people import of_another_base, person
 from tests.tiny import build_tiny_folder
 from tests.waiting import HANG_S

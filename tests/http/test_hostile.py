@@ -21,10 +21,10 @@ from starlette.testclient import TestClient
 from starlette.types import Message, Scope
 
 from likeness.diffusion import sampling
-from likeness.errors import RequestTooSlow
 from likeness.http import app as app_module
 from likeness.http import boundary, server
 from likeness.http.app import create_app
+from likeness.http.failures import RequestTooSlow
 from likeness.service import Likeness
 from likeness.service.training import Training
 from likeness.types import Adapter

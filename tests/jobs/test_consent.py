@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from likeness.errors import AdapterBusy, AdapterExists, ConsentMissing, InputRefused
+from likeness.errors import AdapterBusy, AlreadyExists, ConsentMissing, InputRefused
 from likeness.jobs import places, preparer
 from likeness.jobs.ledger import Ledger
 from likeness.jobs.link import Link
@@ -192,7 +192,7 @@ def test_the_name_that_came_with_the_archive_must_be_free(installation: Installa
         prepared(installation, claim, asked)
     claim, asked = claimed(installation, order("tom", "dog"), sent({"name": "bob", "class_noun": "dog"}))
     training.library.catalog.publish(record("bob"))
-    with pytest.raises(AdapterExists):
+    with pytest.raises(AlreadyExists):
         prepared(installation, claim, asked)
 
 

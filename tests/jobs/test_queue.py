@@ -12,9 +12,8 @@ from sqlalchemy.exc import IntegrityError
 
 from likeness.errors import (
     AdapterBusy,
-    AdapterExists,
-    IdempotencyConflict,
-    JobNotFound,
+    AlreadyExists,
+    NotFound,
     QueueFull,
     StorageUnavailable,
     UsageError,
@@ -61,7 +60,7 @@ def test_what_was_ordered_can_be_read_back(queue: Queue) -> None:
 def test_a_key_that_comes_twice_is_one_job_and_with_another_order_a_conflict(queue: Queue) -> None:
     first = queue.submit(order("rex"), idempotency_key="k")
     assert queue.submit(order("rex"), idempotency_key="k").id == first.id
-    with pytest.raises(IdempotencyConflict) as refused:
+    with pytest.raises(AlreadyExists) as refused:
         queue.submit(order("rex", seed=1), idempotency_key="k")
     assert refused.value.http_status == 409
     assert queue.submit(order("rex", tenant="ben"), idempotency_key="k").id != first.id
@@ -74,7 +73,7 @@ def test_equal_submits_at_the_same_moment_get_the_same_answer(queue: Queue, monk
     monkeypatch.setattr(queue, "_earlier", lambda order, key: None)
     answers = [queue.submit(order("rex"), idempotency_key="k") for _ in range(3)]
     assert {job.id for job in answers} == {queue.jobs_of("anna")[0].id}
-    with pytest.raises(IdempotencyConflict):
+    with pytest.raises(AlreadyExists):
         queue.submit(order("rex", seed=1), idempotency_key="k")
     with pytest.raises(AdapterBusy):
         queue.submit(order("rex"))
@@ -117,7 +116,7 @@ def test_a_database_of_before_that_rule_gets_it_once_it_can(tmp_path: Path) -> N
 def test_a_tenant_sees_nothing_of_anothers(queue: Queue) -> None:
     job = queue.submit(order("rex"))
     for ask in (queue.status, queue.cancel, queue.events):
-        with pytest.raises(JobNotFound):
+        with pytest.raises(NotFound):
             ask(job.id, "ben")
     assert queue.jobs_of("ben") == []
     assert [found.id for found in queue.jobs_of("anna")] == [job.id]
@@ -138,7 +137,7 @@ def test_one_open_job_a_name_and_no_taken_name_unless_said(queue: Queue, shelf: 
         queue.submit(order("rex", replace=True))
     queue.cancel(job.id, "anna")
     shelf["anna", "rex"] = "0" * 64
-    with pytest.raises(AdapterExists):
+    with pytest.raises(AlreadyExists):
         queue.submit(order("rex"))
     assert queue.submit(order("rex", replace=True)).state == "queued"
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from likeness.errors import InputRefused, RankTooLarge, StorageUnavailable, TimeLimitReached
+from likeness.errors import InputRefused, RankTooLarge, StorageUnavailable, TrainingError
 from likeness.jobs import places, steps
 from likeness.jobs.ledger import Ledger
 from likeness.jobs.link import Link
@@ -76,7 +76,7 @@ def test_waiting_ends_with_the_jobs_time_or_its_owners_wish(installation: Instal
         database.run(lambda c: c.execute(jobs.update().values(started_s=jobs.c.started_s - 3600)))
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(TimeLimitReached, match="60 s"):
+    with pytest.raises(TrainingError, match="60 s"):
         made.patiently(claim, order, late)
     installation.training.queue.cancel(claim.job, "local")
     with pytest.raises(Gone):

@@ -16,7 +16,7 @@ from likeness.commands.score import kept_photos, most_alike
 from likeness.demo import demo_photos
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
-from likeness.errors import PhotosRefused, WrongBase
+from likeness.errors import InputRefused, WrongBase
 from likeness.photos import check, prepare, read_photos
 from likeness.scoring import prompt, score
 from likeness.scoring.likeness import Reference, ranked
@@ -122,7 +122,7 @@ def test_kept_photographs_come_back_without_their_mattes(person: Sequence[Prepar
     assert sorted(photo.framing for photo in kept) == sorted(photo.framing for photo in person)
     first = next(photo for photo in kept if photo.framing == person[0].framing)
     assert np.array_equal(first.image, person[0].image) and np.array_equal(first.matte, person[0].matte)
-    with pytest.raises(PhotosRefused, match="not in the home folder"):
+    with pytest.raises(InputRefused, match="not in the home folder"):
         kept_photos(tmp_path / "nothing")
 
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from likeness.config import Settings
-from likeness.errors import AdapterBusy, AdapterNotFound, DeletionUnfinished, StorageUnavailable
+from likeness.errors import AdapterBusy, DeletionUnfinished, NotFound, StorageUnavailable
 from likeness.http.app import create_app
 from likeness.jobs import holds, places
 from likeness.jobs.ledger import Ledger
@@ -211,7 +211,7 @@ def test_there_is_no_receipt_while_a_worker_may_still_write(likeness: Likeness) 
     (receipt,) = likeness.catalog.list_receipts(LOCAL)
     assert {item.kind: item.count for item in receipt.items}["checkpoints"] == 1  # the worker swept the other
     assert likeness.training.queue.ids_of(LOCAL, "rex") == []
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         likeness.forget("rex")
 
 
@@ -300,7 +300,7 @@ def test_nothing_new_is_taken_of_a_name_that_is_being_deleted(likeness: Likeness
     assert files(likeness) == []
     catalog.publish(record("rex", tenant="other"))
     assert likeness.forgetting.resume() == 1
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         catalog.find_adapter(LOCAL, "rex")
     catalog.add_subject(SubjectRecord(LOCAL, "rex", "dog", "<<TOK>>", "", now(), now()))
 

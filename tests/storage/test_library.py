@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from likeness.artifacts import bundle, tensors
-from likeness.errors import AdapterExists, AdapterNotFound, CorruptAdapter, StorageUnavailable, UsageError
+from likeness.errors import AlreadyExists, CorruptAdapter, NotFound, StorageUnavailable, UsageError
 from likeness.storage.catalog import Catalog
 from likeness.storage.library import AdapterLibrary, engine_key
 from likeness.storage.objects import FileObjects
@@ -61,15 +61,15 @@ def test_publish_read_load(library: AdapterLibrary, tools) -> None:
     assert record.card == card
     assert record.bytes == len(library.objects.get(record.key))
     tools.assert_same(library.read("anna", "anna-2"), library.load(engine_key(record)))
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         library.read("bert", "anna-2")
 
 
 def test_a_name_is_taken_once_and_replaced_on_demand(library: AdapterLibrary, tools) -> None:
     first = library.publish(tools.adapter(), "t")
-    with pytest.raises(AdapterExists):
+    with pytest.raises(AlreadyExists):
         library.publish(tools.adapter(seed=1), "t")
-    with pytest.raises(AdapterExists):
+    with pytest.raises(AlreadyExists):
         library.publish(tools.adapter(), "t")  # the same weights: what is there must survive the refusal
     assert library.read("t", "anna-2").card == first
     second = library.publish(tools.adapter(seed=1), "t", replace=True)
@@ -89,7 +89,7 @@ def test_a_publication_that_is_cut_off_does_not_exist(
     with pytest.raises(StorageUnavailable):
         library.publish(tools.adapter(), "t")
     monkeypatch.undo()
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         library.read("t", "anna-2")
     assert list(library.objects.list("t/")) == []
 
@@ -101,13 +101,13 @@ def test_deleted_and_damaged_objects_are_told_apart(library: AdapterLibrary, too
     with pytest.raises(CorruptAdapter):
         library.read("t", "anna-2")
     library.objects.delete(record.key)
-    with pytest.raises(AdapterNotFound, match="no longer exists"):
+    with pytest.raises(NotFound, match="no longer exists"):
         library.load(engine_key(record))
 
 
 @pytest.mark.parametrize("key", ["", "t/anna", "t/../x/" + "0" * 64, "t/anna/" + "0" * 63, "t/anna/" + "0" * 64 + "/x"])
 def test_keys_that_are_none(library: AdapterLibrary, key: str) -> None:
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         library.load(key)
 
 
@@ -133,7 +133,7 @@ def test_readers_during_replacements_get_a_whole_one_or_none(library: AdapterLib
         while not stop.is_set():
             try:
                 seen.append(library.read("t", "anna-2").card.content_sha256)
-            except AdapterNotFound:
+            except NotFound:
                 continue  # replaced between the row and the object
             except Exception as error:
                 errors.append(error)

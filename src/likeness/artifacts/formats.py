@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import AdapterExists
+from ..errors import AlreadyExists
 from ..types import Adapter
 from . import adapter as folders
 from . import kohya, tensors
@@ -84,7 +84,7 @@ def write_new(path: Path, content: bytes) -> None:
     """Write a file atomically.
 
     Raises:
-        AdapterExists: `path` exists.
+        AlreadyExists: `path` exists.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".incoming-{secrets.token_hex(8)}")
@@ -95,6 +95,8 @@ def write_new(path: Path, content: bytes) -> None:
         ).close()  # reserves the name: os.replace alone would overwrite, and not every file system has hard links
         os.replace(staged, path)
     except FileExistsError as error:
-        raise AdapterExists("expected a new file, got one that exists", hint="choose another path") from error
+        raise AlreadyExists(
+            "expected a new file, got one that exists", hint="choose another path", code="AdapterExists"
+        ) from error
     finally:
         staged.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..errors import CorruptAdapter, UnsupportedAdapter
+from ..errors import CorruptAdapter, InputRefused
 from ..types import Network
 from .card import strict_json
 from .factors import NETWORKS, TEXT_ROOT, AlphaOf, label
@@ -67,21 +67,27 @@ def config_alpha(config: Mapping[str, object]) -> ConfigAlpha:
     """The alphas that a config means.
 
     Raises:
-        UnsupportedAdapter: another method than LoRA (DoRA, PiSSA, ...): same keys, other arithmetic.
+        InputRefused: another method than LoRA (DoRA, PiSSA, ...): same keys, other arithmetic.
         CorruptAdapter: an alpha is no number above 0.
     """
     if (kind := config.get("peft_type") or "LORA") != "LORA":
-        raise UnsupportedAdapter(f"expected a plain LoRA, got {label(str(kind))}", hint=CONVERT)
+        raise InputRefused(f"expected a plain LoRA, got {label(str(kind))}", hint=CONVERT, code="UnsupportedAdapter")
     for field, value in config.items():
         plain = field in _HARMLESS or value in _PLAIN_VALUES.get(field, ()) or not value
         if not plain:
-            raise UnsupportedAdapter(f"expected a plain LoRA, got one with {label(field)}", hint=CONVERT)
+            raise InputRefused(
+                f"expected a plain LoRA, got one with {label(field)}", hint=CONVERT, code="UnsupportedAdapter"
+            )
     alpha, patterns, stabilised = (config.get(field) for field in ("lora_alpha", "alpha_pattern", "use_rslora"))
     if not isinstance(patterns or {}, dict) or not isinstance(stabilised or False, bool):
         raise CorruptAdapter("expected alpha_pattern to be an object and use_rslora a truth value", hint=_HINT)
     for pattern in patterns or {}:  # type: ignore[attr-defined]
         if not _PLAIN_PATTERN.fullmatch(pattern):
-            raise UnsupportedAdapter("expected plain names in alpha_pattern, got a regular expression", hint=CONVERT)
+            raise InputRefused(
+                "expected plain names in alpha_pattern, got a regular expression",
+                hint=CONVERT,
+                code="UnsupportedAdapter",
+            )
     numbers = {pattern: _checked(one) for pattern, one in (patterns or {}).items()}  # type: ignore[attr-defined]
     return ConfigAlpha(_DEFAULT_ALPHA if alpha is None else _checked(alpha), numbers, bool(stabilised))
 

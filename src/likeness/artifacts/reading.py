@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..diffusion.family import BaseOutline
-from ..errors import AdapterNotFound, CorruptAdapter, WrongBase
+from ..errors import CorruptAdapter, NotFound, WrongBase
 from ..types import Adapter, AdapterCard, Network
 from . import adapter as folders
 from . import tensors
@@ -52,8 +52,8 @@ def read_foreign(path: Path, base: BaseOutline, card: AdapterCard | None = None)
         card: for files without a Likeness card; see foreign.foreign_card.
 
     Raises:
-        AdapterNotFound: no such path.
-        UnsupportedAdapter: not a plain LoRA; the message says what it is.
+        NotFound: no such path.
+        InputRefused: not a plain LoRA; the message says what it is.
         CorruptAdapter: damaged, a pickle, or a folder without an adapter.
         ArchiveRefused: a damaged tar.gz, or one with contents other than an adapter.
         WrongBase: layers that the base does not have or that have other dimensions, or a card for another base.
@@ -61,8 +61,10 @@ def read_foreign(path: Path, base: BaseOutline, card: AdapterCard | None = None)
     if path.is_dir():
         return _read_folder(path, base, card)
     if not os.path.lexists(path):
-        raise AdapterNotFound(
-            "expected a file or folder with an adapter, got a path that does not exist", hint="check the path"
+        raise NotFound(
+            "expected a file or folder with an adapter, got a path that does not exist",
+            hint="check the path",
+            code="AdapterNotFound",
         )
     if path.name == folders.WEIGHTS_NAME and (path.parent / folders.CONFIG_NAME).is_file():
         return _read_files([_peft_file(path.parent)], base, card)  # alpha is in adapter_config.json

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from ..errors import PhotosRefused, UsageError
+from ..errors import InputRefused, UsageError
 from ..photos import read_photos
 from ..progress import Watch
 from ..service import matte_path
@@ -20,7 +20,7 @@ from .options import Base, Name, Revision
 if TYPE_CHECKING:
     from ..scoring.card import ScoreCard
     from ..scoring.likeness import Reference
-    from ..service.likeness import Likeness
+    from ..service import Likeness
 
 MAX_REPEATS = 16
 
@@ -59,7 +59,7 @@ def score(
 
 
 def prepared_from(likeness: "Likeness", paths: list[Path], class_noun: str, watch: Watch) -> tuple[PreparedPhoto, ...]:
-    """Photographs, prepared as for training. Raises PhotosRefused: none can be used."""
+    """Photographs, prepared as for training. Raises InputRefused: none can be used."""
     checked = likeness.check(read_photos(paths), class_noun, watch=watch)
     checked.raise_if_refused(few_are_enough=True)
     return likeness.prepare(checked, watch=watch)
@@ -69,7 +69,7 @@ def kept_photos(folder: Path) -> tuple[PreparedPhoto, ...]:
     """The prepared photographs of the training in the home folder (service.prepared.save_prepared).
 
     Raises:
-        PhotosRefused: there are none.
+        InputRefused: there are none.
     """
     found = []
     for path in sorted(folder.glob("*.png")):
@@ -80,8 +80,10 @@ def kept_photos(folder: Path) -> tuple[PreparedPhoto, ...]:
         matte = np.asarray(Image.open(matte_path(path)).convert("L"), dtype=np.uint8)
         found.append(PreparedPhoto(image, matte, np.zeros_like(matte), framing, number))
     if not found:
-        raise PhotosRefused(
-            "the photographs of this adapter are not in the home folder", hint="give them with --photos"
+        raise InputRefused(
+            "the photographs of this adapter are not in the home folder",
+            hint="give them with --photos",
+            code="PhotosRefused",
         )
     return tuple(found)
 
@@ -108,7 +110,7 @@ def lines_of(card: "ScoreCard") -> list[str]:
 
 
 def kept_reference(folder: Path) -> "Reference":
-    """The subject's identity by the stored photographs. Raises PhotosRefused."""
+    """The subject's identity by the stored photographs. Raises InputRefused."""
     from ..scoring.likeness import Reference
 
     return Reference.of(kept_photos(folder))

@@ -14,7 +14,7 @@ from ..artifacts.adapter import check_base
 from ..config import Settings
 from ..engine.prompts import unread_of, worded
 from ..errors import WrongBase
-from ..portraits import encode
+from ..service.image_files import encode
 from ..service.provenance import signer
 from ..types import Adapter, AdapterCard, GeneratedImage, ImageRequest
 
@@ -62,7 +62,7 @@ def file_engine(settings: Settings, *, base_sha256: str | None = None) -> Iterat
 
     Raises:
         WrongBase: the settings name another base.
-        BaseNotFound, CorruptBase, SettingsError: as `load_base` and `signer`.
+        NotFound, CorruptBase, SettingsError: as `load_base` and `signer`.
     """
     from ..diffusion.base import load_base
     from ..engine.engine import Engine

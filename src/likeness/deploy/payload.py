@@ -13,8 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ..errors import UsageError
 from ..http.invalid import invalid
-from ..portraits import JPEG, PNG, check_request
-from ..types import ImageRequest
+from ..types import JPEG, PNG, ImageRequest
 from . import kserve
 
 INPUTS = ("prompt", "negative_prompt", "gen_args")
@@ -70,7 +69,7 @@ def request_of(prompt: str, negative_prompt: str, gen_args: str) -> Asked:
         prompt, None, negative_prompt, values.seed, values.num_inference_steps, guidance, values.adapter_scale,
         values.negative_scale, values.sampler,
     )  # fmt: skip
-    return check_request(request), MEDIA_TYPES[values.format]
+    return request, MEDIA_TYPES[values.format]
 
 
 def _is_whole(value: object) -> bool:

@@ -13,13 +13,34 @@ from starlette.responses import Response
 
 from ..errors import (
     AccessError,
-    AdapterNotFound,
     EngineBusy,
     KeyRefused,
     LikenessError,
-    RequestTooLarge,
+    NotFound,
     TooManyRequests,
 )
+
+
+class OriginRefused(AccessError):
+    """A web page of another site sent the request, or it names another host."""
+
+    http_status = 403
+
+
+class RequestTooLarge(AccessError):
+    http_status = 413
+
+
+class MediaTypeRefused(AccessError):
+    """The body is of a media type that the route does not take."""
+
+    http_status = 415
+
+
+class RequestTooSlow(AccessError):
+    """The body did not arrive in time."""
+
+    http_status = 408
 
 
 class Unforeseen(LikenessError):
@@ -80,7 +101,7 @@ def _openai(error: LikenessError, request_id: str) -> Failure:
     match error:
         case KeyRefused():
             code = "invalid_api_key"
-        case AdapterNotFound():
+        case NotFound():
             code, param = "model_not_found", "model"
         case TooManyRequests():
             kind = code = "rate_limit_exceeded"

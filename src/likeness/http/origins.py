@@ -13,7 +13,8 @@ from urllib.parse import SplitResult, urlsplit
 from starlette.datastructures import Headers
 
 from ..config import Settings
-from ..errors import OriginRefused, SettingsError
+from ..errors import SettingsError
+from .failures import OriginRefused
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+")

@@ -11,14 +11,13 @@ from typing import TypeVar
 
 from ..artifacts import bundle
 from ..errors import (
-    AdapterExists,
+    AlreadyExists,
     InputRefused,
     LikenessError,
-    ObjectNotFound,
+    NotFound,
     OutOfMemory,
-    PoisonJob,
     StorageUnavailable,
-    TimeLimitReached,
+    TrainingError,
 )
 from ..storage.consent import require_consent
 from ..storage.library import AdapterLibrary
@@ -76,7 +75,7 @@ class Steps:
         return self.library.objects
 
     def fetch(self, claim: Claim, order: JobOrder) -> Said:
-        """Bring the photographs to where the job's other objects are. Raises InputRefused, Gone, TimeLimitReached."""
+        """Bring the photographs to where the job's other objects are. Raises InputRefused, Gone, TrainingError."""
         key = places.photos_key(order.tenant, claim.job)
 
         def work() -> Said:
@@ -95,9 +94,9 @@ class Steps:
 
         Raises:
             ConsentMissing: the order, as it is now, is of a person who has not agreed.
-            AdapterBusy, AdapterExists, UsageError: the name that came with the photographs is taken or reserved.
+            AdapterBusy, AlreadyExists, UsageError: the name that came with the photographs is taken or reserved.
             RankTooLarge: the rank that came with them is above the installation's largest.
-            Failed, Gone, PoisonJob, TimeLimitReached: see `_in_child`.
+            Failed, Gone, TrainingError: see `_in_child`.
         """
         self.ledger.tell(claim, "stage", {"stage": "check"})
         asked = {
@@ -126,8 +125,10 @@ class Steps:
         checked_rank(rank_of(order), self.most_rank)
         require_consent(catalog, order.tenant, Subject(order.name, order.class_noun), consent=consent)
         if not order.replace and catalog.has_adapter(order.tenant, order.name):
-            raise AdapterExists(
-                "an adapter of this name exists already", hint="choose another name, or say to replace it"
+            raise AlreadyExists(
+                "an adapter of this name exists already",
+                hint="choose another name, or say to replace it",
+                code="AdapterExists",
             )
         self.ledger.amend(claim, order)
 
@@ -164,7 +165,7 @@ class Steps:
         return self._in_child(self.trainer, claim, order, asked=asked, heard=heard)
 
     def publish(self, claim: Claim, order: JobOrder, adapter_sha256: str) -> Said:
-        """Make the adapter exist. Raises AdapterExists, CorruptAdapter, Gone."""
+        """Make the adapter exist. Raises AlreadyExists, CorruptAdapter, Gone."""
         self.ledger.tell(claim, "stage", {"stage": "publish"})
 
         def work() -> Said:
@@ -174,7 +175,7 @@ class Steps:
                 raise Gone
             try:
                 self.library.publish(adapter, order.tenant, replace=order.replace)
-            except AdapterExists:  # by us, before a crash?
+            except AlreadyExists:  # by us, before a crash?
                 if self.library.catalog.find_adapter(order.tenant, order.name).card.content_sha256 != adapter_sha256:
                     raise
             found = self.ledger.find(claim.job)
@@ -221,7 +222,7 @@ class Steps:
         while True:
             try:
                 return work()
-            except ObjectNotFound:
+            except NotFound:
                 raise
             except (StorageUnavailable, OSError) as error:
                 said = error.message if isinstance(error, StorageUnavailable) else error.strerror
@@ -236,13 +237,14 @@ class Steps:
             time.sleep(min(LOOK_EVERY_S, max(0.0, until_s - time.monotonic())))
 
     def _look(self, claim: Claim, order: JobOrder) -> None:
-        """Raises Gone, TimeLimitReached."""
+        """Raises Gone, TrainingError."""
         if not self.ledger.holds(claim):
             raise Gone
         if self.ledger.left_s(claim, order.time_limit_s) <= 0:
-            raise TimeLimitReached(
+            raise TrainingError(
                 f"the job did not end within its {order.time_limit_s} s",
                 hint="give it more time, or a recipe with fewer steps",
+                code="TimeLimitReached",
             )
 
     def _in_child(
@@ -289,14 +291,15 @@ class Steps:
         deaths = self.ledger.died(claim)
         self.ledger.tell(claim, "died", {"code": said["code"], "together": said["together"], "deaths": deaths})
         if deaths >= MOST_DEATHS:
-            raise PoisonJob(
+            raise TrainingError(
                 f"the process that worked on this job died {deaths} times at the same place",
                 hint="send other photographs or another recipe; other jobs are not affected",
+                code="PoisonJob",
             )
         return asked | {"alone": True}
 
     def _subject_archive(self, order: JobOrder) -> bytes:
-        """The photographs kept for a subject, as an archive. Raises InputRefused, SubjectNotFound."""
+        """The photographs kept for a subject, as an archive. Raises InputRefused, NotFound."""
         records = self.library.catalog.list_photos(order.tenant, order.name)
         if not records:
             raise InputRefused("expected photographs of this subject, got none", hint="upload some first")

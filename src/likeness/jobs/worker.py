@@ -20,7 +20,7 @@ from dbos import DBOS
 from dbos._dbos import _get_or_create_dbos_registry
 from filelock import FileLock, Timeout
 
-from ..errors import AdapterBusy, BaseNotFound, StorageError
+from ..errors import AdapterBusy, NotFound, StorageError
 from ..storage.library import AdapterLibrary
 from . import holds
 from .chores import Chore
@@ -122,7 +122,7 @@ class Worker:
 
         Raises:
             AdapterBusy: a worker of this id runs on this machine already.
-            BaseNotFound, ...: the trainer cannot load the base; nothing was claimed.
+            NotFound, ...: the trainer cannot load the base; nothing was claimed.
         """
         lock = FileLock(self.options.home / f"worker-{self.options.id}.lock")
         try:
@@ -195,7 +195,7 @@ class Worker:
         for link in (self._preparer, self._trainer):
             link.tend()
             if link.unusable is not None:
-                raise BaseNotFound(link.unusable["message"], hint=link.unusable["hint"])
+                raise NotFound(link.unusable["message"], hint=link.unusable["hint"], code="BaseNotFound")
         if self._heart.is_replaced:
             raise AdapterBusy("another process has started with this worker's id", hint="give each an id of its own")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import PhotosRefused, UnreadablePhoto
+from ..errors import InputRefused
 from ..progress import Advance, Watch, unwatched
 from ..types import MAX_PHOTOS, Photo, Verdict
 from . import quality
@@ -77,7 +77,7 @@ def check(
         keep_strangers: use photographs that probably show another person too.
 
     Raises:
-        PhotosRefused: more than `MAX_PHOTOS`.
+        InputRefused: more than `MAX_PHOTOS`.
         MissingPart: a face is needed and mediapipe or dlib is not installed.
     """
     refuse_too_many(photos)  # all decoded images are in memory at once
@@ -109,10 +109,14 @@ def check(
 
 
 def refuse_too_many(photos: Sequence[Photo]) -> None:
-    """Raises PhotosRefused: more than `MAX_PHOTOS`; files that are no images do not count."""
+    """Raises InputRefused: more than `MAX_PHOTOS`; files that are no images do not count."""
     count = sum(looks_like_image(photo.content) for photo in photos)
     if count > MAX_PHOTOS:
-        raise PhotosRefused(f"expected at most {MAX_PHOTOS} photographs, got {count}", hint="choose 10 to 20 good ones")
+        raise InputRefused(
+            f"expected at most {MAX_PHOTOS} photographs, got {count}",
+            hint="choose 10 to 20 good ones",
+            code="PhotosRefused",
+        )
 
 
 def first_look(photo: Photo) -> Reason | None:
@@ -138,7 +142,7 @@ def _examine(photo: Photo, finder: FaceDetector | None) -> Examined:
         return Examined(photo, (unusable,))
     try:
         image = decode(photo.content)
-    except UnreadablePhoto as error:
+    except InputRefused as error:
         return Examined(photo, (Reason("unreadable", error.message, error.hint, "refused"),))
     size = _size_reasons(image.shape)
     if min(image.shape[:2]) < SIDE_REFUSED_PX:  # too small for any measurement

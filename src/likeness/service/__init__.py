@@ -5,7 +5,7 @@ Independent of terminal and HTTP: the command line and the server translate to t
 
 from ..types import BARE_BASE
 from .exchange import AUTO
-from .likeness import Likeness, build
+from .installation import Likeness, build
 from .prepared import FineTuned, matte_path, save_prepared
 
 __all__ = ["AUTO", "BARE_BASE", "FineTuned", "Likeness", "build", "matte_path", "save_prepared"]

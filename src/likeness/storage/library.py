@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from ..artifacts import bundle
-from ..errors import AdapterNotFound, ObjectNotFound
+from ..errors import NotFound
 from ..types import Adapter, AdapterCard, checked_name
 from .catalog import Catalog
 from .objects import Objects
@@ -33,7 +33,7 @@ class AdapterLibrary:
             the card as stored, with `content_sha256`.
 
         Raises:
-            AdapterExists: the name is taken and `replace` is false.
+            AlreadyExists: the name is taken and `replace` is false.
             AdapterBusy: the name is being deleted.
             CorruptAdapter: NaN, inconsistent shapes, a card out of range.
         """
@@ -52,23 +52,23 @@ class AdapterLibrary:
         return kept.card
 
     def read(self, tenant: str, name: str) -> Adapter:
-        """A published adapter, checked. Raises AdapterNotFound, CorruptAdapter, UsageError."""
+        """A published adapter, checked. Raises NotFound, CorruptAdapter, UsageError."""
         return self.at(self.catalog.find_adapter(tenant, name))
 
     def at(self, record: AdapterRecord) -> Adapter:
-        """The weights of a record. Raises AdapterNotFound (deleted meanwhile), CorruptAdapter."""
+        """The weights of a record. Raises NotFound (deleted meanwhile), CorruptAdapter."""
         return self._opened(record.key, record.card.content_sha256)
 
     def load(self, key: str) -> Adapter:
         """The adapter of an engine key, see `engine_key`; without a catalog query.
 
         Raises:
-            AdapterNotFound: deleted or replaced.
+            NotFound: deleted or replaced.
             CorruptAdapter: the bytes have changed.
         """
         parts = _KEY.fullmatch(key)
         if parts is None:
-            raise AdapterNotFound("expected the key of an adapter")
+            raise NotFound("expected the key of an adapter", code="AdapterNotFound")
         tenant, name, sha256 = parts.groups()
         return self._opened(_object_key(tenant, name, sha256), sha256)
 
@@ -97,14 +97,16 @@ class AdapterLibrary:
     def _is_named(self, record: AdapterRecord) -> bool:
         try:
             return self.catalog.find_adapter(record.tenant, record.name).key == record.key
-        except AdapterNotFound:
+        except NotFound:
             return False
 
     def _opened(self, key: str, sha256: str) -> Adapter:
         try:
             content = self.objects.get(key)
-        except ObjectNotFound as error:
-            raise AdapterNotFound("the adapter no longer exists", hint="it was deleted or replaced") from error
+        except NotFound as error:
+            raise NotFound(
+                "the adapter no longer exists", hint="it was deleted or replaced", code="AdapterNotFound"
+            ) from error
         return bundle.reopen(content, sha256)
 
 

@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from ...artifacts.triton_model import CONFIG_NAME, VERSION, WEIGHTS_NAME, read_model
 from ...config import Settings
-from ...errors import AdapterNotFound, CorruptAdapter, LikenessError, UsageError
+from ...errors import CorruptAdapter, LikenessError, NotFound, UsageError
 from .. import kserve
 from ..adapter_files import FileEngine, file_engine
 from ..payload import requests_of, response
@@ -96,10 +96,10 @@ class Container:
         return await self._answer(request, await asyncio.to_thread(self._key_in, self.single) if has_model else None)
 
     def _found(self, request: Request) -> tuple[str, str, str]:
-        """Name, URL and key of the model of a path. Raises AdapterNotFound."""
+        """Name, URL and key of the model of a path. Raises NotFound."""
         name = request.path_params["name"]
         if name not in self.loaded:
-            raise AdapterNotFound("this model is not loaded")
+            raise NotFound("this model is not loaded", code="AdapterNotFound")
         return name, *self.loaded[name]
 
     def _key_in(self, folder: Path) -> str:

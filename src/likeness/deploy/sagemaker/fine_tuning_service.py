@@ -48,7 +48,7 @@ class FineTuningService:
 
         Raises:
             ConsentMissing: a person, and config.json has no consent.
-            InputRefused, ArchiveRefused, PhotosRefused, TrainingError, StorageUnavailable: nothing was published.
+            InputRefused, TrainingError, StorageUnavailable: nothing was published.
         """
         from ...fine_tuning import FineTuneOrder  # torch
         from ...training.recipe import recipe_named

@@ -11,11 +11,11 @@ from fastapi import Request
 
 from ...errors import (
     AccessError,
-    AdapterNotFound,
     DeadlinePassed,
     EngineBusy,
     KeyRefused,
     LikenessError,
+    NotFound,
     StorageUnavailable,
     TooManyRequests,
 )
@@ -68,7 +68,7 @@ def failure(error: LikenessError, request_id: str) -> Failure:
             name, status = "ServiceUnavailable", 503
         case StorageUnavailable():
             name, status = "ModelNotReadyException", 429  # clients retry it
-        case SageMakerRefusal() | AccessError() | NoSuchRoute() | AdapterNotFound():
+        case SageMakerRefusal() | AccessError() | NoSuchRoute() | NotFound():
             name, status = "ValidationError", 400
         case Unforeseen():
             name, status = "InternalFailure", 500

@@ -1,29 +1,27 @@
-"""The one place that several threads share: who waits, who runs, which adapters are where. One lock guards it all.
+"""The engine's shared state: which requests wait or run, and which adapters are in slots or host memory. One lock.
 
-Callers put requests in and take them back, loader threads bring adapters, the device thread asks for its next turn.
-Decisions are `batcher`'s; no tensor is touched here. Tickets are resolved after the lock is released, so a callback
-may submit again.
+Callers submit and cancel requests, loader threads deliver adapters, the device thread takes its next turn. `batcher`
+decides what joins; no tensor is touched here. Tickets are resolved after the lock is released, so that a callback may
+submit again.
 """
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Condition, Lock
 
-from ..errors import DeadlinePassed, EngineBusy, EngineClosed, EngineError, LikenessError, RequestCancelled
+from ..errors import DeadlinePassed, EngineBusy, EngineClosed, LikenessError, RequestCancelled
 from ..types import GeneratedImage
-from .batcher import Shares, expected_wait_s, is_out_of_reach, plan, retry_after_s
-from .cache import SlotCache
+from .batcher import Shares, cost, expected_wait_s, is_out_of_reach, plan, retry_after_s
 from .facts import EngineFacts, Tally
-from .host import HostCache, LoadPacked
+from .host_cache import HostCache
 from .packed import PackedAdapter
+from .slot_cache import SlotCache
 from .work import Turn, Work
 
 log = logging.getLogger("likeness.engine")
-
-Outcome = GeneratedImage | Exception
 
 
 class RequestQueue:
@@ -38,15 +36,16 @@ class RequestQueue:
     """
 
     def __init__(
-        self, load: LoadPacked, *, slots: int, host_bytes: int, limit: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+        self, load: Callable[[str], PackedAdapter], *, slots: int, host_bytes: int, limit: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._changed = Condition(Lock())
-        self._settled: list[tuple[Work, Outcome]] = []  # to be told once the lock is free
+        self._settled: list[tuple[Work, GeneratedImage | Exception]] = []  # tickets to resolve without the lock
         self._waiting: dict[int, Work] = {}  # in the order of arrival
         self._running: dict[int, Work] = {}
         self._shares, self._row_limit = Shares(), 1
         self._limit, self._clock = limit, clock
-        self._closed: EngineError | None = None
+        self._closed: LikenessError | None = None
         self._slot_count, self._slots = slots - 1, SlotCache(slots)
         self._sha256_in: dict[int, str] = {}  # slot -> of its adapter
         self._wipes: list[int] = []
@@ -59,7 +58,7 @@ class RequestQueue:
     # callers' threads
 
     def put(self, work: Work, *, wait: bool = False) -> None:
-        """Let a request wait for the batch, and its adapter be fetched meanwhile.
+        """Add a request to the queue and start to load its adapter.
 
         Args:
             wait: block until there is room instead of refusing.
@@ -82,7 +81,7 @@ class RequestQueue:
                 self._host.want(work.key)
 
     def cancel(self, id: int) -> None:
-        """Take a request back: at once while it waits, at the next step while it runs; else nothing happens."""
+        """Cancel a request: at once if it waits, at the next step if it runs; no effect once it is done."""
         with self._locked():
             if id in self._waiting:
                 self._settle(self._waiting[id], RequestCancelled("the request was cancelled while it waited"))
@@ -119,8 +118,8 @@ class RequestQueue:
                 total_s=tally.total_s.snapshot(),
             )  # fmt: skip
 
-    def close(self, reason: EngineError | None = None) -> None:
-        """Refuse what comes, fail what is here, and let the device thread's next turn be the last."""
+    def close(self, reason: LikenessError | None = None) -> None:
+        """Refuse new requests, fail those that wait or run, and end the device thread."""
         with self._locked():
             self._closed = self._closed or reason or EngineClosed("the engine is shutting down")
             for work in [*self._waiting.values(), *self._running.values()]:
@@ -145,17 +144,17 @@ class RequestQueue:
                 if not self._settled:
                     self._changed.wait(self._until_deadline_s())
 
-    def end_turn(self, outcomes: Sequence[tuple[Work, Outcome]], *, rows: int, seconds: float) -> None:
-        """The turn took `seconds` for `rows` rows; the pictures in `outcomes` are finished, or failed, and leave."""
+    def end_turn(self, outcomes: Mapping[Work, GeneratedImage | Exception], *, rows: int, seconds: float) -> None:
+        """The turn took `seconds` for `rows` rows; the requests in `outcomes` are finished or failed."""
         with self._locked():
             if rows:
                 self._tally.turn(rows, seconds)
-            for work, outcome in outcomes:
+            for work, outcome in outcomes.items():
                 if work.id in self._running:  # else the engine was closed meanwhile
                     self._settle(work, outcome)
 
     def abandon(self, turn: Turn, error: Exception) -> None:
-        """A turn broke off at an unknown place: its pictures fail, and no slot holds what it should have written."""
+        """The turn broke off at an unknown step: its requests fail, and the slots that it was to write are emptied."""
         with self._locked():
             for slot, _ in turn.writes:
                 self._unload(slot)
@@ -165,7 +164,7 @@ class RequestQueue:
             self._wipes = [*turn.wipes, *self._wipes]
 
     def unload(self, slot: int) -> None:
-        """A slot could not be written: nobody may take it for the adapter that it was to hold."""
+        """Writing a slot failed: it no longer counts as holding the adapter."""
         with self._locked():
             self._unload(slot)
 
@@ -179,7 +178,7 @@ class RequestQueue:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        settled: list[tuple[Work, Outcome]] = []
+        settled: list[tuple[Work, GeneratedImage | Exception]] = []
         try:
             with self._changed:
                 try:
@@ -198,14 +197,14 @@ class RequestQueue:
     def _refuse_if_late(self, work: Work) -> None:
         ahead: Counter[str] = Counter()
         for other in (*self._waiting.values(), *self._running.values()):
-            ahead[other.tenant] += other.cost
+            ahead[other.tenant] += cost(other)
         rate = self._tally.row_steps_per_s
         again_s = retry_after_s(ahead.total(), rate=rate)
         if len(self._waiting) >= self._limit:
             self._tally.refused += 1
-            raise EngineBusy(f"{self._limit} requests wait already", retry_after_s=again_s)
+            raise EngineBusy(f"the queue is full: {self._limit} requests wait", retry_after_s=again_s)
         if work.deadline_s is not None:
-            # an idle engine refuses nobody: what it knows of its speed may be old
+            # an idle engine accepts every deadline: its measured throughput may be old
             rows = sum(other.rows for other in self._running.values())
             is_full = bool(self._waiting) or (rows > 0 and rows + work.rows > self._row_limit)
             wait_s = expected_wait_s(ahead, work.tenant, rate=rate)
@@ -219,25 +218,24 @@ class RequestQueue:
             self._settle(work, RequestCancelled("the request was cancelled"))
         now_s = self._clock()
         planned = plan(
-            [work.as_waiting(is_ready=self._is_ready(work.key)) for work in self._waiting.values()],
-            [work.as_running() for work in self._running.values()],
-            self._shares, row_limit=self._row_limit, slots=self._slots.usable, now_s=now_s,
+            list(self._waiting.values()), list(self._running.values()), self._shares, row_limit=self._row_limit,
+            slots=self._slots.usable, now_s=now_s, loading=self._loading(),
         )  # fmt: skip
         self._shares = planned.shares
-        for id in planned.expired:
-            cost = sum(work.cost for work in (*self._waiting.values(), *self._running.values()))
-            again_s = retry_after_s(cost, rate=self._tally.row_steps_per_s)
-            late = DeadlinePassed("the deadline passed before the picture was finished", retry_after_s=again_s)
-            self._settle(self._waiting.get(id) or self._running[id], late)
+        for work in planned.expired:
+            left = sum(cost(other) for other in (*self._waiting.values(), *self._running.values()))
+            again_s = retry_after_s(left, rate=self._tally.row_steps_per_s)
+            late = DeadlinePassed("the deadline passed before the image was finished", retry_after_s=again_s)
+            self._settle(work, late)
         writes: list[tuple[int, PackedAdapter]] = []
-        # those whose adapters lie in slots first: their pins keep the others from taking these slots
-        for work in sorted((self._waiting[id] for id in planned.joins), key=lambda work: work.key not in self._slots):
+        # requests whose adapters are in slots first: they pin these slots, so that the others do not evict them
+        for work in sorted(planned.joins, key=lambda work: work.key not in self._slots):
             self._join(work, writes, now_s)
-        self._host.start_loads()  # an adapter that waiting requests counted on may have lost its slot
-        # pictures of one adapter side by side: the bank fetches its factors once for all of them
+        self._host.start_loads()  # an adapter that waiting requests need may have been evicted from its slot
+        # images of one adapter side by side: the bank fetches its factors once for all of them
         running = tuple(sorted(self._running.values(), key=lambda work: work.slot))
         wipes, self._wipes = tuple(self._wipes), []
-        return Turn(wipes, tuple(writes), tuple(work for work in running if work.picture is None), running)
+        return Turn(wipes, tuple(writes), tuple(work for work in running if work.denoising is None), running)
 
     def _join(self, work: Work, writes: list[tuple[int, PackedAdapter]], now_s: float) -> None:
         if work.key is not None:
@@ -245,7 +243,7 @@ class RequestQueue:
             packed = None if is_held else self._host.get(work.key)
             slot = self._slots.acquire(work.key) if is_held or packed is not None else None
             if slot is None:
-                return  # it lost its place to one that joined just before; it waits on
+                return  # a request that joined in this turn took the last slot; this one waits on
             self._tally.slot_hits += is_held
             self._tally.slot_misses += not is_held
             if packed is not None:
@@ -259,8 +257,8 @@ class RequestQueue:
         self._tally.queue_s.observe(now_s - work.arrived_s)
         log.info("request %s joined the batch, %d rows", work.ticket.id, work.rows)
 
-    def _settle(self, work: Work, outcome: Outcome) -> None:
-        """Whatever becomes of a request: it leaves here, once."""
+    def _settle(self, work: Work, outcome: GeneratedImage | Exception) -> None:
+        """The one way out for a request, whatever its outcome."""
         if self._waiting.pop(work.id, None) is not None:
             if work.key is not None:
                 self._host.unwant(work.key)
@@ -286,8 +284,9 @@ class RequestQueue:
         for work in [work for work in self._waiting.values() if work.key == key]:
             self._settle(work, error)
 
-    def _is_ready(self, key: str | None) -> bool:
-        return key is None or key in self._slots or key in self._host
+    def _loading(self) -> set[str]:
+        keys = {work.key for work in self._waiting.values() if work.key is not None}
+        return {key for key in keys if key not in self._slots and key not in self._host}
 
     def _until_deadline_s(self) -> float | None:
         deadlines = [work.deadline_s for work in self._waiting.values() if work.deadline_s is not None]

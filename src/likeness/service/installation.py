@@ -8,25 +8,28 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifacts.formats import FORMATS, Format
 from ..config import Settings
 from ..engine.prompts import worded
-from ..errors import AdapterExists, FileFailed, StorageUnavailable, reason_of
-from ..portraits import JPEG_QUALITY, PNG, check_request, encode
+from ..engine.ticket import StepEvent, Ticket, results
+from ..errors import AlreadyExists, FileFailed, StorageUnavailable, reason_of
 from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from ..storage.catalog import LOCAL, Catalog
 from ..storage.files import make_private
 from ..storage.home import Home
 from ..storage.library import AdapterLibrary, engine_key, engine_key_of
 from ..storage.objects import objects_at, refuse_full
-from ..storage.records import AdapterRecord, Receipt
+from ..storage.records import Receipt
 from ..storage.reserve import Reserve
 from ..storage.tables import sqlite_url
 from ..types import (
+    PNG,
     Adapter,
     AdapterCard,
     GeneratedImage,
@@ -41,6 +44,7 @@ from ..types import (
 from . import kept
 from .exchange import AUTO, exported, import_from, layout
 from .forgetting import WAIT_S, Forgetting
+from .image_files import JPEG_QUALITY, encode
 from .loading import loaded_base, started_engine
 from .names import checked_order
 from .prepared import FineTuned, save_prepared
@@ -53,7 +57,6 @@ if TYPE_CHECKING:  # these import torch, mediapipe's package or both
     from ..diffusion.family import BaseOutline
     from ..engine.engine import Engine
     from ..engine.facts import EngineFacts
-    from ..engine.ticket import StepEvent, Ticket
     from ..fine_tuning import FineTuneOrder
     from ..photos import CheckResult
 
@@ -90,7 +93,7 @@ class Likeness:
 
     @property
     def base(self) -> BaseModel:
-        """The one base, loaded at first use, whichever threads ask first. Raises BaseNotFound, CorruptBase."""
+        """The one base, loaded at first use, whichever threads ask first. Raises NotFound, CorruptBase."""
         with self._lock:
             if "base" not in self.__dict__:
                 self.__dict__["base"] = loaded_base(self.settings)
@@ -99,7 +102,7 @@ class Likeness:
 
     @property
     def outline(self) -> BaseOutline:
-        """What adapters for the base have to fit; loads no weights. Raises BaseNotFound, CorruptBase."""
+        """What adapters for the base have to fit; loads no weights. Raises NotFound, CorruptBase."""
         from ..diffusion.base import outline_of
 
         loaded = vars(self).get("base")
@@ -128,7 +131,7 @@ class Likeness:
         """Open the catalog and start the engine now: before anything is served.
 
         Raises:
-            StorageUnavailable, StorageDamaged, SettingsError, BaseNotFound, CorruptBase: what is wrong with them.
+            StorageUnavailable, StorageDamaged, SettingsError, NotFound, CorruptBase: what is wrong with them.
         """
         _ = self.catalog.engine
         _ = self.engine
@@ -168,7 +171,7 @@ class Likeness:
         self, photos: Sequence[Photo], class_noun: str = Subject.class_noun, *,
         keep_strangers: bool = False, watch: Watch = unwatched,
     ) -> CheckResult:  # fmt: skip
-        """Judge photographs one by one and as a set. Raises PhotosRefused for more than can be held."""
+        """Judge photographs one by one and as a set. Raises InputRefused for more than can be held."""
         from ..photos import check
 
         return check(photos, means_person(class_noun), keep_strangers=keep_strangers, watch=watch)
@@ -196,13 +199,13 @@ class Likeness:
         Raises:
             UsageError: a name, word or seed that no adapter may have.
             RankTooLarge: the recipe's rank is above the installation's largest.
-            AdapterExists: the name is taken and the order does not say to replace it.
+            AlreadyExists: the name is taken and the order does not say to replace it.
             AdapterBusy: another process trains or deletes this name.
-            PhotosRefused: too few usable photographs, or photographs of different people.
+            InputRefused: too few usable photographs, or photographs of different people.
             FileFailed: no room for the adapter, said before the training; or it could not be published, and then the
                 same order goes on from the last step.
             Interrupted: stopped; the same order goes on from where it was.
-            NonFiniteLoss, CheckpointMismatch, BaseNotFound, CorruptBase: see errors.
+            TrainingError, CheckpointMismatch, NotFound, CorruptBase: see errors.
         """
         from ..fine_tuning import adapter_bytes, fine_tune, stop_if
 
@@ -241,104 +244,87 @@ class Likeness:
                 shutil.rmtree(folder)
         return FineTuned(card, checked, prepared, losses, clock.seconds)
 
-    # portraits
-
-    def admit(self, requests: Sequence[ImageRequest], *, tenant: str = LOCAL) -> dict[str, AdapterRecord]:
-        """Refuse what can be refused without the base, and find the adapters, by name.
-
-        Raises:
-            UsageError: a value out of its range.
-            AdapterNotFound: none of this name.
-        """
-        from ..diffusion.samplers import sampler_named
-
-        for request in requests:
-            check_request(request)
-            sampler_named(request.sampler)
-        names = {request.adapter for request in requests} - {None}
-        return {name: self.catalog.find_adapter(tenant, name) for name in sorted(filter(None, names))}
+    # images
 
     def submit(
         self, requests: Sequence[ImageRequest], *, tenant: str = LOCAL, deadline_s: float | None = None,
-        watch: Callable[[int, StepEvent], None] | None = None, preview_every: int = 0, request_id: str | None = None,
+        on_step: Callable[[int, StepEvent], None] | None = None, preview_every: int = 0,
+        request_id: str | None = None, wait: bool = False,
     ) -> list[Ticket]:  # fmt: skip
-        """Hand pictures to the engine; prompts are completed by `prompts.worded`. All are taken, or none.
+        """Hand requests to the engine; `prompts.worded` completes their prompts. All are accepted, or none.
 
         Args:
-            deadline_s: seconds from now; a picture that is not done by then fails.
-            watch: told the request's place and each of its steps, on the engine's thread: it must not block.
+            deadline_s: seconds from now; an image that is not done by then fails.
+            on_step: called with the request's index after each of its steps, on the engine's thread: it must not block.
             preview_every: steps between two previews; 0 = none.
             request_id: for the log.
+            wait: block while the engine's queue is full instead of refusing.
 
         Raises:
-            EngineBusy: no room in the queue; `retry_after_s` says when.
-            UsageError, AdapterNotFound: as `admit`.
+            EngineBusy: no room in the queue; `retry_after_s` says when to try again.
+            NotFound: no adapter of this name; found before the base is loaded.
+            UsageError: see `prompts.worded`.
         """
-        found = self.admit(requests, tenant=tenant)
+        names = sorted({request.adapter for request in requests if request.adapter is not None})
+        found = {name: self.catalog.find_adapter(tenant, name) for name in names}
         tickets: list[Ticket] = []
-        try:
-            for place, request in enumerate(requests):
+        with ExitStack() as on_error:
+            for index, request in enumerate(requests):
+                record = found[request.adapter] if request.adapter is not None else None
                 ticket = self.engine.submit(
-                    self._worded(request, found), key=engine_key(found[request.adapter]) if request.adapter else None,
-                    tenant=tenant, deadline_s=deadline_s, watch=_at(place, watch), preview_every=preview_every,
-                    request_id=f"{request_id}-{place}" if request_id else None,
+                    worded(self.base, request, record.card if record else None),
+                    key=engine_key(record) if record else None, tenant=tenant, deadline_s=deadline_s,
+                    on_step=partial(on_step, index) if on_step else None, preview_every=preview_every,
+                    request_id=f"{request_id}-{index}" if request_id else None, wait=wait,
                 )  # fmt: skip
+                on_error.callback(ticket.cancel)
                 tickets.append(ticket)
-        except Exception:
-            for ticket in tickets:
-                ticket.cancel()
-            raise
+            on_error.pop_all()
         return tickets
 
     def generate(
         self, requests: Sequence[ImageRequest], *, tenant: str = LOCAL, watch: Watch = unwatched
     ) -> list[GeneratedImage]:
-        """Make every picture, people mixed, in the order of `requests`; waits for room where the queue is full.
+        """Make all images, in the order of `requests`; waits for room if the queue is full.
 
         Raises:
-            UsageError: a value out of its range.
-            AdapterNotFound, CorruptAdapter: an adapter that is not here, or damaged.
-            WrongBase: an adapter of another base.
+            NotFound, UsageError: as `submit`.
+            CorruptAdapter, WrongBase: the adapter is damaged, or of another base.
         """
-        found, total = self.admit(requests, tenant=tenant), len(requests)
+        total = len(requests)
         watch(Advance("generate", 0, total))
-        asked = [self._worded(request, found) for request in requests]
-        keyed = [
-            replace(request, adapter=engine_key(found[request.adapter]) if request.adapter else None)
-            for request in asked
-        ]
-        images = self.engine.generate(keyed, progress=lambda done: watch(Advance("generate", done, total)))
-        return [replace(image, request=request) for image, request in zip(images, asked, strict=True)]
+        tickets = self.submit(requests, tenant=tenant, wait=True)
+        return results(tickets, lambda done: watch(Advance("generate", done, total)))
 
     def encode(self, image: GeneratedImage, media_type: str = PNG, *, quality: int = JPEG_QUALITY) -> bytes:
-        """The picture as a file with its origin in it, signed where a key is configured. Raises UsageError."""
+        """The image as a file with its provenance, signed if a key is configured. Raises UsageError."""
         return self.sign(encode(image, media_type, quality=quality), media_type)
 
     def keep(self, image: GeneratedImage, content: bytes, media_type: str, *, tenant: str = LOCAL) -> str:
-        """Keep a picture's file until its adapter is forgotten; returns the id that `kept` takes.
+        """Store an image's file until its adapter is forgotten; returns its id for `kept`.
 
         Raises:
-            AdapterNotFound, AdapterBusy: it was, or is being, forgotten while the picture was made.
+            NotFound, AdapterBusy: the adapter was, or is being, forgotten while the image was made.
         """
         return kept.keep(self.library, tenant, image.request.adapter, content, media_type)
 
     def kept(self, id: str, *, tenant: str = LOCAL) -> tuple[bytes, str]:
-        """A kept picture's file and media type. Raises ObjectNotFound."""
+        """A stored image's file and media type. Raises NotFound."""
         return kept.find(self.library, tenant, id)
 
     # adapters
 
     def adapter(self, name: str, *, tenant: str = LOCAL) -> Adapter:
-        """Read a published adapter. Raises AdapterNotFound, CorruptAdapter."""
+        """Read a published adapter. Raises NotFound, CorruptAdapter."""
         return self.library.read(tenant, name)
 
     def export(self, name: str, format: str, path: Path, *, tenant: str = LOCAL) -> Path:
-        """Write an adapter in another program's layout. Raises UsageError, AdapterNotFound, AdapterExists."""
+        """Write an adapter in another program's layout. Raises UsageError, NotFound, AlreadyExists."""
         layout(self.formats, format).export(self.adapter(name, tenant=tenant), path)
         return path
 
     def exported(self, name: str, format: str, *, tenant: str = LOCAL) -> bytes:
-        """What `export` writes, as bytes; a folder as tar.gz. Raises UsageError, AdapterNotFound."""
+        """What `export` writes, as bytes; a folder as tar.gz. Raises UsageError, NotFound."""
         return exported(layout(self.formats, format), self.adapter(name, tenant=tenant))
 
     def import_adapter(
@@ -353,8 +339,8 @@ class Likeness:
 
         Raises:
             UsageError: a name or word that no adapter may have, or an unknown format.
-            AdapterExists: the name is taken.
-            CorruptAdapter, UnsupportedAdapter, ArchiveRefused, WrongBase: see reading.read_foreign.
+            AlreadyExists: the name is taken.
+            CorruptAdapter, InputRefused, ArchiveRefused, WrongBase: see reading.read_foreign.
             RankTooLarge: its rank is above the installation's largest.
         """
         said = checked_subject(Subject(name, class_noun, identifier))
@@ -365,7 +351,7 @@ class Likeness:
             return self.library.publish(adapter, tenant)
 
     def refuse_unknown(self, name: str, *, tenant: str = LOCAL) -> None:
-        """Raises AdapterNotFound: nothing of this name is here, no subject, job, adapter, file. UsageError: no name."""
+        """Raises NotFound: nothing of this name is here, no subject, job, adapter, file. UsageError: no name."""
         if not self.forgetting.knows(tenant, name):
             self.catalog.find_adapter(tenant, name)  # raises with the near miss
 
@@ -375,7 +361,7 @@ class Likeness:
         Jobs that wait or run are cancelled.
 
         Raises:
-            AdapterNotFound: nothing of this name is here.
+            NotFound: nothing of this name is here.
             AdapterBusy, DeletionUnfinished, StorageUnavailable: see `Forgetting.forget`.
         """
         self.refuse_unknown(name, tenant=tenant)
@@ -389,12 +375,4 @@ class Likeness:
 
     def _refuse_taken(self, tenant: str, name: str, *, hint: str) -> None:
         if self.catalog.has_adapter(tenant, name):
-            raise AdapterExists("an adapter of this name exists already", hint=hint)
-
-    def _worded(self, request: ImageRequest, found: dict[str, AdapterRecord]) -> ImageRequest:
-        card = found[request.adapter].card if request.adapter else None
-        return worded(self.base, request, card)
-
-
-def _at(place: int, watch: Callable[[int, StepEvent], None] | None) -> Callable[[StepEvent], None] | None:
-    return None if watch is None else lambda event: watch(place, event)
+            raise AlreadyExists("an adapter of this name exists already", hint=hint, code="AdapterExists")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from likeness.diffusion.base import BaseModel
-from likeness.diffusion.rows import hold_rows_apart
+from likeness.diffusion.batch_invariance import make_batch_invariant
 
 
 def route(base: BaseModel, rows: slice) -> tuple[Tensor, ...]:
@@ -41,7 +41,7 @@ def test_the_same_numbers_up_to_rounding_and_the_same_names() -> None:
     pairs = [("linear", 0), ("linear", 1), ("bare", 0), ("one", 2), ("three", 2), ("strided", 2)]
     before = [network[name](inputs[which]) for name, which in pairs]
     names = list(network.state_dict())
-    hold_rows_apart(network)
+    make_batch_invariant(network)
     for (name, which), expected in zip(pairs, before, strict=True):
         torch.testing.assert_close(network[name](inputs[which]), expected)
     assert list(network.state_dict()) == names

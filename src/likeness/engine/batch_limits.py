@@ -1,6 +1,6 @@
 """How many rows one forward may have: measured on the device before the first request.
 
-Where the device does not count its memory (the CPU) the limit is `max_batch` as it was set, unmeasured.
+On a device that does not count its memory (a CPU) the limit is `max_batch`, unmeasured.
 """
 
 from collections.abc import Callable
@@ -16,30 +16,30 @@ from .batcher import RowLimit, rows_that_fit
 
 @dataclass(frozen=True)
 class Limits:
-    """Of the two kinds of batch that a device runs."""
+    """Limits of the two kinds of batch that a device runs."""
 
     rows: RowLimit  # of a denoising step
-    pictures: RowLimit  # of a decoding
+    images: RowLimit  # of a decoding
 
 
 def measured_limits(base: BaseModel, bank: LoraBank, *, max_batch: int) -> Limits:
-    """Limits for `max_batch` guided pictures, or fewer if memory does not hold so many."""
-    rows, pictures = 2 * max_batch, max_batch
+    """Limits for `max_batch` guided images, or fewer if the memory is too small."""
+    rows, images = 2 * max_batch, max_batch
     if counts_memory(base.device):
         free = _free_bytes()
         rows = rows_that_fit(free, _bytes_per_item(lambda count: _denoise(base, bank, count), rows), most=rows)
-        pictures = rows_that_fit(free, _bytes_per_item(lambda count: _decode(base, count), pictures), most=pictures)
-    return Limits(RowLimit(rows, rows), RowLimit(pictures, pictures))
+        images = rows_that_fit(free, _bytes_per_item(lambda count: _decode(base, count), images), most=images)
+    return Limits(RowLimit(rows, rows), RowLimit(images, images))
 
 
 def release_memory() -> None:
-    """Give cached blocks back, after a failure left them in pieces."""
+    """Return cached blocks to the device, after an allocation failed."""
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
 
 
 def _bytes_per_item(work: Callable[[int], object], most: int) -> float:
-    """Slope of the peak between one item and a few: what belongs to the whole batch is not counted."""
+    """Slope of the peak memory between one item and a few, without what the whole batch shares."""
     count = min(4, most)
     if count == 1:
         return float(_peak_bytes(work, 1))
@@ -56,7 +56,7 @@ def _peak_bytes(work: Callable[[int], object], count: int) -> int:
 
 
 def _free_bytes() -> int:
-    """Of the device, and what this process has reserved but does not use."""
+    """Free memory of the device, and what this process has reserved and does not use."""
     free = torch.accelerator.get_memory_info()[0]
     return free + torch.accelerator.memory_reserved() - torch.accelerator.memory_allocated()
 
@@ -69,5 +69,5 @@ def _denoise(base: BaseModel, bank: LoraBank, rows: int) -> None:
         base.denoise(x, torch.zeros(rows, dtype=torch.int64, device=base.device), base.encode_prompt(ids))
 
 
-def _decode(base: BaseModel, pictures: int) -> None:
-    base.decode(torch.zeros(pictures, *base.latent_shape))
+def _decode(base: BaseModel, images: int) -> None:
+    base.decode(torch.zeros(images, *base.latent_shape))

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likeness.engine.host import THREADS, HostCache
+from likeness.engine.host_cache import THREADS, HostCache
 from likeness.engine.packed import Layout, PackedAdapter
 from tests.waiting import HANG_S
 

@@ -1,10 +1,10 @@
-"""Adapters in host memory: least recently used leaves first, by bytes; loads are single-flight, on a few threads.
+"""Adapters in host memory: LRU eviction by bytes; single-flight loads on a few threads.
 
-What a waiting request needs is wanted, and stays once it is there. So that the budget holds all the same, loads
-start only while the wanted adapters are below it; there is always at least one on its way.
+Adapters needed by queued requests are pinned. New loads start only while pinned bytes are below the budget; one load is
+always allowed, so that the queue cannot deadlock.
 
-Every method is called with the owner's lock held; `load` runs without it. Does not know what an adapter is but its
-bytes, nor what a slot is but that a key can be active, and then needs no copy here.
+Every method is called with the owner's lock held; `load` runs without it. An adapter that is in a slot needs no copy
+here.
 """
 
 import time
@@ -17,29 +17,28 @@ from .packed import PackedAdapter
 
 THREADS = 4  # a load is mostly waiting for the store
 
-LoadPacked = Callable[[str], PackedAdapter]
-
 
 class HostCache:
     """Host memory for adapters.
 
     Args:
-        load: called on a loader thread; whatever it raises becomes the answer of those who want the key.
-        locked: the owner's lock, to be held while a load's end is written down.
-        budget_bytes: kept at most, but for what is wanted and was larger than thought.
-        is_active: whether a key lies in a slot.
-        failed: told the key and the error, under the lock.
-        loaded: told the seconds of every load that succeeded, under the lock.
+        load: called on a loader thread; an exception fails the requests that wait for the key.
+        locked: takes the owner's lock, to record the end of a load.
+        budget_bytes: the limit; pinned adapters may exceed it by one load.
+        is_active: whether a key is in a slot.
+        failed: called with the key and the error of a load that failed, under the lock.
+        loaded: called with the seconds of a load that succeeded, under the lock.
     """
 
     def __init__(
-        self, load: LoadPacked, locked: Callable[[], AbstractContextManager[None]], *, budget_bytes: int,
-        is_active: Callable[[str], bool], failed: Callable[[str, Exception], None], loaded: Callable[[float], None],
+        self, load: Callable[[str], PackedAdapter], locked: Callable[[], AbstractContextManager[None]], *,
+        budget_bytes: int, is_active: Callable[[str], bool],
+        failed: Callable[[str, Exception], None], loaded: Callable[[float], None],
     ) -> None:  # fmt: skip
         self._load, self._locked, self._budget = load, locked, budget_bytes
         self._is_active, self._failed, self._loaded = is_active, failed, loaded
         self._kept: OrderedDict[str, PackedAdapter] = OrderedDict()  # least recently used first
-        self._wanted: Counter[str] = Counter()  # key -> waiting requests, in the order they first came
+        self._wanted: Counter[str] = Counter()  # key -> waiting requests, in the order of their first arrival; pinned
         self._loading: dict[str, bool] = {}  # key -> whether it was forgotten meanwhile
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="likeness-load")
         self.nbytes = 0
@@ -57,25 +56,25 @@ class HostCache:
         return tuple(self._kept)
 
     def get(self, key: str) -> PackedAdapter | None:
-        """The adapter, as the most recently used one; None where it is not here."""
+        """The adapter, marked as the most recently used; None if it is not in host memory."""
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
     def want(self, key: str) -> None:
-        """A request that needs this adapter waits."""
+        """Pin the adapter for a request that waits, and load it if it is absent."""
         self._wanted[key] += 1
         self.start_loads()
 
     def unwant(self, key: str) -> None:
-        """It waits no longer; `start_loads` makes use of the room."""
+        """Undo one `want`; `start_loads` uses the room."""
         self._wanted[key] -= 1
         if self._wanted[key] <= 0:
             del self._wanted[key]
             self._trim()
 
     def forget(self, key: str) -> None:
-        """Drop the adapter; what is being loaded now is out of date."""
+        """Drop the adapter; the result of a load under way is discarded and loaded again."""
         if key in self._kept:
             self.nbytes -= self._kept.pop(key).nbytes
         if key in self._loading:
@@ -83,7 +82,7 @@ class HostCache:
         self.start_loads()
 
     def start_loads(self) -> None:
-        """Begin what is wanted and absent, first come first served, as far as threads and budget allow."""
+        """Start the loads of absent pinned adapters, first come first served, as threads and budget allow."""
         if len(self._loading) >= THREADS:
             return
         held = sum(self._kept[key].nbytes for key in self._wanted if key in self._kept)
@@ -95,7 +94,7 @@ class HostCache:
                 self._pool.submit(self._fetch, key)
 
     def close(self) -> None:
-        """Start nothing more and wait for what is under way. Called without the lock."""
+        """Start no more loads and wait for those under way. Called without the lock."""
         self._pool.shutdown(cancel_futures=True)
 
     def _fetch(self, key: str) -> None:
@@ -104,7 +103,7 @@ class HostCache:
         error: Exception | None = None
         try:
             packed = self._load(key)
-        except Exception as raised:  # whatever is wrong with one adapter is the answer to its requests alone
+        except Exception as raised:  # fails the requests of this adapter only
             error = raised
         with self._locked():
             is_stale = self._loading.pop(key)

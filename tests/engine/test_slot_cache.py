@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.engine.cache import SlotCache
+from likeness.engine.slot_cache import SlotCache
 
 
 def test_the_least_recently_used_leaves_first() -> None:

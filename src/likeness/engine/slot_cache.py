@@ -1,25 +1,22 @@
-"""Which adapter lies in which slot: policy only, no weights.
-
-The least recently used adapter leaves first; a pinned one, which a picture in the making needs, never.
-"""
+"""Which adapter is in which slot of the bank: LRU eviction; the slots of running requests are pinned. No weights."""
 
 from collections import Counter, OrderedDict
 
 
 class SlotCache:
-    """Slots 1 to `slots` - 1; slot 0 is the bare base and never given away."""
+    """Slots 1 to `slots` - 1; slot 0 is the bare base."""
 
     def __init__(self, slots: int) -> None:
         self._free = list(range(slots - 1, 0, -1))
         self._slots: OrderedDict[str, int] = OrderedDict()  # least recently used first
         self._pins: Counter[int] = Counter()
-        self._forgotten: set[int] = set()  # slots in use whose adapter nobody may ask for again
+        self._forgotten: set[int] = set()  # pinned slots whose adapter was forgotten
         self.evictions = 0
 
     def acquire(self, key: str) -> int | None:
-        """Pin the slot of an adapter, making room if need be; None when every slot is pinned by another.
+        """Pin the slot of an adapter, evicting another if needed; None if every slot is pinned.
 
-        A key that was not `held` before has a slot now whose row the caller must write.
+        If the key was not `held` before, the caller must write the slot.
         """
         if key in self._slots:
             self._slots.move_to_end(key)
@@ -32,10 +29,10 @@ class SlotCache:
         return slot
 
     def release(self, slot: int) -> bool:
-        """Take back one pin of `acquire`; the adapter stays until the room is needed.
+        """Undo one `acquire`; the adapter stays until its slot is needed.
 
         Returns:
-            whether the adapter was forgotten meanwhile and this was its last pin: its row shall be wiped.
+            whether the slot must be wiped: the adapter was forgotten meanwhile and this was its last pin.
         """
         self._pins[slot] -= 1
         if self._pins[slot] > 0:
@@ -48,10 +45,10 @@ class SlotCache:
         return True
 
     def forget(self, key: str) -> int | None:
-        """Let go of an adapter: at once where it is not pinned, else at its last `release`.
+        """Remove an adapter: at once if it is not pinned, else at its last `release`.
 
         Returns:
-            the slot whose row shall be wiped now; None if the adapter is not held, or is in use.
+            the slot that must be wiped now; None if the adapter is not held, or is pinned.
         """
         slot = self._slots.pop(key, None)
         if slot is None:

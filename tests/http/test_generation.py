@@ -6,7 +6,7 @@ from concurrent.futures import Future
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from likeness.http.pictures import unless_gone
+from likeness.http.generation import unless_gone
 
 
 def request_of(*messages: dict[str, str]) -> Request:
