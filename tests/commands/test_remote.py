@@ -50,10 +50,10 @@ def fail(likeness: Likeness, failure: Failure) -> None:
         return [job for job in queue.jobs_of("local") if job.state == "queued"]
 
     until(waiting)
-    claim = queue.ledger.claim(waiting()[0].id, "w-0")
+    claim = queue.store.claim(waiting()[0].id, "w-0")
     assert claim is not None
-    queue.ledger.tell(claim, "progress", {"stage": "train", "done": 3, "total": 9, "loss": 0.5, "images_per_s": 2.0})
-    queue.ledger.finish(claim, "failed", failure=failure, keep_photos_s=0)
+    queue.store.tell(claim, "progress", {"stage": "train", "done": 3, "total": 9, "loss": 0.5, "images_per_s": 2.0})
+    queue.store.finish(claim, "failed", failure=failure, keep_photos_s=0)
 
 
 def test_the_photographs_go_there_and_the_end_comes_back(likeness: Likeness, address: str, photo: str) -> None:

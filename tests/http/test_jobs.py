@@ -18,7 +18,7 @@ from starlette.datastructures import UploadFile
 from starlette.testclient import TestClient
 
 from likeness.http.app import create_app
-from likeness.jobs.ledger import Ledger
+from likeness.jobs.store import JobStore
 from likeness.jobs.tables import jobs as jobs_table
 from likeness.jobs.types import Claim, Failure
 from likeness.service import Likeness
@@ -44,7 +44,7 @@ def submitted(client: TestClient, name: str, **changes: object) -> dict[str, obj
 
 
 def claimed(likeness: Likeness, job: dict[str, object]) -> Claim:
-    claim = likeness.training.queue.ledger.claim(str(job["id"]), "w-0")
+    claim = likeness.training.queue.store.claim(str(job["id"]), "w-0")
     assert claim is not None
     return claim
 
@@ -144,15 +144,15 @@ def test_progress_is_streamed_until_the_job_is_over(
     client: TestClient, likeness: Likeness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submitted(client, "stream")
-    ledger = likeness.training.queue.ledger
-    looked, events = threading.Semaphore(0), Ledger.events
+    ledger = likeness.training.queue.store
+    looked, events = threading.Semaphore(0), JobStore.events
 
     def watched(*given: Any) -> Any:
         found = events(*given)
         looked.release()
         return found
 
-    monkeypatch.setattr(Ledger, "events", watched)
+    monkeypatch.setattr(JobStore, "events", watched)
 
     def work() -> None:
         for _ in range(2):  # the stream has begun when it looks again
@@ -193,7 +193,7 @@ def test_forgetting_reaches_the_queue(client: TestClient, likeness: Likeness) ->
     kinds = {item["kind"]: item["count"] for item in receipt["items"]}
     assert kinds.items() >= {"jobs": 1, "checkpoints": 1, "previews": 1, "uploads": 1, "job messages": 1}.items()
     assert client.get(f"/v1/jobs/{job['id']}").status_code == 404
-    assert not likeness.training.queue.ledger.holds(claim)
+    assert not likeness.training.queue.store.holds(claim)
     for prefix in (f"local/jobs/{job['id']}/", "local/uploads/gone/"):
         assert list(likeness.library.objects.list(prefix)) == []
     for path in likeness.home.root.glob("jobs.sqlite*"):

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-
 from likeness.jobs.child import LEASE_LOST, PARENT_GONE, Child, Inbox, Line, Said
 from likeness.jobs.link import Link
+
 from tests.jobs.installation import SRC, pids_with
 from tests.waiting import HANG_S, until
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from likeness.jobs.link import Link
+from likeness.jobs.steps import Failed, Steps
 
 from likeness.errors import AdapterBusy, AdapterExists, ConsentMissing, InputRefused
 from likeness.jobs import places, preparer
-from likeness.jobs.ledger import Ledger
-from likeness.jobs.link import Link
-from likeness.jobs.steps import Failed, Steps
+from likeness.jobs.store import JobStore
 from likeness.jobs.types import Claim, Invocation, JobOrder
 from likeness.storage.catalog import now
 from likeness.storage.consent import record_subject
@@ -136,7 +136,7 @@ def claimed(installation: Installation, sends: JobOrder, content: bytes) -> tupl
     """A job whose archive nobody has looked into, as one that lies elsewhere."""
     training = installation.training
     job = training.queue.submit(replace(sends, photos="local/elsewhere"))
-    claim = training.queue.ledger.claim(job.id, "w-0")
+    claim = training.queue.store.claim(job.id, "w-0")
     assert claim is not None
     training.objects.put(places.photos_key("local", job.id), content)
     return claim, job.order
@@ -147,7 +147,7 @@ def prepared(
 ) -> dict[str, Any]:
     training, nobody = installation.training, Link("nobody", {})
     steps = Steps(
-        Ledger(training.database), training.library, training.locations,
+        JobStore(training.database), training.library, training.locations,
         preparer=link or InThisProcess(installation),  # type: ignore[arg-type]
         trainer=nobody, full=lambda concurrency: None,
     )  # fmt: skip

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from likeness.jobs.heartbeat import Heartbeat
-from likeness.jobs.tables import Database
+
+from likeness.jobs.tables import open_jobs_database
+from likeness.storage.database import Database
 from tests.waiting import HANG_S
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    made = open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
     yield made
     made.close()
 

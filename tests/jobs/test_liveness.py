@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from likeness.jobs.liveness import Beat, Observer
 
 LEASE_S, HOUR_S = 10.0, 3600.0

@@ -21,8 +21,9 @@ from likeness.errors import (
 )
 from likeness.jobs import queue as queue_module
 from likeness.jobs.queue import APP_VERSION, Queue
-from likeness.jobs.tables import Database, jobs, workers
+from likeness.jobs.tables import jobs, open_jobs_database, workers
 from likeness.jobs.types import Failure, Job, JobOrder
+from likeness.storage.database import Database
 
 Shelf = dict[tuple[str, str], str]
 
@@ -35,7 +36,7 @@ def shelf() -> Shelf:
 
 @pytest.fixture
 def queue(tmp_path: Path, shelf: Shelf) -> Iterator[Queue]:
-    made = Queue(Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: shelf.get((tenant, name)))
+    made = Queue(open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: shelf.get((tenant, name)))
     yield made
     made.close()
 
@@ -99,17 +100,17 @@ def test_a_database_of_before_that_rule_gets_it_once_it_can(tmp_path: Path) -> N
     def rules(database: Database) -> bool:
         return "jobs_open_by_name" in {index["name"] for index in sa.inspect(database.engine).get_indexes("jobs")}
 
-    old = Queue(Database(url), lambda tenant, name: None)
+    old = Queue(open_jobs_database(url), lambda tenant, name: None)
     twins = [old.submit(order(name)) for name in ("rex", "max")]
     with old.database.engine.begin() as connection:
         connection.exec_driver_sql("DROP INDEX jobs_open_by_name")
         connection.execute(jobs.update().values(name="rex"))
     old.close()
-    newer = Queue(Database(url), lambda tenant, name: None)
+    newer = Queue(open_jobs_database(url), lambda tenant, name: None)
     assert not rules(newer.database)
     newer.cancel(twins[0].id, "anna")
     newer.close()
-    newest = Database(url)
+    newest = open_jobs_database(url)
     assert rules(newest)
     newest.close()
 
@@ -174,17 +175,17 @@ def test_a_cancelled_job_stays_cancelled_and_leaves_the_queue(queue: Queue) -> N
     job = queue.submit(order("rex"))
     assert queue.cancel(job.id, "anna").state == "cancelled"
     assert queue.cancel(job.id, "anna").state == "cancelled"
-    assert queue.ledger.claim(job.id, "w-0") is None
+    assert queue.store.claim(job.id, "w-0") is None
     assert states(queue, job) == ["queued", "cancelled"]
     assert queue._client.retrieve_workflow(job.id).get_status().status == "CANCELLED"
 
 
 def test_success_is_read_only_where_the_adapter_is(queue: Queue, shelf: Shelf) -> None:
     job = queue.submit(order("rex"))
-    claim = queue.ledger.claim(job.id, "w-0")
+    claim = queue.store.claim(job.id, "w-0")
     assert claim is not None
-    assert queue.ledger.publishes(claim, "a" * 64)
-    assert queue.ledger.finish(claim, "succeeded", keep_photos_s=0)
+    assert queue.store.publishes(claim, "a" * 64)
+    assert queue.store.finish(claim, "succeeded", keep_photos_s=0)
     assert queue.status(job.id, "anna").state == "failed"  # nothing is there
     assert [found.state for found in queue.jobs_of("anna")] == ["failed"]
     shelf["anna", "rex"] = "a" * 64
@@ -196,10 +197,10 @@ def test_a_success_stays_one_when_a_later_job_replaces_its_adapter(queue: Queue,
     jobs = []
     for sha256 in ("a" * 64, "b" * 64):
         job = queue.submit(order("rex", replace=True))
-        claim = queue.ledger.claim(job.id, "w-0")
-        assert claim is not None and queue.ledger.publishes(claim, sha256)
+        claim = queue.store.claim(job.id, "w-0")
+        assert claim is not None and queue.store.publishes(claim, sha256)
         shelf["anna", "rex"] = sha256
-        assert queue.ledger.finish(claim, "succeeded", keep_photos_s=0)
+        assert queue.store.finish(claim, "succeeded", keep_photos_s=0)
         jobs.append(job)
     assert [queue.status(job.id, "anna").state for job in jobs] == ["succeeded"] * 2
     assert [found.state for found in queue.jobs_of("anna")] == ["succeeded"] * 2
@@ -212,11 +213,11 @@ def test_a_list_of_jobs_asks_for_each_name_once(tmp_path: Path) -> None:
         asked.append(name)
         return "a" * 64
 
-    queue = Queue(Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), published)
+    queue = Queue(open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), published)
     for name in ("rex", "rex", "ida"):
         job = queue.submit(order(name, replace=True))
-        claim = queue.ledger.claim(job.id, "w-0")
-        assert claim is not None and queue.ledger.finish(claim, "succeeded", keep_photos_s=0)
+        claim = queue.store.claim(job.id, "w-0")
+        assert claim is not None and queue.store.finish(claim, "succeeded", keep_photos_s=0)
     asked.clear()
     assert len(queue.jobs_of("anna")) == 3
     assert sorted(asked) == ["ida", "rex"]
@@ -225,15 +226,15 @@ def test_a_list_of_jobs_asks_for_each_name_once(tmp_path: Path) -> None:
 
 def test_a_later_claim_makes_an_earlier_one_worthless(queue: Queue) -> None:
     job = queue.submit(order("rex"))
-    old = queue.ledger.claim(job.id, "w-0")
-    new = queue.ledger.claim(job.id, "w-1")
+    old = queue.store.claim(job.id, "w-0")
+    new = queue.store.claim(job.id, "w-1")
     assert old is not None and new is not None
-    assert not queue.ledger.holds(old)
-    assert queue.ledger.holds(new)
-    assert not queue.ledger.tell(old, "progress", {"done": 1})
-    assert not queue.ledger.publishes(old, "a" * 64)
-    assert not queue.ledger.finish(old, "failed", failure=Failure("X", "x"), keep_photos_s=0)
-    assert queue.ledger.tell(new, "progress", {"done": 2})
+    assert not queue.store.holds(old)
+    assert queue.store.holds(new)
+    assert not queue.store.tell(old, "progress", {"done": 1})
+    assert not queue.store.publishes(old, "a" * 64)
+    assert not queue.store.finish(old, "failed", failure=Failure("X", "x"), keep_photos_s=0)
+    assert queue.store.tell(new, "progress", {"done": 2})
     assert queue.status(job.id, "anna").progress == {"kind": "progress", "done": 2}
     assert [event.kind for event in queue.events(job.id, "anna")] == ["state", "state", "taken over", "progress"]
 
@@ -241,7 +242,7 @@ def test_a_later_claim_makes_an_earlier_one_worthless(queue: Queue) -> None:
 def test_who_waits_too_long_expires(queue: Queue) -> None:
     job, other = queue.submit(order("rex")), queue.submit(order("max"))
     queue.database.run(lambda c: c.execute(jobs.update().where(jobs.c.id == job.id).values(queue_until_s=1.0)))
-    assert queue.ledger.claim(job.id, "w-0") is None  # nobody begins with it any more
+    assert queue.store.claim(job.id, "w-0") is None  # nobody begins with it any more
     queue.recover()
     expired = queue.status(job.id, "anna")
     assert (expired.state, expired.failure and expired.failure.code) == ("expired", "Expired")
@@ -336,7 +337,7 @@ def test_nothing_that_python_would_unpickle_is_in_the_database(queue: Queue) -> 
 
 
 def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    database = open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
 
     def work(connection: sa.Connection) -> None:
         raise sa.exc.OperationalError("x", {}, Exception())
@@ -344,7 +345,7 @@ def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:
     with pytest.raises(StorageUnavailable):
         database.run(work)
     with pytest.raises(StorageUnavailable):
-        Database("postgresql+psycopg://nobody@127.0.0.1:9/jobs")
+        open_jobs_database("postgresql+psycopg://nobody@127.0.0.1:9/jobs")
     with pytest.raises(sa.exc.ProgrammingError):
         database.run(lambda c: (_ for _ in ()).throw(sa.exc.ProgrammingError("x", {}, Exception())))
     database.close()

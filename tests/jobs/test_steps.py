@@ -3,14 +3,14 @@
 import dataclasses
 
 import pytest
+from likeness.jobs.link import Link
+from likeness.jobs.steps import Gone, Steps
 
 from likeness.artifacts.library import AdapterLibrary
 from likeness.errors import InputRefused, RankTooLarge, StorageUnavailable, TimeLimitReached
 from likeness.jobs import places, steps
-from likeness.jobs.ledger import Ledger
-from likeness.jobs.link import Link
 from likeness.jobs.locations import Locations
-from likeness.jobs.steps import Gone, Steps
+from likeness.jobs.store import JobStore
 from likeness.jobs.tables import jobs
 from likeness.jobs.types import Claim, JobOrder
 from tests.jobs.installation import PHOTOS, Installation
@@ -27,14 +27,14 @@ def made(installation: Installation) -> Steps:
     training = installation.training
     nobody = Link("nobody", {})
     return Steps(
-        Ledger(training.database), training.library, Locations(training.objects, (), None),
+        JobStore(training.database), training.library, Locations(training.objects, (), None),
         preparer=nobody, trainer=nobody, full=lambda concurrency: None,
     )  # fmt: skip
 
 
 def begun(installation: Installation, **changes: object) -> tuple[Claim, JobOrder]:
     job = installation.submit("rex", **changes)
-    claim = installation.training.queue.ledger.claim(job.id, "w-0")
+    claim = installation.training.queue.store.claim(job.id, "w-0")
     assert claim is not None
     return claim, job.order
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from likeness.jobs.child import Said
+from likeness.jobs.studio import Studio, preview_orders
 
 from likeness.artifacts import bundle
 from likeness.diffusion.base import BaseModel, load_base
@@ -16,12 +18,10 @@ from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import denoise_all
 from likeness.errors import CorruptAdapter, PhotosRefused
 from likeness.fine_tuning import FineTuneOrder, Together
-from likeness.jobs import places
-from likeness.jobs.child import Said
-from likeness.jobs.prepared import pack_prepared
-from likeness.jobs.studio import Studio, preview_orders
+from likeness.jobs import object_keys
 from likeness.jobs.types import JobOrder
 from likeness.photos import check, prepare
+from likeness.photos.stored import pack_prepared
 from likeness.storage.objects import FileObjects
 from likeness.training.loop import TrainingLoop
 from likeness.training.recipe import recipe_named
@@ -103,7 +103,7 @@ class Sender:
 
     def __call__(self, job: str, *, steps: int = 4, attempt: int = 1, alone: bool = False, **changes: object) -> None:
         order = JobOrder("anna", job, "x", "dog", "fast", {**SMALL, "steps": steps, "checkpoint_every": 2, **changes})
-        self.objects.put(places.prepared_key("anna", job), self.prepared)
+        self.objects.put(object_keys.prepared_key("anna", job), self.prepared)
         self.talk.waiting.put({"do": "work", "job": job, "order": order.document(), "attempt": attempt, "alone": alone})
 
     def leave(self, job: str) -> None:
@@ -136,7 +136,7 @@ def test_jobs_join_a_running_loop_and_leave_it_with_an_adapter(
     assert [job for job, _ in talk.events("trained")] == ["a", "c", "b"]
     for job in "abc":
         said = talk.of(job, "trained")[0]
-        adapter = bundle.reopen(objects.get(places.trained_key("anna", job)), said["adapter_sha256"])
+        adapter = bundle.reopen(objects.get(object_keys.trained_key("anna", job)), said["adapter_sha256"])
         assert (adapter.card.name, adapter.card.steps) == (job, said["steps"])
     preview = talk.of("b", "preview")[0]
     assert objects.get(preview["key"]).startswith(b"\x89PNG")
@@ -305,7 +305,7 @@ def test_what_was_learnt_is_measured_and_a_card_that_cannot_be_made_says_why(
     assert not studio._to_score
     card = talk.of("a", "scored")[0]["card"]
     assert card["adapter_sha256"] == talk.of("a", "trained")[0]["adapter_sha256"]
-    assert json.loads(objects.get(places.score_key("anna", "a"))) == card
+    assert json.loads(objects.get(object_keys.score_key("anna", "a"))) == card
 
     def refuse(*words: object, **named: object) -> None:
         raise PhotosRefused("expected at least 3 photos with a face, got 0", hint="send more")
@@ -323,10 +323,10 @@ def test_whoever_wants_out_does_not_wait_for_a_score_card(
     send("alone", steps=6)
     send("scored", steps=2)
     serve(studio)
-    content = objects.get(places.trained_key("anna", "alone"))
+    content = objects.get(object_keys.trained_key("anna", "alone"))
     order = JobOrder("anna", "scored", "x", "dog", "fast", {**SMALL, "steps": 2}).document()
     asked = {"do": "work", "job": "scored", "order": order, "attempt": 1, "alone": False, "score": True}
-    for facts in list(objects.list(places.checkpoints_prefix("anna", "alone"))):
+    for facts in list(objects.list(object_keys.checkpoints_prefix("anna", "alone"))):
         objects.delete(facts.key)
     send("alone", steps=6, attempt=2)
     send("other", steps=90)
@@ -340,7 +340,7 @@ def test_whoever_wants_out_does_not_wait_for_a_score_card(
     assert talk.of("scored", "scored")
     serve(studio)
     assert [said["step"] for said in talk.of("alone", "joined")] == [0, 0]
-    again = bundle.decode(objects.get(places.trained_key("anna", "alone")))  # trained around two score cards
+    again = bundle.decode(objects.get(object_keys.trained_key("anna", "alone")))  # trained around two score cards
     assert again.card.content_sha256 == bundle.decode(content).card.content_sha256
     talk.waiting.put(asked)
     talk.comes = [{"do": "leave", "job": "scored"}]
@@ -370,7 +370,7 @@ def test_stopping_takes_checkpoints_of_everybody(
     studio.serve_once()
     talk.waiting.put({"do": "stop"})
     assert studio.serve_once() is False
-    assert list(objects.list(places.checkpoints_prefix("anna", "a")))
+    assert list(objects.list(object_keys.checkpoints_prefix("anna", "a")))
 
 
 def test_one_checkpoint_that_the_store_does_not_take_costs_nobody_elses(
@@ -382,14 +382,14 @@ def test_one_checkpoint_that_the_store_does_not_take_costs_nobody_elses(
     real = FileObjects.put
 
     def put(self: FileObjects, key: str, content: bytes) -> None:
-        if key.startswith(places.checkpoints_prefix("anna", "a")):
+        if key.startswith(object_keys.checkpoints_prefix("anna", "a")):
             raise OSError("full")
         real(self, key, content)
 
     monkeypatch.setattr(FileObjects, "put", put)
     talk.waiting.put({"do": "stop"})
     assert studio.serve_once() is False
-    assert list(objects.list(places.checkpoints_prefix("anna", "b")))
+    assert list(objects.list(object_keys.checkpoints_prefix("anna", "b")))
     assert talk.of("a", "fault")[-1]["goes_on"] and not talk.of("b", "fault")
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from dbos import DBOS
-
-from likeness.jobs import places, workflow
-from likeness.jobs.ledger import Ledger
 from likeness.jobs.link import Link
 from likeness.jobs.steps import Steps
+
+from likeness.jobs import places, workflow
+from likeness.jobs.store import JobStore
 from likeness.jobs.types import Job
 from tests.jobs.installation import Installation
 
@@ -25,7 +25,7 @@ Work = Callable[[], dict[str, Any]]
 def steps(installation: Installation) -> Steps:
     training, nobody = installation.training, Link("nobody", {})
     return Steps(
-        Ledger(training.database), training.library, training.locations, preparer=nobody, trainer=nobody,
+        JobStore(training.database), training.library, training.locations, preparer=nobody, trainer=nobody,
         full=lambda concurrency: None,
     )  # fmt: skip
 
@@ -81,7 +81,7 @@ def test_taken_over_in_the_middle_of_a_step_nothing_is_swept(
 
     def taken_over(options: object, work: Work) -> dict[str, Any]:
         work()
-        installation.training.queue.ledger.claim(job.id, "w-1")
+        installation.training.queue.store.claim(job.id, "w-1")
         raise TakenAway
 
     monkeypatch.setattr(DBOS, "run_step", taken_over)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from likeness.jobs.prepared import pack_prepared
 from likeness.photos import MediaPipeFaces, check, prepare
+from likeness.photos.stored import pack_prepared
 from likeness.service import save_prepared
 from likeness.types import Photo, PreparedPhoto
 from tests.telling import SECRETS

@@ -15,8 +15,8 @@ from likeness.errors import PhotosRefused
 from likeness.fine_tuning import FineTuneOrder
 from likeness.jobs import preparer
 from likeness.jobs.inputs import pack_photos
-from likeness.jobs.prepared import unpack_prepared
 from likeness.jobs.types import JobOrder
+from likeness.photos.stored import unpack_prepared
 from likeness.service import Likeness, build
 from likeness.storage.objects import FileObjects
 from likeness.training.recipe import recipe_named

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
+from likeness.jobs.link import Link
+from likeness.jobs.steps import Steps
 
 from likeness.artifacts import bundle
 from likeness.config import Settings
-from likeness.jobs import places
-from likeness.jobs.ledger import Ledger
-from likeness.jobs.link import Link
-from likeness.jobs.steps import Steps
+from likeness.jobs import object_keys
+from likeness.jobs.store import JobStore
 from likeness.jobs.types import JobOrder, Notice
 from likeness.service import Likeness, build
 from likeness.storage.catalog import LOCAL
@@ -55,21 +55,21 @@ def live(likeness: Likeness) -> None:
     order = JobOrder(LOCAL, NAME, "", "dog", "fast", notices=(Notice("webhook", ADDRESS.decode()),))
     job = training.submit(order, archive=PHOTOS)
     training.notifier.test(LOCAL, order.notices[0])
-    claim = training.queue.ledger.claim(job.id, "w-0")
+    claim = training.queue.store.claim(job.id, "w-0")
     assert claim is not None
     nobody = Link("nobody", {})
     steps = Steps(
-        Ledger(training.database), likeness.library, training.locations, preparer=nobody, trainer=nobody,
+        JobStore(training.database), likeness.library, training.locations, preparer=nobody, trainer=nobody,
         full=lambda concurrency: None,
     )  # fmt: skip
     steps.fetch(claim, job.order)
     kept, content = bundle.encode(adapter())
     objects = training.objects
-    objects.put(places.prepared_key(LOCAL, job.id), picture(51))
-    objects.put(f"{places.checkpoints_prefix(LOCAL, job.id)}000001.safetensors", content + b"state")
-    objects.put(places.trained_key(LOCAL, job.id), content)
+    objects.put(object_keys.prepared_key(LOCAL, job.id), picture(51))
+    objects.put(f"{object_keys.checkpoints_prefix(LOCAL, job.id)}000001.safetensors", content + b"state")
+    objects.put(object_keys.trained_key(LOCAL, job.id), content)
     steps.publish(claim, job.order, kept.card.content_sha256)
-    training.queue.ledger.finish(claim, "succeeded", keep_photos_s=0.0)
+    training.queue.store.finish(claim, "succeeded", keep_photos_s=0.0)
     steps.let_go(claim, job.order)
     pixels = np.zeros((8, 8, 3), np.uint8)
     image = GeneratedImage(ImageRequest(NAME, NAME), pixels, CARD.base_sha256, kept.card.content_sha256, 1.0)

@@ -11,25 +11,25 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from likeness.jobs.link import Link
+from likeness.jobs.steps import Steps
 from starlette.testclient import TestClient
 
 from likeness.config import Settings
 from likeness.errors import AdapterBusy, AdapterNotFound, DeletionUnfinished, StorageUnavailable
 from likeness.http.app import create_app
 from likeness.jobs import holds, places
-from likeness.jobs.ledger import Ledger
-from likeness.jobs.link import Link
 from likeness.jobs.retention import Retention
-from likeness.jobs.steps import Steps
+from likeness.jobs.store import JobStore
 from likeness.jobs.tables import deliveries, workers
 from likeness.jobs.types import Claim, Job, JobOrder, Notice
 from likeness.service import Likeness, build
 from likeness.service.forgetting import Forgetting
 from likeness.storage import forgettings
 from likeness.storage.catalog import LOCAL, now
+from likeness.storage.database import empty_log
 from likeness.storage.objects import FileObjects
 from likeness.storage.records import SubjectRecord
-from likeness.storage.tables import empty_log
 from likeness.types import Photo, Subject
 from tests.jobs.installation import PHOTOS, picture
 from tests.storage.cards import record
@@ -176,7 +176,7 @@ def claimed(likeness: Likeness, job: Job, *, lives: bool = True) -> Claim:
     if lives:
         beat = {"id": "w-0", "boot": "b", "beat_s": database.now, "lease_s": 10.0, "concurrency": 1}
         database.run(lambda connection: connection.execute(workers.insert().values(**beat)))
-    claim = likeness.training.queue.ledger.claim(job.id, "w-0")
+    claim = likeness.training.queue.store.claim(job.id, "w-0")
     assert claim is not None
     return claim
 
@@ -184,7 +184,7 @@ def claimed(likeness: Likeness, job: Job, *, lives: bool = True) -> Claim:
 def steps_of(likeness: Likeness) -> Steps:
     training, nobody = likeness.training, Link("nobody", {})
     return Steps(
-        Ledger(training.database), likeness.library, training.locations, preparer=nobody, trainer=nobody,
+        JobStore(training.database), likeness.library, training.locations, preparer=nobody, trainer=nobody,
         full=lambda concurrency: None,
     )  # fmt: skip
 
@@ -201,7 +201,7 @@ def test_there_is_no_receipt_while_a_worker_may_still_write(likeness: Likeness) 
     with pytest.raises(DeletionUnfinished, match="worker"):
         likeness.forget("rex", wait_s=0.0)
     assert likeness.catalog.list_receipts(LOCAL) == ()
-    assert not likeness.training.queue.ledger.holds(claim)
+    assert not likeness.training.queue.store.holds(claim)
     checkpoint(likeness, job)  # by the worker, which has not looked yet
     assert likeness.forgetting.resume() == 0
     checkpoint(likeness, job)

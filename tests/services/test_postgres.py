@@ -17,7 +17,7 @@ from likeness.errors import AdapterBusy, IdempotencyConflict, QueueFull
 from likeness.http.app import create_app
 from likeness.jobs import queue as queue_module
 from likeness.jobs.queue import Queue
-from likeness.jobs.tables import Database, jobs
+from likeness.jobs.tables import jobs, open_jobs_database
 from likeness.jobs.types import SUBJECT_PHOTOS, JobOrder
 from likeness.service import build
 from likeness.service.training import training_of
@@ -51,8 +51,8 @@ def cluster() -> Iterator[Postgres]:
 
 
 def test_the_five_verbs(cluster: Postgres) -> None:
-    database = Database(cluster.url)
-    again = Database(cluster.url)  # whoever comes second finds the tables there
+    database = open_jobs_database(cluster.url)
+    again = open_jobs_database(cluster.url)  # whoever comes second finds the tables there
     queue = Queue(database, lambda tenant, name: None)
     before_s = time.time()
     job = queue.submit(JobOrder("anna", "rex", "anna/x"), idempotency_key="k")
@@ -60,9 +60,9 @@ def test_the_five_verbs(cluster: Postgres) -> None:
         queue.submit(JobOrder("anna", "rex", "anna/y"), idempotency_key="k")
     assert (job.state, job.place_in_queue) == ("queued", 1)
     assert before_s - 1 < job.submitted_s < time.time() + 1
-    claim = queue.ledger.claim(job.id, "w-0")
+    claim = queue.store.claim(job.id, "w-0")
     assert claim is not None
-    assert queue.ledger.tell(claim, "progress", {"done": 1})
+    assert queue.store.tell(claim, "progress", {"done": 1})
     assert queue.recover() == []
     assert queue.cancel(job.id, "anna").state == "cancelled"
     assert [event.kind for event in queue.events(job.id, "anna")] == ["state", "state", "state"]
@@ -73,7 +73,7 @@ def test_the_five_verbs(cluster: Postgres) -> None:
 
 def test_equal_submits_at_the_same_moment_are_one_job(cluster: Postgres) -> None:
     """Over two servers, with a key and without: one job, and nobody passes the limit of open jobs."""
-    queues = [Queue(Database(cluster.url), lambda tenant, name: None) for _ in range(2)]
+    queues = [Queue(open_jobs_database(cluster.url), lambda tenant, name: None) for _ in range(2)]
     start = threading.Barrier(8)
 
     def submit(number: int, name: str, key: str | None) -> str:

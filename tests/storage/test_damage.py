@@ -12,7 +12,7 @@ from likeness.jobs.forgetting import forget_jobs
 from likeness.jobs.locations import Locations
 from likeness.jobs.queue import Queue
 from likeness.jobs.retention import Retention
-from likeness.jobs.tables import Database, events, jobs
+from likeness.jobs.tables import events, jobs, open_jobs_database
 from likeness.jobs.types import JobOrder
 from likeness.storage import tables
 from likeness.storage.catalog import Catalog
@@ -103,7 +103,7 @@ DAMAGE = pytest.mark.parametrize(
 
 @DAMAGE
 def test_one_damaged_job_hides_no_other_and_ends_and_goes(tmp_path: Path, column: str, value: object) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    database = open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
     queue = Queue(database, lambda tenant, name: None)
     well, ill = queue.submit(order("well")), queue.submit(order("ill"))
     database.run(lambda c: c.execute(events.insert().values(job=well.id, at_s=1.0, kind="stage", facts="{")))
@@ -114,7 +114,7 @@ def test_one_damaged_job_hides_no_other_and_ends_and_goes(tmp_path: Path, column
     assert [event.kind for event in queue.events(well.id, "anna")] == ["state"]
     with pytest.raises(StorageDamaged):
         queue.status(ill.id, "anna")
-    assert not queue.ledger.needs("anna", "anna/uploads/none")
+    assert not queue.store.needs("anna", "anna/uploads/none")
     database.run(lambda c: c.execute(jobs.update().where(jobs.c.id == ill.id).values(queue_until_s=0.0)))
     queue.expire()
     queue.stop(ill.id, "anna")
@@ -131,7 +131,7 @@ def test_one_damaged_job_hides_no_other_and_ends_and_goes(tmp_path: Path, column
 
 
 def test_an_error_of_dbos_about_the_same_database_is_one_of_ours(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    database = open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
     broken = sa.exc.DatabaseError("x", None, Exception("malformed"))
     away = sa.exc.OperationalError("x", None, Exception("locked"))
     for error, kind in ((broken, StorageDamaged), (away, StorageUnavailable)):

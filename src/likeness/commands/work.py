@@ -42,7 +42,7 @@ def work(
         code = call.terminal.fail(error)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # threads of unfinished jobs wait for ever; who takes their jobs over goes on with them
+    os._exit(code)  # threads of jobs that a child process still holds would wait for it
 
 
 def _concurrency(text: str) -> int:

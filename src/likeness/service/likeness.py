@@ -20,12 +20,12 @@ from ..errors import AdapterExists, FileFailed, StorageUnavailable, reason_of
 from ..portraits import JPEG_QUALITY, PNG, check_request, encode
 from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from ..storage.catalog import LOCAL, Catalog
+from ..storage.database import sqlite_url
 from ..storage.files import make_private
 from ..storage.home import Home
 from ..storage.objects import objects_at, refuse_full
 from ..storage.records import AdapterRecord, Receipt
 from ..storage.reserve import Reserve
-from ..storage.tables import sqlite_url
 from ..types import (
     Adapter,
     AdapterCard,

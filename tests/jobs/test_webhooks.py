@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from likeness.errors import StorageUnavailable, UsageError
 from likeness.jobs import senders
 from likeness.jobs.messages import Message
-from likeness.jobs.senders import SendOptions, check_notice, check_webhook, send_mail, send_webhook, tenant_secret
 from likeness.jobs.types import Notice
+from likeness.jobs.webhooks import SendOptions, check_notice, check_webhook, send_mail, send_webhook, tenant_secret
 from tests.waiting import HANG_S
 
 OPTIONS = SendOptions(b"secret", private_webhooks=True)
