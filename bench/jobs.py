@@ -2,7 +2,8 @@
 
 python -m bench.jobs [--parts crash,outage,latency,speed] [--jobs 200] [--workers 3] [--kills 50] [--save]
 
-crash     jobs over HTTP with idempotency keys; supervisors, trainers and the server are killed at random meanwhile
+crash     jobs over HTTP with idempotency keys; at random, workers, trainers in the middle of a step and the server are
+          killed, and workers are stopped (SIGSTOP) until their leases have expired, and go on
 outage    the same without kills on a PostgreSQL that is away for `--outage-s` in the middle
 latency   submit's p99 while trainings run; from a cancel to the next job in that slot; from a worker's death to another
           going on with its job
@@ -28,6 +29,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from likeness.config import Settings
+from likeness.jobs.leases import BEATS_IN_LEASE
 from likeness.jobs.types import Job
 from tests.jobs.installation import PHOTOS, SMALL, Installation, installed, pids_with
 from tests.services.postgres import postgres
@@ -37,6 +39,9 @@ from tests.waiting import until
 from .report import Goal, Row, finish, options
 
 TRAINER = "likeness.jobs.trainer"
+KINDS = {
+    "worker": "workers killed", "trainer": "trainers killed", "server": "servers killed", "stop": "workers stopped"
+}  # fmt: skip
 PATIENCE_S = 3600.0
 
 
@@ -93,6 +98,9 @@ class Watch:
     def stop(self) -> None:
         self._stop.set()
         self._thread.join()
+
+    def taken_over(self, job: Job) -> bool:
+        return any(event.kind == "taken over" for event in self._queue.events(job.id, "local"))
 
     def repeated(self, job: Job) -> list[int]:
         """Steps that were taken again, for each time that the job joined a loop again.
@@ -154,7 +162,7 @@ def crash(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], 
         started_s = time.monotonic()
         submitting = threading.Thread(target=submit)
         submitting.start()
-        watch, killed = Watch(one), dict.fromkeys(("supervisor", "trainer", "server"), 0)
+        watch, killed = Watch(one), dict.fromkeys(KINDS, 0)
 
         def is_over() -> bool:
             return len(ids) == args.jobs and one.training.queue.open_jobs() == 0
@@ -173,9 +181,9 @@ def crash(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], 
         server.kill()
     failed = {job.failure.code for job in jobs if job.failure is not None}
     row: Row = {
-        "jobs": args.jobs, "workers": args.workers, **{f"{kind}s killed": n for kind, n in killed.items()},
+        "jobs": args.jobs, "workers": args.workers, **{what: killed[kind] for kind, what in KINDS.items()},
         "minutes": seconds / 60, **wrong, "steps repeated at most": max(repeated, default=0),
-        "jobs that went on": len(repeated), "codes of failures": ", ".join(sorted(failed)) or "none",
+        "jobs that went on": len(repeated), "jobs taken over": sum(watch.taken_over(job) for job in jobs), "codes of failures": ", ".join(sorted(failed)) or "none",
     }  # fmt: skip
     title = f"{args.jobs} jobs, {deaths} kills"
     goals = [Goal(f"{title}: {what}", count, 0, at_least=False) for what, count in wrong.items()]
@@ -186,19 +194,32 @@ def crash(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], 
 
 
 def _kill_one(rng: random.Random, one: Installation, server: Server, workers: Sequence[str]) -> str:
-    kind = rng.choices(("supervisor", "trainer", "server"), (4, 4, 2))[0]
+    kind = rng.choices(tuple(KINDS), (3, 3, 2, 2))[0]
     worker = rng.choice(workers)
+    found = one.children(worker, TRAINER)
     if kind == "server":
         server.kill()
         server.start()
-    elif kind == "supervisor" or not (found := one.children(worker, TRAINER)):
+    elif kind == "stop":
+        _stop_for_a_while(one, worker, with_trainer=rng.random() < 0.5)
+    elif kind == "worker" or not found:
         one.kill(worker)
         one.start(worker, "--concurrency", "4", wait=False)
-        return "supervisor"
+        return "worker"
     else:
         with suppress(ProcessLookupError):
             os.kill(found[0], signal.SIGKILL)
     return kind
+
+
+def _stop_for_a_while(one: Installation, worker: str, *, with_trainer: bool) -> None:
+    """Until other workers have taken its jobs over; then it wakes up, as a virtual machine that was paused."""
+    stopped = [one.processes[worker].pid, *(one.children(worker, TRAINER) if with_trainer else ())]
+    for number, pause_s in ((signal.SIGSTOP, 4 * BEATS_IN_LEASE * one.settings.heartbeat_s), (signal.SIGCONT, 0)):
+        for pid in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        time.sleep(pause_s)
 
 
 def outage(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], list[Goal]]:
@@ -263,7 +284,7 @@ def _seconds_to_free(one: Installation, running: Job, following: Job) -> float:
 
 
 def _seconds_to_take_over(one: Installation, name: str) -> float:
-    """From a supervisor's death to another worker's claim; the dead one comes back afterwards."""
+    """From a worker's death to another one's claim; the dead one comes back afterwards."""
     job = one.submit(name, steps=20_000, checkpoint_every=5)
     until(lambda: "checkpoint" in one.kinds(job), PATIENCE_S)
     holder = str(one.job(job).worker)

@@ -23,6 +23,7 @@ from likeness.jobs.tables import jobs as jobs_table
 from likeness.jobs.types import Claim, Failure
 from likeness.service import Likeness
 from likeness.service.training import Training
+from tests.jobs import claims
 from tests.jobs.installation import PHOTOS, archive, picture
 from tests.waiting import HANG_S
 
@@ -44,9 +45,7 @@ def submitted(client: TestClient, name: str, **changes: object) -> dict[str, obj
 
 
 def claimed(likeness: Likeness, job: dict[str, object]) -> Claim:
-    claim = likeness.training.queue.store.claim(str(job["id"]), "w-0")
-    assert claim is not None
-    return claim
+    return claims.claimed(likeness.training.database, job=str(job["id"]))
 
 
 def test_an_archive_becomes_a_job_that_can_be_seen_and_cancelled(client: TestClient) -> None:
@@ -144,7 +143,7 @@ def test_progress_is_streamed_until_the_job_is_over(
     client: TestClient, likeness: Likeness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submitted(client, "stream")
-    ledger = likeness.training.queue.store
+    store = likeness.training.queue.store
     looked, events = threading.Semaphore(0), JobStore.events
 
     def watched(*given: Any) -> Any:
@@ -158,9 +157,9 @@ def test_progress_is_streamed_until_the_job_is_over(
         for _ in range(2):  # the stream has begun when it looks again
             assert looked.acquire(timeout=HANG_S)
         claim = claimed(likeness, job)
-        ledger.tell(claim, "progress", {"stage": "train", "done": 3, "total": 9, "loss": 0.5})
+        store.tell(claim, "progress", {"stage": "train", "done": 3, "total": 9, "loss": 0.5})
         failure = Failure("PhotosRefused", "too few photos", "send more")
-        ledger.finish(claim, "failed", failure=failure, keep_photos_s=0)
+        store.finish(claim, "failed", failure=failure, keep_photos_s=0)
 
     worker = threading.Thread(target=work)
     worker.start()
@@ -287,7 +286,7 @@ def test_an_archive_waits_in_a_file_while_another_is_in_memory(
 def test_the_event_loop_never_waits_for_the_queue_to_open(
     client: TestClient, likeness: Likeness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At first use it loads DBOS, connects and migrates."""
+    """At first use it connects and migrates."""
     opened, seen = Training.__dict__["queue"], []
     assert isinstance(opened, property)
 

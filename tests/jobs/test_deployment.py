@@ -14,6 +14,7 @@ from likeness.cli import app
 from likeness.jobs.queue import Queue
 from likeness.jobs.tables import open_jobs_database
 from likeness.jobs.types import JobOrder
+from tests.jobs.claims import claimed
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 
@@ -55,6 +56,6 @@ def test_the_scaled_jobs_command_and_query_are_ours(known: set[str], tmp_path: P
     assert wanted() == 2
     for job_made in made[:2]:
         queue.cancel(job_made.id, "anna")
-    assert queue.store.claim(made[2].id, "w-0") is not None
+    assert claimed(queue.database).job == made[2].id
     assert wanted() == 1  # running jobs count: somebody must be there should their worker die
     queue.close()

@@ -9,14 +9,14 @@ from likeness.jobs.tables import jobs
 from likeness.jobs.types import SUBJECT_PHOTOS, Job, JobOrder
 from likeness.storage.catalog import now
 from likeness.storage.records import PhotoRecord, SubjectRecord
+from tests.jobs.claims import claimed
 from tests.jobs.installation import Installation
 
 
 def finished(installation: Installation, *, keep_photos_s: float, photos: str = "local/x") -> Job:
     training = installation.training
     job = training.queue.submit(replace(JobOrder("local", "rex", photos), replace=True))
-    claim = training.queue.store.claim(job.id, "w-0")
-    assert claim is not None
+    claim = claimed(training.database)
     for key in (object_keys.photos_key("local", job.id), object_keys.prepared_key("local", job.id)):
         training.objects.put(key, b"a face")
     training.objects.put(object_keys.preview_key("local", job.id, 5), b"a portrait")

@@ -11,6 +11,7 @@ from likeness.jobs.tables import jobs
 from likeness.jobs.types import JobOrder
 from likeness.jobs.uploads import drop_upload
 from likeness.storage.objects import FileObjects
+from tests.jobs.claims import claimed
 from tests.jobs.installation import PHOTOS, Installation
 
 ORDER = JobOrder("local", "rex", "", "dog", "fast")
@@ -57,8 +58,7 @@ def test_what_a_job_leaves_that_never_ran_goes_with_the_retention_clock(installa
 def test_forgetting_finds_the_archive_of_a_job_that_was_renamed(installation: Installation) -> None:
     training = installation.training
     job = training.submit(ORDER, archive=PHOTOS)
-    claim = training.queue.store.claim(job.id, "w-0")
-    assert claim is not None
+    claim = claimed(training.database)
     training.queue.store.amend(claim, replace(job.order, name="max"))
     items = {item.kind: item.count for item in training.forget("local", "max")}
     assert items["uploads"] == 1

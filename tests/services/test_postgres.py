@@ -17,7 +17,7 @@ from likeness.errors import AdapterBusy, IdempotencyConflict, QueueFull
 from likeness.http.app import create_app
 from likeness.jobs import queue as queue_module
 from likeness.jobs.queue import Queue
-from likeness.jobs.tables import jobs, open_jobs_database
+from likeness.jobs.tables import jobs, open_jobs_database, remembered
 from likeness.jobs.types import SUBJECT_PHOTOS, JobOrder
 from likeness.service import build
 from likeness.service.training import training_of
@@ -26,6 +26,7 @@ from likeness.storage.card import write_card
 from likeness.storage.catalog import refuse_if_forgetting
 from likeness.storage.records import AdapterRecord
 from likeness.types import Subject
+from tests.jobs.claims import claimed, next_claim, taken_over
 from tests.jobs.installation import PHOTOS, Installation, pids_with
 from tests.services.postgres import Postgres, postgres
 from tests.storage.cards import record
@@ -60,13 +61,14 @@ def test_the_five_verbs(cluster: Postgres) -> None:
         queue.submit(JobOrder("anna", "rex", "anna/y"), idempotency_key="k")
     assert (job.state, job.place_in_queue) == ("queued", 1)
     assert before_s - 1 < job.submitted_s < time.time() + 1
-    claim = queue.store.claim(job.id, "w-0")
-    assert claim is not None
+    claim = claimed(database)
+    assert next_claim(database) is None
+    claim = taken_over(database)
+    assert claim.attempt == 2
     assert queue.store.tell(claim, "progress", {"done": 1})
-    assert queue.recover() == []
     assert queue.cancel(job.id, "anna").state == "cancelled"
-    assert [event.kind for event in queue.events(job.id, "anna")] == ["state", "state", "state"]
-    assert database.remembered("x", "first") == again.remembered("x", "second") == "first"
+    assert [event.kind for event in queue.events(job.id, "anna")] == ["state", "state", "taken over", "state"]
+    assert remembered(database, "x", "first") == remembered(again, "x", "second") == "first"
     queue.close()
     again.close()
 

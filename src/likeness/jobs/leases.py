@@ -12,7 +12,9 @@ that a dead worker's lease lies in the future. So a renewal that this process sa
 the row, and durations are measured on this process's monotonic clock.
 """
 
+import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ..errors import StorageUnavailable
 from ..storage.database import Database
 from .notifier import is_being_sent
 from .store import PATIENCE_S, JobStore, add_event
@@ -31,6 +34,8 @@ BEATS_IN_LEASE = 2
 MOST_TAKEOVERS = 10  # of one job whose worker died each time, without progress between
 MARGIN_S = 2.0  # a child process looks at its lease every second
 FORGOTTEN_AFTER_S = 86_400.0  # a worker without a heartbeat: each pod has a name of its own, and does not return
+
+log = logging.getLogger("likeness.worker")
 
 
 @dataclass(frozen=True)
@@ -236,6 +241,21 @@ class Leases:
         return {
             "boot": self._boot, "beat_s": self._database.now, "lease_s": self.lease_s, "concurrency": self.concurrency
         }  # fmt: skip
+
+
+def renew_until(stop: threading.Event, leases: Leases, *, renewed: Callable[[], None]) -> None:
+    """Heartbeats, one after the other; `renewed` is called after each that reached the database."""
+    while not stop.wait(leases.beat_s):
+        try:
+            leases.renew()
+        except StorageUnavailable:
+            leases.interrupted()
+        except Exception:  # without a heartbeat the leases expire, whatever the reason: the next one may work
+            log.exception("a heartbeat failed")
+            leases.interrupted()
+        else:
+            if not leases.is_replaced:
+                renewed()
 
 
 def being_written(database: Database, connection: sa.Connection, found: Iterable[str]) -> set[str]:

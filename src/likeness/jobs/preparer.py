@@ -32,10 +32,10 @@ def main(argv: list[str]) -> None:
             else:
                 waiting.append(said)
         if waiting:
-            _serve(line, objects, waiting.pop(0))
+            serve(line, objects, waiting.pop(0))
 
 
-def _serve(line: Line, objects: Any, asked: Document) -> None:
+def serve(line: Line, objects: Any, asked: Document) -> None:
     job = asked["job"]
     line.send(event="began", job=job)
     try:

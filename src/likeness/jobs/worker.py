@@ -23,7 +23,7 @@ from ..artifacts.library import AdapterLibrary
 from ..errors import AdapterBusy, BaseNotFound, StorageError, StorageUnavailable
 from ..storage.database import Database
 from .chores import Chore
-from .leases import Leases
+from .leases import Leases, renew_until
 from .locations import Locations
 from .notifier import Notifier
 from .process import ChildProcess
@@ -177,18 +177,11 @@ class Worker:
             self._leases.abandon(claim)
 
     def _beat(self) -> None:
-        while not self._end_of_beats.wait(self.options.beat_s):
-            try:
-                self._leases.renew()
-            except StorageUnavailable:
-                self._leases.interrupted()
-            except Exception:  # without a heartbeat the leases expire, whatever the reason: the next one may work
-                log.exception("a heartbeat failed")
-                self._leases.interrupted()
-            else:
-                if not self._leases.is_replaced:
-                    self._preparer.alive()
-                    self._trainer.alive()
+        def renewed() -> None:
+            self._preparer.alive()
+            self._trainer.alive()
+
+        renew_until(self._end_of_beats, self._leases, renewed=renewed)
 
     def _tend(self) -> None:
         for child in (self._preparer, self._trainer):
