@@ -148,7 +148,7 @@ def crash(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], 
     (home / "inputs").mkdir()
     (home / "inputs" / "photos.tar").write_bytes(PHOTOS)
     rng = random.Random(args.seed)
-    with installed(home, base, job_inputs=f"file://{home}/inputs") as one:
+    with installed(home, base, job_inputs=f"file://{home}/inputs", heartbeat_s=args.heartbeat_s) as one:
         server, workers = Server(one), [f"w-{k}" for k in range(args.workers)]
         for id in workers:
             one.start(id, "--concurrency", "4", wait=False)
@@ -177,13 +177,14 @@ def crash(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], 
         watch.stop()
         wrong, jobs = verdict(one, list(ids.values()))
         repeated = [count for job in jobs for count in watch.repeated(job)]
-        deaths = sum(killed.values())
+        deaths, taken_over = sum(killed.values()), sum(watch.taken_over(job) for job in jobs)
         server.kill()
     failed = {job.failure.code for job in jobs if job.failure is not None}
     row: Row = {
         "jobs": args.jobs, "workers": args.workers, **{what: killed[kind] for kind, what in KINDS.items()},
         "minutes": seconds / 60, **wrong, "steps repeated at most": max(repeated, default=0),
-        "jobs that went on": len(repeated), "jobs taken over": sum(watch.taken_over(job) for job in jobs), "codes of failures": ", ".join(sorted(failed)) or "none",
+        "jobs that went on": len(repeated), "jobs taken over": taken_over,
+        "codes of failures": ", ".join(sorted(failed)) or "none",
     }  # fmt: skip
     title = f"{args.jobs} jobs, {deaths} kills"
     goals = [Goal(f"{title}: {what}", count, 0, at_least=False) for what, count in wrong.items()]

@@ -10,19 +10,20 @@ from typing import Any
 import pytest
 import torch
 
+from likeness import fine_tuning
 from likeness.artifacts import bundle
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import denoise_all
 from likeness.errors import CorruptAdapter, PhotosRefused
 from likeness.fine_tuning import FineTuneOrder, Together
-from likeness.jobs import joint_trainer, object_keys
+from likeness.jobs import object_keys
 from likeness.jobs.joint_trainer import JointTrainer, preview_orders
 from likeness.jobs.process import Document
 from likeness.jobs.types import JobOrder
 from likeness.photos import check, prepare
-from likeness.photos.stored import pack_prepared
 from likeness.storage.objects import FileObjects
+from likeness.storage.prepared_photos import pack_prepared
 from likeness.training.data import TrainingSet
 from likeness.training.loop import TrainingLoop
 from likeness.training.recipe import recipe_named
@@ -282,7 +283,7 @@ def test_a_loss_that_is_no_number_fails_one_job_and_a_full_disk_none(
     monkeypatch.setattr("likeness.jobs.joint_trainer.SECONDS_BETWEEN_TRIES", 0.0)
     send("nan", steps=4, unet_learning_rate=0.1, clip_norm=1000)
     send("fine", steps=4)
-    build = joint_trainer.training_set
+    build = fine_tuning.training_set
 
     def spoiled(base: BaseModel, order: FineTuneOrder, *given: Any, **named: Any) -> TrainingSet:
         data = build(base, order, *given, **named)
@@ -290,7 +291,7 @@ def test_a_loss_that_is_no_number_fails_one_job_and_a_full_disk_none(
             data.latents.fill_(torch.nan)
         return data
 
-    monkeypatch.setattr(joint_trainer, "training_set", spoiled)
+    monkeypatch.setattr("likeness.jobs.joint_trainer.training_set", spoiled)
     monkeypatch.setattr(FileObjects, "put", full)
     serve(trainer)
     assert talk.of("nan", "failed")[0]["code"] == "NonFiniteLoss"

@@ -16,9 +16,9 @@ from likeness.fine_tuning import FineTuneOrder
 from likeness.jobs import preparer
 from likeness.jobs.inputs import pack_photos
 from likeness.jobs.types import JobOrder
-from likeness.photos.stored import unpack_prepared
 from likeness.service import Likeness, build
 from likeness.storage.objects import FileObjects
+from likeness.storage.prepared_photos import unpack_prepared
 from likeness.training.recipe import recipe_named
 from likeness.types import Photo, PreparedPhoto, Subject
 

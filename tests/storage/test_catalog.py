@@ -245,7 +245,7 @@ def test_a_new_database_is_opened_while_another_connection_writes(
     path = tmp_path / "catalog.sqlite"
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
-    monkeypatch.setattr(database.time, "sleep", lambda seconds: writer.in_transaction and writer.rollback())
+    monkeypatch.setattr("likeness.storage.database.time.sleep", lambda seconds: writer.rollback())
     reader = sqlite3.connect(path)
     database.begin_write_ahead(reader.cursor())
     assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)

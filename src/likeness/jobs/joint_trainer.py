@@ -22,10 +22,10 @@ from ..diffusion.devices import is_out_of_memory
 from ..diffusion.sampling import Order, denoise_all
 from ..errors import CheckpointMismatch, Interrupted, LikenessError, OutOfMemory, StorageUnavailable
 from ..fine_tuning import Checkpoints, FineTuneOrder, Stepped, Together, Unsaved, adapter_of, mark_of, training_set
-from ..photos.stored import unpack_prepared
 from ..progress import Advance, Stopwatch
 from ..scoring.score import score_adapter
 from ..storage.objects import Objects
+from ..storage.prepared_photos import unpack_prepared
 from ..training.data import TrainingSet
 from ..training.recipe import recipe_named
 from ..types import AdapterCard, PreparedPhoto, Subject

@@ -58,7 +58,7 @@ def serve(line: Line, objects: Any, asked: Document) -> None:
 def _prepare(line: Line, objects: Any, asked: Document) -> int:
     """Check and crop; the order is the final one. Returns how many photographs can be used."""
     from ..photos import check, prepare
-    from ..photos.stored import pack_prepared
+    from ..storage.prepared_photos import pack_prepared
     from ..types import means_person
 
     content = read_input(objects.get(asked["photos"]))

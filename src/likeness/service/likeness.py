@@ -24,6 +24,7 @@ from ..storage.database import sqlite_url
 from ..storage.files import make_private
 from ..storage.home import Home
 from ..storage.objects import objects_at, refuse_full
+from ..storage.prepared_photos import save_prepared
 from ..storage.records import AdapterRecord, Receipt
 from ..storage.reserve import Reserve
 from ..types import (
@@ -40,10 +41,10 @@ from ..types import (
 )
 from . import kept
 from .exchange import AUTO, export_to, exported, import_from, layout
+from .fine_tuned import FineTuned
 from .forgetting import WAIT_S, Forgetting
 from .loading import loaded_base, started_engine
 from .names import checked_order
-from .prepared import FineTuned, save_prepared
 from .provenance import Sign, signer
 from .subjects import Subjects
 from .training import Training, training_of
