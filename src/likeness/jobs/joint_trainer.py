@@ -10,7 +10,7 @@ import io
 import json
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -260,10 +260,8 @@ class JointTrainer:
             if advance.images_per_s:
                 rows = recipe.instance_rows + recipe.prior_rows
                 left_s = round((advance.total - advance.done) * rows / advance.images_per_s, 1)
-            self._line.send(
-                event="advance", job=member.job, stage=advance.stage, done=advance.done, total=advance.total,
-                loss=advance.loss, images_per_s=advance.images_per_s, left_s=left_s, together=len(self._members),
-            )  # fmt: skip
+            told = replace(advance, left_s=left_s, together=len(self._members))
+            self._line.send(event="advance", job=member.job, **told.to_json())
 
     def _report_or_yield(self, member: _Member, advance: Advance) -> None:
         if self._inbox.peek(lambda said: said["do"] in ("stop", "leave")):

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from ..errors import LikenessError, OutOfMemory, StorageUnavailable
+from ..progress import Advance
 from .inputs import read_input, refuse_without_photos, with_config
 from .process import Document, Inbox, Line, attach
 from .types import read_order
@@ -69,7 +70,7 @@ def _prepare(line: Line, objects: Any, asked: Document) -> int:
     prepared = []
     for done, (photo, image, face) in enumerate(checked.usable, start=1):
         prepared += prepare(image, face, photo.sha256)
-        line.send(event="advance", job=asked["job"], stage="prepare", done=done, total=len(checked.usable))
+        line.send(event="advance", job=asked["job"], **Advance("prepare", done, len(checked.usable)).to_json())
     objects.put(asked["prepared"], pack_prepared(prepared))
     return len(checked.usable)
 
