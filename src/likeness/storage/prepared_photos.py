@@ -87,14 +87,11 @@ def _files(photos: Sequence[PreparedPhoto]) -> Iterator[tuple[str, bytes]]:
 
 
 def _read(read: Callable[[str], bytes]) -> tuple[PreparedPhoto, ...]:
-    facts = json.loads(read(INDEX))
-    return tuple(
-        PreparedPhoto(
-            *(_pixels(read(f"{fact['file']}{ending}.png")) for ending in _PLANES.values()),
-            framing=fact["framing"], source_sha256=fact["source_sha256"],
-        )
-        for fact in facts
-    )  # fmt: skip
+    found = []
+    for fact in json.loads(read(INDEX)):
+        image, matte, face = (_pixels(read(f"{fact['file']}{ending}.png")) for ending in _PLANES.values())
+        found.append(PreparedPhoto(image, matte, face, fact["framing"], fact["source_sha256"]))
+    return tuple(found)
 
 
 def _pixels(png: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
