@@ -2,9 +2,9 @@
 
 python -m bench.adapter_size [--base random] [--save]
 
-On the base: a fresh adapter, which has every layer that training will change, written as `train` writes it; the format
-does not compress, so the values do not matter. For Stable Diffusion 2.1-base: counted on the meta device from its
-published shapes, because its weights are gigabytes.
+On the base: a fresh adapter with all trained layers, written as by `train`; the format does not compress, so the values
+do not matter. For Stable Diffusion 2.1-base: computed on the meta device from its published shapes, without its
+weights.
 """
 
 import argparse
@@ -33,13 +33,13 @@ from .report import Goal, Row, finish, options, versions
 from .train_together import random_person
 
 MB = 1e6
-ORIGIN_MB = 68.0  # what the reference solution's notebook reports of its own adapter
+ORIGIN_MB = 68.0  # size reported by the reference solution's notebook
 ORIGIN_RANKS: Mapping[Network, int] = {"unet": 128, "text_encoder": 64}
 ORIGIN_TARGETS: Mapping[Network, tuple[str, ...]] = {"unet": ("to_q", "to_v"), "text_encoder": ("q_proj", "v_proj")}
 
 
 def fresh(base: BaseModel, recipe: FineTuneRecipe) -> Adapter:
-    """What the loop hands back to a person who leaves at once."""
+    """A fresh adapter: the loop's result without a step."""
     loop = TrainingLoop(base, capacity=1, rank=recipe.rank)
     loop.join("measured", recipe, random_person(base, 0), seed=0)
     weights = loop.leave("measured")
@@ -104,7 +104,7 @@ def count_row(title: str, counts: Mapping[Network, int]) -> Row:
 
 
 def count_on_stable_diffusion() -> list[Row]:
-    """What the recipes' ranks and targets, as far as the family allows them, come to."""
+    """Sizes by the recipes' ranks and targets, as far as the family has these targets."""
     networks = stable_diffusion_21()
     rows = []
     for recipe in PRESETS.values():

@@ -1,4 +1,4 @@
-"""Adapter files for the engine's measurements: random weights, written as the store keeps them.
+"""Adapter files for measurements of the engine: random weights in the store's format.
 
 The key of an adapter is the key of its object. Time and memory depend on shapes only.
 """
@@ -34,11 +34,11 @@ class AdapterFiles:
         return self.objects.root / key
 
     def load(self, key: str) -> Adapter:
-        """What an engine is given: read and check, as the product does."""
+        """The engine's loader: reads and checks as in production."""
         return bundle.reopen(self.objects.get(key), key.rpartition("/")[2].removesuffix(bundle.SUFFIX))
 
     def drop_from_page_cache(self) -> None:
-        """The next read of each file goes to the disk."""
+        """Evict the files from the page cache, so that the next read goes to the disk."""
         os.sync()
         for key in self.keys:
             with self.path(key).open("rb") as file:
@@ -61,7 +61,7 @@ def write_adapters(base: BaseModel, folder: Path, count: int, *, rank: int, is_s
     objects, sha256s = FileObjects(folder), []
     for i in range(count):
         A, B = weights["unet"][first].A, weights["unet"][first].B
-        own = {**weights["unet"], first: LoraPair(A + i / 256, B)}  # another hash, and another picture
+        own = {**weights["unet"], first: LoraPair(A + i / 256, B)}  # another hash and another image
         kept, content = bundle.encode(Adapter(_card(base, i, rank), {**weights, "unet": own}))
         objects.put(f"local/adapters/a{i}/{kept.card.content_sha256}{bundle.SUFFIX}", content)
         sha256s.append(kept.card.content_sha256)

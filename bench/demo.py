@@ -2,7 +2,8 @@
 
 python -m bench.demo [--recipe standard] [--save]
 
-Memory is sampled, and pages that two processes share count for both: the figure can only be too high between samples.
+Memory is sampled. Pages shared by two processes count twice, so the figure can be too high; peaks between samples are
+missed.
 """
 
 import argparse
@@ -33,10 +34,10 @@ class Run:
 
 
 def watched(command: list[str], log: Path) -> Run:
-    """Run a command to its end, its complaints into `log`.
+    """Run a command, with standard error into `log`.
 
     Raises:
-        subprocess.CalledProcessError: it failed; carries the log.
+        subprocess.CalledProcessError: the command failed; contains the log.
     """
     started_s, peak_bytes = time.perf_counter(), 0
     out = log.with_suffix(".out")
@@ -47,7 +48,7 @@ def watched(command: list[str], log: Path) -> Run:
                 peak_bytes = max(peak_bytes, tree_bytes(process))
                 time.sleep(SAMPLE_EVERY_S)
         finally:
-            if process.poll() is None:  # we were interrupted
+            if process.poll() is None:  # this process was interrupted
                 process.kill()
     seconds = time.perf_counter() - started_s
     if process.returncode:
@@ -56,7 +57,7 @@ def watched(command: list[str], log: Path) -> Run:
 
 
 def tree_bytes(process: psutil.Process) -> int:
-    """Resident memory of a process and of all that it started; 0 for whoever has just ended."""
+    """Resident memory of a process and its descendants; 0 for processes that have just ended."""
     total = 0
     try:
         family = [process, *process.children(recursive=True)]

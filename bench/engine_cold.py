@@ -1,12 +1,11 @@
-"""A person who was not here before: time to the first denoising step, and what one more adapter takes in memory.
+"""A cold adapter: time to the first denoising step, and host memory of one more adapter.
 
 python -m bench.engine_cold [--adapters 100] [--kept 300] [--save]
 
-Cold: the adapter's file is on disk and, where the system lets us say so, not in the page cache. Each cold request is
-paired with a warm one of the same adapter; the difference of their times until the U-Net begins the first step is what
-being cold adds. (Until its end the step's own time comes in, which varies by more than what is to be measured; those
-times are in the table too.) The engine is idle otherwise. Memory: growth of the process per adapter that host memory
-takes in.
+Cold: the adapter's file is on disk and, if the system supports it, not in the page cache. Each cold request is paired
+with a warm one of the same adapter; the result is the difference of their times until the U-Net begins the first step.
+(The time until the end of the step is in the table too, but varies more than the difference.) The engine is otherwise
+idle. Memory: growth of the process per adapter in the host cache.
 """
 
 import argparse
@@ -31,7 +30,7 @@ from .report import Goal, Row, finish, options
 
 REQUEST = ImageRequest("photo of <<TOK>> person", steps=1)
 BEGIN, END = "its begin", "its end"
-SETTLED = 20  # adapters after which memory is looked at for the first time
+SETTLED = 20  # adapters before the first memory measurement
 
 
 @contextmanager
@@ -46,7 +45,7 @@ def begins_of(base: BaseModel) -> Iterator[list[float]]:
 
 
 def first_step_ms(engine: Engine, key: str, begins: list[float]) -> tuple[float, float]:
-    """From `submit` to the beginning and to the end of the first denoising step; the picture is waited for too."""
+    """Times from `submit` to beginning and end of the first denoising step; waits for the image."""
     ended_s = [0.0]
 
     def watch(_: object) -> None:
@@ -75,7 +74,7 @@ def cold_and_warm(base: BaseModel, files: AdapterFiles) -> dict[str, list[float]
 
 
 def memory_per_adapter(base: BaseModel, files: AdapterFiles) -> Row:
-    """Bytes per further adapter in host memory: of its file, of its numbers, and of the process."""
+    """Bytes per additional adapter in the host cache: of its file, its parameters, and the process."""
     sizes = [files.path(key).stat().st_size for key in files.keys]
     rank = recipe_named("standard").rank
     request = ImageRequest("photo of <<TOK>> person", steps=1, guidance_scale=1.0)

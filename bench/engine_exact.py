@@ -1,9 +1,9 @@
-"""Does company change a picture, do swaps change the base: both must say no.
+"""Checks that a batch does not change an image, and that adapter swaps do not change the base.
 
 python -m bench.engine_exact [--pictures 24] [--swaps 10000] [--save]
 
-Pictures: random requests, each made alone, then all in one engine with few slots, arriving at random moments; compared
-in float before they are rounded to 8 bits. Swaps: pictures of one step, each with an adapter that is in no slot.
+Images: random requests, each made alone, then all in one engine with few slots, arriving at random times; compared in
+float before rounding to 8 bits. Swaps: images of one step, each with an adapter that is in no slot.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def random_requests(keys: Sequence[str], count: int, *, most_steps: int) -> list
 
 
 def alone_and_mixed(base: BaseModel, files: AdapterFiles, requests: Sequence[ImageRequest]) -> list[Row]:
-    """Each picture's difference from its solo run, and how far its two nearest neighbours are apart."""
+    """Each image's difference from its solo run, and the distance of the two most similar images."""
     rank = recipe_named("standard").rank
     dice = random.Random(1)
     with recording(base) as recorder:
@@ -54,7 +54,7 @@ def alone_and_mixed(base: BaseModel, files: AdapterFiles, requests: Sequence[Ima
             tickets = []
             for request in requests:
                 tickets.append(engine.submit(request, key=request.adapter))
-                if dice.random() < 0.3:  # a companion that leaves in the middle
+                if dice.random() < 0.3:  # an additional request that is cancelled
                     engine.submit(replace(request, seed=1, steps=30), key=request.adapter).cancel()
                 time.sleep(dice.random() * 0.1)
             mixed: list[GeneratedImage] = [ticket.result() for ticket in tickets]
@@ -75,7 +75,7 @@ def alone_and_mixed(base: BaseModel, files: AdapterFiles, requests: Sequence[Ima
 
 
 def swapped(base: BaseModel, folder: Path, swaps: int) -> tuple[list[Row], bool]:
-    """Fewer slots than adapters, asked for in a circle: every picture is a swap."""
+    """Fewer slots than adapters, requested in a cycle: every image needs a swap."""
     files = write_adapters(base, folder, SWAP_FILES, rank=recipe_named("standard").rank)
     before, started_s = resident_sha256(base), time.perf_counter()
     with Engine(base, load=files.load, slots=SWAP_FILES // 2 + 1, rank=recipe_named("standard").rank) as engine:

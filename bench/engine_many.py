@@ -1,9 +1,9 @@
-"""Throughput of the engine when everybody is somebody else: 64 people against one, 10,000 adapters against a few.
+"""Throughput of the engine with many adapters: 64 against one, 10,000 against a few.
 
 python -m bench.engine_many [--people 64] [--adapters 10000 --slots 256 --host 2000] [--save]
 
-`--images` portraits an arm and round, all submitted at once; the arms take turns. Many adapters are asked for by Zipf's
-law (exponent 1); they are small (rank 1, attention), the 64 are of the standard recipe's size.
+`--images` portraits per variant and round, all submitted at once; the variants run in turn. The 10,000 adapters are
+requested by Zipf's law (exponent 1) and are small (rank 1, attention); the 64 have the size of the standard recipe.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def portraits(engine: Engine, keys: Sequence[str], *, steps: int) -> Work:
 
 
 def zipf_keys(files: AdapterFiles, count: int, *, seed: int) -> list[str]:
-    """The i-th adapter with a probability that falls as 1 / i."""
+    """The i-th adapter with a probability proportional to 1 / i."""
     ranks = np.arange(1, len(files.sha256s) + 1)
     chosen = np.random.default_rng(seed).choice(len(ranks), size=count, p=(1 / ranks) / (1 / ranks).sum())
     keys = files.keys
@@ -48,10 +48,10 @@ def zipf_keys(files: AdapterFiles, count: int, *, seed: int) -> list[str]:
 def people_against_one(base: BaseModel, folder: Path, args: argparse.Namespace) -> Rounds:
     rank = recipe_named("standard").rank
     files = write_adapters(base, folder, args.people, rank=rank)
-    everybody = [files.keys[k % args.people] for k in range(args.images)]
+    all_keys = [files.keys[k % args.people] for k in range(args.images)]
     with Engine(base, load=files.load, slots=args.people + 1, rank=rank, max_batch=args.max_batch) as engine:
         works = {
-            "different": portraits(engine, everybody, steps=args.steps),
+            "different": portraits(engine, all_keys, steps=args.steps),
             "the same": portraits(engine, files.keys[:1] * args.images, steps=args.steps),
         }
         return take_turns(works, args.rounds)
@@ -84,7 +84,7 @@ def many_against_hot(base: BaseModel, folder: Path, args: argparse.Namespace) ->
 
 
 def _swaps(engine: Engine, keys: Sequence[str]) -> None:
-    """The same traffic with pictures of one step, for more adapters in less time."""
+    """The same requests with images of one step, for more adapters in less time."""
     engine.generate([replace(REQUEST, adapter=key, steps=1, guidance_scale=1.0) for key in keys])
 
 

@@ -2,8 +2,8 @@
 
 python -m bench.fresh_clone [--no-cache] [--save]
 
-What is cloned is the last commit, not the working tree. Most of the time goes into installing the packages; pip's
-cache is used where there is one, unless --no-cache.
+Clones the last commit, not the working tree. Most of the time is the installation of packages; pip's cache is used
+unless --no-cache is given.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from .report import ROOT, Goal, finish, options
 
 POLL_EVERY_S = 0.2
 MOST_S = 360.0
-# file that appears -> what has just ended; the paths are those of the Makefile and of `likeness demo`
+# file that appears -> finished stage; the paths are those of the Makefile and of `likeness demo`
 MARKS = {
     ".venv/.installed-run": "installed",
     "demo-output/portraits/*.png": "first portrait",

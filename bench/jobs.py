@@ -167,7 +167,7 @@ def crash(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], 
         def is_over() -> bool:
             return len(ids) == args.jobs and one.training.queue.open_jobs() == 0
 
-        until(lambda: bool(watch.seen), PATIENCE_S)  # from here on a death costs somebody something
+        until(lambda: bool(watch.seen), PATIENCE_S)  # from here on a kill interrupts a training
         while not is_over() and time.monotonic() - started_s < PATIENCE_S:
             time.sleep(rng.expovariate(1 / args.kill_every_s) if sum(killed.values()) < args.kills else 1.0)
             if sum(killed.values()) < args.kills:
@@ -224,7 +224,7 @@ def _stop_for_a_while(one: Installation, worker: str, *, with_trainer: bool) -> 
 
 
 def outage(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], list[Goal]]:
-    """A database that goes away in the middle."""
+    """The database is stopped while jobs run."""
     count = min(args.jobs, 20)
     with ExitStack() as open_now:
         folder = Path(open_now.enter_context(tempfile.TemporaryDirectory()))
@@ -247,7 +247,7 @@ def outage(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row],
 
 
 def latency(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], list[Goal]]:
-    """Three times that somebody waits for."""
+    """Latencies of submit, cancel and takeover."""
     with installed(home, base, heartbeat_s=args.heartbeat_s) as one:
         queue = one.training.queue
         running = one.submit("running", steps=20_000)

@@ -9,7 +9,7 @@ set_adapter     8 batches of 1, PEFT's adapter switched before each
 fuse            8 batches of 1, PEFT's adapter merged before each and unmerged after, as diffusers' fuse_lora does
 adapter_names   one batch of 8 rows through PEFT's own mixed batch
 
-All run the same weights; what they put out is compared too.
+All variants have the same weights; their outputs are compared too.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from .timing import Rounds, ratio, take_turns
 
 PEOPLE = 8
 NAMES = tuple(f"person-{k}" for k in range(PEOPLE))
-# our goals: rival -> how many times faster; None = reported only
+# goals: baseline -> speed-up; None: reported only
 RIVALS: Mapping[str, float | None] = {
     "set_adapter": 4.0, "fuse": 6.0, "adapter_names": None, "bare one by one": None,
 }  # fmt: skip
@@ -71,7 +71,7 @@ def cases(base: BaseModel) -> list[Case]:
 
 
 def random_bank(case: Case, unet: UNet2DConditionModel) -> LoraBank:
-    """A bank on `unet`; all adapters are different and none is zero."""
+    """A bank on `unet` with different, non-zero adapters."""
     bank = LoraBank({"unet": unet}, {"unet": case.targets}, slots=PEOPLE + 1, rank=case.rank)
     generator = torch.Generator().manual_seed(0)
     for slot in range(1, PEOPLE + 1):
@@ -95,7 +95,7 @@ def peft_twin(case: Case, bank: LoraBank) -> PeftModel:
 
 
 def works_of(case: Case, bank: LoraBank, banked: UNet2DConditionModel) -> dict[str, Callable[[], Tensor]]:
-    """The rivals; each gives the outputs (8, C, h, w) of the same rows."""
+    """The variants; each computes the outputs (8, C, h, w) of the same rows."""
     g = torch.Generator().manual_seed(1)
     config, device = case.unet.config, case.unet.device
     cells, channels = config["sample_size"], config["in_channels"]
@@ -104,7 +104,7 @@ def works_of(case: Case, bank: LoraBank, banked: UNet2DConditionModel) -> dict[s
     states = torch.randn(PEOPLE, case.tokens, config["cross_attention_dim"], generator=g).to(device)
     slots = torch.arange(1, PEOPLE + 1)
     twin = peft_twin(case, bank)
-    plain = cast(nn.Module, twin.base_model.model)  # without PeftModel's own forward, as diffusers calls it
+    plain = cast(nn.Module, twin.base_model.model)  # without PeftModel's forward, as in diffusers
     rows = [(name, (x[i : i + 1], t[i : i + 1], states[i : i + 1])) for i, name in enumerate(NAMES)]
 
     def with_bank() -> Tensor:
@@ -138,7 +138,7 @@ def works_of(case: Case, bank: LoraBank, banked: UNet2DConditionModel) -> dict[s
 
 @torch.no_grad()
 def measure(case: Case, rounds: int) -> tuple[Rounds, float]:
-    """Seconds of all rivals, and the largest difference of the bank's outputs from PEFT's set_adapter."""
+    """Seconds of all variants, and the largest difference of the bank's outputs from PEFT's set_adapter."""
     banked = copy.deepcopy(case.unet)
     bank = random_bank(case, banked)
     works = works_of(case, bank, banked)

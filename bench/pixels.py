@@ -1,4 +1,4 @@
-"""The pictures of an engine before they are rounded to 8 bits: a base that remembers what it decoded."""
+"""Images of an engine before rounding to 8 bits: a base that records its decoded images."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from likeness.types import GeneratedImage
 
 @dataclass(frozen=True, eq=False)
 class RecordingBase(BaseModel):
-    """A base whose decoder keeps each picture's float pixels under its rounded ones."""
+    """A base whose decoder records the float pixels of each image, keyed by the rounded ones."""
 
     decoded: dict[bytes, Tensor] = field(default_factory=dict)
 
@@ -26,13 +26,13 @@ class RecordingBase(BaseModel):
         return pixels
 
     def pixels_of(self, image: GeneratedImage) -> NDArray[np.float64]:
-        """(3, H, W) in [-1, 1], as they were before rounding."""
+        """(3, H, W) in [-1, 1], before rounding."""
         return self.decoded[image.image.tobytes()].double().cpu().numpy()
 
 
 @contextmanager
 def recording(base: BaseModel) -> Iterator[RecordingBase]:
-    """The same networks, with a memory for as long as the block lasts."""
+    """The same networks, recording within the block."""
     recorder = RecordingBase(
         base.id, base.sha256, base.family, base.schedule, base.tokenizer, base.text_encoder, base.unet, base.vae
     )
@@ -43,5 +43,5 @@ def recording(base: BaseModel) -> Iterator[RecordingBase]:
 
 
 def difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """The largest, in units of the [0, 1] range of a picture."""
+    """The largest difference, in units of an image's [0, 1] range."""
     return float(np.abs(a - b).max() / 2)

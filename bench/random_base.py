@@ -1,6 +1,6 @@
-"""The base that a measurement runs on: the built-in one, any folder, or random weights of the built-in's shapes.
+"""The base of a measurement: the built-in one, a folder, or random weights with the built-in base's shapes.
 
-Time and memory depend on shapes only, so `--base random` measures what the built-in base would.
+Time and memory depend on shapes only, so `--base random` gives the same results as the built-in base.
 """
 
 import argparse
@@ -23,7 +23,7 @@ RANDOM = "random"
 
 
 def build_random_base(folder: Path) -> Path:
-    """Write a folder with the built-in base's architecture and random weights, the same at every call."""
+    """Write a folder with the built-in base's architecture and random, reproducible weights."""
     torch.manual_seed(0)
     write_tokenizer(vocabulary(), folder / "words")
     tokenizer = load_tokenizer(folder / "words")

@@ -1,7 +1,4 @@
-"""What every measurement says at its end: a table for people, one JSON document on the last line, a dated file.
-
-Knows nothing of what is measured.
-"""
+"""The result of a measurement: tables, one JSON document as the last line, and a dated file."""
 
 import argparse
 import json
@@ -39,14 +36,14 @@ class Goal:
 
 
 def options(doc: str | None) -> argparse.ArgumentParser:
-    """A parser with what all measurements take."""
+    """A parser with the options of all measurements."""
     parser = argparse.ArgumentParser(description=(doc or "").split("\n\n")[0])
     parser.add_argument("--save", action="store_true", help="also write bench/results/<ISO date>-<name>.json")
     return parser
 
 
 def finish(name: str, tables: Mapping[str, Sequence[Row]], *, goals: Sequence[Goal], settings: Row, save: bool) -> None:
-    """Print the tables and the goals, then the document as the last line; write it where `save`."""
+    """Print tables and goals, then the document as the last line; with `save`, also write the file."""
     for title, rows in tables.items():
         print(f"\n{title}")
         print_table(rows)
@@ -72,7 +69,7 @@ def finish(name: str, tables: Mapping[str, Sequence[Row]], *, goals: Sequence[Go
 
 
 def print_table(rows: Sequence[Row]) -> None:
-    """Columns as wide as their widest cell; numbers to the right."""
+    """Print rows as aligned columns, numbers to the right."""
     heads = list(dict.fromkeys(key for row in rows for key in row))
     cells = [[_cell(row.get(head, "")) for head in heads] for row in rows]
     widths = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(heads))]
@@ -83,7 +80,7 @@ def print_table(rows: Sequence[Row]) -> None:
 
 
 def machine() -> Row:
-    """Processor, cores, memory and how busy they are; nothing that names the machine."""
+    """Processor, cores, memory and load; nothing that identifies the machine."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": _cpu_model(),
@@ -95,7 +92,7 @@ def machine() -> Row:
 
 
 def commit() -> str:
-    """Short hash of what is checked out, with `-changed` where anything that is measured, or measures, differs."""
+    """Short hash of the commit, with `-changed` if measured or measuring code differs from it."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=True).stdout.strip()
@@ -104,7 +101,7 @@ def commit() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide the numbers."""
+    """Versions of Python and of the packages that affect the results."""
     own = {"python": platform.python_version(), "likeness": __version__}
     return own | {name: metadata.version(name) for name in PACKAGES}
 

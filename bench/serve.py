@@ -1,11 +1,11 @@
-"""A real `likeness serve` over loopback: many people at once, everybody somebody else, and far too many requests.
+"""A real `likeness serve` over loopback: many people at once, many different adapters, overload.
 
 python -m bench.serve [--people 8] [--images 32] [--steps 30] [--rounds 3] [--overload-s 60] [--save]
 
-people     `--people` clients, each of another person, against the same load on stock diffusers behind the same kind of
-           server, one adapter at a time (serve_peer.py). Both processes stay up; they take turns.
-64         all requests on 64 different adapters against all on one, likewise in turns.
-overload   four times what the server managed, by the clock, for `--overload-s`; then one request.
+people     `--people` clients, each for another person, against the same load on stock diffusers behind the same kind of
+           server, one adapter at a time (serve_peer.py). Both processes stay up and run in turn.
+64         requests for 64 different adapters against requests for one adapter, in turn.
+overload   four times the measured throughput, at fixed times, for `--overload-s`; then one request.
 """
 
 import argparse
@@ -45,7 +45,7 @@ DEADLINE_S, QUEUE = 30, 32
 
 @contextmanager
 def process(words: Sequence[str], port: int, log: Path, environment: Mapping[str, str]) -> Iterator[psutil.Process]:
-    """A server of its own process, up and answering; ended at the end."""
+    """A server in its own process, ready for requests; stopped at the end of the block."""
     with log.open("wb") as said, subprocess.Popen(words, stdout=said, stderr=said, env=environment) as running:
         try:
             for _ in range(1200):
@@ -69,7 +69,7 @@ def free_port() -> int:
 
 
 def publish(folder: Path, base: str) -> tuple[Likeness, list[str]]:
-    """A home with 64 people of the standard recipe's size."""
+    """A home folder with 64 adapters of the standard recipe's size."""
     likeness = build(Settings(home=folder, base=base))
     files = write_adapters(likeness.base, folder / "made", MANY, rank=recipe_named("standard").rank)
     for key in files.keys:
@@ -78,7 +78,7 @@ def publish(folder: Path, base: str) -> tuple[Likeness, list[str]]:
 
 
 def orders(names: Sequence[str], count: int, *, steps: int, guidance: float) -> list[Body]:
-    """`count` pictures, the names in turn."""
+    """`count` requests, with the names in turn."""
     return [
         {
             "prompt": "oil painting of <<TOK>> person", "adapter": names[k % len(names)], "seed": k, "steps": steps,
@@ -89,7 +89,7 @@ def orders(names: Sequence[str], count: int, *, steps: int, guidance: float) -> 
 
 
 def good(answers: Sequence[Answer]) -> list[Answer]:
-    """The answers, if all went well: a rate over failures would be no rate."""
+    """The responses, if all succeeded; a rate with failures would be meaningless."""
     if wrong := Counter(answer.status for answer in answers if answer.status != 200):
         sys.exit(f"expected 200 for every request, got {dict(wrong)}")
     return list(answers)
@@ -98,7 +98,7 @@ def good(answers: Sequence[Answer]) -> list[Answer]:
 def overload(
     port: int, server: psutil.Process, bodies: Sequence[Body], *, per_s: float, seconds: float
 ) -> tuple[Row, list[Goal]]:
-    """The load, what became of it, and the server's memory meanwhile and after."""
+    """The load, its responses, and the server's memory during and after it."""
     sizes: list[int] = []
     stop = threading.Event()
 

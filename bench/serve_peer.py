@@ -1,8 +1,8 @@
-"""The rival of bench.serve: stock diffusers behind the same kind of HTTP server, one adapter at a time.
+"""The baseline of bench.serve: stock diffusers behind the same kind of HTTP server, one adapter at a time.
 
 python -m bench.serve_peer PORT BASE_FOLDER ADAPTER.safetensors...
 
-All adapters are loaded beforehand; a request chooses its own with `set_adapters` and runs the pipeline, others wait.
+All adapters are loaded at start. A request selects its adapter with `set_adapters` and runs the pipeline; others wait.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The whole test suite, as `make test` runs it: seconds, and how many tests passed.
+"""The test suite as run by `make test`: duration and number of tests.
 
 python -m bench.suite [--save]
 """

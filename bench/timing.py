@@ -1,7 +1,7 @@
-"""Timing on a machine that is not ours alone: the rivals take turns, and ratios are made within a round.
+"""Timing on a shared machine: the variants run in turn, and ratios are computed within a round.
 
-A neighbour's burst hits all rivals of a round, so the median of the rounds' ratios is steadier than a ratio of
-medians; the order turns from round to round, so that nobody always runs first.
+Other load on the machine affects all variants of a round, so the median of the rounds' ratios is more stable than a
+ratio of medians. The order changes with each round, so that no variant always runs first.
 """
 
 import time
@@ -11,11 +11,11 @@ from statistics import median
 import torch
 
 Work = Callable[[], object]
-Rounds = Mapping[str, list[float]]  # seconds, one entry a round
+Rounds = Mapping[str, list[float]]  # seconds, one entry per round
 
 
 def take_turns(works: Mapping[str, Work], rounds: int) -> Rounds:
-    """Run all works once to warm up, then `rounds` times in turn; seconds of each."""
+    """Run all variants once to warm up, then `rounds` times in turn; returns the seconds of each."""
     for work in works.values():
         work()
     seconds: dict[str, list[float]] = {name: [] for name in works}

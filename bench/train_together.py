@@ -1,9 +1,9 @@
-"""Eight people trained together against one after another: how much faster, and whether the same adapters come out.
+"""Eight people trained together against one after another: speed-up, and differences of the adapters.
 
 python -m bench.train_together [--base random] [--rounds 5] [--check-steps 20] [--save]
 
 The people are random latents, which take as long as real ones. Two kinds of step: the recipe `standard` with its own
-rows, and with one photo and one class image a person, as the reference solution trains.
+rows, and with one photograph and one class image per person, as in the reference solution.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from likeness.diffusion.base import BaseModel
-from likeness.training.data import TrainingSet, captions, class_caption
+from likeness.training.data import TrainingSet, captions, class_captions
 from likeness.training.loop import TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
 from likeness.types import Subject
@@ -32,7 +32,7 @@ PHOTOS, CLASS_IMAGES = 12, 16
 
 
 def recipes() -> dict[str, FineTuneRecipe]:
-    """Never at their end, so that a round can take any number of steps."""
+    """Recipes with enough steps for any number of rounds."""
     own = recipe_named("standard", steps=20_000)
     return {
         f"standard, {own.instance_rows} + {own.prior_rows} rows": own,
@@ -51,13 +51,13 @@ def random_person(base: BaseModel, seed: int) -> TrainingSet:
         emphasis=(emphasis / emphasis.mean((1, 2, 3), keepdim=True)).to(base.device),
         ids=ids.expand(PHOTOS, -1, -1),
         prior_latents=torch.randn(CLASS_IMAGES, *base.latent_shape, generator=g).to(base.device),
-        prior_ids=base.tokenize([class_caption(subject.class_noun)]).expand(CLASS_IMAGES, -1),
+        prior_ids=base.tokenize(class_captions(base.family, subject.class_noun, CLASS_IMAGES)),
     )
 
 
 @contextmanager
 def loop_of(base: BaseModel, recipe: FineTuneRecipe, people: range) -> Iterator[TrainingLoop]:
-    """A loop on networks of its own, so that no other loop's hooks cost it anything."""
+    """A loop with its own copy of the networks, without the hooks of other loops."""
     twin = replace(base, unet=copy.deepcopy(base.unet), text_encoder=copy.deepcopy(base.text_encoder))
     loop = TrainingLoop(twin, capacity=len(people), rank=recipe.rank)
     for k in people:
@@ -80,7 +80,7 @@ def time_steps(base: BaseModel, recipe: FineTuneRecipe, rounds: int) -> Rounds:
 
 
 def gradients(loop: TrainingLoop) -> dict[str, Tensor]:
-    """Every person's clipped gradient at factors that are none of them zero (a fresh B would hide A's).
+    """Every person's clipped gradient, at non-zero factors (with B = 0 the gradient of A would be zero).
 
     Adam's first moment after the first step is the gradient times 1 - beta_1; one factor for all drops out below.
     """
@@ -100,7 +100,7 @@ def adapters(loop: TrainingLoop, steps: int) -> dict[str, Tensor]:
 
 
 def differences(base: BaseModel, recipe: FineTuneRecipe, steps: int) -> list[Row]:
-    """Relative differences, together against alone, of gradient and of adapter, a person a row."""
+    """Relative differences of gradient and adapter, together against alone, one row per person."""
     everybody = range(PEOPLE)
     with loop_of(base, recipe, everybody) as loop:
         g_together = gradients(loop)
@@ -145,7 +145,7 @@ def main() -> None:
     parser = options(__doc__)
     add_base_options(parser)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--check-steps", type=int, default=20, help="after how many steps adapters are compared")
+    parser.add_argument("--check-steps", type=int, default=20, help="number of steps after which adapters are compared")
     args: argparse.Namespace = parser.parse_args()
     base = open_base(args)
     tables: dict[str, list[Row]] = {}

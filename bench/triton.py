@@ -1,16 +1,19 @@
-"""People on a real tritonserver, over one engine, against one whole pipeline a model as the reference solution has it.
+"""Triton models over one engine, on a real tritonserver, against one pipeline per model as in the reference solution.
 
 python -m bench.triton [--parts memory,load,together,hop,kill] [--people 8] [--peers 3] [--save]
 
-memory    of all processes, with one model more and one more, each asked once (a few steps: memory does not depend on
-          them); the same with whole pipelines
-load      one more person while the engine runs, in turns with a model that has nothing in it: the rest is ours
-together  `--people` people asked at once against one after another
-hop       a 512 px picture that was drawn before: fetched through the engine's socket, and through Triton, by a model
-          that asks the engine and by one that has the picture itself
-kill      kill -9 of the engine with seven requests in it, four of them begun
+memory    of all processes, for an increasing number of models, with one request each (of a few steps, because memory
+does
+          not depend on them); the same with whole pipelines
+load      one more person while the engine runs, in turn with an empty model; the difference is our code
+together  `--people` requests at once against one after another
+hop       a 512 px image made beforehand: fetched through the engine's socket, and through Triton, from a model that
+calls
+          the engine and from one that has the image itself
+kill      kill -9 of the engine with seven requests, four of them running
 
-The server runs in a network of its own, in SageMaker's multi-model mode; requests are those of the reference solution.
+The server runs in its own network namespace, in SageMaker's multi-model mode; requests are those of the reference
+solution.
 """
 
 import argparse
@@ -45,7 +48,7 @@ Part = tuple[dict[str, list[Row]], list[Goal]]
 
 
 def memory(stage: Stage, args: argparse.Namespace) -> Part:
-    """Ours first, then whole pipelines, never both at once."""
+    """First our models, then whole pipelines, never both at once."""
     rows: list[Row] = []
     with stage.hosted("memory", slots=args.people + 1) as hosted:
         for name in names(args.people):
@@ -79,12 +82,12 @@ def whole_pipelines(stage: Stage, args: argparse.Namespace) -> list[Row]:
 
 
 def further_mb(rows: Sequence[Row], *, after: int) -> float:
-    """MB a model beyond the first `after`."""
+    """MB per model beyond the first `after`."""
     return (_number(rows[-1], "MB") - _number(rows[after - 1], "MB")) / (len(rows) - after)
 
 
 def load(stage: Stage, args: argparse.Namespace) -> Part:
-    """In turns, so that a neighbour's burst hits both."""
+    """In turn, so that other load affects both."""
     ours_s: list[float] = []
     bare_s: list[float] = []
     with stage.hosted("load", slots=args.people + 1) as hosted:
@@ -155,7 +158,7 @@ def hop(stage: Stage, args: argparse.Namespace) -> Part:
 
 @contextmanager
 def instant_engine(stage: Stage, name: str) -> Iterator[None]:
-    """An engine that draws nothing, where the models of the server `name` look for theirs."""
+    """An engine that returns a fixed image, at the socket of the models of the server `name`."""
     socket = stage.place(name).socket
     words = [sys.executable, "-m", "bench.instant_engine", str(socket), stage.base_sha256, str(PICTURE)]
     with subprocess.Popen(words, cwd=ROOT) as running:
@@ -184,7 +187,7 @@ def kill(stage: Stage, args: argparse.Namespace) -> Part:
 
 
 def _one_death(hosted: Hosted, pool: ThreadPoolExecutor, people: Sequence[str], *, steps: int) -> Row:
-    """What became of everybody, and when."""
+    """The result of each request, with its time."""
 
     def ask(name: str) -> tuple[Reply | LikenessError, float]:
         try:

@@ -1,4 +1,4 @@
-"""A Triton model that loads nothing and answers with a file beside it: what any Python model costs. For bench.triton.
+"""A Triton model that loads nothing and returns a file: the cost of any Python model. For bench.triton.
 
 Runs in Triton's stub, as `1/model.py`.
 """
@@ -12,7 +12,7 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """What the stub looks for."""
+    """The class that Triton's stub loads."""
 
     def initialize(self, args: dict[str, str]) -> None:
         folder = Path(args["model_repository"]) / args["model_version"]

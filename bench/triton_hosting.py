@@ -1,4 +1,4 @@
-"""What bench.triton measures on: a real tritonserver with exported people, models of other kinds, and its memory."""
+"""Set-up of bench.triton: a real tritonserver with exported adapters and other models, and its memory."""
 
 import json
 import shutil
@@ -29,19 +29,19 @@ from .random_base import RANDOM, build_random_base
 from .report import Row
 
 JSON = "application/json"
-LIMIT_S = 360.0  # for one request: a busy machine shall give slow figures, not none
+LIMIT_S = 360.0  # per request; long, so that a busy machine still gives a result
 
 
 @dataclass(frozen=True)
 class Hosted:
-    """One tritonserver with a front before it, and the engine that its models start."""
+    """One tritonserver behind a front, and the engine that its models start."""
 
     server: TritonServer
     front: Front
     engine: EngineClient
 
     def facts(self) -> Mapping[str, int]:
-        """What the engine says of itself. Raises EngineFailed: it does not answer."""
+        """The engine's status. Raises EngineFailed: no response."""
         facts, _ = self.engine.ask({"verb": "ping"}, 5.0)
         return {name: int(facts[name]) for name in ("pid", "waiting", "running", "slots_held")}
 
@@ -57,10 +57,10 @@ class Hosted:
 
 @dataclass(frozen=True)
 class Stage:
-    """A base, people as archives, and room for servers."""
+    """A base, archives of adapters, and a folder for servers."""
 
     folder: Path
-    base: str  # as LIKENESS_BASE says it
+    base: str  # as in LIKENESS_BASE
     base_sha256: str
     files: AdapterFiles
     archives: FileObjects
@@ -75,7 +75,7 @@ class Stage:
 
     @contextmanager
     def hosted(self, name: str, *, slots: int) -> Iterator[Hosted]:
-        """A server of its own, whose engine ends with it."""
+        """A new server, whose engine ends with it."""
         place = self.place(name)
         settings = {
             "ENGINE_FOLDER": str(place.folder), "ENGINE_PYTHON": sys.executable,
@@ -90,8 +90,10 @@ class Stage:
 
 @contextmanager
 def stage_of(base: str, *, people: int, threads: int) -> Iterator[Stage]:
-    """`people` random people of the standard recipe's size; a0, a1, ..."""
-    with tempfile.TemporaryDirectory(prefix="lk-", ignore_cleanup_errors=True) as name:  # short: sockets lie there
+    """`people` random adapters of the standard recipe's size: a0, a1, ..."""
+    with tempfile.TemporaryDirectory(
+        prefix="lk-", ignore_cleanup_errors=True
+    ) as name:  # a short path, because it contains sockets
         folder = Path(name)
         if base == RANDOM:
             base = str(build_random_base(folder / "base"))
@@ -105,11 +107,11 @@ def stage_of(base: str, *, people: int, threads: int) -> Iterator[Stage]:
 
 
 class OtherModel:
-    """A model that is not ours, beside or instead of the people.
+    """Another model, in addition to or instead of our models.
 
     Args:
-        code: of this folder's files, the one that becomes `model.py`.
-        files: what else it finds beside it.
+        code: the file of this folder that becomes `model.py`.
+        files: further files of the model.
     """
 
     def __init__(self, server: TritonServer, name: str, code: str, *, files: Mapping[str, bytes]) -> None:
@@ -142,16 +144,16 @@ class OtherModel:
 
 
 def memory_mb(server: TritonServer, engine_pid: int | None = None) -> Row:
-    """Memory of all processes behind the port: what each has alone, and the pages of files once for all of them.
+    """Memory of all processes of the server: private memory of each, and shared file pages once.
 
-    PSS is in the table too, but not what counts: it gets smaller when a stranger on this machine maps the same
+    PSS is in the table too, but is not the result: it shrinks when another process of the machine maps the same
     libraries, as this process does. Source: proc(5), smaps.
     """
-    time.sleep(1.0)  # what was freed just now is given back
+    time.sleep(1.0)  # time to return freed memory
     kinds = {one.pid: "tritonserver" for one in psutil.Process(server.guard_pid).children(recursive=True)}
     kinds |= dict.fromkeys(server.stubs(), "stubs")
     if engine_pid is not None:
-        kinds[engine_pid] = "engine"  # a child of the stub that started it, or nobody's any more
+        kinds[engine_pid] = "engine"  # a child of the stub that started it, or an orphan
     alone, files, pss = dict.fromkeys(("tritonserver", "stubs", "engine"), 0), dict[str, int](), 0
     for pid, kind in kinds.items():
         for place, sizes in _areas(pid):
@@ -164,7 +166,7 @@ def memory_mb(server: TritonServer, engine_pid: int | None = None) -> Row:
 
 
 def _areas(pid: int) -> Iterator[tuple[str, dict[str, int]]]:
-    """Mappings of a process: file and place in it, and bytes by kind."""
+    """Mappings of a process: file and offset, and bytes by kind."""
     place, sizes = "", dict[str, int]()
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         words = line.split()

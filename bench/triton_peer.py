@@ -1,7 +1,7 @@
-"""The rival of bench.triton: a Triton model as the reference solution makes it, with a whole pipeline of its own.
+"""The baseline of bench.triton: a Triton model with its own pipeline, as in the reference solution.
 
 Runs in Triton's stub, as `1/model.py`: diffusers loads the base from PEER_BASE and fuses the adapter beside this file,
-which is the least memory and the most speed that one pipeline a model can have.
+which uses the least memory and is the fastest form of one pipeline per model.
 """
 
 import base64
@@ -18,7 +18,7 @@ from diffusers import StableDiffusionPipeline
 
 
 class TritonPythonModel:
-    """What the stub looks for."""
+    """The class that Triton's stub loads."""
 
     def initialize(self, args: dict[str, str]) -> None:
         folder = Path(args["model_repository"]) / args["model_version"]

@@ -12,41 +12,43 @@ PAGE = Path(__file__).parent / "http.md"
 
 HEAD = """# HTTP
 
-Written by `python docs/write_http.py`; a test compares it with the server. `GET /openapi.json` is for programs.
-Commands here are meant after `. .venv/bin/activate`; the clients below come with `make test`.
+Written by `python docs/write_http.py`; a test compares it with the server. `GET /openapi.json` is for programs. Run
+the commands after `. .venv/bin/activate`; `make test` installs the clients used below.
 
-    likeness serve                                  # http://127.0.0.1:8000, no keys, this machine alone
-    likeness keys new --tenant anna                 # a key, shown once
+    likeness serve                                  # http://127.0.0.1:8000, no keys, this machine only
+    likeness keys new --tenant anna                 # prints a new key, once
     likeness serve --host 0.0.0.0 --certificate chain.pem --key key.pem
 
-Any address that other machines reach needs keys. A key comes as `Authorization: Bearer KEY` (OpenAI's clients send it
-so), as `X-Api-Key`, or as the access key id of AWS's clients. It belongs to a tenant, and a tenant sees nothing of any
-other.
+An address that other machines can reach requires API keys. Send the key as `Authorization: Bearer KEY` (as OpenAI's
+clients do), as `X-Api-Key`, or as the access key id of an AWS client. A key belongs to a tenant; a tenant cannot see
+another tenant's data.
 
-Behind a proxy on the same machine, start the server with `--require-keys`: then the key decides, whatever `Host` the
-proxy sends. A server without keys answers to this machine's own names and to those of `LIKENESS_HOST_NAMES`. Web pages
-of other sites may call it only where `LIKENESS_CORS_ORIGINS` has them. `GET` and `HEAD /healthz` are open to all.
+Behind a proxy on the same machine, start the server with `--require-keys`. Requests are then authorised by their key,
+with any `Host` header. A server without keys answers only to this machine's own host names and those of
+`LIKENESS_HOST_NAMES`. Web pages of other origins may call the server only if `LIKENESS_CORS_ORIGINS` lists them.
+`GET` and `HEAD /healthz` need no key.
 
-Every refusal is `{"error": {"code", "message", "hint"}}`; under `/endpoints` and `/openai` it has SageMaker's and
-OpenAI's own shape. `Retry-After` says when to come again: with 429 for a key that asks too often, and with 503 for an
-engine that is full or too late. Others (a full training queue, a store that is away) have none. Every answer has an
-`X-Request-Id`, which the log has too. Whoever hangs up takes their pictures back.
+An error response is `{"error": {"code", "message", "hint"}}`; under `/endpoints` and `/openai` it has the form of
+SageMaker and OpenAI. `Retry-After` is set with 429 when a key exceeds its rate, and with 503 when the engine's queue
+is full or an image would miss its deadline. Other refusals (a full training queue, an unavailable store) do not set
+it. Every response has an `X-Request-Id`, which is in the log too. Closing the connection cancels the request's
+images.
 
     import boto3, openai
     boto3.client("sagemaker-runtime", endpoint_url="http://127.0.0.1:8000", region_name="us-west-2",
                  aws_access_key_id="any", aws_secret_access_key="any")
     openai.OpenAI(base_url="http://127.0.0.1:8000/openai/v1", api_key="any")
 
-Pictures come from `invoke_endpoint(EndpointName="avatars", TargetModel="NAME.tar.gz", ...)`, trainings start with
-`invoke_endpoint_async(EndpointName="fine-tuning", ...)`.
+SageMaker protocol: `invoke_endpoint(EndpointName="avatars", TargetModel="NAME.tar.gz", ...)` makes an image,
+`invoke_endpoint_async(EndpointName="fine-tuning", ...)` starts a training.
 
-`POST /v1/images` answers by `Accept`: `application/json` (base64, several pictures), `image/png` or `image/jpeg` (one),
-or `text/event-stream`: `step` events with previews, then `image`, then `done` or `error`.
+`POST /v1/images` answers by the `Accept` header: `application/json` (base64, several images), `image/png` or
+`image/jpeg` (one image), or `text/event-stream`: `step` events with previews, then `image`, then `done` or `error`.
 """
 
 
 def page() -> str:
-    """The whole page; tests/test_docs.py compares it with the file."""
+    """The whole page. tests/test_docs.py compares it with the file."""
     with tempfile.TemporaryDirectory() as home:
         document = create_app(build(Settings(home=Path(home)))).openapi()
     parts = [HEAD]
@@ -55,7 +57,7 @@ def page() -> str:
             parts.append(f"## {method.upper()} {path}\n\n{' '.join(said['description'].split())}\n")
             fields = _fields(document, said)
             if fields:
-                parts.append("| field | type | what |\n| --- | --- | --- |\n" + "\n".join(fields) + "\n")
+                parts.append("| field | type | meaning |\n| --- | --- | --- |\n" + "\n".join(fields) + "\n")
     return "\n".join(parts)
 
 
@@ -82,7 +84,7 @@ def _resolved(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any
 def _row(name: str, schema: dict[str, Any], is_needed: bool) -> str:
     kinds = [one.get("type", "") for one in schema.get("anyOf", [schema])]
     kind = " or ".join(kind for kind in kinds if kind and kind != "null") or "any"
-    notes = [schema.get("description", ""), "needed" if is_needed else ""]
+    notes = [schema.get("description", ""), "required" if is_needed else ""]
     default = schema.get("default")
     if default not in (None, ""):
         notes.append(f"default `{default}`")

@@ -1,4 +1,4 @@
-"""A photograph that tells all that a camera and a photo program write beside the pixels, lying on its side."""
+"""A photograph on its side, with all metadata that cameras and photo programs write."""
 
 import io
 

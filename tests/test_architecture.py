@@ -1,4 +1,4 @@
-"""What a reader may rely on without reading: who is light, how long files get, what is pinned, which errors are real.
+"""Properties of the code base: light imports, length of files, pinned packages, errors that are raised.
 
 Who may import whom is checked by `lint-imports`, from the contract in pyproject.toml.
 """

@@ -1,4 +1,4 @@
-"""What a result says of the code that it measured."""
+"""The commit recorded with a result."""
 
 import subprocess
 from pathlib import Path

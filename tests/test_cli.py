@@ -102,11 +102,11 @@ def test_check_of_things(home: Path, things: str) -> None:
     plain = call(home, "check", things, "--class-noun", "dog")
     assert plain.exit_code == 0
     assert "4 of 4 photos can be used" in plain.stdout
-    assert plain.stdout.count("treated as a thing: no face step") == 1
+    assert plain.stdout.count("treated as an object: faces are not checked") == 1
 
 
 def test_check_of_a_refused_set_exits_1(home: Path, things: str) -> None:
-    result = call(home, "check", things, "--json")  # nobody's face is in noise
+    result = call(home, "check", things, "--json")  # noise without a face
     assert result.exit_code == 1
     assert {photo["verdict"] for photo in json.loads(result.stdout)["photos"]} == {"refused"}
 

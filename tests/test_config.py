@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from likeness.config import FILE_NAME, PREFIX, Settings, settings_from
 from likeness.errors import SettingsError
 
-README = Path(__file__).parents[1] / "README.md"
+SETTINGS_PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 
 
 def written(home: Path, text: str) -> dict[str, str]:
@@ -73,8 +73,8 @@ def test_a_number_that_is_none_names_the_variable_and_what_it_should_be(text: st
         ("slots = true", "slots in likeness.toml to be a whole number of at least 2, got bool"),
         ('slots = "4"', "slots in likeness.toml to be a whole number of at least 2, got str"),
         ("max_batch = 0", "max_batch in likeness.toml to be a whole number of at least 1, got 0"),
-        ("base = 3", "base in likeness.toml to be a text, got int"),
-        ('base = ""', "base in likeness.toml to be a text, got an empty one"),
+        ("base = 3", "base in likeness.toml to be text, got int"),
+        ('base = ""', "base in likeness.toml to be text, got an empty text"),
         ("base = ", "expected likeness.toml to be TOML"),
     ],
 )
@@ -90,7 +90,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_home_is_not_the_working_folder() -> None:
-    with pytest.raises(SettingsError, match="LIKENESS_HOME to be a text, got an empty one"):
+    with pytest.raises(SettingsError, match="LIKENESS_HOME to be text, got an empty text"):
         settings_from({"LIKENESS_HOME": ""})
 
 
@@ -111,8 +111,8 @@ def test_settings_do_not_change() -> None:
         Settings().slots = 3  # type: ignore[misc]
 
 
-def test_the_readme_lists_every_setting() -> None:
-    text = README.read_text()
+def test_the_settings_page_lists_every_setting() -> None:
+    text = SETTINGS_PAGE.read_text()
     assert [field.name for field in fields(Settings) if f"`{PREFIX}{field.name.upper()}`" not in text] == []
 
 

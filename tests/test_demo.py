@@ -1,4 +1,4 @@
-"""The demo keeps to itself, goes on or begins anew, and can be stopped. On a tiny base, with pictures of nothing."""
+"""The demo has its own home, resumes or starts again, and can be stopped. On a tiny base, with images of noise."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,7 +28,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(demo, "CLASS_NOUN", "dog")  # nobody's face is in noise
+    monkeypatch.setattr(demo, "CLASS_NOUN", "dog")  # noise without a face
     monkeypatch.setattr(demo, "STEPS", 1)
     for seed in range(4):
         pixels = np.random.default_rng(seed).integers(0, 255, (300, 280, 3), dtype=np.uint8)

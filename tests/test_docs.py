@@ -1,4 +1,4 @@
-"""The documentation says what is."""
+"""The generated pages are up to date, and links lead to existing files."""
 
 import re
 import runpy

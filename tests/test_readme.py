@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench.readme import table
+from bench.readme import newest, pages, sentences, tables
+from bench.report import RESULTS
 from likeness import cli
 from likeness.cli import app
 from likeness.training.recipe import FineTuneRecipe, recipe_named
@@ -29,15 +30,29 @@ def test_the_readme_has_the_whole_path() -> None:
 
 
 def test_every_figure_says_on_how_many_cores_it_was_measured() -> None:
-    goal = {"claim": "images a second", "at_least": True, "target": 3.0, "value": 3.8, "met": True}
+    goal = {"claim": "seconds, start to end", "at_least": False, "target": 180.0, "value": 127.0, "met": True}
     made = [
-        {"name": f"bench-{cores}", "date": "2026-01-02T03:04", "commit": "abc", "machine": {"cpu": "A", "cores": cores},
+        {"name": name, "date": "2026-01-02T03:04", "commit": "abc", "machine": {"cpu": "A", "cores": cores},
          "goals": [goal]}
-        for cores in (1, 16)
+        for name, cores in (("demo", 1), ("suite", 16))
     ]  # fmt: skip
-    text = table(made)
-    assert "| `bench-1`, 2026-01-02, abc, 1 |" in text
-    assert "| `bench-16`, 2026-01-02, abc, 16 |" in text
+    text = tables(made)
+    assert "(2026-01-02, commit abc, cores: 1, A)" in text
+    assert "(2026-01-02, commit abc, cores: 16, A)" in text
+    assert text.count("| duration, s | 127 | at most 180 | yes |") == 2
+    assert sentences(made) == ["`make demo`, photographs to portraits with the training between: 127 s."]
+
+
+def test_a_bench_without_a_subject_is_an_error() -> None:
+    with pytest.raises(KeyError, match="bench-1"):
+        tables([{"name": "bench-1", "goals": []}])
+
+
+def test_figures_are_those_of_the_newest_results() -> None:
+    documents = newest(RESULTS)
+    for name, text in pages(documents).items():
+        assert (README.parent / name).read_text() == text, "run: python -m bench.readme"
+    assert len(sentences(documents)) == 8
 
 
 def short_recipe(name: str, **changes: object) -> FineTuneRecipe:

@@ -106,6 +106,6 @@ def test_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
     assert "script" not in page.tags
     assert len(page.sources) == 3
     assert all(source.startswith("data:image/") for source in page.sources)
-    assert "no rival of the large models" in " ".join(text.split())
+    assert "For better images use a large model" in " ".join(text.split())
     for fact in ("&lt;&lt;TOK&gt;&gt; person", "a" * 64, "1.2 s", "pencil sketch", "too dark", "1 MiB"):
         assert fact in text

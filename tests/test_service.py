@@ -1,4 +1,4 @@
-"""The verbs, with a tiny random base: resume, failure, refusal, and what lies in the home afterwards."""
+"""The service with a tiny random base: resume, failure, refusal, and the files in the home folder."""
 
 import errno
 import io

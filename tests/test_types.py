@@ -1,4 +1,4 @@
-"""Words for people, in any spelling."""
+"""Class nouns that mean people, in any spelling."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How tests wait: for something that happens, however long a busy machine takes for it."""
+"""Waiting in tests: for an event, however long a busy machine needs."""
 
 import time
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """The autoencoder: a stock diffusers AutoencoderTiny with 16 latent channels at f8.
 
-Its encoder is not trained: without residual blocks the class is a stack of convolutions, and such a stack can
-be written down so that it computes `latents.PatchBasis` exactly (space-to-depth three times, then the axes).
-So the latents are fixed from the start, and the decoder can go on improving while, or after, the U-Net trains.
+The encoder is not trained: without residual blocks the class is a stack of convolutions, whose weights can be set so
+that it computes `latents.PatchBasis` exactly (space-to-depth three times, then the axes). The latents are fixed from
+the start, so the decoder can be trained further while, or after, the U-Net trains.
 """
 
 from typing import Any
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from .latents import CHANNELS, PATCH_PX, PatchBasis
 
-ENCODER_WIDTH = 48  # = 3 colours x 4 x 4: what a half-finished space-to-depth needs
+ENCODER_WIDTH = 48  # = 3 colours x 4 x 4, for the first two of three space-to-depth steps
 DECODER_WIDTH = 64
-DECODER_BLOCKS = (4, 3, 2, 1)  # at 1/8, 1/4, 1/2 and all of the resolution; the last one costs most and draws detail
+DECODER_BLOCKS = (4, 3, 2, 1)  # at 1/8, 1/4, 1/2 and full resolution; the last is the slowest and adds detail
 
 
 def build_autoencoder(basis: PatchBasis) -> AutoencoderTiny:
@@ -66,7 +66,7 @@ def _stages(decoder: Any) -> list[tuple[list[Any], Any]]:
     """Blocks and closing convolution at each resolution, the coarsest first."""
     stages: list[tuple[list[Any], Any]] = []
     blocks: list[Any] = []
-    for layer in list(decoder.layers)[2:]:  # behind the first convolution and its activation
+    for layer in list(decoder.layers)[2:]:  # after the first convolution and its activation
         if isinstance(layer, AutoencoderTinyBlock):
             blocks.append(layer)
         elif isinstance(layer, nn.Conv2d):
@@ -108,7 +108,7 @@ def _write_basis(model: AutoencoderTiny, basis: PatchBasis) -> None:
 
 @torch.no_grad()
 def read_basis(model: AutoencoderTiny) -> PatchBasis:
-    """The basis that an exact encoder computes, read off its answers to single pixels; much faster to apply."""
+    """The basis of an exact encoder, from its responses to single pixels; much faster to apply."""
     pixels = 3 * PATCH_PX**2
     probes = torch.cat([torch.zeros(1, pixels), torch.eye(pixels)]).view(-1, 3, PATCH_PX, PATCH_PX)
     z = model.encode(probes.to(model.device)).latents.flatten(1)  # (193, 16)

@@ -1,4 +1,4 @@
-"""What the autoencoder keeps of a picture: detail by frequency, who it shows, and the error in decibels."""
+"""Quality of the autoencoder: detail by frequency, identity of the face, and error in decibels."""
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ MOST_DESCRIBED = 200
 
 
 def measure_reconstruction(exam: Exam) -> Figures:
-    """Through the stock autoencoder class and back: renders of all styles, photos among them, real photographs."""
+    """Reconstructions of renders in all styles, of photo renders, and of real photographs."""
     renders, photos = exam.held_out[0], as_tensor(photo_renders(exam))
     figures = {"reconstruction of renders": psnr(renders, reconstructed(exam, renders))}
     figures |= detail(photos, made := reconstructed(exam, photos))
@@ -39,7 +39,7 @@ def as_tensor(pictures: list[np.ndarray]) -> Tensor:
 
 
 def headshots(exam: Exam) -> list[np.ndarray]:
-    """The real photographs as a fine-tune of this base is given them, (H, W, 3) at the base's resolution."""
+    """The real photographs, prepared as for a fine-tune of this base, (H, W, 3) at the base's resolution."""
     assert exam.settings.photos is not None
     family = exam.base.family
     side = family.resolution_px
@@ -73,7 +73,7 @@ def detail(images: Tensor, made: Tensor) -> Figures:
 
 
 def identity(exam: Exam, images: Tensor, made: Tensor) -> Measured:
-    """Mean distance of dlib's descriptor between a picture and its reconstruction; (N, 3, H, W) uint8."""
+    """Mean distance of dlib's descriptors of an image and its reconstruction; (N, 3, H, W) uint8."""
     pairs = [described(exam, many.permute(0, 2, 3, 1).contiguous().numpy()) for many in (images, made)]
     each = np.array([distance(one, other) for one, other in zip(*pairs, strict=True)])
     found = each[~np.isnan(each)]

@@ -1,8 +1,8 @@
-"""The judge of pictures: a small network that names style, place, glasses and the colours of hair and clothes.
+"""The judge: a small classifier of style, place, glasses and the colours of hair and clothes.
 
-Trained on renders of people that it is not measured on, and no part of the base: it sees pixels (128 px: a frame of
-glasses is one pixel wide), so it judges any base alike. It does not know prompts. Its own accuracy on held-out renders
-is reported beside whatever it judges.
+It is trained on renders of other people than it is measured on, and is not part of the base. It works on pixels (128
+px, because a frame of glasses is one pixel wide), so it can judge any base. It does not see prompts. Its accuracy on
+held-out renders is reported beside its results.
 """
 
 import math
@@ -28,11 +28,11 @@ SIDE_PX = 128
 BATCH = 64
 PEAK_LEARNING_RATE = 2e-3
 SHIFT_PX = 3
-NOISE = 0.05  # at most; a diffusion model's pictures are not as clean as renders
-PLACELESS = ("pop art",)  # one ink behind the figure
-UNSEEN = -100  # the label of what a picture does not show
+NOISE = 0.05  # maximum; images of a diffusion model are noisier than renders
+PLACELESS = ("pop art",)  # the background is one colour
+UNSEEN = -100  # label of an attribute that the image does not show
 
-# Neighbouring colours differ less than two lights do, so they are judged as families.
+# Similar colours differ less than lighting does, so they are grouped.
 HAIR_FAMILIES = MappingProxyType({
     "black": "dark", "dark brown": "dark", "brown": "brown", "auburn": "brown", "red": "red",
     "blonde": "blonde", "light blonde": "blonde", "gray": "gray", "white": "gray",
@@ -44,14 +44,14 @@ HEADS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "hair colour": tuple(dict.fromkeys(HAIR_FAMILIES.values())),
     "clothes colour": tuple(CLOTHES_RGB),
 })  # fmt: skip
-EVEN_HEADS = ("glasses",)  # every class counts alike: most renders wear none, and most prompts ask for some
+EVEN_HEADS = ("glasses",)  # equal class weights: most renders have no glasses, but most prompts do
 FACTS = {"side_px": SIDE_PX, "heads": {head: list(classes) for head, classes in HEADS.items()}, "even": EVEN_HEADS}
 
-Labels = Mapping[str, str]  # head -> class, for what can be seen
+Labels = Mapping[str, str]  # head -> class, for visible attributes
 
 
 def visible_labels(attributes: Mapping[str, Any]) -> Labels:
-    """What a picture with these attributes (of render.picture.attributes) shows."""
+    """The labels of an image with these attributes (of render.picture.attributes)."""
     style, glasses, hair = attributes["style"], attributes["glasses"], attributes["hair_color"]
     labels = {"style": style, "glasses": glasses if glasses in ("none", "sunglasses") else "glasses"}
     if style not in PLACELESS:
@@ -86,7 +86,7 @@ def shrink(images: Tensor) -> Tensor:
 
 
 def label_indices(labels: Sequence[Labels]) -> Tensor:
-    """(N, heads) int64, UNSEEN where a picture does not show it."""
+    """(N, heads) int64, UNSEEN if not visible."""
     rows = [[classes.index(row[head]) if head in row else UNSEEN for head, classes in HEADS.items()] for row in labels]
     return torch.tensor(rows)
 
@@ -102,7 +102,7 @@ def class_weights(targets: Tensor) -> list[Tensor]:
 
 
 def varied(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirrored by chance, moved by some pixels, a little noise; (B, 3, S, S) on the host."""
+    """Random mirroring, shifts and noise; (B, 3, S, S) on the CPU."""
     padded = F.pad(images, (SHIFT_PX,) * 4, mode="replicate")
     x, y = torch.randint(2 * SHIFT_PX + 1, (2,), generator=generator).tolist()
     moved = padded[..., y : y + images.shape[-2], x : x + images.shape[-1]]
@@ -147,15 +147,15 @@ def train(images: Tensor, labels: Sequence[Labels], *, samples: int, device: tor
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """A trained network, and how often it is right about true renders."""
+    """A trained network, and its accuracy on true renders."""
 
     net: AttributeNet
-    accuracy: Mapping[str, float]  # head -> share of held-out renders; glasses among those who wear any
-    false_glasses: float = math.nan  # share of those without that it sees some in
+    accuracy: Mapping[str, float]  # head -> accuracy on held-out renders; glasses: on renders with glasses
+    false_glasses: float = math.nan  # share of renders without glasses where it detects some
 
     @classmethod
     def measured(cls, net: AttributeNet, images: Tensor, labels: Sequence[Labels]) -> "Judge":
-        """With its accuracy on images (N, 3, H, W) uint8 of people that it was not trained on."""
+        """Measure the accuracy on images (N, 3, H, W) uint8 of held-out people."""
         found = named(net, images)
         shares = {}
         for head in HEADS:
@@ -173,7 +173,7 @@ class Judge:
 
 @torch.no_grad()
 def named(net: AttributeNet, images: Tensor) -> list[dict[str, str]]:
-    """The likeliest class of every head."""
+    """The most probable class of each head."""
     device = next(net.parameters()).device
     parts = [
         torch.stack([o.argmax(1) for o in net(to_float(shrink(part).to(device)))], 1).cpu()

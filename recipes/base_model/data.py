@@ -1,7 +1,7 @@
 """The rendered shards as tensors: images on the training device, attributes in host memory.
 
-A data set of 128 px images is small (100,000 of them are 4.9 GB as uint8), so it lives on the device whole
-and an epoch needs no loader processes.
+A data set of 128 px images is small (100,000 of them are 4.9 GB as uint8), so all of it is on the
+device and no loader processes are needed.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""What the decoder is trained by, as gradients with respect to its pixels.
+"""The losses of the decoder, as gradients with respect to its pixels.
 
-Each loss is weighed by the size of its gradient, not of its value: a weight of 0.5 means a gradient half as long as
-that of the pixel loss, whatever the loss, the batch and the stage of the training (Esser et al. 2021, section 3.3, for
-the last layer). So the decoder's own backward pass runs once.
+Each loss is weighted by the norm of its gradient: a weight of 0.5 means half the norm of the pixel loss' gradient, for
+every loss, batch and stage of the training (Esser et al. 2021, section 3.3, for the last layer). The decoder's own
+backward pass runs only once.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ MEANS_PX = 4
 
 
 def pixel_loss(decoded: Tensor, images: Tensor) -> Tensor:
-    """Mean square and a tenth of the mean absolute error: squares alone prefer blur where they are unsure."""
+    """Mean square and a tenth of the mean absolute error: a squared error alone prefers blur under uncertainty."""
     error = decoded - images
     return error.square().mean() + ABSOLUTE_SHARE * error.abs().mean()
 
 
 def means_loss(decoded: Tensor, images: Tensor) -> Tensor:
-    """Mean square error of the means of 4 x 4 pixels: for latents that are not the picture's own to the last detail."""
+    """Mean square error of means of 4 x 4 pixels, for latents that match the image only approximately."""
     return F.avg_pool2d(decoded - images, MEANS_PX).square().mean()
 
 

@@ -1,9 +1,9 @@
-"""Tells true pictures from decoded ones, patch by patch (Isola et al. 2017), with the hinge loss and R1.
+"""Distinguishes true images from decoded ones, patch by patch (Isola et al. 2017), with the hinge loss and R1.
 
-What a decoder lacks is fine detail, so the picture comes with its high-pass bands: from the pixels alone a short
-training learns nothing. The first layers work at full resolution, and pooling windows overlap: a stride of two
-without that has a gradient of period two, which the decoder learns to draw along edges. No spectral normalisation:
-with it the loss did not fall at all.
+The decoder lacks fine detail, so the input includes high-pass bands of the image: from pixels alone a short training
+learns nothing. The first layers have full resolution and the pooling windows overlap, because the gradient of a plain
+stride of two has period two, which the decoder then reproduces along edges. There is no spectral normalisation: with it
+the loss did not decrease.
 """
 
 from collections.abc import Sequence
@@ -54,12 +54,12 @@ class PatchDiscriminator(nn.Module):
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Of the discriminator, from logits of any shape; 2 where it knows nothing, 0 where it is sure and right."""
+    """The discriminator's hinge loss, for logits of any shape; 2 for logits of 0, 0 for confident correct ones."""
     return F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean()
 
 
 def deceiving_loss(fake: Tensor) -> Tensor:
-    """Of the decoder, from the logits of what it made."""
+    """The decoder's loss, from the logits of its output."""
     return -fake.float().mean()
 
 
@@ -75,7 +75,7 @@ def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
 
 
 def same_windows(pictures: Sequence[Tensor], side: int, generator: torch.Generator) -> list[Tensor]:
-    """One random square window, the same in all (B, C, H, W): it hides on which pixel a decoder's cells begin."""
+    """One random square window, the same in all (B, C, H, W): so that the decoder's cells cannot be seen."""
     room = pictures[0].shape[-1] - side
     y, x = torch.randint(room + 1, (2,), generator=generator, device=generator.device).tolist()
     return [picture[..., y : y + side, x : x + side] for picture in pictures]

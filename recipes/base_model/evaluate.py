@@ -1,7 +1,7 @@
 """Measure a base: python -m recipes.base_model.evaluate --base DIR --assets PACK --out result.json
 
-Nine measurements, each of which can be made alone (`--only likeness,styles`); the table of what must be reached is
-in gates.py. Renders, class images and the judge of pictures are kept in `--work` and used again. Runs on CPU or GPU.
+Nine measurements, which can be selected (`--only likeness,styles`); gates.py has the goals. Renders, class images and
+the judge are cached in `--work`. Runs on CPU or GPU.
 """
 
 import argparse
@@ -39,7 +39,7 @@ PLAIN: Mapping[str, Callable[[Exam], Figures]] = {
     "faces": measure_faces,
     "prompts": measure_prompts,
 }
-TUNED: Mapping[str, Callable[[Exam, Sequence[Portraits]], Figures]] = {  # these share one fine-tune
+TUNED: Mapping[str, Callable[[Exam, Sequence[Portraits]], Figures]] = {  # measurements on the same fine-tunes
     "likeness": measure_likeness,
     "styles": measure_styles,
     "real": measure_real,
@@ -48,7 +48,7 @@ NAMES = (*PLAIN, *TUNED)
 
 
 def evaluate(exam: Exam, only: Sequence[str], note: Callable[[str, Figures], None]) -> None:
-    """Make the named measurements; `note` is told each as soon as it is there."""
+    """Make the named measurements; `note` is called with each result."""
     for name in [name for name in PLAIN if name in only]:
         note(name, PLAIN[name](exam))
     if wanted := [name for name in TUNED if name in only]:
@@ -58,7 +58,7 @@ def evaluate(exam: Exam, only: Sequence[str], note: Callable[[str, Figures], Non
 
 
 def rows_of(figures: Figures) -> list[dict[str, object]]:
-    """The document's rows: plain JSON types."""
+    """The document's rows as JSON types."""
     return [
         {
             "figure": key, "claim": GOALS[key].claim, "goal": GOALS[key].words, "value": round(one.value, 4),
@@ -69,7 +69,7 @@ def rows_of(figures: Figures) -> list[dict[str, object]]:
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
-    """The rows as they are printed."""
+    """The rows for printing."""
     words = {True: "yes", False: "NO", None: "-"}
     return [
         {
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "name": "evaluate-base",
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": machine_words(),
-        "commit": commit(),  # at once: a run of an hour must not fail on it
+        "commit": commit(),  # first, so that a run of an hour does not fail on it
         "base": Path(options.base).name,
         "weights": asdict(hashes_of(locate(options.base))),
         "settings": {name: getattr(options, name) for name in told}

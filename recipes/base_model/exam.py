@@ -1,7 +1,6 @@
-"""What several gates need, made once and only when asked for: base, renders, judge, pictures.
+"""Shared inputs of the gates, computed once at first use: base, renders, judge, images.
 
-Renders, class images and the judge are kept in the work folder, each under a hash of what it was made from, and used
-again by the next run.
+Renders, class images and the judge are cached in the work folder, each under a hash of its inputs.
 """
 
 import os
@@ -31,8 +30,8 @@ from .render.dataset import SHARD_IMAGES, Plan, training_people, write_dataset
 BATCH = 32
 VIEWS = 4
 HELD_OUT_PEOPLE = 250
-RENDER_SEED = 2  # not that of the training data: other pictures
-SAMPLES_PER_RENDER = 10  # that the judge sees
+RENDER_SEED = 2  # differs from the training data's seed
+SAMPLES_PER_RENDER = 10  # training samples of the judge
 SAMPLER = "dpmpp_2m"
 
 Pixels = NDArray[np.uint8]
@@ -40,20 +39,20 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Settings:
-    """What an evaluation is told."""
+    """Settings of an evaluation."""
 
     base: str
     assets: Path  # the MakeHuman pack
     photos: Path | None  # real photographs of one person
     work: Path
-    renders: Path | None = None  # finished training shards to teach the judge with, instead of new ones
+    renders: Path | None = None  # existing training shards for the judge, instead of new ones
     people: int = 10
     images: int = 500
-    portraits: int = 12  # of every person
+    portraits: int = 12  # per person
     steps: int = 20
-    guidance: float | None = None  # None: the family's own
+    guidance: float | None = None  # None: the family's default
     judge_renders: int = 6000
-    tune_steps: int | None = None  # None: as the recipe says
+    tune_steps: int | None = None  # None: the recipe's
     class_noun: str = "person"  # of the real person
 
 
@@ -77,7 +76,7 @@ class Exam:
 
     @cached_property
     def pack_sha256(self) -> str:
-        """Of the pack's shapes: who a seed is follows from them."""
+        """Hash of the pack's shapes, which determine the person of a seed."""
         return file_sha256(self.settings.assets / "assets.npz")
 
     @cached_property
@@ -88,7 +87,7 @@ class Exam:
 
     @cached_property
     def judge(self) -> classifier.Judge:
-        """Trained on renders of training people, measured on held-out ones."""
+        """The judge, trained on renders of training people and measured on held-out ones."""
         count = self.settings.judge_renders
         if self.settings.renders is None:
             shards = self._renders("judge", training_people(-(-count // VIEWS)))
@@ -108,7 +107,7 @@ class Exam:
 
     @cached_property
     def prompted(self) -> tuple[list[Prompt], Pixels]:
-        """Prompts with known truth, and the base's pictures of them (N, H, W, 3)."""
+        """Prompts with known content, and the base's images of them (N, H, W, 3)."""
         prompts = composed_prompts(self.settings.images, self.assets)
         return prompts, self.pictures([self.order(prompt.text, seed) for seed, prompt in enumerate(prompts)])
 
@@ -119,7 +118,7 @@ class Exam:
 
     @property
     def pace(self) -> str:
-        """How the pictures are made, for the remarks."""
+        """Sampling settings, for the remarks."""
         negative = self.base.family.negative_scale
         words = f"{self.settings.steps} steps, guidance {self.guidance:g}"
         return words if negative is None else f"{words}, negative scale {negative:g}"
@@ -137,7 +136,7 @@ class Exam:
         return np.concatenate(parts)
 
     def face(self, picture: Pixels) -> tuple[Pixels, Face | None]:
-        """The picture (H, W, 3) enlarged twice, and the most important face in that."""
+        """The image (H, W, 3), enlarged twice, and its most important face."""
         large = enlarged(picture)
         return large, next(iter(self.faces.detect(large)), None)
 
@@ -146,7 +145,7 @@ class Exam:
         return self.judge.names(torch.from_numpy(pictures).permute(0, 3, 1, 2))
 
     def _renders(self, name: str, people: range) -> list[Path]:
-        """Shards of these people, made now where they are not kept."""
+        """Shards of these people, rendered unless cached."""
         side = self.base.family.resolution_px
         facts = {"people": [people.start, people.stop], "views": VIEWS, "seed": RENDER_SEED, "size_px": side}
         folder = self.settings.work / f"{name}-{key_of(pack=self.pack_sha256, **facts)}"
@@ -157,6 +156,6 @@ class Exam:
 
 
 def enlarged(picture: Pixels) -> Pixels:
-    """Twice the size, by bicubic interpolation: face finders are made for larger pictures."""
+    """Twice the size, by bicubic interpolation: face detectors are trained on larger images."""
     size = (2 * picture.shape[1], 2 * picture.shape[0])
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)

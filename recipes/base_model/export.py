@@ -22,7 +22,7 @@ WEIGHTS = ("text_encoder", "unet", "vae")
 
 
 def assemble(unet_folder: Path, vae_folder: Path) -> StableDiffusionPipeline:
-    """The pipeline of a checkpoint, fp32, strict."""
+    """The pipeline of a checkpoint, in fp32, loaded strictly."""
     tokenizer = load_tokenizer(unet_folder / "tokenizer")
     unet, text_encoder = build_unet(), build_text_encoder(tokenizer)
     unet.load_state_dict(load_file(unet_folder / "unet.safetensors"))
@@ -34,12 +34,12 @@ def assemble(unet_folder: Path, vae_folder: Path) -> StableDiffusionPipeline:
 
 
 def clean_configs(folder: Path) -> None:
-    """Take out where the parts came from; and let stock loaders compute in float32, whatever the files hold."""
+    """Remove paths from the configs, and let loaders use float32 whatever the files' type."""
     for path in folder.glob("*/config.json"):
         config = json.loads(path.read_text())
         config.pop("_name_or_path", None)
         if "dtype" in config:
-            config["dtype"] = "float32"  # else the text encoder alone comes up in half precision
+            config["dtype"] = "float32"  # otherwise only the text encoder would load in half precision
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
@@ -49,7 +49,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def export(unet_folder: Path, vae_folder: Path, out: Path) -> None:
-    """Write the base to `out`, replacing what was there but for its model card."""
+    """Write the base to `out`, replacing all files except the model card."""
     pipeline = assemble(unet_folder, vae_folder).to(torch.float16)
     for part in (*WEIGHTS, "tokenizer", "scheduler"):
         shutil.rmtree(out / part, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Is a face well formed: what its mesh and its eyes say, to be held against true renders'.
+"""Measures whether a face is well formed, from its mesh and eyes, for comparison with true renders.
 
-That a face is found says nothing: smears are found too. A broken face has a mesh that true faces do not have, eyes
-without contrast, and points that go elsewhere when the same picture is turned a little.
+Detection alone is not enough, because smeared faces are detected too. A broken face has a mesh unlike true faces, eyes
+without contrast, and landmarks that move when the image is rotated slightly.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from likeness.photos import Face
 
-FAR = 1.6  # distance of a broken face; 3 % of true renders are as far
+FAR = 1.6  # faces beyond this distance count as broken; 3 % of true renders exceed it
 COMPONENTS = 30
 TURN_SPREAD_DEG = 8.0  # of the weight of true faces by how much further, or less far, they are turned
-LEAST_FACES = 2 * COMPONENTS  # to fit them
+LEAST_FACES = 2 * COMPONENTS  # for fitting
 _MESH_POINTS = 468  # the rest are irises
 _EYES = ((33, 133, 159, 145), (362, 263, 386, 374))  # two corners, upper and lower lid
 _EYE_WIDTH, _EYE_HEIGHT = 1.3, 0.7  # of its box, in distances of the corners
@@ -37,7 +37,7 @@ def normalised(face: Face) -> Points:
 
 @dataclass(frozen=True, eq=False)
 class FaceShapes:
-    """The shapes of true faces: mean, principal components, how far they reach and how that grows with the turn.
+    """The shapes of true faces: mean, principal components, and their spread as a function of the head's turn.
 
     Meshes of heads that are turned by more than 30 degrees vary most: without regard to that, nearly all true renders
     beyond `FAR` were such ones, and a sampler that turns heads less passed for one that draws them better.
@@ -46,8 +46,8 @@ class FaceShapes:
     mean: Points  # (1404,)
     axes: Points  # (1404, COMPONENTS)
     deviations: Points  # (COMPONENTS,)
-    turns_deg: Points  # (N,) of the faces that it was fitted to
-    distances: Points  # (N,) theirs, in standard deviations
+    turns_deg: Points  # (N,) of the fitted faces
+    distances: Points  # (N,) of the fitted faces, in standard deviations
 
     @classmethod
     def of(cls, faces: Sequence[Face]) -> "FaceShapes":
@@ -62,7 +62,7 @@ class FaceShapes:
         return cls(mean, axes, deviations, np.abs([face.yaw_deg for face in faces]), distances)
 
     def distance(self, face: Face) -> float:
-        """Root mean square over the components, over that of true faces turned about as far: about 1 for true faces."""
+        """Root mean square over the components, relative to true faces with a similar turn: about 1 for true faces."""
         distance = np.sqrt(np.square((normalised(face) - self.mean) @ self.axes / self.deviations).mean())
         nearness = np.exp(-np.square((abs(face.yaw_deg) - self.turns_deg) / TURN_SPREAD_DEG) / 2)
         return float(distance / np.sqrt(np.average(np.square(self.distances), weights=nearness)))
@@ -84,7 +84,7 @@ def eye_contrast(picture: Pixels, face: Face) -> float:
 
 
 def jitter(picture: Pixels, face: Face, find: Callable[[Pixels], Face | None]) -> float:
-    """How far the mesh moves when `picture` (H, W, 3) is turned, shrunk and moved, in distances of the eyes.
+    """Movement of the mesh when `picture` (H, W, 3) is rotated, scaled and shifted, in distances of the eyes.
 
     Mean over the points and over the changed pictures in which `find` sees a face; NaN where it sees none.
     """

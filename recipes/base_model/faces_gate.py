@@ -1,4 +1,4 @@
-"""Are the faces of sampled photos well formed, measured against true renders of held-out people."""
+"""Whether faces in sampled photos are well formed, compared with true renders of held-out people."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,21 +12,21 @@ from .exam import Exam, Pixels
 from .face_shape import FAR, FaceShapes, eye_contrast, jitter
 from .gates import Figures, Measured
 
-MOST_FITTED = 300  # true renders that the shapes are fitted on; the others are measured
+MOST_FITTED = 300  # true renders used for fitting; the others are measured
 MOST_MEASURED = 300
-MOST_JITTERED = 48  # each of these is looked at three times more
+MOST_JITTERED = 48  # images that are also measured with three transformations
 
 
 class Look(NamedTuple):
-    """A picture as the face finder sees it."""
+    """An image with its detected face."""
 
     picture: Pixels  # enlarged
-    face: Face | None  # in it
+    face: Face | None  # the detected face
     glasses: str | None  # of the judge's classes, as asked or rendered
 
 
 def measure_faces(exam: Exam) -> Figures:
-    """Of the composed prompts' pictures, those that are asked to be photos. Without a face: broken."""
+    """The images of composed prompts with the style photo. Without a face: broken."""
     sampled = [
         (picture, prompt.asked.get("glasses"))
         for prompt, picture in zip(*exam.prompted, strict=True)
@@ -55,7 +55,7 @@ def photo_renders(exam: Exam) -> list[Pixels]:
 
 
 def compared(exam: Exam, shapes: FaceShapes, sampled: Sequence[Look], true: Sequence[Look]) -> Figures:
-    """The figures of sampled pictures beside those of true renders; sunglasses have no contrast of eyes."""
+    """Figures of sampled images and true renders; images with sunglasses have no eye contrast."""
     found, true_found = with_face(sampled), with_face(true)
     if not found or not true_found:
         nothing = Measured(100.0, len(sampled), f"no face was found in these or in {len(true)} true renders")
@@ -88,7 +88,7 @@ def compared(exam: Exam, shapes: FaceShapes, sampled: Sequence[Look], true: Sequ
 
 
 def with_face(looks: Sequence[Look]) -> list[tuple[Pixels, Face]]:
-    """Pictures in which a face was found, and that face."""
+    """Images with a detected face, and the face."""
     return [(look.picture, look.face) for look in looks if look.face is not None]
 
 

@@ -12,27 +12,37 @@ from diffusers import AutoencoderTiny
 from torch import Tensor
 
 from .autoencoder import read_basis
+from .classifier import HEADS
 from .data import load_attributes, load_images, shard_paths, to_float
 from .latents import CHANNELS
 from .networks import LATENT_CELLS, MAX_TOKENS, load_tokenizer
 from .render.captions import compose
 from .render.people import ETHNICITIES, HAIR_RGB
 from .render.styles import STYLES
+from .said import said_classes
 
 CAPTIONS_PER_IMAGE = 6
-PHOTO_GAIN = 2.0  # a photo is drawn so much more often: whose face it is shows in photos, and styles need fewer samples
+PHOTO_GAIN = 2.0  # photos are drawn this much more often: they show identity best, and styles need fewer samples
 CLASSES = {"hair_color": (None, *HAIR_RGB), "ethnicity": ETHNICITIES, "style": tuple(STYLES)}
 
 
-def read_captions(tokenizer_folder: Path, shard: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Of one shard, ids of composed captions (n, CAPTIONS_PER_IMAGE, MAX_TOKENS) int16 and `CLASSES` (n, 3)."""
+def read_captions(tokenizer_folder: Path, shard: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of one shard with n images, for C = CAPTIONS_PER_IMAGE composed captions each.
+
+    Returns:
+        token ids (n, C, MAX_TOKENS) int16; what the captions say (n, C, heads) int8, see `said.said_classes`;
+        `CLASSES` of the images (n, 3).
+    """
     tokenizer = load_tokenizer(tokenizer_folder)
     rng = np.random.default_rng(int(shard.stem.split("_")[1]))
     rows = load_attributes([shard])
-    captions = [compose(row, rng) for row in rows for _ in range(CAPTIONS_PER_IMAGE)]
+    told = [row for row in rows for _ in range(CAPTIONS_PER_IMAGE)]
+    captions = [compose(row, rng) for row in told]
     ids = tokenizer(captions, padding="max_length", truncation=True, max_length=MAX_TOKENS)["input_ids"]
+    said = [said_classes(text, row) for text, row in zip(captions, told, strict=True)]
     classes = [[values.index(row[name]) for name, values in CLASSES.items()] for row in rows]
-    return np.asarray(ids, np.int16).reshape(-1, CAPTIONS_PER_IMAGE, MAX_TOKENS), np.asarray(classes)
+    shape = (len(rows), CAPTIONS_PER_IMAGE, -1)
+    return np.asarray(ids, np.int16).reshape(shape), np.asarray(said, np.int8).reshape(shape), np.asarray(classes)
 
 
 def chances(classes: Tensor) -> Tensor:
@@ -49,7 +59,7 @@ def chances(classes: Tensor) -> Tensor:
 
 
 class Feed:
-    """The data set so far; `poll` takes in shards that were finished since.
+    """The current data set; `poll` adds shards that have been finished.
 
     Args:
         data: folder of shards.
@@ -70,10 +80,11 @@ class Feed:
         workers: int,
     ) -> None:
         self.size = 0
-        self.people: set[int] = set()  # seeds of those who are in the images
-        shape = (2, capacity, CHANNELS, LATENT_CELLS, LATENT_CELLS)  # as rendered, and mirrored
+        self.people: set[int] = set()  # seeds of the people in the images
+        shape = (2, capacity, CHANNELS, LATENT_CELLS, LATENT_CELLS)  # original and mirrored
         self.latents = torch.zeros(shape, dtype=torch.half, device=device)
         self.ids = torch.zeros(capacity, CAPTIONS_PER_IMAGE, MAX_TOKENS, dtype=torch.int16, device=device)
+        self.said = torch.zeros(capacity, CAPTIONS_PER_IMAGE, len(HEADS), dtype=torch.int8, device=device)
         self._data, self._device = data, device
         self._classes = torch.zeros(capacity, len(CLASSES), dtype=torch.long, device=device)
         self._chances = torch.zeros(0)
@@ -85,11 +96,11 @@ class Feed:
 
     @property
     def shards(self) -> int:
-        """Taken in so far."""
+        """Loaded so far."""
         return len(self._taken)
 
     def poll(self, most: int = 1) -> int:
-        """Take in up to `most` shards that are ready; returns how many images there are now."""
+        """Add up to `most` finished shards; returns the number of images."""
         for path in shard_paths(self._data):
             if path not in self._taken and path not in self._pending:
                 self._pending[path] = self._pool.apply_async(self._caption, (path,))
@@ -101,13 +112,13 @@ class Feed:
         return self.size
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count,) rows, the rare ones more often than they are."""
+        """(count,) rows, with rare attributes drawn more often."""
         return torch.multinomial(self._chances, count, replacement=True, generator=generator)
 
     def close(self) -> None:
         self._pool.terminate()
 
-    def _take(self, path: Path, ids: np.ndarray, classes: np.ndarray) -> None:
+    def _take(self, path: Path, ids: np.ndarray, said: np.ndarray, classes: np.ndarray) -> None:
         self._taken.add(path)
         images = load_images([path])
         with np.load(path) as shard:
@@ -115,9 +126,10 @@ class Feed:
         stop = min(self.size + len(images), self.latents.shape[1])
         count = stop - self.size
         self.people.update(people[:count].tolist())
-        for k, view in enumerate((images, images.flip(3))):  # mirrored people are people too
+        for k, view in enumerate((images, images.flip(3))):  # original and mirrored
             latents = self._basis(to_float(view[:count].to(self._device)))
             self.latents[k, self.size : stop] = latents * self._scale
         self.ids[self.size : stop] = torch.from_numpy(ids[:count]).to(self._device)
+        self.said[self.size : stop] = torch.from_numpy(said[:count]).to(self._device)
         self._classes[self.size : stop] = torch.from_numpy(classes[:count]).to(self._device)
         self.size = stop

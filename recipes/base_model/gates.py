@@ -1,4 +1,4 @@
-"""What the base must reach, as one table, and the measurements of prompts, words, speed and size."""
+"""The goals of the base as one table, and the measurements of prompts, words, speed and size."""
 
 import time
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from .face_shape import FAR
 from .prompts import says_glasses
 
 WORDS_OF = "photo of a man with brown hair"
-CHANGES = (  # of a word or two in it
+CHANGES = (  # of one or two words of the prompt
     ("man", "woman"), ("man", "old man"), ("man", "smiling man"), ("brown", "red"), ("man", "<<abc>> man"),
     ("hair", "hair and a beard"), ("hair", "hair wearing glasses"),
 )  # fmt: skip
@@ -23,7 +23,7 @@ SPEED_IMAGES, SPEED_STEPS, SPEED_ROUNDS = 8, 30, 3
 
 @dataclass(frozen=True)
 class Goal:
-    """One line of the table; without bounds it is told, not judged."""
+    """One line of the table; without bounds it is reported without a goal."""
 
     claim: str
     unit: str = ""
@@ -46,7 +46,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure, how many samples it rests on, and what to know about it."""
+    """A figure, its number of samples, and a remark."""
 
     value: float
     samples: int
@@ -98,7 +98,7 @@ Figures = dict[str, Measured]
 
 
 def measure_prompts(exam: Exam) -> Figures:
-    """Of what the prompts ask for, how much the judge sees in the pictures."""
+    """The share of the prompts' attributes that the judge recognises in the images."""
     prompts, pictures = exam.prompted
     seen = exam.judged(pictures)
     figures = {}
@@ -118,12 +118,12 @@ def measure_prompts(exam: Exam) -> Figures:
 
 
 def judge_note(exam: Exam, head: str) -> str:
-    """How far the judge can be trusted."""
+    """The judge's own accuracy, for the remarks."""
     return f"the judge itself, on held-out renders: {exam.judge.accuracy[head]:.1%}; {exam.pace}"
 
 
 def measure_speed(exam: Exam) -> Figures:
-    """Wall seconds from prompts to pixels on the host; median of some rounds after one to warm up."""
+    """Wall-clock seconds from prompts to pixels on the CPU; median of several rounds after a warm-up."""
     orders = [exam.order("photo of a woman on a beach", seed) for seed in range(SPEED_IMAGES)]
     orders = [replace(order, steps=SPEED_STEPS) for order in orders]
     seconds = []
@@ -135,7 +135,7 @@ def measure_speed(exam: Exam) -> Figures:
 
 
 def measure_words(exam: Exam) -> Figures:
-    """How far a word moves the text encoder's states, as a share of their norm: what is near 0 cannot be asked for."""
+    """How far a word moves the text encoder's states, as a share of their norm: near 0, it has no effect."""
     changed = [WORDS_OF.replace(*change) for change in CHANGES]
     states = exam.base.encode_prompt(exam.base.tokenize([WORDS_OF, *changed])).flatten(1)  # (1 + W, N * d)
     shares = (states[1:] - states[0]).norm(dim=1) / states[0].norm()

@@ -1,6 +1,6 @@
-"""Names for what an evaluation keeps: whatever was made from other facts lies under another name.
+"""Names of cached results of an evaluation: a hash of the inputs, so that other inputs give another name.
 
-A figure that rests on something kept from an earlier run is then a figure of what it says it is.
+A figure computed from a cached result therefore belongs to the inputs that it states.
 """
 
 import hashlib
@@ -9,11 +9,11 @@ from pathlib import Path
 
 
 def key_of(**facts: object) -> str:
-    """Twelve hex digits of a hash of plain facts (JSON types, in any order of names)."""
+    """Twelve hexadecimal digits of a hash of JSON values, independent of the order of keys."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def file_sha256(path: Path) -> str:
-    """Of a whole file, in hex."""
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

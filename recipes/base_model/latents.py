@@ -1,9 +1,9 @@
-"""What the latents should be: scaled principal components of 8x8 patches.
+"""The latents: scaled principal components of 8 x 8 patches.
 
-Four learnt channels at f8 blur faces away; 16 principal components of each 8x8x3 patch keep them, are linear,
-and change little between renders and photographs. Component k is scaled to the standard deviation
-(sd_k / sd_0) ** 0.5: full whitening would ask the diffusion model to spend as much on noise-like detail as on
-shape, no scaling would hide the detail under the noise.
+Four learned channels at f8 blur faces. 16 principal components of each 8 x 8 x 3 patch keep them, are linear, and
+differ little between renders and photographs. Component k is scaled to the standard deviation (sd_k / sd_0) ** 0.5:
+with full whitening, noise-like detail would have as much weight as shape; without scaling, detail would vanish in the
+noise.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def fit_patch_basis(images: Tensor) -> PatchBasis:
     covariance = torch.cov((patches - mean).T.double().cpu())
     variance, axes = torch.linalg.eigh(covariance)  # ascending
     variance, axes = variance.flip(0)[:CHANNELS], axes.flip(1)[:, :CHANNELS]
-    axes = axes * torch.sign(axes.sum(0))  # an eigenvector's sign is arbitrary: fix it, so that runs agree
+    axes = axes * torch.sign(axes.sum(0))  # the sign of an eigenvector is arbitrary; fixed, so that runs agree
     sd = variance.sqrt()
     scaled = (axes / sd * (sd / sd[0]).sqrt()).to(images)
     return PatchBasis(scaled, -mean @ scaled)

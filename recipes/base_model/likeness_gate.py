@@ -1,9 +1,8 @@
-"""Does a fine-tune learn the person: virtual people whom the base never saw and, given photographs, a real one.
+"""Likeness of fine-tunes: virtual people not in the training data and, if photographs are given, a real person.
 
-Who a portrait shows is asked of dlib's face descriptor, which knows nothing of the base. A portrait without a face
-shows nobody: it counts as wrong. True renders are reduced to the base's resolution first, so that both are judged at
-the same sharpness. What a fine-tune adds to words is what it reaches beyond the bare base that is told the person's
-looks in words.
+Identity is measured with dlib's face descriptor, which is independent of the base. A portrait without a detected face
+counts as wrong. True renders are first reduced to the base's resolution, so that both have the same sharpness. The
+baseline is the base without an adapter, prompted with a description of the person.
 """
 
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from .render.scene import sample_scene
 from .tuning import GALLERY_PEOPLE, Sitter, adapters, sitters, tuning_recipe
 
 GALLERY_RENDERS = 4
-GALLERY_STREAM, QUERY_STREAM = 101, 102  # of random scenes: neither is what the fine-tune sees
+GALLERY_STREAM, QUERY_STREAM = 101, 102  # seeds of random scenes, other than the fine-tune's
 RENDER_PX = 256
 SLOT = 1
 
@@ -37,7 +36,7 @@ Points = NDArray[np.float64]  # (N, 128)
 
 @dataclass(frozen=True, eq=False)
 class Portraits:
-    """What one person's adapter made."""
+    """The images of one person's adapter."""
 
     seed: int | None  # of the virtual person; None: the real one
     photos: Pixels  # (M, H, W, 3)
@@ -45,7 +44,7 @@ class Portraits:
 
 
 def tuned_portraits(exam: Exam) -> list[Portraits]:
-    """Let everybody's adapter make its pictures."""
+    """Make the portraits of all adapters."""
     everybody, recipe = sitters(exam), tuning_recipe(exam)
     rows = adapters(exam, everybody, recipe)
     bank = LoraBank(exam.base.networks, exam.base.family.trained, slots=SLOT + 1, rank=recipe.rank)
@@ -68,7 +67,7 @@ def _portraits(exam: Exam, bank: LoraBank, sitter: Sitter) -> Portraits:
 
 
 def worded_portraits(exam: Exam, seed: int) -> Pixels:
-    """The bare base's pictures (M, H, W, 3) of somebody with this person's looks, at the seeds of the tuned ones."""
+    """Images (M, H, W, 3) of the base without an adapter, for the person's description and the same seeds."""
     person = sample_person(seed, exam.assets)
     told = attributes(person, sample_scene(np.random.default_rng(seed), person))
     texts = portrait_prompts(in_words(told), exam.settings.portraits)
@@ -76,7 +75,7 @@ def worded_portraits(exam: Exam, seed: int) -> Pixels:
 
 
 def described(exam: Exam, pictures: Sequence[Pixels] | Pixels) -> Points:
-    """Descriptors (N, 128) of pictures of the base's resolution; NaN where no face is found."""
+    """Descriptors (N, 128) of pictures of the base's resolution; NaN without a face."""
     out = np.full((len(pictures), 128), np.nan)
     for row, picture in zip(out, pictures, strict=True):
         large, face = exam.face(picture)
@@ -101,7 +100,7 @@ def true_descriptors(exam: Exam, seed: int, count: int, *, stream: int) -> Point
 
 
 def kept_descriptors(exam: Exam, seeds: Sequence[int], count: int, *, stream: int) -> list[Points]:
-    """`true_descriptors` of each of these people, from the work folder where they are there."""
+    """`true_descriptors` of these people, cached in the work folder."""
     side = exam.base.family.resolution_px
     key = key_of(pack=exam.pack_sha256, seeds=list(seeds), count=count, stream=stream, size_px=[RENDER_PX, side])
     path = exam.settings.work / f"descriptors-{key}.npz"
@@ -123,7 +122,7 @@ def ranks(points: Points, gallery: Points, right: int) -> NDArray[np.int64]:
 
 
 def measure_likeness(exam: Exam, everybody: Sequence[Portraits]) -> Figures:
-    """Whose mean of true renders is nearest, among 100 held-out people."""
+    """Identification among 100 held-out people: the closest mean of true renders."""
     seeds = list(held_out_seeds()[:GALLERY_PEOPLE])
     own = kept_descriptors(exam, seeds, GALLERY_RENDERS, stream=GALLERY_STREAM)
     gallery = np.stack([points.mean(0) if len(points) else np.full(128, np.inf) for points in own])
@@ -147,7 +146,7 @@ def measure_likeness(exam: Exam, everybody: Sequence[Portraits]) -> Figures:
 
 
 def measure_styles(exam: Exam, everybody: Sequence[Portraits]) -> Figures:
-    """Every style asked of every person's adapter."""
+    """Styles of the images of each adapter."""
     right: list[bool] = []
     for one in everybody:
         seen = exam.judged(np.stack(list(one.styled.values())))
@@ -156,7 +155,7 @@ def measure_styles(exam: Exam, everybody: Sequence[Portraits]) -> Figures:
 
 
 def measure_real(exam: Exam, everybody: Sequence[Portraits]) -> Figures:
-    """Distances to a real person's photographs: of his or her portraits, of other people's, of the bare base's."""
+    """Distances to a real person's photographs: of their portraits, of other people's, and of the bare base."""
     if exam.settings.photos is None:
         return {}
     usable = check(read_photos([exam.settings.photos]), is_person=True).usable

@@ -1,4 +1,4 @@
-"""What a figure was measured on, in words."""
+"""A description of the measuring machine."""
 
 import torch
 
@@ -6,7 +6,7 @@ from bench.report import machine
 
 
 def machine_words() -> str:
-    """Processor or accelerator, cores and how busy they were; nothing that names the machine."""
+    """Processor or accelerator, cores and load; nothing that identifies the machine."""
     facts = machine()
     device = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     return f"{device}{facts['cores']} cores {facts['cpu']}, load {facts['load_average_1_5_15_min'][0]:g}"  # type: ignore[index]

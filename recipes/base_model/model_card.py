@@ -1,8 +1,8 @@
-"""The parts of the model card that no hand writes: python -m recipes.base_model.model_card CARD [--results FILE]
+"""Writes the generated parts of the model card: python -m recipes.base_model.model_card CARD [--results FILE]
 
-Between their markers: the figures that evaluate.py measured, what train_unet.py's log says of the training (`--log`),
-and the words that the base's captions were made of. A figure that was not measured this time keeps its line, with the
-date and machine that it has, as long as the weights beside the card are those that it was measured on.
+Between their markers: the figures of evaluate.py, the training by train_unet.py's log (`--log`), and the vocabulary of
+the base's captions. A figure that was not measured again keeps its line, date and machine if the weights beside the
+card are those that it was measured on.
 """
 
 import argparse
@@ -35,24 +35,24 @@ OF_THE_AUTOENCODER = tuple(
 
 @dataclass(frozen=True)
 class Hashes:
-    """First digits of hashes of weights: what a figure is a figure of."""
+    """First digits of the hashes of the measured weights."""
 
     base: str
     vae: str
 
     def of(self, figure: str) -> str:
-        """As the table has it: the autoencoder's own figures do not change with the other networks."""
+        """For the table: figures of the autoencoder do not depend on the other networks."""
         return f"vae {self.vae}" if figure in OF_THE_AUTOENCODER else f"base {self.base}"
 
 
 def hashes_of(folder: Path) -> Hashes:
-    """Of a base's folder. Raises CorruptBase as `weights_sha256`."""
+    """The hashes of a base's folder. Raises CorruptBase as `weights_sha256`."""
     vae = [file_sha256(path) for path in sorted((folder / "vae").glob("*.safetensors"))]
     return Hashes(weights_sha256(folder)[:8], key_of(vae=vae)[:8])
 
 
 def between(text: str, marks: tuple[str, str]) -> str:
-    """What stands between two marks.
+    """The text between two marks.
 
     Raises:
         ValueError: a mark is missing.
@@ -98,7 +98,7 @@ def figures_table(earlier: str, results: Mapping[str, Any] | None, hashes: Hashe
 
 
 def _judged(goal: Goal, number: str) -> str:
-    """A number with its unit, and whether it misses today's goal: goals move, and kept figures with them."""
+    """A number with its unit, and whether it misses the current goal, also for figures of earlier runs."""
     missed = " (goal missed)" if goal.is_met(float(number)) is False else ""
     return f"{number} {goal.unit}".strip() + missed
 
@@ -108,7 +108,7 @@ def _rate(rate: float | None) -> str:
 
 
 def training_table(log: Iterable[str]) -> str:
-    """What the lines of train_unet.py's log.jsonl say of a training: on what, how long, on which machine.
+    """The training by train_unet.py's log.jsonl: data, duration and machine.
 
     Raises:
         ValueError: the log has no line of a run, or none of a loss.
@@ -131,7 +131,7 @@ def training_table(log: Iterable[str]) -> str:
 
 
 def words_table() -> str:
-    """What a prompt can say, from the tables that the training captions were made of."""
+    """The vocabulary of prompts, from the tables of the training captions."""
     nouns = dict.fromkeys(noun for nouns in STYLE_NOUNS.values() for noun in nouns)
     groups: dict[str, Iterable[str]] = {
         "styles": nouns,
@@ -162,7 +162,7 @@ def write_card(
     log: Iterable[str] | None = None,
     hashes: Hashes | None = None,
 ) -> None:
-    """Renew the parts of the card at `path`.
+    """Update the generated parts of the card at `path`.
 
     Args:
         results: the document of evaluate.py; without it, figures of the same weights stay.

@@ -1,7 +1,7 @@
-"""Muon for the matrices, AdamW for the rest: fewer samples to the same loss, at a quarter more time a step.
+"""Muon for the matrices, AdamW for the rest: fewer samples to the same loss, with a quarter more time per step.
 
 The momentum of each weight matrix is replaced by the nearest matrix with equal singular values before it is applied,
-so that rare directions learn as fast as common ones.
+so that rare directions are learned as fast as common ones.
 
 Sources: Jordan et al. 2024, 'Muon: An optimizer for hidden layers in neural networks'; the scale of the update
 against AdamW's: Liu et al. 2025, 'Muon is scalable for LLM training', section 2.2.

@@ -1,7 +1,7 @@
-"""Latents as a diffusion model ends with: one-step denoisings of the base's own U-Net where little noise is left.
+"""Latents like those that sampling produces: one-step denoisings of the base's U-Net at low noise.
 
-A decoder that saw exact latents only is asked, when it is used, for something that it never saw. These are right in
-place and colour and softer in detail; which detail is missing is not to be learnt pixel by pixel.
+A decoder trained on exact latents only would never see such latents. They are correct in position and colour and softer
+in detail; the missing detail cannot be learned pixel by pixel.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from .render.captions import compose
 
 LEAST_ALPHA_BAR = 0.8
 BATCH = 64
-SAME_LATENTS = 0.02  # of their standard deviation: an exported base holds its encoder in half precision
+SAME_LATENTS = 0.02  # of their standard deviation: an exported base has its encoder in half precision
 
 
 def check_same_latents(base: BaseModel, autoencoder: AutoencoderTiny, images: Tensor) -> None:
-    """Raises ValueError where the base's latents of images (B, 3, H, W) uint8 are not the autoencoder's."""
+    """Raises ValueError if base and autoencoder have different latents for images (B, 3, H, W) uint8."""
     pixels = to_float(images)
     with torch.no_grad():
         own = autoencoder.encode(pixels.to(autoencoder.device)).latents.float() * autoencoder.config["scaling_factor"]

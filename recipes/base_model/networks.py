@@ -1,4 +1,4 @@
-"""The networks of the built-in base, untrained: stock classes of diffusers and transformers with small numbers."""
+"""The networks of the built-in base, untrained: classes of diffusers and transformers with small sizes."""
 
 import json
 from pathlib import Path
@@ -64,8 +64,8 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """The tokenizer that `tokenizer.write_tokenizer` wrote."""
+    """The tokenizer written by `tokenizer.write_tokenizer`."""
     vocab = json.loads((folder / "vocab.json").read_text())
     lines = (folder / "merges.txt").read_text().splitlines()[1:]
-    merges: Any = [tuple(line.split(" ")) for line in lines if line]  # the class says list[str], and takes pairs
+    merges: Any = [tuple(line.split(" ")) for line in lines if line]  # annotated as list[str], but takes pairs
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)

@@ -26,7 +26,7 @@ import torch
 
 BASE = Path(__file__).resolve().parents[2] / "src" / "likeness" / "assets" / "base"
 PIECE_BYTES = 15 << 20
-START_UP_MINUTES = 0.75  # of processes, compilation and sampling, out of the minutes given
+START_UP_MINUTES = 0.75  # for processes, compilation and sampling, included in the given minutes
 STATE = "unet.pt"
 UNET_FILES = (
     "unet.safetensors",
@@ -44,7 +44,7 @@ def module(name: str, *words: object) -> list[str]:
 
 
 def halved(state: Any) -> Any:
-    """A checkpoint with every float32 tensor in bfloat16 and on the host; other values as they are."""
+    """A checkpoint with float32 tensors converted to bfloat16 on the CPU; other values unchanged."""
     if isinstance(state, torch.Tensor):
         return state.detach().to("cpu", torch.bfloat16 if state.dtype == torch.float32 else state.dtype)
     if isinstance(state, Mapping):
@@ -66,7 +66,7 @@ def restored(state: Any) -> Any:
 
 
 def travelling(checkpoint: Path) -> bytes:
-    """A checkpoint of `train_unet` in half precision; the running average stands for the weights too."""
+    """A checkpoint of `train_unet` in half precision; the moving average also replaces the weights."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     names = list(state.pop("networks"))
     stream = io.BytesIO()
@@ -75,14 +75,14 @@ def travelling(checkpoint: Path) -> bytes:
 
 
 def arrived(content: bytes) -> dict[str, Any]:
-    """What `train_unet` resumes from, of what `travelling` gave."""
+    """The checkpoint for `train_unet --resume`, from the result of `travelling`."""
     state = restored(torch.load(io.BytesIO(content), weights_only=True))
     state["networks"] = dict(zip(state.pop("names"), state["average"], strict=True))
     return state
 
 
 def write_pieces(files: Mapping[str, bytes], out: Path) -> list[Path]:
-    """One zip of these files, cut into pieces small enough to travel."""
+    """Pack these files in a zip, split into pieces for transfer."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for name, content in files.items():
@@ -95,7 +95,7 @@ def write_pieces(files: Mapping[str, bytes], out: Path) -> list[Path]:
 
 
 def join(pieces: Path, out: Path) -> None:
-    """Make of the pieces in a folder what they were cut from.
+    """Join the pieces in a folder.
 
     Raises:
         FileNotFoundError: there are none.
@@ -112,7 +112,7 @@ def join(pieces: Path, out: Path) -> None:
 
 
 def collected(unet: Path, autoencoder: Path | None) -> dict[str, bytes]:
-    """What travels home, by its name there."""
+    """The files of the output, by name."""
     files = {name: (unet / name).read_bytes() for name in UNET_FILES if (unet / name).exists()}
     files[f"{STATE}.half"] = travelling(unet / STATE)
     if autoencoder is not None:
@@ -121,7 +121,7 @@ def collected(unet: Path, autoencoder: Path | None) -> dict[str, bytes]:
 
 
 def spend(args: argparse.Namespace) -> None:
-    """Render, train, sample, pack. A part that fails ends the others and is told by its exit status."""
+    """Render, train, sample, pack. If a part fails, the others are stopped and its exit status is reported."""
     args.out.mkdir(parents=True, exist_ok=True)
     work = args.work or Path(tempfile.mkdtemp(prefix="on-gpu-"))
     renders, unet, autoencoder = work / "renders", work / "unet", work / "autoencoder"
@@ -146,7 +146,7 @@ def spend(args: argparse.Namespace) -> None:
         if args.decoder_minutes > 0:
             _run(module(
                 "train_autoencoder", "--data", renders, "--out", autoencoder, "--init", args.init / "vae",
-                "--minutes", args.decoder_minutes, "--min-shards", 1, "--device", args.device,
+                "--unet", args.init, "--minutes", args.decoder_minutes, "--min-shards", 1, "--device", args.device,
             ))  # fmt: skip
     finally:
         renderer.terminate()
@@ -157,7 +157,7 @@ def spend(args: argparse.Namespace) -> None:
 
 
 def _elapsed_minutes(unet: Path) -> float:
-    """What a checkpoint has behind it: `train_unet --minutes` is a whole training's plan."""
+    """The elapsed minutes of a checkpoint, because `train_unet --minutes` is the length of the whole training."""
     if not (unet / STATE).exists():
         return 0.0
     return float(torch.load(unet / STATE, map_location="cpu", weights_only=True)["elapsed_s"]) / 60

@@ -1,8 +1,8 @@
-"""One training on several processes: each draws rows of its own, and all take the mean of their gradients.
+"""Training on several processes: each draws its own rows, and gradients are averaged.
 
-`torchrun --nproc-per-node 2 -m recipes.base_model.train_unet ...` starts them. On two CPU cores two processes of one
-thread each saw a quarter more samples than one process of two threads (docs/log.md); on several GPUs each process has
-its own.
+`torchrun --nproc-per-node 2 -m recipes.base_model.train_unet ...` starts them. On two CPU cores, two processes with
+one thread each process a quarter more samples than one process with two threads (docs/log.md). On GPUs each process has
+its own device.
 """
 
 import os
@@ -13,25 +13,25 @@ from torch import Tensor, distributed
 
 
 def join(device: str) -> tuple[int, int, torch.device]:
-    """This process's number, how many there are, and its device; (0, 1, device) where torchrun started none."""
+    """Rank, number of processes, and device; (0, 1, device) without torchrun."""
     count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if count == 1:
         return 0, 1, torch.device(device)
     here = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device == "cuda" else torch.device(device)
     if here.type == "cuda":
-        torch.cuda.set_device(here)  # else every process opens a context on the first one too
+        torch.cuda.set_device(here)  # otherwise every process would also open a context on the first device
     distributed.init_process_group()
     return rank, count, here
 
 
 def leave() -> None:
-    """Once at the end; nothing to do for one process."""
+    """Call once at the end; does nothing for one process."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Every gradient becomes its mean over all processes; nothing to do for one process."""
+    """Average the gradients over all processes; does nothing for one process."""
     if not distributed.is_initialized():
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -44,7 +44,7 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def agreed(value: float, device: torch.device) -> float:
-    """What the first process says, for all: a clock, so that all stop after the same step."""
+    """The first process' value for all processes, for example its clock, so that all stop after the same step."""
     if not distributed.is_initialized():
         return value
     told = torch.tensor([value], dtype=torch.float64, device=device)

@@ -1,4 +1,4 @@
-"""bfloat16 or float32: a processor without instructions for bfloat16 is up to 25 times slower at it."""
+"""Chooses bfloat16 or float32: a processor without bfloat16 instructions is up to 25 times slower with it."""
 
 import time
 from collections.abc import Callable

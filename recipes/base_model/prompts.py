@@ -1,4 +1,4 @@
-"""Prompts whose truth is known: captions of the renderer's own grammar, and what each of them really says."""
+"""Prompts with known content: captions of the renderer's grammar, with their attributes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from .render.scene import sample_scene
 
 @dataclass(frozen=True)
 class Prompt:
-    """A caption and what it asks for, in the classes of the judge."""
+    """A caption and its attributes, as classes of the judge."""
 
     text: str
     asked: Labels
 
 
 def asked_by(text: str, told: Mapping[str, Any]) -> Labels:
-    """The part of the attributes that the words say and a picture shows."""
+    """The attributes that the caption mentions and an image shows."""
     said = {"style"}
     if PLACES[told["place"]].phrase in text:
         said.add("place")
@@ -40,12 +40,12 @@ def asked_by(text: str, told: Mapping[str, Any]) -> Labels:
 
 
 def says_glasses(text: str) -> bool:
-    """Of any kind; a text that does not is one of somebody who wears none, since captions nearly always tell."""
+    """Whether a prompt mentions glasses of any kind; without, the person wears none."""
     return "glasses" in text
 
 
 def composed_prompts(count: int, assets: Assets, seed: int = 0) -> list[Prompt]:
-    """Captions as the training data has them, of scenes and held-out people that it has not.
+    """Captions as in the training data, of new scenes and held-out people.
 
     Nobody is called by a name, and every kind of glasses is as likely as none, so that few pictures measure them.
     """
@@ -60,7 +60,7 @@ def composed_prompts(count: int, assets: Assets, seed: int = 0) -> list[Prompt]:
 
 
 def portrait_prompts(who: str, count: int) -> list[str]:
-    """'photo of <<TOK>> man in a city': every place in turn, each second one close."""
+    """'photo of <<TOK>> man in a city': all places in turn, every second one a close-up."""
     phrases = [place.phrase for place in PLACES.values()]
     return [f"{('photo', 'close-up photo')[k % 2]} of {who} {phrases[k % len(phrases)]}" for k in range(count)]
 

@@ -1,6 +1,6 @@
-"""Look at a checkpoint: python -m recipes.base_model.samples --unet DIR --vae DIR OUT.png
+"""Contact sheet of a checkpoint: python -m recipes.base_model.samples --unet DIR --vae DIR OUT.png
 
-The same prompts and seeds each time, so that two sheets can be laid side by side.
+Prompts and seeds are fixed, so that two sheets can be compared.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""How much detail pictures have, by frequency: the power of their luminance, to be held against true renders'.
+"""Detail of images by frequency: the power spectrum of their luminance, for comparison with true renders.
 
-A sharp decoder has the renders' power in every band. Sharpness alone is fooled by an unsharp mask, which exceeds the
-middle bands, and by a pattern that alternates from pixel to pixel, which has a measure of its own here.
+A sharp decoder has the renders' power in every band. A sharpness measure alone would be misled by an unsharp mask,
+which exceeds the middle bands, and by a pattern that alternates between pixels, which is measured separately.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""Images that are no faces, made by program, so that the autoencoder survives real photographs.
+"""Procedural images without faces, so that the autoencoder also reconstructs real photographs.
 
 Dead leaves (Lee, Mumford & Huang 2001) have the edges and scale statistics of natural scenes; fractal noise has
-their spectrum. Colour and gamma jitter carry both, and the renders, beyond the renderer's palette.
+their spectrum. Colour and gamma jitter extend both, and the renders, beyond the renderer's palette.
 """
 
 import cv2
@@ -35,7 +35,7 @@ def dead_leaves(rng: np.random.Generator, size_px: int) -> NDArray[np.float32]:
 
 
 def texture_images(count: int, *, size_px: int, seed: int) -> Tensor:
-    """(count, 3, H, W) uint8: two dead-leaves images for every fractal one, some of them softened."""
+    """(count, 3, H, W) uint8: two dead-leaves images per fractal image, some blurred."""
     rng = np.random.default_rng(seed)
     out = np.empty((count, size_px, size_px, 3), np.uint8)
     for i in range(count):

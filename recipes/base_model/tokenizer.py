@@ -1,7 +1,7 @@
-"""The tokenizer: CLIP's byte-pair encoding with merges for just the words that captions use.
+"""The tokenizer: CLIP's byte-pair encoding with merges for the words of the captions.
 
-Every word of the caption vocabulary becomes one token; everything else falls back to pieces and, at the end, to
-single bytes, so that any prompt in any script encodes.
+Every word of the caption vocabulary becomes one token; other text is split into pieces and finally into
+bytes, so that every prompt can be encoded.
 """
 
 import json

@@ -1,17 +1,20 @@
 """Fit the latents, train the decoder: python -m recipes.base_model.train_autoencoder --data DIR --out DIR
 
-First run: the patch basis is fitted to the first two shards and an autoencoder with its exact encoder is written at
-once, so that the U-Net can start. When there are `--min-shards` of them the decoder trains; shards that come later are
-not read. `--init` goes on from an autoencoder whose checkpoint was not kept: its latents stay what they are, its
-decoder gets a block at full resolution where it has none.
+First run: the patch basis is fitted to the first two shards, and an autoencoder with the exact encoder is written at
+once, so that the U-Net can start. With `--min-shards` shards the decoder is trained; later shards are not read.
+`--init` continues
+from an autoencoder without a checkpoint: the latents do not change, and the decoder gets a block at full resolution if
+it has none.
 
 The decoder learns on crops of renders, of textures with shifted colours and, with `--unet` (an exported base of these
-latents), of that U-Net's one-step denoisings, of which only means of 4 x 4 pixels must be right. The losses are pixels
-and the features of the project's own classifier (`--judge`, or one that is trained first); after `--pixels-share` of
-the time a patch discriminator joins: first it learns alone, then both do. What is written is a running average.
+latents), of that U-Net's one-step denoisings, of which only means of 4 x 4 pixels must match. The losses are
+pixels and features of the project's classifier (`--judge`, or one that is trained first). After `--pixels-share` of the
+time
+a patch discriminator is added: first it trains alone, then together with the decoder. The result is a moving average.
 
-The learning rate follows elapsed time, so `--minutes` is the whole plan. A checkpoint every two minutes; `--resume`
-goes on from it, also with more minutes. `log.jsonl` has a line for each. Runs on CPU or GPU.
+The learning rate depends on elapsed time, so `--minutes` is the length of the whole training. A checkpoint is written
+every two minutes; `--resume` continues from it, also with more minutes. `log.jsonl` has a line for each. Runs on CPU or
+GPU.
 """
 
 import argparse
@@ -44,16 +47,16 @@ from .spectrum import band_ratios, period_two_ratio
 from .textures import colour_jitter, texture_images
 
 DISCRIMINATOR_RATE = 1e-3
-ALONE_STEPS = 100  # of the discriminator, before the decoder listens to it
-R1_EVERY = 4  # steps; the penalty weighs as many times as much
+ALONE_STEPS = 100  # steps of the discriminator alone, before its gradient is used
+R1_EVERY = 4  # steps; the penalty's weight is multiplied by this
 EMA_DECAY = 0.999
 NEAR_SHARE, TEXTURE_SHARE = 0.25, 0.25  # of a batch; the rest are renders
 CROP_PX = 64
-SHIFT_PX = 8  # discriminator and classifier see a window of the crop, so much smaller
-HELD_IMAGES = 64  # that the log's figures are measured on, not trained on
+SHIFT_PX = 8  # the window for discriminator and classifier is smaller than the crop by this
+HELD_IMAGES = 64  # held-out images for the log's figures
 SAVE_S = 120
 BASIS_SHARDS = 2
-WAIT_S = 3600  # for shards: a renderer makes ten in some minutes
+WAIT_S = 3600  # waiting time for shards; a renderer makes ten in some minutes
 CHECKPOINT_PARTS = ("model", "average", "discriminator", "optimizer", "discriminator_optimizer")
 CHECKPOINT_NUMBERS = ("step", "discriminator_step", "elapsed_s")
 
@@ -75,7 +78,7 @@ def first_autoencoder(images: Tensor, textures: Tensor) -> AutoencoderTiny:
 
 
 def write_autoencoder(model: AutoencoderTiny, folder: Path) -> None:
-    """`folder`/vae, of which a reader never sees a half-written file."""
+    """Write `folder`/vae, each file atomically."""
     staged, place = folder / "vae.tmp", folder / "vae"
     model.save_pretrained(staged)
     if place.exists():
@@ -95,7 +98,7 @@ def crops(images: Tensor, rows: Tensor, corners: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Crops (B, 3, S, S) in [-1, 1], the latents that the decoder is given for them, and whether those are exact."""
+    """Crops (B, 3, S, S) in [-1, 1], the decoder's input latents, and whether these are exact."""
 
     images: Tensor
     latents: Tensor  # (B, 16, S/8, S/8)
@@ -104,11 +107,11 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What batches are drawn from, on the device."""
+    """The data for batches, on the device."""
 
     images: Tensor  # (N, 3, H, W) uint8
     textures: Tensor  # (T, 3, H, W) uint8
-    near: Tensor | None  # (M, 16, H/8, W/8) float16, near-true latents of the first M images
+    near: Tensor | None  # (M, 16, H/8, W/8) float16, nearly clean latents of the first M images
     crop_px: int = CROP_PX
 
     def draw(self, model: AutoencoderTiny, size: int, generator: torch.Generator) -> Batch:
@@ -141,7 +144,7 @@ class Material:
 
 @dataclass(eq=False)
 class Training:
-    """What a checkpoint holds, and the losses' networks and weights."""
+    """The content of a checkpoint, and the losses' networks and weights."""
 
     model: AutoencoderTiny
     average: AutoencoderTiny  # of the model, over about the last thousand steps
@@ -169,7 +172,7 @@ class Training:
         )  # fmt: skip
 
     def choose_dtype(self, batch: Batch) -> None:
-        """The faster one for a pass through the decoder."""
+        """The faster type for a pass through the decoder."""
 
         def forward_and_backward() -> None:
             self.model.decoder(batch.latents).sum().backward()
@@ -255,7 +258,7 @@ class Training:
 
 @torch.no_grad()
 def measured(model: AutoencoderTiny, held: Tensor) -> dict[str, float]:
-    """Of held-back images (N, 3, H, W) in [-1, 1]: PSNR, and detail by frequency over that of the images."""
+    """For held-out images (N, 3, H, W) in [-1, 1]: PSNR, and power by frequency relative to the images."""
     made = torch.cat([reconstruct(model, part) for part in held.split(16)])
     bands = {f"band {name}": ratio for name, ratio in band_ratios(made, held).items()}
     figures = {"db": psnr_db(made, held).mean().item()} | bands | {"period two": period_two_ratio(made, held)}
@@ -263,9 +266,9 @@ def measured(model: AutoencoderTiny, held: Tensor) -> dict[str, float]:
 
 
 def train(training: Training, material: Material, held: Tensor, args: argparse.Namespace) -> None:
-    """Until the minutes are over."""
+    """Train until the minutes are over."""
     device = training.model.device
-    # a resumed run draws other crops
+    # a resumed run draws new crops
     generator = torch.Generator(device).manual_seed(training.step + training.discriminator_step)
     training.choose_dtype(material.draw(training.model, args.batch, generator))
     started = time.monotonic() - training.elapsed_s
@@ -285,7 +288,7 @@ def train(training: Training, material: Material, held: Tensor, args: argparse.N
 
 
 def write_log(training: Training, losses: dict[str, float], held: Tensor, args: argparse.Namespace) -> None:
-    """A line to standard output and to the folder's log.jsonl."""
+    """Write a line to standard output and log.jsonl."""
     line = {
         "s": round(training.elapsed_s), "step": training.step, "crops": training.step * args.batch,
         "discriminator_step": training.discriminator_step, "dtype": str(training.dtype),
@@ -300,7 +303,7 @@ def write_log(training: Training, losses: dict[str, float], held: Tensor, args: 
 def feature_classifier(
     args: argparse.Namespace, images: Tensor, attributes: Sequence[dict[str, Any]]
 ) -> classifier.AttributeNet:
-    """That of `--judge`; else the one in the output folder, which is trained on the renders where there is none yet."""
+    """The classifier of `--judge`, or the one in the output folder, which is trained on the renders if missing."""
     device, own = torch.device(args.device), args.out / "judge.safetensors"
     if args.judge is not None or own.exists():
         return classifier.load(args.judge or own, device)
@@ -311,7 +314,7 @@ def feature_classifier(
 
 
 def kept_near_latents(base: BaseModel, images: Tensor, attributes: Sequence[dict[str, Any]], folder: Path) -> Tensor:
-    """`near_latents`, from the folder where they were made before of this base and these images."""
+    """`near_latents`, cached in the folder for this base and these images."""
     pictures = hashlib.sha256(images.numpy().tobytes()).hexdigest()
     path = folder / f"near-{key_of(base=base.sha256, pictures=pictures)}.pt"
     if not path.exists():

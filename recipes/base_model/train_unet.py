@@ -26,6 +26,7 @@ from diffusers import AutoencoderTiny, DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import CLIPTextModel
 
 from likeness.training.timesteps import middle_timesteps
 
@@ -37,6 +38,8 @@ from .networks import MAX_TOKENS, build_text_encoder, build_unet, load_tokenizer
 from .parallel import agreed, average_gradients, join, leave
 from .precision import faster_dtype, mixed
 from .render.captions import vocabulary
+from .said import UNSAID, SaidHeads, said_loss
+from .said import WEIGHT as SAID_WEIGHT
 from .tokenizer import write_tokenizer
 
 EMPTY_CAPTION_SHARE = 0.1
@@ -47,7 +50,7 @@ FACE_SPREAD, FACE_GAIN = 0.24, 2.0  # of the emphasis: standard deviation in sid
 
 
 def noise_schedule() -> DDIMScheduler:
-    """Stable Diffusion's form of schedule with twice its noise, and the clean latent as the prediction.
+    """The form of Stable Diffusion's schedule with twice its noise, predicting the clean latent.
 
     These latents have 16 cells a side, not 64, and a strong first component: under Stable Diffusion's own numbers the
     layout of a picture is still plain to see at the last timestep, so that a network takes the layout of pure noise
@@ -70,7 +73,7 @@ def clean_latent_loss(prediction: Tensor, latents: Tensor, sigma_squared: Tensor
 
 
 def face_emphasis(cells: int, device: torch.device) -> Tensor:
-    """(cells, cells), mean 1: the middle, where every face is, counts three times the edge."""
+    """(cells, cells), mean 1: the middle, where the faces are, has three times the weight of the edge."""
     place = (torch.arange(cells, device=device) + 0.5) / cells - 0.5
     bump = torch.exp(-(place / FACE_SPREAD).square() / 2)
     weight = 1 + FACE_GAIN * bump[:, None] * bump
@@ -78,7 +81,7 @@ def face_emphasis(cells: int, device: torch.device) -> Tensor:
 
 
 def is_wide(parameter: Tensor) -> bool:
-    """Convolutions and feed-forwards: most of the weights, and the matrices for which Muon costs least."""
+    """Convolutions and feed-forward layers: most of the weights, and the matrices where Muon is cheapest."""
     if parameter.ndim < 2:
         return False
     rows, columns = parameter.flatten(1).shape
@@ -93,10 +96,10 @@ def learning_rate(done: float, peak: float) -> float:
 
 @dataclass(eq=False)
 class Training:
-    """What a checkpoint holds: networks, optimiser, running average, and how far it has come."""
+    """The content of a checkpoint: networks, optimiser, moving average, progress."""
 
-    networks: nn.ModuleDict  # unet, text_encoder
-    optimizers: list[torch.optim.Optimizer]  # of the wide matrices, of the others
+    networks: nn.ModuleDict  # unet, text_encoder, and the heads of `said.py`
+    optimizers: list[torch.optim.Optimizer]  # for the wide matrices, and for the others
     average: list[Tensor]  # of every parameter, in order
     step: int = 0
     samples: int = 0
@@ -138,7 +141,7 @@ class Training:
         self.losses.append(loss.detach())
 
     def log(self, feed: Feed, folder: Path) -> None:
-        """How far it has come, and the mean loss since the last time."""
+        """Progress, and the mean loss since the last call."""
         line = {
             "s": round(self.elapsed_s), "step": self.step, "samples": self.samples,
             "images": feed.size, "people": len(feed.people),
@@ -148,7 +151,7 @@ class Training:
         write_line(folder, line)
 
     def save(self, folder: Path) -> None:
-        """The averaged weights as fp16 safetensors, one file a network, and the whole state to resume from."""
+        """The averaged weights as fp16 safetensors, one file per network, and the state for --resume."""
         split: dict[str, dict[str, Tensor]] = {name: {} for name in self.networks}
         for (name, _), tensor in zip(self.networks.named_parameters(), self.average, strict=True):
             network, key = name.split(".", 1)
@@ -173,8 +176,14 @@ class Training:
         self.samples, self.elapsed_s = state["samples"], state["elapsed_s"]
 
 
+def trained_together(unet: nn.Module, text_encoder: CLIPTextModel) -> nn.ModuleDict:
+    """The two networks and the heads of `said.py`."""
+    heads = SaidHeads(text_encoder.config.hidden_size)
+    return nn.ModuleDict({"unet": unet, "text_encoder": text_encoder, "said": heads})
+
+
 def write_line(folder: Path, line: Mapping[str, object]) -> None:
-    """To standard output and to the end of the folder's log.jsonl."""
+    """Write a line to standard output and log.jsonl."""
     text = json.dumps(line)
     print(text, flush=True)
     with (folder / "log.jsonl").open("a") as file:
@@ -184,7 +193,7 @@ def write_line(folder: Path, line: Mapping[str, object]) -> None:
 def draw_loss(
     training: Training, feed: Feed, empty: Tensor, *, alpha_bar: Tensor, batch: int, generator: torch.Generator
 ) -> Tensor:
-    """The loss of `batch` random pictures, mirrored or not, with random captions, timesteps and noise."""
+    """The loss of `batch` random images, some mirrored, with random captions, timesteps and noise."""
     device = alpha_bar.device
 
     def pick(high: int) -> Tensor:
@@ -193,17 +202,20 @@ def draw_loss(
     row, t = feed.draw(batch, generator), middle_timesteps(batch, len(alpha_bar), generator)
     x = feed.latents[pick(2), row].float()  # (B, 16, h, w)
     dropped = torch.rand(batch, 1, generator=generator, device=device) < EMPTY_CAPTION_SHARE
-    tokens = torch.where(dropped, empty, feed.ids[row, pick(feed.ids.shape[1])].long())
+    caption = pick(feed.ids.shape[1])
+    tokens = torch.where(dropped, empty, feed.ids[row, caption].long())
+    said = torch.where(dropped, UNSAID, feed.said[row, caption].long())
     signal = alpha_bar[t].view(-1, 1, 1, 1)
     noise = torch.randn(x.shape, generator=generator, device=device)
     states = training.networks["text_encoder"](tokens).last_hidden_state
     noisy = signal.sqrt() * x + (1 - signal).sqrt() * noise
     prediction = training.networks["unet"](noisy, t, states, return_dict=False)[0]
-    return clean_latent_loss(prediction, x, 1 - alpha_bar[t], face_emphasis(x.shape[-1], device))
+    loss = clean_latent_loss(prediction, x, 1 - alpha_bar[t], face_emphasis(x.shape[-1], device))
+    return loss + SAID_WEIGHT * said_loss(training.networks["said"](states), said)
 
 
 def chosen_dtype(training: Training, feed: Feed, empty: Tensor, batch: int) -> torch.dtype:
-    """bfloat16 or float32, whichever takes less time here for a forward and a backward pass; one for all processes."""
+    """bfloat16 or float32, whichever is faster for a forward and a backward pass; the same for all processes."""
     alpha_bar = noise_schedule().alphas_cumprod.to(empty.device)
     generator = torch.Generator(empty.device).manual_seed(0)
 
@@ -219,9 +231,9 @@ def train(
     training: Training, feed: Feed, empty: Tensor, args: argparse.Namespace, *,
     rank: int = 0, count: int = 1, clock: Callable[[], float] = time.monotonic,
 ) -> None:  # fmt: skip
-    """Until the minutes are over; of `count` processes the first keeps clock, log and checkpoints."""
+    """Train until the minutes are over; of `count` processes the first has clock, log and checkpoints."""
     alpha_bar = noise_schedule().alphas_cumprod.to(empty.device)
-    # A resumed run draws other rows, and so does each process.
+    # A resumed run draws new rows, and each process draws its own.
     generator = torch.Generator(empty.device).manual_seed(training.step * count + rank)
     started = clock() - training.elapsed_s
     logged_s = saved_s = training.elapsed_s
@@ -276,11 +288,11 @@ def main() -> None:
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 
-    if rank == 0 and args.init:  # its words, so that its embeddings keep their meaning
+    if rank == 0 and args.init:  # its vocabulary, so that embeddings keep their meaning
         shutil.copytree(args.init / "tokenizer", args.out / "tokenizer", dirs_exist_ok=True)
     elif rank == 0 and not args.resume:
         write_tokenizer([*vocabulary(), "<<", ">>"], args.out / "tokenizer")
-    agreed(0, device)  # the words are there
+    agreed(0, device)  # wait until the vocabulary is written
     tokenizer = load_tokenizer(args.out / "tokenizer")
     empty = torch.tensor(tokenizer("", padding="max_length", max_length=MAX_TOKENS)["input_ids"], device=device)
     vae = AutoencoderTiny.from_pretrained(args.vae).to(device).eval()
@@ -289,10 +301,10 @@ def main() -> None:
     while feed.poll(most=8) < args.min_images or feed.shards < there:
         time.sleep(0.5)
     unet, text_encoder = build_unet(), build_text_encoder(tokenizer)
-    if device.type == "cpu":  # the fused attention is slow backwards there: a third of a step
+    if device.type == "cpu":  # the backward pass of fused attention is slow on CPUs: a third of a step
         unet.set_attn_processor(AttnProcessor())
         text_encoder.set_attn_implementation("eager")
-    networks = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
+    networks = trained_together(unet, text_encoder)
     if args.init:
         unet.load_state_dict(load_file(args.init / "unet" / "diffusion_pytorch_model.safetensors"))
         if not args.new_text_encoder:

@@ -1,8 +1,8 @@
-"""The fine-tunes that likeness is measured on: trained as a training worker does it, once, then kept.
+"""The fine-tunes for measuring likeness: trained as by a worker, and cached.
 
-An adapter is kept under a hash of the base, the recipe and the photographs, so that a run with other settings of
-sampling, or one that was cut short, trains only who is missing. Four people share a loop: the memory of a step grows
-with each, and past a few of them nothing is gained (docs/log.md).
+An adapter is cached under a hash of base, recipe and photographs, so a run with other sampling settings, or one that
+was interrupted, trains only missing adapters. Four people share a loop: each additional person needs memory, and more
+people give no speed-up (docs/log.md).
 """
 
 import sys
@@ -35,7 +35,7 @@ REAL = "real"
 
 @dataclass(frozen=True, eq=False)
 class Sitter:
-    """Somebody with photographs."""
+    """A person with photographs."""
 
     seed: int | None  # of a virtual person; None: the real one
     class_noun: str
@@ -47,7 +47,7 @@ class Sitter:
 
 
 def sitters(exam: Exam) -> list[Sitter]:
-    """As many virtual people as the settings say and, where there are photographs, the real one at the end."""
+    """The number of virtual people in the settings and, if there are photographs, the real person at the end."""
     settings = exam.settings
     everybody = [virtual_sitter(exam, seed) for seed in chosen_people(exam, settings.people)]
     if settings.photos is not None:
@@ -56,7 +56,7 @@ def sitters(exam: Exam) -> list[Sitter]:
 
 
 def chosen_people(exam: Exam, count: int) -> list[int]:
-    """Seeds spread over the gallery, nobody with sunglasses: photographs with those are advised against."""
+    """Seeds spread over the gallery, without people with sunglasses, which make poor photographs for training."""
     seeds = held_out_seeds()[:GALLERY_PEOPLE]
     clear = [seed for seed in seeds if sample_person(seed, exam.assets).glasses != "sunglasses"]
     return [clear[k * len(clear) // count] for k in range(count)]
@@ -76,7 +76,7 @@ def tuning_recipe(exam: Exam) -> FineTuneRecipe:
 
 
 def adapters(exam: Exam, everybody: Sequence[Sitter], recipe: FineTuneRecipe) -> list[Tensor]:
-    """Everybody's row (P,) of a bank of the recipe's rank, alpha applied; trained where none is kept."""
+    """Each person's row (P,) for a bank of the recipe's rank, with alpha applied; trained unless cached."""
     paths = [_path(exam, sitter, recipe) for sitter in everybody]
     missing = [(sitter, path) for sitter, path in zip(everybody, paths, strict=True) if not path.exists()]
     for start in range(0, len(missing), TOGETHER):
@@ -85,7 +85,7 @@ def adapters(exam: Exam, everybody: Sequence[Sitter], recipe: FineTuneRecipe) ->
 
 
 def training_set(exam: Exam, sitter: Sitter, recipe: FineTuneRecipe) -> TrainingSet:
-    """As the service does it: checked, prepared, encoded."""
+    """Check, prepare and encode, as in the service."""
     usable = check(sitter.photos, is_person=True).usable
     size = 2 * exam.base.family.resolution_px
     prepared = [part for photo, image, face in usable for part in prepare(image, face, photo.sha256, size_px=size)]
@@ -105,7 +105,7 @@ def _path(exam: Exam, sitter: Sitter, recipe: FineTuneRecipe) -> Path:
 
 
 def _train(exam: Exam, group: Sequence[tuple[Sitter, Path]], recipe: FineTuneRecipe) -> None:
-    """Train a few people in one loop and keep what each of them has become."""
+    """Train a few people in one loop and cache their adapters."""
     loop = TrainingLoop(exam.base, capacity=len(group), rank=recipe.rank)
     names = [sitter.subject.name for sitter, _ in group]
     try:

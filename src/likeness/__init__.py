@@ -1,3 +1,3 @@
-"""Likeness: photographs of somebody in, portraits of them from any prompt out."""
+"""Likeness: portraits of people from any prompt, trained on about ten photographs."""
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
-"""The command line: words -> verbs of `service.Likeness` -> words or one JSON document.
+"""The command line: arguments -> methods of `service.Likeness` -> text or one JSON document.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted. Errors never repeat what was typed.
+Exit codes: 0 success, 1 refused or failed, 2 wrong usage, 130 interrupted. Errors never repeat the user's text.
 """
 
 from contextlib import closing
@@ -45,25 +45,25 @@ from .types import AdapterCard, ImageRequest, Subject
 
 app = typer.Typer(
     cls=Commands, name="likeness", add_completion=False, pretty_exceptions_enable=False,
-    help="Portraits of you from any prompt, learnt from about ten photographs.",
-    epilog="--home and --json may stand behind the command too.",
+    help="Portraits of you from any prompt, trained on about ten photographs.",
+    epilog="--home and --json can also follow the command.",
 )  # fmt: skip
 
 
 @app.callback(invoke_without_command=True)
 def main_options(
     ctx: typer.Context,
-    home: Annotated[Path | None, typer.Option(help="Where everything lives; LIKENESS_HOME.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    home: Annotated[Path | None, typer.Option(help="Home folder of this installation; LIKENESS_HOME.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Portraits of you from any prompt, learnt from about ten photographs."""
+    """Portraits of you from any prompt, trained on about ten photographs."""
     ctx.obj = Call(settings_from(home=home), Terminal(as_json=as_json))
     if version:
         ctx.obj.terminal.document({"version": __version__})
         ctx.obj.terminal.say(f"likeness {__version__}")
     elif ctx.invoked_subcommand is None:
-        raise UsageError("expected a command, got none", hint="`likeness --help` shows them")
+        raise UsageError("expected a command, got none", hint="`likeness --help` lists the commands")
 
 
 @app.command()
@@ -73,7 +73,7 @@ def check(
     class_noun: ClassNoun = Subject.class_noun,
     keep_strangers: KeepStrangers = False,
 ) -> None:
-    """Judge photographs: a verdict and a hint for each, and what the set lacks."""
+    """Check photographs: a verdict and a hint for each, and advice for the set."""
     call: Call = ctx.obj
     with call.terminal.progress() as watch:
         checked = call.likeness().check(read_photos(photos), class_noun, keep_strangers=keep_strangers, watch=watch)
@@ -89,11 +89,11 @@ def check(
 def prepare(
     ctx: typer.Context,
     photos: Photos,
-    out: Annotated[Path, typer.Option(help="Folder for the images.")],
+    out: Annotated[Path, typer.Option(help="Folder for the prepared photographs.")],
     class_noun: ClassNoun = Subject.class_noun,
     keep_strangers: KeepStrangers = False,
 ) -> None:
-    """Crop photographs for training: 512 x 512 PNG and a matte for each, without metadata."""
+    """Crop photographs for training: 512 x 512 PNG files with mattes, without metadata."""
     call: Call = ctx.obj
     check_out(out)
     likeness = call.likeness()
@@ -123,20 +123,26 @@ def train(
     recipe: Recipe = "standard",
     steps: Steps = None,
     seed: Seed = 0,
-    restart: Annotated[bool, typer.Option("--restart", help="Forget the checkpoint of an earlier run.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start over instead of resuming from a checkpoint.")
+    ] = False,
     replace_existing: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
     keep_strangers: KeepStrangers = False,
-    remote: Annotated[str | None, typer.Option(metavar="URL", help="Train on that server; LIKENESS_API_KEY.")] = None,
-    consent: Annotated[str, typer.Option(help="With --remote: who agreed, and when.")] = "",
+    remote: Annotated[
+        str | None, typer.Option(metavar="URL", help="Train on this server; uses LIKENESS_API_KEY.")
+    ] = None,
+    consent: Annotated[str, typer.Option(help="With --remote: who agreed, and when; required for a person.")] = "",
 ) -> None:
-    """Learn a subject: one adapter from its photographs. An interrupted run goes on where it was."""
+    """Train an adapter on photographs of a subject. An interrupted run resumes from its checkpoint."""
     from .fine_tuning import FineTuneOrder
 
     call: Call = ctx.obj
     changes = {} if steps is None else {"steps": steps}
     if remote is not None:
         if base is not None or revision is not None or restart:
-            raise UsageError("expected --remote without --base, --revision and --restart", hint="the server decides")
+            raise UsageError(
+                "expected --remote without --base, --revision and --restart", hint="the server chooses them"
+            )
         wanted = {
             "name": name, "class_noun": class_noun, "recipe": recipe, "recipe_changes": changes, "seed": seed,
             "replace": replace_existing, "keep_strangers": keep_strangers, "consent": consent,
@@ -144,7 +150,7 @@ def train(
         train_remotely(call, remote, photos, wanted)
         return
     if consent:
-        raise UsageError("expected --consent with --remote only", hint="a training here asks for none")
+        raise UsageError("expected --consent with --remote only", hint="a training on this machine needs no --consent")
     order = FineTuneOrder(
         Subject(name, class_noun), recipe_named(recipe, **changes), seed=seed, restart=restart, replace=replace_existing
     )
@@ -174,27 +180,34 @@ def train(
 @app.command()
 def generate(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help=f"An adapter, or `{BARE_BASE}` for none.")],
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="{me} stands for the subject.")],
-    negative: Annotated[str, typer.Option(help="What shall not be in the picture.")] = "",
-    count: Annotated[int, typer.Option("-n", "--count", help="Images; seeds count up.")] = 1,
-    steps: Annotated[int, typer.Option(help="1 to 200.")] = 30,
-    guidance: Annotated[float | None, typer.Option(help="1 (not guided) to 30; the base's own by default.")] = None,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help=f"Name of an adapter, or `{BARE_BASE}` for the base without an adapter."),
+    ],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Prompt; {me} stands for the subject.")],
+    negative: Annotated[str, typer.Option(help="Negative prompt: what to avoid in the image.")] = "",
+    count: Annotated[
+        int, typer.Option("-n", "--count", help="Number of images; the seed increases by 1 for each.")
+    ] = 1,
+    steps: Annotated[int, typer.Option(help="Sampling steps, 1 to 200.")] = 30,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale, 1 (off) to 30; the base's default if not given.")
+    ] = None,
     seed: Seed = 0,
-    scale: Annotated[float, typer.Option(help="Of the adapter, 0 to 2.")] = 1.0,
+    scale: Annotated[float, typer.Option(help="Scale of the adapter, 0 to 2.")] = 1.0,
     negative_scale: Annotated[
         float | None,
-        typer.Option(
-            help="Of the adapter at the negative prompt, 0 to 2 (elsewhere: --scale); the base's own by default."
-        ),
+        typer.Option(help="Scale of the adapter for the negative prompt, 0 to 2; the base's default if not given."),
     ] = None,
     sampler: Sampler = ImageRequest.sampler,
-    best_of: Annotated[int | None, typer.Option(help="Make so many and keep the -n most alike.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the images.")] = None,
+    best_of: Annotated[
+        int | None, typer.Option(help="Make this many images and keep the -n most similar ones.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the images; in the home folder by default.")] = None,
     base: Base = None,
     revision: Revision = None,
 ) -> None:
-    """Make portraits. A prompt without {me} gets 'photo of <<TOK>> CLASS-NOUN, ' in front."""
+    """Make portraits. 'photo of <<TOK>> CLASS-NOUN, ' is put before a prompt without {me}."""
     from .contact_sheet import Tile, contact_sheet
 
     call: Call = ctx.obj
@@ -204,7 +217,7 @@ def generate(
         prompt, adapter, negative, seed, steps, 1.0 if guidance is None else guidance, scale, negative_scale, sampler
     )
     if best_of is not None and (adapter is None or best_of < count):
-        raise UsageError("expected --best-of with an adapter, and at least as many as -n")
+        raise UsageError("expected --best-of with an adapter, and a number of at least -n")
     requests = numbered(request, best_of or count)
     likeness.admit(requests)
     if out is not None:
@@ -239,7 +252,7 @@ def generate(
 
 @app.command("list")
 def list_adapters(ctx: typer.Context) -> None:
-    """All adapters."""
+    """List all adapters."""
     call: Call = ctx.obj
     rows = [_summary(record.card, record.bytes) for record in call.likeness().catalog.list_adapters(LOCAL)]
     call.terminal.document({"adapters": rows})
@@ -251,7 +264,7 @@ def list_adapters(ctx: typer.Context) -> None:
 
 @app.command()
 def show(ctx: typer.Context, name: Name) -> None:
-    """Everything about one adapter."""
+    """Show all properties of one adapter."""
     call: Call = ctx.obj
     likeness = call.likeness()
     record = likeness.catalog.find_adapter(LOCAL, name)
@@ -263,16 +276,18 @@ def show(ctx: typer.Context, name: Name) -> None:
 
 @app.command()
 def forget(
-    ctx: typer.Context, name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
+    ctx: typer.Context,
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Delete an adapter with its photographs, checkpoints and portraits; prints a receipt."""
+    """Delete an adapter with its photographs, checkpoints and portraits, and print a receipt."""
     call: Call = ctx.obj
     likeness = call.likeness()
     likeness.refuse_unknown(name)
     if not yes:
         if call.terminal.as_json:
-            raise UsageError("expected --yes together with --json", hint="nobody can be asked in between")
-        typer.confirm("Delete the adapter, its photos and portraits for good?", abort=True, err=True)
+            raise UsageError("expected --yes together with --json", hint="with --json there is no confirmation prompt")
+        typer.confirm("Permanently delete the adapter, its photographs and portraits?", abort=True, err=True)
     receipt = likeness.forget(name)
     call.terminal.document(asdict(receipt))
     call.terminal.say(f"forgotten at {receipt.at}")
@@ -285,9 +300,9 @@ def export(
     ctx: typer.Context,
     name: Name,
     format: ExportFormat,
-    out: Annotated[Path, typer.Option(help="Must not exist.")],
+    out: Annotated[Path, typer.Option(help="File or folder to write; must not exist.")],
 ) -> None:
-    """Write an adapter for another program."""
+    """Export an adapter for another program."""
     call: Call = ctx.obj
     path = call.likeness().export(name, format, out)
     call.terminal.document({"name": name, "format": format, "path": str(path), "bytes": size_bytes(path)})
@@ -301,11 +316,11 @@ def import_adapter(
     name: NewName,
     format: ImportFormat = AUTO,
     class_noun: ClassNoun = Subject.class_noun,
-    identifier: Annotated[str, typer.Option(help="The word that it learnt.")] = Subject.identifier,
+    identifier: Annotated[str, typer.Option(help="Identifier that the adapter was trained with.")] = Subject.identifier,
     base: Base = None,
     revision: Revision = None,
 ) -> None:
-    """Take in an adapter that was made elsewhere for the same base."""
+    """Import an adapter that another program trained on the same base."""
     call: Call = ctx.obj
     card = call.likeness(base, revision).import_adapter(
         path, name, format, class_noun=class_noun, identifier=identifier
@@ -317,14 +332,14 @@ def import_adapter(
 @app.command()
 def demo(
     ctx: typer.Context,
-    out: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path("demo-output"),
+    out: Annotated[Path, typer.Option(help="Folder for all output.")] = Path("demo-output"),
     seed: Seed = 0,
     recipe: Recipe = "standard",
     steps: Steps = None,
     base: Base = None,
     revision: Revision = None,
 ) -> None:
-    """The whole job on shipped photographs of a virtual person: a contact sheet and a report."""
+    """Train on shipped photographs of a virtual person; writes portraits, a contact sheet and a report."""
     from .demo import demo_settings, run_demo
 
     call: Call = ctx.obj
@@ -352,7 +367,7 @@ app.add_typer(deploy, name="deploy")
 
 
 def size_bytes(path: Path) -> int:
-    """Of a file, or of all files in a folder."""
+    """The size of a file, or of all files in a folder."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)
 

@@ -1,4 +1,4 @@
-"""How the command line reads words and speaks of errors: global options anywhere, one form for every error."""
+"""Parsing and errors of the command line: global options anywhere, one format for all errors."""
 
 import io
 import os
@@ -21,13 +21,13 @@ from .terminal import Terminal
 
 @dataclass(frozen=True)
 class Call:
-    """What every command gets from the global options."""
+    """The context of every command, from the global options."""
 
     settings: Settings
     terminal: Terminal
 
     def likeness(self, base: str | None = None, revision: str | None = None) -> Likeness:
-        """The installation, with another base where one is named. Raises UsageError: a revision of no hub id."""
+        """The installation, optionally with another base. Raises UsageError: a revision without a model id."""
         settings = self.settings
         if base is not None:
             settings = replace(settings, base=base, revision=revision)
@@ -35,12 +35,15 @@ class Call:
             settings = replace(settings, revision=revision)
         is_built_in = settings.base == Settings.base
         if revision is not None and (is_built_in or Path(settings.base).is_dir()):
-            raise UsageError("expected --revision with a hub id only", hint="the built-in base and folders have none")
+            raise UsageError(
+                "expected --revision together with a Hugging Face model id as --base",
+                hint="the built-in base and folders have no revision",
+            )
         return build(settings)
 
 
 class Commands(TyperGroup):
-    """The command group: global options stand anywhere, and every error on purpose has one form."""
+    """The command group: global options can be anywhere, and all Likeness errors have one format."""
 
     def main(
         self,
@@ -51,7 +54,7 @@ class Commands(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        for stream in (sys.stdout, sys.stderr):  # a terminal or a file may be of an encoding that lacks a letter
+        for stream in (sys.stdout, sys.stderr):  # the encoding of a terminal or file may lack a character
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         words = hoisted(list(sys.argv[1:] if args is None else args))
@@ -75,12 +78,12 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:  # typer would end without a word
+        except KeyboardInterrupt as error:  # typer would exit without a message
             raise Interrupted("interrupted", hint="run the same command again") from error
 
 
 def hoisted(words: list[str]) -> list[str]:
-    """--json and --home moved to the front, so that they may stand behind the command too."""
+    """Moves --json and --home to the front, so that they can follow the command."""
     front: list[str] = []
     rest: list[str] = []
     waiting = iter(words)
@@ -97,8 +100,8 @@ def hoisted(words: list[str]) -> list[str]:
 
 
 def usage_error(error: ClickException) -> UsageError:
-    """The parser's complaint without the words that it complains of."""
-    hint = "`likeness COMMAND --help` shows what it takes"
+    """The parser's error, without the user's text."""
+    hint = "`likeness COMMAND --help` shows the arguments and options"
     if isinstance(error, MissingParameter) and error.param is not None:
         return UsageError(f"expected {_shown(error.param)}, got nothing", hint=hint)
     if isinstance(error, BadParameter) and error.param is not None:
@@ -110,25 +113,25 @@ def usage_error(error: ClickException) -> UsageError:
 
 
 def memory_failed(error: MemoryError | RuntimeError) -> OutOfMemory:
-    """Memory that was full, of this machine or of its device. Raises again what is no such error."""
+    """OutOfMemory for full memory of machine or device; raises any other error again."""
     from .diffusion.devices import is_out_of_memory
 
     if not is_out_of_memory(error):
         raise error
     return OutOfMemory(
         "expected memory for this command, got none left",
-        hint="close other programs, make fewer pictures at once, or take a smaller base",
+        hint="close other programs, make fewer images at once, or use a smaller base",
     )
 
 
 def check_out(folder: Path) -> Path:
-    """The folder, if it can be made or written to, before hours of work are meant for it. Raises UsageError."""
+    """Check before long work that the folder can be created or written to. Raises UsageError."""
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError("expected --out in a folder that can be written to", hint="choose another path")
+        raise UsageError("expected --out to be a folder that can be written", hint="choose another path")
     return folder
 
 
 def _shown(param: Any) -> str:
-    """A parameter as it stands in the help: --steps, NAME."""
+    """A parameter as in the help: --steps, NAME."""
     return param.opts[0] if param.opts[0].startswith("-") else param.metavar or param.name.upper()

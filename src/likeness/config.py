@@ -1,8 +1,8 @@
-"""Settings: what an installation can be told. Read by the composition roots only; below them, plain values.
+"""Settings of an installation. Only the composition roots read them; other modules get plain values.
 
     defaults  <  likeness.toml in the home  <  LIKENESS_<NAME> in the environment  <  the command line
 
-Knows nothing of what the values do. A setting that is a secret is declared with `field(repr=False)`.
+docs/settings.md explains each setting. A secret is declared with `field(repr=False)`.
 """
 
 import os
@@ -18,52 +18,56 @@ from .errors import SettingsError, reason_of
 PREFIX = "LIKENESS_"
 FILE_NAME = "likeness.toml"
 
-# The settings that are whole numbers, with the least they may be; the others are texts.
+# Settings that are integers, with their minimum; the others are strings.
 _LEAST = {
     "slots": 2, "max_batch": 1, "rank": 1, "host_mb": 1, "queue_limit": 1, "deadline_s": 1, "requests_per_minute": 1,
     "concurrent_requests": 1, "upload_mb": 1, "heartbeat_s": 1, "keep_photos_days": 0, "private_webhooks": 0,
 }  # fmt: skip
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_PLACE = re.compile(r"\(at (line \d+, column \d+|end of document)\)")  # of tomllib's messages, which repeat the text
+_PLACE = re.compile(
+    r"\(at (line \d+, column \d+|end of document)\)"
+)  # the position in tomllib's messages, which also quote the text
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything there is to set."""
+    """All settings; see docs/settings.md."""
 
     home: Path = Path("~/.likeness")
-    base: str = "built-in"  # or a folder in diffusers' layout, or a hub id
-    revision: str | None = None  # commit of a hub id
-    slots: int = 8  # adapters in device memory at once, the bare base included
-    max_batch: int = 8  # pictures in one forward
-    rank: int = 32  # the largest of an adapter: what is trained, imported and served, and what a slot has room for
-    host_mb: int = 1024  # of host memory for adapters that are in no slot
-    queue_limit: int = 256  # pictures that may wait; beyond it clients are told to come again
-    deadline_s: int = 120  # a picture that cannot be finished by then is given up
-    objects: str | None = None  # folder or s3://BUCKET/PREFIX for adapters and photographs; in the home by default
-    catalog: str | None = field(default=None, repr=False)  # SQLAlchemy's URL, which may hold a password; likewise
-    portrait_endpoint: str = "avatars"  # names of the endpoints of the SageMaker protocol
+    base: str = "built-in"  # or a folder in diffusers' layout, or a Hugging Face model id
+    revision: str | None = None  # commit of the model id
+    slots: int = 8  # slots in the bank, slot 0 included
+    max_batch: int = 8  # images in one forward pass
+    rank: int = 32  # largest rank that is trained, imported and served; sizes the bank
+    host_mb: int = 1024  # size of the host cache
+    queue_limit: int = 256  # waiting images; further requests are refused
+    deadline_s: int = 120  # time limit of an image
+    objects: str | None = None  # folder or s3://BUCKET/PREFIX; default: in the home folder
+    catalog: str | None = field(
+        default=None, repr=False
+    )  # SQLAlchemy URL, may contain a password; default: in the home folder
+    portrait_endpoint: str = "avatars"  # endpoint names of the SageMaker protocol
     training_endpoint: str = "fine-tuning"
-    host_names: str | None = None  # with commas: of a proxy before a server without keys
-    cors_origins: str | None = None  # with commas: of web pages that may call the server; * = any, with keys only
-    requests_per_minute: int = 600  # of one API key
-    concurrent_requests: int = 32  # likewise
-    upload_mb: int = 256  # one request's photographs, or one adapter
-    c2pa_certificate: str | None = None  # PEM files: chain and key that sign every picture's content credentials
+    host_names: str | None = None  # comma-separated: of a proxy in front of a server without API keys
+    cors_origins: str | None = None  # comma-separated origins; *: any, with API keys only
+    requests_per_minute: int = 600  # per API key
+    concurrent_requests: int = 32  # per API key
+    upload_mb: int = 256  # the photographs of one request, or one adapter
+    c2pa_certificate: str | None = None  # PEM files that sign content credentials
     c2pa_key: str | None = None
-    jobs: str | None = field(default=None, repr=False)  # SQLAlchemy's URL of the queue; jobs.sqlite in the home
-    job_inputs: str | None = None  # s3://BUCKET/PREFIX and file:///FOLDER, with commas: places that jobs may read
-    job_outputs: str | None = None  # one such place, for results of the SageMaker protocol; in the objects by default
-    heartbeat_s: int = 5  # a worker that is silent for two of them loses its jobs to the others
-    keep_photos_days: int = 30  # photographs of a subject, once they were trained on
+    jobs: str | None = field(default=None, repr=False)  # SQLAlchemy URL; default: in the home folder
+    job_inputs: str | None = None  # comma-separated s3://BUCKET/PREFIX and file:///FOLDER
+    job_outputs: str | None = None  # one such location; default: the object store
+    heartbeat_s: int = 5  # a worker that misses two heartbeats loses its jobs
+    keep_photos_days: int = 30  # of a subject, after training
     private_webhooks: int = 0  # 1: webhooks may call this machine and private networks
-    api_key: str | None = field(default=None, repr=False)  # ours, on the server of `train --remote`
+    api_key: str | None = field(default=None, repr=False)  # sent by `train --remote`
     smtp: str | None = field(default=None, repr=False)  # smtp://USER:PASSWORD@HOST:PORT or smtps://...
     mail_from: str = "likeness@localhost"
-    sns_topics: str | None = None  # ARNs that may be told, with commas
-    sns_success_topic: str | None = None  # told of every job of the SageMaker protocol that succeeded
-    sns_error_topic: str | None = None  # ... that did not
+    sns_topics: str | None = None  # comma-separated ARNs
+    sns_success_topic: str | None = None  # SageMaker protocol: for jobs that succeeded
+    sns_error_topic: str | None = None  # SageMaker protocol: for jobs that failed
 
 
 def settings_from(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> Settings:
@@ -71,11 +75,11 @@ def settings_from(environment: Mapping[str, str] = os.environ, home: Path | None
 
     Args:
         environment: its LIKENESS_* variables are read.
-        home: goes before LIKENESS_HOME; the settings file is looked for there.
+        home: overrides LIKENESS_HOME; the settings file is in this folder.
 
     Raises:
-        SettingsError: a variable or key that is no setting, a value of the wrong type or out of its range,
-            a settings file that cannot be read.
+        SettingsError: an unknown variable or key, a value of the wrong type or out of range, or a settings file that
+            cannot be read.
     """
     names = {PREFIX + field.name.upper(): field.name for field in fields(Settings)}
     variables = {key: text for key, text in environment.items() if key.startswith(PREFIX)}
@@ -93,7 +97,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SettingsError(f"expected to read {FILE_NAME}, got: {reason_of(error)}") from error
     try:
-        said = tomllib.loads(content.decode("utf-8-sig"))  # editors of Windows put a byte order mark before it
+        said = tomllib.loads(content.decode("utf-8-sig"))  # some Windows editors write a byte order mark
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise SettingsError(
@@ -105,7 +109,7 @@ def _from_file(path: Path) -> dict[str, Any]:
         raise SettingsError(
             f"expected {FILE_NAME} to be TOML, got an error{where}", hint='for example: base = "built-in"'
         ) from error
-    names = [field.name for field in fields(Settings) if field.name != "home"]  # the file lies in the home
+    names = [field.name for field in fields(Settings) if field.name != "home"]  # the file is in the home folder
     _refuse_unknown(said, names, FILE_NAME)
     return {name: _checked(name, value, f"{name} in {FILE_NAME}") for name, value in said.items()}
 
@@ -118,17 +122,17 @@ def _from_text(name: str, text: str, key: str) -> object:
 def _checked(name: str, value: object, said_as: str) -> object:
     least = _LEAST.get(name)
     if least is not None:
-        if type(value) is not int or value < least:  # a bool is an int to isinstance
+        if type(value) is not int or value < least:  # isinstance accepts bool as int
             got = value if type(value) is int else type(value).__name__
             raise SettingsError(f"expected {said_as} to be a whole number of at least {least}, got {got}")
     elif not isinstance(value, str) or not value:
-        got = "an empty one" if value == "" else type(value).__name__
-        raise SettingsError(f"expected {said_as} to be a text, got {got}")
+        got = "an empty text" if value == "" else type(value).__name__
+        raise SettingsError(f"expected {said_as} to be text, got {got}")
     return value
 
 
 def _refuse_unknown(keys: Iterable[str], known: Iterable[str], place: str) -> None:
     unknown = sorted(set(keys) - set(known))
     if unknown:
-        named = ", ".join(key if _PLAIN_KEY.fullmatch(key) else "one that is no plain word" for key in unknown)
-        raise SettingsError(f"unknown settings in {place}: {named}", hint=f"known are {', '.join(sorted(known))}")
+        named = ", ".join(key if _PLAIN_KEY.fullmatch(key) else "a name with other characters" for key in unknown)
+        raise SettingsError(f"unknown settings in {place}: {named}", hint=f"known settings: {', '.join(sorted(known))}")

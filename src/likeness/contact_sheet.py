@@ -1,4 +1,4 @@
-"""Pictures in rows with captions, as one image. Knows nothing of where they come from."""
+"""Contact sheets: images in rows with captions, as one image."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _CAPTION_LINES = 3
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """One picture with what stands below it."""
+    """One image with its caption."""
 
     image: NDArray[np.uint8]  # (H, W, 3) RGB
     caption: str
@@ -53,13 +53,13 @@ def contact_sheet(
 
 
 def square(image: NDArray[np.uint8], side_px: int) -> Image.Image:
-    """The middle square of a picture, a little towards its top, where heads are."""
+    """The central square of an image, shifted towards the top, where heads are."""
     method = Image.Resampling.LANCZOS
     return ImageOps.fit(Image.fromarray(image), (side_px, side_px), method=method, centering=(0.5, 0.3))
 
 
 def wrapped(text: str, width_px: int, size_px: int, *, most: int) -> list[str]:
-    """`text` in at most `most` lines of at most `width_px`; what does not fit ends in an ellipsis."""
+    """`text` in at most `most` lines of at most `width_px`; longer text ends in an ellipsis."""
     font = _font(size_px)
     lines: list[str] = [""]
     for word in text.split():

@@ -1,4 +1,4 @@
-"""The whole job on shipped photographs of a virtual person: check, prepare, train, generate, and a report of it all."""
+"""The demo on shipped photographs of a virtual person: check, prepare, train, generate, report."""
 
 import platform
 import resource
@@ -48,7 +48,7 @@ PORTRAITS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Where the demo's files are and what it took."""
+    """The demo's files, times and memory."""
 
     out: Path
     home: Path  # with the adapter
@@ -79,12 +79,12 @@ def demo_photos() -> Path:
     """The folder of the shipped photographs. Raises MissingPart."""
     folder = Path(str(resources.files("likeness") / "assets" / "demo"))
     if not folder.is_dir():
-        raise MissingPart("the demo's photographs are not installed", hint="install Likeness again")
+        raise MissingPart("the demo's photographs are missing from this installation", hint="install Likeness again")
     return folder
 
 
 def demo_settings(settings: Settings, out: Path) -> Settings:
-    """A home of the demo's own below `out`: a user's adapters are not in its way, nor is it in theirs."""
+    """Settings with a separate home folder in `out`, so that the demo does not touch the user's adapters."""
     return replace(settings, home=out / "home", objects=None, catalog=None, jobs=None)
 
 
@@ -94,7 +94,7 @@ def run_demo(
 ) -> DemoResult:  # fmt: skip
     """Train the adapter `demo` and write `out`: prepared/, portraits/, contact-sheet.png, report.html.
 
-    What an interrupted demo left is gone on with where it fits, and begun anew where it does not.
+    An interrupted demo is resumed if its settings are the same, and started again otherwise.
 
     Args:
         likeness: of `demo_settings`; its adapter `demo` is replaced.
@@ -107,13 +107,13 @@ def run_demo(
     order = FineTuneOrder(Subject(NAME, CLASS_NOUN), recipe, seed=seed, replace=True)
     try:
         tuned = likeness.train(read, order, watch=watch, should_stop=should_stop)
-    except CheckpointMismatch:  # of an interrupted demo with another seed, recipe or base
+    except CheckpointMismatch:  # an interrupted demo with another seed, recipe or base
         tuned = likeness.train(read, replace(order, restart=True), watch=watch, should_stop=should_stop)
 
     def made(advance: Advance) -> None:
         watch(advance)
         if should_stop():
-            raise Interrupted("interrupted while portraits were made", hint="run the same command again")
+            raise Interrupted("interrupted while making portraits", hint="run the same command again to continue")
 
     clock = Stopwatch()
     with clock.stage("generate"):
@@ -141,13 +141,13 @@ def run_demo(
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process held so far."""
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2) counts in bytes there, in KiB elsewhere
+    """The peak memory of this process so far."""
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2) uses bytes on macOS and KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def machine(likeness: Likeness) -> str:
-    """What the demo ran on, for the report."""
+    """Device and platform, for the report."""
     return f"{likeness.base.device.type}, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
 
 

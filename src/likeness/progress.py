@@ -1,4 +1,4 @@
-"""What a long verb says while it works, and how it is asked to stop. Knows no screen and no signal."""
+"""Progress of long operations, and requests to stop them. Knows neither terminals nor signals."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,19 +9,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Advance:
-    """One piece of one stage is done."""
+    """Progress within one stage."""
 
     stage: str  # 'check', 'prepare', 'load base', 'class images', 'encode', 'train', 'generate'
     done: int
     total: int
-    loss: float | None = None  # of the step just taken
-    images_per_s: float | None = None  # rows that went through the networks
-    warning: str = ""  # what went wrong and did not stop the work
-    left_s: float | None = None  # until the stage is over, as far as can be told
+    loss: float | None = None  # of the last step
+    images_per_s: float | None = None  # rows per second through the networks
+    warning: str = ""  # a problem that did not stop the work
+    left_s: float | None = None  # estimate for the rest of the stage
     together: int | None = None  # jobs in the same training loop
 
     def to_json(self) -> dict[str, Any]:
-        """The form of a job's event stream; a warning is for a terminal only."""
+        """The form of a job's event stream; warnings are for terminals only."""
         return {key: value for key, value in asdict(self).items() if key != "warning"}
 
     @classmethod
@@ -34,16 +34,16 @@ ShouldStop = Callable[[], bool]
 
 
 def unwatched(advance: Advance) -> None:
-    """For callers who do not want to know."""
+    """Ignores progress."""
 
 
 def never() -> bool:
-    """For callers who cannot be asked to stop."""
+    """Never requests a stop."""
     return False
 
 
 class Stopwatch:
-    """Seconds of each stage, in the order in which they ran; a stage that runs twice is added up."""
+    """Seconds per stage, in the order in which they ran; repeated stages are added up."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,6 +1,6 @@
-"""The report page of a fine-tune: one HTML file with everything inside, no script, nothing from the net.
+"""The report of a fine-tune: one self-contained HTML file without scripts.
 
-Every text that is not our own is escaped. Knows the results only, not how they came about.
+All foreign text is escaped.
 """
 
 import base64
@@ -19,9 +19,9 @@ from .photos import CheckResult
 from .types import AdapterCard, PreparedPhoto
 
 _BUILT_IN_NOTE = (
-    "The pictures come from the small base model that is built in: 128 pixels a side, made for a first try, for tests "
-    "and for machines without a graphics card. It knows virtual people, a dozen styles and a dozen places, and is no "
-    "rival of the large models, which are used in just the same way."
+    "The images are made by the small built-in base model: 128 x 128 pixels, meant for a first try, for tests "
+    "and for machines without a GPU. It knows virtual people, a dozen styles and a dozen places. For better images use "
+    "a large model such as Stable Diffusion, with the same commands."
 )
 _STYLE = """
 :root { color-scheme: light }
@@ -41,18 +41,18 @@ td { overflow-wrap: anywhere } svg { width: 100%; max-width: 760px; height: auto
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What the page tells."""
+    """The content of the page."""
 
     title: str
     card: AdapterCard
     checked: CheckResult
     prepared: Sequence[PreparedPhoto]
-    losses: Sequence[float]  # of every step
+    losses: Sequence[float]  # one per step
     portraits: Sequence[Tile]
     stage_seconds: Mapping[str, float]
     machine: str
     peak_memory_bytes: int
-    is_built_in: bool  # the base
+    is_built_in: bool  # whether the base is the built-in one
 
 
 def write_report(report: Report, path: Path) -> Path:
@@ -74,9 +74,9 @@ def write_report(report: Report, path: Path) -> Path:
 
 
 def loss_curve(losses: Sequence[float], *, width_px: int = 760, height_px: int = 260) -> str:
-    """The losses as inline SVG: each step faint, their running mean over a tenth of the run strong."""
+    """The losses as inline SVG: each step thin, the running mean over a tenth of the run thick."""
     if not losses:
-        return "<p>no steps were taken</p>"
+        return "<p>No training steps.</p>"
     left, right, top, bottom = 56, width_px - 12, 12, height_px - 34
     values = np.asarray(losses, dtype=np.float64)
     high = float(values.max()) or 1.0
@@ -105,7 +105,7 @@ def loss_curve(losses: Sequence[float], *, width_px: int = 760, height_px: int =
 
 
 def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Mean of the last `window` values at each place, of as many as there are at the start."""
+    """Mean of the last `window` values at each position; of fewer at the start."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)
@@ -118,7 +118,7 @@ def _portraits(tiles: Sequence[Tile]) -> str:
 
 
 def _photos(checked: CheckResult) -> str:
-    images = iter(checked.usable)  # those that are not refused, in the same order; names may be equal
+    images = iter(checked.usable)  # the photographs that are not refused, in the same order; names can repeat
     figures, unusable = [], []
     for report in checked.reports:
         reasons = "; ".join(escape(reason.message) for reason in report.reasons)

@@ -30,10 +30,10 @@ _COLORS = {"accepted": "green", "warned": "yellow", "refused": "red"}
 
 
 class Terminal:
-    """Where one command's words go.
+    """Output of one command.
 
     Args:
-        as_json: one document on standard output, and no other word there.
+        as_json: write one JSON document to standard output, and nothing else.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -42,17 +42,17 @@ class Terminal:
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def document(self, content: object) -> None:
-        """The one document of --json; nothing otherwise."""
+        """Print the document of --json; without --json, nothing."""
         if self.as_json:
             print(json.dumps(content, indent=2))
 
     def say(self, text: str) -> None:
-        """A line of the result, for people; nothing with --json."""
+        """Print a line of the result; with --json, nothing."""
         if not self.as_json:
             self.out.print(Text(text))
 
     def note(self, text: str) -> None:
-        """A line about the way there."""
+        """Print a note to standard error."""
         self.err.print(Text(text))
 
     def table(self, table: Table) -> None:
@@ -60,7 +60,7 @@ class Terminal:
             self.out.print(table)
 
     def fail(self, error: LikenessError) -> int:
-        """Say an error; returns the exit code."""
+        """Print an error; returns the exit code."""
         self.document({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
         if not self.as_json:
             self.note(f"error: {error.message}")
@@ -70,7 +70,7 @@ class Terminal:
 
     @contextmanager
     def progress(self) -> Iterator[Watch]:
-        """A bar for each stage while the block runs; into a file or a pipe, a line for each tenth of a stage."""
+        """Show a progress bar per stage; if standard error is a file or pipe, a line per tenth of a stage."""
         if not self.err.is_terminal:
             yield self._lines()
             return
@@ -82,7 +82,7 @@ class Terminal:
         with Progress(*columns, console=self.err) as bars:
 
             def watch(advance: Advance) -> None:
-                for earlier in tasks.keys() - {advance.stage}:  # a stage begins when the one before has ended
+                for earlier in tasks.keys() - {advance.stage}:  # a new stage means that the previous one has ended
                     bars.update(tasks[earlier], completed=bars.tasks[tasks[earlier]].total)
                 if advance.stage not in tasks:
                     tasks[advance.stage] = bars.add_task(advance.stage, total=advance.total, facts="")
@@ -109,7 +109,7 @@ class Terminal:
 
 
 def verdict_table(checked: "CheckResult") -> Table:
-    """One row for each photograph, then the advice for the set."""
+    """One row per photograph, then the advice for the set."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("photo", "verdict", "reasons", "hint"):
         table.add_column(heading, overflow="fold")
@@ -121,7 +121,7 @@ def verdict_table(checked: "CheckResult") -> Table:
 
 
 def rows_table(rows: Sequence[Mapping[str, object]]) -> Table:
-    """Equal documents as a table, their keys as headings."""
+    """Documents with equal keys as a table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in rows[0]:
         table.add_column(heading.replace("_", " "), overflow="fold")
@@ -131,7 +131,7 @@ def rows_table(rows: Sequence[Mapping[str, object]]) -> Table:
 
 
 def set_lines(checked: "CheckResult") -> list[str]:
-    """What the set shows and lacks."""
+    """Coverage and advice of a set as lines of text."""
     summary = checked.set_report
     lines = [f"{summary.count} of {len(checked.reports)} photos can be used"]
     for aspect, counts in summary.coverage.items():
@@ -141,7 +141,7 @@ def set_lines(checked: "CheckResult") -> list[str]:
 
 @contextmanager
 def interruptible() -> Iterator[ShouldStop]:
-    """Within the block the first SIGINT or SIGTERM asks to stop; the second SIGINT breaks off at once."""
+    """Within the block, the first SIGINT or SIGTERM requests a stop; a second SIGINT interrupts at once."""
     asked: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:

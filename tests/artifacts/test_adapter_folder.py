@@ -1,4 +1,4 @@
-"""write and read of the folder: what goes in comes out, and nothing half-right is accepted."""
+"""write and read of the folder: round trip, and refusal of anything incomplete or damaged."""
 
 import json
 import pickle
@@ -112,7 +112,7 @@ def start(name: str) -> str:
         (lambda a: a.update({start("A"): np.full_like(a[start("A")], np.nan)}), "finite"),
         (lambda a: a.pop(start("B")), "got only"),
         (lambda a: a.update({"evil; rm -rf": a.pop(start("A"))}), "unknown key"),
-        (lambda a: a.update({start("A"): a[start("A")][:2]}), "do not fit"),
+        (lambda a: a.update({start("A"): a[start("A")][:2]}), "do not match"),
         (lambda a: a.update({start("A"): a[start("A")][:2], start("B"): a[start("B")][:, :2]}), "rank"),
         (lambda a: a.update({start("A"): a[start("A")] * 2}), "SHA-256"),
         (lambda a: (a.pop(start("A")), a.pop(start("B"))), "SHA-256"),

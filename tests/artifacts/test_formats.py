@@ -1,4 +1,4 @@
-"""Every layout comes back as the same delta W, whoever wrote it, and nothing else is taken for a LoRA."""
+"""Every format is imported with the same delta W, from any program, and only LoRA files are accepted."""
 
 import json
 import pickle

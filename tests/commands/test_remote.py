@@ -71,7 +71,7 @@ def test_the_photographs_go_there_and_the_end_comes_back(likeness: Likeness, add
 def test_a_refusal_is_told_in_the_servers_words(address: str, photo: str) -> None:
     ran = CliRunner().invoke(app, ["--json", "train", photo, "--name", "petra", "--remote", address])
     assert (ran.exit_code, json.loads(ran.stdout)["error"]["code"]) == (1, "RemoteRefusal")
-    with pytest.raises(RemoteRefusal, match="agrees"):
+    with pytest.raises(RemoteRefusal, match="consent"):
         Remote(address).submit(PHOTOS, {"name": "petra"})
     with pytest.raises(StorageUnavailable):
         Remote("http://127.0.0.1:1").submit(PHOTOS, {})

@@ -1,4 +1,4 @@
-"""What leaves this machine for another one's judgement: photographs, and nothing that lies beside them."""
+"""Uploads contain photographs and no other files."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -116,7 +116,7 @@ def test_other_machines_are_not_served_without_a_key(tmp_path: Path, host: str) 
     result = CliRunner().invoke(app, ["--home", str(tmp_path), "serve", "--host", host, "--json"])
     assert result.exit_code == 2
     error = json.loads(result.stdout)["error"]
-    assert (error["code"], error["hint"]) == ("SettingsError", "`likeness keys new` makes one")
+    assert (error["code"], error["hint"]) == ("SettingsError", "create one with `likeness keys new`")
     made = call(tmp_path, "keys", "new")
     call(tmp_path, "keys", "revoke", made["id"])  # a revoked key is none
     assert CliRunner().invoke(app, ["--home", str(tmp_path), "serve", "--host", host]).exit_code == 2
@@ -133,7 +133,7 @@ def test_a_port_that_is_taken_is_an_error_before_anything_is_loaded(
     assert result.exit_code == 1 and result.stdout, repr(result.exception)
     error = json.loads(result.stdout)["error"]
     assert error["code"] == "PortUnavailable"
-    assert error["message"] == f"expected a free port, got {port}, which another program holds"
+    assert error["message"] == f"expected a free port, got {port}, which another program uses"
     assert "--port 0" in error["hint"]
 
 
@@ -148,7 +148,7 @@ def test_a_port_without_the_right_to_it(monkeypatch: pytest.MonkeyPatch) -> None
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(socket, "create_server", refused)
-    with pytest.raises(PortUnavailable, match="may listen at, got 80"), listening(Bind("127.0.0.1", 80)):
+    with pytest.raises(PortUnavailable, match="may listen on, got 80"), listening(Bind("127.0.0.1", 80)):
         pass
 
 

@@ -69,7 +69,7 @@ def test_missing_unexpected_and_mismatched_keys_are_refused(folder: Path, file: 
     spoilt = {
         "missing": {k: v for k, v in weights.items() if k != first},
         "unexpected": weights | {"one.more": torch.zeros(1)},
-        "mismatched|do not load": weights | {first: torch.zeros(3, 3)},
+        "mismatched|cannot be loaded": weights | {first: torch.zeros(3, 3)},
     }
     for word, state in spoilt.items():
         save_file(state, folder / file, metadata={"format": "pt"})
@@ -196,7 +196,7 @@ def test_no_such_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for name in ("someone/some-base", "no such/id/at all"):
-        with pytest.raises(BaseNotFound, match="hub") as caught:
+        with pytest.raises(BaseNotFound, match="Hugging Face") as caught:
             load_base(name, "0" * 40)
         assert isinstance(caught.value, LikenessError)
 

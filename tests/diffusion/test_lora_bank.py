@@ -206,7 +206,7 @@ def test_foreign_layers_wrong_shapes_and_large_ranks_are_refused(bank: LoraBank)
     for module, bad in ((name, pair(RANK + 1)), (name, pair(RANK, d_in=7)), (name, pair(RANK, d_out=7))):
         with pytest.raises(CorruptAdapter, match=f"smaller rank for {re.escape(name)}, got"):
             bank.row_of({"text_encoder": {module: bad}})
-    with pytest.raises(CorruptAdapter, match="layers of the text_encoder"):
+    with pytest.raises(CorruptAdapter, match="the base's text_encoder"):
         bank.row_of({"text_encoder": {"nowhere": pair(RANK)}})
 
 

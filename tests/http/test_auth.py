@@ -1,4 +1,4 @@
-"""Keys and tenants: nobody sees, names or times what is another's, and nobody asks more than they may."""
+"""Keys and tenants: no access to another tenant's data, by name or timing; rate limits hold."""
 
 from dataclasses import replace
 from typing import Any
@@ -276,7 +276,7 @@ def test_tokens_come_back_with_time_and_places_when_requests_end(likeness: Liken
         for _ in range(58):
             async with door.admitted("/v1/x", headers):
                 pass
-        with pytest.raises(TooManyRequests, match="a minute"):
+        with pytest.raises(TooManyRequests, match="per minute"):
             async with door.admitted("/v1/x", headers):
                 pass
         now_s[0] += 1.0

@@ -1,4 +1,4 @@
-"""Whoever sends nonsense, too much, too slowly, or hangs up: they get a clear answer, and nobody else is disturbed."""
+"""Malformed, too large and too slow requests and disconnects get clear errors and do not affect other requests."""
 
 import asyncio
 import base64

@@ -57,7 +57,7 @@ def test_words_that_the_base_does_not_read_are_said_and_a_subject_among_them_is_
     answer = client.post("/v1/images", json={"adapter": "anna", "prompt": "photo " * 60 + "of {me}"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "PromptTooLong")
     assert "{me}" in answer.json()["error"]["hint"]
-    make(client, prompt="photo " * 60 + "of {me}")  # of nobody in particular
+    make(client, prompt="photo " * 60 + "of {me}")  # no adapter
 
 
 @pytest.mark.parametrize(("kind", "format"), [("image/png", "PNG"), ("image/jpeg", "JPEG")])

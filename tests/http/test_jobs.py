@@ -369,7 +369,7 @@ def test_an_asynchronous_invocation_trains_nobody_without_their_word(runtime, li
         runtime.invoke_endpoint_async(EndpointName="fine-tuning", Body=body, Filename="olga.out")
 
     for config in ({}, {"class_noun": "man"}, {"name": "igor", "consent": ""}):
-        with pytest.raises(ClientError, match="agrees"):
+        with pytest.raises(ClientError, match="consent"):
             invoke(**config)
     assert likeness.training.queue.open_jobs() == 0
     invoke(consent="Olga agreed on 2026-03-01")

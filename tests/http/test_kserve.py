@@ -1,4 +1,4 @@
-"""KServe's protocol: whatever comes is parsed or refused, and both forms of an answer can be read again."""
+"""KServe's protocol: every request is parsed or refused, and both forms of a response can be read back."""
 
 import json
 

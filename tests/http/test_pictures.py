@@ -1,4 +1,4 @@
-"""Work for a client that goes away is taken back, whoever does it."""
+"""Images of a disconnected client are cancelled, in every protocol."""
 
 import asyncio
 from concurrent.futures import Future

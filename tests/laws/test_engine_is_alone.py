@@ -1,7 +1,7 @@
-"""Whatever company a picture has in the engine, and whoever comes, goes or fails meanwhile, it is what it is alone.
+"""An image made in a batch equals the image made alone, whatever requests join, leave or fail meanwhile.
 
-Compared before pixels are rounded to 8 bits. Random networks can make float32's rounding visible within a few steps, so
-they compute in float64 here; the built-in base, whose networks are trained, computes in float32 as it is served.
+Compared before rounding to 8 bits. Random networks can amplify float32 rounding within a few steps, so they use float64
+here; the built-in base, whose networks are trained, uses float32 as in production.
 """
 
 import threading
@@ -88,7 +88,7 @@ def set_event(event: threading.Event, _: object) -> None:
 def test_a_picture_is_what_it_is_alone(
     world: World, asked: list[tuple[ImageRequest, str, bool]], slots: int, max_batch: int, host_bytes: int
 ) -> None:
-    """Some come while those before them wait, some after the first step of the one before them."""
+    """Some requests arrive while earlier ones wait, some after the first step of the one before."""
     with Engine(
         world.base, load=world.store, slots=slots, rank=RANK, max_batch=max_batch, host_bytes=host_bytes
     ) as engine:
@@ -121,7 +121,7 @@ def test_a_picture_is_what_it_is_alone(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_another_person_is_another_picture(world: World, name: str) -> None:
-    """Or the law above says nothing."""
+    """Otherwise the test above would prove nothing."""
     request = ImageRequest("photo of <<TOK>> person", name, steps=3)
     others = [world.solo(replace(request, adapter=other)) for other in (*NAMES, None) if other != name]
     assert min(difference(world.solo(request), other) for other in others) > 1000 * SAME
@@ -149,7 +149,7 @@ def test_the_built_in_base_in_float32() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_seed_is_the_same_picture_to_the_last_bit_on_a_cpu(threads: int) -> None:
-    """One row, two, or many; of one person or of several; the built-in base as it is served."""
+    """One row, two, or many; of one person or several; with the built-in base as in production."""
     base = load_base(device=torch.device("cpu"), dtype=torch.float32)
     bank = LoraBank(base.networks, base.family.targets, slots=3, rank=RANK)
     for slot in (1, 2):

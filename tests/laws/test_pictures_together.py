@@ -1,4 +1,4 @@
-"""Pictures that share forwards, joining and leaving as they like, are the pictures they would be alone."""
+"""Images that share forward passes, joining and leaving at any step, equal the images made alone."""
 
 from collections.abc import Iterator
 from dataclasses import replace

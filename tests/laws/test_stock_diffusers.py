@@ -1,4 +1,4 @@
-"""Stock diffusers, told nothing about us, loads our base and our exported adapter and makes the same picture."""
+"""Unmodified diffusers loads our base and our exported adapter and makes the same image."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""People who train in one forward and one backward get the adapters they would have got alone."""
+"""Adapters trained in one forward and one backward pass equal adapters trained alone."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -48,7 +48,7 @@ def people() -> dict[str, Person]:
 def fine_tune(
     base: BaseModel, group: Mapping[str, Person], data: Mapping[str, TrainingSet]
 ) -> tuple[dict[str, Weights], dict[str, list[Progress]]]:
-    """Run everybody from their joining to their end in one loop."""
+    """Train everyone in one loop, from joining to the last step."""
     loop = TrainingLoop(base, capacity=3, rank=BANK_RANK)
     weights: dict[str, Weights] = {}
     history: dict[str, list[Progress]] = {name: [] for name in group}
@@ -100,7 +100,7 @@ def on_threads(count: int) -> Iterator[None]:
 
 @pytest.mark.parametrize(("rows", "steps"), [((3, 2), 20), ((6, 2), 4)])
 def test_bit_for_bit_on_one_thread(tiny_base: BaseModel, rows: tuple[int, int], steps: int) -> None:
-    """At the built-in base's own learning rate rounding would grow to a tenth within twenty steps; there is none."""
+    """At the built-in base's learning rate, rounding would grow to a tenth within twenty steps; there is none."""
     instance, prior = rows
     recipe = recipe_named("standard", steps=steps, instance_rows=instance, prior_rows=prior, checkpoint_every=20)
     group = {name: Person(recipe, seed, 0) for seed, name in enumerate(("anna", "ben", "cleo"))}
@@ -121,7 +121,7 @@ def test_bit_for_bit_on_one_thread(tiny_base: BaseModel, rows: tuple[int, int], 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_step_of_the_standard_recipe_is_the_same_to_rounding(tiny_base: BaseModel, threads: int) -> None:
-    """6 + 2 rows. With more threads the library divides sums in another way; the steps after it amplify that."""
+    """6 + 2 rows. On several threads the library splits sums differently; later steps amplify the difference."""
     recipe, gradients = recipe_named("standard"), []
     with on_threads(threads):
         for names in (("anna", "ben"), ("ben",)):

@@ -1,4 +1,4 @@
-"""An engine and a training on one base in one process do not see each other: each makes what it makes alone."""
+"""An engine and a training on one base in one process do not affect each other: the results equal those alone."""
 
 import threading
 from collections.abc import Callable

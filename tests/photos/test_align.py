@@ -34,7 +34,7 @@ def test_a_turned_moved_and_enlarged_face_is_aligned_alike(angle: float, scale: 
 
 
 def test_one_point_is_no_face() -> None:
-    with pytest.raises(ValueError, match="expected eyes and a mouth"):
+    with pytest.raises(ValueError, match="expected eyes and mouth"):
         alignment(RIGHT, RIGHT, RIGHT)
 
 

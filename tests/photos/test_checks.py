@@ -124,7 +124,7 @@ def test_eyes_covered(portrait: Image, faces: MediaPipeFaces, as_photo: Encode) 
 
 
 def test_virtual_people(virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
-    """Renders, enlarged three times, are no worse than warned; the third wears sunglasses, nobody else does."""
+    """Renders, enlarged three times, are no worse than warned; only the third wears sunglasses."""
     results = [check([as_photo(picture)], True, detector=faces) for picture in virtual_people]
     assert [result.reports[0].verdict for result in results].count("refused") == 0
     assert [index for index, result in enumerate(results) if "eyes_covered" in codes(result)] == [2]

@@ -55,7 +55,7 @@ def test_counts_of_things() -> None:
 def test_things_are_told_that_no_face_is_looked_for() -> None:
     thing = shot()._replace(face=None)
     (said,) = (reason for reason in guide([thing], False).advice if reason.code == "thing")
-    assert said.verdict == "accepted" and said.message == "treated as a thing: no face step"
+    assert said.verdict == "accepted" and said.message == "treated as an object: faces are not checked"
     assert "thing" not in advice([shot()])
 
 

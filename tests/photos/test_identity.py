@@ -1,4 +1,4 @@
-"""Who a set is about, from made descriptors: points on a sphere whose distances are known."""
+"""The subject of a set, from synthetic descriptors: points on a sphere with known distances."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Importing the package stays light, and the libraries' chatter stays away."""
+"""Importing the package loads no networks, and the libraries' start-up logs are removed."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What a camera wrote beside the pixels reaches no file that we write: place, time, device, comment, colour profile."""
+"""Metadata of photographs is in no file that we write: place, time, device, comment, colour profile."""
 
 import io
 import zipfile

@@ -1,4 +1,4 @@
-"""Photographs of different people are refused, and strangers left out, whichever door they come through."""
+"""Photographs of different people are refused, and strangers left out, in every protocol."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One moment is known again however its picture was treated; another moment of the same face is another."""
+"""Copies of a photograph are recognised after any edit; other photographs of the same face are not copies."""
 
 from collections.abc import Callable
 

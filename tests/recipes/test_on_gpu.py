@@ -1,4 +1,4 @@
-"""The quarter of an hour on a borrowed machine, rehearsed on a processor: what comes home can be gone on from."""
+"""`on_gpu`, rehearsed on a CPU: its output can be joined and training resumed."""
 
 from pathlib import Path
 
@@ -60,9 +60,8 @@ def test_a_rehearsal_brings_home_weights_to_go_on_from(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "sheet.png").stat().st_size > 10_000
     on_gpu.join(tmp_path / "out", tmp_path / "home")
     assemble(tmp_path / "home", on_gpu.BASE / "vae")
-    networks = torch.nn.ModuleDict({
-        "unet": build_unet(), "text_encoder": build_text_encoder(load_tokenizer(tmp_path / "home" / "tokenizer")),
-    })  # fmt: skip
+    text_encoder = build_text_encoder(load_tokenizer(tmp_path / "home" / "tokenizer"))
+    networks = train_unet.trained_together(build_unet(), text_encoder)
     training = train_unet.Training.start(networks, 1e-3)
     training.resume(tmp_path / "home", torch.device("cpu"))
     assert training.step > 0 and training.samples == 2 * training.step

@@ -22,11 +22,13 @@ pytest.importorskip("numba", reason="the captions' tables lie beside kernels tha
 
 from recipes.base_model import model_card, parallel, train_autoencoder, train_unet
 from recipes.base_model.autoencoder import build_autoencoder, reconstruct
+from recipes.base_model.classifier import HEADS
 from recipes.base_model.data import to_float
 from recipes.base_model.feed import CAPTIONS_PER_IMAGE, Feed
 from recipes.base_model.latents import fit_patch_basis
 from recipes.base_model.networks import MAX_TOKENS, TEXT_WIDTH, load_tokenizer
 from recipes.base_model.render import captions
+from recipes.base_model.said import UNSAID, SaidHeads, said_loss
 from recipes.base_model.tokenizer import write_tokenizer
 from tests.tiny import tiny_unet
 from tests.waiting import until
@@ -90,6 +92,10 @@ def test_a_feed_holds_latents_of_both_ways_round_and_captions_of_the_picture(
     tokenizer = load_tokenizer(folder / "tokenizer")
     texts = tokenizer.batch_decode(feed.ids[: feed.size].flatten(0, 1).tolist(), skip_special_tokens=True)
     assert len(texts) == CAPTIONS_PER_IMAGE * feed.size and all("woman" in text or "person" in text for text in texts)
+    classes = feed.said[: feed.size].flatten(0, 1)[:, list(HEADS).index("clothes colour")].tolist()
+    brown = 1 + HEADS["clothes colour"].index("brown")
+    assert classes == [brown if "brown sweater" in text else UNSAID for text in texts]
+    assert set(classes) == {brown, UNSAID}
     rows = feed.draw(500, torch.Generator().manual_seed(0))
     assert set(rows.tolist()) == set(range(feed.size))
 
@@ -109,13 +115,25 @@ def test_a_feed_takes_what_appears_later_and_no_more_than_it_can_hold(
         assert feed.draw(200, torch.Generator().manual_seed(0)).max() == IMAGES + 1
 
 
+def test_states_that_tell_what_the_captions_say_have_the_smaller_loss(
+    run: tuple[Path, Feed, AutoencoderTiny],
+) -> None:
+    _, feed, _ = run
+    torch.manual_seed(0)
+    heads, said = SaidHeads(width=8), feed.said[: feed.size, 0].long()
+    states = torch.randn(feed.size, 4, 8, requires_grad=True)
+    before = said_loss(heads(states), said)
+    (uphill,) = torch.autograd.grad(before, states)
+    assert said_loss(heads(states - 10 * uphill), said) < before
+
+
 def small_networks(tokenizer_folder: Path) -> nn.ModuleDict:
     torch.manual_seed(0)
     config = CLIPTextConfig(
         vocab_size=len(load_tokenizer(tokenizer_folder)), hidden_size=TEXT_WIDTH, intermediate_size=64,
         num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=MAX_TOKENS,
     )  # fmt: skip
-    return nn.ModuleDict({"unet": tiny_unet(), "text_encoder": CLIPTextModel(config)}).train()
+    return train_unet.trained_together(tiny_unet(), CLIPTextModel(config)).train()
 
 
 def test_a_training_runs_to_its_end_keeps_a_log_and_leaves_weights(

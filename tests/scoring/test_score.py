@@ -127,7 +127,7 @@ def test_kept_photographs_come_back(person: Sequence[PreparedPhoto], tmp_path: P
     first = next(photo for photo in kept if photo.framing == person[0].framing)
     assert np.array_equal(first.image, person[0].image) and np.array_equal(first.matte, person[0].matte)
     assert np.array_equal(first.face, np.zeros_like(person[0].face) if is_old else person[0].face)
-    with pytest.raises(PhotosRefused, match="not in this home"):
+    with pytest.raises(PhotosRefused, match="not in the home folder"):
         kept_photos(tmp_path / "nothing")
 
 

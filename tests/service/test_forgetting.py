@@ -1,4 +1,4 @@
-"""Forgetting is complete, whatever was killed before or in it, or it says that it is not and goes on."""
+"""Deletion is complete, whatever was killed before or during it, or reports that it is not and continues."""
 
 import json
 import sqlite3

@@ -28,7 +28,7 @@ PICTURE = GeneratedImage(
 
 @pytest.fixture(scope="module")
 def pem_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A chain of a test authority and a signing certificate, and the key: self-made, trusted by nobody."""
+    """A chain of a test authority and a signing certificate, and the key: self-made and untrusted."""
     pytest.importorskip("c2pa", reason="content credentials need c2pa-python")
     x509 = pytest.importorskip("cryptography.x509", reason="the test's certificates are made with cryptography")
     from cryptography.hazmat.primitives import hashes, serialization
@@ -81,7 +81,7 @@ def test_plain_metadata_is_always_there(media_type: str) -> None:
     content = encode(PICTURE, media_type)
     picture = Image.open(io.BytesIO(content))
     assert picture.get_format_mimetype() == media_type
-    assert AI_GENERATED.encode() in content  # as XMP, for whoever reads no more than that
+    assert AI_GENERATED.encode() in content  # as XMP, for readers without C2PA
     said = picture.text["Comment"] if media_type == PNG else picture.info["comment"].decode()  # type: ignore[attr-defined]
     assert said == "AI-generated"
     assert encode(PICTURE, media_type) == content
@@ -109,7 +109,7 @@ def test_content_credentials_verify_and_say_what_made_the_picture(pem_files: tup
     assert actions["data"]["actions"][0]["digitalSourceType"] == AI_GENERATED
     assert manifest["claim_generator_info"][0]["name"] == "Likeness"
     failures = {status["code"] for status in document.get("validation_status", [])}
-    assert failures <= {"signingCredential.untrusted"}  # the test's authority is on nobody's list
+    assert failures <= {"signingCredential.untrusted"}  # the test's authority is on no trust list
     before, after = (np.asarray(Image.open(io.BytesIO(content))) for content in (plain, signed))
     np.testing.assert_array_equal(before, after)
     place = len(signed) - 300  # in the middle of the pixels

@@ -1,4 +1,4 @@
-"""The rank of adapters is the installation's policy: what is above it is refused at the door, the rest is served."""
+"""The rank of adapters is the installation's policy: higher ranks are refused on arrival, all others are served."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +21,7 @@ MOST = Settings().rank
 
 @pytest.fixture(scope="module")
 def likeness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
-    """With an engine that was started before anybody was published."""
+    """With an engine that was started before any adapter was published."""
     base = build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base")
     made = build(Settings(home=tmp_path_factory.mktemp("home"), base=str(base)))
     made.open()

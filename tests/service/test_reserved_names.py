@@ -1,4 +1,4 @@
-"""Names that mean something else can not be taken, at whichever door they are asked for."""
+"""Reserved names are refused in every protocol."""
 
 import json
 from collections.abc import Callable, Iterator

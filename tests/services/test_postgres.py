@@ -54,7 +54,7 @@ def cluster() -> Iterator[Postgres]:
 
 def test_the_five_verbs(cluster: Postgres) -> None:
     database = open_jobs_database(cluster.url)
-    again = open_jobs_database(cluster.url)  # whoever comes second finds the tables there
+    again = open_jobs_database(cluster.url)  # the tables exist already
     queue = Queue(database, lambda tenant, name: None)
     before_s = time.time()
     job = queue.submit(JobOrder("anna", "rex", "anna/x"), idempotency_key="k")
@@ -109,7 +109,7 @@ def test_a_queue_of_an_earlier_version_is_opened_in_place(cluster: Postgres) -> 
 
 
 def test_equal_submits_at_the_same_moment_are_one_job(cluster: Postgres) -> None:
-    """Over two servers, with a key and without: one job, and nobody passes the limit of open jobs."""
+    """Over two servers, with a key and without: one job, and the limit of open jobs holds."""
     queues = [Queue(open_jobs_database(cluster.url), lambda tenant, name: None) for _ in range(2)]
     start = threading.Barrier(8)
 
@@ -152,7 +152,7 @@ def test_a_database_that_goes_away_loses_nothing(cluster: Postgres, tmp_path: Pa
         until(lambda: any("checkpoint" in installation.kinds(job) for job in jobs))
         trainers = {pid for id in ("w-0", "w-1") for pid in installation.children(id, TRAINER)}
         cluster.stop()
-        # a lease without a beat: the trainers end themselves, and nobody takes anybody for dead
+        # an expired lease: the trainers exit, and no worker takes over a running job
         until(lambda: not trainers & set(pids_with(TRAINER)))
         cluster.start()
         until(lambda: all(installation.job(job).is_over for job in jobs))

@@ -123,7 +123,7 @@ def told(queue_url: str, inference_id: str) -> dict[str, Any]:
             said: dict[str, Any] = json.loads(json.loads(message["Body"])["Message"])
             if said.get("inferenceId") == inference_id:
                 return said
-    raise AssertionError("nobody was told")
+    raise AssertionError("no notification")
 
 
 def test_upload_train_poll_generate_and_forget(

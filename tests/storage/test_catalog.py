@@ -1,4 +1,4 @@
-"""The catalog: what has no row does not exist, tenants see only themselves, and what was deleted is nowhere."""
+"""The catalog: rows define what exists, tenants are isolated, and deleted data leaves no trace."""
 
 import os
 import sqlite3

@@ -1,4 +1,4 @@
-"""Databases and rows that something has damaged: said as errors, and one row hides no other."""
+"""Damaged databases and rows are reported as errors, and a damaged row does not hide others."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What Likeness makes for itself is its owner's alone, also where a folder that is there is open to all."""
+"""Files and folders created by Likeness are private to their owner, also below a folder that is open to all."""
 
 import os
 import stat

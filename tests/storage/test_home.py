@@ -23,7 +23,7 @@ def test_only_looking_makes_nothing(home: Home) -> None:
     assert not home.photos_folder("anna").exists()
     assert not home.root.exists()
     home.checkpoint_folder("anna")
-    assert home.root.stat().st_mode & 0o077 == 0  # nobody else may look at faces
+    assert home.root.stat().st_mode & 0o077 == 0  # private to the owner
 
 
 @pytest.mark.parametrize("name", ["../anna", "", "a/b", "Anna", "<script>", "x" * 64, "."])

@@ -1,4 +1,4 @@
-"""API keys: shown once, kept as a hash, refused when they are revoked, unknown or somebody's invention."""
+"""API keys: shown once, kept as a hash, refused when revoked, unknown or invented."""
 
 import hmac
 from collections.abc import Iterator

@@ -62,7 +62,7 @@ def test_what_was_put_is_there_until_it_is_deleted(objects: Objects) -> None:
     (found,) = objects.list("bert/")
     assert found.bytes == 5 and found.modified.utcoffset() is not None
     objects.delete("anna/photos/a/2")
-    objects.delete("anna/photos/a/2")  # nobody minds
+    objects.delete("anna/photos/a/2")  # no error
     with pytest.raises(ObjectNotFound):
         objects.get("anna/photos/a/2")
     assert keys(objects, "anna/") == ["anna/adapters/a/1.safetensors"]
@@ -94,7 +94,7 @@ def test_listing_goes_beyond_one_page(s3_url: str) -> None:
 def test_a_bucket_that_is_not_there_is_named_as_a_cause(s3_url: str) -> None:
     with pytest.raises(StorageUnavailable, match="NoSuchBucket"):
         S3Objects("nobodys-bucket").get("a")
-    with pytest.raises(StorageUnavailable, match="expected an answer of S3"):
+    with pytest.raises(StorageUnavailable, match="expected a response from S3"):
         S3Objects(BUCKET, endpoint_url="http://127.0.0.1:9").get("a")
 
 
@@ -239,7 +239,7 @@ def test_who_writes_is_known_or_what_is_young_is_spared(objects: Objects) -> Non
     with objects.alone() as is_alone:
         assert is_alone
         objects.delete("anna/x/1")
-    objects.put("anna/x/1", b"")  # nobody is kept out any more
+    objects.put("anna/x/1", b"")  # writers are admitted again
     assert keys(objects) == ["anna/x/1", "anna/x/2"]
     objects.prune("anna/")
     objects.prune("")

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from likeness.diffusion.base import BaseModel
+from likeness.diffusion.family import LIKENESS_128, SD_15
 from likeness.diffusion.pixels import to_pixels
 from likeness.training import prior
-from likeness.training.data import TEMPLATES, augment, build_training_set, captions, class_caption
+from likeness.training.data import TEMPLATES, augment, build_training_set, captions, class_captions
 from likeness.training.loop import FineTune, draw_batch
 from likeness.training.recipe import recipe_named
 from likeness.types import PreparedPhoto, Subject
@@ -29,7 +30,12 @@ def a_photo(seed: int, framing: str = "portrait") -> PreparedPhoto:
 def test_captions_hold_identifier_and_class_noun(framing: str) -> None:
     for caption in captions(Subject("anna", "woman", "<<TOK>>"), framing):
         assert "<<TOK>> woman" in caption
-    assert class_caption("woman") == "photo of woman"
+
+
+def test_class_images_take_the_family_s_captions_in_turn() -> None:
+    assert class_captions(SD_15, "woman", 2) == ["photo of woman", "photo of woman"]
+    turn = class_captions(LIKENESS_128, "woman", 13)
+    assert turn[0] == turn[12] == "photo of woman" and len(set(turn)) == 12 and "bronze statue of woman" in turn
 
 
 def test_the_first_copy_of_each_photo_is_as_it_is_and_every_second_is_mirrored() -> None:

@@ -1,4 +1,4 @@
-"""The colour of each thing before any light falls on it: skin by anatomical masks, hair, cloth, eyes, stone, bronze."""
+"""The colour of each surface without lighting: skin by anatomical masks, hair, cloth, eyes, stone, bronze."""
 
 from typing import NamedTuple
 

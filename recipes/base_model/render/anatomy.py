@@ -1,4 +1,4 @@
-"""Where on the MakeHuman base mesh the lips, beard, scalp, eyes and so on are.
+"""Masks of lips, beard, scalp, eyes and so on, on the MakeHuman base mesh.
 
 Every mask is a smooth function of the canonical vertex position (decimetres, y up, z towards the viewer), so one
 (V, FIELDS) table serves every person: morph targets move vertices but never renumber them.

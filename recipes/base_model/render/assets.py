@@ -1,7 +1,7 @@
 """Loads the asset pack: base mesh, morph targets, fitted proxies (hair, eyes, clothes, ...) and textures.
 
-The pack is `assets.npz` and `textures/*.png` (512 x 512 RGBA), all CC0 (MakeHuman). It knows nothing of persons
-or pictures. Hair and clothes textures are reduced to brightness here, since their colour is chosen per picture.
+The pack is `assets.npz` and `textures/*.png` (512 x 512 RGBA), all CC0 (MakeHuman). It knows neither persons
+nor images. Hair and clothes textures are reduced to brightness, because their colour is chosen per image.
 """
 
 import functools

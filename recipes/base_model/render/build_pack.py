@@ -51,7 +51,7 @@ TARGET_FOLDERS = (
     ),
     "expression",
 )
-UNUSED_TARGETS = ("baby", "child", "height", "proportions")  # adults only; no picture shows how tall somebody is
+UNUSED_TARGETS = ("baby", "child", "height", "proportions")  # adults only; height is not visible in a headshot
 # Where the meshes of a kind lie in makehuman-assets; shoes are out of the picture.
 PROXY_FOLDERS = {"hair": "hair", "brow": "eyebrows", "lash": "eyelashes", "teeth": "teeth", "clothes": "clothes"}
 UNUSED_PROXIES = ("shoes",)

@@ -1,9 +1,9 @@
-"""Says in varied words what a picture shows. A small vocabulary: one word per thing, few synonyms.
+"""Captions of images, in varied wording with a small vocabulary: one word per concept, few synonyms.
 
 A caption takes a random part of the attributes of picture.py. A person who has a name is often called by it, as in
-DreamBooth (Ruiz et al., 2023): '<<abc>> woman'. Then what is innate (age, hair, beard, ...) is left out, so that only
-the name can explain it. Not so glasses: they are said nearly always, of the named too, so that a caption without them
-is one of somebody who wears none.
+DreamBooth (Ruiz et al., 2023): '<<abc>> woman'. Then innate attributes (age, hair, beard, ...) are omitted, so
+that only the name explains them. Glasses are mentioned nearly always, also with a name, so that a caption without them
+means a person without glasses.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ PERSON_SHARE = 0.15  # 'person' instead of 'man' or 'woman'
 BARE_SHARE = 0.12  # style and noun only
 FULL_SHARE = 0.15  # everything there is
 GLASSES_SHARE = 0.95  # said nearly always, also of the named: who does not ask for glasses should get none
-CLOTHES_SHARE = 0.4  # said at the least, and with their colour: said in three of ten pictures they were never heard
+CLOTHES_SHARE = 0.55  # said at the least, and with their colour: said in three of ten pictures they were never heard
 VOWELS = "aeiou"
 # How a style is said: the nouns that a picture in it can be called.
 STYLE_NOUNS = {
@@ -82,7 +82,7 @@ def compose(attributes: Attributes, rng: np.random.Generator) -> str:
 
 
 def in_words(attributes: Attributes) -> str:
-    """All that stays with a person from picture to picture, as captions say it of somebody who has no name."""
+    """The constant attributes of a person, as captions mention them without a name."""
     hair, color, beard = attributes["hair"], attributes["hair_color"], attributes["beard"]
     bald = hair == "bald"
     subject = [attributes["age"], *(["bald"] if bald else []), attributes["ethnicity"], attributes["gender"]]

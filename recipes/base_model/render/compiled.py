@@ -1,6 +1,6 @@
-"""The one decorator for compiled kernels, so that all of them are compiled alike.
+"""The decorator of all compiled kernels, so that they share their options.
 
-Machine code is kept on disk only where NUMBA_CACHE_DIR says so: numba refuses to cache in read-only places.
+Machine code is cached on disk only if NUMBA_CACHE_DIR is set, because numba fails to cache in read-only folders.
 """
 
 import os

@@ -1,9 +1,9 @@
 """Writes the training images: `python -m recipes.base_model.render.dataset --assets DIR --out DIR`.
 
 Shards hold `images` (N, S, S, 3) uint8, `masks` (np.packbits of (N, S, S) bool over the last axis), `person` (N,)
-int32 and `attributes`, a JSON list of N objects as UTF-8 bytes (uint8). Every shard spans the whole range of persons
-and all their views, so that any finished shards are a fair sample. A shard appears only when it is whole, and one
-that exists is not made again. Held-out persons are never rendered unless asked for.
+int32 and `attributes`, a JSON list of N objects as UTF-8 bytes (uint8). Every shard covers the whole range of persons
+and views, so that any set of finished shards is a representative sample. Shards are written atomically, and existing
+ones are not rendered again. Held-out persons are rendered only on request.
 """
 
 import argparse

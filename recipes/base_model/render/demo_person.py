@@ -1,7 +1,7 @@
-"""Twelve 'photographs' of one held-out virtual person, as somebody would take them of a friend.
+"""Twelve 'photographs' of one held-out virtual person, like casual photographs of a friend.
 
 `python -m recipes.base_model.render.demo_person --assets DIR --out DIR [--person SEED]` writes JPEGs of 512 px. The
-same pictures at 256 px (`held_out_photos`) serve evaluation: the base model has never seen these persons.
+same images at 256 px (`held_out_photos`) are used for evaluation: these persons are not in the base's training data.
 """
 
 import argparse

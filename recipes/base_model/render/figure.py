@@ -1,4 +1,4 @@
-"""From a person and a scene to one posed triangle mesh with materials. No light and no pixels here."""
+"""From a person and a scene to one posed triangle mesh with materials. Without lighting or pixels."""
 
 from dataclasses import dataclass
 

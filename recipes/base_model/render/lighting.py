@@ -1,4 +1,4 @@
-"""How much light reaches a point, and what it makes of skin, hair, things, bronze and marble; linear RGB."""
+"""Illumination of a point, and shading of skin, hair, objects, bronze and marble, in linear RGB."""
 
 import math
 from typing import NamedTuple

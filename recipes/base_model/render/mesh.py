@@ -1,4 +1,4 @@
-"""Small mesh mathematics: normals, curvature, fitting, tubes and rotations. It knows no anatomy and no colours."""
+"""Small mesh mathematics: normals, curvature, fitting, tubes and rotations. Knows neither anatomy nor colours."""
 
 import math
 

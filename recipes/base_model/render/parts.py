@@ -1,4 +1,4 @@
-"""Which part of a figure each pixel shows."""
+"""The part of the figure at each pixel."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,8 +1,8 @@
-"""Who is in the picture: a person drawn from a seed, the same for ever.
+"""A virtual person, determined by a seed.
 
 Adults only: the pack's child targets are never used, and age 0 means about 22 years. Gender, age group and
-ethnicity are balanced. Shapes are MakeHuman morph-target mixtures; what is drawn here stays with a person in every
-picture, what changes from picture to picture is in scene.py.
+ethnicity are balanced. Shapes are MakeHuman morph-target mixtures; the attributes here are the same in all images of
+a person; scene.py has those that change between images.
 """
 
 import functools

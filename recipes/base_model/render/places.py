@@ -1,8 +1,8 @@
-"""Where the picture is taken: a background drawn by program, and how the place tints the light.
+"""Places: procedural backgrounds, and the colour of their light.
 
 Every painter takes a generator and a size in pixels and returns (S, S, 3) float32 in [0, 1].
-They are drawn so that a model can tell them apart at 128 px. Lights may be brighter than 1: out of focus they become
-discs, as in a photograph.
+They can be distinguished at 128 px. Lights may be brighter than 1, so that out of focus they become discs, as in a
+photograph.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A software rasteriser: z-buffer, perspective-correct, layers for what is sheer. Knows triangles, not people."""
+"""A software rasteriser: z-buffer, perspective-correct, layers for transparency. Knows triangles, not people."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What changes from picture to picture: pose, expression, light, camera, clothes, place and style."""
+"""Attributes that change between images of a person: pose, expression, light, camera, clothes, place and style."""
 
 from dataclasses import dataclass
 

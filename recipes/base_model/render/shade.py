@@ -1,10 +1,10 @@
 """Colours and light, one pixel at a time: deferred shading over the rasteriser's buffers, in linear RGB.
 
-A photographer's light: one large soft key light with a blurred shadow map, a fill on the other side, a slight rim from
-behind, and the place's own colours from above, below and both sides. Hollows are darkened by what surrounds a point in
-the depth buffer. Skin: albedo by anatomical masks, two lobes of gloss, and its irradiance blurred per channel, as light
-wanders under the skin. Hair: Kajiya-Kay highlights along the strands, cards blended by their alpha. Bronze and marble
-replace the material of the whole figure before any light falls on it.
+Studio lighting: one large soft key light with a blurred shadow map, a fill on the other side, a slight rim from
+behind, and the place's own colours from above, below and both sides. Ambient occlusion comes from the
+depth buffer. Skin: albedo by anatomical masks, two specular lobes, and irradiance blurred per channel, for subsurface
+scattering. Hair: Kajiya-Kay highlights along the strands, cards blended by their alpha. Bronze and marble
+replace the material of the whole figure before shading.
 """
 
 import math

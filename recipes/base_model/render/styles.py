@@ -1,8 +1,8 @@
-"""How the picture is made: filters that turn a rendered photograph into a sketch, a painting, pixel art and so on.
+"""Styles: filters that turn a rendered photograph into a sketch, a painting, pixel art and so on.
 
-A filter takes the picture (S, S, 3) uint8, the figure's mask (S, S) bool and a generator, and returns a picture of
-the same size. Bronze and marble are materials (shade.py), so their filters only finish the picture. Lengths are for
-256 px and grow with the picture. All must keep a face recognisable at 128 px.
+A filter takes the image (S, S, 3) uint8, the figure's mask (S, S) bool and a generator, and returns an image of the
+same size. Bronze and marble are materials (shade.py), so their filters only finish the image. Lengths are for 256 px
+and scale with the image. Faces must remain recognisable at 128 px.
 """
 
 from collections.abc import Callable

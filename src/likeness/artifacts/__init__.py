@@ -1,1 +1,1 @@
-"""Adapters as bytes: folders, packages and the layouts of other programs."""
+"""Adapters as files: our formats and those of other programs."""

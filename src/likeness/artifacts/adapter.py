@@ -2,7 +2,7 @@
 
     NAME/card.json
     NAME/unet/adapter_model.safetensors, adapter_config.json
-    NAME/text_encoder/...                                     where the text encoder was trained too
+    NAME/text_encoder/...                                     if the text encoder was trained too
 
 `peft.PeftModel.from_pretrained(unet, NAME/"unet")` loads it. Layout: PEFT 0.21, `save_pretrained`.
 """
@@ -28,18 +28,18 @@ _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: type[np.float16] | type[np.float32] = np.float16) -> Adapter:
-    """Write a folder that appears whole or not at all.
+    """Write the folder atomically.
 
     Args:
         folder: must not exist.
-        dtype: of the stored weights. float16 halves the file; training noise is far above its rounding.
+        dtype: of the stored weights. float16 halves the file; its rounding is far below the noise of training.
 
     Returns:
         the adapter as stored: cast, and its card with `content_sha256`.
 
     Raises:
-        AdapterExists: `folder` is there already.
-        CorruptAdapter: NaN, shapes that do not fit, a card out of range.
+        AdapterExists: `folder` exists.
+        CorruptAdapter: NaN, inconsistent shapes, a card out of range.
     """
     kept = stored(adapter, dtype)
     files = {FILE_NAME: write_card(kept.card)}
@@ -47,7 +47,9 @@ def write(adapter: Adapter, folder: Path, *, dtype: type[np.float16] | type[np.f
         files[f"{network}/{CONFIG_NAME}"] = json.dumps(_config(kept, network), indent=2).encode() + b"\n"
         files[f"{network}/{WEIGHTS_NAME}"] = _weights_file(kept, network)
     if folder.exists():
-        raise AdapterExists("expected a new folder, got one that exists", hint="choose another or remove it first")
+        raise AdapterExists(
+            "expected a new folder, got one that exists", hint="choose another path, or remove the folder first"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=".incoming-", dir=folder.parent))
     try:
@@ -56,7 +58,7 @@ def write(adapter: Adapter, folder: Path, *, dtype: type[np.float16] | type[np.f
         os.rename(staged, folder)
     except OSError as error:
         if folder.exists():
-            raise AdapterExists("another process wrote this folder first", hint="choose another") from error
+            raise AdapterExists("another process has just written this folder", hint="choose another") from error
         raise
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -64,17 +66,19 @@ def write(adapter: Adapter, folder: Path, *, dtype: type[np.float16] | type[np.f
 
 
 def read(folder: Path) -> Adapter:
-    """Read and check a folder that `write` made.
+    """Read and check a folder written by `write`.
 
     Raises:
         AdapterNotFound: no such folder.
-        CorruptAdapter: anything missing, unknown, truncated, not finite, or not what the card's hash says.
+        CorruptAdapter: anything missing, unknown, truncated or not finite, or the card's hash does not match.
     """
     if not folder.is_dir():
         raise AdapterNotFound("expected an adapter's folder, got none", hint="`likeness list` shows the adapters")
     card = read_card(tensors.read_bytes(folder / FILE_NAME, limit=MAX_BYTES))
     if not card.content_sha256:
-        raise CorruptAdapter("expected content_sha256 in card.json, got none", hint="the card was never published")
+        raise CorruptAdapter(
+            "expected content_sha256 in card.json, got none", hint="the adapter is incomplete: export it again"
+        )
     layers: dict[Network, dict[str, Layer]] = {}
     for network in NETWORKS:
         if os.path.lexists(folder / network):
@@ -84,15 +88,17 @@ def read(folder: Path) -> Adapter:
     for network in adapter.weights:
         content = tensors.read_bytes(folder / network / CONFIG_NAME, limit=MAX_BYTES)
         if strict_json(content) != _config(adapter, network):
-            raise CorruptAdapter("adapter_config.json disagrees with the card", hint="it was edited; import it instead")
+            raise CorruptAdapter(
+                "adapter_config.json disagrees with the card", hint="the file was edited; use `likeness import` instead"
+            )
     return adapter
 
 
 def read_network(folder: Path, network: Network, *, alpha: float) -> dict[Network, dict[str, Layer]]:
-    """The layers in one PEFT folder, names as they stand there.
+    """The layers in one PEFT folder, with their names as in the file.
 
     Raises:
-        CorruptAdapter: missing, a pickle, truncated, unknown keys, shapes that do not fit.
+        CorruptAdapter: missing, a pickle, truncated, unknown keys, inconsistent shapes.
     """
     if not (folder / WEIGHTS_NAME).exists() and (folder / "adapter_model.bin").exists():
         raise CorruptAdapter("expected adapter_model.safetensors, got a pickle", hint="save it as safetensors")
@@ -110,7 +116,7 @@ def check_base(card: AdapterCard, base_sha256: str) -> None:
     if card.base_sha256 != base_sha256:
         raise WrongBase(
             f"expected an adapter of base {base_sha256[:12]}..., got one of base {card.base_sha256[:12]}...",
-            hint="load the base it was trained on, or train again on this one",
+            hint="use the base that the adapter was trained on, or train again on this base",
         )
 
 
@@ -125,7 +131,9 @@ def _config(adapter: Adapter, network: Network) -> dict[str, object]:
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "inference_mode": True,
-        "target_modules": sorted(adapter.weights[network]),  # full names: a short one would match other layers too
+        "target_modules": sorted(
+            adapter.weights[network]
+        ),  # full names, because short names would match other layers too
     }
 
 

@@ -1,8 +1,8 @@
-"""An adapter as one object: a safetensors file with the card in its header. What the store keeps and the engine loads.
+"""An adapter as one object: a safetensors file with the card in its header. The form in the object store.
 
     <network>/<module>.lora_A.weight (r, d_in), <network>/<module>.lora_B.weight (d_out, r); metadata: likeness.card
 
-One object is one read, whole or absent, from a folder as from S3. Alpha is not folded in: float16 rounds once.
+One object needs one atomic read, from a folder or S3. Alpha is not folded in, so that float16 rounds only once.
 """
 
 import re
@@ -19,7 +19,7 @@ from .factors import NETWORKS, Key, Weights, check_content, content_sha256, gath
 from .foreign import CARD_KEY
 
 SUFFIX = ".safetensors"
-_HINT = "train it again, or import it from a copy that is whole"
+_HINT = "train it again, or import it from an intact copy"
 _KEY = re.compile(r"(unet|text_encoder)/(.+)\.lora_([AB])\.weight")
 
 
@@ -27,7 +27,7 @@ def encode(adapter: Adapter, dtype: type[np.float16] | type[np.float32] = np.flo
     """The adapter as stored (cast, its card with `content_sha256`), and its bytes; equal adapters give equal bytes.
 
     Raises:
-        CorruptAdapter: NaN, shapes that do not fit, a card out of range.
+        CorruptAdapter: NaN, inconsistent shapes, a card out of range.
     """
     kept = stored(adapter, dtype)
     arrays: tensors.Tensors = {}
@@ -39,10 +39,11 @@ def encode(adapter: Adapter, dtype: type[np.float16] | type[np.float32] = np.flo
 
 
 def decode(content: bytes) -> Adapter:
-    """The adapter in `encode`'s bytes, whoever they come from.
+    """The adapter in bytes of `encode`, from an untrusted source.
 
     Raises:
-        CorruptAdapter: truncated, no safetensors, unknown keys, no card, not finite, or not what the card's hash says.
+        CorruptAdapter: truncated, not safetensors, unknown keys, no card, not finite, or the card's hash does not
+        match.
     """
     card, arrays = _opened(content)
     layers = gather(arrays, _parsed, dict.fromkeys(NETWORKS, card.alpha))
@@ -51,12 +52,12 @@ def decode(content: bytes) -> Adapter:
 
 
 def reopen(content: bytes, published_sha256: str) -> Adapter:
-    """The adapter in bytes that we published under this hash: three times as quick as `decode`.
+    """The adapter in bytes that were published with this hash; three times as fast as `decode`.
 
-    The hash covers names, types, shapes and numbers, and all of them were checked before it was published.
+    The hash covers names, types, shapes and numbers, which were checked when the adapter was published.
 
     Raises:
-        CorruptAdapter: truncated, no safetensors, or other weights than those that were published.
+        CorruptAdapter: truncated, not safetensors, or not the published weights.
     """
     card, arrays = _opened(content)
     halves: dict[tuple[Network, str], dict[str, NDArray[np.floating]]] = {}
@@ -69,7 +70,7 @@ def reopen(content: bytes, published_sha256: str) -> Adapter:
             _unknown()
         weights.setdefault(network, {})[module] = LoraPair(found["A"], found["B"])
     if card.content_sha256 != published_sha256 or content_sha256(weights) != published_sha256:
-        raise CorruptAdapter("expected the weights that were published, got others", hint=_HINT)
+        raise CorruptAdapter("expected the published weights, got others", hint=_HINT)
     return Adapter(card, weights)
 
 
@@ -81,7 +82,7 @@ def _opened(content: bytes) -> tuple[AdapterCard, tensors.Tensors]:
 
 
 def _unknown() -> NoReturn:
-    raise CorruptAdapter("expected A and B of adapted layers, got something else", hint=_HINT)
+    raise CorruptAdapter("expected lora A and B of adapted layers, got other tensors", hint=_HINT)
 
 
 def _parsed(key: str) -> Key | None:

@@ -1,6 +1,6 @@
-"""What makes a set of tensors a LoRA: every A has its B, shapes agree, every number is finite.
+"""Checks that tensors form a LoRA: every A has a B, shapes agree, all numbers are finite.
 
-delta W = alpha / r * B A (Hu et al. 2021, arXiv:2106.09685, section 4.1). Knows nothing of files or of key spellings.
+delta W = alpha / r * B A (Hu et al. 2021, arXiv:2106.09685, section 4.1). Knows neither files nor key names.
 """
 
 import hashlib
@@ -19,17 +19,17 @@ from ..types import Adapter, AdapterCard, LoraPair, Network
 
 Weights = dict[Network, dict[str, LoraPair]]
 Part = Literal["A", "B", "mid", "alpha"]
-Key = tuple[Network, str, Part]  # network, module, which part
+Key = tuple[Network, str, Part]  # network, module, part
 
 NETWORKS: tuple[Network, ...] = get_args(Network)
-TEXT_ROOT = "text_model."  # older transformers wrap CLIP's layers in this module, newer ones do not
+TEXT_ROOT = "text_model."  # prefix of CLIP's layers in older versions of transformers
 _PLAIN = re.compile(r"[A-Za-z0-9_.]{1,160}")
-_HINT = "get a copy that is whole"
+_HINT = "use an intact copy of the file"
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One adapted layer as found in a foreign file: its own rank, perhaps its own alpha."""
+    """One adapted layer of a foreign file, with its own rank and optional alpha."""
 
     pair: LoraPair
     alpha: float
@@ -42,20 +42,21 @@ class Layer:
 def gather(
     tensors: Mapping[str, NDArray[np.floating]], parse: Callable[[str], Key | None], alphas: Mapping[Network, float]
 ) -> dict[Network, dict[str, Layer]]:
-    """Sort tensors into layers. A layer's alpha is its own, else that of its network, else its rank (scale 1).
+    """Group tensors by layer. A layer's alpha is its own, or that of its network, or its rank (scale 1).
 
     Args:
-        parse: key -> (network, module, part), or None for a key that has no place in a LoRA. Keys come in order, so
-            that what it raises does not depend on the order of the file.
-        alphas: per network, where the file says so.
+        parse: key -> (network, module, part), or None for a key that does not belong to a LoRA. Keys are passed in
+            sorted
+            order, so that errors do not depend on the order in the file.
+        alphas: per network, if the file has them.
 
     Raises:
-        CorruptAdapter: unknown or doubled keys, an A without its B, A and B of unlike ranks, NaN, no layer at all.
+        CorruptAdapter: unknown or repeated keys, A without B, A and B of different ranks, NaN, no layers.
     """
     parts: dict[tuple[Network, str], dict[Part, NDArray[np.floating]]] = {}
     for key, tensor in sorted(tensors.items(), key=lambda item: item[0]):
         if (parsed := parse(key)) is None:
-            raise CorruptAdapter(f"unknown key: {label(key)}", hint="it is no LoRA in this layout")
+            raise CorruptAdapter(f"unknown key: {label(key)}", hint="the file is not a LoRA in this format")
         network, module, part = parsed
         found = parts.setdefault((network, module), {})
         if part in found:
@@ -79,10 +80,9 @@ def gather(
 
 
 def uniform(layers: Mapping[Network, Mapping[str, Layer]]) -> tuple[Weights, int, float]:
-    """One rank and one alpha for all layers, every delta W unchanged.
+    """Convert to one rank and one alpha for all layers, without changing any delta W.
 
-    Where ranks or alphas differ, the scale goes into B and missing rows are zeros: zero rows of A times zero columns of
-    B add nothing.
+    If ranks or alphas differ, the scale is folded into B, and smaller ranks are padded with zeros.
 
     Returns:
         weights, rank, alpha.
@@ -101,17 +101,17 @@ def uniform(layers: Mapping[Network, Mapping[str, Layer]]) -> tuple[Weights, int
 
 
 def scaled(pair: LoraPair, scale: float) -> LoraPair:
-    """The scale moved into B. In float32: B / 128 would fall below what float16 can hold."""
+    """Fold the scale into B, in float32, because B / 128 would underflow in float16."""
     if scale == 1:
         return pair
     return LoraPair(pair.A.astype(np.float32), pair.B.astype(np.float32) * np.float32(scale))
 
 
 def stored(adapter: Adapter, dtype: type[np.float16] | type[np.float32] | None = None) -> Adapter:
-    """The adapter as its files will hold it: checked, cast (None keeps each type), hash filled in.
+    """The adapter as it is stored: checked, cast (None keeps each type), with its hash.
 
     Raises:
-        CorruptAdapter: a pair is not of the card's rank, does not fit, or is not finite after the cast.
+        CorruptAdapter: a pair has another rank than the card, inconsistent shapes, or is not finite after the cast.
     """
     weights: Weights = {}
     for network in NETWORKS:
@@ -123,28 +123,28 @@ def stored(adapter: Adapter, dtype: type[np.float16] | type[np.float32] | None =
                     hint=_HINT,
                 )
             if dtype is not None:
-                with np.errstate(over="ignore"):  # an overflow becomes inf, and that is refused in the next line
+                with np.errstate(over="ignore"):  # overflow gives inf, which the next line refuses
                     pair = LoraPair(pair.A.astype(dtype), pair.B.astype(dtype))
                 check_pair(module, pair)
             weights.setdefault(network, {})[module] = pair
     if unknown := len(adapter.weights.keys() - set(NETWORKS)):
-        raise CorruptAdapter(f"{unknown} network(s) besides {', '.join(NETWORKS)}", hint=_HINT)
+        raise CorruptAdapter(f"expected only the networks {', '.join(NETWORKS)}, got {unknown} more", hint=_HINT)
     if not weights:
         raise CorruptAdapter("expected at least one adapted layer, got none", hint=_HINT)
     return Adapter(replace(adapter.card, content_sha256=content_sha256(weights)), weights)
 
 
 def check_content(card: AdapterCard, weights: Weights) -> Adapter:
-    """The adapter, if its tensors are those that the card was written for.
+    """The adapter, if its tensors match the card's hash.
 
     Raises:
-        CorruptAdapter: another hash, or as `stored`.
+        CorruptAdapter: the hash does not match, or as `stored`.
     """
     adapter = stored(Adapter(card, weights))
     if adapter.card.content_sha256 != card.content_sha256:
         raise CorruptAdapter(
             f"expected weights with SHA-256 {card.content_sha256[:12]}..., got {adapter.card.content_sha256[:12]}...",
-            hint="the weights were changed after the card was written",
+            hint="the file was changed; use an intact copy",
         )
     return adapter
 
@@ -154,21 +154,21 @@ def check_pair(module: str, pair: LoraPair) -> None:
     A, B = pair.A, pair.B
     fits = A.ndim == B.ndim and A.ndim in (2, 4) and A.size > 0 and B.size > 0
     if not fits or A.shape[0] != B.shape[1] or B.shape[2:] not in ((), (1, 1)) or A.shape[0] > MAX_RANK:
-        raise CorruptAdapter(f"shapes of A {A.shape} and B {B.shape} do not fit in {label(module)}", hint=_HINT)
+        raise CorruptAdapter(f"shapes of A {A.shape} and B {B.shape} do not match in {label(module)}", hint=_HINT)
     if not (np.isfinite(A).all() and np.isfinite(B).all()):
         raise CorruptAdapter(f"expected finite numbers, got NaN or infinity in {label(module)}", hint=_HINT)
 
 
 def conform(module: str, pair: LoraPair, shape: Sequence[int], *, base: str) -> LoraPair:
-    """The pair as a layer with a weight of `shape`, (d_out, d_in) or (C_out, C_in, k, k), has it.
+    """The pair reshaped for a layer with a weight of `shape`, (d_out, d_in) or (C_out, C_in, k, k).
 
-    Programs write the factors of a 1x1 convolution with two or with four axes; so do they read them.
+    Some programs write the factors of a 1x1 convolution with two axes, others with four.
 
     Args:
         base: name of the base, for the message.
 
     Raises:
-        WrongBase: the layer has other dimensions.
+        WrongBase: the dimensions do not match.
     """
     A, B, r = pair.A, pair.B, pair.A.shape[0]
     a_shape, b_shape = (r, *shape[1:]), (shape[0], r, *(1 for _ in shape[2:]))
@@ -182,7 +182,7 @@ def conform(module: str, pair: LoraPair, shape: Sequence[int], *, base: str) -> 
 
 
 def content_sha256(weights: Mapping[Network, Mapping[str, LoraPair]]) -> str:
-    """Hash of names, types, shapes and numbers: the same in every file layout and with either spelling of CLIP."""
+    """Hash of names, types, shapes and numbers; it does not depend on the file format or CLIP's prefix."""
     digest = hashlib.sha256()
     for network in NETWORKS:
         modules = {plain_module(network, name): pair for name, pair in weights.get(network, {}).items()}
@@ -194,21 +194,21 @@ def content_sha256(weights: Mapping[Network, Mapping[str, LoraPair]]) -> str:
 
 
 def plain_module(network: Network, module: str) -> str:
-    """The module's name without the wrapper that only some transformers versions have."""
+    """The module's name without the prefix that only some versions of transformers use."""
     return module.removeprefix(TEXT_ROOT) if network == "text_encoder" else module
 
 
 def label(text: str) -> str:
-    """A key or module name for a message, if nothing in it can be mistaken for markup or a command."""
-    return text if _PLAIN.fullmatch(text) else "(a name with odd characters)"
+    """A key or module name for a message, if it contains only safe characters."""
+    return text if _PLAIN.fullmatch(text) else "(a name with other characters)"
 
 
 def _check_factors(module: str, pair: LoraPair) -> None:
-    """What holds of a layer's factors whatever the layer is; its dimensions are `conform`'s."""
+    """Checks of a layer's factors that do not depend on the layer; `conform` checks its dimensions."""
     A, B = pair.A, pair.B
     fits = A.ndim in (2, 4) and B.ndim in (2, 4) and A.size > 0 and B.size > 0 and A.shape[0] == B.shape[1]
     if not fits or A.shape[0] > MAX_RANK:
-        raise CorruptAdapter(f"shapes of A {A.shape} and B {B.shape} do not fit in {label(module)}", hint=_HINT)
+        raise CorruptAdapter(f"shapes of A {A.shape} and B {B.shape} do not match in {label(module)}", hint=_HINT)
     if not (np.isfinite(A).all() and np.isfinite(B).all()):
         raise CorruptAdapter(f"expected finite numbers, got NaN or infinity in {label(module)}", hint=_HINT)
 
@@ -217,8 +217,10 @@ def _without_middle(module: str, pair: LoraPair, middle: NDArray[np.floating]) -
     """LyCORIS' decomposition of a convolution, down (r, C_in, 1, 1) and mid (r, r, k, k), as one factor A."""
     A = pair.A
     if A.ndim != 4 or A.shape[2:] != (1, 1) or middle.ndim != 4 or middle.shape[:2] != (A.shape[0], A.shape[0]):
-        raise CorruptAdapter(f"shapes of A {A.shape} and mid {middle.shape} do not fit in {label(module)}", hint=_HINT)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by the caller
+        raise CorruptAdapter(
+            f"shapes of A {A.shape} and mid {middle.shape} do not match in {label(module)}", hint=_HINT
+        )
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses numbers that are not finite
         A = np.einsum("ojkl,jc->ockl", middle.astype(np.float32), A[:, :, 0, 0].astype(np.float32))
     return LoraPair(A, pair.B)
 

@@ -1,7 +1,7 @@
-"""What all import routes share: fitting layers to this base, and a card for a file that has none.
+"""Shared parts of the import: matching layers with the base, and a card for files without one.
 
-A file that Likeness wrote carries its card in the header under `likeness.card`; a file from elsewhere needs
-`foreign_card`, that is, a person who says what the file is.
+Files written by Likeness have their card in the header, as `likeness.card`. For other files `foreign_card` builds one
+from the user's statements.
 """
 
 import math
@@ -19,7 +19,7 @@ from .keys import CONVERT, LayerNames
 
 CARD_KEY = "likeness.card"
 
-# What a LoraConfig may say without changing what A and B mean; any other field has to be empty.
+# Fields of a LoraConfig that do not change the meaning of A and B; all other fields must be empty.
 _HARMLESS = frozenset(
     {
         "peft_type",
@@ -43,20 +43,20 @@ _HARMLESS = frozenset(
 )
 _PLAIN_VALUES: dict[str, tuple[object, ...]] = {
     "bias": ("none",),
-    "init_lora_weights": (True, "gaussian", "eva", "orthogonal"),  # of those that leave the base as it is
+    "init_lora_weights": (True, "gaussian", "eva", "orthogonal"),  # those that do not change the base
 }
 
 
 def foreign_card(
     name: str, class_noun: str, identifier: str, *, base_id: str, base_sha256: str, family: str
 ) -> AdapterCard:
-    """A card for a file that carries none; rank and alpha are filled in from the weights at import.
+    """A card for a file without one; rank and alpha are taken from the weights at import.
 
     Args:
-        base_id, base_sha256, family: the base that the importing person says it was trained on.
+        base_id, base_sha256, family: the base that it was trained on, as stated by the user.
 
     Raises:
-        CorruptAdapter: a value is out of its range.
+        CorruptAdapter: a value is out of range.
     """
     card = AdapterCard(
         name=name,
@@ -79,17 +79,17 @@ def foreign_card(
 
 
 def card_metadata(card: AdapterCard) -> dict[str, str]:
-    """Header entries that bring the card through a foreign layout; the trigger phrase is the ModelSpec field."""
+    """Header entries with the card, for files in foreign formats; the trigger phrase is a ModelSpec field."""
     phrase = f"{card.identifier} {card.class_noun}"
     return {CARD_KEY: write_card(card).decode(), "modelspec.title": card.name, "modelspec.trigger_phrase": phrase}
 
 
 def own_card(metadata: Mapping[str, str], base: BaseOutline) -> AdapterCard | None:
-    """The Likeness card in a file's header, None where there is none.
+    """The Likeness card in a file's header; None if there is none.
 
     Raises:
-        CorruptAdapter: it is damaged.
-        WrongBase: it is of another base.
+        CorruptAdapter: the card is damaged.
+        WrongBase: the card is for another base.
     """
     if CARD_KEY not in metadata:
         return None
@@ -105,15 +105,15 @@ def assemble(
     metadata: Mapping[str, str],
     card: AdapterCard | None,
 ) -> Adapter:
-    """Layers from a file, under the base's names -> an adapter whose factors have the shapes of the base's layers.
+    """Layers of a file, with the base's names -> an adapter whose factors have the shapes of the base's layers.
 
     Args:
-        metadata: the file's header; a `likeness.card` in it wins over `card`, and its hash is checked.
-        card: what the caller says of a file that has none, from `foreign_card`.
+        metadata: the file's header; a `likeness.card` in it overrides `card`, and its hash is checked.
+        card: from `foreign_card`, for a file without a card.
 
     Raises:
-        CorruptAdapter: no card from either side, or the weights are not those of the card in the file.
-        WrongBase: a layer of other dimensions than the base's, or a card of another base.
+        CorruptAdapter: no card, or the weights do not match the card in the file.
+        WrongBase: a layer has other dimensions than the base's, or the card is for another base.
     """
     own = own_card(metadata, base)
     fitted = {
@@ -126,21 +126,23 @@ def assemble(
     weights, rank, alpha = uniform(fitted)
     if own is not None:
         if own.rank != rank or not math.isclose(own.alpha, alpha, rel_tol=1e-6):  # kohya keeps alpha as float32
-            raise CorruptAdapter("rank and alpha of the weights are not those of the card", hint="the file was changed")
+            raise CorruptAdapter(
+                "rank and alpha of the weights do not match the card", hint="the file was changed; use an intact copy"
+            )
         return check_content(own, weights)
     if card is None:
         raise CorruptAdapter(
             "expected a Likeness card in the file, got none",
-            hint="say the name, class noun, identifier and base of a file made elsewhere",
+            hint="for a file of another program, give name, class noun, identifier and base",
         )
     return stored(Adapter(replace(card, rank=rank, alpha=alpha), weights))
 
 
 def own_layers(adapter: Adapter, base: BaseOutline) -> dict[Network, dict[str, Layer]]:
-    """The layers of an adapter that Likeness wrote, under this base's names: CLIP's may or may not be in `text_model`.
+    """The layers of an adapter written by Likeness, with this base's names, with or without CLIP's `text_model` prefix.
 
     Raises:
-        WrongBase: a layer that the base lacks.
+        WrongBase: a layer that the base does not have.
     """
     names = LayerNames(base)
     layers: dict[Network, dict[str, Layer]] = {}
@@ -151,12 +153,12 @@ def own_layers(adapter: Adapter, base: BaseOutline) -> dict[Network, dict[str, L
 
 
 def config_alpha(config: Mapping[str, object]) -> float | None:
-    """lora_alpha of a PEFT LoraConfig, None where it does not say.
+    """lora_alpha of a PEFT LoraConfig; None if not set.
 
     Raises:
-        UnsupportedAdapter: another method than plain LoRA (DoRA, rank-stabilised, PiSSA, ...): same keys, other
-            arithmetic.
-        CorruptAdapter: lora_alpha is no number above 0.
+        UnsupportedAdapter: a method other than plain LoRA (DoRA, rank-stabilised, PiSSA, ...), which uses the same keys
+            with other arithmetic.
+        CorruptAdapter: lora_alpha is not a number above 0.
     """
     if (kind := config.get("peft_type") or "LORA") != "LORA":
         raise UnsupportedAdapter(f"expected a plain LoRA, got {label(str(kind))}", hint=CONVERT)
@@ -168,7 +170,7 @@ def config_alpha(config: Mapping[str, object]) -> float | None:
     if alpha is None:
         return None
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha <= 1e6:
-        raise CorruptAdapter("expected lora_alpha to be a number above 0", hint="get a copy that is whole")
+        raise CorruptAdapter("expected lora_alpha to be a number above 0", hint="use an intact copy of the file")
     return float(alpha)
 
 

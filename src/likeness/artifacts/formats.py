@@ -1,11 +1,11 @@
-"""Export: the layouts in which other programs keep a LoRA. `reading` takes them in.
+"""Export to the LoRA formats of other programs; `reading` imports them.
 
-    peft       folders as PEFT writes them (our own layout, see adapter.py)
+    peft       folders as PEFT writes them (also our own layout, see adapter.py)
     diffusers  one file for StableDiffusionPipeline.load_lora_weights
     kohya      one file for ComfyUI, A1111 and kohya's sd-scripts, see kohya.py
     triton     one archive with a model for NVIDIA Triton and SageMaker, see triton/export.py
 
-Law: an import of an export gives the same delta W for every layer. Source for diffusers: loaders/lora_base.py and
+Importing an export gives the same delta W for every layer. Source for diffusers: loaders/lora_base.py and
 utils/state_dict_utils.py of diffusers 0.42.
 """
 
@@ -26,9 +26,9 @@ from .triton.export import artifact
 
 @dataclass(frozen=True)
 class Format:
-    """One layout.
+    """One format.
 
-    export(adapter, path) writes a path that must not exist.
+    export(adapter, path) writes to a path that must not exist.
     """
 
     export: Callable[[Adapter, Path], None]
@@ -43,9 +43,10 @@ def export_peft(adapter: Adapter, path: Path) -> None:
 def export_diffusers(adapter: Adapter, path: Path) -> None:
     """Write one file for `load_lora_weights`, alpha / r folded into B.
 
-    diffusers refuses `.alpha` keys here and takes alpha = r when its own metadata is absent; older versions ignore that
-    metadata, so folding is the one form that means the same to all. Text encoder keys get the `text_model.`
-    of older transformers, which newer diffusers strips, and the `lora_linear_layer` that it needs to know them.
+    diffusers refuses `.alpha` keys here and uses alpha = r without its own metadata; older versions ignore that
+    metadata. Folding is therefore the only form that all versions read the same way. Text encoder keys get the
+    `text_model.` prefix of older transformers, which newer diffusers removes, and the `lora_linear_layer` by which it
+    recognises them.
     """
     kept = folded(adapter)
     arrays: tensors.Tensors = {}
@@ -77,7 +78,7 @@ FORMATS: dict[str, Format] = {
 
 
 def folded(adapter: Adapter) -> Adapter:
-    """The same delta W with alpha = r: what the diffusers layout can say."""
+    """The same delta W with alpha = r, as the diffusers format requires."""
     scale = adapter.card.alpha / adapter.card.rank
     weights: Weights = {
         n: {m: scaled(pair, scale) for m, pair in found.items()} for n, found in adapter.weights.items()
@@ -86,16 +87,18 @@ def folded(adapter: Adapter) -> Adapter:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all.
+    """Write a file atomically.
 
     Raises:
-        AdapterExists: `path` is there already.
+        AdapterExists: `path` exists.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".incoming-{secrets.token_hex(8)}")
     try:
         staged.write_bytes(content)
-        path.open("xb").close()  # claims the name: os.replace alone would overwrite, and not every disk has hard links
+        path.open(
+            "xb"
+        ).close()  # reserves the name: os.replace alone would overwrite, and not every file system has hard links
         os.replace(staged, path)
     except FileExistsError as error:
         raise AdapterExists("expected a new file, got one that exists", hint="choose another path") from error

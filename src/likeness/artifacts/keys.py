@@ -1,6 +1,6 @@
-"""Keys of other programs' LoRA files -> layers of a base, and what a file is that cannot be read.
+"""Keys of LoRA files of other programs -> layers of a base; recognises unsupported files.
 
-The programs agree on the two factors and differ in spelling:
+All programs store the same two factors under different names:
 
     unet.down_blocks.0.attentions.0...attn1.to_q.lora_A.weight            diffusers, PEFT names
     unet.down_blocks.0.attentions.0...attn1.to_q.lora.down.weight         diffusers, 2023
@@ -10,7 +10,7 @@ The programs agree on the two factors and differ in spelling:
     lora_unet_input_blocks_1_1_..._attn1_to_q.lora_down.weight            the same, with CompVis' names of blocks
     diffusion_model.input_blocks.1.1...attn1.to_q.lora_up.weight          ComfyUI
 
-So a name is compared without its prefixes and with `_` for `.`; the base's own list of layers says which it is.
+Names are compared without prefixes and with `_` for `.`, against the base's list of layers.
 Sources: diffusers 0.42 utils/state_dict_utils.py and loaders/lora_conversion_utils.py; kohya-ss/sd-scripts
 networks/lora.py; comfyanonymous/ComfyUI comfy/lora.py; KohakuBlueleaf/LyCORIS; PEFT 0.21 tuners.
 """
@@ -28,7 +28,7 @@ from .factors import TEXT_ROOT, Key, Layer, Part, gather, label, plain_module
 
 Arrays = Mapping[str, NDArray[np.floating]]
 
-# prefix, with `_` for `.` -> the network it stands for, None = either
+# prefix, with `_` for `.` -> its network; None: either
 _PREFIXES: dict[str, Network | None] = {
     "lora_unet_": "unet",
     "unet_": "unet",
@@ -54,7 +54,7 @@ _FACTOR = re.compile(rf"(.+)\.({'|'.join(map(re.escape, _PARTS))})(?:\.(?!weight
 _OLD_FACTOR = re.compile(r"(.+\.to_(?:q|k|v|out))_lora\.(down|up)\.weight")
 _ALPHA = re.compile(r"(.+?)(?:_lora)?\.alpha")
 
-# what is no plain LoRA: a pattern of its keys -> its name
+# adapters other than plain LoRA: pattern of keys -> name
 _KINDS = {
     r"\.(dora_scale|lora_magnitude_vector)(\.|$)": "DoRA",
     r"\.hada_(w[12]_[ab]|t[12])(\.|$)": "LoHa",
@@ -72,9 +72,9 @@ _KINDS = {
     r"^(emb_params|string_to_param|bundle_emb|clip_[gl]$)": "a textual inversion",
     r"^(control_model|ip_adapter|image_proj)\.": "a ControlNet or IP-Adapter",
 }
-CONVERT = "merge it into its base and extract a plain LoRA from that, or train it as a plain LoRA"
+CONVERT = "convert it to a plain LoRA with the program that made it, or train a plain LoRA"
 
-# families by what their files have: a pattern of keys -> the name
+# families by their files' keys: pattern of keys -> name
 _ORIGINS = {
     r"^(lora_te2_|text_encoder_2\.|text_encoders[._]clip_g|clip_g\.|conditioner\.)|add_embedding|label_emb": "SDXL",
     r"joint_(transformer_)?blocks": "Stable Diffusion 3",
@@ -99,7 +99,7 @@ _ORIGINS_BY_WIDTH = {
     1024: "Stable Diffusion 2",
     2048: "SDXL",
 }
-_CROSS_ATTENTION = re.compile(  # its factor A, as wide as the texts' states
+_CROSS_ATTENTION = re.compile(  # factor A of a layer as wide as the text encoder's states
     r"attn2[._](?:processor[._])?to_[kv](?:_lora)?\.(?:lora_A|lora_down|lora\.down|lora_linear_layer\.down|down)\b"
 )
 _SERVED = ("Likeness' built-in base", "Stable Diffusion 1", "Stable Diffusion 2")
@@ -113,7 +113,7 @@ _OLD_TEXT = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "
 
 
 class LayerNames:
-    """The layers of one base, found by any program's spelling of their names."""
+    """The layers of one base, found by the names of any program."""
 
     def __init__(self, base: BaseOutline) -> None:
         self._base = base
@@ -124,18 +124,18 @@ class LayerNames:
                     self._known.setdefault(_flat(spelling), {})[network, module] = None
 
     def parse(self, key: str) -> Key:
-        """Network, layer as the base calls it, and part of a key.
+        """Network, the base's name of the layer, and part, of a key.
 
         Raises:
-            UnsupportedAdapter: the key names no part of a LoRA.
-            WrongBase: it names a layer that the base lacks.
-            CorruptAdapter: it could name two layers.
+            UnsupportedAdapter: the key is not part of a LoRA.
+            WrongBase: the base does not have the layer.
+            CorruptAdapter: the key matches two layers.
         """
         name, part = _split(key)
         return (*self.find(name), part)
 
     def find(self, name: str, network: Network | None = None) -> tuple[Network, str]:
-        """The layer of a name. Raises WrongBase, CorruptAdapter."""
+        """The layer with a name. Raises WrongBase, CorruptAdapter."""
         rest = _flat(name.replace(".processor.", "."))
         while not (found := self._of(rest, network)):
             prefix = next((prefix for prefix in _PREFIXES if rest.startswith(prefix)), None)
@@ -143,7 +143,9 @@ class LayerNames:
                 raise WrongBase(f"expected layers of {self._base.family.name}, got {label(name)}")
             rest, network = rest.removeprefix(prefix), _PREFIXES[prefix] or network
         if len(found) > 1:
-            raise CorruptAdapter(f"{label(name)} fits {len(found)} layers", hint="use another layout")
+            raise CorruptAdapter(
+                f"{label(name)} matches {len(found)} layers of the base", hint="export the file again in another format"
+            )
         return found[0]
 
     def _of(self, flat: str, network: Network | None) -> list[tuple[Network, str]]:
@@ -153,14 +155,14 @@ class LayerNames:
 def read_layers(
     arrays: Arrays, base: BaseOutline, *, metadata: Mapping[str, str], alphas: Mapping[Network, float]
 ) -> dict[Network, dict[str, Layer]]:
-    """The layers of a LoRA in any layout that is known, under the base's names.
+    """The layers of a LoRA in any supported format, with the base's names.
 
     Args:
-        alphas: of each network, where something besides the tensors says so.
+        alphas: per network, if given outside the tensors.
 
     Raises:
-        UnsupportedAdapter: something else than a plain LoRA; says what.
-        WrongBase: layers that the base lacks, or a LoRA of another kind of base.
+        UnsupportedAdapter: not a plain LoRA; the message says what it is.
+        WrongBase: layers that the base does not have, or a LoRA for another kind of base.
         CorruptAdapter: as `factors.gather`.
     """
     refuse_other_kinds(arrays)
@@ -168,26 +170,26 @@ def read_layers(
     if origin is not None and origin not in _SERVED:
         raise WrongBase(
             f"expected an adapter of {base.family.name}, got one of {origin}",
-            hint="choose one for Stable Diffusion 1.5 or 2.1, and load the base it was trained on",
+            hint="use a LoRA for Stable Diffusion 1.5 or 2.1, with --base set to the base it was trained on",
         )
     return gather(arrays, LayerNames(base).parse, alphas)
 
 
 def refuse_other_kinds(keys: Iterable[str]) -> None:
-    """Raises UnsupportedAdapter where a key is one of DoRA, LoHa, LoKr, ... or of whole weights."""
+    """Raises UnsupportedAdapter for keys of DoRA, LoHa, LoKr, ... or of full weights."""
     names = sorted(keys)
     for pattern, kind in _KINDS.items():
         if any(re.search(pattern, name) for name in names):
             raise UnsupportedAdapter(f"expected a plain LoRA, got {kind}", hint=CONVERT)
     if names and not any(_is_part(name) for name in names):
         raise UnsupportedAdapter(
-            f"expected a LoRA, got other weights, such as {label(names[0])}",
-            hint="a LoRA has two tensors for each layer, for example lora_A and lora_B, or lora_down and lora_up",
+            f"expected a LoRA, got other tensors, such as {label(names[0])}",
+            hint="a LoRA has two tensors per layer, for example lora_A and lora_B, or lora_down and lora_up",
         )
 
 
 def origin_of(arrays: Arrays, metadata: Mapping[str, str]) -> str | None:
-    """The kind of base that a file was made for, by its keys, its header or the width of its cross-attention."""
+    """The kind of base of a file, by its keys, its header or the width of its cross-attention."""
     for pattern, origin in _ORIGINS.items():
         if any(re.search(pattern, key) for key in arrays):
             return origin
@@ -204,8 +206,8 @@ def origin_of(arrays: Arrays, metadata: Mapping[str, str]) -> str | None:
 def compvis_names(modules: Collection[str]) -> dict[str, str]:
     """Names of a U-Net's layers in Stable Diffusion's own code, by those of diffusers.
 
-    There all blocks are numbered through: each resnet with its attention is one, each downsampler one, and an upsampler
-    belongs to the resnet before it. Source: CompVis/latent-diffusion, openaimodel.py.
+    That code numbers all blocks consecutively: a resnet with its attention is a block, a downsampler is a block, and an
+    upsampler belongs to the preceding resnet. Source: CompVis/latent-diffusion, openaimodel.py.
     """
     blocks = {module: found for module in modules if (found := _BLOCK.fullmatch(module))}
     lengths: dict[tuple[str, int], int] = {}  # resnets in a block
@@ -244,7 +246,7 @@ def compvis_names(modules: Collection[str]) -> dict[str, str]:
 
 
 def _spellings(network: Network, layers: Collection[str]) -> dict[str, set[str]]:
-    """Each layer's name in the networks' different codes, without prefixes."""
+    """Each layer's names in the different implementations, without prefixes."""
     spelled: dict[str, set[str]] = {}
     compvis = compvis_names(layers) if network == "unet" else {}
     for module in layers:

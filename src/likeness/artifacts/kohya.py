@@ -1,11 +1,11 @@
-"""The key names and header of kohya's sd-scripts, which ComfyUI and A1111 read.
+"""Key names and header of kohya's sd-scripts, as read by ComfyUI and A1111.
 
     lora_unet_down_blocks_0_..._to_q.lora_down.weight   A
     lora_unet_down_blocks_0_..._to_q.lora_up.weight     B
     lora_unet_down_blocks_0_..._to_q.alpha              one number per layer
     lora_te_text_model_encoder_layers_0_...             the text encoder, always with text_model
 
-Only written here; `keys` reads them.
+For writing; `keys` reads them.
 Sources: kohya-ss/sd-scripts networks/lora.py and library/train_util.py; comfyanonymous/ComfyUI comfy/lora.py.
 """
 
@@ -20,7 +20,7 @@ _VERSIONS = {
     "sd-1.5": "sd_v1",
     "sd-2.1-base": "sd_v2",
     "sd-2.1": "sd_v2_v",
-}  # family -> sd-scripts' word, if it has one
+}  # family -> name in sd-scripts, if any
 
 
 def flat_name(network: Network, module: str) -> str:
@@ -42,7 +42,7 @@ def tensors_of(adapter: Adapter) -> Tensors:
 
 
 def metadata_of(card: AdapterCard) -> dict[str, str]:
-    """The ss_ entries that sd-scripts would have written, as far as they are known."""
+    """The ss_ entries as written by sd-scripts, as far as known."""
     entries = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(card.rank),

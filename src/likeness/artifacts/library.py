@@ -1,9 +1,9 @@
-"""The published adapters of every tenant: an object with the weights, then a row that makes it exist.
+"""The published adapters of all tenants: an object with the weights and a row in the catalog.
 
     <tenant>/adapters/<name>/<content_sha256>.safetensors
 
-The command line, the server and the training workers publish and read through this one class. An object is never
-overwritten with other bytes: its key holds its hash, so whoever has a key has those weights or nothing.
+Command line, server and workers publish and read adapters with this class. The key of an object contains its hash, so
+an object is never overwritten with other weights.
 """
 
 import re
@@ -21,13 +21,13 @@ _KEY = re.compile(r"([a-z0-9_-]{1,63})/([a-z0-9_-]{1,63})/([0-9a-f]{64})")
 
 @dataclass(frozen=True)
 class AdapterLibrary:
-    """Adapters in an object store, known to a catalog."""
+    """Adapters in an object store with rows in a catalog."""
 
     objects: Objects
     catalog: Catalog
 
     def publish(self, adapter: Adapter, tenant: str, *, replace: bool = False) -> AdapterCard:
-        """Make an adapter exist under its card's name; readers see the old one or the new one.
+        """Publish an adapter under its card's name, atomically.
 
         Returns:
             the card as stored, with `content_sha256`.
@@ -35,7 +35,7 @@ class AdapterLibrary:
         Raises:
             AdapterExists: the name is taken and `replace` is false.
             AdapterBusy: the name is being deleted.
-            CorruptAdapter: NaN, shapes that do not fit, a card out of range.
+            CorruptAdapter: NaN, inconsistent shapes, a card out of range.
         """
         kept, content = bundle.encode(adapter)
         record = AdapterRecord(tenant, kept.card, object_key(tenant, kept.card), len(content))
@@ -44,7 +44,7 @@ class AdapterLibrary:
             try:
                 before = self.catalog.publish(record, replace=replace)
             except Exception:
-                if not self._is_named(record):  # the row that was in our way may be of the same weights
+                if not self._is_named(record):  # the existing row may have the same weights
                     self.objects.delete(record.key)
                 raise
         if before is not None and before != record.key:
@@ -60,11 +60,11 @@ class AdapterLibrary:
         return self._opened(record.key, record.card.content_sha256)
 
     def load(self, key: str) -> Adapter:
-        """The adapter of an engine's key, see `engine_key`; asks the catalog nothing.
+        """The adapter of an engine key, see `engine_key`; without a catalog query.
 
         Raises:
-            AdapterNotFound: it was deleted or replaced.
-            CorruptAdapter: its bytes are not what they were.
+            AdapterNotFound: deleted or replaced.
+            CorruptAdapter: the bytes have changed.
         """
         parts = _KEY.fullmatch(key)
         if parts is None:
@@ -73,16 +73,16 @@ class AdapterLibrary:
         return self._opened(_object_key(tenant, name, sha256), sha256)
 
     def engine_keys(self) -> frozenset[str]:
-        """What the engine may hold: the keys of all that is published now, see `engine_key`."""
+        """The engine keys of all published adapters, see `engine_key`."""
         return frozenset(engine_key_of(*one) for one in self.catalog.published())
 
     def withdraw(self, tenant: str, card: AdapterCard) -> None:
-        """Undo one publication, unless another has replaced it."""
+        """Undo one publication, unless it has been replaced."""
         if self.catalog.withdraw(tenant, card.name, card.content_sha256):
             self.objects.delete(object_key(tenant, card))
 
     def delete_all(self, tenant: str, kind: str, name: str) -> int:
-        """Delete every object of a name, those of interrupted publications too. Returns how many.
+        """Delete all objects of a name, also of interrupted publications. Returns their number.
 
         Args:
             kind: 'adapters', 'photos' or 'outputs'.
@@ -104,22 +104,22 @@ class AdapterLibrary:
         try:
             content = self.objects.get(key)
         except ObjectNotFound as error:
-            raise AdapterNotFound("the adapter is not there any more", hint="it was deleted or replaced") from error
+            raise AdapterNotFound("the adapter no longer exists", hint="it was deleted or replaced") from error
         return bundle.reopen(content, sha256)
 
 
 def engine_key(record: AdapterRecord) -> str:
-    """What the engine calls an adapter: tenant, name and content, so that neither can be mistaken for another's."""
+    """The engine's key of an adapter: tenant, name and content hash."""
     return engine_key_of(record.tenant, record.name, record.card.content_sha256)
 
 
 def engine_key_of(tenant: str, name: str, sha256: str) -> str:
-    """The same by its parts."""
+    """The engine key from its parts."""
     return f"{tenant}/{name}/{sha256}"
 
 
 def object_key(tenant: str, card: AdapterCard) -> str:
-    """Where an adapter's bytes are."""
+    """The object key of an adapter."""
     return _object_key(tenant, card.name, card.content_sha256)
 
 

@@ -1,7 +1,8 @@
 """A folder <-> one tar.gz, for object stores and for SageMaker's TargetModel.
 
-Packing is byte-deterministic: names sorted, owner, mode and times fixed. manifest.json comes first and lists every file
-with its size and SHA-256; unpacking accepts exactly those files and nothing else a tar can hold. Knows nothing of LoRA.
+Packing is deterministic: sorted names; fixed owner, mode and times. manifest.json is the first member and lists all
+files with size and SHA-256; unpacking accepts exactly these files and no other kind of member. Knows nothing about
+LoRA.
 Format: POSIX.1-1988 ustar, https://www.gnu.org/software/tar/manual/html_node/Standard.html.
 """
 
@@ -28,7 +29,7 @@ MAX_UNPACKED_BYTES = 2 << 30
 _BLOCK = 512
 _PASSED_OVER = (tarfile.DIRTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE)
 _CHUNK = 1 << 20
-_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # no leading dot: neither '..' nor hidden files
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # no leading dot: excludes '..' and hidden files
 _NAME = re.compile(rf"{_PART}(/{_PART}){{0,5}}")
 _HINT = "pack the adapter again with `likeness export`"
 
@@ -38,7 +39,7 @@ def pack(folder: Path) -> bytes:
 
     Raises:
         AdapterNotFound: no such folder.
-        ArchiveRefused: links, odd names, or more than an archive may hold.
+        ArchiveRefused: links, invalid names, or above the limits of an archive.
     """
     if not folder.is_dir():
         raise AdapterNotFound("expected a folder to pack, got none", hint="`likeness list` shows the adapters")
@@ -56,7 +57,7 @@ def pack(folder: Path) -> bytes:
     listing = {name: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in contents.items()}
     manifest = json.dumps({"format": 1, "files": listing}, indent=2, sort_keys=True).encode() + b"\n"
     packed = io.BytesIO()
-    # Level 1: float16 weights hardly shrink, and the cost of trying grows with the level.
+    # Level 1: float16 weights hardly compress, and higher levels cost more time.
     with (
         gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=packed, mtime=0) as stream,
         tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive,
@@ -69,23 +70,26 @@ def pack(folder: Path) -> bytes:
 
 
 def unpack(source: bytes | Path, into: Path, *, needs_manifest: bool = True) -> Path:
-    """Unpack into a new folder that appears whole or not at all.
+    """Unpack into a new folder, atomically.
 
     Args:
         into: must not exist; its parent must.
-        needs_manifest: False takes what other programs pack, too: no manifest, folders' own entries, hidden files
-            (which are passed over). An archive with a manifest is held to it in any case.
+        needs_manifest: False also accepts archives of other programs: without a manifest, with entries for folders,
+            with
+            hidden files (which are skipped). If there is a manifest, it is always checked.
 
     Returns:
         `into`.
 
     Raises:
-        AdapterExists: `into` is there already.
-        ArchiveRefused: no tar.gz, or one with links, devices, folders, odd or doubled names, too many or large files.
-        CorruptAdapter: files or hashes that are not those of the manifest.
+        AdapterExists: `into` exists.
+        ArchiveRefused: not a tar.gz; links, devices, folders, invalid or repeated names; too many or too large files.
+        CorruptAdapter: files or hashes do not match the manifest.
     """
     if into.exists():
-        raise AdapterExists("expected a new folder, got one that exists", hint="choose another or remove it first")
+        raise AdapterExists(
+            "expected a new folder, got one that exists", hint="choose another path, or remove the folder first"
+        )
     staged = Path(tempfile.mkdtemp(prefix=".incoming-", dir=into.parent))
     try:
         with _opened(source) as raw, gzip.GzipFile(fileobj=raw, mode="rb") as stream:
@@ -94,7 +98,7 @@ def unpack(source: bytes | Path, into: Path, *, needs_manifest: bool = True) -> 
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:  # BadGzipFile is an OSError
         if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
             raise
-        raise ArchiveRefused(f"expected a whole tar.gz, got {type(error).__name__}", hint=_HINT) from None
+        raise ArchiveRefused(f"expected a complete tar.gz, got {type(error).__name__}", hint=_HINT) from None
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return into
@@ -118,25 +122,25 @@ def _unpack_entries(stream: gzip.GzipFile, folder: Path, *, needs_manifest: bool
             raise ArchiveRefused("expected manifest.json as the first file", hint=_HINT)
         else:
             if entry.name in seen:
-                raise ArchiveRefused("expected each file once, got one twice", hint=_HINT)
+                raise ArchiveRefused("expected each file once, got a repeated name", hint=_HINT)
             if manifest is not None and entry.name not in manifest:
-                raise CorruptAdapter("got a file that the manifest does not list", hint=_HINT)
+                raise CorruptAdapter("expected only files of the manifest, got another", hint=_HINT)
             seen.add(entry.name)
             _unpack_file(stream, entry, folder, expected=None if manifest is None else manifest[entry.name])
         _exactly(stream, -entry.size % _BLOCK)
     if manifest is None and not seen:
         raise ArchiveRefused("expected files in the archive, got none", hint=_HINT)
     if manifest is not None and (missing := len(manifest.keys() - seen)):
-        raise CorruptAdapter(f"{missing} file(s) of the manifest are missing", hint=_HINT)
+        raise CorruptAdapter(f"expected all files of the manifest, {missing} are missing", hint=_HINT)
 
 
 def _entries(stream: gzip.GzipFile, *, foreign: bool) -> Iterator[tarfile.TarInfo]:
-    """Headers one by one; the caller reads each file's blocks in between.
+    """Yields headers one by one; the caller reads the file's blocks in between.
 
     Args:
-        foreign: pass over folders, hidden files and extended headers (times, owners), and strip a leading './'.
+        foreign: skip folders, hidden files and extended headers (times, owners), and remove a leading './'.
 
-    tarfile itself is not asked to walk the archive: it would follow extended headers, sparse maps and links first.
+    tarfile is not used to iterate, because it would interpret extended headers, sparse maps and links.
     """
     size = 0
     for count in range(MAX_FILES + 2):
@@ -150,7 +154,7 @@ def _entries(stream: gzip.GzipFile, *, foreign: bool) -> Iterator[tarfile.TarInf
             raise ArchiveRefused(f"expected a tar header, got {type(error).__name__}", hint=_HINT) from None
         is_file = entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
         if entry.size < 0 or not (is_file or (foreign and entry.type in _PASSED_OVER)):
-            raise ArchiveRefused("expected plain files only, got a link, a folder, a device or the like", hint=_HINT)
+            raise ArchiveRefused("expected regular files only, got a link, a folder or a device", hint=_HINT)
         size += entry.size
         _check_room(count, size)
         if foreign:
@@ -199,7 +203,9 @@ def _unpack_file(
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("xb")
     except OSError:
-        raise ArchiveRefused("two names in the archive exclude each other", hint=_HINT) from None
+        raise ArchiveRefused(
+            "expected names that can exist together, got a file that is also a folder", hint=_HINT
+        ) from None
     with file:
         while left:
             chunk = _exactly(stream, min(left, _CHUNK))
@@ -207,13 +213,13 @@ def _unpack_file(
             file.write(chunk)
             left -= len(chunk)
     if expected is not None and (entry.size, digest.hexdigest()) != expected:
-        raise CorruptAdapter("a file is not the one that the manifest describes", hint=_HINT)
+        raise CorruptAdapter("a file does not match the manifest", hint=_HINT)
 
 
 def _exactly(stream: gzip.GzipFile, size: int) -> bytes:
     content = stream.read(size)
     if len(content) != size:
-        raise ArchiveRefused("expected more bytes, got the end of the archive", hint=_HINT)
+        raise ArchiveRefused("expected more data, got the end of the archive", hint=_HINT)
     return content
 
 

@@ -1,11 +1,11 @@
-"""Import: a LoRA in any program's layout, found by what is there -> an adapter for this base.
+"""Import of LoRA files: detects the format and returns an adapter for this base.
 
-    a folder     ours, a Triton model, or PEFT's: of one network, or with `unet` and `text_encoder` in it; or one with a
-                 single .safetensors file, as diffusers' scripts leave it
-    a file       .safetensors with any spelling of the layers' names, see `keys`
+    a folder     ours, a Triton model, or PEFT's (of one network, or with `unet` and `text_encoder`); or a folder with a
+                 single .safetensors file, as written by diffusers' scripts
+    a file       .safetensors with the layer names of any program, see `keys`
     a tar.gz     of such a folder
 
-Law: an import of an export gives the same delta W for every layer.
+Importing an export gives the same delta W for every layer.
 """
 
 import os
@@ -28,7 +28,7 @@ from .triton.export import CONFIG_NAME as TRITON_CONFIG
 from .triton.export import read_model
 
 MAX_DEPTH = 3  # of folders around the files
-_PEFT_ALPHA = 8.0  # of a LoraConfig that does not say
+_PEFT_ALPHA = 8.0  # PEFT's default
 _GZIP_START = b"\x1f\x8b"
 _EXPECTED = (
     "PEFT writes adapter_config.json and adapter_model.safetensors, here or in unet/ and text_encoder/; diffusers' "
@@ -38,7 +38,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True, eq=False)
 class _File:
-    """One safetensors file, and what is said of its alphas."""
+    """One safetensors file, with alphas from other sources."""
 
     arrays: Arrays
     metadata: Mapping[str, str]
@@ -46,24 +46,26 @@ class _File:
 
 
 def read_foreign(path: Path, base: BaseOutline, card: AdapterCard | None = None) -> Adapter:
-    """Read a file or folder that another program or another Likeness wrote.
+    """Read a file or folder of another program or another installation of Likeness.
 
     Args:
-        card: of what is read, for files without a card of ours; see foreign.foreign_card.
+        card: for files without a Likeness card; see foreign.foreign_card.
 
     Raises:
-        AdapterNotFound: nothing is there.
-        UnsupportedAdapter: whole, but no plain LoRA; the message says what it is.
+        AdapterNotFound: no such path.
+        UnsupportedAdapter: not a plain LoRA; the message says what it is.
         CorruptAdapter: damaged, a pickle, or a folder without an adapter.
-        ArchiveRefused: a tar.gz that is damaged, or with contents that no adapter has.
-        WrongBase: layers that the base lacks or has in other dimensions, or a card of another base.
+        ArchiveRefused: a damaged tar.gz, or one with contents other than an adapter.
+        WrongBase: layers that the base does not have or that have other dimensions, or a card for another base.
     """
     if path.is_dir():
         return _read_folder(path, base, card)
     if not os.path.lexists(path):
-        raise AdapterNotFound("expected a file or a folder, got none", hint="check the path")
+        raise AdapterNotFound(
+            "expected a file or folder with an adapter, got a path that does not exist", hint="check the path"
+        )
     if path.name == folders.WEIGHTS_NAME and (path.parent / folders.CONFIG_NAME).is_file():
-        return _read_files([_peft_file(path.parent)], base, card)  # the alpha is in the other file
+        return _read_files([_peft_file(path.parent)], base, card)  # alpha is in adapter_config.json
     if _is_gzip(path):
         with tempfile.TemporaryDirectory() as parent:
             return _read_folder(unpack(path, Path(parent) / "adapter", needs_manifest=False), base, card)
@@ -87,7 +89,7 @@ def _read_folder(folder: Path, base: BaseOutline, card: AdapterCard | None) -> A
 
 
 def _inner(folder: Path) -> Path:
-    """The folder where the files are: archives and PEFT's named adapters have one more around it."""
+    """The folder that contains the files: archives and PEFT's named adapters have an additional folder around it."""
     for _ in range(MAX_DEPTH):
         inside = list(folder.iterdir())
         if len(inside) != 1 or not inside[0].is_dir() or inside[0].name in NETWORKS:
@@ -103,12 +105,12 @@ def _file(path: Path) -> _File:
 
 
 def _peft_file(folder: Path) -> _File:
-    """What PEFT's save_pretrained wrote."""
+    """A folder written by PEFT's save_pretrained."""
     weights, config = folder / folders.WEIGHTS_NAME, folder / folders.CONFIG_NAME
     if not weights.exists() and any(folder.glob("adapter_model.*")):
         raise CorruptAdapter("expected adapter_model.safetensors, got a pickle", hint="save it as safetensors")
     if not weights.exists() or not config.exists():
-        raise CorruptAdapter(f"expected {config.name} and {weights.name} in the folder, got less", hint=_EXPECTED)
+        raise CorruptAdapter(f"expected both {config.name} and {weights.name} in the folder", hint=_EXPECTED)
     alpha = config_alpha(strict_json(tensors.read_bytes(_followed(config), limit=MAX_BYTES)))
     arrays, _ = tensors.read_file(_followed(weights))
     return _File(arrays, {}, dict.fromkeys(NETWORKS, _PEFT_ALPHA if alpha is None else alpha))
@@ -118,7 +120,7 @@ def _read_files(files: Sequence[_File], base: BaseOutline, card: AdapterCard | N
     layers: dict[Network, dict[str, Layer]] = {}
     try:
         for file in files:
-            own_card(file.metadata, base)  # of another base: said before any layer is looked at
+            own_card(file.metadata, base)  # a card for another base is reported before any layer
             found = read_layers(file.arrays, base, metadata=file.metadata, alphas=file.alphas)
             if layers.keys() & found.keys():
                 raise CorruptAdapter("expected one set of weights for each network, got two", hint=_EXPECTED)
@@ -126,8 +128,10 @@ def _read_files(files: Sequence[_File], base: BaseOutline, card: AdapterCard | N
         return assemble(layers, base, metadata=files[0].metadata, card=card)
     except WrongBase as error:
         origin = next(filter(None, (origin_of(file.arrays, file.metadata) for file in files)), None)
-        looks = "" if origin is None else f"; it looks like one of {origin}"
-        raise WrongBase(error.message, hint=error.hint or f"load the base it was trained on{looks}") from None
+        looks = "" if origin is None else f"; it appears to be for {origin}"
+        raise WrongBase(
+            error.message, hint=error.hint or f"use --base with the base that it was trained on{looks}"
+        ) from None
 
 
 def _read_own(adapter: Adapter, base: BaseOutline) -> Adapter:
@@ -135,12 +139,12 @@ def _read_own(adapter: Adapter, base: BaseOutline) -> Adapter:
 
 
 def _followed(path: Path) -> Path:
-    """The file that a link leads to: the hub's cache has links only. An unpacked archive has none."""
+    """The target of a link: the Hugging Face cache consists of links. Unpacked archives have none."""
     return Path(os.path.realpath(path))
 
 
 def _is_gzip(path: Path) -> bool:
-    if not path.is_file():  # not to wait for a pipe; what is no file is refused by its reader
+    if not path.is_file():  # does not open pipes; the reader refuses anything but files
         return False
     with path.open("rb") as file:
         return file.read(len(_GZIP_START)) == _GZIP_START

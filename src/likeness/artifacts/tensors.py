@@ -1,8 +1,8 @@
-"""safetensors bytes <-> numpy arrays, trusting nothing that comes in.
+"""safetensors bytes <-> numpy arrays, for untrusted input.
 
 The format: https://github.com/huggingface/safetensors#format (8 bytes of header length, a JSON header, the
-tensors' bytes). Written here by hand because the library orders the metadata at random and equal adapters must be equal
-bytes; read by the library, which checks that the offsets cover the file exactly. Knows nothing of LoRA.
+tensors' bytes). The writer is our own, because the library writes metadata in random order and equal adapters must
+give equal bytes. The library reads, and checks that the offsets cover the file exactly. Knows nothing about LoRA.
 """
 
 import json
@@ -24,13 +24,13 @@ _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x
 _ZIP_START = 4096  # torch writes data.pkl first
 _NAMES = {"float16": "F16", "float32": "F32"}
 _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
-_HINT = "get a copy that is whole, or save it again as safetensors"
+_HINT = "use an intact copy, or save it again as safetensors"
 
 Tensors = dict[str, NDArray[np.floating]]
 
 
 def encode(tensors: Mapping[str, NDArray[np.floating]], metadata: Mapping[str, str]) -> bytes:
-    """float16 and float32 arrays as the bytes of a safetensors file; equal input gives equal bytes.
+    """float16 and float32 arrays as safetensors bytes; equal input gives equal bytes.
 
     Raises:
         CorruptAdapter: an array has another type.
@@ -38,7 +38,7 @@ def encode(tensors: Mapping[str, NDArray[np.floating]], metadata: Mapping[str, s
     for array in tensors.values():
         if array.dtype.name not in _NAMES:
             raise CorruptAdapter(f"expected float16 or float32 weights, got {array.dtype.name}")
-    # Wide types first keeps every tensor aligned to its own size.
+    # With wide types first, every tensor is aligned to its own size.
     names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     chunks: list[bytes] = []
@@ -57,12 +57,12 @@ def decode(content: bytes) -> tuple[Tensors, dict[str, str]]:
     """Arrays and metadata of a safetensors file. bfloat16 becomes float32, which holds it exactly.
 
     Raises:
-        CorruptAdapter: a pickle, truncated, oversized, no safetensors, a tensor that is there twice.
-        UnsupportedAdapter: a zip, or integer and 8-bit tensors.
+        CorruptAdapter: a pickle, truncated, too large, not safetensors, or a repeated tensor.
+        UnsupportedAdapter: a zip, or integer or 8-bit tensors.
     """
     if content.startswith(b"PK") and b"data.pkl" not in content[:_ZIP_START]:
         raise UnsupportedAdapter(
-            "expected safetensors, got a zip archive", hint="unpack it and take the .safetensors file"
+            "expected safetensors, got a zip archive", hint="unpack it and use the .safetensors file"
         )
     if content.startswith(_PICKLE_STARTS):
         raise CorruptAdapter("expected safetensors, got a pickle, which can run code when it is opened", hint=_HINT)
@@ -83,19 +83,19 @@ def decode(content: bytes) -> tuple[Tensors, dict[str, str]]:
 
 
 def read_file(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """`decode` of a file; see there.
+    """`decode` of a file.
 
     Raises:
-        CorruptAdapter: also when the name is that of a pickle, or the file is missing, a link or above 1 GiB.
+        CorruptAdapter: as `decode`; or the suffix is that of a pickle; or the file is missing, a link or above 1 GiB.
     """
     refuse_pickle_name(path)
     return decode(read_bytes(path, limit=MAX_FILE_BYTES))
 
 
 def refuse_pickle_name(path: Path) -> None:
-    """Raises CorruptAdapter where a file's name is that of a pickle."""
+    """Raises CorruptAdapter for file names of pickles."""
     if path.suffix.lower() in _PICKLE_SUFFIXES:
-        raise CorruptAdapter("expected a .safetensors file, got a name that stands for a pickle", hint=_HINT)
+        raise CorruptAdapter("expected a .safetensors file, got the file name of a pickle", hint=_HINT)
 
 
 def read_bytes(path: Path, *, limit: int) -> bytes:
@@ -116,7 +116,7 @@ def read_bytes(path: Path, *, limit: int) -> bytes:
 
 
 def _array(dtype: str, shape: list[int], content: bytes) -> NDArray[np.floating]:
-    if dtype == "BF16":  # the upper half of a float32: https://en.wikipedia.org/wiki/Bfloat16_floating-point_format
+    if dtype == "BF16":  # the upper 16 bits of a float32: https://en.wikipedia.org/wiki/Bfloat16_floating-point_format
         halves = np.frombuffer(content, "<u2").astype(np.uint32)
         return (halves << 16).view(np.float32).reshape(shape)
     if dtype not in _DTYPES:

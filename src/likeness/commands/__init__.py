@@ -1,1 +1,1 @@
-"""Groups of commands, each a translation of verbs; `cli` registers them."""
+"""Groups of commands; `cli` registers them."""

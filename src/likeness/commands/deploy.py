@@ -15,12 +15,12 @@ from ..types import Subject, checked_seed, checked_subject
 from .options import ClassNoun, KeepStrangers, NewName, Photos, Recipe, Seed
 from .sending import photos_to_send
 
-deploy = typer.Typer(help="Triton and SageMaker.", no_args_is_help=False)
-sagemaker = typer.Typer(help="The whole system in an AWS account, as one CloudFormation stack.", no_args_is_help=False)
+deploy = typer.Typer(help="Deploy to NVIDIA Triton and Amazon SageMaker.", no_args_is_help=False)
+sagemaker = typer.Typer(help="Deploy to an AWS account, as one CloudFormation stack.", no_args_is_help=False)
 deploy.add_typer(sagemaker, name="sagemaker")
 
 StackName = Annotated[str, typer.Option("--stack", help="Name of the CloudFormation stack.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show every call to AWS and make none.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print all calls to AWS without making them.")]
 _STACK = "likeness"
 
 
@@ -28,20 +28,22 @@ _STACK = "likeness"
 def triton(
     ctx: typer.Context,
     local: Annotated[
-        bool, typer.Option("--local", help="Serve SageMaker's protocol through a real tritonserver here.")
+        bool, typer.Option("--local", help="Serve SageMaker's protocol with a tritonserver on this machine.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Write all adapters as a model repository; must not exist.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for a model repository of all adapters; must not exist.")
+    ] = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="With --local, on 127.0.0.1; 0: any that is free.")
+        int, typer.Option(min=0, max=65535, help="With --local: port on 127.0.0.1; 0: any free port.")
     ] = 8000,
-    models: Annotated[int, typer.Option(min=1, max=1000, help="With --local: loaded at once.")] = 64,
+    models: Annotated[int, typer.Option(min=1, max=1000, help="With --local: largest number of loaded models.")] = 64,
 ) -> None:
-    """Host every adapter on NVIDIA Triton, over one shared engine."""
+    """Serve all adapters with NVIDIA Triton and one shared engine."""
     from ..deploy.triton.local import local_front, write_repository
 
     call: Call = ctx.obj
     if local == (out is not None):
-        raise UsageError("expected one of --local and --out")
+        raise UsageError("expected either --local or --out")
     with closing(call.likeness()) as likeness:
         if out is not None:
             written = write_repository(likeness, out)
@@ -56,14 +58,14 @@ def triton(
         with listening(bind) as sockets, local_front(likeness, most_models=models) as front:
             server = server_of(create_app(likeness, portrait_backend=front), bind)
             log_to_stderr()
-            run(server, sockets)  # returns, so that people's weights do not stay in the folder for temporary files
+            run(server, sockets)  # returns, so that adapters are removed from the temporary folder
     if not server.started:
         raise typer.Exit(1)
 
 
 @sagemaker.command()
 def package(ctx: typer.Context, out: Annotated[Path, typer.Option(help="A new folder.")]) -> None:
-    """Write what the stack is made of: template, fine-tuning package, image recipe; and how to build the images."""
+    """Write template, fine-tuning package and image recipe, and print how to build the images."""
     from ..deploy.sagemaker.images import build_lines, recipe
     from ..deploy.sagemaker.stack import template, tuning_package
 
@@ -72,7 +74,7 @@ def package(ctx: typer.Context, out: Annotated[Path, typer.Option(help="A new fo
     try:
         out.mkdir(parents=True)
     except FileExistsError:
-        raise UsageError("expected a new folder, got one that exists") from None
+        raise UsageError("expected --out to be a new folder, got one that exists") from None
     for name, content in files.items():
         (out / name).write_bytes(content)
     call.terminal.document({"folder": str(out), "files": sorted(files), "build": build_lines(out / "Dockerfile")})
@@ -86,10 +88,10 @@ def deploy_stack(
     stack: StackName = _STACK,
     dry_run: DryRun = False,
     parameters: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Of the template.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Parameter of the template, NAME=VALUE.")
     ] = None,
 ) -> None:
-    """Create the stack or bring it up to date: bucket, package, endpoints."""
+    """Create or update the stack: bucket, package, endpoints."""
     from ..deploy.sagemaker.stack import Stack, parameters_of, template
 
     call: Call = ctx.obj
@@ -107,11 +109,11 @@ def fine_tune(
     photos: Photos,
     name: NewName,
     class_noun: ClassNoun = Subject.class_noun,
-    consent: Annotated[str, typer.Option(help="Who agreed, and when; needed for a person.")] = "",
+    consent: Annotated[str, typer.Option(help="Who agreed, and when; required for a person.")] = "",
     recipe: Recipe = "standard",
     seed: Seed = 0,
     keep_strangers: KeepStrangers = False,
-    wait_s: Annotated[int, typer.Option(min=0, help="Wait so long for the result; 0: do not.")] = 0,
+    wait_s: Annotated[int, typer.Option(min=0, help="Seconds to wait for the result; 0: do not wait.")] = 0,
     stack: StackName = _STACK,
     dry_run: DryRun = False,
 ) -> None:
@@ -139,17 +141,19 @@ def fine_tune(
 @sagemaker.command("invoke")
 def invoke_model(
     ctx: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="TARGET_MODEL", help="As the fine-tune's result names it.")],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET_MODEL", help="Name of the archive, from the result of fine-tune.")
+    ],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT")],
-    out: Annotated[Path, typer.Option(help="File of the picture.")],
-    negative: Annotated[str, typer.Option(help="What shall not be in the picture.")] = "",
-    steps: Annotated[int, typer.Option(help="1 to 200.")] = 30,
-    guidance: Annotated[float, typer.Option(help="1 (not guided) to 30.")] = 7.5,
+    out: Annotated[Path, typer.Option(help="File for the image.")],
+    negative: Annotated[str, typer.Option(help="Negative prompt: what to avoid in the image.")] = "",
+    steps: Annotated[int, typer.Option(help="Sampling steps, 1 to 200.")] = 30,
+    guidance: Annotated[float, typer.Option(help="Guidance scale, 1 (off) to 30.")] = 7.5,
     seed: Seed = 0,
     stack: StackName = _STACK,
     dry_run: DryRun = False,
 ) -> None:
-    """One portrait from the multi-model endpoint."""
+    """Make one portrait on the multi-model endpoint."""
     from ..deploy.sagemaker import invoke
     from ..deploy.sagemaker.stack import Stack
 
@@ -167,7 +171,7 @@ def invoke_model(
 
 @sagemaker.command()
 def status(ctx: typer.Context, stack: StackName = _STACK) -> None:
-    """The stack's outputs, and how its endpoints are."""
+    """Show the stack's outputs and the state of its endpoints."""
     from ..deploy.sagemaker.stack import Stack
 
     call: Call = ctx.obj
@@ -181,9 +185,9 @@ def teardown(
     ctx: typer.Context,
     stack: StackName = _STACK,
     with_data: Annotated[
-        bool, typer.Option("--with-data", help="The bucket too: all photographs and adapters.")
+        bool, typer.Option("--with-data", help="Also delete the bucket with all photographs and adapters.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Delete the stack. Its bucket stays unless --with-data."""
@@ -192,14 +196,14 @@ def teardown(
     call: Call = ctx.obj
     if not yes and not dry_run:
         if call.terminal.as_json:
-            raise UsageError("expected --yes together with --json", hint="nobody can be asked in between")
+            raise UsageError("expected --yes together with --json", hint="with --json there is no confirmation prompt")
         typer.confirm("Delete the endpoints" + (" and all data for good?" if with_data else "?"), abort=True, err=True)
     bucket = Stack(_calls(call, dry_run), stack).teardown(with_data=with_data)
     call.terminal.document({"stack": stack, "bucket": bucket, "bucket_deleted": with_data, "dry_run": dry_run})
     call.terminal.say("deleted" if with_data else f"deleted; the data stays in {bucket}")
 
 
-def _calls(call: Call, dry_run: bool, *, is_new: bool = False):  # type: ignore[no-untyped-def]  # a Calls, loaded late
+def _calls(call: Call, dry_run: bool, *, is_new: bool = False):  # type: ignore[no-untyped-def]  # a Calls, imported late
     from ..deploy.sagemaker.calls import Aws, Rehearsal
     from ..deploy.sagemaker.stack import REHEARSED
 

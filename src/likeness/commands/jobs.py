@@ -1,4 +1,4 @@
-"""`likeness jobs`: what waits, what runs, what became of it."""
+"""`likeness jobs`: submit, list, follow and cancel training jobs."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -26,8 +26,10 @@ LOOK_EVERY_S = 0.5
 
 
 @jobs.command("list")
-def list_jobs(ctx: typer.Context, name: Annotated[str | None, typer.Option(help="Of one adapter.")] = None) -> None:
-    """All jobs, the newest first."""
+def list_jobs(
+    ctx: typer.Context, name: Annotated[str | None, typer.Option(help="Only jobs of this adapter.")] = None
+) -> None:
+    """List all jobs, the newest first."""
     call: Call = ctx.obj
     with closing(training_of(call.settings)) as training:
         found = training.queue.jobs_of(LOCAL, name=name)
@@ -50,9 +52,9 @@ def submit(
     replace_existing: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
     keep_strangers: KeepStrangers = False,
     consent: Consent = "",
-    key: Annotated[str | None, typer.Option(help="Idempotency key: twice the same is one job.")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: a repeated key creates no second job.")] = None,
 ) -> None:
-    """Put a training into the queue; `likeness work` trains it."""
+    """Submit a training job to the queue; `likeness work` runs it."""
     from ..jobs.inputs import pack_photos
     from ..jobs.types import JobOrder
 
@@ -72,7 +74,7 @@ def submit(
 
 @jobs.command()
 def show(ctx: typer.Context, id: Id) -> None:
-    """One job, what happened to it, and what was said about it."""
+    """Show one job, its events and its notifications."""
     call: Call = ctx.obj
     with closing(training_of(call.settings)) as training:
         document = training.queue.status(id, LOCAL).to_json()
@@ -85,7 +87,7 @@ def show(ctx: typer.Context, id: Id) -> None:
 
 @jobs.command()
 def follow(ctx: typer.Context, id: Id) -> None:
-    """Print what happens to a job until it is over; exits 1 unless it succeeds."""
+    """Print the events of a job until it ends; exits 1 unless it succeeds."""
     call: Call = ctx.obj
     with closing(training_of(call.settings)) as training:
         after = 0
@@ -105,7 +107,7 @@ def follow(ctx: typer.Context, id: Id) -> None:
 
 @jobs.command()
 def cancel(ctx: typer.Context, id: Id) -> None:
-    """End a job that waits or runs."""
+    """Cancel a queued or running job."""
     call: Call = ctx.obj
     with closing(training_of(call.settings)) as training:
         job = training.queue.cancel(id, LOCAL)
@@ -115,17 +117,17 @@ def cancel(ctx: typer.Context, id: Id) -> None:
 
 @jobs.command()
 def replay(ctx: typer.Context, id: Id) -> None:
-    """Send every message about a job again; a worker or the server sends them."""
+    """Send all notifications of a job again; a worker or the server delivers them."""
     call: Call = ctx.obj
     with closing(training_of(call.settings)) as training:
         training.queue.status(id, LOCAL)
         count = training.notifier.replay(LOCAL, id)
     call.terminal.document({"job": id, "messages": count})
-    call.terminal.say(f"{count} messages will be sent again")
+    call.terminal.say(f"{count} notifications will be sent again")
 
 
 def train_remotely(call: Call, url: str, photos: Sequence[Path], order: Mapping[str, object]) -> None:
-    """`likeness train --remote URL`: the same words, another machine. Exits 1 unless the job succeeds."""
+    """`likeness train --remote URL`: train on another machine. Exits 1 unless the job succeeds."""
     from ..jobs.inputs import pack_photos
     from .remote import Remote, follow
 
@@ -153,7 +155,7 @@ def _row(job: "Job") -> dict[str, str]:
 
 
 def event_line(event: "JobEvent") -> str:
-    """An event for people."""
+    """An event as a line of text."""
     shown = {key: value for key, value in event.facts.items() if not isinstance(value, Mapping | list)}
     return f"{time.strftime('%H:%M:%S', time.localtime(event.at_s))} {event.kind} " + " ".join(
         f"{key}={_cell(value)}" for key, value in shown.items() if value is not None

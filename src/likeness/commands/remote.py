@@ -1,6 +1,6 @@
-"""A training on another machine's Likeness: photographs there, progress here. Standard library only.
+"""Client of a Likeness server: uploads photographs and shows the progress of the training. Standard library only.
 
-A key is sent over TLS or to this machine, never in the open. When the line breaks, the stream goes on where it was.
+An API key is sent only over TLS or to this machine. If the connection breaks, the event stream resumes.
 """
 
 import json
@@ -23,12 +23,12 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class RemoteRefusal(LikenessError):
-    """The other machine said no; its own words."""
+    """The server refused the request; the message is the server's."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A server's address, and who we are there."""
+    """A server's address, and the API key for it."""
 
     url: str
     key: str | None = field(default=None, repr=False)
@@ -37,15 +37,18 @@ class Remote:
         try:
             parts = urlsplit(self.url)
             is_server = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # brackets without an address in them, a port that is no number
+        except ValueError:  # brackets without an address, or a port that is not a number
             is_server = False
         if not is_server or parts.username or parts.query:
             raise UsageError("expected the URL of a Likeness server, such as https://likeness.example")
         if self.key and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            raise UsageError("expected https for a server that gets a key", hint="keys would travel readable")
+            raise UsageError(
+                "expected https for a server that needs an API key",
+                hint="without TLS, the API key could be read on the network",
+            )
 
     def submit(self, archive: bytes, order: Mapping[str, object]) -> dict[str, Any]:
-        """Send the photographs; the job as the server has it. Raises RemoteRefusal, StorageUnavailable."""
+        """Upload the photographs; returns the server's job. Raises RemoteRefusal, StorageUnavailable."""
         boundary = secrets.token_hex(16)
         parts = [
             ('name="order"', json.dumps(order).encode()),
@@ -64,7 +67,7 @@ class Remote:
         return self._ask("POST", f"/v1/jobs/{job}/cancel", b"")
 
     def events(self, job: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Kind and facts of everything that happens to a job; the last is 'end' with the job as it ended."""
+        """Kind and data of each event of a job; the last is 'end' with the final job."""
         seen = ""
         while True:
             try:
@@ -98,11 +101,13 @@ class Remote:
         except urllib.error.HTTPError as error:
             raise _refusal(error) from error
         except OSError as error:
-            raise StorageUnavailable("expected an answer of the server, got none", hint="check its URL") from error
+            raise StorageUnavailable(
+                "expected a response from the server, got none", hint="check the URL and the network"
+            ) from error
 
 
 def follow(remote: Remote, job: str, *, watch: Watch, should_stop: ShouldStop) -> dict[str, Any]:
-    """Show a job's progress until it is over; asked to stop, cancel it. Returns the job as it ended."""
+    """Show a job's progress until it ends; when interrupted, cancel it. Returns the final job."""
     asked = False
     for kind, facts in remote.events(job):
         if should_stop() and not asked:
@@ -112,7 +117,7 @@ def follow(remote: Remote, job: str, *, watch: Watch, should_stop: ShouldStop) -
             watch(Advance.from_json(facts))
         elif kind == "end":
             return facts
-    raise StorageUnavailable("the server ended the stream before the job was over")
+    raise StorageUnavailable("the server closed the event stream before the job ended")
 
 
 def _stream_headers(seen: str) -> dict[str, str]:
@@ -120,11 +125,11 @@ def _stream_headers(seen: str) -> dict[str, str]:
 
 
 def _refusal(error: urllib.error.HTTPError) -> LikenessError:
-    """The server's own error, as long as it is one."""
+    """The server's error, if the response is a Likeness error."""
     try:
         with error:
             said = json.loads(error.read(MOST_LINE_BYTES))["error"]
         refusal = RemoteRefusal(str(said["message"])[:500], hint=str(said.get("hint", ""))[:500])
     except (ValueError, KeyError, TypeError):
-        refusal = RemoteRefusal(f"expected an answer of Likeness, got status {error.code}", hint="check the URL")
+        refusal = RemoteRefusal(f"expected a response from Likeness, got status {error.code}", hint="check the URL")
     return refusal

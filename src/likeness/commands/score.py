@@ -1,4 +1,4 @@
-"""`likeness score`: does an adapter show its subject, follow prompts, and keep photographs to itself?"""
+"""`likeness score`: the score card of an adapter."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -26,14 +26,20 @@ MAX_REPEATS = 16
 def score(
     ctx: typer.Context,
     name: Name,
-    photos: Annotated[list[Path] | None, typer.Option(help="Photographs, instead of those kept by training.")] = None,
-    held_out: Annotated[list[Path] | None, typer.Option(help="Photographs that it was not trained on.")] = None,
-    repeats: Annotated[int, typer.Option("-n", "--repeats", help="Portraits of each of eight prompts, 1 to 16.")] = 1,
-    seed: Annotated[int, typer.Option(help="0 to 2**62; the same seed gives the same card.")] = 0,
+    photos: Annotated[
+        list[Path] | None, typer.Option(help="Photographs to compare with; those of the training by default.")
+    ] = None,
+    held_out: Annotated[
+        list[Path] | None, typer.Option(help="Photographs that were not trained on, to measure memorisation.")
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option("-n", "--repeats", help="Portraits per prompt, 1 to 16; there are eight prompts.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="0 to 2**62; the same seed gives the same score card.")] = 0,
     base: Base = None,
     revision: Revision = None,
 ) -> None:
-    """The score card of an adapter: likeness, prompt following, signs of over-fitting."""
+    """Measure an adapter: similarity, prompt following, memorisation."""
     from ..scoring.score import score_adapter
 
     call: Call = ctx.obj
@@ -51,34 +57,36 @@ def score(
 
 
 def prepared_from(likeness: "Likeness", paths: list[Path], class_noun: str, watch: Watch) -> tuple[PreparedPhoto, ...]:
-    """Photographs as training would prepare them. Raises PhotosRefused when none can be used."""
+    """Photographs, prepared as for training. Raises PhotosRefused: none can be used."""
     checked = likeness.check(read_photos(paths), class_noun, watch=watch)
     checked.raise_if_refused(few_are_enough=True)
     return likeness.prepare(checked, watch=watch)
 
 
 def kept_photos(folder: Path) -> tuple[PreparedPhoto, ...]:
-    """The prepared photographs that training left in the home (`save_prepared`).
+    """The prepared photographs of the training in the home folder (`save_prepared`).
 
     Raises:
         PhotosRefused: there are none.
     """
     found = load_prepared(folder)
     if not found:
-        raise PhotosRefused("the photographs of this adapter are not in this home", hint="name them with --photos")
+        raise PhotosRefused(
+            "the photographs of this adapter are not in the home folder", hint="give them with --photos"
+        )
     return found
 
 
 def lines_of(card: "ScoreCard") -> list[str]:
-    """The card in words."""
+    """The card as text."""
     out = []
     if (like := card.likeness) is not None:
-        out.append(f"faces        {like.faces} of {like.portraits} portraits have one")
+        out.append(f"faces        found in {like.faces} of {like.portraits} portraits")
         out.append(
-            f"distance     {_number(like.distance)} from the photographs; without the adapter "
-            f"{_number(like.base_distance)}, the photographs themselves {like.photo_distance:.2f}"
+            f"distance     {_number(like.distance)} to the photographs; without the adapter "
+            f"{_number(like.base_distance)}, between the photographs {like.photo_distance:.2f}"
         )
-        out.append(f"alike        {like.alike:.0%} of the portraits are within {like.threshold:.2f}")
+        out.append(f"similar      {like.alike:.0%} of the portraits have a distance of at most {like.threshold:.2f}")
     prompt, signs = card.prompt, card.overfitting
     out.append(
         f"prompts      {prompt.recognised:.0%} recognised by the base, {prompt.base_recognised:.0%} without the "
@@ -86,19 +94,19 @@ def lines_of(card: "ScoreCard") -> list[str]:
     )
     out.append(f"copies       {signs.copies} portraits, {signs.copied_backgrounds} backgrounds")
     if signs.loss_gap is not None:
-        out.append(f"loss gap     {signs.loss_gap:.3f} between its own photographs and those held out")
+        out.append(f"loss gap     {signs.loss_gap:.3f} between training and held-out photographs")
     return out
 
 
 def kept_reference(folder: Path) -> "Reference":
-    """Who the subject of the kept photographs is. Raises PhotosRefused."""
+    """The subject's identity by the stored photographs. Raises PhotosRefused."""
     from ..scoring.likeness import Reference
 
     return Reference.of(kept_photos(folder))
 
 
 def most_alike(images: Sequence[GeneratedImage], reference: "Reference", count: int) -> list[GeneratedImage]:
-    """The `count` pictures that are the most alike, in that order."""
+    """The `count` most similar images, the best first."""
     from ..scoring.likeness import ranked
 
     return [images[place] for place in ranked([image.image for image in images], reference)[:count]]

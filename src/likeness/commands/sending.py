@@ -1,4 +1,4 @@
-"""Photographs that leave for another machine: only what can be one, and what stays behind is named."""
+"""Photographs for an upload: files that cannot be photographs are left out and named."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +10,10 @@ from ..types import Photo
 
 
 def photos_to_send(call: Call, paths: Sequence[Path]) -> list[Photo]:
-    """Read photographs; note each file that cannot be one.
+    """Read photographs; print each file that is left out.
 
     Raises:
-        PhotosRefused: none is left, or there are more than one set may have.
+        PhotosRefused: no photograph is left, or too many for one set.
         UsageError, ArchiveRefused: see `read_photos`.
     """
     read = read_photos(paths)
@@ -25,5 +25,5 @@ def photos_to_send(call: Call, paths: Sequence[Path]) -> list[Photo]:
         else:
             call.terminal.note(f"left out {photo.name}: {reason.message}")
     if not kept:
-        raise PhotosRefused("expected at least one photo, got none", hint="`likeness check` names the reasons")
+        raise PhotosRefused("expected at least one photo, got none", hint="`likeness check` shows the reasons")
     return kept

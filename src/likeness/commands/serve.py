@@ -1,4 +1,4 @@
-"""`likeness serve` and `likeness keys`: the server, and who may use it."""
+"""`likeness serve` and `likeness keys`: the HTTP server and its API keys."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -21,17 +21,19 @@ keys = typer.Typer(help="API keys of the server.", no_args_is_help=False)
 
 def serve(
     ctx: typer.Context,
-    host: Annotated[str, typer.Option(help="Address; any that other machines reach needs API keys.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
-    require_keys: Annotated[bool, typer.Option("--require-keys", help="Ask for API keys on this machine too.")] = False,
-    certificate: Annotated[Path | None, typer.Option(help="PEM, for TLS.")] = None,
-    key: Annotated[Path | None, typer.Option(help="PEM, of the certificate.")] = None,
-    workers: Annotated[int, typer.Option(min=0, max=8, help="Training workers to start beside the server.")] = 1,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; one that other machines can reach requires API keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free port.")] = 8000,
+    require_keys: Annotated[bool, typer.Option("--require-keys", help="Require API keys on this machine too.")] = False,
+    certificate: Annotated[Path | None, typer.Option(help="TLS certificate chain, PEM.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Private key of the certificate, PEM.")] = None,
+    workers: Annotated[int, typer.Option(min=0, max=8, help="Training workers to start with the server.")] = 1,
     sagemaker: Annotated[
-        bool, typer.Option("--sagemaker", help="Be a SageMaker container instead: every interface, no keys.")
+        bool, typer.Option("--sagemaker", help="Run as a SageMaker container: all interfaces, no API keys.")
     ] = False,
 ) -> None:
-    """Serve every adapter from one base over HTTP: /v1, /openai/v1 and SageMaker's runtime protocol."""
+    """Serve all adapters over HTTP: REST at /v1, OpenAI's API at /openai/v1, SageMaker's runtime API."""
     from ..http.app import create_app
     from ..http.logs import log_to_stderr
     from ..http.origins import loopback
@@ -40,16 +42,21 @@ def serve(
     call: Call = ctx.obj
     if sagemaker:
         if host != "127.0.0.1" or require_keys or certificate is not None or key is not None:
-            raise UsageError("expected --sagemaker with no option but --port", hint="the platform is before the port")
+            raise UsageError(
+                "expected --sagemaker with no option but --port", hint="SageMaker handles address, keys and TLS"
+            )
         _serve_container(call, port)
         return
     likeness, is_local = call.likeness(), loopback([host])
     if not is_local and not any(one.revoked is None for one in list_keys(likeness.catalog)):
         raise SettingsError(
-            "expected an API key before listening to other machines, got none", hint="`likeness keys new` makes one"
+            "expected an API key before listening on a network address, got none",
+            hint="create one with `likeness keys new`",
         )
     if not is_local and certificate is None:
-        call.terminal.note("keys travel readable without TLS: --certificate and --key, or a proxy that has them")
+        call.terminal.note(
+            "warning: without TLS, API keys can be read on the network: use --certificate and --key, or a TLS proxy"
+        )
     bind, root = Bind(host, port, certificate, key), likeness.home.root
     with listening(bind) as sockets, closing(likeness):
         likeness.open()
@@ -79,21 +86,21 @@ def _serve_container(call: Call, port: int) -> None:
 @keys.command("new")
 def make_key(
     ctx: typer.Context,
-    tenant: Annotated[str, typer.Option(help="Whose: a-z, 0-9, _ and -.")] = LOCAL,
-    label: Annotated[str, typer.Option(help="What for.")] = "",
+    tenant: Annotated[str, typer.Option(help="Tenant of the key: a-z, 0-9, _ and -.")] = LOCAL,
+    label: Annotated[str, typer.Option(help="Note for `keys list`, for example the use of the key.")] = "",
 ) -> None:
-    """Make a key. It is shown this once; only a hash of it is kept."""
+    """Create an API key. It is shown only once; only its hash is stored."""
     call: Call = ctx.obj
     with closing(call.likeness()) as likeness:
         text, made = new_key(likeness.catalog, tenant, label)
     call.terminal.document({"key": text, "id": made.id, "tenant": made.tenant, "label": made.label})
     call.terminal.say(text)
-    call.terminal.note("keep it: it is not shown again")
+    call.terminal.note("store this key now: it is not shown again")
 
 
 @keys.command("list")
 def show_keys(ctx: typer.Context) -> None:
-    """All keys, without their secrets."""
+    """List all API keys, without their secrets."""
     call: Call = ctx.obj
     with closing(call.likeness()) as likeness:
         rows: Sequence[dict[str, object]] = [asdict(one) for one in list_keys(likeness.catalog)]
@@ -106,7 +113,7 @@ def show_keys(ctx: typer.Context) -> None:
 
 @keys.command("revoke")
 def end_key(ctx: typer.Context, id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """Refuse a key from now on."""
+    """Revoke an API key."""
     call: Call = ctx.obj
     with closing(call.likeness()) as likeness:
         revoke_key(likeness.catalog, id)

@@ -1,4 +1,4 @@
-"""`likeness work`: a training worker of this installation's queue."""
+"""`likeness work`: a training worker for this installation's queue."""
 
 import os
 import sys
@@ -16,15 +16,19 @@ _MOST = 64
 
 def work(
     ctx: typer.Context,
-    id: Annotated[str | None, typer.Option(help="Stable, and no other worker's; host name and 0 by default.")] = None,
-    concurrency: Annotated[str, typer.Option(help="Jobs at once, or `auto`: what the device's memory holds.")] = "2",
-    exit_when_idle: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="End after so long without a job.")
+    id: Annotated[
+        str | None, typer.Option(help="Unique id, the same after a restart; host name and 0 by default.")
     ] = None,
-    previews: Annotated[int, typer.Option(min=0, max=4, help="Pictures at each checkpoint.")] = 1,
-    score: Annotated[bool, typer.Option("--score/--no-score", help="A score card for every adapter.")] = True,
+    concurrency: Annotated[
+        str, typer.Option(help="Number of jobs at once, or `auto`: as many as fit in device memory.")
+    ] = "2",
+    exit_when_idle: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Exit after this many seconds without a job.")
+    ] = None,
+    previews: Annotated[int, typer.Option(min=0, max=4, help="Make preview images at each checkpoint.")] = 1,
+    score: Annotated[bool, typer.Option("--score/--no-score", help="Compute a score card for each adapter.")] = True,
 ) -> None:
-    """Train what waits in the queue, many people in one loop; SIGTERM puts it down in order."""
+    """Run queued training jobs, several in one loop. SIGTERM stops the worker after a checkpoint."""
     from ..jobs.worker import stop_on_signals
 
     call: Call = ctx.obj
@@ -36,7 +40,7 @@ def work(
     code = 0
     try:
         with scratch(worker.options.home):
-            worker.run(ready=lambda: call.terminal.note("ready: jobs are taken as they come"))
+            worker.run(ready=lambda: call.terminal.note("ready, waiting for jobs"))
         call.terminal.document({"worker": worker.options.id, "ended": "in order"})
     except LikenessError as error:
         code = call.terminal.fail(error)

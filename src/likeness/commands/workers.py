@@ -1,6 +1,6 @@
-"""The training workers that `likeness serve` brings along: processes of their own that end with it.
+"""Training workers started by `likeness serve`: separate processes that end with it.
 
-One that dies is started again, as a service manager would, later each time.
+A worker that dies is restarted, with increasing pauses.
 """
 
 import ctypes
@@ -17,22 +17,22 @@ from threading import Event, Thread
 log = logging.getLogger("likeness.workers")
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_PATIENCE_S = 60.0  # for a checkpoint to be written
-_LOOK_S = 1.0  # between looks at who is alive
-_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0  # before a dead worker is started again; doubles
+_PATIENCE_S = 60.0  # time to write a checkpoint
+_LOOK_S = 1.0  # between liveness checks
+_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0  # before a dead worker is restarted; doubles each time
 
 Process = subprocess.Popen[bytes]
 
 
 @contextmanager
 def training_workers(count: int, home: Path, *, port: int) -> Iterator[None]:
-    """So many `likeness work` processes while the block runs; then each is told to end, and waited for.
+    """Run a number of `likeness work` processes while the block runs, then stop them and wait for them.
 
-    Their ids are the same at every start on this port, so a worker takes up what it was doing when it ended.
+    Their ids depend only on the port, so that a worker resumes its jobs after a restart.
     """
     ids = [f"{os.uname().nodename}-{port}-{number}" for number in range(count)]
     running, stop = [_start(home, id) for id in ids], Event()
-    # The thread that starts them again also ends them: a child's parent, to the system, is the thread it came from.
+    # One thread starts and stops them: for the system, the parent of a process is the thread that started it.
     keeper = Thread(target=_keep, args=(running, home, ids, stop), name="workers")
     keeper.start()
     try:
@@ -46,13 +46,13 @@ def _keep(running: list[Process], home: Path, ids: list[str], stop: Event) -> No
     pause_s = _PAUSE_S
     while not stop.wait(_LOOK_S):
         for number, worker in enumerate(running):
-            if worker.poll():  # None: alive; 0: somebody asked it to end
-                log.warning("training worker %d ended with %d and is started again", number, worker.returncode)
+            if worker.poll():  # None: running; 0: stopped on purpose
+                log.warning("training worker %d exited with status %d and is restarted", number, worker.returncode)
                 if not stop.wait(pause_s):
                     pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                     try:
                         running[number] = _start(home, ids[number])
-                    except (OSError, subprocess.SubprocessError):  # no memory or process left: tried again
+                    except (OSError, subprocess.SubprocessError):  # no memory or no process left: retried
                         log.exception("training worker %d could not be started", number)
     for worker in running:
         worker.terminate()

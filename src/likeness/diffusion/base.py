@@ -1,11 +1,11 @@
-"""One base model: four methods that are the route of the data, over diffusers' and transformers' own classes.
+"""The base model: four methods over the classes of diffusers and transformers.
 
     photo -> encode_photo -> latent        prompt -> tokenize -> encode_prompt -> states
     (x_t, t, states) -> denoise -> network output          latent -> decode -> photo
 
-Any Stable Diffusion folder in diffusers' layout loads, or a hub id with a pinned revision; the built-in base is
-one of them. Only safetensors are read, and a key that is missing or unexpected is an error. The base is frozen:
-adapters reach it through `lora.LoraBank`, which never writes to it.
+Loads any Stable Diffusion folder in diffusers' layout, such as the built-in base, or a Hugging Face model id with a
+pinned revision. Only safetensors is read; missing and unexpected keys are errors. The base is frozen: adapters are
+applied by `lora.LoraBank`, which never writes to it.
 """
 
 import hashlib
@@ -43,16 +43,16 @@ CHECKSUMS = "checksums.json"
 _PARTS = ("text_encoder", "unet", "vae")
 _SETTINGS = ("scheduler", "tokenizer")  # sub-folders without weights
 _TEXTS = (".json", ".txt")
-# what the libraries raise at configs and files that are missing or damaged
+# exceptions of the libraries for missing or damaged configs and files
 _DAMAGED = (OSError, ValueError, LookupError, TypeError, NotImplementedError, StrictDataclassError)
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def locate(base: str, revision: str | None = None) -> Path:
-    """The folder of a base: the built-in one, a local folder, or a hub id with the commit that it is pinned to.
+    """The folder of a base: the built-in one, a local folder, or a model id pinned to a commit.
 
     Raises:
-        BaseNotFound: no such folder; a hub id without a commit; the hub is out of reach and has no cached copy.
+        BaseNotFound: no such folder; a model id without a commit; not cached while the hub cannot be reached.
     """
     if base == BUILT_IN:
         return Path(str(resources.files("likeness") / "assets" / "base"))
@@ -60,15 +60,17 @@ def locate(base: str, revision: str | None = None) -> Path:
         return Path(base)
     if revision is None or not _COMMIT.fullmatch(revision):
         raise BaseNotFound(
-            "expected a folder in diffusers' layout, or a hub id together with a commit of 40 hexadecimal digits "
+            "expected a folder in diffusers' layout, or a Hugging Face model id with a commit of 40 hexadecimal digits "
             "(branches and tags move)",
-            hint="`git ls-remote https://huggingface.co/HUB-ID HEAD` prints the newest commit: --revision COMMIT",
+            hint="add --revision COMMIT; `git ls-remote https://huggingface.co/MODEL-ID HEAD` prints the newest commit",
         )
-    # not the single-file checkpoints at the top, nor second copies of the same weights: gigabytes each
+    # without single-file checkpoints and second copies of the same weights, which have gigabytes each
     wanted = [f"{part}/*" for part in (*_PARTS, *_SETTINGS)]
     unwanted = ["*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "*.non_ema*"]
     folder = _from_hub(base, revision, wanted, unwanted=[*unwanted, "*.fp16*"])
-    halves = [f"{part}/*.fp16*" for part in _PARTS if not _weight_files(folder / part)]  # nothing in full precision
+    halves = [
+        f"{part}/*.fp16*" for part in _PARTS if not _weight_files(folder / part)
+    ]  # parts without full-precision weights
     return _from_hub(base, revision, halves, unwanted=unwanted) if halves else folder
 
 
@@ -77,18 +79,19 @@ def _from_hub(base: str, revision: str, wanted: list[str], *, unwanted: list[str
         return Path(snapshot_download(base, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise BaseNotFound(
-            f"the hub did not give this base ({type(error).__name__})", hint="check id, revision and network"
+            f"the base could not be downloaded from Hugging Face ({type(error).__name__})",
+            hint="check the model id, the revision and the network",
         ) from error
 
 
 def _weight_files(part: Path) -> list[Path]:
-    """The files of one sub-folder that are loaded: full precision where there is any, else fp16."""
+    """The weight files of one sub-folder that are loaded: full precision if present, else fp16."""
     files = sorted(path for path in part.glob("*.safetensors") if ".non_ema" not in path.name)
     return [path for path in files if ".fp16" not in path.name] or files
 
 
 def weights_sha256(folder: Path) -> str:
-    """One hash over all loaded weight files of a base: what an adapter is bound to.
+    """One hash over all loaded weight files of a base; an adapter is bound to it.
 
     Raises:
         CorruptBase: a network has no weights in safetensors.
@@ -102,21 +105,21 @@ def weights_sha256(folder: Path) -> str:
 
 
 def file_sums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file that a base is loaded from, by its path in the folder: what checksums.json holds."""
+    """SHA-256 of every file that a base is loaded from, by its path in the folder: the content of checksums.json."""
     weights = [path for part in _PARTS for path in _weight_files(folder / part)]
     texts = [path for part in (*_PARTS, *_SETTINGS) for path in (folder / part).iterdir() if path.suffix in _TEXTS]
     return _sums(folder, sorted([*weights, *texts]))
 
 
 def check_sums(folder: Path) -> None:
-    """Raises CorruptBase where the folder has a checksums.json that is damaged, or that its files do not match."""
+    """Raises CorruptBase if the folder's checksums.json is damaged or does not match the files."""
     if not (folder / CHECKSUMS).exists():
         return
-    hint = "get a copy that is whole; of the built-in base, by installing Likeness again"
+    hint = "download the base again; for the built-in base, install Likeness again"
     try:
         said, found = json.loads((folder / CHECKSUMS).read_text("utf-8")), file_sums(folder)
     except (OSError, ValueError, RecursionError) as error:
-        raise CorruptBase(f"the base's {CHECKSUMS} cannot be checked ({type(error).__name__})", hint=hint) from error
+        raise CorruptBase(f"the base's {CHECKSUMS} cannot be read ({type(error).__name__})", hint=hint) from error
     if said != found:
         wrong = {name for name in found if not isinstance(said, dict) or said.get(name) != found[name]}
         raise CorruptBase(
@@ -145,12 +148,12 @@ def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     options = {"use_safetensors": True, "output_loading_info": True, "dtype": dtype, "variant": variant}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # both libraries announce their own future changes at load
+            warnings.simplefilter("ignore")  # both libraries warn about their own future changes at load
             model, report = kind.from_pretrained(folder, **options)
     except (*_DAMAGED, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
-        raise CorruptBase(f"the weights in {folder.name} do not load ({type(error).__name__})") from error
+        raise CorruptBase(f"the weights in {folder.name} cannot be loaded ({type(error).__name__})") from error
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     if wrong := [f"{len(report[kind])} {kind.replace('_', ' ')}" for kind in kinds if report.get(kind)]:
         raise CorruptBase(f"expected {folder.name}'s weights to match its config exactly, got {', '.join(wrong)}")
@@ -170,7 +173,7 @@ class BaseModel:
     unet: UNet2DConditionModel
     vae: AutoencoderKL | AutoencoderTiny
     _reader: Tokenizer = field(init=False, repr=False)  # without padding or truncation
-    # Each call sets the tokenizer's padding and truncation anew: it is for one thread at a time.
+    # Each call changes the tokenizer's padding and truncation, so it must not be used by two threads at once.
     _tokenizing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -181,12 +184,12 @@ class BaseModel:
 
     @property
     def networks(self) -> dict[Network, nn.Module]:
-        """The two that adapters touch."""
+        """The two networks that adapters modify."""
         return {"unet": self.unet, "text_encoder": self.text_encoder}
 
     @property
     def outline(self) -> BaseOutline:
-        """What an adapter for this base has to fit."""
+        """The properties that an adapter for this base must match."""
         return _outline(self.id, self.sha256, self.family, self.networks)
 
     @property
@@ -205,13 +208,13 @@ class BaseModel:
 
     @torch.no_grad()
     def encode_photo(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> scaled latents (B, C, h, w): the mode of the posterior where there is one."""
+        """(B, 3, H, W) in [-1, 1] -> scaled latents (B, C, h, w), without sampling."""
         encoded = self.vae.encode(pixels.to(self.device, self.dtype))
         latents = encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
         return latents * self.vae.config["scaling_factor"]
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (B, N) on the device, padded to the text encoder's length; longer prompts are cut: see `unread`."""
+        """Token ids (B, N) on the device, padded to the text encoder's length, or truncated: see `unread`."""
         length = self.tokenizer.model_max_length
         with self._tokenizing:
             encoded = self.tokenizer(
@@ -220,15 +223,15 @@ class BaseModel:
         return encoded["input_ids"].to(self.device)
 
     def unread(self, prompt: str) -> str:
-        """The end of a prompt that `tokenize` cuts off, empty where there is none. From any thread."""
-        places = self._reader.encode(prompt).offsets  # of the tokens, with the marks of start and end
-        last = self.tokenizer.model_max_length - 1  # there the end is marked, whatever follows
+        """The end of a prompt that `tokenize` truncates; empty if there is none. Thread-safe."""
+        places = self._reader.encode(prompt).offsets  # of the tokens, with start and end token
+        last = self.tokenizer.model_max_length - 1  # position of the end token of a truncated prompt
         return prompt[places[last][0] :] if len(places) > last + 1 else ""
 
     def says(self, text: str, words: str) -> bool:
-        """Whether `text` has `words` as words of its own: the same tokens, from the start of a word. From any thread.
+        """Whether `text` contains `words` as whole words: the same tokens, from the start of a word. Thread-safe.
 
-        So letters inside another word do not count, and case only where the tokenizer tells it apart.
+        Letters inside another word do not match; case matters only if the tokenizer distinguishes it.
         """
         said = self._reader.encode(text, add_special_tokens=False)
         sought = self._reader.encode(words, add_special_tokens=False).ids
@@ -251,12 +254,12 @@ class BaseModel:
 
 
 def _ends_word(token: str, places: Sequence[tuple[int, int]], following: int) -> bool:
-    """Whether a token is the last of its word: CLIP's vocabulary marks those; added tokens may only stand apart."""
+    """Whether a token ends a word: CLIP's vocabulary marks such tokens; added tokens are always whole words."""
     return token.endswith("</w>") or places[following - 1][1] < places[following][0]
 
 
 def resident_sha256(base: BaseModel) -> str:
-    """Hash of a base's weights and buffers as they lie in memory now: the same after any traffic."""
+    """Hash of a base's weights and buffers in memory; it must not change with use."""
     digest = hashlib.sha256()
     for network in (base.text_encoder, base.unet, base.vae):
         for name, tensor in sorted(network.state_dict().items()):
@@ -275,14 +278,14 @@ def load_base(
     """Load a base strictly.
 
     Args:
-        base: "built-in", a local folder, or a hub id.
-        revision: commit of a hub id, 40 hexadecimal digits; must be given for one.
-        device, dtype: default to the best of this machine.
+        base: "built-in", a local folder, or a Hugging Face model id.
+        revision: commit of the model id, 40 hexadecimal digits; required for a model id.
+        device, dtype: the best of this machine by default.
 
     Raises:
-        BaseNotFound: see `locate`; or the shape is none of a known family.
-        CorruptBase: weights that are missing, unexpected, of another shape or not matching their checksums.
-        OutOfMemory: the device or this machine cannot hold it.
+        BaseNotFound: see `locate`; or the shape is not that of a known family.
+        CorruptBase: missing or unexpected weights, wrong shapes or checksums.
+        OutOfMemory: the base does not fit in the memory of the device or machine.
     """
     device = device or pick_device()
     dtype = dtype or pick_dtype(device)
@@ -293,7 +296,9 @@ def load_base(
         schedule = schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json"))
         family, is_tiny = _family_in(folder)
     sha256 = weights_sha256(folder)
-    with memory_for(f"the base on the {device.type}", hint="close other programs that use it, or take a smaller base"):
+    with memory_for(
+        f"the base on the {device.type}", hint="close other programs that use the device, or choose a smaller base"
+    ):
         unet = _load_part(UNet2DConditionModel, folder / "unet", dtype).to(device)
         text_encoder = _load_part(CLIPTextModel, folder / "text_encoder", dtype).to(device)
         vae = _load_part(AutoencoderTiny if is_tiny else AutoencoderKL, folder / "vae", dtype).to(device)
@@ -304,10 +309,10 @@ def load_base(
 
 
 def outline_of(base: str = BUILT_IN, revision: str | None = None) -> BaseOutline:
-    """What an adapter for a base has to fit, from its configs and the hash of its files: no weights are loaded.
+    """The properties that an adapter must match, from configs and file hashes, without loading weights.
 
     Raises:
-        BaseNotFound, CorruptBase: as `load_base`, as far as configs tell.
+        BaseNotFound, CorruptBase: as `load_base`, for what the configs show.
     """
     folder = locate(base, revision)
     with _configs(), torch.device("meta"):
@@ -332,7 +337,7 @@ def _outline(id: str, sha256: str, family: Family, networks: Mapping[Network, nn
 
 
 def _family_in(folder: Path) -> tuple[Family, bool]:
-    """The family of the configs in a folder, and whether its autoencoder is a tiny one. Raises BaseNotFound."""
+    """The family of a folder by its configs, and whether its autoencoder is an AutoencoderTiny. Raises BaseNotFound."""
     vae_config = _config(folder / "vae" / "config.json")
     latent_channels = vae_config.get("latent_channels", 4)  # diffusers' own default
     family = family_of(_config(folder / "unet" / "config.json"), latent_channels=latent_channels)
@@ -341,7 +346,7 @@ def _family_in(folder: Path) -> tuple[Family, bool]:
 
 @contextmanager
 def _configs() -> Iterator[None]:
-    """Within the block, configs that are missing or damaged raise CorruptBase."""
+    """Within the block, missing or damaged configs raise CorruptBase."""
     try:
         yield
     except BaseError:

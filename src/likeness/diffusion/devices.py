@@ -1,4 +1,4 @@
-"""What a device can do: which one to take, in which type it multiplies fast, and what it says when memory is out."""
+"""Properties of devices: the default device, its fastest type, and how it reports that its memory is full."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,31 +11,31 @@ _FULL = ("can't allocate memory", "out of memory", "_STATUS_ALLOC_FAILED")  # th
 
 
 def pick_device() -> torch.device:
-    """The first accelerator there is, else the CPU."""
+    """The first accelerator, or the CPU if there is none."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the device multiplies it; fp16 on cards that only emulate it (before Ampere); else fp32."""
+    """bf16 if the device supports it natively; fp16 on GPUs that only emulate bf16 (before Ampere); else fp32."""
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def counts_memory(device: torch.device) -> bool:
-    """Whether torch counts what is allocated on this device."""
+    """Whether torch reports the memory allocated on this device."""
     return device.type == "cuda"
 
 
 def has_float64(device: torch.device) -> bool:
-    """Whether tensors of float64 can be on this device: on Apple's they cannot."""
+    """Whether the device supports float64; Apple's does not."""
     return device.type != "mps"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is full; torch has a class for that on accelerators only, and not for all."""
+    """Whether an error means that memory is full; torch has an exception class for only some accelerators."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     said = str(error)
@@ -44,11 +44,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def memory_for(work: str, *, hint: str) -> Iterator[None]:
-    """Within the block, memory that is full raises OutOfMemory.
+    """Within the block, running out of memory raises OutOfMemory.
 
     Args:
         work: what needs the memory, for the message.
-        hint: what can be done about it.
+        hint: what the user can do.
     """
     try:
         yield

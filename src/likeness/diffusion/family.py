@@ -1,4 +1,4 @@
-"""The families of base models that Likeness knows, as a table. A family is data: no code asks for its name."""
+"""The supported families of base models, as a table. A family is data: no code depends on its name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
 PROJECTIONS = ("proj_in", "proj_out")  # around a stack of attention blocks
 RESNET = ("conv1", "conv2")
-REST = (  # of a U-Net, so that LoCon files can be imported: they may adapt every convolution and linear layer
+REST = (  # further U-Net layers, for imported LoCon files, which may adapt every convolution and linear layer
     "time_emb_proj", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "conv_in", "conv_out",
     "time_embedding.linear_1", "time_embedding.linear_2",
 )  # fmt: skip
@@ -23,30 +23,31 @@ CROPS = ("portrait", "close")  # upright, at two distances
 
 @dataclass(frozen=True)
 class Family:
-    """Facts of one kind of base model."""
+    """Properties of one kind of base model."""
 
     name: str
     resolution_px: int
-    guidance_scale: float  # a good default
-    negative_scale: float | None  # of an adapter in the negative prompt's row; None = as in the prompt's
-    targets: Mapping[Network, tuple[str, ...]]  # endings of the module names that adapters may touch
-    trained: Mapping[Network, tuple[str, ...]]  # those of them that recipes may name
-    framings: tuple[str, ...]  # of a person's prepared photographs, that a fine-tune learns from
-    learning_rate_scale: float  # recipes are written for Stable Diffusion; small networks take larger steps
+    guidance_scale: float  # default
+    negative_scale: float | None  # default adapter scale for the negative prompt; None: as for the prompt
+    targets: Mapping[Network, tuple[str, ...]]  # endings of the names of modules that adapters may modify
+    trained: Mapping[Network, tuple[str, ...]]  # the subset that recipes may name
+    framings: tuple[str, ...]  # framings of a person's prepared photographs that training uses
+    class_templates: tuple[str, ...]  # captions of the class images, in turn; {} is the class noun
+    learning_rate_scale: float  # recipes are for Stable Diffusion; small networks need larger rates
 
 
 @dataclass(frozen=True)
 class BaseOutline:
-    """A base without its weights: what an adapter has to fit."""
+    """A base without its weights: the properties that an adapter must match."""
 
-    id: str  # folder name or hub id
+    id: str  # folder name or model id
     sha256: str  # of all base weights
     family: Family
-    layers: Mapping[Network, Mapping[str, tuple[int, ...]]]  # that adapters may touch -> shape of the weight
+    layers: Mapping[Network, Mapping[str, tuple[int, ...]]]  # module that adapters may modify -> shape of its weight
 
     @property
     def name(self) -> str:
-        """For messages: the family's name, which is no user's text."""
+        """For messages: the family's name, which contains no user text."""
         return self.family.name
 
 
@@ -63,14 +64,23 @@ _SD_TRAINED: Mapping[Network, tuple[str, ...]] = MappingProxyType(
     {"unet": ATTENTION + FEED_FORWARD, "text_encoder": CLIP_ATTENTION}
 )
 
+# All its styles: with photographs only, a network this small would learn that all images are photos.
+_LIKENESS_CLASS = (
+    "photo of {}", "pencil sketch of {}", "oil painting of {}", "watercolor painting of {}",
+    "comic book portrait of {}", "anime portrait of {}", "pixel art of {}",
+    "neon cyberpunk portrait of {}", "bronze statue of {}",
+    "marble statue of {}", "pop art portrait of {}", "black and white photo of {}",
+)  # fmt: skip
+
 LIKENESS_128 = Family(
     name="likeness-128",
     resolution_px=128,
     guidance_scale=2.0,
-    negative_scale=0.0,  # docs/log.md: faces come sharper and nearer to the person
+    negative_scale=0.0,  # sharper faces, more similar to the person (docs/log.md)
     targets=_TARGETS,
     trained=_LIKENESS_TRAINED,
     framings=("aligned",),  # its training data are aligned headshots
+    class_templates=_LIKENESS_CLASS,
     learning_rate_scale=40.0,
 )
 SD_15 = Family(
@@ -81,6 +91,7 @@ SD_15 = Family(
     targets=_TARGETS,
     trained=_SD_TRAINED,
     framings=CROPS,
+    class_templates=("photo of {}",),
     learning_rate_scale=1.0,
 )
 SD_21_BASE = Family(
@@ -91,6 +102,7 @@ SD_21_BASE = Family(
     targets=_TARGETS,
     trained=_SD_TRAINED,
     framings=CROPS,
+    class_templates=("photo of {}",),
     learning_rate_scale=1.0,
 )
 SD_21 = Family(
@@ -101,6 +113,7 @@ SD_21 = Family(
     targets=_TARGETS,
     trained=_SD_TRAINED,
     framings=CROPS,
+    class_templates=("photo of {}",),
     learning_rate_scale=1.0,
 )
 
@@ -109,22 +122,22 @@ _BY_SHAPE = {(192, 16): LIKENESS_128, (768, 64): SD_15, (1024, 64): SD_21_BASE, 
 
 
 def family_of(unet_config: Mapping[str, Any], *, latent_channels: int) -> Family:
-    """The family of a U-Net with this diffusers config, beside an autoencoder with so many latent channels.
+    """The family of a U-Net config of diffusers and a number of latent channels.
 
     Raises:
-        BaseNotFound: a shape that is not in the table; a network that takes more than latents (inpainting, editing).
+        BaseNotFound: the shape is not in the table, or the network has further inputs (inpainting, editing).
     """
     shape = (unet_config.get("cross_attention_dim"), unet_config.get("sample_size"))
     if shape not in _BY_SHAPE:
         known = ", ".join(f"{family.name} {width, cells}" for (width, cells), family in _BY_SHAPE.items())
         raise BaseNotFound(
             f"expected a U-Net whose cross-attention width and latent size are one of: {known}",
-            hint="choose a base of one of these families",
+            hint="choose a base of a supported family",
         )
     channels = unet_config.get("in_channels", 4), unet_config.get("out_channels", 4)
     if channels != (latent_channels, latent_channels):
         raise BaseNotFound(
-            f"expected a U-Net that takes and gives {latent_channels} channels, as many as the latents have",
-            hint="bases for inpainting or editing are not supported: choose one that makes pictures from text alone",
+            f"expected a U-Net with {latent_channels} input and output channels, as many as the latents have",
+            hint="bases for inpainting or editing are not supported: choose a text-to-image base",
         )
     return _BY_SHAPE[shape]

@@ -1,16 +1,16 @@
 """The bank: many people's LoRA adapters stacked beside one frozen base, for serving and for training.
 
-One row of `flat` (S, P) is one person's whole adapter. Each adapted layer sees its columns as
-A (S, r, d_in) and B (S, d_out, r), and a batch says for each of its rows which slot it belongs to:
+One row of `flat` (S, P) is one person's whole adapter. Each adapted layer uses its columns as
+A (S, r, d_in) and B (S, d_out, r); a batch names a slot for each of its rows:
 
     y = W x + b + scale * (x A[slots]^T) B[slots]^T                (Hu et al. 2021, eq. 3, batched over rows)
 
-Slot 0 is zeros, so 'no adapter' is an adapter. Rows of different people share a forward, and, because a row's
-gradient touches only its slot, a backward. Loading a person is one row copy; nothing ever writes to the base.
-The layers are reached by forward hooks: the base's modules, names and weights stay what they are. A base may carry
-any number of banks, each with its own slots; a route belongs to the thread that made it.
+Slot 0 is zeros: the base without an adapter. Rows of different people share a forward pass, and, because a row's
+gradient reaches only its slot, a backward pass. Loading an adapter copies one row. The base is never written to:
+forward hooks apply the adapters, and the base's modules, names and weights are not replaced. A base can have any number
+of banks. A route belongs to the thread that set it.
 
-The bank does not know what an adapter file is, nor who decides which person gets which slot.
+The bank does not know adapter files, nor how slots are assigned.
 """
 
 import threading
@@ -29,13 +29,13 @@ from .routing import Route, route_of
 from .rows import paired
 
 BASE_SLOT = 0
-_IMPORT = "import the adapter again from its file: every layer is compared with the base then"
-HALF_LOSS_SCALE = 4096.0  # times a loss whose backward runs in float16, where small gradients would become zero
+_IMPORT = "import the adapter again from its file: the import compares every layer with the base"
+HALF_LOSS_SCALE = 4096.0  # factor for a loss with a float16 backward pass, where small gradients would underflow
 
 
 @dataclass(frozen=True)
 class LayerPlace:
-    """Where one adapted layer's factors lie among the P columns of a row."""
+    """The columns of one adapted layer's factors in a row (P,)."""
 
     network: Network
     module: str
@@ -62,27 +62,27 @@ def target_modules(network: nn.Module, endings: Sequence[str]) -> dict[str, nn.M
 
 
 def adapted_linear(output: Tensor, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
-    """output + (x A^T) B^T, the addition inside the product; each of the G factors serves B / G rows on end.
+    """output + (x A^T) B^T, the addition inside the product; each of the G factors applies to B / G consecutive rows.
 
     output: (B, ..., d_out); x: (B, ..., d_in); A: (G, r, d_in); B: (G, d_out, r)
     """
-    if x.ndim == 2 and len(x) > len(A):  # a few rows round otherwise than one: each has a product of its own (`rows`)
+    if x.ndim == 2 and len(x) > len(A):  # rounding depends on the number of rows: one product per row (see `rows`)
         A, B = (factor.repeat_interleave(len(x) // len(A), 0) for factor in (A, B))
-    # Contiguous, for a product of the same numbers in another layout rounds otherwise.
+    # Contiguous, because rounding depends on the memory layout.
     rows = x.contiguous().view(len(A), -1, x.shape[-1])  # (G, B / G * N, d_in)
     flat = output.reshape(len(A), -1, output.shape[-1])  # (G, B / G * N, d_out)
     return torch.baddbmm(flat, torch.bmm(rows, A.mT), B.mT).view(output.shape)
 
 
 def adapted_conv(output: Tensor, x: Tensor, A: Tensor, B: Tensor, layer: nn.Conv2d) -> Tensor:
-    """The same for a convolution: `layer`'s geometry with A (one group a row), then B at each place.
+    """The same for a convolution: `layer`'s geometry with A (one group per row), then B at each position.
 
     output: (B, d_out, H', W'); x: (B, C_in, H, W); A: (G, r, C_in, k, k); B: (G, d_out, r)
     """
     b, r, length = len(x), A.shape[1], len(x) // len(A)
     if length > 1:
         A, B = A.repeat_interleave(length, 0), B.repeat_interleave(length, 0)  # (B, ...)
-    inputs, weights = paired(x), paired(A)  # one group would be an ordinary convolution, which rounds otherwise
+    inputs, weights = paired(x), paired(A)  # one group would run as an ordinary convolution, with other rounding
     h = F.conv2d(
         inputs.reshape(1, -1, *x.shape[2:]),
         weights.flatten(0, 1),
@@ -96,11 +96,11 @@ def adapted_conv(output: Tensor, x: Tensor, A: Tensor, B: Tensor, layer: nn.Conv
 
 
 class _Here(threading.local):
-    """What one thread's forwards are routed by."""
+    """The route of one thread's forward passes."""
 
     route: Route | None = None
-    adapts: Sequence[bool] = ()  # which layers anybody in the route has; the others are left alone
-    rank: int = 0  # the largest in the route
+    adapts: Sequence[bool] = ()  # per layer: whether any adapter of the route has it; other layers are skipped
+    rank: int = 0  # largest rank in the route
 
 
 class LoraBank:
@@ -110,9 +110,9 @@ class LoraBank:
         networks: the base's frozen networks.
         targets: endings of the module names to adapt, per network.
         slots: S, slot 0 included.
-        rank: r of the bank, which its memory is sized by; adapters of a smaller rank are padded with zeros, larger ones
+        rank: r of the bank; determines its memory. Adapters of a smaller rank are padded with zeros; a larger rank is
             refused.
-        dtype: of the factors; None = the base's. Training wants float32: its steps are smaller than bf16's spacing.
+        dtype: of the factors; None: the base's. Training needs float32: its steps are smaller than bf16's spacing.
     """
 
     def __init__(
@@ -125,7 +125,9 @@ class LoraBank:
         dtype: torch.dtype | None = None,
     ) -> None:
         if slots < 2 or rank < 1:
-            raise UsageError("expected at least 2 slots (slot 0 is the bare base) and a rank of at least 1")
+            raise UsageError(
+                "expected at least 2 slots (slot 0 is the base without an adapter) and a rank of at least 1"
+            )
         self.slots, self.rank = slots, rank
         found = {name: target_modules(network, targets.get(name, ())) for name, network in networks.items()}
         self.places = _lay_out(found, rank)
@@ -133,12 +135,12 @@ class LoraBank:
         weight = next(next(iter(networks.values())).parameters())
         self.flat = torch.zeros(slots, self.columns, device=weight.device, dtype=dtype or weight.dtype)  # (S, P)
         self._factors = [self._views(self.flat, place) for place in self.places]
-        self._used = [[False] * len(self.places) for _ in range(slots)]  # which layers a slot's adapter has
-        self._ranks = [1] * slots  # of each slot's adapter
+        self._used = [[False] * len(self.places) for _ in range(slots)]  # per slot: the layers of its adapter
+        self._ranks = [1] * slots  # per slot: the rank of its adapter
         self._here = _Here()
         self._loss_scale = HALF_LOSS_SCALE if weight.dtype == torch.float16 else 1.0
         self._is_training = False
-        self._tape: list[tuple[int, Route, Tensor, Tensor]] = []  # layer, whose, and the leaves A and B it used
+        self._tape: list[tuple[int, Route, Tensor, Tensor]] = []  # layer, route, and the leaf tensors A and B
         self._hooks = [
             found[place.network][place.module].register_forward_hook(self._hook(i))
             for i, place in enumerate(self.places)
@@ -146,7 +148,7 @@ class LoraBank:
 
     @property
     def columns(self) -> int:
-        """P: how many numbers one adapter of the bank's rank has."""
+        """P: the number of parameters of an adapter with the bank's rank."""
         return self.places[-1].stop if self.places else 0
 
     def columns_of(self, network: Network) -> slice:
@@ -165,8 +167,8 @@ class LoraBank:
     def route(self, slots: Tensor, scales: Tensor | None = None) -> Iterator[None]:
         """Within the block, row i of every forward of this thread uses slot `slots[i]`, its delta times `scales[i]`.
 
-        slots: (B,) int64; scales: (B,) float, None = 1. Outside any block, and on any other thread, the base runs bare:
-        an engine and a training on one base do not see each other.
+        slots: (B,) int64; scales: (B,) float, None: 1. Outside the block and in other threads the base runs without
+        adapters, so an engine and a training can share a base.
         """
         here = self._here
         before = here.route, here.adapts, here.rank
@@ -182,11 +184,11 @@ class LoraBank:
         """Put one adapter's row (P,) into a slot.
 
         Args:
-            rank: of the adapter, above which the row is zeros; None = the bank's. A forward costs what the largest rank
-                among its own rows costs, not what the bank has room for.
+            rank: of the adapter; the row is zero beyond it. None: the bank's. The cost of a forward pass depends on the
+                largest rank among its rows, not on the bank's.
         """
         if slot == BASE_SLOT:
-            raise UsageError("slot 0 is the bare base and stays zeros")
+            raise UsageError("slot 0 is the base without an adapter and stays zeros")
         sizes = [place.stop - place.start for place in self.places]
         with torch.no_grad():
             self.flat[slot].copy_(row)
@@ -210,14 +212,14 @@ class LoraBank:
         return row
 
     def place_for(self, network: Network, module: str, pair: LoraPair) -> LayerPlace:
-        """Where a layer's factors belong.
+        """The columns of a layer's factors.
 
         Raises:
             CorruptAdapter: a module that the bank does not have, a wrong shape, or a rank above the bank's.
         """
         place = self._by_name.get((network, module))
         if place is None:
-            raise CorruptAdapter(f"expected only layers of the {network} that the base has, got another", hint=_IMPORT)
+            raise CorruptAdapter(f"expected only layers that the base's {network} has, got another", hint=_IMPORT)
         r, d_out = pair.A.shape[0], place.b_shape[0]
         fits = pair.A.shape[1:] == place.a_shape[1:] and pair.B.shape in ((d_out, r), (d_out, r, 1, 1))
         if r > self.rank or not fits:
@@ -229,7 +231,7 @@ class LoraBank:
         return place
 
     def pairs_of(self, row: Tensor, rank: int) -> dict[Network, dict[str, LoraPair]]:
-        """The inverse of `row_of`: the first `rank` components of every layer, numpy float32; zero layers left out."""
+        """The inverse of `row_of`: the first `rank` components of every layer, float32, without layers of zeros."""
         out: dict[Network, dict[str, LoraPair]] = {}
         host = row.detach().float().cpu()[None]
         for place in self.places:
@@ -247,7 +249,7 @@ class LoraBank:
         return self._factors[self.places.index(place)]
 
     def enable_training(self) -> None:
-        """From now on every forward with gradients notes the factors that it used, for `gradient`."""
+        """From now on every forward pass with gradients records the factors it used, for `gradient`."""
         self._is_training = True
 
     def gradient(self, loss: Tensor) -> Tensor:
@@ -257,9 +259,9 @@ class LoraBank:
         return total
 
     def add_gradient(self, loss: Tensor, total: Tensor) -> None:
-        """`gradient` added to `total` (S, P), in place. `loss` is of the forwards since the last call.
+        """`gradient` added to `total` (S, P), in place. `loss` comes from the forward passes since the last call.
 
-        Where the base is float16, the loss is scaled on the way (Micikevicius et al. 2018, 'Mixed Precision Training').
+        If the base is float16, the loss is scaled (Micikevicius et al. 2018, 'Mixed Precision Training').
         """
         tape, self._tape = self._tape, []
         leaves = [factor for _, _, A, B in tape for factor in (A, B)]
@@ -271,11 +273,11 @@ class LoraBank:
                 route.give(whole, next(parts))
 
     def forget_forwards(self) -> None:
-        """Drop what forwards noted whose gradient nobody will ask for."""
+        """Drop the records of forward passes whose gradient is not needed."""
         self._tape.clear()
 
     def close(self) -> None:
-        """Take the hooks off; the base is as it was."""
+        """Remove the hooks; the base is as before."""
         for hook in self._hooks:
             hook.remove()
 
@@ -310,7 +312,7 @@ class LoraBank:
         return add_delta
 
     def _fetch(self, index: int, route: Route, rank: int) -> tuple[Tensor, Tensor]:
-        """One layer's factors of the route's runs, up to a rank; in training whole, and leaves of the graph."""
+        """One layer's factors for the route's runs, up to a rank; in training at full rank, as leaf tensors."""
         A, B = self._factors[index]
         if rank < self.rank and not self._is_training:
             A, B = A[:, :rank], B[:, :, :rank]

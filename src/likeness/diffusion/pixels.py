@@ -1,4 +1,4 @@
-"""Between pictures as everybody knows them and as networks do: (H, W, 3) uint8 and (B, 3, H, W) in [-1, 1]."""
+"""Converts between images (H, W, 3) uint8 and the networks' form (B, 3, H, W) in [-1, 1]."""
 
 from collections.abc import Sequence
 

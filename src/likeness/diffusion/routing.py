@@ -1,8 +1,8 @@
-"""Which rows of a forward belong to whom, worked out once for all adapted layers.
+"""The slots of a forward pass's rows, computed once for all adapted layers.
 
-Neighbouring rows of one person read the same factors, so a forward's rows are cut into runs of equal length, each of
-one slot: 80 rows of 8 people are 8 runs of 10, and the factors are fetched 8 times, not 80. Where the people's shares
-differ, the greatest common divisor is the length.
+Consecutive rows of one slot use the same factors, so the rows are divided into runs of equal length with one slot each:
+80 rows of 8 people are 8 runs of 10, and the factors are gathered 8 times, not 80. If people have different numbers of
+rows, the length is the greatest common divisor.
 """
 
 import math
@@ -15,12 +15,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """The rows of a forward: `runs` runs of `length` rows, each with one slot and one scale, then the bare ones."""
+    """The rows of a forward pass: `runs` runs of `length` rows with one slot and scale each, then rows of slot 0."""
 
-    slots: slice | Tensor  # of the runs: a slice where they lie side by side in the bank, which saves a copy
+    slots: slice | Tensor  # of the runs; a slice if they are adjacent in the bank, which avoids a copy
     runs: int
     length: int
-    scales: Tensor | None  # (runs, 1, 1); None = 1 everywhere
+    scales: Tensor | None  # (runs, 1, 1); None: all 1
     bare: int  # further rows, without an adapter
 
     @property
@@ -32,7 +32,7 @@ class Route:
         return self.adapted + self.bare
 
     def take(self, stacked: Tensor) -> Tensor:
-        """The runs' factors (runs, ...) out of those of all slots (S, ...)."""
+        """The runs' factors (runs, ...), from those of all slots (S, ...)."""
         return stacked[self.slots] if isinstance(self.slots, slice) else stacked.index_select(0, self.slots)
 
     def give(self, stacked: Tensor, parts: Tensor) -> None:
@@ -46,7 +46,7 @@ class Route:
 def route_of(slots: Tensor, scales: Tensor | None, like: Tensor) -> Route:
     """The route of rows with these slots (B,) and scales (B,), on the device and in the dtype of `like`.
 
-    Rows of slot 0 at the end cost nothing; elsewhere they are rows with zeros for factors.
+    Rows of slot 0 at the end cost nothing; elsewhere they are computed with factors of zero.
     """
     factors = [1.0] * len(slots) if scales is None else scales.tolist()
     rows = list(zip(slots.tolist(), factors, strict=True))

@@ -1,15 +1,16 @@
-"""A row's numbers must not depend on how many other rows share its forward, to the last bit.
+"""Batch invariance on a CPU: the result of a row is bit-identical for every number of rows in the batch.
 
-Forwards keep that on a CPU with any number of threads that was tried (1 and 2); gradients keep it on one thread.
+It holds for forward passes on the numbers of threads that were tried (1 and 2), and for gradients on one thread.
 
-Nearly all layers keep that by themselves on a CPU. Two kinds do not, because the library picks another kernel for
-another number of rows: linear layers whose input is a matrix (the timestep's embedding; measured at 2 against 16 rows,
-and at 10 against 80 with two threads) and convolutions of one cell (on one thread below 16 rows). They are told to
-compute row by row; both are small. Rounding alone would be harmless, but a training amplifies it: Adam turns the sign
-of a gradient that is almost zero into a whole step, and twenty steps later two adapters are a tenth apart.
+Most layers are batch-invariant on a CPU. Two kinds are not, because the library chooses its kernel by the number of
+rows: linear layers with a matrix as input (the timestep embedding; observed for 2 against 16 rows, and for 10 against
+80 on two threads) and 1 x 1 convolutions (on one thread below 16 rows). Both are small and are computed row by row
+here. Rounding
+differences would be harmless in one step, but training amplifies them: Adam turns the sign of a gradient near zero into
+a full step, and after twenty steps two adapters differ by a tenth.
 
-A single row takes other kernels in every convolution, so it is computed twice: `paired`. On accelerators all
-of this would cost more than it brings: there rows agree to rounding.
+A single row uses other kernels in every convolution, so it is computed twice: `paired`. On accelerators this would cost
+more than it is worth; there, rows agree to rounding.
 """
 
 from functools import partial
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 
 
 def hold_rows_apart(network: nn.Module) -> None:
-    """Make the forward of the layers named above independent of the batch; weights and names stay as they are."""
+    """Make the layers named above batch-invariant by replacing their `forward`; weights and names do not change."""
     for layer in network.modules():
         if isinstance(layer, nn.Linear):
             layer.forward = partial(_linear, layer)  # type: ignore[method-assign]
@@ -29,7 +30,7 @@ def hold_rows_apart(network: nn.Module) -> None:
 
 
 def paired(x: Tensor) -> Tensor:
-    """`x` (B, ...), but a single row on a CPU twice, without a copy."""
+    """`x` (B, ...); on a CPU a single row is repeated, without a copy."""
     return x.expand(2, *x.shape[1:]) if len(x) == 1 and x.device.type == "cpu" else x
 
 

@@ -1,11 +1,10 @@
-"""Samplers, as generators that ask for one denoising at a time.
+"""Samplers, as generators that request one denoising at a time.
 
-A sampler yields `(x_t, t)` and is sent the clean latent that the network sees in it; it returns the final latent.
-It never calls the network, so a caller may run one sampler, or hundreds of different ones that joined at
-different times in one batched forward: that is what the engine does.
+A sampler yields `(x_t, t)`, is sent the predicted clean latent, and returns the final latent. It never calls the
+network, so a caller can run one sampler, or batch hundreds of samplers at different steps, as the engine does.
 
-All formulas are for one row or a batch alike: x is (C, h, w) or (B, C, h, w). Timesteps are spaced as the diffusers
-scheduler of the sampler's name spaces them with the base's scheduler config, so that both give the same picture.
+The formulas hold for a row or a batch: x is (C, h, w) or (B, C, h, w). Timesteps are spaced as the diffusers
+scheduler of the sampler's name spaces them with the base's scheduler config, so that both give the same image.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -21,18 +20,18 @@ from .schedule import Schedule
 
 Sampler = Generator[tuple[Tensor, float], Tensor, Tensor]  # yields (x_t, t), is sent x_0, returns the last x
 MakeSampler = Callable[[Tensor, Schedule, int], Sampler]
-_LEAST_ALPHA_BAR = 2.0**-24  # in place of 0, where a schedule ends in noise alone, as in diffusers
+_LEAST_ALPHA_BAR = 2.0**-24  # replaces 0 in schedules that end in pure noise, as in diffusers
 
 
 def timesteps(schedule: Schedule, sampler: str, steps: int) -> list[float]:
-    """`steps` falling timesteps of a sampler; whole numbers but for Euler's, which may be fractions.
+    """`steps` decreasing timesteps of a sampler; integers, except for Euler.
 
-    numpy computes them as it does for diffusers: halves are rounded after the same errors.
+    Computed with numpy as in diffusers, so that rounding is the same.
     """
     last, spacing = schedule.timesteps - 1, schedule.spacing[sampler]
     if spacing == "trailing":
         return (np.arange(last + 1, 0, -(last + 1) / steps).round() - 1).tolist()[:steps]
-    count = steps + 1 if sampler == "dpmpp_2m" else steps  # diffusers spaces one more there and drops the last
+    count = steps + 1 if sampler == "dpmpp_2m" else steps  # diffusers computes one more here and drops the last
     if spacing == "leading":
         rising = (np.arange(count) * ((last + 1) // count) + schedule.steps_offset).clip(max=last)
     else:
@@ -62,13 +61,13 @@ def ddim(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
 def euler(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
     """Euler steps in sigma (Karras et al. 2022, algorithm 2 without churn), sigma = s_t / a_t.
 
-    The state lives in Karras' variance-exploding space; what is yielded is scaled back by a_t.
+    The state is in Karras' variance-exploding space; yielded latents are scaled by a_t.
     """
     _check_steps(schedule, steps)
     times = timesteps(schedule, "euler", steps)
     alpha_bar = schedule.at(torch.tensor(times), lambda found: found.clamp(min=_LEAST_ALPHA_BAR))
     sigmas = [*(1 / alpha_bar - 1).sqrt().tolist(), 0.0]
-    is_leading = schedule.spacing["euler"] == "leading"  # else noise is all there is at the first step
+    is_leading = schedule.spacing["euler"] == "leading"  # otherwise the first step is pure noise
     x = noise * (sigmas[0] ** 2 + is_leading) ** 0.5
     for t, sigma, sigma_next in zip(times, sigmas[:-1], sigmas[1:], strict=True):
         x0 = yield x / (sigma**2 + 1) ** 0.5, t
@@ -77,7 +76,7 @@ def euler(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
 
 
 def dpmpp_2m(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), lambda = log(a / s); the last step is of first order."""
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), lambda = log(a / s); the last step is first-order."""
     _check_steps(schedule, steps)
     times = [int(t) for t in timesteps(schedule, "dpmpp_2m", steps)]
     alpha_bar = schedule.alpha_bar[times].clamp(min=_LEAST_ALPHA_BAR)
@@ -104,14 +103,14 @@ SAMPLERS: Mapping[str, MakeSampler] = MappingProxyType(dict(zip(SAMPLER_NAMES, (
 
 
 def sampler_named(name: str) -> MakeSampler:
-    """Raises UsageError for a name that is not in SAMPLERS."""
+    """Raises UsageError for an unknown name."""
     if name not in SAMPLERS:
         raise UsageError(f"expected a sampler of {', '.join(SAMPLERS)}", param="sampler")
     return SAMPLERS[name]
 
 
 def run(sampler: Sampler, denoise: Callable[[Tensor, float], Tensor]) -> Iterator[Tensor]:
-    """Drive one sampler to its end with `denoise(x_t, t) -> x_0`, yielding x_t before each step and last the result."""
+    """Run one sampler with `denoise(x_t, t) -> x_0`; yields x_t before each step, and finally the result."""
     x, t = next(sampler)
     while True:
         yield x

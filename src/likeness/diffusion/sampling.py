@@ -1,12 +1,13 @@
-"""Pictures in the making: any number of them, each at a step of its own, advanced by one shared forward.
+"""Batched sampling: any number of images, each at its own step, advanced by one shared forward pass.
 
-A `Denoising` is one picture's state. `advance` takes whichever are alive, runs one batch through the networks
-(two rows a picture where it is guided), and lets each picture's sampler take its step. Pictures may join and
-leave between calls and differ in person, prompt, seed, sampler, step count, guidance and adapter scale.
+A `Denoising` is the state of one image. `advance` runs one batch through the networks (two rows per guided image) and
+advances each image's sampler by one step. Images can join and leave between calls, and can differ in person, prompt,
+seed, sampler, number of steps, guidance and adapter scale.
 
-Guidance leads away from what the network makes of the negative prompt. Where that row is one of the bare base, it leads
-towards the person as well as the prompt: autoguidance (Karras et al. 2024, 'Guiding a Diffusion Model with a Bad
-Version of Itself') with the base as the version that does not know the person.
+Classifier-free guidance extrapolates from the prediction for the negative prompt. If that prediction is made without
+the
+adapter, guidance also amplifies the person: autoguidance (Karras et al. 2024, 'Guiding a Diffusion Model with a Bad
+Version of Itself'), with the base as the weaker model.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from .samplers import Sampler, sampler_named
 
 
 class Whose(NamedTuple):
-    """Whose adapter a row of a forward has, and how much of it."""
+    """The slot of a row, and the scale of its adapter."""
 
     slot: int
     scale: float
@@ -35,39 +36,39 @@ BARE = Whose(BASE_SLOT, 1.0)
 
 @dataclass(eq=False)
 class Denoising:
-    """One picture being made; `latent` is set when it is finished."""
+    """The state of one image; `latent` is set when it is finished."""
 
     sampler: Sampler
-    x: Tensor  # (C, h, w), what the network shall see next
+    x: Tensor  # (C, h, w), the network's next input
     t: float
-    states: Tensor  # (1 or 2, N, d): prompt, then negative prompt where it is guided
+    states: Tensor  # (1 or 2, N, d): prompt, and negative prompt if guided
     guidance_scale: float
     whose: Sequence["Whose"]  # of the rows of `states`
     step: int = 0
-    clean: Tensor | None = None  # (C, h, w), what the network took the picture for at the last step
+    clean: Tensor | None = None  # (C, h, w), the clean latent predicted in the last step
     latent: Tensor | None = None  # (C, h, w)
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to denoise: one picture's settings, in the terms of this layer."""
+    """One image to denoise, in terms of this layer."""
 
     prompt: str
     negative_prompt: str
     seed: int
     steps: int
-    guidance_scale: float  # 1 = not guided
+    guidance_scale: float  # 1: no guidance
     sampler: str
     slot: int
     scale: float = 1.0
-    negative_scale: float | None = None  # of the negative prompt's row; None = `scale`, as diffusers does
-    text_factor: float = 1.0  # of the scales in the text encoder: in training it may have a scale of its own
+    negative_scale: float | None = None  # for the negative prompt; None: `scale`, as in diffusers
+    text_factor: float = 1.0  # factor for scales in the text encoder, which may differ in training
 
     @property
     def rows(self) -> list[tuple[str, Whose]]:
-        """The picture's rows in a forward: its prompt, and where it is guided the negative prompt.
+        """The image's rows in a forward pass: the prompt, and the negative prompt if guided.
 
-        A row with nothing of an adapter is one of the bare base.
+        A row with scale 0 uses slot 0.
         """
         negative = self.scale if self.negative_scale is None else self.negative_scale
         said = [(self.prompt, self.scale), (self.negative_prompt, negative)][: 1 if self.guidance_scale == 1 else 2]
@@ -98,10 +99,10 @@ def begin(base: BaseModel, bank: LoraBank | None, orders: Sequence[Order]) -> li
 
 @torch.no_grad()
 def advance(base: BaseModel, bank: LoraBank | None, pictures: Sequence[Denoising]) -> None:
-    """One step of every picture in one forward. Classifier-free guidance: Ho & Salimans 2022, eq. 6."""
+    """One step of every image in one forward pass. Classifier-free guidance: Ho & Salimans 2022, eq. 6."""
     rows = [picture for picture in pictures for _ in picture.states]
     x = torch.stack([row.x for row in rows])  # (R, C, h, w)
-    t = torch.tensor([row.t for row in rows])  # on the host, where the schedule is
+    t = torch.tensor([row.t for row in rows])  # on the CPU, as the schedule is
     states = torch.cat([picture.states for picture in pictures])
     whose = [one for picture in pictures for one in picture.whose]
     output = _forward(base, bank, whose, lambda order: base.denoise(x[order], t[order], states[order]))
@@ -120,7 +121,7 @@ def advance(base: BaseModel, bank: LoraBank | None, pictures: Sequence[Denoising
 
 
 def denoise_all(base: BaseModel, bank: LoraBank | None, orders: Sequence[Order]) -> Tensor:
-    """Run all orders in one batch to their ends: latents (B, C, h, w) in the order of `orders`."""
+    """Run all orders in one batch until finished: latents (B, C, h, w), in the order of `orders`."""
     pictures = begin(base, bank, orders)
     while alive := [picture for picture in pictures if picture.latent is None]:
         advance(base, bank, alive)
@@ -130,9 +131,9 @@ def denoise_all(base: BaseModel, bank: LoraBank | None, orders: Sequence[Order])
 def _forward(
     base: BaseModel, bank: LoraBank | None, whose: Sequence[Whose], work: Callable[[list[int]], Tensor]
 ) -> Tensor:
-    """`work`, told the rows to take and in which order; its result (R, ...) in their own order again.
+    """Calls `work` with the order in which to take the rows; returns its result (R, ...) in the original order.
 
-    Rows of the bare base come last, where the bank passes over them. A row by itself is taken twice: see `rows`.
+    Rows of slot 0 come last, where the bank skips them. A single row is repeated: see `rows`.
     """
     order = sorted(range(len(whose)), key=lambda row: whose[row] == BARE)
     if len(order) == 1 and base.device.type == "cpu":

@@ -1,7 +1,7 @@
-"""The noise schedule: the one place where loss and samplers take their numbers from, so that they cannot drift.
+"""The noise schedule, shared by loss and samplers, so that they cannot differ.
 
 Notation (Song et al. 2021, DDIM): x_0 clean latent, x_t = a_t x_0 + s_t eps with a_t = sqrt(alpha_bar_t) and
-s_t = sqrt(1 - alpha_bar_t). Three parameterisations of the network's output are known: epsilon, sample (x_0)
+s_t = sqrt(1 - alpha_bar_t). Three parameterisations of the network's output are supported: epsilon, sample (x_0)
 and v = a_t eps - s_t x_0 (Salimans & Ho 2022).
 """
 
@@ -21,7 +21,7 @@ from .devices import has_float64
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
 Spacing = Literal["leading", "linspace", "trailing"]  # of inference timesteps (Lin et al. 2024, table 2)
 
-# the diffusers scheduler that each sampler equals
+# the diffusers scheduler that is equivalent to each sampler
 STOCK: Mapping[str, type[SchedulerMixin]] = MappingProxyType(
     dict(zip(SAMPLER_NAMES, (DPMSolverMultistepScheduler, DDIMScheduler, EulerDiscreteScheduler), strict=True))
 )
@@ -29,13 +29,13 @@ STOCK: Mapping[str, type[SchedulerMixin]] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """alpha_bar over the training timesteps, and what the network predicts."""
+    """alpha_bar over the training timesteps, and the parameterisation of the network's output."""
 
     alpha_bar: Tensor  # (T,) float64, falling from 1 towards 0
     prediction_type: PredictionType
-    steps_offset: int  # added to inference timesteps, as in the base's own scheduler
-    last_alpha_bar: float  # where DDIM ends: 1 where the scheduler says set_alpha_to_one, else alpha_bar[0]
-    spacing: Mapping[str, Spacing]  # of each sampler: as the config says, else as diffusers' scheduler has it
+    steps_offset: int  # added to inference timesteps, as in the base's scheduler config
+    last_alpha_bar: float  # of DDIM's last step: 1 with set_alpha_to_one, else alpha_bar[0]
+    spacing: Mapping[str, Spacing]  # per sampler: from the config, or the default of diffusers' scheduler
 
     @property
     def timesteps(self) -> int:
@@ -56,8 +56,8 @@ class Schedule:
     def at(self, t: Tensor, value: Callable[[Tensor], Tensor]) -> Tensor:
         """A function of alpha_bar at timesteps (B,), on their device.
 
-        float64, or float32 on a device that has no float64: it is computed on the host then. Timesteps may be
-        fractions: between two of them s_t / a_t is linear, as in diffusers' Euler.
+        float64, or float32 on a device without float64 (computed on the CPU). Timesteps may be fractions: s_t / a_t is
+        interpolated linearly, as in diffusers' Euler.
         """
         where = t.device if has_float64(t.device) else torch.device("cpu")
         found = value(self._alpha_bar_at(t.to(where)))
@@ -79,7 +79,7 @@ class Schedule:
         return a * x0 + s * noise
 
     def denoised(self, x_t: Tensor, output: Tensor, t: Tensor) -> Tensor:
-        """The clean latent that the network's output stands for: x_t, output (B, C, h, w), t (B,)."""
+        """The clean latent predicted by the network: x_t, output (B, C, h, w), t (B,)."""
         a, s = self._columns(t, x_t)
         if self.prediction_type == "epsilon":
             return (x_t - s * output) / a
@@ -88,7 +88,7 @@ class Schedule:
         return output
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network should have put out for x_t = add_noise(x0, noise, t)."""
+        """The target of the network's output for x_t = add_noise(x0, noise, t)."""
         if self.prediction_type == "epsilon":
             return noise
         if self.prediction_type == "v_prediction":
@@ -104,10 +104,10 @@ class Schedule:
 
 
 def schedule_from_config(config: dict[str, Any]) -> Schedule:
-    """The schedule that a base's scheduler/scheduler_config.json describes.
+    """The schedule of a base's scheduler/scheduler_config.json.
 
     Raises:
-        CorruptBase: the prediction type or the spacing of timesteps is none that we know.
+        CorruptBase: the prediction type or the timestep spacing is not supported.
     """
     scheduler = DDIMScheduler.from_config(config)
     prediction_type = scheduler.config["prediction_type"]
@@ -122,7 +122,7 @@ def schedule_from_config(config: dict[str, Any]) -> Schedule:
 
 
 def _spacing_of(kind: type[SchedulerMixin], config: dict[str, Any]) -> Spacing:
-    """The spacing that `kind.from_config(config)` has: published configs often name none."""
+    """The spacing of `kind.from_config(config)`: published configs often do not set it."""
     said: Spacing = kind.from_config(config).config["timestep_spacing"]
     if said not in get_args(Spacing):
         raise CorruptBase(f"expected a timestep_spacing of {', '.join(get_args(Spacing))} in the scheduler config")

@@ -1,1 +1,1 @@
-"""The service over HTTP: one application, three protocols, all of them thin translations of `service.Likeness`."""
+"""The service over HTTP: one application with three protocols, all thin translations to `service.Likeness`."""

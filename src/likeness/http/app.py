@@ -1,4 +1,4 @@
-"""The application: routers of all protocols, one boundary around them, errors in each protocol's own shape."""
+"""The application: routers of all protocols, one boundary around them, errors in each protocol's format."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,9 +24,9 @@ from .origins import Origins
 from .queue_metrics import QueueCollector
 
 TEND_EVERY_S = 2.0
-LET_GO_EVERY_S = 20.0  # a forget elsewhere has left this process's memory by then
+LET_GO_EVERY_S = 20.0  # within this time, adapters deleted by other processes leave the memory
 SWEEP_EVERY_S = 3600.0
-THREADS = 32  # for what blocks
+THREADS = 32  # for blocking calls
 ROUTERS = (
     rest.router, images.router, jobs.router, openai.router, sagemaker.router, sagemaker_async.router,
 )  # fmt: skip
@@ -37,15 +37,15 @@ Answer = Callable[[Request], Awaitable[Response]]
 def create_app(
     likeness: Likeness, *, needs_keys: bool = False, portrait_backend: sagemaker.Backend | None = None
 ) -> FastAPI:
-    """The application over one installation.
+    """The application for one installation.
 
     Args:
-        needs_keys: whether requests without an API key are refused. Where they are not, requests by other names than
-            this machine's are, and those of other sites' pages.
-        portrait_backend: answers SageMaker's invocations instead of the engine of this process.
+        needs_keys: whether requests without an API key are refused. If not, requests to other host names and from pages
+            of other sites are refused.
+        portrait_backend: handles SageMaker's invocations instead of this process' engine.
 
     Raises:
-        SettingsError: host_names or cors_origins that cannot be used.
+        SettingsError: invalid host_names or cors_origins.
     """
     settings = likeness.settings
     origins = Origins.of(settings, needs_keys=needs_keys)
@@ -55,10 +55,10 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # The loop's own pool has few threads, and those that wait for the catalog do no work.
+        # The event loop's default pool has few threads, and threads waiting for the catalog would fill it.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="likeness-http"))
         if portrait_backend is None:
-            await asyncio.to_thread(lambda: likeness.engine)  # the first request shall not wait for the base
+            await asyncio.to_thread(lambda: likeness.engine)  # so that the first request does not wait for the base
         works = {
             "expire jobs": (training.expire, TEND_EVERY_S), "deliver messages": (training.deliver, TEND_EVERY_S),
             "resume deletions": (likeness.forgetting.resume, TEND_EVERY_S),
@@ -69,7 +69,7 @@ def create_app(
             name: Chore(name, work, every_s=every_s, failed=traffic.chore_failed)
             for name, (work, every_s) in works.items()
         }
-        await asyncio.to_thread(chores["sweep"].run)  # before anything is served
+        await asyncio.to_thread(chores["sweep"].run)  # before the first request
         tending = [asyncio.create_task(_again_and_again(chore)) for chore in chores.values()]
         yield
         for task in tending:
@@ -77,11 +77,11 @@ def create_app(
 
     app = FastAPI(
         title="Likeness", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
-        description="Portraits of you from any prompt, learnt from about ten photographs.",
+        description="Portraits of you from any prompt, trained on about ten photographs.",
     )  # fmt: skip
     app.state.likeness, app.state.training = likeness, training
     app.state.portrait_backend = portrait_backend
-    # One upload at a time is in memory and on a thread; the others wait in files, and nobody else waits for them.
+    # One upload at a time uses memory and a thread; others wait in temporary files without blocking other requests.
     app.state.uploads = asyncio.Semaphore(1)
     app.add_middleware(
         Boundary,
@@ -92,7 +92,7 @@ def create_app(
         traffic=traffic, limits=BodyLimits(upload_bytes=settings.upload_mb << 20),
         origins=None if needs_keys else origins,
     )  # fmt: skip
-    if origins.pages:  # outermost: a preflight has no key, and a refusal is to be read by the page too
+    if origins.pages:  # outermost, because preflights have no key and pages must be able to read error responses
         app.add_middleware(
             CORSMiddleware, allow_origins=origins.pages, allow_methods=["GET", "POST", "DELETE"], allow_headers=["*"],
             expose_headers=["X-Request-Id", "X-Image-Id", "Retry-After"],
@@ -106,12 +106,12 @@ def create_app(
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> dict[str, str]:
-        """Whether the server is up; it answers once the base is resident."""
+        """Health check; answers when the base is loaded."""
         return {"status": "ok", "version": __version__}
 
     @app.get("/metrics", tags=["operation"], response_class=Response)
     async def read_metrics() -> Response:
-        """Prometheus' text format."""
+        """Metrics in Prometheus' text format."""
         return Response(await asyncio.to_thread(traffic.text), media_type=metrics.MEDIA_TYPE)
 
     return app
@@ -131,7 +131,7 @@ async def _refusal(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = [{**one, "loc": one["loc"][1:]} for one in error.errors()]  # without 'body', 'query', ...
-    return await _refusal(request, invalid(errors, hint="/openapi.json has the request's form"))
+    return await _refusal(request, invalid(errors, hint="/openapi.json describes the request"))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
@@ -139,6 +139,6 @@ async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code in (404, 405):
         return await _refusal(request, NoSuchRoute(error.status_code))
-    if isinstance(error.__cause__, OSError):  # an upload that the disk has no room for
+    if isinstance(error.__cause__, OSError):  # the disk is full
         return await _refusal(request, file_failed(error.__cause__))
-    return await _refusal(request, UsageError("expected a body that can be read: JSON, or a form with files"))
+    return await _refusal(request, UsageError("expected a readable body: JSON, or a multipart form"))

@@ -1,8 +1,8 @@
-"""Who asks, and how often they may.
+"""Authentication by API key, and rate limits per key.
 
-A key comes as `Authorization: Bearer KEY`, as `X-Api-Key`, or, from AWS's clients, as the access key id of their
-signature; the signature itself proves nothing here, so such a key needs TLS like any other bearer token.
-Without keys (loopback only) everybody is the tenant `local`, unless a key of ours says otherwise.
+A key is sent as `Authorization: Bearer KEY`, as `X-Api-Key`, or, by AWS clients, as the access key id of their
+signature. The signature itself is not checked, so such a key needs TLS like any bearer token. On a server without keys
+(loopback only), requests belong to the tenant `local`, unless they carry a valid key.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from ..storage.catalog import LOCAL, Catalog
 from ..storage.keys import PREFIX, ApiKey, key_of
 
 OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})
-_OPERATOR_PATHS = frozenset({"/metrics"})  # tells of all tenants together
+_OPERATOR_PATHS = frozenset({"/metrics"})  # metrics cover all tenants
 _CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 .{0,200}?Credential=([^/,\s]{1,128})/")
-_REMEMBERED, _REMEMBER_S = 4096, 10.0  # a revoked key is refused after so long at the latest
+_REMEMBERED, _REMEMBER_S = 4096, 10.0  # a revoked key is accepted for at most this long
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever asks: all they see is their tenant's."""
+    """The authenticated caller; it can see only its tenant's data."""
 
     tenant: str
     key_id: str | None = None
@@ -38,14 +38,14 @@ class Caller:
 
 @dataclass(frozen=True)
 class KeyLimits:
-    """What one key may ask for."""
+    """Rate limits of one key."""
 
     requests_per_minute: int = 600
     concurrent: int = 32
 
 
 class Access:
-    """The door.
+    """Authenticates requests and applies rate limits.
 
     Args:
         needs_keys: whether a request without a key is refused.
@@ -56,23 +56,25 @@ class Access:
         self, catalog: Catalog, *, needs_keys: bool, limits: KeyLimits, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._catalog, self._needs_keys, self._limits, self._clock = catalog, needs_keys, limits, clock
-        self._known: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()  # hash of the key -> when, whose
+        self._known: OrderedDict[str, tuple[float, ApiKey]] = (
+            OrderedDict()
+        )  # hash of the key -> time of the look-up, key
         self._buckets: dict[str, _Bucket] = {}
 
     @asynccontextmanager
     async def admitted(self, path: str, headers: Headers) -> AsyncIterator[Caller | None]:
-        """Let a request in for as long as it takes; None on paths that are open to all.
+        """Admit a request for its duration; None on paths that need no key.
 
         Raises:
-            KeyRefused: no key, or none of ours.
-            TooManyRequests: the key's rate or concurrency is used up.
+            KeyRefused: no key, or not a valid one.
+            TooManyRequests: the key's rate or concurrency limit is reached.
         """
         if path in OPEN_PATHS:
             yield None
             return
         caller = await self._caller(headers)
         if path in _OPERATOR_PATHS and caller.tenant != LOCAL:
-            raise KeyRefused("expected a key of the operator's", hint=f"a key of the tenant {LOCAL}")
+            raise KeyRefused("expected an operator's API key", hint=f"use a key of the tenant {LOCAL}")
         if caller.key_id is None:
             yield caller
             return
@@ -86,9 +88,9 @@ class Access:
     async def _caller(self, headers: Headers) -> Caller:
         text = presented(headers)
         if not self._needs_keys and not text.startswith(PREFIX):
-            return Caller(LOCAL)  # clients of other protocols must send something; it is nothing to us
+            return Caller(LOCAL)  # clients of other protocols must send some key; it is ignored
         if not text:
-            raise KeyRefused("expected an API key, got none", hint="send `Authorization: Bearer KEY`")
+            raise KeyRefused("expected an API key, got none", hint="send the header `Authorization: Bearer KEY`")
         mark, now_s = hashlib.sha256(text.encode()).hexdigest(), self._clock()
         known = self._known.get(mark)
         if known is None or now_s - known[0] > _REMEMBER_S:
@@ -100,7 +102,7 @@ class Access:
 
 
 class _Bucket:
-    """Rate (a token bucket of one minute's requests) and concurrency of one key."""
+    """Rate (a token bucket with one minute's requests) and concurrency of one key."""
 
     def __init__(self, limits: KeyLimits, clock: Callable[[], float]) -> None:
         self._limits, self._clock = limits, clock
@@ -112,11 +114,13 @@ class _Bucket:
         self._filled_s = now_s
         if self._inside >= self._limits.concurrent:
             raise TooManyRequests(
-                f"expected at most {self._limits.concurrent} requests at once", retry_after_s=1, hint="wait for one"
+                f"expected at most {self._limits.concurrent} requests at once",
+                retry_after_s=1,
+                hint="wait until one of them has finished",
             )
         if self._tokens < 1:
             raise TooManyRequests(
-                f"expected at most {self._limits.requests_per_minute} requests a minute",
+                f"expected at most {self._limits.requests_per_minute} requests per minute",
                 retry_after_s=(1 - self._tokens) / per_s, hint="slow down",
             )  # fmt: skip
         self._tokens -= 1
@@ -127,7 +131,7 @@ class _Bucket:
 
 
 def presented(headers: Headers) -> str:
-    """The key in the request's headers, in whichever of the three places; empty where there is none."""
+    """The key in the request's headers; empty if there is none."""
     said = headers.get("authorization", "")
     scheme, _, rest = said.partition(" ")
     if scheme.lower() == "bearer":
@@ -137,7 +141,7 @@ def presented(headers: Headers) -> str:
 
 
 def caller_of(request: Request) -> Caller:
-    """Who asks; the boundary has let them in."""
+    """The caller, as authenticated by the boundary."""
     caller: Caller = request.state.caller
     return caller
 

@@ -1,7 +1,7 @@
-"""What every request passes before and after the application: identity, size, time, one line in the log, metrics.
+"""Middleware around the application: authentication, limits on size and time, log line, metrics.
 
-Pure ASGI, so that a streamed answer stays a stream and a client that goes away is noticed. Nothing of a request's
-content is logged: neither path parameters nor bodies nor keys. Sources: ASGI 3.0; CWE-400.
+Pure ASGI, so that streamed responses are not buffered and disconnects are detected. The content of requests is not
+logged: neither path parameters nor bodies nor keys. Sources: ASGI 3.0; CWE-400.
 """
 
 import asyncio
@@ -26,34 +26,34 @@ log = logging.getLogger("likeness.http")
 
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _FORM = "multipart/form-data"
-CLIENT_GONE = 499  # by convention; nobody reads it
+CLIENT_GONE = 499  # by convention; not sent
 
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """What a body may cost. A slow line may take its time, as long as it is a line."""
+    """Limits of a request body: size, and minimum rate of arrival."""
 
     json_bytes: int = 1 << 20
     invocation_bytes: int = 6 << 20  # SageMaker's own limit
     upload_bytes: int = 256 << 20
-    patience_s: float = 15.0  # before the first bytes, on top of what the least rate gives
+    patience_s: float = 15.0  # allowed delay, in addition to the time at the minimum rate
     least_bytes_per_s: float = 16_384.0
 
     def of(self, path: str) -> int:
-        """The most bytes that a request to `path` may send."""
+        """Largest body of a request to `path`, in bytes."""
         if path.startswith("/endpoints/"):
             return self.invocation_bytes
         return self.upload_bytes if takes_form(path) else self.json_bytes
 
 
 class Boundary:
-    """The outermost ring of the application.
+    """The outermost middleware.
 
     Args:
-        access: who may come in, and how often.
-        traffic: where requests are counted.
+        access: authentication and rate limits.
+        traffic: counts requests.
         limits: of bodies.
-        origins: on a server without keys: by which names it is reached. None: the key decides.
+        origins: allowed host names and origins of a server without keys. None: the key decides.
     """
 
     def __init__(
@@ -72,7 +72,9 @@ class Boundary:
                 await self._serve(passage, scope)
         finally:
             seconds = passage.seconds
-            route = getattr(scope.get("route"), "path", "unmatched")  # the template: names stay out of the log
+            route = getattr(
+                scope.get("route"), "path", "unmatched"
+            )  # the route's template, so that no names are logged
             self._traffic.observe(scope["method"], route, passage.status, seconds)
             caller = scope["state"].get("caller")
             log.info(
@@ -100,16 +102,18 @@ class Boundary:
             passage.status = CLIENT_GONE
         except LikenessError as error:
             await passage.refuse(error)
-        except OSError as error:  # of this machine's disk or network: no room, no right
+        except OSError as error:  # of this machine's disk or network: disk full, no permission
             log.exception("a file or connection failed", extra={"request_id": passage.id})
             await passage.refuse(file_failed(error))
         except Exception:
-            log.exception("an error that nobody foresaw", extra={"request_id": passage.id})
-            await passage.refuse(Unforeseen("something went wrong here", hint="tell the operator the request's id"))
+            log.exception("unexpected error", extra={"request_id": passage.id})
+            await passage.refuse(
+                Unforeseen("internal error", hint="report the X-Request-Id of this response to the operator")
+            )
 
 
 class _Passage:
-    """One request on its way through."""
+    """The state of one request."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, limits: BodyLimits) -> None:
         self._receive, self._send, self._limits, self._path = receive, send, limits, scope["path"]
@@ -118,7 +122,7 @@ class _Passage:
         said = Headers(scope=scope).get("x-request-id", "")
         self.id = said if _ID.fullmatch(said) else uuid.uuid4().hex
         self.status, self.received, self.sent = 0, 0, 0
-        # Why the body was broken off. The framework takes that for a body that cannot be parsed; its answer is dropped.
+        # Why reading the body was aborted. The framework sees a body that cannot be parsed; its response is replaced.
         self.broken_off: LikenessError | None = None
         scope.setdefault("state", {})["request_id"] = self.id
 
@@ -127,20 +131,23 @@ class _Passage:
         return time.perf_counter() - self._started_s
 
     def refuse_length(self, headers: Headers) -> None:
-        """Raises RequestTooLarge when the header says so already."""
+        """Raises RequestTooLarge if the Content-Length exceeds the limit."""
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length[:20]) > self._most:
             raise self._too_large()
 
     async def receive(self) -> Message:
         if self._body_done:
-            return await self._receive()  # waits for the client to go away: no limit
+            return await self._receive()  # waits for a disconnect: no limit
         left_s = self._limits.patience_s + self.received / self._limits.least_bytes_per_s - self.seconds
         try:
             async with asyncio.timeout(max(left_s, 0.0)):
                 message = await self._receive()
         except TimeoutError:
-            self.broken_off = RequestTooSlow("the request's body came too slowly", hint="send it again, in one go")
+            self.broken_off = RequestTooSlow(
+                "the request's body arrived too slowly",
+                hint="send the request again over a faster connection, or with a smaller body",
+            )
             raise self.broken_off from None
         if message["type"] == "http.request":
             self.received += len(message.get("body", b""))
@@ -166,29 +173,31 @@ class _Passage:
         await self._send(message)
 
     async def refuse(self, error: LikenessError) -> None:
-        """Answer with the error, unless an answer is on its way: then the stream just ends."""
+        """Respond with the error; if the response has started, end the stream."""
         if self._answering:
             return
         await failure(error, self._path, self.id).response()({"type": "http"}, self._receive, self._pass)
 
     def _too_large(self) -> RequestTooLarge:
-        return RequestTooLarge(f"expected a body of at most {self._most} bytes", hint="send less at once")
+        return RequestTooLarge(
+            f"expected a body of at most {self._most} bytes", hint="send fewer or smaller files per request"
+        )
 
 
 def takes_form(path: str) -> bool:
-    """Whether a POST to `path` is a form with files."""
+    """Whether a POST to `path` is a multipart form."""
     return path.startswith("/v1/") and path.endswith(("/photos", "/import"))
 
 
 def refuse_other_forms(headers: Headers) -> None:
-    """Refuse a body that is not a multipart form, before the framework parses it.
+    """Refuse a body that is not a multipart form before the framework parses it.
 
-    The framework accepts urlencoded forms on the same routes. Its parser works on the event loop, byte by byte, and
-    does not count empty fields, so that one body of `&` alone would stop all other requests (CWE-400).
+    The framework also accepts urlencoded forms on these routes. Its parser runs on the event loop, byte by byte, and
+    does not count empty fields, so a body of `&` characters would block all other requests (CWE-400).
 
     Raises:
-        MediaTypeRefused: another media type. Where none is said nothing is parsed, and the form lacks its fields.
+        MediaTypeRefused: another media type. Without a media type nothing is parsed, and the form has no fields.
     """
     media_type = headers.get("content-type", _FORM).partition(";")[0].strip().lower()
     if media_type != _FORM:
-        raise MediaTypeRefused(f"expected a body of {_FORM}", hint="send the file as a part of a form")
+        raise MediaTypeRefused(f"expected a body of {_FORM}", hint="send the file as a part of a multipart form")

@@ -1,7 +1,7 @@
-"""Errors in the shape of the protocol that was spoken: ours, SageMaker's or OpenAI's, told apart by the path.
+"""Error responses in the format of the protocol (ours, SageMaker's or OpenAI's), chosen by the path.
 
-Messages are those of `errors`, which never repeat a user's text; an error that nobody foresaw says nothing but its
-request's id. Sources: the model of botocore's `sagemaker-runtime`; OpenAI's API reference, 'Error codes'.
+Messages are those of `errors`, which never repeat user text. An unexpected error is reported without details. Sources:
+the model of botocore's `sagemaker-runtime`; OpenAI's API reference, 'Error codes'.
 """
 
 import json
@@ -28,24 +28,24 @@ SAGEMAKER, OPENAI = "/endpoints/", "/openai/"
 
 
 class Unforeseen(LikenessError):
-    """What is said of an error that is ours and that nobody foresaw."""
+    """The response to an unexpected error."""
 
     http_status = 500
 
 
 class NoSuchRoute(LikenessError):
-    """A path or method that is not served."""
+    """Unknown path or method."""
 
     def __init__(self, status: int) -> None:
-        super().__init__("expected a path and method of this API", hint="/openapi.json lists them")
+        super().__init__("expected a path and method of this API", hint="/openapi.json lists all paths")
         self.http_status = status
 
 
 class SageMakerRefusal(LikenessError):
-    """What SageMaker itself, and not the model, refuses: a ValidationError.
+    """A ValidationError: an error of SageMaker itself, not of the model.
 
     Args:
-        code: SageMaker's own ErrorCode, where it has one.
+        code: SageMaker's ErrorCode, if it has one.
     """
 
     def __init__(self, message: str, *, error_code: str = "") -> None:
@@ -55,7 +55,7 @@ class SageMakerRefusal(LikenessError):
 
 @dataclass(frozen=True)
 class Failure:
-    """An answer that says no."""
+    """An error response."""
 
     status: int
     document: dict[str, object]
@@ -66,7 +66,7 @@ class Failure:
 
 
 def failure(error: LikenessError, path: str, request_id: str) -> Failure:
-    """The error as the protocol of `path` says it."""
+    """The error in the format of the protocol of `path`."""
     if path.startswith(SAGEMAKER):
         shaped = _sagemaker(error)
     elif path.startswith(OPENAI):
@@ -75,10 +75,10 @@ def failure(error: LikenessError, path: str, request_id: str) -> Failure:
         shaped = _ours(error)
     headers = shaped.headers
     retry_after_s = getattr(error, "retry_after_s", None)
-    if retry_after_s is not None and shaped.status in (429, 503):  # elsewhere it would mean nothing
+    if retry_after_s is not None and shaped.status in (429, 503):  # it has no meaning with other statuses
         headers["Retry-After"] = str(max(ceil(retry_after_s), 1))
     if isinstance(error, AccessError):
-        headers["Connection"] = "close"  # what is left of the body is not read
+        headers["Connection"] = "close"  # the rest of the body is not read
     headers["X-Request-Id"] = request_id
     if path.startswith(SAGEMAKER):
         headers["x-amzn-RequestId"] = request_id
@@ -101,7 +101,7 @@ def _sagemaker(error: LikenessError) -> Failure:
         case EngineBusy() | HostUnavailable():
             name, status = "ServiceUnavailable", 503
         case StorageUnavailable():
-            name, status = "ModelNotReadyException", 429  # it cannot be fetched now; clients come again
+            name, status = "ModelNotReadyException", 429  # temporarily unavailable; clients retry
         case SageMakerRefusal() | AccessError() | NoSuchRoute() | AdapterNotFound():
             name, status = "ValidationError", 400
         case Unforeseen():
@@ -115,7 +115,7 @@ def _sagemaker(error: LikenessError) -> Failure:
 
 
 def _model_error(error: LikenessError) -> Failure:
-    """What the container would have answered, wrapped as SageMaker wraps it."""
+    """The container's error response, wrapped as by SageMaker."""
     status = error.status if isinstance(error, ModelFailed) else error.http_status
     if isinstance(error, DeadlinePassed):
         status = 0

@@ -1,4 +1,4 @@
-"""What is wrong with a request that its model refuses: the field, its limit or its allowed values.
+"""The error of an invalid request: the field, and its limit or allowed values.
 
 Values that were sent are not repeated, but for numbers; names of fields only where they are plain words.
 Source: pydantic, 'Validation errors': its messages are made of the model's limits.
@@ -25,7 +25,7 @@ def invalid(errors: Sequence[Mapping[str, Any]], *, hint: str) -> UsageError:
     kind, path = str(first["type"]), [part for part in first["loc"] if isinstance(part, str)]
     field = ".".join(path) if path and all(_PLAIN.fullmatch(part) for part in path) else None
     if kind == "extra_forbidden":
-        message = f"expected known fields only, got {field or 'one that is no plain word'}"
+        message = f"expected known fields only, got {field or 'a name with other characters'}"
     elif kind == "json_invalid":
         message, field = "expected JSON, got something else", None
     elif kind == "missing":

@@ -1,4 +1,4 @@
-"""The log of a server: one JSON object a line on standard error. Fields are added with `extra`; prompts never are."""
+"""The server's log: one JSON object per line on standard error. `extra` adds fields; prompts are never logged."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "co
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line: time, level, logger, message, what `extra` added, and the stack of an error."""
+    """A record as one line: time, level, logger, message, fields of `extra`, and the traceback of an error."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -25,11 +25,11 @@ class JsonLines(logging.Formatter):
 
 
 def log_to_stderr(level: str = "INFO") -> None:
-    """Send what Likeness and uvicorn say to standard error as JSON lines. For a server's process, once."""
+    """Write the logs of Likeness and uvicorn to standard error as JSON lines. Call once per server process."""
     told = logging.StreamHandler(sys.stderr)
     told.setFormatter(JsonLines())
     for name in ("likeness", "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [told], False
         logger.setLevel(level)
-    logging.getLogger("uvicorn.access").disabled = True  # our own line says more, and no path
+    logging.getLogger("uvicorn.access").disabled = True  # the boundary's line says more, without the path

@@ -1,6 +1,6 @@
-"""GET /metrics: the engine's facts and the HTTP traffic in Prometheus' text format.
+"""GET /metrics: metrics of the engine and of HTTP requests, in Prometheus' text format.
 
-Names follow Prometheus' 'Metric and label naming': base units, `_total` on counters. No label is a user's text.
+Names follow Prometheus' 'Metric and label naming': base units, `_total` for counters. Labels never contain user text.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,47 +17,47 @@ MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Facts = Callable[[], facts.EngineFacts | None]
 
 _GAUGES = {
-    "waiting": "Pictures that wait for the batch",
-    "running": "Pictures in the batch",
-    "rows": "Rows in the batch; a guided picture is two",
-    "row_limit": "Rows that fit into one forward",
-    "slots": "Adapters that device memory has room for",
+    "waiting": "Images waiting for the batch",
+    "running": "Images in the batch",
+    "rows": "Rows in the batch; a guided image has two",
+    "row_limit": "Largest number of rows in one forward pass",
+    "slots": "Slots for adapters in device memory",
     "slots_held": "Adapters in device memory",
-    "slots_pinned": "Adapters in device memory that a picture in the making needs",
-    "host_adapters": "Adapters in host memory",
-    "host_bytes": "Bytes of adapters in host memory",
+    "slots_pinned": "Adapters in device memory used by running images",
+    "host_adapters": "Adapters in the host cache",
+    "host_bytes": "Bytes of adapters in the host cache",
 }
 _COUNTERS = {
-    "slot_hits": "Pictures whose adapter was in device memory",
-    "slot_misses": "Pictures whose adapter was not in device memory",
-    "slot_evictions": "Adapters that left device memory for others",
-    "host_hits": "Pictures whose adapter was in memory",
-    "host_misses": "Pictures whose adapter was fetched from the store",
-    "host_evictions": "Adapters that left host memory for others",
-    "images": "Pictures that were finished",
-    "refused": "Pictures that were refused at the door",
-    "cancelled": "Pictures that were taken back",
+    "slot_hits": "Images whose adapter was in device memory",
+    "slot_misses": "Images whose adapter was not in device memory",
+    "slot_evictions": "Adapters evicted from device memory",
+    "host_hits": "Images whose adapter was in memory",
+    "host_misses": "Images whose adapter was read from the object store",
+    "host_evictions": "Adapters evicted from the host cache",
+    "images": "Finished images",
+    "refused": "Images refused on submission",
+    "cancelled": "Cancelled images",
 }
 _HISTOGRAMS = {
-    "load_s": ("load_seconds", "From the store to host memory, one adapter"),
+    "load_s": ("load_seconds", "Loading one adapter from the object store to host memory"),
     "rows_per_step": ("rows_per_step", "Rows in one denoising step"),
     "queue_s": ("queue_seconds", "From submission to joining the batch"),
     "first_step_s": ("first_step_seconds", "From submission to the end of the first denoising step"),
-    "total_s": ("picture_seconds", "From submission to the finished picture"),
+    "total_s": ("picture_seconds", "From submission to the finished image"),
 }
 
 
 class Traffic:
-    """HTTP requests, counted."""
+    """Counters of HTTP requests."""
 
     def __init__(self, engine_facts: Facts) -> None:
         self.registry = CollectorRegistry()
         labels = ("method", "route", "status")
         self._requests = Counter("likeness_http_requests", "Requests", labels, registry=self.registry)
         self._seconds = Histogram(
-            "likeness_http_request_seconds", "Seconds of a request", ("route",), registry=self.registry
+            "likeness_http_request_seconds", "Duration of a request", ("route",), registry=self.registry
         )
-        self._in_flight = Gauge("likeness_http_requests_in_flight", "Requests under way", registry=self.registry)
+        self._in_flight = Gauge("likeness_http_requests_in_flight", "Requests in progress", registry=self.registry)
         self._chores = Counter(
             "likeness_background_errors", "Unexpected errors of background tasks", ("task",), registry=self.registry
         )
@@ -69,13 +69,13 @@ class Traffic:
             yield
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One request is done. `route` is the template, not the path."""
+        """Count a finished request. `route` is the route's template, not the path."""
         known = method if method in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH") else "other"
         self._requests.labels(known, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def chore_failed(self, name: str) -> None:
-        """One run of a background task ended in an unexpected error."""
+        """Count an unexpected error of a background task."""
         self._chores.labels(name).inc()
 
     def text(self) -> bytes:
@@ -84,7 +84,7 @@ class Traffic:
 
 
 class _EngineCollector(Collector):
-    """Reads the engine's facts when it is asked; an engine that has not started says nothing."""
+    """Reads the engine's metrics on request; nothing before the engine has started."""
 
     def __init__(self, engine_facts: Facts) -> None:
         self._facts = engine_facts
@@ -99,7 +99,7 @@ class _EngineCollector(Collector):
             yield GaugeMetricFamily("likeness_engine_row_steps_per_second", "Throughput", now.row_steps_per_s)
         for name, what in _COUNTERS.items():
             yield CounterMetricFamily(f"likeness_engine_{name}", what, getattr(now, name))
-        failures = CounterMetricFamily("likeness_engine_failures", "Pictures that failed", labels=("code",))
+        failures = CounterMetricFamily("likeness_engine_failures", "Failed images", labels=("code",))
         for code, count in now.failures.items():
             failures.add_metric((code,), count)
         yield failures

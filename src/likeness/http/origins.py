@@ -1,8 +1,8 @@
-"""Which host names and web pages a server may be reached by.
+"""Host names and origins that a server without API keys accepts.
 
-A web page of another site can send requests to this machine, or give this machine its own host name (CWE-350, DNS
-rebinding). A server with API keys need not care: such a page has no key. A server without keys answers only requests
-that name this machine, or a host name or an origin that the operator has configured. Source: Fetch, 'CORS protocol'.
+A web page of another site can send requests to this machine, or point its own host name to this machine (CWE-350, DNS
+rebinding). A server with API keys is safe, because such a page has no key. A server without keys accepts only requests
+for this machine's names and for configured host names and origins. Source: Fetch, 'CORS protocol'.
 """
 
 import re
@@ -23,56 +23,57 @@ ANY = "*"
 
 @dataclass(frozen=True)
 class Origins:
-    """What the operator allows, besides this machine's own names."""
+    """Host names and origins allowed by the settings, in addition to this machine's names."""
 
     host_names: frozenset[str] = frozenset()
-    pages: tuple[str, ...] = ()  # origins of web pages that may read answers (CORS); `*` = all
+    pages: tuple[str, ...] = ()  # origins of web pages that may read responses (CORS); `*`: all
 
     @classmethod
     def of(cls, settings: Settings, *, needs_keys: bool) -> "Origins":
         """From LIKENESS_HOST_NAMES and LIKENESS_CORS_ORIGINS.
 
         Raises:
-            SettingsError: no host name or origin; every origin on a server without keys.
+            SettingsError: not a host name or origin; `*` on a server without keys.
         """
         names, pages = _words(settings.host_names), tuple(_words(settings.cors_origins))
         if not all(_HOST_NAME.fullmatch(name) for name in names):
             raise SettingsError(
-                "expected host_names to be host names with commas, without scheme and port",
+                "expected host_names to be comma-separated host names, without scheme and port",
                 hint="for example: portraits.example.com",
             )
         if not all(page == ANY or _ORIGIN.fullmatch(page) for page in pages):
             raise SettingsError(
-                "expected cors_origins to be origins with commas, without a path",
+                "expected cors_origins to be comma-separated origins, without a path",
                 hint="for example: https://app.example.com",
             )
         if ANY in pages and not needs_keys:
             raise SettingsError(
-                "expected named cors_origins on a server without keys, got *", hint="name them, or --require-keys"
+                "expected a list of cors_origins on a server without API keys, got *",
+                hint="list the origins, or use --require-keys",
             )
         return cls(frozenset(names), pages)
 
     def refuse_strangers(self, headers: Headers) -> None:
-        """For a server without keys. Raises OriginRefused: another Host, or a page of another site."""
+        """For a server without keys. Raises OriginRefused: another host name, or a page of another site."""
         host, origin = headers.get("host", ""), headers.get("origin")
         name = _split(f"//{host}").hostname or ""
         if name not in _LOOPBACK and name not in self.host_names:
             raise OriginRefused(
                 "expected a request to a host name of this machine",
-                hint="use 127.0.0.1 or localhost; behind a proxy, require keys or set LIKENESS_HOST_NAMES",
+                hint="use 127.0.0.1 or localhost; behind a proxy, use --require-keys or set LIKENESS_HOST_NAMES",
             )
         if origin is None or origin in self.pages:
             return
         page = _split(origin)
         if page.netloc != host and (page.hostname or "") not in self.host_names:
             raise OriginRefused(
-                "expected a request of a web page of this machine, got one of another site",
-                hint="set LIKENESS_CORS_ORIGINS to the page's origin, or require keys",
+                "expected a request from a web page of this machine, got one from another site",
+                hint="set LIKENESS_CORS_ORIGINS to the page's origin, or use --require-keys",
             )
 
 
 def loopback(hosts: Iterable[str]) -> bool:
-    """Whether all of these addresses are this machine's own."""
+    """Whether all addresses are loopback addresses."""
     return all(host in _LOOPBACK for host in hosts)
 
 
@@ -81,7 +82,7 @@ def _words(text: str | None) -> list[str]:
 
 
 def _split(url: str) -> SplitResult:
-    """The parts of a URL, all empty where it is malformed: then it equals no other and names no host."""
+    """The parts of a URL; all empty if it is malformed, so that it matches nothing."""
     try:
         return urlsplit(url)
     except ValueError:

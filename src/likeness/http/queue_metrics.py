@@ -16,7 +16,7 @@ from ..service.training import Training
 
 
 class QueueCollector(Collector):
-    """Asks the queue when it is asked; a queue that does not answer says nothing."""
+    """Reads the queue's metrics on request; none if the queue does not respond."""
 
     def __init__(self, training: Training) -> None:
         self._training = training
@@ -36,16 +36,22 @@ class QueueCollector(Collector):
 
 
 def figures(backlog: Backlog) -> dict[str, tuple[str, float]]:
-    """SageMaker's name -> what it is, and its value now."""
+    """SageMaker's name -> description and current value."""
     counts = backlog.counts
     open_jobs = counts.get("queued", 0) + counts.get("running", 0)
     return {
-        "ApproximateBacklogSize": ("Jobs that wait or run", open_jobs),
-        "ApproximateBacklogSizePerInstance": ("The same for each worker", open_jobs / max(backlog.workers, 1)),
-        "ApproximateAgeOfOldestRequest": ("Seconds that the oldest waiting job has waited", backlog.oldest_s),
-        "HasBacklogWithoutCapacity": ("Jobs are there and no worker is", float(open_jobs > 0 and not backlog.workers)),
-        "ExpiredRequests": ("Jobs that waited too long", counts.get("expired", 0)),
-        "InvocationFailures": ("Jobs that failed", counts.get("failed", 0)),
-        "InvocationsProcesssed": ("Jobs that succeeded", counts.get("succeeded", 0)),  # spelled as CloudWatch does
-        "likeness_workers": ("Workers that are alive", backlog.workers),
+        "ApproximateBacklogSize": ("Queued and running jobs", open_jobs),
+        "ApproximateBacklogSizePerInstance": (
+            "Queued and running jobs per worker",
+            open_jobs / max(backlog.workers, 1),
+        ),
+        "ApproximateAgeOfOldestRequest": ("Age of the oldest queued job in seconds", backlog.oldest_s),
+        "HasBacklogWithoutCapacity": (
+            "Whether there are jobs but no workers",
+            float(open_jobs > 0 and not backlog.workers),
+        ),
+        "ExpiredRequests": ("Expired jobs", counts.get("expired", 0)),
+        "InvocationFailures": ("Failed jobs", counts.get("failed", 0)),
+        "InvocationsProcesssed": ("Succeeded jobs", counts.get("succeeded", 0)),  # spelled as CloudWatch does
+        "likeness_workers": ("Live workers", backlog.workers),
     }

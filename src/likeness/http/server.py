@@ -1,6 +1,6 @@
-"""A uvicorn server for the application: time limits for what comes before a request, and an orderly end.
+"""A uvicorn server with a time limit for request heads and a graceful shutdown.
 
-uvicorn waits for ever for the rest of a request's head; a few hundred such connections would be all it has
+uvicorn itself waits forever for the rest of a request head, so a few hundred such connections would block the server
 (CWE-400, 'Slowloris'). Source: uvicorn's `Config` and its h11 protocol.
 """
 
@@ -21,24 +21,24 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import PortUnavailable, SettingsError, reason_of
 
-HEAD_S = 10.0  # for a request's head to arrive
-CONNECTIONS = 1024  # beyond it uvicorn answers 503 at once
-BACKLOG = 2048  # connections that wait to be accepted; uvicorn's own default
-GRACE_S = 30  # for requests under way, once the server is told to end
+HEAD_S = 10.0  # time limit for a request's head
+CONNECTIONS = 1024  # beyond this, uvicorn answers 503
+BACKLOG = 2048  # connections waiting to be accepted; uvicorn's default
+GRACE_S = 30  # for running requests at shutdown
 
 
 @dataclass(frozen=True)
 class Bind:
-    """Where a server listens."""
+    """The address of a server."""
 
     host: str = "127.0.0.1"
-    port: int = 8000  # 0: any that is free
+    port: int = 8000  # 0: any free port
     certificate: Path | None = None  # PEM, for TLS
     key: Path | None = None
 
 
 class ImpatientProtocol(H11Protocol):
-    """Closes connections whose request does not begin in time."""
+    """Closes connections whose request head does not arrive in time."""
 
     _head_timer: asyncio.TimerHandle | None = None
 
@@ -56,7 +56,7 @@ class ImpatientProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._stop_waiting()  # between requests uvicorn's own keep-alive limit holds
+        self._stop_waiting()  # between requests uvicorn's keep-alive limit applies
 
     def _wait_for_head(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
@@ -72,10 +72,10 @@ class ImpatientProtocol(H11Protocol):
 
 @contextmanager
 def listening(bind: Bind) -> Iterator[list[socket.socket]]:
-    """Sockets at the address, to be had before anything slow is loaded; connections wait until `run` serves them.
+    """Open the sockets before anything slow is loaded; connections wait until `run` serves them.
 
     Raises:
-        PortUnavailable: the port is taken or needs rights, or the host is none of this machine's addresses.
+        PortUnavailable: the port is in use or needs privileges, or the host is not an address of this machine.
     """
     try:
         found = socket.getaddrinfo(bind.host or None, bind.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -87,7 +87,10 @@ def listening(bind: Bind) -> Iterator[list[socket.socket]]:
             try:
                 sockets.append(opened.enter_context(socket.create_server(address, family=family, backlog=BACKLOG)))
             except OSError as error:
-                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # a name may have more addresses
+                if error.errno not in (
+                    errno.EADDRNOTAVAIL,
+                    errno.EAFNOSUPPORT,
+                ):  # a host name can have several addresses
                     raise _refused(bind.port, error) from error
         if not sockets:
             raise _not_ours()
@@ -97,24 +100,25 @@ def listening(bind: Bind) -> Iterator[list[socket.socket]]:
 def _refused(port: int, error: OSError) -> PortUnavailable:
     if error.errno == errno.EADDRINUSE:
         return PortUnavailable(
-            f"expected a free port, got {port}, which another program holds",
-            hint="choose another: --port 0 takes any that is free",
+            f"expected a free port, got {port}, which another program uses",
+            hint="choose another port; --port 0 uses any free port",
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return PortUnavailable(
-            f"expected a port that this user may listen at, got {port}", hint="choose one above 1023"
+            f"expected a port that this user may listen on, got {port}", hint="choose one above 1023"
         )
-    return PortUnavailable(f"expected to listen at port {port}, got: {reason_of(error)}", hint="choose another --port")
+    return PortUnavailable(f"expected to listen on port {port}, got: {reason_of(error)}", hint="choose another --port")
 
 
 def _not_ours() -> PortUnavailable:
     return PortUnavailable(
-        "expected --host to be an address of this machine, got another", hint="0.0.0.0 is all of them; needs API keys"
+        "expected --host to be an address of this machine, got another",
+        hint="0.0.0.0 means all addresses; it requires API keys",
     )
 
 
 def server_of(app: Starlette, bind: Bind) -> uvicorn.Server:
-    """A server that is ready to run. Raises SettingsError: half a TLS pair, or files that cannot be used."""
+    """A configured server. Raises SettingsError: only one of certificate and key, or unusable files."""
     if (bind.certificate is None) != (bind.key is None):
         raise SettingsError("expected both a TLS certificate and its key, or neither")
     config = uvicorn.Config(
@@ -125,14 +129,16 @@ def server_of(app: Starlette, bind: Bind) -> uvicorn.Server:
     try:
         config.load()
     except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"expected a TLS certificate and its key as PEM, got {type(error).__name__}") from error
+        raise SettingsError(
+            f"expected a TLS certificate and its key as PEM files, got {type(error).__name__}"
+        ) from error
     return uvicorn.Server(config)
 
 
 def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
-    """Serve `listening` sockets until SIGINT or SIGTERM, then finish what is under way. Main thread only.
+    """Serve on the sockets of `listening` until SIGINT or SIGTERM, then finish running requests. Main thread only.
 
-    uvicorn sends itself the signal again at its end, which shall not cut short what the caller has yet to put away.
+    uvicorn raises the signal again when it ends; it is ignored here, so that the caller can clean up.
     """
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

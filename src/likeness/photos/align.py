@@ -1,16 +1,16 @@
-"""Where eyes and mouth go in an aligned headshot: upright, the eyes at fixed places, the face over half of the height.
+"""Geometry of an aligned headshot: upright, the eyes at fixed positions, the face over half of the height.
 
-A small network learns aligned faces from a part of the samples that free framing takes, since a place in the picture
-then means the same part of a face every time. Pure geometry; `prepare` and the renderer of the built-in base share it.
+A small network needs fewer samples to learn aligned faces than freely framed ones, because a position in the image is
+always the same part of a face. Pure geometry, shared by `prepare` and the renderer of the built-in base.
 
-Source: Karras et al. 2018, 'Progressive Growing of GANs', appendix C (the alignment of CelebA-HQ), with a square that
-is a quarter wider, so that hair and collar are in the picture.
+Source: Karras et al. 2018, 'Progressive Growing of GANs', appendix C (the alignment of CelebA-HQ), with a square
+a quarter wider, so that it includes hair and collar.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-EYES_ROW = 0.44  # of the middle between the eyes, in sides from the top; its column is the middle
+EYES_ROW = 0.44  # row of the point between the eyes, as a share of the side from the top; its column is the centre
 EYE_DISTANCES, EYES_TO_MOUTH = 5.0, 4.5  # in one side of the square: the larger square of the two wins
 
 # Landmarks of the face mesh, right and left of the person: corners of the eyes and of the mouth.
@@ -20,15 +20,15 @@ Points = NDArray[np.floating]
 
 
 def alignment(right_eye: Points, left_eye: Points, mouth: Points) -> NDArray[np.float64]:
-    """The similarity (2, 3) that takes pixels (x, y, 1) into the unit square of the aligned headshot.
+    """The similarity transform (2, 3) from pixels (x, y, 1) to the unit square of the aligned headshot.
 
     Args:
-        right_eye, left_eye: (2,) pixels, the person's right and left; in a picture that is not mirrored the right one
+        right_eye, left_eye: (2,) pixels, the person's right and left; unless the image is mirrored, the right eye
             has the smaller x.
-        mouth: (2,) pixels, the middle between its corners.
+        mouth: (2,) pixels, the point between its corners.
 
     Raises:
-        ValueError: eyes and mouth fall on one point.
+        ValueError: eyes and mouth are at the same point.
     """
     eyes = (np.asarray(right_eye, np.float64) + left_eye) / 2
     across, down = np.asarray(left_eye, np.float64) - right_eye, mouth - eyes
@@ -36,7 +36,7 @@ def alignment(right_eye: Points, left_eye: Points, mouth: Points) -> NDArray[np.
     length = float(np.hypot(*axis))
     side = max(EYE_DISTANCES * float(np.hypot(*across)), EYES_TO_MOUTH * float(np.hypot(*down)))
     if length < 1e-9 or side < 1e-9:
-        raise ValueError("expected eyes and a mouth at different places, got one point")
+        raise ValueError("expected eyes and mouth at different points, got one point")
     cosine, sine = axis / length
     turn = np.array([[cosine, sine], [-sine, cosine]]) / side
     return np.column_stack([turn, np.array([0.5, EYES_ROW]) - turn @ eyes])

@@ -1,12 +1,12 @@
 """Paths (files, folders, zip, tar) -> photographs in memory.
 
-Nothing is ever extracted to a path: members are read, bounded, and handed on as bytes, so a hostile name has nowhere
-to go. An archive that tries to climb out, links, or is larger than a set of photographs can be is refused whole, with
-the reason's name first in the message. A single file that is no photograph, too large, packed oddly or damaged is
-handed on by its name, with the reason and without its content, so that the photographs beside it can be used.
+Nothing is extracted to a path: members are read into memory, with limits, so a malicious name has no effect. An archive
+with paths that leave it, with links, or larger than a set of photographs is refused as a whole; the message begins with
+the name of the reason. A single file that is no image, too large, packed unusually or damaged is returned by name, with
+the reason and without content, so that the other photographs can be used.
 
-Of what is no photograph only the beginning is read. Files and folders are the user's own: of an archive's limits only
-that on a file's size holds for them, four times as wide.
+Only the beginning of a file that is no image is read. Files and folders belong to the user: of an archive's limits only
+the size of a file applies to them, times four.
 
 Sources: CWE-22 (path traversal), CWE-59 (links), CWE-409 (compression bombs); D. Fifield, 'A better zip bomb', 2019.
 """
@@ -31,28 +31,28 @@ from .decode import looks_like_image
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 _CHUNK_BYTES = 1 << 20
 _NAME_LENGTH = 120
-_HEAD_BYTES = 128 << 10  # tells what a file is, and holds a job's whole config.json
+_HEAD_BYTES = 128 << 10  # enough to recognise a file's type, and for a job's whole config.json
 _OWN_FILE_BYTES = 256 << 20  # TIFF of 80 megapixels
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one archive may hold."""
+    """Limits of one archive."""
 
     members: int = 1000
     member_bytes: int = 64 << 20  # of one photograph; a larger one is not read
-    total_bytes: int = 1 << 30  # of what is read; the asynchronous endpoint's payload limit
-    # Photographs are compressed already: real ones pack at 1.0 to 1.1, so 100 is far from every honest archive.
+    total_bytes: int = 1 << 30  # of all content read; SageMaker's payload limit for asynchronous endpoints
+    # Photographs are compressed already: real ones pack at 1.0 to 1.1, far below 100.
     ratio: float = 100.0
     ratio_floor_bytes: int = 1 << 20  # below this even a bomb is harmless
 
 
 def read_photos(paths: Sequence[str | os.PathLike[str]], limits: Limits | None = None) -> list[Photo]:
-    """Every photograph named by `paths`, in the order given; folders and archives in their names' order.
+    """Every photograph named by `paths`, in the order given; folders and archives sorted by name.
 
-    Hidden files and `__MACOSX` are skipped; other files that are no image are kept, so that `check` can name them. What
-    a folder holds beside files (pipes, devices, links to nothing) is not opened and stays as a name without content. Of
-    more photographs than a set may have only the beginnings are read: they are counted and refused.
+    Hidden files and `__MACOSX` are skipped. Other files that are no image are kept, so that `check` can name them.
+    Pipes, devices and dangling links in a folder are not opened; they are returned as names without content. If there
+    are more photographs than a set may have, only their beginnings are read; the set is then refused by its count.
 
     Args:
         limits: of each archive.
@@ -67,9 +67,9 @@ def read_photos(paths: Sequence[str | os.PathLike[str]], limits: Limits | None =
     for number, path in enumerate(map(Path, paths), start=1):
         if not (path.is_dir() or path.is_file()):
             message = f"expected files and folders, got a path that is neither: number {number} of {len(paths)}"
-            raise UsageError(message, hint="check the path")
+            raise UsageError(message, hint="check the path; photographs can be files, folders, zip or tar archives")
         for file in _files(path):
-            # An archive that lies in a folder is not opened: nobody named it.
+            # An archive inside a folder is not opened: it was not named explicitly.
             read = _read_file(file, limits, open_archives=file == path, most_bytes=_own_limit(whole))
             whole += sum(photo.unread is None and looks_like_image(photo.content) for photo in read)
             photos += read
@@ -99,13 +99,13 @@ def read_archive(content: bytes | IO[bytes], limits: Limits | None = None) -> li
     except ArchiveRefused:
         raise
     except (OSError, EOFError, ValueError, RuntimeError, LookupError, OverflowError) as error:  # hostile headers
-        raise _refused("not_an_archive", "expected a readable zip or tar, got one that is broken") from error
+        raise _refused("not_an_archive", "expected a readable zip or tar archive, got a damaged one") from error
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, NotImplementedError) as error:
-        raise _refused("not_an_archive", "expected a readable zip or tar, got something else") from error
+        raise _refused("not_an_archive", "expected a zip or tar archive, got another kind of file") from error
 
 
 def is_archive(head: bytes) -> bool:
-    """Whether a file's first 512 bytes say zip, gzip or tar."""
+    """Whether a file's first 512 bytes are those of zip, gzip or tar."""
     return _is_zip(head) or head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar"
 
 
@@ -113,7 +113,9 @@ def _is_zip(head: bytes) -> bool:
     return head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
 
 
-def _refused(reason: str, message: str, hint: str = "pack the photographs again, as plain files") -> ArchiveRefused:
+def _refused(
+    reason: str, message: str, hint: str = "pack the photographs again, as regular files, without links or a password"
+) -> ArchiveRefused:
     return ArchiveRefused(f"{reason}: {message}", hint=hint)
 
 
@@ -122,7 +124,7 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
         return
     closed: list[Path] = []
-    # Links to folders are not followed: they may form a ring.
+    # Links to folders are not followed: they may form a cycle.
     for folder, folders, names in os.walk(path, onerror=lambda error: closed.append(Path(error.filename))):
         yield from closed
         closed.clear()
@@ -138,7 +140,7 @@ def _own_limit(whole: int) -> int | None:
 def _read_file(file: Path, limits: Limits, *, open_archives: bool, most_bytes: int | None) -> list[Photo]:
     name = _shown(file.name)
     try:
-        if not file.is_file():  # opening a pipe would wait for its writer for ever
+        if not file.is_file():  # opening a pipe would block until something writes to it
             return [Photo(name, b"", unread="not_readable" if file.is_dir() else None)]
         with file.open("rb") as stream:
             head = stream.read(512)
@@ -151,11 +153,11 @@ def _read_file(file: Path, limits: Limits, *, open_archives: bool, most_bytes: i
 
 
 def _photo(name: str, stream: IO[bytes], most_bytes: int | None, *, is_bomb: bool = False) -> Photo:
-    """One file, read as far as it is a photograph; what headers promised is not trusted.
+    """One file; it is read completely only if it is an image. Sizes in headers are not trusted.
 
     Args:
-        most_bytes: None = the set has enough photographs without this one.
-        is_bomb: whether it unpacks to more than photographs do.
+        most_bytes: None: the set already has too many photographs, so only the beginning is read.
+        is_bomb: whether its compression ratio exceeds that of photographs.
     """
     head = stream.read(_HEAD_BYTES)
     if not looks_like_image(head):
@@ -189,11 +191,11 @@ def _zip_members(file: IO[bytes], limits: Limits) -> Iterator[Photo]:
             _check_name(entry.filename)
             kind = stat.S_IFMT(entry.external_attr >> 16)
             if kind == stat.S_IFLNK:
-                raise _refused("link", "expected plain files, got a link")
+                raise _refused("link", "expected regular files, got a link")
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise _refused("device", "expected plain files, got a device or pipe")
+                raise _refused("device", "expected regular files, got a device or pipe")
             if entry.flag_bits & 1:
-                raise _refused("encrypted", "expected an open archive, got one with a password")
+                raise _refused("encrypted", "expected an archive without a password, got an encrypted one")
             if entry.is_dir() or _is_hidden(entry.filename):
                 continue
             yield _zip_member(archive, entry, limits)
@@ -201,7 +203,8 @@ def _zip_members(file: IO[bytes], limits: Limits) -> Iterator[Photo]:
 
 def _zip_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: Limits) -> Photo:
     name = _shown(entry.filename)
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack a lot from little
+    # other methods allow much higher compression ratios
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return Photo(name, b"", unread="compression")
     is_bomb = entry.file_size > max(limits.ratio_floor_bytes, limits.ratio * entry.compress_size)
     try:
@@ -212,25 +215,25 @@ def _zip_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: Limits
 
 
 def _tar_members(file: IO[bytes], limits: Limits) -> Iterator[Photo]:
-    # errorlevel and the rest do not matter: nothing is extracted.
+    # errorlevel and similar options do not matter: nothing is extracted.
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for count, entry in enumerate(archive, start=1):
             if count > limits.members:
                 raise _refused("too_many_members", f"expected at most {limits.members} files, got more")
             _check_name(entry.name)
             if entry.issym() or entry.islnk():
-                raise _refused("link", "expected plain files, got a link")
+                raise _refused("link", "expected regular files, got a link")
             if not (entry.isreg() or entry.isdir()):
-                raise _refused("device", "expected plain files, got a device or pipe")
+                raise _refused("device", "expected regular files, got a device or pipe")
             if entry.isdir() or _is_hidden(entry.name):
                 continue
-            member = archive.extractfile(entry)  # opens a view, writes nothing
+            member = archive.extractfile(entry)  # a reader; writes nothing
             if member is not None:
                 yield _photo(_shown(entry.name), member, limits.member_bytes)
 
 
 def _gunzipped(file: IO[bytes], limits: Limits) -> IO[bytes]:
-    """The plain tar of a gzipped one, bounded: a tar header may claim any size, a file of known length cannot."""
+    """The uncompressed tar, limited in size: a tar header can claim any size, a file of known length cannot."""
     packed_bytes = file.seek(0, io.SEEK_END)
     file.seek(0)
     plain = tempfile.SpooledTemporaryFile(max_size=64 << 20)  # noqa: SIM115 - the caller closes it
@@ -239,7 +242,9 @@ def _gunzipped(file: IO[bytes], limits: Limits) -> IO[bytes]:
             while chunk := stream.read(_CHUNK_BYTES):
                 plain.write(chunk)
                 if plain.tell() > max(limits.ratio_floor_bytes, limits.ratio * packed_bytes):
-                    raise _refused("compression_bomb", f"expected packing of at most {limits.ratio:g} to 1, got more")
+                    raise _refused(
+                        "compression_bomb", f"expected a compression ratio of at most {limits.ratio:g} to 1, got more"
+                    )
                 if plain.tell() > limits.total_bytes:
                     raise _refused("total_too_large", f"expected at most {limits.total_bytes} bytes unpacked, got more")
     except BaseException:
@@ -252,11 +257,11 @@ def _gunzipped(file: IO[bytes], limits: Limits) -> IO[bytes]:
 def _check_name(name: str) -> None:
     parts = name.replace("\\", "/").split("/")
     if "\0" in name:
-        raise _refused("bad_name", "expected printable file names, got one with a zero byte")
+        raise _refused("bad_name", "expected printable file names, got one with a NUL byte")
     if parts[0] == "" or parts[0].endswith(":"):
-        raise _refused("absolute_path", "expected names inside the archive, got an absolute path")
+        raise _refused("absolute_path", "expected relative paths in the archive, got an absolute path")
     if ".." in parts:
-        raise _refused("path_traversal", "expected names inside the archive, got one that climbs out of it")
+        raise _refused("path_traversal", "expected paths inside the archive, got one that leaves it (..)")
 
 
 def _is_hidden(name: str) -> bool:
@@ -266,6 +271,6 @@ def _is_hidden(name: str) -> bool:
 
 
 def _shown(name: str) -> str:
-    """The last part of a name without control characters: it will be printed."""
+    """The last part of a path, without control characters, so that it can be printed."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     return "".join(letter for letter in last if letter.isprintable())[:_NAME_LENGTH] or "unnamed"

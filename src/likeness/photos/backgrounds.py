@@ -1,6 +1,6 @@
-"""Puts a person before another background, so that the face is learnt and not the room.
+"""Replaces the background of a person, so that the adapter learns the face and not the room.
 
-Sources: Forte, 'Approximate fast foreground colour estimation', ICIP 2021 (the edge pixels' own colour).
+Sources: Forte, 'Approximate fast foreground colour estimation', ICIP 2021 (the true colour of edge pixels).
 """
 
 from dataclasses import replace
@@ -16,10 +16,11 @@ Picture = NDArray[np.float32]  # (H, W, 3), 0..255
 
 
 def vary_background(prepared: PreparedPhoto, rng: np.random.Generator) -> PreparedPhoto:
-    """The same person before a random colour, gradient, soft texture or noise; same generator, same picture.
+    """The same person with a random colour, gradient, soft texture or noise behind; deterministic for a generator
+    state.
 
-    Photographs without a background (matte all 255, or one that misses the face) come back unchanged, and use up none
-    of `rng`.
+    Photographs without a usable matte (all 255, or not covering the face) are returned unchanged, without drawing from
+    `rng`.
     """
     if covering(prepared.matte, prepared.face).min() == 255:
         return prepared
@@ -32,7 +33,7 @@ def vary_background(prepared: PreparedPhoto, rng: np.random.Generator) -> Prepar
 
 
 def foreground(image: NDArray[np.uint8], matte: NDArray[np.uint8]) -> Picture:
-    """The person's colours, without the old background that shone through at the edge (Forte 2021, 'blur fusion')."""
+    """The person's colours, without the old background mixed in at the edge (Forte 2021, 'blur fusion')."""
     picture = image.astype(np.float32)
     alpha = matte.astype(np.float32)[..., None] / 255
     inner = behind = picture
@@ -66,7 +67,7 @@ def _gradient(height: int, width: int, rng: np.random.Generator) -> Picture:
 
 
 def _texture(height: int, width: int, rng: np.random.Generator) -> Picture:
-    """Soft blotches at three sizes, like a room out of focus: more change of brightness than of hue."""
+    """Blurred noise at three scales, like a room out of focus; it varies brightness more than hue."""
     picture = np.broadcast_to(_colour(rng), (height, width, 3)).astype(np.float32)
     for cells, spread in ((3, 30), (6, 18), (12, 9)):
         coarse = rng.normal(0, spread, (cells, cells, 1)) + rng.normal(0, spread / 2, (cells, cells, 3))
@@ -76,7 +77,7 @@ def _texture(height: int, width: int, rng: np.random.Generator) -> Picture:
 
 
 def _noise(height: int, width: int, rng: np.random.Generator) -> Picture:
-    """Fine grain around one colour, like plaster or cloth."""
+    """Fine noise around one colour, like plaster or cloth."""
     grain = rng.normal(0, rng.uniform(10, 40), (height, width, 1)).astype(np.float32)
     soft = cv2.GaussianBlur(grain, (0, 0), max(height, width) / 300)
     return np.asarray((_colour(rng) + soft[..., None]).clip(0, 255), dtype=np.float32)

@@ -1,10 +1,9 @@
-"""Judges photographs: each reason has a name, a verdict and a hint.
+"""Checks photographs: each reason has a name, a verdict and a hint.
 
-Every photograph is decoded and searched for faces on its own; only then is it known who the set is about, and the face
-of that person is judged on each. The set as a whole is `guide`'s.
+Each photograph is decoded and its faces are detected. The faces of all photographs together then tell who the subject
+is, and the subject's face is checked on each. `guide` checks the set as a whole.
 
-Limits were set on the 11 photographs of one man and 32 renders of virtual people that the measured ranges beside them
-come from.
+The limits were set on 11 photographs of one man and 32 renders of virtual people; the measured ranges are beside them.
 """
 
 from collections.abc import Sequence
@@ -32,30 +31,30 @@ FACE_REFUSED_PX, FACE_WARNED_PX = 32, 100  # 32: enough for the built-in base, w
 # Sharp photographs 0.35 to 0.48, renders enlarged four times up to 0.68; faces of 290 px blurred by a Gaussian of 3 px
 # 0.69 to 0.75, of 5 px 0.79 to 0.81, of 7 px 0.81 to 0.84.
 BLUR_WARNED, BLUR_REFUSED = 0.70, 0.81
-DARK_WARNED, DARK_REFUSED = 80.0, 40.0  # luma; well lit faces, dark skin at night included, stay above 90
-BLOWN_WARNED, BLOWN_REFUSED = 0.15, 0.4  # share of burnt-out pixels; 0.04 at most in photographs and renders
+DARK_WARNED, DARK_REFUSED = 80.0, 40.0  # luma; well-lit faces, also dark skin at night, are above 90
+BLOWN_WARNED, BLOWN_REFUSED = 0.15, 0.4  # share of overexposed pixels; at most 0.04 in photographs and renders
 EYES_COVERED = 0.35  # sunglasses 0.10 to 0.16; bare eyes, glasses and fringes 0.48 and up
-CUT_WARNED, CUT_REFUSED = 0.03, 0.25  # share of the face's box outside of the image
+CUT_WARNED, CUT_REFUSED = 0.03, 0.25  # share of the face's box outside the image
 
 
-TILT_WARNED_DEG = 30.0  # of a head; beyond `face.LYING_DEG` the photograph is turned
+TILT_WARNED_DEG = 30.0  # roll of the head; beyond `face.LYING_DEG` the photograph is rotated
 GREY_FACE, GREY_THING = 6.0, 1.0  # colourfulness; coloured faces 17 and up, grey, sepia and duotone ones up to 5
 _FORMATS_HINT = f"send {FORMATS}"
-_MOST_FACES = 8  # of one photograph; a crowd's others are small and far from the centre
+_MOST_FACES = 8  # per photograph; further faces are small and far from the centre
 
 
 @dataclass(frozen=True, eq=False)
 class Examined:
-    """A photograph with all that was measured on it."""
+    """A photograph with all measurements."""
 
     photo: Photo
     reasons: tuple[Reason, ...]
     image: NDArray[np.uint8] | None = None  # (H, W, 3); None when it could not be decoded
     faces: tuple[Face, ...] = ()  # the most important one first
-    identities: tuple[NDArray[np.float64], ...] = ()  # (128,) of each face that is large enough to be known
+    identities: tuple[NDArray[np.float64], ...] = ()  # (128,) of each face that is large enough for recognition
     face: Face | None = None  # the subject's
     chip: Chip | None = None  # of that face
-    prints: tuple[quality.Print, ...] = ()  # of a thing: the picture and its mirror image
+    prints: tuple[quality.Print, ...] = ()  # of an object: the image and its mirror image
 
     @property
     def report(self) -> PhotoReport:
@@ -66,11 +65,11 @@ def check(
     photos: Sequence[Photo], is_person: bool, *,
     detector: FaceDetector | None = None, watch: Watch = unwatched, keep_strangers: bool = False,
 ) -> CheckResult:  # fmt: skip
-    """Judge photographs one by one and together; decodes each once.
+    """Check photographs one by one and as a set; each is decoded once.
 
     Args:
-        photos: in the order of upload; of two equal ones the first is kept.
-        is_person: whether a face is looked for.
+        photos: in the order of upload; of two identical files the first is kept.
+        is_person: whether faces are checked.
         detector: finds faces; mediapipe's by default.
         keep_strangers: use photographs that probably show another person too.
 
@@ -78,7 +77,7 @@ def check(
         PhotosRefused: more than `MAX_PHOTOS`.
         MissingPart: a face is needed and mediapipe or dlib is not installed.
     """
-    refuse_too_many(photos)  # all of them are held decoded
+    refuse_too_many(photos)  # all decoded images are in memory at once
     finder = (detector or MediaPipeFaces()) if is_person else None
     examined: list[Examined] = []
     watch(Advance("check", 0, len(photos)))
@@ -86,7 +85,7 @@ def check(
         examined.append(_examine(photo, finder))
         watch(Advance("check", len(examined), len(photos)))
     examined = [_without_repeats(one, examined[:place]) for place, one in enumerate(examined)]
-    # A file that came twice is one voice in the question who the subject is.
+    # A repeated file counts once when the subject is determined.
     choice = choose([one.identities if one.report.verdict != "refused" else () for one in examined])
     verdict = _verdict(not keep_strangers)
     judged: list[Examined] = []
@@ -107,23 +106,25 @@ def check(
 
 
 def refuse_too_many(photos: Sequence[Photo]) -> None:
-    """Raises PhotosRefused: more than `MAX_PHOTOS`; files that are no photographs do not count."""
+    """Raises PhotosRefused: more than `MAX_PHOTOS`; files that are no images do not count."""
     count = sum(looks_like_image(photo.content) for photo in photos)
     if count > MAX_PHOTOS:
         raise PhotosRefused(f"expected at most {MAX_PHOTOS} photographs, got {count}", hint="choose 10 to 20 good ones")
 
 
 def first_look(photo: Photo) -> Reason | None:
-    """Why a file cannot be a photograph, by what was read of it; None where it has to be decoded to know."""
+    """Why a file cannot be used, as far as its first bytes tell; None if it has to be decoded."""
     if photo.unread == "too_large":
-        return Reason("too_large", "larger than photographs are", "send the photo alone, as JPEG", "refused")
+        return Reason(
+            "too_large", "the file is larger than the limit for a photograph", "send the photo as a JPEG", "refused"
+        )
     if photo.unread == "compression":
-        message = "packed in a way that photographs never are"
-        return Reason("compression", message, "pack it again, stored or deflated", "refused")
+        message = "compressed in the archive with an unusual method"
+        return Reason("compression", message, "pack it again as a plain zip (stored or deflated)", "refused")
     if photo.unread == "damaged":
         return Reason("damaged", "damaged in the archive", "pack it again", "refused")
     if photo.unread == "not_readable":
-        return Reason("not_readable", "cannot be opened", "check its rights", "refused")
+        return Reason("not_readable", "the file cannot be opened", "check its permissions", "refused")
     if not photo.content:
         return _empty()
     return None if looks_like_image(photo.content) else _not_an_image(photo.content)
@@ -137,7 +138,7 @@ def _examine(photo: Photo, finder: FaceDetector | None) -> Examined:
     except UnreadablePhoto as error:
         return Examined(photo, (Reason("unreadable", error.message, error.hint, "refused"),))
     size = _size_reasons(image.shape)
-    if min(image.shape[:2]) < SIDE_REFUSED_PX:  # nothing that is measured on so little would be true
+    if min(image.shape[:2]) < SIDE_REFUSED_PX:  # too small for any measurement
         return Examined(photo, size, image)
     if finder is None:
         luma = quality.grey(image)
@@ -149,7 +150,7 @@ def _examine(photo: Photo, finder: FaceDetector | None) -> Examined:
         dark = _light_reasons(quality.grey(image))  # often the cause
         return Examined(photo, (*size, _no_face(), *dark), image)
     faces = faces[:_MOST_FACES]
-    # The descriptor of a tiny face is next to noise; where there is no other it has to do.
+    # The descriptor of a tiny face is nearly noise; it is used only if there is no larger face.
     known = [face for face in faces if face.size_px >= FACE_REFUSED_PX] or faces[:1]
     others = [face for face in faces if face not in known]
     reasons = (*size, *((_turned(turns),) if turns else ()))
@@ -158,7 +159,7 @@ def _examine(photo: Photo, finder: FaceDetector | None) -> Examined:
 
 
 def _judged(one: Examined, place: int, *, is_known: bool) -> Examined:
-    """The photograph with its reasons, once it is known which of its faces counts."""
+    """The photograph with its reasons, once the subject's face on it is known."""
     assert one.image is not None
     face, luma = one.faces[place], quality.grey(one.image)
     several = (_several_people(len(one.faces), is_known=is_known),) if len(one.faces) > 1 else ()
@@ -173,14 +174,14 @@ def _face_reasons(image: NDArray[np.uint8], luma: quality.Grey, face: Face) -> t
     if face.size_px < FACE_WARNED_PX:
         verdict = _verdict(face.size_px < FACE_REFUSED_PX)
         message = f"expected a face of at least {FACE_WARNED_PX} px, got {face.size_px} px"
-        reasons.append(Reason("face_too_small", message, "come closer or send the photo at full size", verdict))
+        reasons.append(Reason("face_too_small", message, "come closer, or send the photo at full size", verdict))
     if abs(face.roll_deg) > TILT_WARNED_DEG:
         message = f"the head leans by {abs(face.roll_deg):.0f} degrees"
         reasons.append(Reason("tilted", message, "turn the photo until the eyes are level"))
     inside = (min(right, width) - max(left, 0)) * (min(bottom, height) - max(top, 0))
     cut = 1.0 - max(inside, 0) / max((right - left) * (bottom - top), 1)
     if cut > CUT_WARNED:
-        message = f"{cut:.0%} of the face lie outside of the photo"
+        message = f"{cut:.0%} of the face are outside the photo"
         reasons.append(Reason("face_cut_by_edge", message, "leave room around the head", _verdict(cut > CUT_REFUSED)))
     window = luma[max(top, 0) : bottom, max(left, 0) : right]
     if window.size:
@@ -200,18 +201,20 @@ def _cover_reasons(image: NDArray[np.uint8], luma: quality.Grey, face: Face) -> 
         message = f"the skin around the eyes is {brightness:.2f} times as bright as the cheeks"
         reasons.append(Reason("eyes_covered", message, "take off sunglasses; clear glasses are welcome"))
     elif "eyes" in parts:
-        message = "the eyes are covered: what is around them has not the colour of skin"
+        message = "the eyes are covered: the area around them does not have the colour of skin"
         reasons.append(Reason("eyes_covered", message, "take off sunglasses; clear glasses are welcome"))
     if others := [part for part in parts if part != "eyes"]:
         message = f"something covers a part of the face: {', '.join(others)}"
-        reasons.append(Reason("face_covered", message, "show the whole face, without a mask or anything before it"))
+        reasons.append(
+            Reason("face_covered", message, "show the whole face, without a mask, a hand or an object in front of it")
+        )
     return tuple(reasons)
 
 
 def _grey_reasons(image: NDArray[np.uint8], least: float) -> tuple[Reason, ...]:
     if image.size == 0 or quality.colourfulness(image) >= least:
         return ()
-    return (Reason("grey", "without colour, or in one tone", "send it in colour"),)
+    return (Reason("grey", "the photo is grey or in a single tone", "send a colour photo"),)
 
 
 def _size_reasons(shape: tuple[int, ...]) -> tuple[Reason, ...]:
@@ -219,16 +222,16 @@ def _size_reasons(shape: tuple[int, ...]) -> tuple[Reason, ...]:
     if side >= SIDE_WARNED_PX:
         return ()
     message = f"expected at least {SIDE_WARNED_PX} px on the shorter side, got {side} px"
-    return (Reason("too_small", message, "send the original, not a preview", _verdict(side < SIDE_REFUSED_PX)),)
+    return (Reason("too_small", message, "send the original file, not a preview", _verdict(side < SIDE_REFUSED_PX)),)
 
 
 def _light_reasons(luma: quality.Grey) -> tuple[Reason, ...]:
     bright, blown = quality.brightest(luma), quality.blown_share(luma)
     if bright < DARK_WARNED:
-        message = f"even the brightest places have a luma of only {bright:.0f} of 255"
+        message = f"too dark: the brightest areas have a luma of only {bright:.0f} of 255"
         return (Reason("too_dark", message, "turn to a window or a lamp", _verdict(bright < DARK_REFUSED)),)
     if blown > BLOWN_WARNED:
-        message = f"{blown:.0%} of the picture is burnt out"
+        message = f"{blown:.0%} of the picture is overexposed"
         return (Reason("too_bright", message, "avoid flash and direct sun", _verdict(blown > BLOWN_REFUSED)),)
     return ()
 
@@ -242,7 +245,7 @@ def _blur_reasons(luma: quality.Grey) -> tuple[Reason, ...]:
 
 
 def _without_repeats(one: Examined, earlier: Sequence[Examined]) -> Examined:
-    """Of equal files the first is kept."""
+    """Marks repeated files; the first one is kept."""
     is_whole = bool(one.photo.content) and one.photo.unread is None
     for number, other in enumerate(earlier, start=1):
         if is_whole and other.photo.sha256 == one.photo.sha256:
@@ -252,7 +255,7 @@ def _without_repeats(one: Examined, earlier: Sequence[Examined]) -> Examined:
 
 
 def _against_earlier(one: Examined, earlier: Sequence[Examined]) -> Examined:
-    """Of photographs of one moment the first stays without a word."""
+    """Marks photographs of the same moment, except the first one."""
     if one.report.verdict == "refused":
         return one
     for number, other in enumerate(earlier, start=1):
@@ -284,30 +287,30 @@ def _has(one: Examined, code: str) -> bool:
 
 def _not_an_image(content: bytes) -> Reason:
     kinds = {"a video": is_video, "an archive": is_archive, "a PDF": lambda head: head.startswith(b"%PDF")}
-    kind = next((kind for kind, matches in kinds.items() if matches(content[:512])), "another kind of file")
-    hint = "name it by itself to have it opened" if kind == "an archive" else _FORMATS_HINT
+    kind = next((kind for kind, matches in kinds.items() if matches(content[:512])), "a file that is no image")
+    hint = "to use an archive, name it on its own" if kind == "an archive" else _FORMATS_HINT
     return Reason("not_an_image", f"expected a photograph, got {kind}", hint, "refused")
 
 
 def _empty() -> Reason:
-    message = "skipped: nothing in it, or no file at all (a pipe, a device, a link to nothing)"
+    message = "skipped: empty, or not a regular file (a pipe, a device, a dangling link)"
     return Reason("empty", message, _FORMATS_HINT, "refused")
 
 
 def _no_face() -> Reason:
-    return Reason("no_face", "no face was found", "show the face from the front or side, uncovered", "refused")
+    return Reason("no_face", "no face was found", "show the face from the front or the side, uncovered", "refused")
 
 
 def _turned(turns: int) -> Reason:
     message = f"the face is not upright; the photo was turned by {90 * turns} degrees clockwise"
-    return Reason("turned", message, "turn the photo before you send it, should this be wrong")
+    return Reason("turned", message, "if this is wrong, turn the photo before you send it")
 
 
 def _several_people(count: int, *, is_known: bool) -> Reason:
-    which = "who is on most photos" if is_known else "whose face is largest and nearest to the middle"
-    return Reason("several_people", f"{count} people; the one {which} was chosen", "crop the photo to the one person")
+    which = "who is in most photos" if is_known else "with the largest, most central face"
+    return Reason("several_people", f"{count} people; the one {which} was chosen", "crop the photo to this one person")
 
 
 def _other_person(agreeing: int, verdict: Verdict) -> Reason:
-    message = f"probably another person than on {agreeing} of the photos"
+    message = f"probably not the person who is in {agreeing} of the photos"
     return Reason("other_person", message, f"leave it out; {KEEP_HINT}", verdict)

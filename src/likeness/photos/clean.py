@@ -1,4 +1,4 @@
-"""Pixels -> the file that is kept of an uploaded photograph: nothing of what came beside the pixels is in it."""
+"""Pixels -> the stored file of an uploaded photograph, without any metadata of the original."""
 
 import io
 
@@ -6,14 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_QUALITY = 95  # with full chroma: 50 to 53 dB on twelve photographs, and the same verdicts on them
+_QUALITY = 95  # with full chroma: 50 to 53 dB on twelve photographs, with unchanged verdicts
 
 
 def clean_copy(image: NDArray[np.uint8]) -> bytes:
-    """A photograph as a file without EXIF, XMP, IPTC, comment, preview or colour profile; equal pixels, equal bytes.
+    """A photograph as a file without EXIF, XMP, IPTC, comment, preview or colour profile. Equal pixels give equal
+    bytes.
 
     Args:
-        image: (H, W, 3) sRGB, upright, 0..255; what `decode` returns.
+        image: (H, W, 3) sRGB, upright, 0..255, as `decode` returns it.
 
     Returns:
         a JPEG; a PNG would be three times as large.

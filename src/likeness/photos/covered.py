@@ -1,8 +1,8 @@
-"""What of a face is covered: eyes, mouth, or one of its halves.
+"""Which part of a face is covered: eyes, mouth, or one of its halves.
 
 Skin has one colour all over a face, in light and in shadow, so a part of another colour is a mask, a scarf, a lens or a
-bar. Beards, lipstick and fringes are told apart by what a cover takes away: under it there are no lips, no eyes and no
-skin below them. Covers of the colour of skin, such as hands, are not seen.
+bar. Unlike a beard, lipstick or a fringe, a cover hides the lips, the eyes and the skin below them. Covers with the
+colour of skin, such as hands, are not detected.
 """
 
 from typing import Literal
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 Part = Literal["eyes", "mouth", "left half", "right half"]  # halves as seen in the image
 
-_FACE_PX = 160.0  # faces are brought to this size first
+_FACE_PX = 160.0  # faces are scaled to this size first
 
-# Rings of landmarks; right and left of the person, as in `pose`.
+# Rings of landmarks; right and left are the person's, as in `pose`.
 _FOREHEAD = (108, 151, 337, 336, 9, 107)
 _BRIDGE = (193, 168, 417, 465, 351, 6, 122, 245)
 _NOSE = (51, 5, 281, 275, 4, 45)
@@ -39,19 +39,19 @@ _EYE_RINGS = (
 # from all sides, hues differ by 30 degrees and chromas by 1 to 2 at most; masks and lenses by 60 degrees or 1 to 2.5.
 _SKIN_HUE_DEG, _SKIN_CHROMA = (-10.0, 95.0), (0.08, 0.7)
 _SAME_HUE_DEG, _SAME_CHROMA = 45.0, (0.45, 2.2)
-_LEAST_APART = 0.13  # of chroma over lightness: the hue of what has next to no colour says nothing
+_LEAST_APART = 0.13  # of chroma over lightness: without chroma, hue has no meaning
 _FLAT = 0.15  # detail over the detail of another part that shows some: eyes over lips 0.6 and up, lips over eyes 0.3
-_TURNED_DEG = 25.0  # beyond this yaw the far half shows too little of itself
+_TURNED_DEG = 25.0  # beyond this yaw too little of the far half is visible
 
 Patch = tuple[float, float, float, float]  # L, a, b and mean detail
 Colour = tuple[float, float]  # hue in degrees, and chroma over lightness, which shadow changes little
 
 
 def covered_parts(image: NDArray[np.uint8], landmarks: NDArray[np.floating], yaw_deg: float) -> tuple[Part, ...]:
-    """The parts of a face that something covers, of another colour than its skin or without any detail.
+    """The parts of a face that something covers, in another colour than its skin or without detail.
 
     Args:
-        image: (H, W, 3) RGB, 0..255; of a grey one only flat covers are seen.
+        image: (H, W, 3) RGB, 0..255; in a grey image only flat covers are detected.
         landmarks: (478, 3) pixels.
     """
     lab, detail, points = _at_one_size(image, landmarks)
@@ -76,7 +76,7 @@ def covered_parts(image: NDArray[np.uint8], landmarks: NDArray[np.floating], yaw
         parts.append("eyes")
     if (_is_other(lips, skin) and _is_other(chin, skin)) or all(_is_flat(lips, eyes[side]) for side in facing):
         parts.append("mouth")
-    # A mask reaches to the cheeks and jaws, not to the eyes.
+    # A mask covers cheeks and jaw, but not the eyes.
     least = 3 if "mouth" in parts else 2
     hidden = [
         ("eyes" not in parts and _is_flat(eyes[side], eyes[1 - side]) and (both or _is_other(cheeks[side], skin)))
@@ -89,9 +89,9 @@ def covered_parts(image: NDArray[np.uint8], landmarks: NDArray[np.floating], yaw
 
 
 def eye_brightness(luma: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> float:
-    """Brightness of the skin around the better lit eye over that of the cheeks; 1 when both are alike.
+    """Brightness of the skin around the better-lit eye divided by that of the cheeks; 1 when both are equal.
 
-    Sunglasses darken lids and the skin below the eyes together; glasses, make-up and shadows do not.
+    Sunglasses darken both the lids and the skin below the eyes; clear glasses, make-up and shadows do not.
     """
     points = landmarks[:, :2]
     cheeks = np.concatenate([luma[_inside(luma.shape, points, ring)] for ring in _CHEEKS])
@@ -129,7 +129,7 @@ def _inside(shape: tuple[int, ...], points: NDArray[np.floating], ring: tuple[in
 
 
 def _skin(patches: list[Patch | None]) -> Colour | None:
-    """The colour of the patch that could be skin and that most others resemble; None where none could."""
+    """The skin's colour: of the possible skin patches, the one most similar to the others; None if there is none."""
     colours = [_colour(patch) for patch in patches if patch is not None]
     likely = [
         (hue, chroma)
@@ -144,7 +144,7 @@ def _is_other(patch: Patch | None, skin: Colour | None) -> bool:
 
 
 def _is_flat(patch: Patch | None, beside: Patch | None) -> bool:
-    """Whether there is next to no detail in a patch, and some beside it."""
+    """Whether a patch has almost no detail while a neighbouring one has some."""
     return patch is not None and beside is not None and patch[3] < _FLAT * beside[3]
 
 

@@ -1,7 +1,7 @@
 """Bytes -> pixels: JPEG, PNG, WebP, HEIC, AVIF, GIF, BMP and TIFF.
 
-The result is a bare array, so no metadata (place, device, time) can travel any further. Knows neither faces
-nor verdicts.
+The result is a plain array, so metadata (place, device, time) is dropped here. This module knows neither faces nor
+verdicts.
 
 Sources: EXIF 2.32 section 4.6.4 (orientation); ICC.1:2022 (colour profiles); pillow and pillow-heif for the formats.
 """
@@ -32,9 +32,9 @@ _VIDEO_HEADS = (b"\x1a\x45\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3")  # Matroska a
 _ORIENTATION_TAG = 0x0112
 _SUBFILE_TAG, _REDUCED = 0x00FE, 1  # TIFF 6.0: the image is a preview of another one in the file
 _NEUTRAL_GREY = 128
-MAX_PROFILE_BYTES = 4 << 20  # printers' profiles have 2 MB at most
+MAX_PROFILE_BYTES = 4 << 20  # profiles of printers have at most 2 MB
 MAX_PIXELS = 80_000_000
-MAX_REDUCED_PIXELS = 400_000_000  # of a format that is reduced while it is decoded, in strips
+MAX_REDUCED_PIXELS = 400_000_000  # for a format that is reduced during decoding, in strips
 MAX_SIDE_PX = 2560  # five times the training size: faces keep their detail, twelve photos stay under 250 MB
 
 # Orientation -> (transpose first, flip rows, flip columns); the eight cases of the EXIF standard.
@@ -55,7 +55,7 @@ def looks_like_image(content: bytes) -> bool:
 
 
 def is_video(head: bytes) -> bool:
-    """Whether a file's first bytes are those of a usual film: MP4, QuickTime, AVI, Matroska, WebM, MPEG."""
+    """Whether a file's first bytes are those of a common video format: MP4, QuickTime, AVI, Matroska, WebM, MPEG."""
     if head[4:8] in (b"moov", b"mdat", b"wide") or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return True
     return head.startswith(_VIDEO_HEADS) or (head[4:8] == b"ftyp" and not looks_like_image(head))
@@ -64,33 +64,33 @@ def is_video(head: bytes) -> bool:
 def decode(content: bytes) -> NDArray[np.uint8]:
     """Decode a photograph, upright, at most `MAX_SIDE_PX` on its longer side.
 
-    Alpha is laid on neutral grey, grey and CMYK become RGB, colours of another profile become sRGB, 16-bit becomes
-    8-bit; of an animation or of several pages the first stays. A JPEG is reduced while it is decoded.
+    Alpha is composited on neutral grey; grey and CMYK become RGB; other colour profiles become sRGB; 16 bits become 8.
+    Of an animation or several pages, the first is used. A JPEG is reduced during decoding.
 
     Returns:
         (H, W, 3) RGB, 0..255.
 
     Raises:
-        UnreadablePhoto: no such format, truncated, broken, a camera's raw file, or too many pixels.
+        UnreadablePhoto: unknown format, truncated, damaged, a camera's raw file, or too many pixels.
     """
     try:
         picture = _open(content)
-        # Pillow turns a TIFF itself as it loads it.
+        # Pillow applies a TIFF's orientation itself.
         orientation = 1 if picture.format == "TIFF" else _orientation(picture)
         picture.load()
         profile = picture.info.get("icc_profile")
         rgb = _to_rgb(picture if picture.mode == "RGB" else _in_srgb(picture, profile))
         if max(rgb.size) > MAX_SIDE_PX:
             rgb.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
-        if picture.mode not in ("L", "CMYK"):  # small by now
+        if picture.mode not in ("L", "CMYK"):  # already reduced
             rgb = _in_srgb(rgb, profile)
         return _upright(np.asarray(rgb, dtype=np.uint8), orientation)
     except UnreadablePhoto:
         raise
-    except Exception as error:  # decoders meet hostile bytes here and raise whatever they like
+    except Exception as error:  # with malicious bytes, decoders raise any exception
         raise UnreadablePhoto(
             f"expected a photograph as {FORMATS}, got bytes that cannot be decoded",
-            hint="open it in a photo program and save it again as JPEG",
+            hint="open it in a photo program and save it as JPEG",
         ) from error
 
 
@@ -99,7 +99,7 @@ def _is_heif(content: bytes) -> bool:
 
 
 def _is_avif(content: bytes) -> bool:
-    """By the file's own brand, or by those that it says it is readable as, for a brand that fits both."""
+    """By the file's main brand, or by its compatible brands if the main brand fits both formats."""
     if content[4:8] != b"ftyp":
         return False
     end = min(int.from_bytes(content[:4], "big"), 256)
@@ -121,31 +121,31 @@ def _reader(content: bytes) -> type[ImageFile.ImageFile] | None:
         return GifImageFile
     if content.startswith(_TIFF_HEADS):
         return TiffImageFile
-    # Two letters begin many a text: the reserved zeros and the length of the next header count too.
+    # Two letters are not specific enough: the reserved zeros and the length of the next header are checked too.
     is_bmp = content[:2] == b"BM" and content[6:10] == b"\0\0\0\0"
     return BmpImageFile if is_bmp and int.from_bytes(content[14:18], "little") in _BMP_HEADERS else None
 
 
 def _open(content: bytes) -> Image.Image:
     if _is_heif(content):
-        import pillow_heif  # heavy, and only phones send it
+        import pillow_heif  # slow to import, and needed for HEIC only
 
         heif = pillow_heif.open_heif(io.BytesIO(content), convert_hdr_to_8bit=True)
         _check_pixels(*heif.size)
         heif_picture: Image.Image = heif.to_pillow()
-        heif_picture.getexif().clear()  # libheif has turned the pixels already
+        heif_picture.getexif().clear()  # libheif has applied the orientation already
         return heif_picture
-    # Not Image.open: its own alarm at 89 megapixels is a warning on standard error, or an error without our words.
+    # Not Image.open: its limit of 89 megapixels gives a warning on standard error, or an error without a hint.
     reader = _reader(content)
     if reader is None:
         raise ValueError
     try:
         picture = reader(io.BytesIO(content))
-    except Image.DecompressionBombError as error:  # WebP's reader knows the alarm too, and does not tell the size
+    except Image.DecompressionBombError as error:  # WebP's reader has the same limit and does not report the size
         raise _too_many_pixels("far more") from error
     if isinstance(picture, TiffImageFile) and int(picture.tag_v2.get(_SUBFILE_TAG, 0)) & _REDUCED:
-        message = "expected a finished photograph, got a camera's raw file"
-        raise UnreadablePhoto(message, hint="export it as JPEG")
+        message = "expected a developed photograph, got a camera's raw file"
+        raise UnreadablePhoto(message, hint="export it as JPEG from a photo program")
     if isinstance(picture, JpegImageFile):
         _reduce(picture)
     _check_pixels(*picture.size)
@@ -153,9 +153,9 @@ def _open(content: bytes) -> Image.Image:
 
 
 def _reduce(picture: JpegImageFile) -> None:
-    """Let the decoder make a half, a quarter or an eighth of each side where that is still large enough."""
+    """Let the decoder scale to a half, a quarter or an eighth of each side if that is still large enough."""
     width, height = picture.size
-    # A progressive file is held whole before any of it is decoded, however small the result.
+    # A progressive JPEG is buffered at full size before decoding, however small the result.
     _check_pixels(width, height, MAX_PIXELS if picture.info.get("progressive") else MAX_REDUCED_PIXELS)
     share = min(MAX_SIDE_PX / max(width, height), 1.0)
     picture.draft(None, (max(round(width * share), 1), max(round(height * share), 1)))
@@ -175,14 +175,14 @@ def _orientation(picture: Image.Image) -> int:
     try:
         return int(picture.getexif().get(_ORIENTATION_TAG, 1))
     except (ValueError, TypeError, LookupError, SyntaxError, OSError, struct.error, Warning):
-        # Broken EXIF tells nothing about the way up; the pixels may be perfect.
+        # With damaged EXIF the orientation is unknown; the pixels may still be good.
         return 1
 
 
 def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """The picture's colours in sRGB, where its profile describes colours of its mode.
+    """The image in sRGB, if its colour profile is valid for its mode.
 
-    A profile that is broken, or of other colours, tells nothing; the pixels may be perfect.
+    A damaged or unsuitable profile is ignored; the pixels may still be good.
     """
     if not profile or len(profile) > MAX_PROFILE_BYTES:
         return picture
@@ -198,8 +198,8 @@ def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")  # as pillow does for RGB
-    if picture.mode in ("I", "F"):  # 32 bits: what is white in them is not written anywhere
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")  # as Pillow does for RGB
+    if picture.mode in ("I", "F"):  # 32 bits: the file does not define which value is white
         raise ValueError
     if "A" in picture.getbands() or "a" in picture.getbands() or "transparency" in picture.info:
         layer = picture.convert("RGBA")

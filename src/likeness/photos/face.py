@@ -1,7 +1,7 @@
-"""Finds faces: where they are, which one matters, where they look.
+"""Face detection: position, importance and pose of each face.
 
-Two BlazeFace detectors (near and far) propose boxes; the face mesh has to find its landmarks inside a box before it
-counts as a face, which removes most false alarms. Does not know verdicts.
+Two BlazeFace detectors (near and far) propose boxes. A box counts as a face only if the face mesh finds its landmarks
+in it, which removes most false positives. This module knows no verdicts.
 
 Sources: Bazarevsky et al., 'BlazeFace', 2019; Kartynnik et al., 'Real-time facial surface geometry', 2019.
 """
@@ -20,13 +20,13 @@ from .pose import Expression, expression_of, pose_deg
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
-_MESH_CONTEXT = 1.8  # the mesh's window in face boxes: room for the chin and the turn of a head
+_MESH_CONTEXT = 1.8  # side of the mesh's window in face boxes: leaves room for the chin and a turned head
 _MESH_SIDE_PX = 384
 _SAME_FACE_OVERLAP = 0.4
 
-LYING_DEG = 45.0  # from here on the next quarter turn is nearer to upright
-# The mesh reads a face that stands on its head as upright; the detectors' score tells: 0.79 to 0.95 upright, 0.53 to
-# 0.77 for the same 23 photographs upside down, 0.06 or more apart in each.
+LYING_DEG = 45.0  # beyond this, the next quarter turn is closer to upright
+# The mesh reads an upside-down face as upright. The detectors' score shows the difference: 0.79 to 0.95 upright, 0.53
+# to 0.77 for the same 23 photographs upside down, at least 0.06 apart in each.
 _SURE_SCORE, _CLEAR_GAIN = 0.85, 0.04
 
 
@@ -34,23 +34,23 @@ _SURE_SCORE, _CLEAR_GAIN = 0.85, 0.04
 class Face:
     """One face of a photograph."""
 
-    box_px: tuple[int, int, int, int]  # left, top, right, bottom of the landmarks; may lie outside of the image
+    box_px: tuple[int, int, int, int]  # left, top, right, bottom of the landmarks; may be outside the image
     landmarks: NDArray[np.float32] = field(repr=False)  # (478, 3) x, y, depth in pixels
     yaw_deg: float  # see pose.pose_deg for the signs
     pitch_deg: float
     roll_deg: float
     expression: Expression
-    score: float  # the detector's, 0..1; higher the right way up, see `upright`
+    score: float  # of the detector, 0..1; higher for an upright face, see `upright`
 
     @property
     def size_px(self) -> int:
-        """The longer side of the box: width shrinks as a head turns, height as it nods."""
+        """The longer side of the box: the width shrinks when a head turns, the height when it nods."""
         left, top, right, bottom = self.box_px
         return max(right - left, bottom - top)
 
 
 class FaceDetector(Protocol):
-    """Whatever finds faces: the most important one first."""
+    """Finds faces, the most important one first."""
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]: ...
 
@@ -70,7 +70,7 @@ class MediaPipeFaces:
         Raises:
             MissingPart: mediapipe is not installed.
         """
-        # The graphs write their warnings until the first landmarks have come out.
+        # The graphs write warnings until the first landmarks are computed.
         with native.LOCK, nullcontext() if self._is_warm else native.quiet():
             faces = [face for box, score in _boxes(image) if (face := _meshed(image, box, score)) is not None]
             self._is_warm = self._is_warm or bool(faces)
@@ -83,14 +83,14 @@ class MediaPipeFaces:
 
 
 def upright(image: NDArray[np.uint8], finder: FaceDetector) -> tuple[NDArray[np.uint8], list[Face], int]:
-    """The image turned by quarters until its most important face is the right way up, and the faces in it.
+    """The image rotated by quarter turns so that its most important face is upright, and its faces.
 
     Args:
         image: (H, W, 3) RGB, 0..255.
 
     Returns:
-        The image as it was or turned, its faces, and the quarter turns clockwise, 0..3. Without a face in any
-        position the image comes back as it was.
+        The image, its faces, and the number of quarter turns clockwise, 0..3. Without a face in any orientation the
+        image is returned unchanged.
     """
     faces = finder.detect(image)
     if faces and abs(faces[0].roll_deg) <= LYING_DEG and faces[0].score >= _SURE_SCORE:
@@ -105,12 +105,12 @@ def upright(image: NDArray[np.uint8], finder: FaceDetector) -> tuple[NDArray[np.
 
 
 def _upright_score(faces: Sequence[Face]) -> float:
-    """The first face's score, 0 for none or one that lies."""
+    """The first face's score; 0 if there is none or it is not upright."""
     return faces[0].score if faces and abs(faces[0].roll_deg) <= LYING_DEG else 0.0
 
 
 def importance(face: Face, shape: tuple[int, ...]) -> float:
-    """Share of the image times nearness to its centre: a small face in the middle loses to a large one beside it."""
+    """Share of the image times closeness to its centre, so that a large face beside a small central one wins."""
     height, width = shape[:2]
     left, top, right, bottom = face.box_px
     offset = np.hypot((left + right) / 2 / width - 0.5, (top + bottom) / 2 / height - 0.5) / np.hypot(0.5, 0.5)
@@ -129,7 +129,7 @@ def overlap(one: Box, other: Box) -> float:
 
 
 def square_window(image: NDArray[np.uint8], centre_px: tuple[float, float], side_px: float) -> NDArray[np.uint8]:
-    """A square of the image (side, side, 3); beyond the edges the last row or column goes on."""
+    """A square of the image (side, side, 3); beyond the edges the last row or column is repeated."""
     side = max(round(side_px), 1)
     left, top = (round(middle - side / 2) for middle in centre_px)
     height, width = image.shape[:2]

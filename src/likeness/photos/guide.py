@@ -1,10 +1,10 @@
-"""Judges a set of photographs: is it enough, and does it show the subject from all sides.
+"""Checks a set of photographs: whether it is large enough and shows the subject from all sides.
 
-Counts and names only; every single photograph is `checks`'. Advice never stops anybody by itself: the caller raises
-`PhotosRefused` when the set's verdict is 'refused'.
+Works on counts and names only; `checks` handles single photographs. Advice does not raise: the caller raises
+`PhotosRefused` if the set's verdict is 'refused'.
 
 Sources: the reference solution asks for 10 photos or more, with both profiles and several expressions; DreamBooth
-(Ruiz et al., 2023) trains things on 3 to 5.
+(Ruiz et al., 2023) trains objects on 3 to 5.
 """
 
 from collections import Counter
@@ -21,28 +21,28 @@ from .report import Reason, SetReport, Usable
 PERSON_LEAST, PERSON_WANTED = 4, 10
 THING_LEAST, THING_WANTED = 1, 4
 MOST_STRANGERS = 1 / 3  # of the photographs with a known face
-KEEP_HINT = "where you are sure that it is the same person, say --keep-strangers, or keep_strangers in the request"
-GREY_SHARE = 1 / 4  # a few grey ones among coloured ones do no harm
+KEEP_HINT = "if you are sure that it is the same person, use --keep-strangers, or keep_strangers in the request"
+GREY_SHARE = 1 / 4  # a few grey photographs in a set do no harm
 
 YAWS = ("profile_left", "three_quarter_left", "front", "three_quarter_right", "profile_right")
 PITCHES = ("up", "level", "down")
 EXPRESSIONS = ("neutral", "smile", "open mouth", "frown")
-_SAME_COLOUR = 12.0  # CIE Lab; about five just noticeable differences, so one wall stays one wall as the light drifts
+_SAME_COLOUR = 12.0  # CIE Lab; about five just noticeable differences, so one wall in changing light counts as one
 
 
 def guide(
     usable: Sequence[Usable], is_person: bool, *,
     repeats: int = 0, strangers: int = 0, persons: int = 0, grey: int = 0, keep_strangers: bool = False,
 ) -> SetReport:  # fmt: skip
-    """Coverage and advice for the photographs that can be used.
+    """Coverage and advice for the usable photographs.
 
     Args:
-        usable: without those that repeat another one's shot: these show nothing new.
-        repeats: how many repeat one; they can be used too.
-        strangers: how many photographs probably show another person.
-        persons: how many photographs those are compared with, themselves included.
-        grey: how many of those that can be used have no colour.
-        keep_strangers: whether the user wants those that show another person used.
+        usable: without repeats of the same shot, which add no coverage.
+        repeats: number of repeats; they are usable too.
+        strangers: number of photographs that probably show another person.
+        persons: number of photographs with a recognised face, strangers included.
+        grey: number of usable photographs without colour.
+        keep_strangers: whether photographs of another person are used all the same.
     """
     faces = [one.face for one in usable if one.face is not None]
     places = distinct_colours([_background(one) for one in usable])
@@ -61,20 +61,24 @@ def guide(
     count = len(usable) + repeats
     if grey > GREY_SHARE * count:
         message = f"{grey} of {count} photos are without colour"
-        hint = "send photos in colour: what is grey in all of them is learnt as part of the subject"
+        hint = "send photos in colour: grey in all of them is learned as part of the subject"
         advice.append(Reason("grey", message, hint))
     if len(usable) > 2 and places < 2:
-        advice.append(Reason("one_background", "all backgrounds look alike", "take some photos in other places"))
+        advice.append(
+            Reason("one_background", "all photos have the same background", "take some photos in other places")
+        )
     if len(usable) > 2 and lights < 2:
-        advice.append(Reason("one_light", "the light is the same everywhere", "take some photos by day, some by lamp"))
+        advice.append(
+            Reason("one_light", "all photos have the same light", "take some photos in daylight, some in lamplight")
+        )
     if not is_person:
-        hint = "where it is a person, say so: person, man, woman, child"
-        advice.append(Reason("thing", "treated as a thing: no face step", hint, "accepted"))
+        hint = "if the subject is a person, use a class noun such as person, man, woman or child"
+        advice.append(Reason("thing", "treated as an object: faces are not checked", hint, "accepted"))
     return SetReport(count, coverage, tuple(advice))
 
 
 def distinct_colours(colours: Sequence[NDArray[np.floating]]) -> int:
-    """How many of the Lab colours (3,) differ: each that is far from all counted before is counted."""
+    """Number of distinct Lab colours (3,): a colour counts if it is far from all counted before."""
     counted: list[NDArray[np.floating]] = []
     for colour in colours:
         if all(np.linalg.norm(colour - other) > _SAME_COLOUR for other in counted):
@@ -100,10 +104,10 @@ def _count_advice(count: int, repeats: int, is_person: bool) -> list[Reason]:
 
 
 def _stranger_advice(strangers: int, persons: int, keep_strangers: bool) -> Reason:
-    """Too many strangers, and it is not known whom the set is about."""
+    """Reasons about other people in the set: with too many, the subject cannot be determined."""
     message = f"{strangers} of {persons} photos probably show another person"
     if strangers < MOST_STRANGERS * persons:
-        how = "they are used all the same" if keep_strangers else "they are left out"
+        how = "they are used because of keep_strangers" if keep_strangers else "they are left out"
         return Reason("other_person", f"{message}; {how}", "remove them, unless you are sure")
     hint = f"send one person's photos; {KEEP_HINT}"
     return Reason("different_people", message, hint, "warned" if keep_strangers else "refused")
@@ -113,23 +117,27 @@ def _coverage_advice(coverage: dict[str, dict[str, int]]) -> list[Reason]:
     yaw, pitch, expression = coverage["yaw"], coverage["pitch"], coverage["expression"]
     advice = []
     if not yaw["front"]:
-        advice.append(Reason("no_front", "no photo from the front", "add some that look into the camera"))
+        advice.append(
+            Reason("no_front", "no photo shows the face from the front", "add some with a view into the camera")
+        )
     for side in ("left", "right"):
         if not yaw[f"three_quarter_{side}"] and not yaw[f"profile_{side}"]:
-            message = f"no photo turns to the image's {side}"
+            message = f"no photo shows the head turned to the image's {side}"
             advice.append(Reason(f"no_{side}", message, "add a three-quarter view and a profile from that side"))
         elif not yaw[f"profile_{side}"]:
             message = f"no profile to the image's {side}"
             advice.append(Reason(f"no_profile_{side}", message, "add a profile from that side"))
     if not pitch["up"] and not pitch["down"]:
-        advice.append(Reason("one_pitch", "the head is level everywhere", "add one looking up and one looking down"))
+        advice.append(Reason("one_pitch", "the head is level in all photos", "add one looking up and one looking down"))
     if sum(count > 0 for count in expression.values()) < 2:
-        advice.append(Reason("one_expression", "one expression everywhere", "smile on some, be serious on others"))
+        advice.append(
+            Reason("one_expression", "all photos have the same expression", "smile in some, be serious in others")
+        )
     return advice
 
 
 def _background(one: Usable) -> NDArray[np.floating]:
-    """Mean colour of the upper corners, where people rarely are."""
+    """Mean colour of the upper corners, which are usually background."""
     height, width = one.image.shape[:2]
     corner_h, corner_w = max(height // 4, 1), max(width // 8, 1)
     corners = np.concatenate([one.image[:corner_h, :corner_w], one.image[:corner_h, -corner_w:]], axis=1)
@@ -137,7 +145,7 @@ def _background(one: Usable) -> NDArray[np.floating]:
 
 
 def _lighting(one: Usable) -> NDArray[np.floating]:
-    """Mean colour of the face, or of all of it: one subject's own colour changes with the light only."""
+    """Mean colour of the face, or of the whole image; for one subject it changes only with the light."""
     if one.face is None:
         return _mean_lab(one.image)
     left, top, right, bottom = one.face.box_px

@@ -1,7 +1,7 @@
-"""Who a set of photographs is about, and which face of each photograph is theirs.
+"""Finds the subject of a set of photographs, and the subject's face on each photograph.
 
-A single photograph cannot tell: of two people on it the larger face may be a friend's. The set can, because the subject
-is on most of the photographs. Works on descriptors alone; knows neither pixels nor verdicts.
+A single photograph is not enough: of two people on it, the larger face may be another person's. The subject is the
+person on most of the photographs. Works on descriptors only; knows neither pixels nor verdicts.
 """
 
 from collections.abc import Sequence
@@ -12,26 +12,26 @@ from numpy.typing import NDArray
 
 from .descriptor import SAME_PERSON
 
-LEAST_PHOTOS = 3  # of two that differ neither is the odd one
-_ROUNDS = 3  # more than the choice needs to settle
+LEAST_PHOTOS = 3  # with two different faces, neither is the outlier
+_ROUNDS = 3  # more than are needed for convergence
 
 
 @dataclass(frozen=True)
 class Choice:
     """The subject's face on each photograph."""
 
-    faces: tuple[int, ...]  # place among the photograph's faces; 0 where there is none and on a stranger's
-    strangers: frozenset[int]  # places of the photographs that have faces, none of them the subject's
-    known: tuple[int, ...]  # places of the photographs that have faces
+    faces: tuple[int, ...]  # index of the face on its photograph; 0 without a face and for a stranger
+    strangers: frozenset[int]  # indices of photographs with faces, none of them the subject's
+    known: tuple[int, ...]  # indices of photographs with faces
     agreeing: int  # photographs that show the subject
 
 
 def choose(candidates: Sequence[Sequence[NDArray[np.floating]]]) -> Choice:
     """Find the person who is on most photographs, and that person's face on each.
 
-    Of two people on equally many photographs the subject is the one whose face comes first more often. A photograph is
-    a stranger's when the median distance of its nearest face to the subject's other faces is beyond `SAME_PERSON`:
-    that limit is about pairs, and the median keeps its meaning. Among fewer than three photographs nobody is one.
+    If two people are on equally many photographs, the subject is the one whose face is first more often. A photograph
+    counts as a stranger's if the median distance of its closest face to the subject's other faces exceeds `SAME_PERSON`
+    (a limit for pairs, to which a median of pairs can be compared). With fewer than three photographs there are none.
 
     Args:
         candidates: for each photograph the descriptors (128,) of its faces, the most important first.
@@ -40,7 +40,7 @@ def choose(candidates: Sequence[Sequence[NDArray[np.floating]]]) -> Choice:
     if not photos:
         return Choice((0,) * len(candidates), frozenset(), (), 0)
     owner = np.array([place for place in photos for _ in candidates[place]])  # (F,) the photograph of each face
-    rank = np.array([rank for place in photos for rank in range(len(candidates[place]))])  # (F,) place on it
+    rank = np.array([rank for place in photos for rank in range(len(candidates[place]))])  # (F,) index on that one
     apart = _distances(np.stack([face for place in photos for face in candidates[place]]))
     core = _largest_group(apart, owner, rank)
     for _ in range(_ROUNDS):
@@ -59,7 +59,7 @@ def _distances(faces: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _largest_group(apart: NDArray[np.float64], owner: NDArray[np.int_], rank: NDArray[np.int_]) -> NDArray[np.int_]:
-    """Of each photograph the face nearest to one face, where it is the same person; of the one with most of them."""
+    """The largest group: for one face, the closest face of each photograph that is the same person."""
     best: tuple[int, int, float] = (0, 0, 0.0)
     group = np.zeros(0, dtype=int)
     for row in apart:

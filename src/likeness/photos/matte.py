@@ -1,4 +1,4 @@
-"""Which pixels are the person: a coarse network's answer, made to follow the picture's own edges.
+"""The matte of a person: a coarse segmentation, refined along the edges of the image.
 
 Sources: mediapipe's selfie segmenter; He, Sun, Tang, 'Guided image filtering', TPAMI 2013, equations 11 to 13.
 """
@@ -11,19 +11,19 @@ from . import native
 
 Plane = NDArray[np.float32]  # (H, W), 0..1
 
-_RADIUS_SHARE = 1 / 64  # of the side; the segmenter's own cell is 1/256
+_RADIUS_SHARE = 1 / 64  # of the side; a cell of the segmenter is 1/256
 _EDGE = 1e-4  # variance below which the filter smooths
-# The network is unsure everywhere by a little, so its answer is stretched; more at the low end, where a halo of the
-# old background would stay.
+# The network is never fully certain, so its probabilities are stretched; more at the low end, to avoid a halo of the
+# old background.
 _LOW, _HIGH = 0.3, 0.9
-LEAST_OF_FACE = 0.8  # of the face's mask; 0.98 and more of it in photographs whose matte is right
+LEAST_OF_FACE = 0.8  # share of the face mask; 0.98 and more in photographs with a correct matte
 
 
 def person_probability(image: NDArray[np.uint8]) -> Plane:
-    """The segmenter's answer (H, W), 0..1, soft and about 1/256 of the side coarse.
+    """The segmenter's probability (H, W), 0..1, with a resolution of about 1/256 of the side.
 
     Args:
-        image: (H, W, 3) RGB; a person that fills a third of it or more is found best.
+        image: (H, W, 3) RGB; works best if the person fills a third of it or more.
     """
     with native.LOCK:
         mask = native.selfie_segmenter().process(image).segmentation_mask
@@ -31,7 +31,7 @@ def person_probability(image: NDArray[np.uint8]) -> Plane:
 
 
 def refine(probability: Plane, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The matte (H, W), 0..255: the probability pulled onto the picture's edges, soft where hair is."""
+    """The matte (H, W), 0..255: the probability aligned with the image's edges, soft at hair."""
     side = max(image.shape[:2])
     radius = max(int(side * _RADIUS_SHARE), 2)
     guide = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
@@ -41,7 +41,7 @@ def refine(probability: Plane, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def covering(matte: NDArray[np.uint8], face: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The matte, or all 255 where it misses the face: a person who was not found must not become background.
+    """The matte, or all 255 if it does not cover the face, so that an undetected person does not become background.
 
     Args:
         matte, face: (H, W), 255 = the person, the face; `face` may be all 0.
@@ -53,7 +53,7 @@ def covering(matte: NDArray[np.uint8], face: NDArray[np.uint8]) -> NDArray[np.ui
 
 
 def guided_filter(guide: Plane, plane: Plane, radius_px: int) -> Plane:
-    """`plane` as a local linear function of `guide`: smooth where the guide is flat, sharp where it has an edge."""
+    """`plane` as a local linear function of `guide`: smooth where the guide is flat, sharp at its edges."""
     window = (2 * radius_px + 1,) * 2
     mean_guide, mean_plane = cv2.blur(guide, window), cv2.blur(plane, window)
     variance = cv2.blur(guide * guide, window) - mean_guide * mean_guide
@@ -64,14 +64,14 @@ def guided_filter(guide: Plane, plane: Plane, radius_px: int) -> Plane:
 
 
 def only_at(probability: Plane, point_px: tuple[float, float]) -> Plane:
-    """Keep the person at a point and drop the others, as far as a gap parts them."""
+    """Keep the person at a point and remove others who are separated by a gap."""
     count, labels = cv2.connectedComponents((probability > 0.5).astype(np.uint8))
     height, width = probability.shape
     column, row = (
         int(np.clip(round(value), 0, limit - 1)) for value, limit in zip(point_px, (width, height), strict=True)
     )
     label = int(labels[row, column])
-    if label == 0 or count <= 2:  # the point is on nobody, or there is only one
+    if label == 0 or count <= 2:  # no person at the point, or only one person
         return probability
     own = (labels == label).astype(np.uint8)
     reach = max(int(max(height, width) * _RADIUS_SHARE), 2)

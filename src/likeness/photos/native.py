@@ -1,10 +1,10 @@
-"""The graphs and networks of mediapipe and dlib: loaded once, on first use, one caller at a time, without chatter.
+"""The graphs and networks of mediapipe and dlib: loaded once at first use, one caller at a time, without start-up logs.
 
-Both libraries keep scratch memory in their objects, so calls share one lock. Does not know what the numbers mean.
+Objects of both libraries have internal buffers, so all calls share one lock. This module does not interpret results.
 
-Models: mediapipe 0.10.21 carries BlazeFace, Face Mesh with attention and the selfie segmenter (Apache-2.0);
-`face_recognition_models` carries dlib's ResNet (public domain). That package is located, never imported: its own
-code needs `pkg_resources`, which newer installations lack.
+Models: mediapipe 0.10.21 contains BlazeFace, Face Mesh with attention and the selfie segmenter (Apache-2.0);
+`face_recognition_models` contains dlib's ResNet (public domain). The package is located, never imported: its code needs
+`pkg_resources`, which newer installations do not have.
 """
 
 import functools
@@ -27,19 +27,19 @@ from ..errors import MissingPart
 
 LOCK = threading.RLock()
 
-# What TensorFlow Lite and Abseil write to descriptor 2 while a graph starts.
+# Lines that TensorFlow Lite and Abseil write to file descriptor 2 when a graph starts.
 _CHATTER = re.compile(rb"^(?:[IW]\d{4} \d\d:|INFO: Created TensorFlow|WARNING: All log messages before absl)")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drop the libraries' start-up lines from standard error; every other line is written again afterwards.
+    """Remove the libraries' start-up lines from standard error; all other lines are written afterwards.
 
-    The libraries write to the descriptor itself, so `sys.stderr` cannot be used to silence them.
+    The libraries write to the file descriptor directly, so replacing `sys.stderr` has no effect.
     """
     try:
         kept = os.dup(2)
-    except OSError:  # no standard error at all: nothing to keep clean
+    except OSError:  # standard error is closed
         yield
         return
     if sys.stderr is not None:
@@ -64,7 +64,7 @@ def face_finder(model: int) -> Any:
 
 @functools.cache
 def face_mesh() -> Any:
-    """478 landmarks. The detector has seen a face already, so the mesh's own detector may be lenient."""
+    """478 landmarks. A detector has found the face before, so the mesh's own threshold is low."""
     return _solution("face_mesh").FaceMesh(
         static_image_mode=True, max_num_faces=1, refine_landmarks=True, min_detection_confidence=0.2
     )
@@ -72,7 +72,7 @@ def face_mesh() -> Any:
 
 @functools.cache
 def selfie_segmenter() -> Any:
-    """The 256x256 person segmenter; run once on nothing, because it writes its warnings then."""
+    """The 256 x 256 person segmenter; run once on an empty image, because it logs its warnings then."""
     with quiet():
         segmenter = _solution("selfie_segmentation").SelfieSegmentation(model_selection=0)
         segmenter.process(np.zeros((16, 16, 3), dtype=np.uint8))
@@ -99,8 +99,8 @@ def _module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise MissingPart(
-            f"expected the package {name.partition('.')[0]}, got an installation without it",
-            hint="install likeness with all of its requirements",
+            f"expected the package {name.partition('.')[0]}, which is not installed",
+            hint="install likeness with all its requirements",
         ) from error
 
 
@@ -111,6 +111,6 @@ def _weights(file_name: str) -> Path:
         if path.is_file():
             return path
     raise MissingPart(
-        "expected the weights of face_recognition_models, got an installation without them",
+        "expected the weights of face_recognition_models, which are not installed",
         hint="install face_recognition_models",
     )

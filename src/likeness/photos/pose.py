@@ -1,7 +1,7 @@
-"""Where a face looks and what it does: angles and expression from the 478 landmarks of the face mesh.
+"""Pose and expression of a face from the 478 landmarks of the face mesh.
 
-Pure geometry. The mesh gives depth by weak perspective, so its angles are smaller than the true ones for strong turns
-(a head turned by 60 to 70 degrees reads as 35 to 45); the limits below are in the mesh's own degrees.
+Pure geometry. The mesh uses a weak perspective, so it underestimates large angles (60 to 70 degrees read as 35 to 45).
+The limits below are in degrees as read.
 
 Source of the landmark numbers: the canonical face model of mediapipe's Face Mesh (Kartynnik et al., 2019).
 """
@@ -21,9 +21,9 @@ _BROW_RIGHT, _BROW_LEFT = 55, 285  # inner ends
 _EYE_INNER_RIGHT, _EYE_INNER_LEFT = 133, 362
 
 FRONT_DEG, PROFILE_DEG = 15.0, 35.0
-UP_DEG, DOWN_DEG = 8.0, -16.0  # people who look level read as -4 to -10: cameras sit above the chin
+UP_DEG, DOWN_DEG = 8.0, -16.0  # level faces read as -4 to -10, because cameras are usually above the chin
 
-# Ratios read off 11 photographs of a man and 32 renders of virtual people whose expressions were known by eye:
+# Ratios from 11 photographs of a man and 32 renders of virtual people, with expressions labelled by hand:
 # open mouths 0.37 to 0.60 against 0.17 at most; smiles wider than 0.59 with corners raised by 0.02 or more.
 _OPEN_MOUTH, _SMILE_WIDTH, _SMILE_LIFT, _CLEAR_SMILE_LIFT = 0.30, 0.595, 0.02, 0.05
 _FROWN_BROW, _FROWN_LIFT = 0.165, -0.06
@@ -44,8 +44,8 @@ def face_axes(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
 def pose_deg(landmarks: NDArray[np.floating]) -> tuple[float, float, float]:
     """Yaw, pitch and roll in degrees.
 
-    Yaw is positive when the face looks to the right edge of the image, pitch when it looks up, roll when the head leans
-    clockwise as seen in the image. All three are 0 for a level face that looks into the camera.
+    Yaw is positive when the face turns to the right edge of the image, pitch when it looks up, roll when the head is
+    rotated clockwise in the image. All three are 0 for a level face that looks into the camera.
     """
     left, _, away = face_axes(landmarks)
     nose = -away
@@ -56,7 +56,7 @@ def pose_deg(landmarks: NDArray[np.floating]) -> tuple[float, float, float]:
 
 
 def yaw_name(yaw_deg: float) -> str:
-    """`front`, or `three_quarter_` or `profile_` with the image's side that the face looks to."""
+    """`front`, or `three_quarter_` or `profile_` with the side of the image that the face turns to."""
     if abs(yaw_deg) < FRONT_DEG:
         return "front"
     side = "right" if yaw_deg > 0 else "left"
@@ -69,7 +69,7 @@ def pitch_name(pitch_deg: float) -> str:
 
 
 def expression_of(landmarks: NDArray[np.floating]) -> Expression:
-    """The plainest expression of mouth and brows; measured in the face's own axes, so turning matters little."""
+    """The most evident expression of mouth and brows, measured in the face's own axes to be independent of the pose."""
     across = landmarks @ face_axes(landmarks).T  # (478, 3): to the left, down, away
     width = np.linalg.norm(across[_MOUTH_RIGHT] - across[_MOUTH_LEFT])
     eyes = np.linalg.norm(across[_EYE_RIGHT] - across[_EYE_LEFT])

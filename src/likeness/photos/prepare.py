@@ -1,8 +1,8 @@
 """A photograph -> square training images with their masks.
 
-People give three framings, head and shoulders, the face alone, and the aligned headshot of `align`; a family of bases
-says which of them it trains on. Other subjects give one, around what strikes the eye.
-Whatever a frame needs beyond the photo's edge goes on as a blur of the edge: black bars would be learnt.
+A person has three framings: head and shoulders, the face alone, and the aligned headshot of `align`. The family of the
+base says which of them are trained on. Other subjects have one framing, around the most salient region. A frame that
+extends beyond the photograph is filled with a blurred continuation of the edge, because black bars would be learned.
 
 Sources: Hou, Zhang, 'Saliency detection: a spectral residual approach', CVPR 2007.
 """
@@ -19,13 +19,16 @@ from .align import face_alignment
 from .face import Face
 from .matte import covering, only_at, person_probability, refine
 
-_CLOSE_FILL = 0.61  # the face's share of the frame's side; as in the built-in base's own close-ups and portraits
+_CLOSE_FILL = 0.61  # the face's share of the frame's side, as in the built-in base's training images
 _PORTRAIT_FILL = 0.42
-_FACE_ROW = {"portrait": 0.47, "close": 0.54}  # where the face's middle is, from the top: hair above, shoulders below
-_ROOM_TO_TURN = 1.5  # side of the upright square that holds the aligned one however it is turned
+_FACE_ROW = {
+    "portrait": 0.47,
+    "close": 0.54,
+}  # row of the face's centre, from the top: leaves room for hair and shoulders
+_ROOM_TO_TURN = 1.5  # side of the upright square that contains the aligned square at any rotation
 _SALIENCY_SIDE_PX = 64
 
-Pixels = NDArray[np.integer | np.floating]  # what cv2 takes
+Pixels = NDArray[np.integer | np.floating]  # array types that cv2 accepts
 Frame = tuple[int, int, int]  # left, top, side in pixels; may reach beyond the image
 
 
@@ -36,7 +39,7 @@ def prepare(
 
     Args:
         image: (H, W, 3) RGB, 0..255.
-        face: the person's face in it; None for a subject without one.
+        face: the person's face; None for other subjects.
         source_sha256: of the photograph's bytes.
         size_px: side of the result.
 
@@ -48,18 +51,18 @@ def prepare(
         MissingPart: the matte of a person needs mediapipe, which is not installed.
     """
     if not 32 <= size_px <= 2048:
-        raise UsageError(f"expected size_px of 32 to 2048, got {size_px}", hint="512 suits most bases")
+        raise UsageError(f"expected size_px of 32 to 2048, got {size_px}", hint="512 is right for most bases")
     if face is None:
         return [_whole(image, source_sha256, size_px)]
     return list(_framings(image, face, source_sha256, size_px=size_px))
 
 
 def frame_of(framing: str, face: Face, shape: tuple[int, ...]) -> Frame:
-    """The square of a framing; moved into the image as far as it fits."""
+    """The square of a framing, shifted into the image as far as possible."""
     height, width = shape[:2]
     left, top, right, bottom = face.box_px
     close = face.size_px / _CLOSE_FILL
-    # A tight photo has no head and shoulders to show: rather a narrower portrait than invented margins.
+    # A tight photograph does not show the shoulders: a narrower portrait is better than invented margins.
     portrait = max(min(face.size_px / _PORTRAIT_FILL, min(height, width)), close)
     side = max(round(close if framing == "close" else portrait), 1)
     x = (left + right) / 2 - side / 2
@@ -81,7 +84,7 @@ def cut_out(image: NDArray[np.uint8], frame: Frame, size_px: int) -> NDArray[np.
         np.zeros(inside.shape[:2], np.float32), *pads, borderType=cv2.BORDER_CONSTANT, value=(1.0,)
     )
     sigma = max(size_px / 40, 1.0)
-    # Soft, so that the seam is not an edge to learn either.
+    # Soft, so that no edge is learned at the seam.
     share = np.clip(cv2.GaussianBlur(_resized(margin, size_px), (0, 0), sigma / 4), 0, 1)[..., None]
     mixed = cv2.GaussianBlur(resized, (0, 0), sigma) * share + resized * (1 - share)
     return np.asarray(np.rint(mixed), dtype=np.uint8)
@@ -100,7 +103,7 @@ def face_mask(face: Face, frame: Frame, size_px: int) -> NDArray[np.uint8]:
 
 
 def saliency(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Where the eye goes (64, 64), 0..1: the log spectrum less its own average, taken back (eq. 4 to 8)."""
+    """Saliency (64, 64), 0..1, by the spectral residual: the log spectrum minus its average, inverted (eq. 4 to 8)."""
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(luma, (_SALIENCY_SIDE_PX,) * 2, interpolation=cv2.INTER_AREA).astype(np.float32)
     spectrum = np.fft.fft2(small)
@@ -113,7 +116,7 @@ def saliency(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _framings(image: NDArray[np.uint8], face: Face, source_sha256: str, *, size_px: int) -> Iterator[PreparedPhoto]:
     wide = frame_of("portrait", face, image.shape)
-    # The segmenter wants shoulders, so it sees the wide frame only.
+    # The segmenter needs the shoulders, so it gets the wide frame only.
     coarse = person_probability(cut_out(image, wide, 512))
     left, top, side = wide
     middle = [(face.landmarks[:, axis].mean() - corner) * 512 / side for axis, corner in ((0, left), (1, top))]
@@ -131,7 +134,7 @@ def _aligned(
     image: NDArray[np.uint8], face: Face, source_sha256: str, *,
     size_px: int, coarse: NDArray[np.float32], wide: Frame,
 ) -> PreparedPhoto:  # fmt: skip
-    """An upright square around the headshot is cut out and reduced, then turned: turning alone would alias."""
+    """Crops and reduces an upright square around the headshot, then rotates it: rotating first would alias."""
     across = face_alignment(face.landmarks)  # pixels -> unit square
     back = cv2.invertAffineTransform(across)
     side = round(_ROOM_TO_TURN * float(np.hypot(*back[:, 0])))
@@ -141,7 +144,7 @@ def _aligned(
     step = side / room_px  # of one pixel of the window
     to_image = np.array([[step, 0, window[0]], [0, step, window[1]], [0, 0, 1]])
     turn = size_px * across @ to_image  # window pixels -> aligned pixels
-    # Pixel centres lie at halves in both.
+    # Pixel centres are at half-integers in both.
     turn[:, 2] += turn[:, :2] @ (0.5, 0.5) - 0.5
 
     def turned(plane: Pixels, flags: int) -> Pixels:
@@ -156,7 +159,7 @@ def _aligned(
 
 
 def _refit(plane: NDArray[np.float32], old: Frame, new: Frame, *, size_px: int) -> NDArray[np.float32]:
-    """A plane that covers the frame `old`, drawn again for the frame `new`."""
+    """A plane of the frame `old`, resampled for the frame `new`."""
     scale = plane.shape[0] / old[2]
     step = new[2] / size_px * scale
     shift = [(new[axis] - old[axis]) * scale + 0.5 * step - 0.5 for axis in (0, 1)]  # pixel centres

@@ -1,6 +1,6 @@
-"""What can be measured on pixels: blur, light, colour, likeness of two files.
+"""Measurements on pixels: blur, light, colour, similarity of two files.
 
-Pure functions; `checks` holds the limits and the words.
+Pure functions; `checks` has the limits and the messages.
 """
 
 from typing import NamedTuple
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 Grey = NDArray[np.uint8]  # (H, W)
 
-# Copies that were re-encoded, scaled or cropped by 2 % a side differ by 0 to 6 of 64 bits and correlate by 0.93 to 1.0;
-# different photographs differ by 6 bits or more and correlate by 0.943 at most.
+# Copies that are re-encoded, scaled or cropped by 2 % per side differ in 0 to 6 of 64 bits and correlate by 0.93 to
+# 1.0; different photographs differ in 6 bits or more and correlate by at most 0.943.
 NEAR_BITS, NEAR_CORRELATION = 6, 0.955
 
-_BLUR_SIDE_PX = 192  # faces are brought to this size first: blur that training at 512 px cannot see does not count
+_BLUR_SIDE_PX = 192  # faces are scaled to this size first: blur that is invisible at 512 px does not count
 _BLUR_TAPS = 9
 _TONE_SIDE_PX, _TONE_STEPS = 96, 16
 
 
 class Print(NamedTuple):
-    """A picture's perceptual hash and small copy."""
+    """Perceptual hash and thumbnail of an image."""
 
     bits: NDArray[np.bool_]  # (64,)
     thumbnail: NDArray[np.float32]  # (32, 32), see `thumbnail`
@@ -33,7 +33,7 @@ def grey(image: NDArray[np.uint8]) -> Grey:
 
 
 def blur_effect(luma: Grey) -> float:
-    """0 sharp .. 1 blurred: how little a picture loses when it is blurred once more; independent of contrast.
+    """0 sharp .. 1 blurred: how little an image changes when it is blurred again; independent of contrast.
 
     Source: Crete et al., 'The blur effect', SPIE 6492, 2007.
     """
@@ -50,19 +50,19 @@ def blur_effect(luma: Grey) -> float:
 
 
 def brightest(luma: Grey) -> float:
-    """The 95th percentile of luma, 0..255: dark skin before a dark wall has some lit places, a dark photo none."""
+    """The 95th percentile of luma, 0..255: a dark photograph, unlike dark skin at a dark wall, has no lit areas."""
     return float(np.percentile(luma, 95))
 
 
 def blown_share(luma: Grey) -> float:
-    """Share of pixels that are burnt out, 0..1."""
+    """Share of overexposed pixels, 0..1."""
     return float((luma >= 250).mean())
 
 
 def colourfulness(image: NDArray[np.uint8]) -> float:
-    """How far colours stray from one tone: 96th percentile of their distance in Lab to the usual at their lightness.
+    """Variation of colour: 96th percentile of the distance in Lab to the typical colour at the same lightness.
 
-    0 for grey photographs and for those toned in sepia or any other colour, whose colour follows from the lightness.
+    0 for grey photographs and for those in one tone, such as sepia, where the lightness determines the colour.
 
     Args:
         image: (H, W, 3) RGB, 0..255.
@@ -77,7 +77,7 @@ def colourfulness(image: NDArray[np.uint8]) -> float:
 
 
 def fingerprint(luma: Grey) -> Print:
-    """What two copies of one picture have in common.
+    """The print of an image: copies of an image have similar prints.
 
     The bits are signs of the lowest 8 x 8 cosine frequencies of a 32 x 32 copy, against their median.
 
@@ -85,11 +85,11 @@ def fingerprint(luma: Grey) -> Print:
     """
     small = cv2.resize(luma, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[:8, :8].ravel()
-    return Print(np.asarray(low > np.median(low[1:])), thumbnail(luma))  # the first is the mean brightness
+    return Print(np.asarray(low > np.median(low[1:])), thumbnail(luma))  # the first coefficient is the mean brightness
 
 
 def is_near(one: Print, other: Print) -> bool:
-    """Whether two pictures are nearly the same; bits and thumbnails must agree."""
+    """Whether two images are nearly the same; bits and thumbnails must both agree."""
     bits = int(np.count_nonzero(one.bits != other.bits))
     return bits <= NEAR_BITS and float((one.thumbnail * other.thumbnail).sum()) >= NEAR_CORRELATION
 

@@ -1,6 +1,6 @@
-"""Verdicts on photographs, as plain facts and as JSON.
+"""Verdicts on photographs, as dataclasses and as JSON.
 
-Knows neither pixels nor limits. The worst reason decides a photograph's verdict.
+Knows neither pixels nor limits. The most severe reason is the verdict of a photograph.
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ _RANK: dict[Verdict, int] = {"accepted": 0, "warned": 1, "refused": 2}
 
 @dataclass(frozen=True)
 class Reason:
-    """One thing that is wrong with a photograph or a set."""
+    """One problem of a photograph or a set."""
 
-    code: str  # stable, for machines
+    code: str  # stable, for programs
     message: str
     hint: str
     verdict: Verdict = "warned"
@@ -32,7 +32,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class PhotoReport:
-    """What was found about one photograph."""
+    """The findings about one photograph."""
 
     file: str
     reasons: tuple[Reason, ...] = ()
@@ -43,7 +43,7 @@ class PhotoReport:
 
     @property
     def hint(self) -> str:
-        """What to do first: the worst reason's hint, empty when there is nothing to do."""
+        """What to do first: the hint of the most severe reason, or an empty text."""
         worst = max(self.reasons, key=lambda reason: _RANK[reason.verdict], default=None)
         return worst.hint if worst else ""
 
@@ -54,7 +54,7 @@ class PhotoReport:
 
 @dataclass(frozen=True)
 class SetReport:
-    """What was found about the usable photographs together."""
+    """The findings about the usable photographs as a set."""
 
     count: int  # accepted and warned
     coverage: Mapping[str, Mapping[str, int]]  # aspect -> its value -> photographs
@@ -70,35 +70,35 @@ class SetReport:
 
 
 class Usable(NamedTuple):
-    """A photograph that can be trained on, decoded once."""
+    """A decoded photograph that can be used for training."""
 
     photo: Photo
     image: NDArray[np.uint8]  # (H, W, 3) RGB
-    face: Face | None  # None for subjects that are no person
+    face: Face | None  # None for subjects other than people
 
 
 @dataclass(frozen=True, eq=False)
 class CheckResult:
-    """Everything `check` found; `usable` spares the next step decoding and detection."""
+    """All findings of `check`; with `usable`, the next step does not decode and detect again."""
 
     reports: tuple[PhotoReport, ...]  # in the photographs' order
     set_report: SetReport
     usable: tuple[Usable, ...] = field(repr=False)
 
     def raise_if_refused(self, *, few_are_enough: bool = False) -> None:
-        """The one rule for every way in: the command line, the server's jobs and SageMaker's.
+        """The rule for refusing a set, shared by the command line, the server's jobs and SageMaker.
 
         Args:
-            few_are_enough: whether a single usable photograph will do, as it does where none is trained on.
+            few_are_enough: whether one usable photograph is enough, as it is when nothing is trained.
 
         Raises:
-            PhotosRefused: the set is refused; with the first reason.
+            PhotosRefused: the set is refused; the message has the first reason.
         """
         for advice in self.set_report.advice:
             if advice.verdict == "refused" and not (few_are_enough and advice.code == "too_few"):
                 raise PhotosRefused(advice.message, hint=advice.hint)
         if not self.usable:
-            hint = "`likeness check` names the reasons"
+            hint = "`likeness check` shows the reasons"
             raise PhotosRefused("expected at least one usable photo, got none", hint=hint)
 
     def to_json(self) -> dict[str, object]:

@@ -1,1 +1,1 @@
-"""Portraits -> a score card: do they show the person, follow the prompt, and show more than the photographs did?"""
+"""Portraits -> score card: similarity to the person, prompt following, memorisation."""

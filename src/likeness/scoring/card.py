@@ -1,4 +1,4 @@
-"""The score card of an adapter: plain numbers, and what each of them can tell. Knows neither pixels nor torch."""
+"""The score card of an adapter: numbers, and their meaning and limits. Knows neither pixels nor torch."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,25 +7,25 @@ from statistics import median
 
 @dataclass(frozen=True)
 class LikenessScore:
-    """Distances of dlib descriptors, smaller is more alike; see photos.descriptor.
+    """Distances of dlib descriptors, smaller is more similar; see photos.descriptor.
 
-    `photo_distance` is what the base could reach at best: the person's own photographs after the base's encoder and
-    decoder, each against the others. `base_distance` is what it reaches knowing nobody: the same prompts and seeds
-    without the adapter. A likeness worth the name is nearer to the first than to the second.
+    `photo_distance` is the best that the base can reach: the person's photographs after the base's encoder and decoder,
+    each against the others. `base_distance` is the baseline: the same prompts and seeds without the adapter. A good
+    adapter's distance is closer to the first than to the second.
     """
 
     photos: int  # with a face
-    photo_distance: float  # median over the photographs, each left out once
-    threshold: float  # the largest of those, dlib's limit for one person at most
+    photo_distance: float  # median over the photographs, leave-one-out
+    threshold: float  # the largest leave-one-out distance, at most dlib's limit for one person
     portraits: int
     faces: int  # portraits with a face
-    distance: float | None  # median over those; None where there is no face at all
+    distance: float | None  # median over those; None if no portrait has a face
     base_distance: float | None
     alike: float  # share of the portraits within the threshold, 0..1
 
     @property
     def gained(self) -> float | None:
-        """How much of the way from the base to the photographs was gone: 0 = nothing, 1 = as alike as they are."""
+        """Progress from baseline to photographs: 0: as the baseline, 1: as similar as the photographs."""
         if self.distance is None or self.base_distance is None or self.base_distance <= self.photo_distance:
             return None
         return (self.base_distance - self.distance) / (self.base_distance - self.photo_distance)
@@ -33,29 +33,29 @@ class LikenessScore:
 
 @dataclass(frozen=True)
 class PromptScore:
-    """How often the bare base, asked which of the prompts a portrait was made from, says the right one.
+    """How often the base, used as a classifier, recognises the prompt of a portrait.
 
-    It can tell whether the place or style that was asked for is in the picture as the base understands it. It cannot
-    tell what the base never understood, nor whether the picture is good; and it is the same base that made it.
+    This measures whether place and style of the prompt are visible to the base. It does not measure concepts that the
+    base does not know, nor image quality. Note that the same base made the image.
     """
 
     prompts: int
-    recognised: float  # share of the portraits, 0..1; by chance 1 / prompts
-    base_recognised: float  # the same for pictures made without the adapter
+    recognised: float  # share of the portraits, 0..1; chance is 1 / prompts
+    base_recognised: float  # the same for images made without the adapter
 
 
 @dataclass(frozen=True)
 class OverfittingScore:
-    """Signs that photographs came out again instead of the person."""
+    """Memorisation: signs that photographs are reproduced."""
 
-    copies: int  # portraits that look almost the same as one photograph or its mirror image
-    copied_backgrounds: int  # portraits in a new place whose background is that of one photograph
-    loss_gap: float | None  # how much more the adapter learnt of its own photographs than of ones held out, 0..1
+    copies: int  # portraits that nearly equal a photograph or its mirror image
+    copied_backgrounds: int  # portraits with the background of a photograph although the prompt names a place
+    loss_gap: float | None  # improvement on training photographs minus that on held-out ones, 0..1
 
 
 @dataclass(frozen=True)
 class ScoreCard:
-    """Everything that was measured about one adapter."""
+    """All measurements of one adapter."""
 
     name: str
     adapter_sha256: str
@@ -75,6 +75,6 @@ class ScoreCard:
 
 
 def middle(numbers: Sequence[float | None]) -> float | None:
-    """The median of those that are numbers; None where none is."""
+    """The median of the numbers; None if there are none."""
     known = [number for number in numbers if number is not None]
     return median(known) if known else None

@@ -1,6 +1,6 @@
-"""Signs that a fine-tune kept photographs instead of a person: whole pictures or backgrounds that come out again.
+"""Memorisation: photographs or backgrounds that portraits reproduce.
 
-Copies are found as `photos.quality` finds near duplicates: by the correlation of small grey pictures.
+Copies are found like near-duplicates in `photos.quality`: by the correlation of small grey images.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from ..photos.quality import NEAR_CORRELATION, grey, thumbnail
 from ..types import PreparedPhoto
 
-_SIDE = 32  # cells of the small pictures
+_SIDE = 32  # side of the small images
 BACKGROUND_CORRELATION = 0.9
-_LEAST_CELLS = 100  # of background, or there is too little to say
-_LEAST_CONTRAST = 4.0  # grey levels; every plain wall looks like every other
+_LEAST_CELLS = 100  # of background; with fewer, no comparison is made
+_LEAST_CONTRAST = 4.0  # grey levels; plain walls all look alike
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
 
 def copies(portraits: Sequence[Image], photos: Sequence[PreparedPhoto]) -> int:
-    """How many portraits look almost the same as one photograph or as its mirror image."""
+    """Number of portraits that nearly equal a photograph or its mirror image."""
     known = [thumbnail(grey(image)) for photo in photos for image in (photo.image, mirrored(photo.image))]
     return sum(
         any(float((thumbnail(grey(portrait)) * one).sum()) >= NEAR_CORRELATION for one in known)
@@ -30,7 +30,7 @@ def copies(portraits: Sequence[Image], photos: Sequence[PreparedPhoto]) -> int:
 
 
 def copied_backgrounds(portraits: Sequence[Image], photos: Sequence[PreparedPhoto]) -> int:
-    """How many portraits have, where a photograph has no person, what that photograph has there."""
+    """Number of portraits with the background of a photograph."""
     grounds = [
         (_small(grey(turn(photo.image))), _small(turn(photo.matte)) < 0.1 * 255)
         for photo in photos
@@ -41,7 +41,7 @@ def copied_backgrounds(portraits: Sequence[Image], photos: Sequence[PreparedPhot
 
 
 def mirrored(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Left and right exchanged."""
+    """The mirror image."""
     return np.ascontiguousarray(image[:, ::-1])
 
 

@@ -1,7 +1,7 @@
-"""Which prompt a picture was made from, asked of the base itself: a diffusion classifier.
+"""Classifies the prompt of an image with the base itself: a diffusion classifier.
 
-The base denoises the picture under every prompt, from the same noise at the same timesteps; the prompt that denoises it
-best is the answer. Nothing has to be downloaded, and nothing beyond the base's own understanding can be judged.
+The base denoises the image with every prompt, from the same noise at the same timesteps; the prompt with the smallest
+error is the answer. No further model is needed, but only concepts that the base knows can be measured.
 
 Source: Li et al., 'Your diffusion model is secretly a zero-shot classifier', ICCV 2023, eq. 5 with shared noise.
 """
@@ -14,15 +14,20 @@ from torch import Tensor
 from ..diffusion.base import BaseModel
 from ..diffusion.noise import row_noise
 
-TIMES = (0.25, 0.45, 0.65, 0.85)  # of the schedule: below, a picture denoises itself; above, it is any picture
-_ROWS = 32  # in one forward
+TIMES = (
+    0.25,
+    0.45,
+    0.65,
+    0.85,
+)  # of the schedule: at lower noise the prompt has no effect, at higher noise the image has none
+_ROWS = 32  # per forward pass
 
 
 @torch.no_grad()
 def denoising_losses(base: BaseModel, latents: Tensor, states: Tensor, *, seed: int) -> Tensor:
-    """Squared error of the clean latent, (B, len(TIMES)), of each picture under its own text.
+    """Squared error of the clean latent, (B, len(TIMES)), of each image with its own text.
 
-    latents: (B, C, h, w); states: (B, N, d) from `encode_prompt`. The noise is one for all pictures.
+    latents: (B, C, h, w); states: (B, N, d) from `encode_prompt`. All images share the noise.
     """
     noises = row_noise(range(seed, seed + len(TIMES)), tuple(latents.shape[1:])).to(latents)
     columns = []
@@ -39,9 +44,10 @@ def denoising_losses(base: BaseModel, latents: Tensor, states: Tensor, *, seed: 
 
 @torch.no_grad()
 def most_likely_prompts(base: BaseModel, latents: Tensor, prompts: Sequence[str], *, seed: int) -> list[int]:
-    """For each picture the place of the prompt that explains it best.
+    """For each image, the index of the prompt with the smallest error.
 
-    latents: (B, C, h, w). A timestep's losses count relative to their mean over the prompts, so that none outweighs.
+    latents: (B, C, h, w). The losses of a timestep are divided by their mean over the prompts, so that all count
+        equally.
     """
     states = base.encode_prompt(base.tokenize(prompts))  # (P, N, d)
     b, p = len(latents), len(prompts)

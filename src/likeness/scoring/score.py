@@ -1,7 +1,7 @@
-"""One adapter's score card: portraits are made, with and without the adapter, and measured.
+"""Computes an adapter's score card: makes portraits with and without the adapter, and measures them.
 
-`score_adapter` is the one entry; it needs the base, the adapter and the prepared photographs, and knows neither where
-they are kept nor who asks. It has a bank of its own, so whoever else uses the base must not be in a forward meanwhile.
+`score_adapter` is the entry point. It takes the base, the adapter and the prepared photographs, and knows nothing about
+storage or requests. It uses its own bank, so no other code may run a forward pass of the base at the same time.
 """
 
 import time
@@ -25,18 +25,18 @@ from .likeness import Image, Reference, identity_of, portraits_of, threshold_of
 from .overfitting import copied_backgrounds, copies
 from .prompt import denoising_losses, most_likely_prompts
 
-# Photographs in places, where a face can be compared, and styles, where it cannot but the prompt can be told.
+# Places, where faces can be compared, and styles, where only the prompt can be classified.
 PLACES = ("photo of {} in the mountains", "photo of {} on a beach", "photo of {} in a library", "photo of {} in space")
 STYLES = ("a pencil sketch of {}", "a watercolor painting of {}", "a bronze statue of {}", "pop art portrait of {}")
 STEPS = 20
 _SLOT = 1
 _PROMPTS = len(PLACES + STYLES)
-_PARTS = 2 * _PROMPTS + 2  # each prompt with the adapter and without, then what is measured
+_PARTS = 2 * _PROMPTS + 2  # each prompt with and without the adapter, then the measurements
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """What was made of all prompts: places first, then styles."""
+    """The images of all prompts: places first, then styles."""
 
     latents: Tensor  # (B, C, h, w)
     images: list[Image]
@@ -51,16 +51,16 @@ def score_adapter(
     seed: int = 0, repeats: int = 1, held_out: Sequence[PreparedPhoto] = (),
     watch: Watch = unwatched, detector: FaceDetector | None = None,
 ) -> ScoreCard:  # fmt: skip
-    """Make `repeats` pictures of each of eight prompts, with the adapter and without, and measure them.
+    """Make `repeats` images for each of eight prompts, with and without the adapter, and measure them.
 
     Args:
         prepared: the photographs that the adapter was trained on.
-        held_out: photographs of the subject that it never saw, for the loss gap.
-        watch: is told the stage 'score', after every prompt; what it raises ends the scoring and leaves the base bare.
+        held_out: photographs of the subject that were not trained on, for the loss gap.
+        watch: called with the stage 'score' after every prompt; an exception from it ends the scoring.
 
     Raises:
-        WrongBase: the adapter is of another base.
-        CorruptAdapter: layers that this base lacks.
+        WrongBase: the adapter is for another base.
+        CorruptAdapter: the adapter has layers that the base does not have.
         PhotosRefused: fewer than three photographs with a face, of a person.
         MissingPart: mediapipe or dlib is not installed.
     """
@@ -105,7 +105,7 @@ def _pictures(
     base: BaseModel, bank: LoraBank, subject: str, *,
     slot: int, seed: int, repeats: int, drawn: Callable[[int], None],
 ) -> Pictures:  # fmt: skip
-    """`repeats` pictures of every prompt; `drawn` is told how many prompts are through."""
+    """`repeats` images of every prompt; `drawn` is called with the number of finished prompts."""
     latents = []
     for k, prompt in enumerate(PLACES + STYLES):
         orders = [
@@ -164,7 +164,7 @@ def _likeness(
 
 
 def _as_base_shows(base: BaseModel, photos: Sequence[PreparedPhoto]) -> list[Image]:
-    """The photographs after the base's encoder and decoder: sharper than that no portrait can be."""
+    """The photographs after the base's encoder and decoder, the upper limit of a portrait's quality."""
     pixels = to_pixels([photo.image for photo in photos], base.family.resolution_px)
     return _images(base, torch.cat([base.encode_photo(part) for part in pixels.split(8)]))
 
@@ -173,7 +173,7 @@ def _loss_gap(
     base: BaseModel, bank: LoraBank, adapter: Adapter, prepared: Sequence[PreparedPhoto], *,
     held_out: Sequence[PreparedPhoto], seed: int,
 ) -> float:  # fmt: skip
-    """How much larger a share of the base's loss the adapter takes from its own photographs than from others."""
+    """The relative loss reduction on the training photographs minus that on held-out ones."""
     learnt: Mapping[str, float] = {
         name: _learnt(base, bank, adapter, portraits_of(photos), seed=seed)
         for name, photos in {"own": prepared, "held out": held_out}.items()
@@ -183,7 +183,7 @@ def _loss_gap(
 
 @torch.no_grad()
 def _learnt(base: BaseModel, bank: LoraBank, adapter: Adapter, photos: Sequence[PreparedPhoto], *, seed: int) -> float:
-    """1 - loss with the adapter / loss without, over the photographs under the subject's caption."""
+    """1 - loss with the adapter / loss without it, over the photographs with the subject's caption."""
     pixels = to_pixels([photo.image for photo in photos], base.family.resolution_px)
     latents = torch.cat([base.encode_photo(part) for part in pixels.split(8)])
     ids = base.tokenize([f"photo of {adapter.card.identifier} {adapter.card.class_noun}"] * len(latents))

@@ -1,6 +1,6 @@
-"""The verbs over one installation: `build(settings)` wires it, `Likeness` has them.
+"""The operations of one installation: `Likeness` has them, `build(settings)` creates it.
 
-Nothing here draws on a screen or speaks HTTP: the command line and the server are translations of this object.
+Independent of terminal and HTTP: the command line and the server translate to this object.
 """
 
 from ..storage.prepared_photos import matte_path, save_prepared

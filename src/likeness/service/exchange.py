@@ -1,6 +1,6 @@
-"""Adapters to and from other programs: as files on a disk, and as the bytes of an upload or a download.
+"""Export and import of adapters: as files, and as the bytes of downloads and uploads.
 
-A name that a file brings along is never used as a path; what is uploaded is parsed in a folder of its own.
+Names inside a file are never used as paths; an upload is parsed in its own temporary folder.
 """
 
 import tempfile
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError
 from ..types import Adapter, Subject
 
-AUTO = "auto"  # an import finds the layout by itself
+AUTO = "auto"  # detect the format
 
 if TYPE_CHECKING:
     from ..artifacts.formats import Format
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def export_to(adapter: Adapter, format: str, path: Path) -> Path:
-    """Write a file or folder in another program's layout. Raises UsageError, AdapterExists."""
+    """Write a file or folder in another program's format. Raises UsageError, AdapterExists."""
     layout(format).export(adapter, path)
     return path
 
 
 def exported(adapter: Adapter, format: str) -> bytes:
-    """What `export_to` writes, as bytes: a safetensors file, or a tar.gz of the folder. Raises UsageError."""
+    """The result of `export_to` as bytes: a safetensors file, or a tar.gz of the folder. Raises UsageError."""
     from ..artifacts.package import pack
 
     with tempfile.TemporaryDirectory() as folder:
@@ -35,12 +35,12 @@ def exported(adapter: Adapter, format: str) -> bytes:
 
 
 def import_from(source: Path | bytes, format: str, said: Subject, base: "BaseOutline") -> Adapter:
-    """Read an adapter of another program, or of another Likeness, under the name that is said.
+    """Read an adapter of another program or installation, under a given name.
 
     Args:
         source: a file, a folder, or the bytes of an upload: a safetensors file, or a tar.gz of a folder.
-        format: 'auto' or a layout's name; the layout is found by what is there in any case.
-        said: by the caller; a card in the file goes before all of it but the name.
+        format: 'auto' or a format's name; the format is detected in any case.
+        said: stated by the caller; a card in the file overrides everything but the name.
 
     Raises:
         UsageError: an unknown format.
@@ -65,7 +65,7 @@ def import_from(source: Path | bytes, format: str, said: Subject, base: "BaseOut
 
 
 def layout(format: str) -> "Format":
-    """The layout of a name. Raises UsageError."""
+    """The format with a name. Raises UsageError."""
     formats = layouts()
     if format not in formats:
         raise UsageError(f"expected a format of {', '.join(formats)}")
@@ -73,7 +73,7 @@ def layout(format: str) -> "Format":
 
 
 def layouts() -> "Mapping[str, Format]":
-    """All layouts by name."""
+    """All formats by name."""
     from ..artifacts.formats import FORMATS
 
     return FORMATS

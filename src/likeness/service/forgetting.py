@@ -1,11 +1,11 @@
-"""Forgetting a name, from the record that announces it to the receipt that proves it.
+"""Deletion of everything under a name, from the first record to the receipt.
 
-    record -> jobs are cancelled -> objects, folders and rows are deleted -> nobody writes, nothing is left -> logs of
-    the databases are emptied -> the receipt takes the record's place
+    record -> jobs are cancelled -> objects, folders and rows are deleted -> no writer, nothing left -> logs of the
+    databases are emptied -> the receipt replaces the record
 
-Every step can be repeated. Where one can not be taken now, because a worker has not let go of a job, somebody is
-writing or a reader keeps the log of a database, the record stays and `resume` goes on with it, in any process that
-tends the installation.
+Every step can be repeated. If a step is not possible yet, because a worker still holds a job, an object is being
+written or a reader needs a database's log, the record stays, and `resume` continues the deletion in any server or
+worker.
 """
 
 import time
@@ -24,7 +24,7 @@ from ..storage.reserve import Reserve
 from .sweeping import sweep
 from .training import Training
 
-WAIT_S = 20.0  # longer than a worker that has died counts as alive
+WAIT_S = 20.0  # longer than the lease of a dead worker
 _LOOK_S = 0.25
 _WRITERS_S = 0.5
 _KINDS = ("adapters", "photos", "outputs")
@@ -44,11 +44,11 @@ class Forgetting:
 
     @property
     def reserve(self) -> Reserve:
-        """Room for deletions on the home's disk."""
+        """The reserve of disk space for deletions."""
         return Reserve(self.home.root)
 
     def knows(self, tenant: str, name: str) -> bool:
-        """Whether anything of a name is here, or its deletion is under way. Raises UsageError."""
+        """Whether there is data of a name, or a deletion in progress. Raises UsageError."""
         return (
             self.home.of(tenant).holds(name)
             or self._catalog.holds(tenant, name)
@@ -57,32 +57,32 @@ class Forgetting:
         )
 
     def forget(self, tenant: str, name: str, *, wait_s: float = WAIT_S) -> Receipt:
-        """Delete everything of a name. On a full disk the home's reserve is used.
+        """Delete everything of a name. On a full disk the reserve is used.
 
         Raises:
-            AdapterBusy: it is being trained or deleted on this machine.
-            DeletionUnfinished: not everything could be deleted within `wait_s`; `resume` goes on with it.
-            StorageUnavailable: the same, and the store or a database is away.
+            AdapterBusy: the name is being trained or deleted on this machine.
+            DeletionUnfinished: not everything could be deleted within `wait_s`; `resume` continues.
+            StorageUnavailable: likewise, because the store or a database is unavailable.
         """
         is_known = forgettings.is_under_way(self._catalog, tenant, name)
         with self.home.of(tenant).lock(name, wait_s=wait_s if is_known else 0.0):
             return self.reserve.used_by(lambda: self._forget(tenant, name, wait_s))
 
     def resume(self) -> int:
-        """Go on with the deletions that are under way; returns how many were completed.
+        """Continue all deletions in progress; returns the number of completed ones.
 
-        One that cannot go on now holds up no other.
+        A deletion that cannot continue does not delay others.
 
         Raises:
-            StorageUnavailable: the catalog is away.
-            Exception: an unexpected one of the first deletion that ended in one, after the others had their turn.
+            StorageUnavailable: the catalog is unavailable.
+            Exception: the first unexpected error of a deletion, after all others were tried.
         """
         done, errors = 0, []
         for one in forgettings.under_way(self._catalog):
             try:
                 with self.home.of(one.tenant).lock(one.name):
                     done += self.reserve.used_by(partial(self._resume, one))
-            except (AdapterBusy, StorageUnavailable):  # the next time will do
+            except (AdapterBusy, StorageUnavailable):  # tried again next time
                 continue
             except Exception as error:
                 errors.append(error)
@@ -91,7 +91,7 @@ class Forgetting:
         return done
 
     def sweep(self) -> int:
-        """Delete what processes that were killed left in the home and the store. Raises StorageUnavailable."""
+        """Delete files of killed processes in the home folder and the store. Raises StorageUnavailable."""
         self.home.drop_locks()
         return sweep(self._catalog, self.training)
 
@@ -101,14 +101,14 @@ class Forgetting:
         while (reason := self._advance(tenant, name)) is not None:
             if time.monotonic() >= end_s:
                 raise DeletionUnfinished(
-                    f"the deletion is recorded and not complete: {reason}",
-                    hint="it goes on by itself; its receipt is among the receipts when it is complete",
+                    f"the deletion is recorded, but not complete yet: {reason}",
+                    hint="it continues by itself; when it is complete, its receipt appears among the receipts",
                 )
             time.sleep(_LOOK_S)
         return self._finish(tenant, name)
 
     def _resume(self, one: forgettings.Forgetting) -> bool:
-        """Whether it is complete now."""
+        """Whether the deletion is complete."""
         if self._advance(one.tenant, one.name) is not None:
             return False
         self._finish(one.tenant, one.name)
@@ -117,31 +117,33 @@ class Forgetting:
     def _begin(self, tenant: str, name: str) -> None:
         try:
             forgettings.begin(self._catalog, tenant, name)
-        except StorageUnavailable:  # a full disk takes no record: what is deleted first makes room for it
+        except StorageUnavailable:  # the disk is too full for the record: deleting data first makes space
             self._delete_objects(tenant, name)
             self.home.of(tenant).delete(name)
             forgettings.begin(self._catalog, tenant, name)
 
     def _advance(self, tenant: str, name: str) -> str | None:
-        """Delete what can be deleted now. Returns what stands in the way of the rest, None where there is none."""
+        """Delete what can be deleted now. Returns the reason why something is left, or None."""
         self._delete(tenant, name)
         with ExitStack() as stack:
             if not all(stack.enter_context(place.alone(_WRITERS_S)) for place in self.training.places()):
-                return "something is being written to the object store"
-            self._delete(tenant, name)  # what was written meanwhile; from here on nobody writes
+                return "an object is being written to the object store"
+            self._delete(tenant, name)  # objects written meanwhile; from here on there are no writers
             if self.training.holds(tenant, name):
-                return "a worker has not let go of its training yet"
+                return "a worker has not released its training yet"
             if self._catalog.holds(tenant, name) or self._has_objects(tenant, name):
-                return "something was written meanwhile"
+                return "new data was written meanwhile"
         if not self._catalog.scrub() or not self.training.scrub():
-            return "a reader keeps deleted pages in the log of a database"
+            return "a reader still needs the log of a database"
         return None
 
     def _finish(self, tenant: str, name: str) -> Receipt:
         receipt = forgettings.finish(self._catalog, tenant, name)
         if receipt is not None:
             return receipt
-        return [one for one in self._catalog.list_receipts(tenant) if one.name == name][-1]  # another was quicker
+        return [one for one in self._catalog.list_receipts(tenant) if one.name == name][
+            -1
+        ]  # another process completed it
 
     def _delete(self, tenant: str, name: str) -> None:
         self._note(tenant, name, self.training.forget(tenant, name))

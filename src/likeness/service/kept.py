@@ -1,4 +1,4 @@
-"""Pictures that are kept on request, until their adapter is forgotten.
+"""Stored images, kept on request until their adapter is deleted.
 
 <tenant>/outputs/<adapter, or base>/<id>
 """
@@ -13,14 +13,14 @@ from ..types import BARE_BASE
 
 
 def keep(library: AdapterLibrary, tenant: str, adapter: str | None, content: bytes, media_type: str) -> str:
-    """Keep a picture's file; returns the id that `find` takes.
+    """Store an image's file; returns its id for `find`.
 
     Args:
-        adapter: whose picture it is; None: the bare base's.
+        adapter: the image's adapter; None: the base without an adapter.
 
     Raises:
-        AdapterNotFound: it was forgotten while the picture was made.
-        AdapterBusy: it is being forgotten.
+        AdapterNotFound: the adapter was deleted while the image was made.
+        AdapterBusy: the adapter is being deleted.
     """
     id, subject = uuid.uuid4().hex, adapter or BARE_BASE
     key = f"{tenant}/outputs/{subject}/{id}"
@@ -35,13 +35,13 @@ def keep(library: AdapterLibrary, tenant: str, adapter: str | None, content: byt
     if adapter is not None and not catalog.has_adapter(tenant, adapter):
         objects.delete(key)
         catalog.delete_output(tenant, id)
-        raise AdapterNotFound("the adapter was deleted while the picture was made")
+        raise AdapterNotFound("the adapter was deleted while the image was made")
     return id
 
 
 def find(library: AdapterLibrary, tenant: str, id: str) -> tuple[bytes, str]:
-    """A kept picture's file and media type. Raises ObjectNotFound."""
+    """A stored image's file and media type. Raises ObjectNotFound."""
     record = library.catalog.find_output(tenant, id)
     if record is None:
-        raise ObjectNotFound("there is no such picture", hint="it may have been forgotten with its adapter")
+        raise ObjectNotFound("there is no such image", hint="it may have been deleted with its adapter")
     return library.objects.get(record.key), record.media_type

@@ -1,4 +1,4 @@
-"""What an installation loads into memory: its base, and the engine over it. Slow, and so done at first use only."""
+"""Loads the base and starts the engine; slow, so done at first use."""
 
 from typing import TYPE_CHECKING
 
@@ -17,14 +17,14 @@ def loaded_base(settings: Settings) -> "BaseModel":
 
     from ..diffusion.base import load_base
 
-    diffusers_log.set_verbosity_error()  # both speak on standard error, where our progress is
+    diffusers_log.set_verbosity_error()  # both would write to standard error, between our progress bars
     transformers_log.set_verbosity_error()
     transformers_log.disable_progress_bar()
     return load_base(settings.base, settings.revision)
 
 
 def started_engine(settings: Settings, base: "BaseModel", library: AdapterLibrary) -> "Engine":
-    """Its slots have room for adapters of the largest rank that is taken."""
+    """The slots have the largest rank that the settings allow."""
     from ..engine.engine import Engine
 
     return Engine(

@@ -1,6 +1,6 @@
-"""Content credentials: a signed statement inside each picture that it was made by a trained algorithm.
+"""Content credentials: a signed statement in each image that a trained algorithm made it.
 
-Where no signing key is configured there are none; the plain metadata of `portraits.encode` is there always.
+They need a configured signing key; the plain metadata of `portraits.encode` is always written.
 Source: C2PA specification 2.2, 'Actions' and 'Digital source type'; the package c2pa-python.
 """
 
@@ -18,15 +18,15 @@ Sign = Callable[[bytes, str], bytes]  # file and media type -> the file with cre
 
 
 def unsigned(content: bytes, media_type: str) -> bytes:
-    """For installations without a signing key."""
+    """Used without a signing key."""
     return content
 
 
 def signer(certificate: str | None, key: str | None) -> Sign:
-    """What signs pictures with this certificate chain and key (PEM files, ES256); `unsigned` where there are neither.
+    """A function that signs images with this certificate chain and key (PEM files, ES256); `unsigned` without them.
 
     Raises:
-        SettingsError: one without the other, or files that cannot be read or used.
+        SettingsError: only one of the two, or files that cannot be read or used.
         MissingPart: the package is not installed.
     """
     if certificate is None and key is None:
@@ -43,7 +43,7 @@ def signer(certificate: str | None, key: str | None) -> Sign:
         raise SettingsError(f"expected two PEM files for content credentials, got {type(error).__name__}") from error
 
     def sign(content: bytes, media_type: str) -> bytes:
-        # The library's objects belong to one thread; making them anew costs little beside the signature.
+        # The library's objects belong to one thread; creating them costs little compared with signing.
         info = c2pa.C2paSignerInfo(b"es256", chain.encode(), secret.encode(), None)
         signed = io.BytesIO()
         with c2pa.Signer.from_info(info) as seal, c2pa.Builder(json.dumps(_manifest(media_type))) as builder:
@@ -51,11 +51,11 @@ def signer(certificate: str | None, key: str | None) -> Sign:
         return signed.getvalue()
 
     try:
-        sign(_blank_png(), "image/png")  # a wrong key shall be found when the server starts, not with the first picture
+        sign(_blank_png(), "image/png")  # so that a wrong key is found when the server starts
     except c2pa.C2paError as error:
         raise SettingsError(
-            "expected a certificate chain and its key that may sign content credentials",
-            hint="an ES256 key, and a certificate with the extended key usage emailProtection or documentSigning",
+            "expected a certificate chain and key that can sign content credentials",
+            hint="use an ES256 key, and a certificate with the extended key usage emailProtection or documentSigning",
         ) from error
     return sign
 

@@ -1,9 +1,8 @@
-"""Subjects and their photographs as a server keeps them: who agreed, what was uploaded, what was found about it.
+"""Subjects and their photographs on a server: consent, uploads and verdicts.
 
-    <tenant>/photos/<subject>/<sha256 of what was received>
+    <tenant>/photos/<subject>/<sha256 of the uploaded file>
 
-Of a photograph only its pixels are kept, upright and in sRGB: place, time and device go before anything is stored. The
-rest goes with the subject.
+Only the pixels of a photograph are stored, upright and in sRGB, without metadata. They are deleted with the subject.
 """
 
 import json
@@ -26,22 +25,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subjects:
-    """The verbs on subjects; each takes a tenant and sees nothing of another's."""
+    """Operations on subjects; each takes a tenant and sees only that tenant's data."""
 
     objects: Objects
     catalog: Catalog
-    # Faces are found one set at a time: the detectors take memory and all cores anyway.
+    # One set at a time: face detection uses much memory and all cores.
     _checking: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def create(self, tenant: str, subject: Subject, *, consent: str) -> SubjectRecord:
-        """A new subject.
+        """Create a subject.
 
         Args:
-            consent: who agreed, in the words of whoever creates it; kept as evidence, deleted with the subject.
+            consent: who agreed, and when, as stated by the caller; deleted with the subject.
 
         Raises:
-            ConsentMissing: a person without a word about it.
-            SubjectExists, UsageError: the name is taken; a value out of its range.
+            ConsentMissing: a person without a consent.
+            SubjectExists, UsageError: the name is taken; a value is out of range.
         """
         return record_subject(self.catalog, tenant, subject, consent=consent)
 
@@ -50,22 +49,22 @@ class Subjects:
         return self.catalog.find_subject(tenant, name)
 
     def all(self, tenant: str, *, after: str = "", limit: int | None = None) -> tuple[SubjectRecord, ...]:
-        """By name, from the one behind `after` on. Raises UsageError."""
+        """Sorted by name, starting after `after`. Raises UsageError."""
         return self.catalog.list_subjects(tenant, after=after, limit=limit)
 
     def add_photos(
         self, tenant: str, name: str, photos: Sequence[Photo], *, keep_strangers: bool = False
     ) -> "CheckResult":
-        """Judge photographs together with those that are there, and keep the pixels of those that can be used.
+        """Check photographs together with the stored ones, and store the pixels of those that can be used.
 
         Args:
-            keep_strangers: keep photographs that probably show another person too.
+            keep_strangers: also keep photographs that probably show another person.
 
         Returns:
-            verdicts on `photos`, in their order, and the advice for the whole set.
+            verdicts on `photos`, in their order, and advice for the whole set.
 
         Raises:
-            SubjectNotFound, UsageError: no such subject; nothing or too much at once.
+            SubjectNotFound, UsageError: no such subject; no photographs or too many.
             AdapterBusy: the subject is being deleted.
         """
         from ..photos import check, clean_copy
@@ -74,7 +73,7 @@ class Subjects:
         if not photos or len(earlier) + len(photos) > MAX_PHOTOS:
             raise UsageError(
                 f"expected 1 to {MAX_PHOTOS - len(earlier)} photos, got {len(photos)}",
-                hint="ten to twelve good ones do; delete some before you add more",
+                hint="ten to twelve good photos are enough; delete some before you add more",
             )
         with self._checking:
             checked = check([*earlier, *photos], means_person(subject.class_noun), keep_strangers=keep_strangers)
@@ -92,13 +91,13 @@ class Subjects:
                     self.objects.put(key, kept)
                     try:
                         self.catalog.add_photo(record)
-                    except (SubjectNotFound, AdapterBusy):  # forgotten while we looked at the photographs
+                    except (SubjectNotFound, AdapterBusy):  # deleted while the photographs were checked
                         self.objects.delete(key)
                         raise
         return replace(checked, reports=reports)
 
     def list_photos(self, tenant: str, name: str) -> tuple[PhotoRecord, ...]:
-        """What is kept, in the order of upload. Raises SubjectNotFound, UsageError."""
+        """The records, in the order of upload. Raises SubjectNotFound, UsageError."""
         return self.catalog.list_photos(tenant, name)
 
     def photos(self, tenant: str, name: str) -> list[Photo]:
@@ -107,7 +106,7 @@ class Subjects:
         for record in self.list_photos(tenant, name):
             try:
                 found.append(Photo(record.file, self.objects.get(record.key), record.sha256))
-            except ObjectNotFound:  # deleted while we looked
+            except ObjectNotFound:  # deleted meanwhile
                 continue
         return found
 
@@ -116,8 +115,8 @@ class Subjects:
         self.find(tenant, name)
         record = self.catalog.find_photo(tenant, name, sha256)
         if record is None:
-            raise ObjectNotFound("there is no such photo", hint="list the subject's photos")
-        self.objects.delete(record.key)  # first: as long as there is a row, this can be done again
+            raise ObjectNotFound("there is no such photo", hint="list the subject's photos to find its id")
+        self.objects.delete(record.key)  # first: as long as the row exists, this can be repeated
         self.catalog.delete_photo(tenant, name, sha256)
-        with suppress(StorageUnavailable):  # the row is gone; the log is emptied with the next deletion
+        with suppress(StorageUnavailable):  # the row is deleted; the next deletion empties the log
             self.catalog.scrub()

@@ -1,11 +1,11 @@
-"""Objects that nobody owns: what a process that was killed put into the store and did not live to write a row for.
+"""Orphaned objects: written by a process that was killed before it wrote the row.
 
     <tenant>/photos|adapters|outputs/...   owned by a row of the catalog
     <tenant>/jobs/<job>/...                owned by the job's row
-    <tenant>/uploads/...                   owned by an open job that was ordered with it
+    <tenant>/uploads/...                   owned by the open job that was submitted with it
 
-Rows are read after the objects were listed, so what came meanwhile is not taken for an orphan; what is being written
-is left alone, see `Objects.alone`.
+Rows are read after objects are listed, so new objects are not taken for orphans; objects being written are skipped, see
+`Objects.alone`.
 """
 
 import logging
@@ -28,19 +28,19 @@ _WRITERS_S = 2.0
 
 
 def sweep(catalog: Catalog, training: Training) -> int:
-    """Delete half-written files and objects without an owner; returns how many objects those were.
+    """Delete partly written files and orphaned objects; returns the number of objects.
 
-    Where objects, catalog and queue are not all in the home, nothing is deleted unless the catalog or the queue owns
-    something in this store: settings that name another's store must not empty it.
+    If objects, catalog and queue are not all in the home folder, nothing is deleted unless the catalog or the queue
+    owns an object in this store, so that wrong settings do not empty another installation's store.
 
     Raises:
-        StorageUnavailable: the store or a database is away.
+        StorageUnavailable: the store or a database is unavailable.
     """
     objects = training.objects
     found = [facts for facts in objects.list("") if _is_ours(facts.key)]
     suspects = _unowned(found, catalog, training)
     if suspects and not training.is_at_home and len(suspects) == len(found):
-        _log.warning("no object of the store has an owner here, so none was deleted: is it another installation's?")
+        _log.warning("no object in the store belongs to this installation, so none was deleted: check LIKENESS_OBJECTS")
         return 0
     objects.prune("")
     count = 0

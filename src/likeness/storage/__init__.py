@@ -1,1 +1,1 @@
-"""Where bytes and facts of one installation are kept."""
+"""Storage of one installation: object store, catalog, home folder."""

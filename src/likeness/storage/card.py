@@ -1,7 +1,7 @@
 """card.json: the text form of an AdapterCard.
 
-Every field must be there, no other may be, and each must have its type and range: a card decides which base
-an adapter is served on, so half a card is refused rather than completed. Knows nothing of weights.
+Every field is required, unknown fields are refused, and each has a type and a range: a card decides which base serves
+an adapter, so an incomplete card is refused and not completed with defaults. Knows nothing about weights.
 """
 
 import json
@@ -17,17 +17,17 @@ from ..types import AdapterCard, checked_name
 
 FILE_NAME = "card.json"
 MAX_BYTES = 1 << 20
-MAX_RANK = 256  # as of a recipe: the largest that is published sizes every slot of an engine
+MAX_RANK = 256  # as for recipes
 _MAX_CHARACTERS = 1000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_HINT = "import the adapter again from a copy that is whole"
+_HINT = "import the adapter again from an intact copy"
 
 
 def strict_json(content: bytes) -> dict[str, object]:
-    """Decode a JSON object; doubled keys, NaN and anything that is not an object are refused.
+    """Decode a JSON object; repeated keys, NaN and other JSON values are refused.
 
     Raises:
-        CorruptAdapter: `content` is no such object, or larger than 1 MiB.
+        CorruptAdapter: `content` is not such an object, or larger than 1 MiB.
     """
     if len(content) > MAX_BYTES:
         raise CorruptAdapter(f"expected at most {MAX_BYTES} bytes of JSON, got {len(content)}", hint=_HINT)
@@ -44,7 +44,7 @@ def write_card(card: AdapterCard) -> bytes:
     """The bytes of card.json: sorted keys, so that equal cards are equal files.
 
     Raises:
-        CorruptAdapter: a field is out of its range; nothing is written that `read_card` would refuse.
+        CorruptAdapter: a field is out of range; `read_card` accepts everything that is written.
     """
     values = {field.name: getattr(card, field.name) for field in fields(card)}
     values |= {"recipe": dict(card.recipe), "versions": dict(card.versions)}
@@ -52,8 +52,8 @@ def write_card(card: AdapterCard) -> bytes:
         content = json.dumps(values, indent=2, sort_keys=True, allow_nan=False).encode() + b"\n"
     except (TypeError, ValueError) as error:
         raise CorruptAdapter(
-            f"expected a card of plain values, got {type(error).__name__}",
-            hint="recipe values are numbers, strings, booleans, lists or null",
+            f"expected a card of JSON values, got {type(error).__name__}",
+            hint="recipe values must be numbers, strings, booleans, lists or null",
         ) from None
     read_card(content)
     return content
@@ -63,25 +63,28 @@ def read_card(content: bytes) -> AdapterCard:
     """Parse and check card.json.
 
     Raises:
-        CorruptAdapter: not JSON, a field missing, unknown, of another type or out of its range.
+        CorruptAdapter: not JSON, or a field is missing, unknown, of the wrong type or out of range.
     """
     values = strict_json(content)
     kinds = get_type_hints(AdapterCard)
     if missing := kinds.keys() - values.keys():
-        raise CorruptAdapter(f"card.json lacks {', '.join(sorted(missing))}", hint=_HINT)
+        raise CorruptAdapter(f"card.json has no {', '.join(sorted(missing))}", hint=_HINT)
     if unknown := values.keys() - kinds.keys():
-        raise CorruptAdapter(f"card.json has {len(unknown)} unknown field(s)", hint="a newer Likeness may have made it")
+        raise CorruptAdapter(
+            f"card.json has {len(unknown)} unknown field(s)",
+            hint="the adapter may come from a newer version of Likeness",
+        )
     for name, kind in kinds.items():
         _check_kind(name, values[name], get_origin(kind) or kind)
-    card = AdapterCard(**values)  # type: ignore[arg-type]  # each value was checked against its field's type
+    card = AdapterCard(**values)  # type: ignore[arg-type]  # the values' types are checked above
     _check_ranges(card)
     return card
 
 
 def single_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """For `json.loads(..., object_pairs_hook=)`: a key may be there once. Raises ValueError."""
+    """For `json.loads(..., object_pairs_hook=)`: each key may occur once. Raises ValueError."""
     if len(dict(pairs)) != len(pairs):
-        raise ValueError("a key appears twice")
+        raise ValueError("a key occurs twice")
     return dict(pairs)
 
 

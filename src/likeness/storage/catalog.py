@@ -1,7 +1,7 @@
-"""Facts of one installation: who has which subjects, photographs, adapters and portraits, and what was forgotten.
+"""The catalog: subjects, photographs, adapters, portraits and receipts of every tenant of an installation.
 
-An adapter is published by writing its object first and its row last: what has no row does not exist. All verbs take a
-tenant and see nothing of any other. Knows neither bytes nor weights; the objects that rows name are the caller's.
+Publishing an adapter writes its object first and its row last; without the row the adapter does not exist. All methods
+take a tenant and see only that tenant's rows. Knows neither bytes nor weights; the caller handles the objects.
 """
 
 import difflib
@@ -48,7 +48,7 @@ _HINT_LIST = "`likeness list` shows the adapters"
 
 
 class Catalog:
-    """The rows of one installation. The database is opened, and made, at the first question."""
+    """The rows of one installation. The database is opened, or created, at first use."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -71,10 +71,10 @@ class Catalog:
     # adapters
 
     def publish(self, record: AdapterRecord, *, replace: bool = False) -> str | None:
-        """Make an adapter exist; its object is there already.
+        """Publish an adapter whose object is written.
 
         Returns:
-            the key of the object that it replaced, which no row names any more.
+            the key of the replaced object, which no row refers to any more.
 
         Raises:
             AdapterExists: the name is taken and `replace` is false.
@@ -94,12 +94,13 @@ class Catalog:
                 refuse_if_forgetting(connection, record.tenant, card.name)
         except IntegrityError as error:
             raise AdapterExists(
-                "an adapter of this name exists already", hint="choose another name, replace it or forget it first"
+                "an adapter of this name already exists",
+                hint="choose another name, replace it (--replace, or `replace` in the request), or forget it first",
             ) from error
         return str(before[0].key) if before else None
 
     def withdraw(self, tenant: str, name: str, content_sha256: str) -> bool:
-        """Undo one publication; False where the name has other weights by now, or none."""
+        """Undo one publication; False if the name has other weights by now, or none."""
         with self.engine.begin() as connection:
             rows = _deleted(connection, tables.adapters, tenant, name=checked_name(name), content_sha256=content_sha256)
         return bool(rows)
@@ -108,8 +109,8 @@ class Catalog:
         """One adapter.
 
         Raises:
-            AdapterNotFound: none of this name; the hint names one of the tenant's that is spelled nearly so.
-            UsageError: no possible name.
+            AdapterNotFound: no adapter of this name; the hint suggests a similar name of the same tenant.
+            UsageError: not a valid name.
         """
         row = self._one(tables.adapters, tenant, name=checked_name(name))
         if row is None:
@@ -123,12 +124,12 @@ class Catalog:
         return self.content_sha256(tenant, name) is not None
 
     def content_sha256(self, tenant: str, name: str) -> str | None:
-        """Hash of the weights that are published under a name, also where the card is damaged; None = no adapter."""
+        """Hash of the weights published under a name, even if the card is damaged; None: no adapter."""
         row = self._one(tables.adapters, tenant, name=checked_name(name))
         return None if row is None else str(row.content_sha256)
 
     def list_adapters(self, tenant: str, *, after: str = "", limit: int | None = None) -> tuple[AdapterRecord, ...]:
-        """Adapters by name, from the one behind `after` on. Damaged rows are logged and left out."""
+        """Adapters sorted by name, starting after `after`. Damaged rows are logged and skipped."""
         found: list[AdapterRecord] = []
         while True:
             room = None if limit is None else limit - len(found)
@@ -137,13 +138,13 @@ class Catalog:
                 try:
                     found.append(_adapter(row))
                 except CorruptAdapter as error:
-                    log.error("a damaged adapter of the catalog was left out: %s", error)
+                    log.error("skipped a damaged adapter row in the catalog: %s", error)
             if len(rows) != room or len(found) == limit:
                 return tuple(found)
-            after = rows[-1].name  # the place of a damaged one is another's
+            after = rows[-1].name  # continue after the last row, damaged or not
 
     def published(self) -> frozenset[tuple[str, str, str]]:
-        """Tenant, name and content hash of every adapter there is."""
+        """Tenant, name and content hash of all adapters."""
         with self.engine.connect() as connection:
             adapters = tables.adapters.c
             rows = connection.execute(select(adapters.tenant, adapters.name, adapters.content_sha256))
@@ -159,37 +160,37 @@ class Catalog:
                 connection.execute(insert(tables.subjects).values(**asdict(record)))
                 refuse_if_forgetting(connection, record.tenant, record.name)
         except IntegrityError as error:
-            raise SubjectExists("a subject of this name exists already", hint="choose another name") from error
+            raise SubjectExists("a subject of this name already exists", hint="choose another name") from error
 
     def find_subject(self, tenant: str, name: str) -> SubjectRecord:
         """Raises SubjectNotFound, UsageError."""
         row = self._one(tables.subjects, tenant, name=checked_name(name))
         if row is None:
-            raise SubjectNotFound("there is no subject of this name", hint="create it first")
+            raise SubjectNotFound("there is no subject of this name", hint="create it first: POST /v1/subjects")
         return SubjectRecord(**row._mapping)
 
     def withdraw_subject(self, record: SubjectRecord) -> None:
-        """Undo `add_subject`, unless the name is another subject's by now."""
+        """Undo `add_subject`, unless the name belongs to another subject by now."""
         with self.engine.begin() as connection:
             _deleted(connection, tables.subjects, record.tenant, name=record.name, created=record.created)
 
     def list_subjects(self, tenant: str, *, after: str = "", limit: int | None = None) -> tuple[SubjectRecord, ...]:
-        """Subjects by name, from the one behind `after` on."""
+        """Subjects sorted by name, starting after `after`."""
         return tuple(SubjectRecord(**row._mapping) for row in self._page(tables.subjects, tenant, after, limit))
 
     def add_photo(self, record: PhotoRecord) -> bool:
-        """Keep a photograph's facts; False where the subject has it already. Raises SubjectNotFound, AdapterBusy."""
+        """Add a photograph's row; False if the subject has it already. Raises SubjectNotFound, AdapterBusy."""
         try:
             with self.engine.begin() as connection:
                 connection.execute(insert(tables.photos).values(**asdict(record)))
                 refuse_if_forgetting(connection, record.tenant, record.subject)
         except IntegrityError:
-            self.find_subject(record.tenant, record.subject)  # raises where that was the reason
+            self.find_subject(record.tenant, record.subject)  # raises if the subject is missing
             return False
         return True
 
     def list_photos(self, tenant: str, subject: str) -> tuple[PhotoRecord, ...]:
-        """Of one subject, in the order of upload. Raises SubjectNotFound."""
+        """The photographs of one subject, in the order of upload. Raises SubjectNotFound."""
         self.find_subject(tenant, subject)
         photos = tables.photos.c
         asked = (
@@ -205,7 +206,7 @@ class Catalog:
         return None if row is None else PhotoRecord(**row._mapping)
 
     def delete_photo(self, tenant: str, subject: str, sha256: str) -> None:
-        """Delete a photograph's row; its object went before."""
+        """Delete a photograph's row, after its object."""
         with self.engine.begin() as connection:
             _deleted(connection, tables.photos, tenant, subject=checked_name(subject), sha256=sha256)
 
@@ -228,11 +229,11 @@ class Catalog:
     # the end
 
     def holds(self, tenant: str, name: str) -> bool:
-        """Whether any row is of this name."""
+        """Whether any row has this name."""
         return any(self._one(table, tenant, **{column: checked_name(name)}) for table, column in _OF_NAME.values())
 
     def forget(self, tenant: str, name: str) -> tuple[ForgottenItem, ...]:
-        """Delete all rows of one name, in one transaction. The objects that they name went before."""
+        """Delete all rows of one name in one transaction, after their objects."""
         items = []
         with self.engine.begin() as connection:
             for kind, (table, column) in _OF_NAME.items():
@@ -242,13 +243,13 @@ class Catalog:
         return tuple(items)
 
     def object_keys(self) -> frozenset[str]:
-        """The key of every object that has a row, of all tenants."""
+        """The keys of all objects with a row, of all tenants."""
         with self.engine.connect() as connection:
             owners = (tables.photos, tables.adapters, tables.outputs)
             return frozenset(key for table in owners for key in connection.execute(select(table.c.key)).scalars())
 
     def list_receipts(self, tenant: str) -> tuple[Receipt, ...]:
-        """By time. Damaged rows are logged and left out."""
+        """Receipts sorted by time. Damaged rows are logged and skipped."""
         asked = select(tables.receipts).where(tables.receipts.c.tenant == tenant).order_by(tables.receipts.c.at)
         with self.engine.connect() as connection:
             rows = connection.execute(asked).all()
@@ -257,11 +258,11 @@ class Catalog:
             try:
                 found.append(Receipt(row.name, read_items(row.items), row.at))
             except StorageDamaged as error:
-                log.error("a damaged receipt of the catalog was left out: %s", error)
+                log.error("skipped a damaged receipt in the catalog: %s", error)
         return tuple(found)
 
     def close(self) -> None:
-        """Give connections back; the next question opens anew."""
+        """Close all connections; the next use opens them again."""
         with self._lock:
             if self._opened is not None:
                 self._opened.close()
@@ -297,11 +298,11 @@ def read_items(document: str) -> tuple[ForgottenItem, ...]:
             ForgottenItem(str(item["kind"]), int(item["count"]), int(item["bytes"])) for item in json.loads(document)
         )
     except (ValueError, TypeError, LookupError, RecursionError) as error:
-        raise StorageDamaged(f"expected what was deleted to be readable, got {type(error).__name__}") from error
+        raise StorageDamaged(f"expected a readable list of deleted items, got {type(error).__name__}") from error
 
 
 def write_items(items: Sequence[ForgottenItem]) -> str:
-    """What was deleted, as JSON."""
+    """The deleted items as JSON."""
     return json.dumps([asdict(item) for item in items])
 
 
@@ -311,9 +312,9 @@ def now() -> str:
 
 
 def hold_name(connection: Connection, tenant: str, name: str, *, shared: bool = False) -> None:
-    """Until the transaction ends, nobody else writes rows of a name (or, shared, nobody announces its deletion).
+    """Lock a name until the transaction ends: no other process writes its rows (shared: or announces its deletion).
 
-    SQLite has one writer at a time anyway, once a transaction has written.
+    SQLite needs no lock: it has one writer at a time.
     """
     if connection.dialect.name == "postgresql":
         lock = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
@@ -321,7 +322,7 @@ def hold_name(connection: Connection, tenant: str, name: str, *, shared: bool = 
 
 
 def refuse_if_forgetting(connection: Connection, tenant: str, name: str) -> None:
-    """To be asked after a row was written, in its transaction. Raises AdapterBusy: the name is being deleted."""
+    """Call after writing a row, in the same transaction. Raises AdapterBusy: the name is being deleted."""
     hold_name(connection, tenant, name, shared=True)
     columns = tables.forgettings.c
     asked = select(columns.name).where(columns.tenant == tenant, columns.name == name)

@@ -1,7 +1,7 @@
-"""Consent on record: the one check that a person may be trained, and the one place where their word is written down.
+"""Consent: checks that a person may be trained, and records the consent.
 
-The check is made on the name and class noun that an adapter will have, at the door and again before photographs are
-prepared: an archive may change both in between.
+The check uses the final name and class noun of the adapter. It is made when a request arrives and again before
+photographs are prepared, because an archive can change both.
 """
 
 from ..errors import ConsentMissing, SubjectExists, SubjectNotFound, UsageError
@@ -13,24 +13,24 @@ MOST_CHARACTERS = 2000
 
 
 def require_word(subject: Subject, consent: str) -> None:
-    """Raises ConsentMissing: a person without a word of consent. UsageError: more than 2000 characters."""
+    """Raises ConsentMissing: a person without a consent. UsageError: more than 2000 characters."""
     if len(consent) > MOST_CHARACTERS or "\0" in consent:
         raise UsageError(f"expected a consent of at most {MOST_CHARACTERS} characters")
     if subject.is_person and not consent.strip():
         raise ConsentMissing(
-            "expected a word that this person agrees, got none", hint="say in `consent` who agreed and when"
+            "expected the consent of this person, got none", hint="state in `consent` who agreed and when"
         )
 
 
 def record_subject(catalog: Catalog, tenant: str, subject: Subject, *, consent: str) -> SubjectRecord:
-    """Write down a new subject.
+    """Record a new subject.
 
     Args:
         consent: who agreed, in the caller's words, at most 2000 characters; deleted with the subject.
 
     Raises:
-        ConsentMissing: a person without a word about it.
-        SubjectExists, UsageError: the name is taken; a value out of its range.
+        ConsentMissing: a person without a consent.
+        SubjectExists, UsageError: the name is taken; a value is out of range.
     """
     require_word(checked_subject(subject), consent)
     at = now()
@@ -40,17 +40,17 @@ def record_subject(catalog: Catalog, tenant: str, subject: Subject, *, consent: 
 
 
 def require_consent(catalog: Catalog, tenant: str, subject: Subject, *, consent: str = "") -> SubjectRecord | None:
-    """Refuse a person who has not agreed.
+    """Refuse a person without recorded consent.
 
-    A subject that is not known yet is written down where it needs consent, or where consent was said. The words of a
-    subject that is known stay as they are.
+    An unknown subject is recorded if it needs consent, or if a consent is given. The consent of a known subject is not
+    changed.
 
     Returns:
         the record, if this call wrote it.
 
     Raises:
-        ConsentMissing: the class noun means a person, and no person of this name is on record with a word of consent.
-        UsageError: a name, class noun or consent out of its range.
+        ConsentMissing: the class noun means a person, and no person of this name has a recorded consent.
+        UsageError: a name, class noun or consent is out of range.
     """
     try:
         known = catalog.find_subject(tenant, subject.name)
@@ -59,11 +59,11 @@ def require_consent(catalog: Catalog, tenant: str, subject: Subject, *, consent:
             return None
         try:
             return record_subject(catalog, tenant, subject, consent=consent)
-        except SubjectExists:  # by another request at this moment
+        except SubjectExists:  # recorded by a concurrent request
             known = catalog.find_subject(tenant, subject.name)
     if subject.is_person and not (means_person(known.class_noun) and known.consent.strip()):
         raise ConsentMissing(
-            "expected a subject that is on record as a person who agrees, got one that is on record as a thing",
-            hint="delete the subject and create it as a person, with `consent`",
+            "expected a subject recorded as a person with consent, got one recorded as an object",
+            hint="delete the subject and create it again as a person, with `consent`",
         )
     return None

@@ -1,4 +1,4 @@
-"""This machine's files: their errors as ours, and folders and files that only their owner reads."""
+"""Local files: operating-system errors as Likeness errors; private folders and files."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -7,17 +7,17 @@ from ..errors import FileFailed, StorageUnavailable, reason_of
 
 
 def file_failed(error: OSError) -> FileFailed:
-    """The system's complaint without the path that it complains of."""
+    """An operating-system error as a Likeness error, without the path."""
     return FileFailed(
-        f"expected the files and connections of this machine to work, got: {reason_of(error)}",
-        hint="look at free space and rights, and at --out and --home",
+        f"expected this machine's files and connections to work, got: {reason_of(error)}",
+        hint="check free space and permissions, and the paths of --out and --home",
     )
 
 
 def make_private(folder: Path) -> Path:
-    """Make a folder and those that are missing above it, mode 700. One that is there keeps its rights.
+    """Create a folder and its missing parents with mode 700. An existing folder keeps its permissions.
 
-    `Path.mkdir(parents=True, mode=...)` gives the mode to the last folder only.
+    `Path.mkdir(parents=True, mode=...)` applies the mode to the last folder only.
     """
     if not folder.exists():
         make_private(folder.parent)
@@ -26,17 +26,18 @@ def make_private(folder: Path) -> Path:
 
 
 def make_private_file(file: Path) -> None:
-    """Make the empty file of a database, mode 600, and its folder. A file that cannot be made is told by its opening.
+    """Create the empty file of a database with mode 600, and its folder. If the file cannot be created, opening it
+    fails.
 
     Raises:
-        StorageUnavailable: the folder cannot be made.
+        StorageUnavailable: the folder cannot be created.
     """
     try:
         make_private(file.parent)
     except OSError as error:
         raise StorageUnavailable(
-            f"expected to make the folder of a database, got {reason_of(error)}",
-            hint="check LIKENESS_HOME and its rights",
+            f"expected to create the folder of a database, got {reason_of(error)}",
+            hint="check LIKENESS_HOME and its permissions",
         ) from error
     with suppress(OSError):
         file.touch(mode=0o600)

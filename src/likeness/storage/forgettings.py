@@ -1,7 +1,7 @@
-"""Deletions under way. A name's record is written before anything of it is deleted and goes in the transaction that
-writes the receipt, so a deletion that was interrupted is found and goes on.
+"""Deletions in progress. The record is written before anything is deleted, and removed in the transaction that writes
+the receipt, so an interrupted deletion is found and continued.
 
-As long as there is a record, the catalog takes nothing new of the name: see `catalog.refuse_if_forgetting`.
+While the record exists, the catalog accepts nothing new of that name: see `catalog.refuse_if_forgetting`.
 """
 
 import logging
@@ -23,7 +23,7 @@ log = logging.getLogger("likeness.catalog")
 
 @dataclass(frozen=True)
 class Forgetting:
-    """One deletion that is not complete."""
+    """One deletion in progress."""
 
     tenant: str
     name: str
@@ -31,18 +31,18 @@ class Forgetting:
 
 
 def begin(catalog: Catalog, tenant: str, name: str) -> None:
-    """Announce a deletion; once it is announced this changes nothing. Raises UsageError, StorageUnavailable."""
+    """Record a deletion; idempotent. Raises UsageError, StorageUnavailable."""
     values = {"tenant": tenant, "name": checked_name(name), "begun": now(), "deleted": "[]"}
     try:
         with catalog.engine.begin() as connection:
-            hold_name(connection, tenant, name)  # who is writing a row of this name is done by then
+            hold_name(connection, tenant, name)  # waits for transactions that write rows of this name
             connection.execute(insert(forgettings).values(**values))
     except IntegrityError:
         pass
 
 
 def under_way(catalog: Catalog, tenant: str | None = None) -> tuple[Forgetting, ...]:
-    """Deletions that are not complete, the oldest first; of all tenants, or of one."""
+    """Deletions in progress, the oldest first; of all tenants, or of one."""
     asked = select(forgettings.c.tenant, forgettings.c.name, forgettings.c.begun).order_by(forgettings.c.begun)
     if tenant is not None:
         asked = asked.where(forgettings.c.tenant == tenant)
@@ -51,14 +51,14 @@ def under_way(catalog: Catalog, tenant: str | None = None) -> tuple[Forgetting, 
 
 
 def is_under_way(catalog: Catalog, tenant: str, name: str) -> bool:
-    """Whether the deletion of a name was announced and is not complete. Raises UsageError."""
+    """Whether a name is being deleted. Raises UsageError."""
     asked = select(forgettings.c.name).where(_is(tenant, checked_name(name)))
     with catalog.engine.connect() as connection:
         return connection.execute(asked).first() is not None
 
 
 def note(catalog: Catalog, tenant: str, name: str, items: Sequence[ForgottenItem]) -> None:
-    """Add what was deleted to the record, for the receipt."""
+    """Add deleted items to the record, for the receipt."""
     if not items:
         return
     with catalog.engine.begin() as connection:
@@ -71,7 +71,7 @@ def note(catalog: Catalog, tenant: str, name: str, items: Sequence[ForgottenItem
 
 
 def finish(catalog: Catalog, tenant: str, name: str) -> Receipt | None:
-    """Put the receipt in the record's place; None where another process did so before."""
+    """Replace the record by the receipt; None if another process has done so."""
     with catalog.engine.begin() as connection:
         row = connection.execute(delete(forgettings).where(_is(tenant, name)).returning(forgettings.c.deleted)).first()
         if row is None:
@@ -96,9 +96,9 @@ def _sum(items: Sequence[ForgottenItem]) -> list[ForgottenItem]:
 
 
 def _read(items: str) -> list[ForgottenItem]:
-    """What is gone by now. A damaged list is an empty one: it shall not be in the way of the deletion."""
+    """The items deleted so far. A damaged list counts as empty, so that it cannot block the deletion."""
     try:
         return list(read_items(items))
     except StorageDamaged as error:
-        log.error("the list of what a deletion has deleted was left out: %s", error)
+        log.error("ignored the damaged list of items of a deletion: %s", error)
         return []

@@ -1,17 +1,17 @@
-"""What stays on this machine (LIKENESS_HOME): a training's scratch, portraits of the command line, locks.
+"""The home folder (LIKENESS_HOME): files of trainings, portraits of the command line, locks.
 
-    catalog.sqlite, objects/  published things, unless the settings name a database and a bucket instead
-    jobs/NAME/photos/         prepared photographs of the adapter that is published
-    jobs/NAME/photos-new/     those of a training under way
-    jobs/NAME/checkpoint/     a training under way
+    catalog.sqlite, objects/  catalog and object store, unless the settings name a database and a bucket
+    jobs/NAME/photos/         prepared photographs of the published adapter
+    jobs/NAME/photos-new/     prepared photographs of a running training
+    jobs/NAME/checkpoint/     checkpoint of a running training
     outputs/NAME/             portraits
     locks/NAME.lock           one process at a time trains or deletes a name
     scratch/                  temporary files of servers and workers, see `scratch`
-    tenants/TENANT/           the four above, of a tenant that is not `local`
-    reserve                   of no content: room for deletions on a full disk, see reserve.py
-    class-images/             of no person: shared by all who train on one base and class noun
+    tenants/TENANT/           the four above, for tenants other than `local`
+    reserve                   random bytes: space for deletions on a full disk, see reserve.py
+    class-images/             shared by all trainings with one base and class noun
 
-Knows nothing of weights or images: folders and counts.
+Knows only folders and counts, not weights or images.
 """
 
 import shutil
@@ -31,7 +31,7 @@ from .records import ForgottenItem
 
 @dataclass(frozen=True)
 class Home:
-    """The folder of one installation, as one tenant sees it. What is written to is made when it is first asked for."""
+    """The home folder, for one tenant. Folders are created at first use."""
 
     root: Path
     tenant: str = LOCAL
@@ -41,24 +41,24 @@ class Home:
         return replace(self, tenant=checked_name(tenant))
 
     def photos_folder(self, name: str) -> Path:
-        """To read from; not made, see `keep_photos`."""
+        """For reading; not created, see `keep_photos`."""
         return self._folders(name)["prepared photos"]
 
     @contextmanager
     def new_photos(self, name: str) -> Iterator[Path]:
-        """A folder, not made yet, for photographs that `keep_photos` puts in place before the block ends, or never.
+        """A folder, not created yet, for photographs; removed at the end unless `keep_photos` moves it into place.
 
         The caller holds the name's lock.
         """
         folder = self._folders(name)["new photos"]
-        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def keep_photos(self, name: str) -> None:
-        """Put the new photographs where those of the name's earlier adapter were."""
+        """Replace the photographs of the name's earlier adapter by the new ones."""
         shutil.rmtree(self.photos_folder(name), ignore_errors=True)
         self._folders(name)["new photos"].rename(self.photos_folder(name))
 
@@ -75,7 +75,7 @@ class Home:
 
     @contextmanager
     def lock(self, name: str, *, wait_s: float = 0.0) -> Iterator[None]:
-        """Hold the name against all other processes (and other holders in this one).
+        """Lock a name against other processes, and other holders in this process.
 
         Raises:
             AdapterBusy: another process still holds it after `wait_s`.
@@ -86,16 +86,16 @@ class Home:
             lock.acquire(timeout=wait_s)
         except Timeout:
             raise AdapterBusy(
-                "another process is training or deleting this name", hint="wait for it or cancel it"
+                "another process is training or deleting this name", hint="wait until it has finished, or cancel it"
             ) from None
         try:
             yield
         finally:
-            file.unlink(missing_ok=True)  # it carries the name. Who waits for it looks again when it is gone
+            file.unlink(missing_ok=True)  # the file contains the name. Waiting processes check whether it was replaced
             lock.release()
 
     def drop_locks(self) -> None:
-        """Delete the lock files of processes that were killed, of all tenants: they carry names."""
+        """Delete lock files left by killed processes, of all tenants, because they contain names."""
         for folder in (self.root, *(self.root / "tenants").glob("*")):
             tenant = self.of(LOCAL if folder == self.root else folder.name)
             for file in (folder / "locks").glob("*.lock"):
@@ -103,14 +103,14 @@ class Home:
                     pass
 
     def holds(self, name: str) -> bool:
-        """Whether anything of this name is here, but for its lock."""
+        """Whether there are files of this name, except its lock."""
         return any(folder.is_symlink() or folder.exists() for folder in self._folders(name).values())
 
     def delete(self, name: str) -> tuple[ForgottenItem, ...]:
         """Delete prepared photographs, checkpoints and outputs of a name; the caller holds its lock.
 
         Returns:
-            what was deleted, by kind.
+            the deleted items, by kind.
         """
         folders = self._folders(name).items()
         return tuple(_deleted(kind, folder) for kind, folder in folders if folder.is_symlink() or folder.exists())

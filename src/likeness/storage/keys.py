@@ -1,9 +1,9 @@
-"""API keys: made once, shown once, kept as a hash, each of one tenant.
+"""API keys: shown once, stored as a hash, each for one tenant.
 
     lk_<id, 16 characters>_<secret, 43 characters>
 
-A secret has 256 bits of chance, so one round of SHA-256 keeps it as well as a slow hash would (OWASP, 'Password
-Storage', is about what people choose). Letters are those of base64url: a key also fits where AWS has an access key id.
+A secret has 256 random bits, so one round of SHA-256 is as safe as a slow hash (OWASP, 'Password Storage', is about
+passwords chosen by people). The alphabet is base64url, so a key can be used as an AWS access key id.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from .tables import api_keys, tenants
 
 PREFIX = "lk_"
 _KEY = re.compile(r"lk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
-_NOBODY = hashlib.sha256(b"nobody's").hexdigest()
+_NO_KEY = hashlib.sha256(b"no key").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class ApiKey:
 
 
 def new_key(catalog: Catalog, tenant: str, label: str = "") -> tuple[str, ApiKey]:
-    """Make a key for a tenant, and the tenant where it is new. The text is returned this once.
+    """Create a key for a tenant, and the tenant if it is new. The text of the key is returned only here.
 
     Raises:
-        UsageError: no possible tenant, or a label above 100 characters.
+        UsageError: not a valid tenant name, or a label above 100 characters.
     """
     if len(label) > 100 or not label.isprintable():
         raise UsageError("expected a label of at most 100 printable characters")
@@ -61,40 +61,43 @@ def new_key(catalog: Catalog, tenant: str, label: str = "") -> tuple[str, ApiKey
 
 
 def key_of(catalog: Catalog, text: str) -> ApiKey:
-    """Whose key this is.
+    """The tenant of a key.
 
-    An unknown id costs the same hash and comparison as a known one.
+    An unknown id takes the same time as a known one.
 
     Raises:
-        KeyRefused: no key of ours, or revoked; the message does not say which. Or of a tenant that cannot be one.
+        KeyRefused: unknown or revoked (the message does not say which), or of a reserved tenant name.
     """
     parts = _KEY.fullmatch(text)
     id, secret = (parts[1], parts[2]) if parts else ("", "")
     with catalog.engine.connect() as connection:
         row = connection.execute(select(api_keys).where(api_keys.c.id == id)).first()
-    is_right = hmac.compare_digest(_hash(secret), row.secret_sha256 if row else _NOBODY)
+    is_right = hmac.compare_digest(_hash(secret), row.secret_sha256 if row else _NO_KEY)
     if row is None or not is_right or row.revoked is not None:
-        raise KeyRefused("expected an API key of this installation", hint="`likeness keys new` makes one")
+        raise KeyRefused("expected an API key of this installation", hint="`likeness keys new` creates one")
     try:
-        checked_tenant(row.tenant)  # made before the name was reserved
+        checked_tenant(row.tenant)  # created before the name was reserved
     except UsageError as error:
-        raise KeyRefused("expected a key of a tenant, got one of a reserved name", hint="make another key") from error
+        raise KeyRefused(
+            "expected a key of a valid tenant, got one of a reserved name",
+            hint="create a key for another tenant: `likeness keys new --tenant NAME`",
+        ) from error
     return ApiKey(row.id, row.tenant, row.label, row.created)
 
 
 def list_keys(catalog: Catalog) -> tuple[ApiKey, ...]:
-    """All keys, by the time they were made."""
+    """All keys, sorted by creation time."""
     with catalog.engine.connect() as connection:
         rows = connection.execute(select(api_keys).order_by(api_keys.c.created, api_keys.c.id))
         return tuple(ApiKey(row.id, row.tenant, row.label, row.created, row.revoked) for row in rows)
 
 
 def revoke_key(catalog: Catalog, id: str) -> None:
-    """From now on the key is refused. Raises UsageError where there is no such key."""
+    """Revoke a key. Raises UsageError: no such key."""
     asked = update(api_keys).where(api_keys.c.id == id, api_keys.c.revoked.is_(None)).values(revoked=now())
     with catalog.engine.begin() as connection:
         if connection.execute(asked).rowcount == 0:
-            raise UsageError("there is no such key in use", hint="`likeness keys list` shows them")
+            raise UsageError("there is no active key of this id", hint="`likeness keys list` shows all keys")
 
 
 def _hash(secret: str) -> str:

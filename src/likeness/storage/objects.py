@@ -1,7 +1,8 @@
-"""Bytes by key: one protocol, a local folder, and S3. Whoever has a URL gets one of them from `objects_at`.
+"""Object stores: one protocol, with a local folder and S3 as implementations; `objects_at` opens one by its URL.
 
-Keys are ours, made of tenants, names and hashes; the checks here are the second fence, not the first. Knows nothing of
-what the bytes are. Source: Amazon S3 User Guide, 'Object key naming guidelines', for the letters of a key.
+Keys consist of tenants, names and hashes that are checked before; the checks here are a second line of defence. The
+store does not interpret the bytes. Source: Amazon S3 User Guide, 'Object key naming guidelines', for the characters of
+a key.
 """
 
 import errno
@@ -22,22 +23,22 @@ from urllib.parse import unquote, urlsplit
 from ..errors import FileFailed, MissingPart, ObjectNotFound, SettingsError, StorageUnavailable, UsageError
 from .files import make_private
 
-_PART = r"[A-Za-z0-9_!*'()][A-Za-z0-9_.!*'()-]{0,199}"  # no leading dot: neither '..' nor our own half-written files
+_PART = r"[A-Za-z0-9_!*'()][A-Za-z0-9_.!*'()-]{0,199}"  # no leading dot: excludes '..' and partly written files
 _KEY = re.compile(rf"{_PART}(/{_PART}){{0,9}}")
 _PREFIX = re.compile(rf"({_PART}/){{0,9}}({_PART})?")
-_MOST_CHARACTERS = 900  # S3 takes 1024 bytes, of which a configured prefix needs some
+_MOST_CHARACTERS = 900  # S3 allows 1024 bytes, including the configured prefix
 _INCOMING = ".incoming"
 _LOOK_S = 0.02
-_GRACE_S = 3600.0  # much longer than a row waits for its database
-_MARGIN_BYTES = 256 << 10  # for the catalog's row and its log
-_PLACES = "expected a place for objects: a folder, file:///FOLDER or s3://BUCKET/PREFIX"
-# not there; a folder; a part of the path that is a file; a link: no object of ours
+_GRACE_S = 3600.0  # much longer than writing a row can wait for the database
+_MARGIN_BYTES = 256 << 10  # for the catalog's row and write-ahead log
+_PLACES = "expected an object store: a folder, file:///FOLDER or s3://BUCKET/PREFIX"
+# errors for: missing, a folder, a file as part of the path, a link
 _NO_OBJECT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 
 @dataclass(frozen=True)
 class ObjectFacts:
-    """What is known of an object without reading it."""
+    """Properties of an object, without its content."""
 
     key: str
     bytes: int
@@ -45,14 +46,14 @@ class ObjectFacts:
 
 
 class Objects(Protocol):
-    """A place for bytes. Whatever can be read was written whole."""
+    """Stores bytes by key. Writes are atomic: only complete objects can be read."""
 
     @property
     def grace_s(self) -> float:
-        """How old an object must be to be an orphan, seconds: 0 where `alone` keeps writers out."""
+        """Minimum age of an orphaned object in seconds; 0 if `alone` excludes writers."""
 
     def put(self, key: str, content: bytes) -> None:
-        """Write or replace an object, all of it or nothing. Raises UsageError, StorageUnavailable."""
+        """Write or replace an object atomically. Raises UsageError, StorageUnavailable."""
 
     def get(self, key: str) -> bytes:
         """Raises ObjectNotFound, UsageError, StorageUnavailable."""
@@ -61,43 +62,43 @@ class Objects(Protocol):
         """Raises UsageError, StorageUnavailable."""
 
     def delete(self, key: str) -> None:
-        """Delete an object; one that is not there is no error. Raises UsageError, StorageUnavailable."""
+        """Delete an object, if it exists. Raises UsageError, StorageUnavailable."""
 
     def list(self, prefix: str) -> Iterator[ObjectFacts]:
-        """Objects whose keys begin with `prefix` (letter by letter, as in S3), by key."""
+        """Objects whose keys begin with the characters of `prefix`, as in S3, sorted by key."""
 
     def prune(self, prefix: str) -> None:
-        """Take away what is left of a prefix that ends in '/' (or of all) beside objects: a folder with its name."""
+        """Remove empty folders of a prefix that ends in '/', or of the whole store."""
 
     def writing(self) -> AbstractContextManager[None]:
-        """To be held from before an object is put until the row that owns it is written. Raises StorageUnavailable."""
+        """A shared lock, held from before an object is written until its row is written. Raises StorageUnavailable."""
 
     def alone(self, wait_s: float = 0.0) -> AbstractContextManager[bool]:
-        """Keep all who write out, and delete what those left who died at it.
+        """Exclude writers, and delete files left by writers that died.
 
         Yields:
-            False where somebody was still writing after `wait_s`; nothing was deleted then.
+            False if there was still a writer after `wait_s`; then nothing was deleted.
 
         Raises:
-            StorageUnavailable: the place cannot be opened, or what was left cannot be deleted.
+            StorageUnavailable: the store cannot be opened, or files cannot be deleted.
         """
 
 
 @contextmanager
 def _answering() -> Iterator[None]:
-    """What the file system refuses (no room, no right, a disk that fails) as StorageUnavailable."""
+    """Raises file-system errors (disk full, no permission, disk failure) as StorageUnavailable."""
     try:
         yield
     except OSError as error:
         raise StorageUnavailable(
-            f"expected the folder of objects to work, got {errno.errorcode.get(error.errno or 0, 'an error')}",
-            hint="check the folder, its rights and the free space of its disk",
+            f"expected the object store's folder to work, got {errno.errorcode.get(error.errno or 0, 'an error')}",
+            hint="check the folder, its permissions and the free space of its disk",
         ) from error
 
 
 @dataclass(frozen=True)
 class FileObjects:
-    """Objects in a folder: the key is the path. Folders appear with the first object and go with the last."""
+    """Objects in a folder: the key is the path. Sub-folders are created and removed as needed."""
 
     root: Path
 
@@ -141,18 +142,18 @@ class FileObjects:
         path = self.root / checked_key(key)
         with suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
-        with suppress(OSError):  # the first folder that still holds something ends it
+        with suppress(OSError):  # stops at the first folder that is not empty
             for folder in path.parents[: len(Path(key).parts) - 1]:
                 folder.rmdir()
 
     def list(self, prefix: str) -> Iterator[ObjectFacts]:
         folder = self.root / checked_prefix(prefix).rpartition("/")[0]
         found = folder.rglob("*") if folder.is_dir() else []
-        for path in sorted(found, key=Path.as_posix):  # letter by letter, as in S3; paths would sort part by part
+        for path in sorted(found, key=Path.as_posix):  # by characters, as in S3; paths would sort by parts
             key = path.relative_to(self.root).as_posix()
-            if not key.startswith(prefix) or "/." in f"/{key}" or path.is_symlink():  # half-written; a lock
+            if not key.startswith(prefix) or "/." in f"/{key}" or path.is_symlink():  # partly written, or a lock
                 continue
-            with suppress(FileNotFoundError):  # deleted while we looked
+            with suppress(FileNotFoundError):  # deleted meanwhile
                 if path.is_file():
                     facts = path.stat()
                     yield ObjectFacts(key, facts.st_size, datetime.fromtimestamp(facts.st_mtime, UTC))
@@ -164,17 +165,17 @@ class FileObjects:
     def prune(self, prefix: str) -> None:
         for folder, *_ in os.walk(self.root / checked_prefix(prefix), topdown=False):
             if folder != str(self.root) and "/." not in folder.removeprefix(str(self.root)):
-                with suppress(OSError):  # it holds something
+                with suppress(OSError):  # not empty
                     os.rmdir(folder)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """A shared lock of the folder; the system lets go of it where the process is killed."""
+        """A shared lock of the folder; the system releases it if the process is killed."""
         with ExitStack() as stack:
             with _answering():
                 make_private(self.root)
                 folder = stack.enter_context(_opened(self.root))
-            with suppress(OSError):  # a file system without locks of folders: see `grace_s`
+            with suppress(OSError):  # a file system without folder locks: see `grace_s`
                 fcntl.flock(folder, fcntl.LOCK_SH)
             yield
 
@@ -195,12 +196,12 @@ class FileObjects:
             yield is_alone
 
     def _has_locks(self) -> bool:
-        """Whether this file system locks folders; some that are on other machines do not."""
+        """Whether this file system can lock folders; some network file systems cannot."""
         with suppress(FileNotFoundError), _opened(self.root) as folder:
             try:
                 fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return True  # somebody has it
+                return True  # locked by another process
             except OSError:
                 return False
         return True
@@ -212,7 +213,7 @@ def _opened(folder: Path) -> Iterator[int]:
     try:
         yield handle
     finally:
-        os.close(handle)  # with it goes its lock
+        os.close(handle)  # releases the lock
 
 
 def _locked(folder: int) -> bool:
@@ -228,9 +229,9 @@ def _whole(answer: Any) -> Any:
 
 
 class S3Objects:
-    """Objects in a bucket of S3, or of anything that speaks its protocol (AWS_ENDPOINT_URL_S3).
+    """Objects in a bucket of S3 or a compatible service (AWS_ENDPOINT_URL_S3).
 
-    Credentials, region and endpoint are boto3's own business (environment, profile, instance role).
+    boto3 finds credentials, region and endpoint (environment, profile, instance role).
     """
 
     grace_s: ClassVar[float] = _GRACE_S
@@ -250,7 +251,7 @@ class S3Objects:
         self._call("put_object", Key=self._full(key), Body=content)
 
     def get(self, key: str) -> bytes:
-        # within the call: the connection may break in the middle of the body
+        # inside the call, because the connection can break while reading the body
         content: bytes = self._call("get_object", lambda answer: answer["Body"].read(), Key=self._full(key))
         return content
 
@@ -276,13 +277,13 @@ class S3Objects:
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def prune(self, prefix: str) -> None:
-        """A bucket has no folders."""
+        """Nothing to do: a bucket has no folders."""
 
     def writing(self) -> AbstractContextManager[None]:
         return nullcontext()
 
     def alone(self, wait_s: float = 0.0) -> AbstractContextManager[bool]:
-        return nullcontext(True)  # an object appears whole: nothing is ever left half-written
+        return nullcontext(True)  # S3 writes atomically: no partly written objects
 
     def _full(self, key: str) -> str:
         return self.prefix + checked_key(key)
@@ -302,7 +303,8 @@ class S3Objects:
             ) from error
         except BotoCoreError as error:
             raise StorageUnavailable(
-                f"expected an answer of S3, got {type(error).__name__}", hint="check the endpoint and the credentials"
+                f"expected a response from S3, got {type(error).__name__}",
+                hint="check the endpoint and the credentials",
             ) from error
 
 
@@ -327,7 +329,7 @@ def objects_at(url: str) -> Objects:
 
 
 def refuse_full(objects: Objects, needed_bytes: int) -> None:
-    """Before work whose result has this size. Raises FileFailed: the disk of a folder has less room."""
+    """Check free space before work with a result of this size. Raises FileFailed: too little free space."""
     if not isinstance(objects, FileObjects):
         return
     folder = next(place for place in (objects.root.absolute(), *objects.root.absolute().parents) if place.exists())
@@ -335,43 +337,46 @@ def refuse_full(objects: Objects, needed_bytes: int) -> None:
     if free < needed:
         raise FileFailed(
             f"expected {needed / 1e6:.1f} MB of free space for the result, got {free / 1e6:.1f} MB",
-            hint="make room, or set LIKENESS_OBJECTS to another place",
+            hint="free some space, or set LIKENESS_OBJECTS to another disk or a bucket",
         )
 
 
 def checked_key(key: str) -> str:
-    """The key, if it can be one everywhere. Raises UsageError."""
+    """The key, if it is valid in every store. Raises UsageError."""
     if len(key) > _MOST_CHARACTERS or not _KEY.fullmatch(key):
         raise UsageError("expected an object key of at most 10 parts of letters, digits and _ . ! * ' ( ) -")
     return key
 
 
 def checked_prefix(prefix: str) -> str:
-    """The beginning of a key, or nothing, which is the beginning of every key. Raises UsageError."""
+    """The prefix, if it is the beginning of a valid key or empty. Raises UsageError."""
     if len(prefix) > _MOST_CHARACTERS or not _PREFIX.fullmatch(prefix):
-        raise UsageError("expected the beginning of an object key")
+        raise UsageError("expected the beginning of a valid object key")
     return prefix
 
 
 def _move(staged: Path, path: Path) -> None:
-    """Rename into a folder that a concurrent `delete` may remove under our hands."""
+    """Rename into a folder that a concurrent `delete` may remove."""
     for attempt in range(20):
         try:
             make_private(path.parent)
             os.replace(staged, path)
-        except (FileNotFoundError, FileExistsError) as error:  # the second: a folder that was there and is gone again
+        except (
+            FileNotFoundError,
+            FileExistsError,
+        ) as error:  # FileExistsError: the folder existed and was removed again
             if path.parent.is_file():
-                raise UsageError("expected a key that is no part of another key's path") from error
+                raise UsageError("expected a key that is not the folder of another key") from error
             if attempt == 19:
                 raise
             continue
         except (NotADirectoryError, IsADirectoryError) as error:
-            raise UsageError("expected a key that is no part of another key's path") from error
+            raise UsageError("expected a key that is not the folder of another key") from error
         break
-    with suppress(FileNotFoundError):  # deleted again by now
+    with suppress(FileNotFoundError):  # deleted meanwhile
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the name, too, survives a power cut
+            os.fsync(folder)  # so that the new name survives a power failure
         finally:
             os.close(folder)
 

@@ -1,4 +1,4 @@
-"""What the catalog knows of adapters, subjects, photographs, pictures and deletions: one row each, as plain values."""
+"""The catalog's records: adapters, subjects, photographs, images and receipts, one dataclass per row."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from ..types import AdapterCard
 
 @dataclass(frozen=True)
 class AdapterRecord:
-    """A published adapter: its card, and where its bytes are."""
+    """A published adapter: its card and the key of its object."""
 
     tenant: str
     card: AdapterCard
@@ -21,24 +21,24 @@ class AdapterRecord:
 
 @dataclass(frozen=True)
 class SubjectRecord:
-    """Who is to be learnt, and who has agreed to it."""
+    """A subject and its consent."""
 
     tenant: str
     name: str
     class_noun: str
     identifier: str
-    consent: str  # as it was given
+    consent: str  # as given by the caller
     consented: str  # ISO 8601, UTC
     created: str
 
 
 @dataclass(frozen=True)
 class PhotoRecord:
-    """An uploaded photograph: what was found about it, and where its clean copy is."""
+    """An uploaded photograph: the result of its check, and the key of its clean copy."""
 
     tenant: str
     subject: str
-    sha256: str  # of what was received
+    sha256: str  # of the uploaded file
     file: str  # for messages only
     bytes: int  # of the clean copy
     report: str  # JSON, photos.report.PhotoReport
@@ -48,7 +48,7 @@ class PhotoRecord:
 
 @dataclass(frozen=True)
 class OutputRecord:
-    """A portrait that was kept."""
+    """A stored portrait."""
 
     tenant: str
     id: str
@@ -61,7 +61,7 @@ class OutputRecord:
 
 @dataclass(frozen=True)
 class ForgottenItem:
-    """One kind of thing that was deleted."""
+    """The number of deleted items of one kind."""
 
     kind: str
     count: int  # files, objects or rows
@@ -70,7 +70,7 @@ class ForgottenItem:
 
 @dataclass(frozen=True)
 class Receipt:
-    """Proof of a deletion: what went and when, and nothing of what it was."""
+    """Proof of a deletion: time and counts, without content."""
 
     name: str
     items: tuple[ForgottenItem, ...]

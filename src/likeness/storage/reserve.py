@@ -1,8 +1,7 @@
-"""Room on the home's disk that is kept for deletions.
+"""Disk space reserved for deletions.
 
-Deleting needs room: a database writes what it deletes to its log before it overwrites it. On a disk without any the
-people whose data fill it could not be forgotten. So a file of a few megabytes lies in the home, and goes when a
-deletion needs its room.
+Deleting needs free space: a database writes to its log before it overwrites rows. On a full disk, data could not be
+deleted. A file of a few megabytes in the home folder is therefore removed when a deletion needs its space.
 """
 
 import os
@@ -17,14 +16,14 @@ from ..errors import StorageUnavailable
 
 FILE_NAME = "reserve"
 BYTES = 8 << 20  # more than the logs of both databases, which SQLite empties at 4 MB each
-ENOUGH = 4  # times BYTES: with less than that the disk's last room is left to others
+ENOUGH = 4  # times BYTES: with less free space no reserve is created
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Reserve:
-    """One file in a folder. Nothing reads it."""
+    """One file in a folder, never read."""
 
     folder: Path
 
@@ -33,19 +32,19 @@ class Reserve:
         return self.folder / FILE_NAME
 
     def keep(self) -> bool:
-        """Write the file where it is missing and the disk has room; whether it is there."""
+        """Write the file if it is missing and there is space; returns whether it exists."""
         with suppress(OSError):
             if not self._path.exists() and shutil.disk_usage(self.folder).free >= ENOUGH * BYTES:
                 staged = self._path.with_suffix(".new")
                 try:
-                    staged.write_bytes(os.urandom(BYTES))  # zeros take no room on some file systems
+                    staged.write_bytes(os.urandom(BYTES))  # some file systems store zeros without using space
                     staged.rename(self._path)
                 finally:
                     staged.unlink(missing_ok=True)
         return self._path.exists()
 
     def _give(self) -> bool:
-        """Whether there was a reserve; its room is free now."""
+        """Remove the reserve; returns whether there was one."""
         try:
             self._path.unlink()
         except OSError:
@@ -53,10 +52,10 @@ class Reserve:
         return True
 
     def used_by(self, deletion: Callable[[], T]) -> T:
-        """Run a deletion that can be repeated; where the storage refuses it, again with the reserve's room.
+        """Run an idempotent deletion; if storage refuses it, free the reserve and run it again.
 
         Raises:
-            StorageUnavailable: there is no reserve, or its room did not help.
+            StorageUnavailable: there is no reserve, or its space was not enough.
         """
         try:
             return deletion()

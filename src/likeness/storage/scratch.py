@@ -1,9 +1,9 @@
-"""Temporary files of a long-lived process: in the home and not in the system's folder, so that they are found again.
+"""Temporary files of servers and workers: in the home folder, so that files of killed processes can be found.
 
-    HOME/scratch/<random>/      one process's; it holds a lock of the folder as long as it lives
+    HOME/scratch/<random>/      of one process, which holds a lock of the folder while it runs
 
-An adapter is packed in such files for a moment. A process that is killed leaves them, and the next one that starts in
-the home deletes them.
+For example, adapters are packed in such files. The next process that starts in the home folder deletes the files of
+killed processes.
 """
 
 import fcntl
@@ -17,20 +17,20 @@ from pathlib import Path
 from .files import make_private
 
 FOLDER = "scratch"
-_VARIABLE = "TMPDIR"  # children have it too
+_VARIABLE = "TMPDIR"  # inherited by child processes
 
 
 @contextmanager
 def scratch(home: Path) -> Iterator[Path]:
-    """As long as the block runs, the temporary files of this process and its children are in a folder of its own.
+    """Within the block, temporary files of this process and its children are in a folder of its own.
 
-    Deletes the folders of processes that are gone. Raises OSError.
+    Deletes the folders of killed processes. Raises OSError.
     """
     root = home / FOLDER
     make_private(root)
     gate = os.open(root, os.O_RDONLY)
     try:
-        fcntl.flock(gate, fcntl.LOCK_EX)  # a folder that is new and not locked yet is nobody's to delete
+        fcntl.flock(gate, fcntl.LOCK_EX)  # so that a new folder is not deleted before it is locked
         for folder in root.iterdir():
             if _is_abandoned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -40,7 +40,7 @@ def scratch(home: Path) -> Iterator[Path]:
     finally:
         os.close(gate)
     before = os.environ.get(_VARIABLE)
-    os.environ[_VARIABLE], tempfile.tempdir = str(mine), None  # None: to be looked up again
+    os.environ[_VARIABLE], tempfile.tempdir = str(mine), None  # None: read TMPDIR again
     try:
         yield mine
     finally:

@@ -1,6 +1,6 @@
-"""The catalog's tables. Everything of a tenant's is keyed by the tenant.
+"""The catalog's tables. All rows of a tenant are keyed by the tenant.
 
-SQLite and PostgreSQL read the same definitions. Secrets are not in here: of an API key only its hash is. A change here
+The definitions are the same for SQLite and PostgreSQL. No secrets are stored; of an API key, only the hash. A change
 needs a revision in `migrations/catalog`.
 """
 
@@ -11,7 +11,7 @@ from .database import Schema
 CATALOG = Schema("catalog", "0001", "the catalog's database")
 
 metadata = MetaData()
-_NAME, _SHA256, _TIME = String(63), String(64), String(40)  # times are ISO 8601, UTC: they sort as text
+_NAME, _SHA256, _TIME = String(63), String(64), String(40)  # times are ISO 8601 in UTC, so they sort as text
 
 tenants = Table(
     "tenants", metadata, Column("tenant", _NAME, primary_key=True), Column("created", _TIME, nullable=False)
@@ -20,7 +20,7 @@ tenants = Table(
 api_keys = Table(
     "api_keys",
     metadata,
-    Column("id", String(32), primary_key=True),  # the part of a key that may be shown
+    Column("id", String(32), primary_key=True),  # the public part of a key
     Column("tenant", _NAME, nullable=False),
     Column("secret_sha256", _SHA256, nullable=False),
     Column("label", String(100), nullable=False),
@@ -36,7 +36,7 @@ subjects = Table(
     Column("name", _NAME, primary_key=True),
     Column("class_noun", String(100), nullable=False),
     Column("identifier", String(100), nullable=False),
-    Column("consent", Text, nullable=False),  # who said it and in which words, as given
+    Column("consent", Text, nullable=False),  # the consent as given by the caller
     Column("consented", _TIME, nullable=False),
     Column("created", _TIME, nullable=False),
 )
@@ -47,7 +47,7 @@ photos = Table(
     Column("tenant", _NAME, primary_key=True),
     Column("subject", _NAME, primary_key=True),
     Column("sha256", _SHA256, primary_key=True),
-    Column("file", String(200), nullable=False),  # its name, for messages only
+    Column("file", String(200), nullable=False),  # file name, for messages only
     Column("bytes", BigInteger, nullable=False),
     Column("report", Text, nullable=False),  # JSON: verdict, reasons, hint
     Column("key", String(900), nullable=False),
@@ -91,11 +91,11 @@ receipts = Table(
     Column("items", Text, nullable=False),  # JSON: kinds, counts, bytes; no content
 )
 
-forgettings = Table(  # deletions that are not complete
+forgettings = Table(  # deletions in progress
     "forgettings",
     metadata,
     Column("tenant", _NAME, primary_key=True),
     Column("name", _NAME, primary_key=True),
     Column("begun", _TIME, nullable=False),
-    Column("deleted", Text, nullable=False),  # JSON, as a receipt's items: what is gone by now
+    Column("deleted", Text, nullable=False),  # JSON, as a receipt's items: deleted so far
 )

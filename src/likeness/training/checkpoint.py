@@ -1,7 +1,7 @@
-"""A fine-tune's state as bytes: one safetensors file.
+"""The state of a fine-tune as one safetensors file.
 
-Resuming from it gives the same adapter as never having stopped. It is bound to its job by a fingerprint of
-recipe, base, seed and photos: another job's checkpoint is refused, not adapted.
+Resuming from it gives the same adapter as an uninterrupted run. A fingerprint of recipe, base, seed and photographs
+identifies the fine-tune; a checkpoint with another fingerprint is refused.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from torch import Tensor
 from ..errors import CheckpointMismatch
 from .recipe import FineTuneRecipe, recipe_document
 
-_HEADER_BYTES = 8  # the length of the JSON header, little-endian
+_HEADER_BYTES = 8  # length of the JSON header, little-endian
 
 
 def fingerprint(recipe: FineTuneRecipe, *, base_sha256: str, seed: int, photos: list[str]) -> str:
-    """What must agree for a resume to continue the same training; `photos` are content hashes."""
+    """Properties that must be equal to resume a training; `photos` are content hashes."""
     document = {"recipe": recipe_document(recipe), "base": base_sha256, "seed": seed, "photos": sorted(photos)}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
@@ -29,10 +29,10 @@ def pack_checkpoint(state: dict[str, Tensor], *, mark: str) -> bytes:
 
 
 def unpack_checkpoint(content: bytes, *, mark: str) -> dict[str, Tensor]:
-    """Read what `pack_checkpoint` made with the same fingerprint.
+    """Read a checkpoint of `pack_checkpoint` with the same fingerprint.
 
     Raises:
-        CheckpointMismatch: it is another job's, or damaged.
+        CheckpointMismatch: another fingerprint, or damaged.
     """
     try:
         state = load(content)
@@ -43,6 +43,6 @@ def unpack_checkpoint(content: bytes, *, mark: str) -> dict[str, Tensor]:
     if metadata.get("fingerprint") != mark:
         raise CheckpointMismatch(
             "the checkpoint belongs to another recipe, base, seed or set of photos",
-            hint="start over with --restart, or give the arguments of the first run",
+            hint="start over with --restart, or use the arguments of the first run",
         )
     return state

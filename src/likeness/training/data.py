@@ -1,8 +1,9 @@
-"""Prepared photos become what a fine-tune reads: latents, where to look in them, and captions as token ids.
+"""Prepared photographs -> training data: latents, emphasis maps, and captions as token ids.
 
-Everything is encoded once, before the first step: the loop sees no picture and no text.
+Everything is encoded once before the first step; the loop sees neither images nor text.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..diffusion.base import BaseModel
+from ..diffusion.family import Family
 from ..diffusion.pixels import to_pixels
 from ..photos import vary_background
 from ..types import PreparedPhoto, Subject
 from .loss import place_emphasis
 from .recipe import FineTuneRecipe
 
-# framing -> captions; {} is '[identifier] [class noun]', and for the class images the class noun alone
+# framing -> captions; {} is '[identifier] [class noun]', or the class noun alone for class images
 TEMPLATES = {
     "portrait": ("photo of {}", "a photo of {}", "portrait photo of {}"),
     "close": ("close-up photo of {}", "a close-up photo of {}"),
@@ -30,11 +32,11 @@ TEMPLATES = {
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """One person's whole training data, on the base's device."""
+    """All training data of one person, on the base's device."""
 
     latents: Tensor  # (N, C, h, w)
     emphasis: Tensor  # (N, 1, h, w), mean 1 over each row
-    ids: Tensor  # (N, K, tokens): K captions for each latent
+    ids: Tensor  # (N, K, tokens): K captions per latent
     prior_latents: Tensor  # (M, C, h, w)
     prior_ids: Tensor  # (M, tokens)
 
@@ -45,10 +47,10 @@ class TrainingSet:
 
 @dataclass(frozen=True, eq=False)
 class Captions:
-    """The different captions of a training set, and which of them each latent may have."""
+    """The distinct captions of a training set, and those of each latent."""
 
     ids: Tensor  # (D, tokens)
-    instance: Tensor  # (N, K) places in `ids`
+    instance: Tensor  # (N, K) indices in `ids`
     prior: Tensor  # (M,)
 
     @classmethod
@@ -60,14 +62,14 @@ class Captions:
 
 
 def captions(subject: Subject, framing: str) -> list[str]:
-    """The instance captions of one framing: identifier and class noun together (Ruiz et al. 2023, section 3.1)."""
+    """The instance captions of one framing, with identifier and class noun (Ruiz et al. 2023, section 3.1)."""
     return [template.format(f"{subject.identifier} {subject.class_noun}") for template in TEMPLATES[framing]]
 
 
 def augment(
     prepared: Sequence[PreparedPhoto], recipe: FineTuneRecipe, *, is_person: bool, seed: int
 ) -> list[PreparedPhoto]:
-    """Copies of every prepared photo: the first as it is, the others with another background, half of them mirrored."""
+    """Copies of each prepared photograph: one unchanged, the others with a new background, half of them mirrored."""
     rng = np.random.default_rng(seed)
     out = []
     for photo in prepared:
@@ -83,7 +85,7 @@ def augment(
 
 
 def _coverage(masks: Sequence[np.ndarray], cells: int) -> Tensor:
-    """(H, W) uint8 each -> share of each latent cell, (B, 1, cells, cells)."""
+    """(H, W) uint8 each -> coverage of each latent cell, (B, 1, cells, cells)."""
     stacked = torch.from_numpy(np.stack(masks))[:, None].float() / 255
     return F.interpolate(stacked, (cells, cells), mode="area")
 
@@ -92,7 +94,7 @@ def build_training_set(
     base: BaseModel, subject: Subject, prepared: Sequence[PreparedPhoto], *,
     recipe: FineTuneRecipe, prior_latents: Tensor, seed: int,
 ) -> TrainingSet:  # fmt: skip
-    """Take the framings that the base's family trains on, augment, encode and tokenize.
+    """Select the framings of the base's family, augment, encode and tokenize.
 
     prior_latents: (M, C, h, w) from `prior.class_latents`.
     """
@@ -114,10 +116,14 @@ def build_training_set(
         base.tokenize([texts[k % len(texts)] for k in range(most)])
         for texts in (captions(subject, copy.framing) for copy in copies)
     ])  # fmt: skip
-    prior_ids = base.tokenize([class_caption(subject.class_noun)] * max(1, len(prior_latents)))[: len(prior_latents)]
-    return TrainingSet(latents.float(), emphasis.to(base.device), ids, prior_latents.float().to(base.device), prior_ids)
+    prior_ids = base.tokenize(class_captions(base.family, subject.class_noun, len(prior_latents)) or [""])
+    return TrainingSet(
+        latents.float(), emphasis.to(base.device), ids, prior_latents.float().to(base.device),
+        prior_ids[: len(prior_latents)],
+    )  # fmt: skip
 
 
-def class_caption(class_noun: str) -> str:
-    """What the class images are images of."""
-    return f"photo of {class_noun}"
+def class_captions(family: Family, class_noun: str, count: int) -> list[str]:
+    """The prompts of the first `count` class images."""
+    templates = itertools.cycle(family.class_templates)
+    return [template.format(class_noun) for template in itertools.islice(templates, count)]

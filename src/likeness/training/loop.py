@@ -1,10 +1,9 @@
-"""The training loop: many people's fine-tunes in one forward and one backward.
+"""The training loop: the fine-tunes of many people in one forward and one backward pass.
 
-People join and leave between steps. Each brings rows of its own, drawn by a random generator of its own, and
-keeps its own step count, learning rate, clipping and optimiser row; the shared networks normalise within a row,
-so nobody's gradient depends on who else is there. One person is the case of one.
+People join and leave between steps. Each has its own rows, random generator, step count, learning rate, clipping and
+optimiser row. The shared networks normalise within a row, so a person's gradient does not depend on the others.
 
-The loop does not know about photos, files of adapters or queues.
+The loop knows neither photographs nor adapter files nor queues.
 """
 
 import math
@@ -28,14 +27,14 @@ from .timesteps import middle_timesteps, uniform_timesteps
 
 @dataclass(frozen=True)
 class Progress:
-    """What one step did for one person."""
+    """The result of one step for one person."""
 
     name: str
     step: int  # steps taken so far
     steps: int  # of the whole recipe
     loss: float
     gradient_norm: float
-    error: NonFiniteLoss | None = None  # this person's training has ended; everybody else's goes on
+    error: NonFiniteLoss | None = None  # set if this person's training has ended; the others continue
 
     @property
     def finished(self) -> bool:
@@ -49,8 +48,8 @@ class Batch:
     x0: Tensor  # (b, C, h, w) clean latents
     noise: Tensor  # (b, C, h, w)
     t: Tensor  # (b,) timesteps
-    ids: Tensor  # (k, tokens), captions to encode: all of the person's, or each row's where that is less
-    caption: Tensor  # (b,) place in `ids`
+    ids: Tensor  # (k, tokens), captions to encode: all of the person's, or each row's if fewer
+    caption: Tensor  # (b,) index in `ids`
     emphasis: Tensor  # (b, 1, h, w)
     is_prior: Tensor  # (b,) bool
 
@@ -67,13 +66,13 @@ class FineTune:
     name: str
     recipe: FineTuneRecipe
     data: TrainingSet
-    generator: torch.Generator  # on the host, so that every device draws the same
+    generator: torch.Generator  # on the CPU, so that the numbers do not depend on the device
     slot: int
     step: int = 0
 
 
 def draw_batch(job: FineTune, timesteps: int) -> Batch:
-    """Instance rows, then prior rows; every random number is from the job's own generator."""
+    """Instance rows, then prior rows; all random numbers come from the job's own generator."""
     recipe, data, g = job.recipe, job.data, job.generator
     priors = min(recipe.prior_rows, len(data.prior_latents))
     photo = torch.randint(len(data.latents), (recipe.instance_rows,), generator=g)
@@ -96,7 +95,7 @@ def draw_batch(job: FineTune, timesteps: int) -> Batch:
 
 
 def learning_rate_factor(step: int, recipe: FineTuneRecipe) -> float:
-    """Linear warm-up, then a cosine to zero where the recipe decays; `step` counts from 0."""
+    """Linear warm-up, then a cosine to zero if the recipe decays; `step` counts from 0."""
     warm = min(1.0, (step + 1) / max(1, recipe.warmup_steps))
     return warm * (0.5 * (1 + math.cos(math.pi * step / recipe.steps)) if recipe.decay else 1.0)
 
@@ -114,7 +113,7 @@ def columns_of_rank(bank: LoraBank, rank: int) -> Tensor:
 def _one_scale(
     weights: dict[Network, dict[str, LoraPair]], recipe: FineTuneRecipe
 ) -> dict[Network, dict[str, LoraPair]]:
-    """The same adapter with alpha / rank as the scale of both networks, as its card says: the rest goes into B."""
+    """The same adapter with scale alpha / rank in both networks, as in its card; the difference is folded into B."""
     ratio = np.float32(recipe.scale_of("text_encoder") / recipe.scale_of("unet"))
     if ratio == 1 or "text_encoder" not in weights:
         return weights
@@ -123,12 +122,12 @@ def _one_scale(
 
 
 class TrainingLoop:
-    """A base, a bank with gradients, and whoever trains right now.
+    """A base, a bank with gradients, and the current fine-tunes.
 
     Args:
         base: frozen.
-        capacity: most people at once.
-        rank: of the bank; the largest rank a job may ask for.
+        capacity: largest number of people at once.
+        rank: of the bank; the largest rank of a job.
     """
 
     def __init__(self, base: BaseModel, *, capacity: int, rank: int) -> None:
@@ -149,8 +148,8 @@ class TrainingLoop:
         """Give a person a slot with a fresh adapter: A uniform, B zero (Hu et al. 2021, section 4.1).
 
         Raises:
-            TrainingError: no slot is free, the name is training already, or the rank is above the bank's.
-            UsageError: the recipe names no layer that this base adapts.
+            TrainingError: no free slot, the name is training already, or the rank is above the bank's.
+            UsageError: the recipe targets no layer of this base.
         """
         free = sorted(set(range(1, self.bank.slots)) - {job.slot for job in self._jobs.values()})
         if not free or name in self._jobs or recipe.rank > self.bank.rank:
@@ -160,9 +159,7 @@ class TrainingLoop:
         generator = torch.Generator().manual_seed(seed)
         row = self._fresh_row(recipe, generator)
         if not row.any():
-            raise UsageError(
-                "expected targets that this base has, got none", hint="leave the recipe's targets as they are"
-            )
+            raise UsageError("expected target layers that this base has, got none", hint="use the recipe's own targets")
         job = FineTune(name, recipe, data, generator, free[0])
         self.bank.write(job.slot, row)
         self._optimizer.clear(job.slot)
@@ -170,7 +167,7 @@ class TrainingLoop:
         return job
 
     def leave(self, name: str) -> dict[Network, dict[str, LoraPair]]:
-        """Take a person out, whenever; returns the adapter as it is, alpha not yet applied."""
+        """Remove a person at any time; returns the current adapter, without alpha."""
         job = self._jobs.pop(name)
         weights = self.bank.pairs_of(self.bank.flat[job.slot], job.recipe.rank)
         with torch.no_grad():
@@ -178,9 +175,9 @@ class TrainingLoop:
         return _one_scale(weights, job.recipe)
 
     def step(self) -> list[Progress]:
-        """One optimiser step for everybody, in one forward and one backward.
+        """One optimiser step for everyone, in one forward and one backward pass.
 
-        Where the device has no memory for it, nobody has taken a step: the same one can be tried with fewer people.
+        If the device runs out of memory, the step has had no effect and can be repeated with fewer people.
         """
         jobs = list(self._jobs.values())
         if not jobs:
@@ -207,12 +204,12 @@ class TrainingLoop:
         return out
 
     def state(self, name: str) -> dict[str, Tensor]:
-        """Everything of one person's training that a step changes; after the last one, only the factors are of use.
+        """The state of one person's training that a step changes; after the last step only the factors matter.
 
         See `checkpoint`.
         """
         job = self._jobs[name]
-        own = columns_of_rank(self.bank, job.recipe.rank)  # so that a bank of any larger rank can go on with it
+        own = columns_of_rank(self.bank, job.recipe.rank)  # so that a bank of any larger rank can resume it
         rows = {"factors": self.bank.flat}
         if job.step < job.recipe.steps:
             rows |= {"mean": self._optimizer.mean, "variance": self._optimizer.variance}
@@ -220,10 +217,10 @@ class TrainingLoop:
         return state | {"step": torch.tensor(job.step), "generator": job.generator.get_state()}
 
     def restore(self, name: str, state: dict[str, Tensor]) -> None:
-        """Put a joined person back to where `state` was taken; the next steps are those that would have followed.
+        """Reset a joined person to `state`; the following steps are the same as after it was saved.
 
         Raises:
-            CheckpointMismatch: `state` is of an adapter of another rank or base.
+            CheckpointMismatch: `state` has another rank or base.
         """
         job = self._jobs[name]
         own = columns_of_rank(self.bank, job.recipe.rank)
@@ -242,10 +239,10 @@ class TrainingLoop:
         self.bank.close()
 
     def _losses_and_gradient(self, jobs: list[FineTune]) -> tuple[dict[str, float], Tensor]:
-        """Everybody's loss, and the gradient (S, P) of those that are finite.
+        """The loss of each person, and the gradient (S, P) of the finite ones.
 
-        People with equal numbers of rows share a forward. Others take turns: in a forward of uneven shares a person's
-        products would be cut in another way than alone, and round in another way.
+        People with equal numbers of rows share a forward pass; others use separate ones, because with unequal numbers a
+        person's matrix products would be split, and rounded, differently than alone.
         """
         alike: dict[tuple[int, int], list[tuple[FineTune, Batch]]] = {}
         for job in jobs:
@@ -257,13 +254,13 @@ class TrainingLoop:
             found = self._losses(group)
             numbers = torch.stack(found).tolist()
             losses |= {job.name: number for (job, _), number in zip(group, numbers, strict=True)}
-            # a sum of per-person means: each person's gradient is the one they would have alone
+            # a sum of per-person means, so that each person's gradient is that of a separate training
             if good := [loss for loss, number in zip(found, numbers, strict=True) if math.isfinite(number)]:
                 self.bank.add_gradient(torch.stack(good).sum(), gradient)
         return losses, gradient
 
     def _losses(self, group: list[tuple[FineTune, Batch]]) -> list[Tensor]:
-        """The losses of people with equal numbers of rows, in one forward."""
+        """The losses of people with equal numbers of rows, in one forward pass."""
         schedule = self.base.schedule
         jobs, batches = zip(*group, strict=True)
         rows, texts = batches[0].shape
@@ -295,7 +292,7 @@ class TrainingLoop:
 
     @torch.no_grad()
     def _bare(self, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
-        """What the base itself says of these rows, (B, C, h, w)."""
+        """The prediction of the base without adapters for these rows, (B, C, h, w)."""
         states = self.base.encode_prompt(paired(ids))
         return self.base.denoise(paired(x_t), paired(t), states)[: len(t)]
 
@@ -315,16 +312,16 @@ class TrainingLoop:
 
     def _fail(self, job: FineTune) -> Progress:
         error = NonFiniteLoss(
-            f"the loss stopped being a number at step {job.step + 1} of {job.recipe.steps}",
+            f"expected a finite loss, got none at step {job.step + 1} of {job.recipe.steps}",
             hint="train again with a lower learning rate",
         )
         self.leave(job.name)
         return Progress(job.name, job.step, job.recipe.steps, math.nan, math.nan, error)
 
     def _fresh_row(self, recipe: FineTuneRecipe, generator: torch.Generator) -> Tensor:
-        """A of the recipe's targets uniform in +-1/sqrt(fan-in); everything else zero, and so untrained for ever:
+        """A of the recipe's targets is uniform in +-1/sqrt(fan-in), all other factors are zero.
 
-        where A and B are both zero, so are both gradients.
+        If A and B are both zero, so are their gradients: layers that are not targets are never trained.
         """
         wanted = {"unet": recipe.unet_targets, "text_encoder": recipe.text_targets if recipe.text_learning_rate else ()}
         weights: dict[Network, dict[str, LoraPair]] = {"unet": {}, "text_encoder": {}}

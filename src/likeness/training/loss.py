@@ -1,6 +1,6 @@
-"""The objective: DreamBooth with prior preservation, min-SNR weights, and a loss that looks at the face.
+"""The objective: DreamBooth with prior preservation, min-SNR weights, and a loss weighted towards the face.
 
-Pure functions of tensors; they do not know whose rows they see.
+Pure functions of tensors.
 """
 
 import torch
@@ -10,12 +10,13 @@ from ..diffusion.schedule import PredictionType
 
 
 def min_snr_weight(snr: Tensor, prediction_type: PredictionType, gamma: float | None) -> Tensor:
-    """Weight of a timestep: the base's own kind of objective, held at gamma where little noise is left.
+    """Weight of a timestep, limited by gamma at low noise.
 
-    Bases that predict noise or velocity, min-SNR-gamma (Hang et al. 2023, eq. 11 and its form for velocities): the
-    clean latent's error times min(snr, gamma). A base that predicts the clean latent: min(snr + 1, gamma), the loss of
-    v-prediction (Salimans & Ho 2022, section 4), since min-SNR leaves nothing of the noisy steps in which a face gets
-    its shape. An error of epsilon is snr times, one of v snr + 1 times the clean latent's, so these are divided out.
+    For bases that predict noise or velocity: min-SNR-gamma (Hang et al. 2023, eq. 11 and its form for velocities), the
+    clean latent's error times min(snr, gamma). For a base that predicts the clean latent: min(snr + 1, gamma), the loss
+    of v-prediction (Salimans & Ho 2022, section 4), because min-SNR has almost no weight at the noisy steps that form a
+    face. The error of epsilon is snr times, that of v is snr + 1 times the clean latent's, so these factors are divided
+    out.
     snr: (B,) -> (B,); gamma None: the plain squared error of the network's output, weight 1.
     """
     if gamma is None:
@@ -28,9 +29,9 @@ def min_snr_weight(snr: Tensor, prediction_type: PredictionType, gamma: float | 
 def row_losses(output: Tensor, target: Tensor, *, weight: Tensor, emphasis: Tensor) -> Tensor:
     """Weighted squared error of each row, (B,).
 
-    output, target: (B, C, h, w)   the network's output and what it should have been
+    output, target: (B, C, h, w)   the network's output and its target
     weight:         (B,)           of the timestep
-    emphasis:       (B, 1, h, w)   of the place in the picture, mean 1 over each row
+    emphasis:       (B, 1, h, w)   per latent cell, mean 1 over each row
     """
     error = (output.float() - target.float()).square().mean(1, keepdim=True)  # (B, 1, h, w)
     return weight.float() * (error * emphasis.float()).flatten(1).mean(1)
@@ -39,21 +40,22 @@ def row_losses(output: Tensor, target: Tensor, *, weight: Tensor, emphasis: Tens
 def dreambooth_loss(losses: Tensor, is_prior: Tensor, prior_weight: float) -> Tensor:
     """Instance loss + prior_weight * prior-preservation loss (Ruiz et al. 2023, eq. 2) of one person's rows.
 
-    What the prior's rows are compared with is the recipe's choice: the class image, as in the paper, or what the base
-    without an adapter makes of it (Li & Hoiem 2016, 'Learning without Forgetting'). The second has the same minimum
-    and none of the images' noise, which is most of a small batch's gradient: it is zero until something is forgotten.
+    The recipe chooses the target of prior rows: the class image, as in the paper, or the prediction of the base without
+    an adapter (Li & Hoiem 2016, 'Learning without Forgetting'). The second has the same minimum without the images'
+    noise,
+    which dominates the gradient of a small batch: it is zero until something is forgotten.
 
-    losses: (B,); is_prior: (B,) bool, True = the row comes from the class images. A scalar.
+    losses: (B,); is_prior: (B,) bool, True: the row is a class image. Returns a scalar.
     """
     instance = losses[~is_prior].mean()
     return instance + prior_weight * losses[is_prior].mean() if is_prior.any() else instance
 
 
 def place_emphasis(matte: Tensor, face: Tensor, *, background: float, face_gain: float) -> Tensor:
-    """Where the loss looks: background counts `background`, the person 1, the face 1 + `face_gain`.
+    """Spatial weights of the loss: background `background`, person 1, face 1 + `face_gain`.
 
-    matte, face: (B, 1, h, w) in [0, 1], coverage of each latent cell. Returned with mean 1 over each row; a row with
-    nothing to look at counts the same everywhere.
+    matte, face: (B, 1, h, w) in [0, 1], coverage of each latent cell. Normalised to mean 1 over each row; uniform if
+        all weights of a row are 0.
     """
     raw = background + (1 - background) * matte + face_gain * face
     mean = raw.mean(dim=(1, 2, 3), keepdim=True)

@@ -1,7 +1,7 @@
-"""AdamW for many people at once: one row, one person, each with a step count and a learning rate of its own.
+"""AdamW for many people at once: one row per person, each with its own step count and learning rate.
 
-Adam is elementwise, so stacking people's parameters as rows of (S, P) is S independent optimisers; what is not
-elementwise (clipping, bias correction) is done per row. Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019.
+Adam is elementwise, so stacking people's parameters as rows of (S, P) is S independent optimisers; clipping and
+bias correction, which are not elementwise, are done per row. Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ EPSILON = 1e-8
 def clip_rows(gradient: Tensor, limits: Tensor) -> Tensor:
     """Scale each row of (S, P) down to at most its limit in L2 norm, in place. Returns the norms before, (S,).
 
-    Each norm is taken by itself: one reduction over all rows may add up in another order for another S.
+    Each norm is computed separately: the summation order of one reduction over all rows may depend on S.
     """
     norms = torch.stack([row.norm() for row in gradient])
     factors = limits / norms.clamp(min=1e-12)
@@ -29,7 +29,7 @@ def clip_rows(gradient: Tensor, limits: Tensor) -> Tensor:
 
 @dataclass(eq=False)
 class RowAdamW:
-    """Moments of all slots."""
+    """The moments of all slots."""
 
     mean: Tensor  # (S, P)
     variance: Tensor  # (S, P)
@@ -48,9 +48,9 @@ class RowAdamW:
         rates: Sequence[tuple[slice, float]],
         weight_decay: float,
     ) -> None:
-        """Step number `count` (from 1) of one row, in place; torch's fused kernel, once over the memory.
+        """Step number `count` (from 1) of one row, in place, with torch's fused kernel.
 
-        flat, gradient: (S, P); rates: columns and their learning rate; columns that are not named stay.
+        flat, gradient: (S, P); rates: columns and their learning rate; other columns are not changed.
         """
         for columns, rate in rates:
             x, g, m, v = ([stacked[row, columns]] for stacked in (flat, gradient, self.mean, self.variance))

@@ -1,7 +1,7 @@
-"""Class images for prior preservation, made by the base itself, once for each base, class noun and way to make them.
+"""Class images for prior preservation, made by the base once per base, class noun and sampling settings.
 
-They are what keeps 'a man' a man while '<<TOK>> man' becomes one man (Ruiz et al. 2023, section 3.2). They
-depend on nobody's photos, so all subjects share them; they are kept as latents, since nothing else reads them.
+They keep the meaning of 'a man' while '<<TOK>> man' becomes one particular man (Ruiz et al. 2023, section 3.2). They do
+not depend on a subject's photographs, so all subjects share them. They are stored as latents.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from ..diffusion.lora import BASE_SLOT
 from ..diffusion.sampling import Order, denoise_all
 from ..errors import ObjectNotFound, StorageUnavailable
 from ..storage.objects import FileObjects
-from .data import class_caption
+from .data import class_captions
 
 STEPS = 20
 BATCH = 8
@@ -31,11 +31,12 @@ Unsaved = Callable[[OSError | StorageUnavailable], None]
 
 
 def cache_folder(folder: Path, base: BaseModel, class_noun: str) -> Path:
-    """Where these class images are kept: named by a hash of everything that they depend on."""
+    """The cache folder of these class images, named by a hash of everything that they depend on."""
     schedule = {field.name: getattr(base.schedule, field.name) for field in fields(base.schedule)}
+    captions = class_captions(base.family, class_noun, len(base.family.class_templates))
     facts = {
-        "base": base.sha256, "dtype": str(base.dtype), "caption": class_caption(class_noun), "steps": STEPS,
-        "sampler": SAMPLER, "guidance_scale": base.family.guidance_scale, "code": __version__,
+        "base": base.sha256, "dtype": str(base.dtype), "captions": captions, "steps": STEPS, "sampler": SAMPLER,
+        "guidance_scale": base.family.guidance_scale, "code": __version__,
         "schedule": {name: hash_of(value) for name, value in schedule.items()},
     }  # fmt: skip
     return folder / base.sha256[:16] / hash_of(json.dumps(facts, sort_keys=True))
@@ -45,15 +46,16 @@ def class_latents(
     base: BaseModel, class_noun: str, count: int, *, folder: Path,
     progress: Callable[[int], None] = lambda done: None, unsaved: Unsaved = lambda error: None,
 ) -> Tensor:  # fmt: skip
-    """(count, C, h, w) latents of `count` class images, from the cache or made now and put there batch by batch.
+    """(count, C, h, w) latents of `count` class images, from the cache, or computed and cached batch by batch.
 
-    Two processes may make them at once: both make the same, and a file appears whole.
+    Two processes may compute them at the same time: both get the same result, and files are written atomically.
 
     Args:
-        progress: told how many there are after each batch that was made.
-        unsaved: told why a batch was not put into the cache; the images are made all the same.
+        progress: called with the number of finished images after each computed batch.
+        unsaved: called with the reason if a batch could not be cached; the images are returned all the same.
     """
     cache = FileObjects(cache_folder(folder, base, class_noun))
+    captions = class_captions(base.family, class_noun, count)
     parts = []
     for start in range(0, count, BATCH):
         stop = min(start + BATCH, count)
@@ -61,7 +63,7 @@ def class_latents(
         latents = _kept(cache, key)
         if latents is None:
             orders = [
-                Order(class_caption(class_noun), "", seed, STEPS, base.family.guidance_scale, SAMPLER, BASE_SLOT)
+                Order(captions[seed], "", seed, STEPS, base.family.guidance_scale, SAMPLER, BASE_SLOT)
                 for seed in range(start, stop)
             ]
             latents = denoise_all(base, None, orders).float().cpu()
@@ -75,13 +77,13 @@ def class_latents(
 
 
 def hash_of(value: object) -> str:
-    """16 hexadecimal digits of a tensor's numbers, or of anything that prints what it is."""
+    """16 hexadecimal digits of the hash of a tensor, or of any object with a complete repr."""
     content = value.numpy().tobytes() if isinstance(value, Tensor) else str(value).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _kept(cache: FileObjects, key: str) -> Tensor | None:
-    """A batch of the cache; None where it is not there or damaged."""
+    """A batch from the cache; None if it is missing or damaged."""
     try:
         return load(cache.get(key))["latents"]
     except (ObjectNotFound, SafetensorError, KeyError):

@@ -1,13 +1,14 @@
-"""Recipes: everything a fine-tune can be told, and the presets as one table.
+"""Recipes: all hyperparameters of a fine-tune, and the presets as one table.
 
-Learning rates are written for Stable Diffusion; `Family.learning_rate_scale` carries them to smaller networks.
+Learning rates are for Stable Diffusion; `Family.learning_rate_scale` adapts them to smaller networks.
 
-fast         for a first look: a third of the steps.
+fast         a first look: a third of the steps.
 standard     rank = alpha, U-Net 1e-4 and the text encoder 10 times lower (kohya's documentation, HF's advanced
              DreamBooth script); min-SNR 5; prior preservation for faces (HF DreamBooth README), against the base's
              own prediction (docs/log.md); face-masked loss (cog-sdxl, cloneofsimo/lora).
-thorough     more steps and twice the rank, as the 100 steps a photo of Astria's high-quality preset.
-origin-2023  the reference solution's own: rank 128, 64 in the text encoder, alpha 1, 1e-4, 1000 steps of one photo,
+thorough     more steps and twice the rank; cf. the 100 steps per photo of Astria's high-quality preset.
+origin-2023  the reference solution's settings: rank 128, 64 in the text encoder, alpha 1, 1e-4, 1000 steps of one
+photo,
              attention q and v only, no masks. Its rank is above the default of LIKENESS_RANK.
 """
 
@@ -21,31 +22,31 @@ from ..types import Network
 
 @dataclass(frozen=True)
 class FineTuneRecipe:
-    """One fine-tune's settings. `steps` is the whole run; rows are per step."""
+    """The hyperparameters of one fine-tune. `steps` is the whole run; rows are per step."""
 
     name: str
     steps: int
     instance_rows: int  # rows of the person in each step
-    prior_rows: int  # rows of class images in each step; 0 = no prior preservation
+    prior_rows: int  # rows of class images in each step; 0: no prior preservation
     rank: int
     alpha: float
     unet_learning_rate: float
-    text_learning_rate: float  # 0 = text encoder not trained
+    text_learning_rate: float  # 0: the text encoder is not trained
     unet_targets: tuple[str, ...]  # endings of module names; intersected with the family's
     text_targets: tuple[str, ...]
-    text_rank: int | None = None  # in the text encoder, at most `rank`; None = `rank`
+    text_rank: int | None = None  # of the text encoder, at most `rank`; None: `rank`
     prior_weight: float = 1.0
-    prior_from_base: bool = True  # class images as the base would denoise them, not as they are: see `loss`
+    prior_from_base: bool = True  # target of class images: the base's prediction, not the image; see `loss`
     class_images: int = 32
     warmup_steps: int = 20
     decay: bool = True  # cosine to zero at the end
-    middle_timesteps: bool = True  # most rows where a face takes shape, see `timesteps`
+    middle_timesteps: bool = True  # more rows at timesteps that form the face, see `timesteps`
     min_snr_gamma: float | None = 5.0
     background_weight: float = 0.15
     face_gain: float = 1.0
     weight_decay: float = 0.01
     clip_norm: float = 1.0
-    variants: int = 6  # augmented copies of each prepared photo
+    variants: int = 6  # augmented copies of each prepared photograph
     vary_background: bool = True
     checkpoint_every: int = 100
 
@@ -102,10 +103,10 @@ _ACCEPTED: Mapping[object, tuple[type, ...]] = MappingProxyType(
 
 
 def recipe_named(name: str, /, **changes: object) -> FineTuneRecipe:
-    """A preset with some fields changed; all but its name can be.
+    """A preset with some fields changed; the name cannot be changed.
 
     Raises:
-        UsageError: no such preset or field, a value of another type or outside its limits; the message names them.
+        UsageError: unknown preset or field, or a value of the wrong type or outside its limits.
     """
     if name not in PRESETS:
         raise UsageError(f"expected a recipe of {', '.join(PRESETS)}")
@@ -140,5 +141,5 @@ def _check_kind(field: str, kind: object, value: object) -> None:
 
 
 def recipe_document(recipe: FineTuneRecipe) -> dict[str, object]:
-    """The recipe as plain JSON types, for the card and the checkpoint."""
+    """The recipe as JSON types, for card and checkpoint."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(recipe).items()}

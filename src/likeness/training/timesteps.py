@@ -1,7 +1,8 @@
-"""Which timesteps the rows of one training step get.
+"""The timesteps of the rows of one training step.
 
-Every row gets one out of as many equal shares of the distribution as there are rows, in random order: each is drawn as
-it would be alone, and the loss of a step varies much less than with free draws.
+Stratified sampling: the distribution is divided into as many equal shares as there are rows, and each row gets a
+timestep from one share, in random order. Each row has the original distribution, and the loss of a step varies much
+less.
 """
 
 import math
@@ -9,12 +10,12 @@ import math
 import torch
 from torch import Tensor
 
-EVEN_SHARE = 1 / 3  # of the rows over all timesteps alike; the others are logit-normal
-CENTRE, SPREAD = 0.4, 0.7  # of the logit-normal: where a face takes shape, and how far around it
+EVEN_SHARE = 1 / 3  # share of rows with uniform timesteps; the others are logit-normal
+CENTRE, SPREAD = 0.4, 0.7  # of the logit-normal: the timesteps that form a face, and the spread
 
 
 def uniform_timesteps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
-    """(count,) of all timesteps alike, on the generator's device."""
+    """(count,) uniform timesteps, on the generator's device."""
     return (_shares(count, generator) * timesteps).long().clamp(max=timesteps - 1)
 
 
@@ -29,7 +30,7 @@ def middle_timesteps(count: int, timesteps: int, generator: torch.Generator) -> 
 
 
 def _shares(count: int, generator: torch.Generator) -> Tensor:
-    """(count,) in [0, 1): one of each of `count` equal shares."""
+    """(count,) in [0, 1): one from each of `count` equal shares."""
     place = torch.randperm(count, generator=generator, device=generator.device)
     within = torch.rand(count, generator=generator, device=generator.device)
     return (place + within) / max(1, count)
