@@ -1,6 +1,7 @@
 """Deletion is complete, whatever was killed before or during it, or reports that it is not and continues."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def likeness(tmp_path: Path) -> Iterator[Likeness]:
 
 def kill_points(folder: Path, first: int, every: int) -> dict[str, Any]:
     words = [sys.executable, "-m", "tests.service.kill_points", str(folder), str(first), str(every)]
-    path = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    found_by = os.pathsep.join(filter(None, (str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH"))))
+    path = {"PYTHONPATH": found_by, "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(words, capture_output=True, text=True, env=path, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
