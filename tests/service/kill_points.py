@@ -23,7 +23,7 @@ from likeness.service import Likeness, build
 from likeness.storage.catalog import LOCAL
 from likeness.storage.records import Receipt
 from likeness.types import GeneratedImage, ImageRequest, Photo, Subject
-from tests.jobs.claims import claimed, stages_of
+from tests.jobs.claims import claimed, set_lease, stages_of
 from tests.jobs.installation import PHOTOS, picture
 from tests.storage.cards import CARD, adapter
 
@@ -66,6 +66,7 @@ def recovered(home: Path) -> Receipt | None:
     """What a start of the server does, and what a user who wants to be forgotten does then."""
     likeness = opened(home)
     try:
+        set_lease(likeness.training.database, 1.0)  # by then the lease of the worker that was killed has expired
         likeness.forgetting.sweep()
         likeness.forgetting.resume()
         if likeness.forgetting.knows(LOCAL, NAME):
