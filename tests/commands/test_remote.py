@@ -16,6 +16,7 @@ from likeness.http.app import create_app
 from likeness.jobs.types import Failure, Job
 from likeness.service import Likeness, build
 from tests.http.conftest import running
+from tests.jobs.claims import claimed
 from tests.jobs.installation import PHOTOS, picture
 from tests.tiny import build_tiny_folder
 from tests.waiting import until
@@ -50,10 +51,9 @@ def fail(likeness: Likeness, failure: Failure) -> None:
         return [job for job in queue.jobs_of("local") if job.state == "queued"]
 
     until(waiting)
-    claim = queue.ledger.claim(waiting()[0].id, "w-0")
-    assert claim is not None
-    queue.ledger.tell(claim, "progress", {"stage": "train", "done": 3, "total": 9, "loss": 0.5, "images_per_s": 2.0})
-    queue.ledger.finish(claim, "failed", failure=failure, keep_photos_s=0)
+    claim = claimed(queue.database, job=waiting()[0].id)
+    queue.store.tell(claim, "progress", {"stage": "train", "done": 3, "total": 9, "loss": 0.5, "images_per_s": 2.0})
+    queue.store.finish(claim, "failed", failure=failure, keep_photos_s=0)
 
 
 def test_the_photographs_go_there_and_the_end_comes_back(likeness: Likeness, address: str, photo: str) -> None:

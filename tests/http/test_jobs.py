@@ -18,11 +18,12 @@ from starlette.datastructures import UploadFile
 from starlette.testclient import TestClient
 
 from likeness.http.app import create_app
-from likeness.jobs.ledger import Ledger
+from likeness.jobs.store import JobStore
 from likeness.jobs.tables import jobs as jobs_table
 from likeness.jobs.types import Claim, Failure
 from likeness.service import Likeness
 from likeness.service.training import Training
+from tests.jobs import claims
 from tests.jobs.installation import PHOTOS, archive, picture
 from tests.waiting import HANG_S
 
@@ -44,9 +45,7 @@ def submitted(client: TestClient, name: str, **changes: object) -> dict[str, obj
 
 
 def claimed(likeness: Likeness, job: dict[str, object]) -> Claim:
-    claim = likeness.training.queue.ledger.claim(str(job["id"]), "w-0")
-    assert claim is not None
-    return claim
+    return claims.claimed(likeness.training.database, job=str(job["id"]))
 
 
 def test_an_archive_becomes_a_job_that_can_be_seen_and_cancelled(client: TestClient) -> None:
@@ -144,23 +143,23 @@ def test_progress_is_streamed_until_the_job_is_over(
     client: TestClient, likeness: Likeness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submitted(client, "stream")
-    ledger = likeness.training.queue.ledger
-    looked, events = threading.Semaphore(0), Ledger.events
+    store = likeness.training.queue.store
+    looked, events = threading.Semaphore(0), JobStore.events
 
     def watched(*given: Any) -> Any:
         found = events(*given)
         looked.release()
         return found
 
-    monkeypatch.setattr(Ledger, "events", watched)
+    monkeypatch.setattr(JobStore, "events", watched)
 
     def work() -> None:
         for _ in range(2):  # the stream has begun when it looks again
             assert looked.acquire(timeout=HANG_S)
         claim = claimed(likeness, job)
-        ledger.tell(claim, "progress", {"stage": "train", "done": 3, "total": 9, "loss": 0.5})
+        store.tell(claim, "progress", {"stage": "train", "done": 3, "total": 9, "loss": 0.5})
         failure = Failure("PhotosRefused", "too few photos", "send more")
-        ledger.finish(claim, "failed", failure=failure, keep_photos_s=0)
+        store.finish(claim, "failed", failure=failure, keep_photos_s=0)
 
     worker = threading.Thread(target=work)
     worker.start()
@@ -193,7 +192,7 @@ def test_forgetting_reaches_the_queue(client: TestClient, likeness: Likeness) ->
     kinds = {item["kind"]: item["count"] for item in receipt["items"]}
     assert kinds.items() >= {"jobs": 1, "checkpoints": 1, "previews": 1, "uploads": 1, "job messages": 1}.items()
     assert client.get(f"/v1/jobs/{job['id']}").status_code == 404
-    assert not likeness.training.queue.ledger.holds(claim)
+    assert not likeness.training.queue.store.holds(claim)
     for prefix in (f"local/jobs/{job['id']}/", "local/uploads/gone/"):
         assert list(likeness.library.objects.list(prefix)) == []
     for path in likeness.home.root.glob("jobs.sqlite*"):
@@ -287,7 +286,7 @@ def test_an_archive_waits_in_a_file_while_another_is_in_memory(
 def test_the_event_loop_never_waits_for_the_queue_to_open(
     client: TestClient, likeness: Likeness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At first use it loads DBOS, connects and migrates."""
+    """At first use it connects and migrates."""
     opened, seen = Training.__dict__["queue"], []
     assert isinstance(opened, property)
 

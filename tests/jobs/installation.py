@@ -92,7 +92,8 @@ class Installation:
             for field in fields(self.settings)
             if getattr(self.settings, field.name) != field.default
         }
-        said |= {"PYTHONPATH": str(SRC), "HF_HUB_OFFLINE": "1"}
+        path = os.pathsep.join(filter(None, (str(SRC), os.environ.get("PYTHONPATH"))))
+        said |= {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
         return kept | said
 
     def kill(self, id: str) -> None:

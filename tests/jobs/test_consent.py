@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 
 from likeness.errors import AdapterBusy, AlreadyExists, ConsentMissing, InputRefused
-from likeness.jobs import places, preparer
-from likeness.jobs.ledger import Ledger
-from likeness.jobs.link import Link
-from likeness.jobs.steps import Failed, Steps
+from likeness.jobs import object_keys, preparer
+from likeness.jobs.stages import Failed
 from likeness.jobs.types import Claim, Invocation, JobOrder
 from likeness.storage.catalog import now
 from likeness.storage.consent import record_subject
 from likeness.storage.records import SubjectRecord
 from likeness.types import Subject
+from tests.jobs import claims
 from tests.jobs.installation import Installation, archive, picture
 from tests.storage.cards import record
 
@@ -34,7 +33,7 @@ class InThisProcess:
 
     def ask(self, job: str, asked: dict[str, Any]) -> None:
         self.asked.append(asked)
-        preparer._serve(self, self._objects, {**asked, "job": job})  # type: ignore[arg-type]
+        preparer.serve(self, self._objects, {**asked, "job": job})  # type: ignore[arg-type]
 
     def send(self, **said: Any) -> None:
         self._said.append(said)
@@ -136,22 +135,17 @@ def claimed(installation: Installation, sends: JobOrder, content: bytes) -> tupl
     """A job whose archive nobody has looked into, as one that lies elsewhere."""
     training = installation.training
     job = training.queue.submit(replace(sends, photos="local/elsewhere"))
-    claim = training.queue.ledger.claim(job.id, "w-0")
-    assert claim is not None
-    training.objects.put(places.photos_key("local", job.id), content)
+    claim = claims.claimed(training.database, job=job.id)
+    training.objects.put(object_keys.photos_key("local", job.id), content)
     return claim, job.order
 
 
 def prepared(
-    installation: Installation, claim: Claim, order: JobOrder, link: InThisProcess | None = None
+    installation: Installation, claim: Claim, order: JobOrder, preparer: InThisProcess | None = None
 ) -> dict[str, Any]:
-    training, nobody = installation.training, Link("nobody", {})
-    steps = Steps(
-        Ledger(training.database), training.library, training.locations,
-        preparer=link or InThisProcess(installation),  # type: ignore[arg-type]
-        trainer=nobody, full=lambda concurrency: None,
-    )  # fmt: skip
-    return steps.prepare(claim, order)
+    made = claims.stages_of(installation.training)
+    stages = replace(made, preparer=preparer or InThisProcess(installation))  # type: ignore[arg-type]
+    return stages.prepare(claim, order)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +166,7 @@ def test_what_the_archive_says_is_checked_before_a_photograph_is_looked_at(
     with pytest.raises(ConsentMissing):
         prepared(installation, claim, asked, link)
     assert [one.get("only") for one in link.asked] == ["order"]
-    assert not installation.training.objects.has(places.prepared_key("local", claim.job))
+    assert not installation.training.objects.has(object_keys.prepared_key("local", claim.job))
 
 
 def test_words_that_came_with_the_archive_are_recorded(installation: Installation) -> None:
@@ -200,7 +194,7 @@ def test_a_thing_needs_nobodys_word(installation: Installation) -> None:
     claim, asked = claimed(installation, order("toy", "toy"), sent({"name": "car", "steps": 7}))
     said = prepared(installation, claim, asked)
     assert said["photos"] == 4
-    assert json.loads(said["order"])["name"] == "car"
+    assert installation.training.queue.status(claim.job, "local").order.name == "car"
     assert subjects(installation) == {}
 
 

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from likeness.cli import app
 from likeness.jobs.queue import Queue
-from likeness.jobs.tables import Database
+from likeness.jobs.tables import open_jobs_database
 from likeness.jobs.types import JobOrder
+from tests.jobs.claims import claimed
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 
@@ -45,7 +46,7 @@ def test_the_scaled_jobs_command_and_query_are_ours(known: set[str], tmp_path: P
     assert options_of(container["command"]) <= known
     (trigger,) = job["spec"]["triggers"]
     query = trigger["metadata"]["query"].replace("ceil(count(*) / 2.0)", "(count(*) + 1) / 2")  # SQLite has no ceil
-    queue = Queue(Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: None)
+    queue = Queue(open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: None)
 
     def wanted() -> int:
         return int(queue.database.run(lambda connection: connection.execute(sa.text(query)).scalar_one()))
@@ -55,6 +56,6 @@ def test_the_scaled_jobs_command_and_query_are_ours(known: set[str], tmp_path: P
     assert wanted() == 2
     for job_made in made[:2]:
         queue.cancel(job_made.id, "anna")
-    assert queue.ledger.claim(made[2].id, "w-0") is not None
+    assert claimed(queue.database).job == made[2].id
     assert wanted() == 1  # running jobs count: somebody must be there should their worker die
     queue.close()

@@ -1,13 +1,12 @@
-"""The five verbs without a worker: what is promised to whoever submits, asks and cancels."""
+"""The queue without a worker: what submit, status, list and cancel promise."""
 
-import inspect
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from dbos import DBOSClient
 from sqlalchemy.exc import IntegrityError
 
 from likeness.errors import (
@@ -19,9 +18,10 @@ from likeness.errors import (
     UsageError,
 )
 from likeness.jobs import queue as queue_module
-from likeness.jobs.queue import APP_VERSION, Queue
-from likeness.jobs.tables import Database, jobs, workers
+from likeness.jobs.queue import Queue
+from likeness.jobs.tables import jobs, open_jobs_database
 from likeness.jobs.types import Failure, Job, JobOrder
+from tests.jobs.claims import claimed, next_claim, taken_over
 
 Shelf = dict[tuple[str, str], str]
 
@@ -34,7 +34,9 @@ def shelf() -> Shelf:
 
 @pytest.fixture
 def queue(tmp_path: Path, shelf: Shelf) -> Iterator[Queue]:
-    made = Queue(Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: shelf.get((tenant, name)))
+    made = Queue(
+        open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: shelf.get((tenant, name))
+    )
     yield made
     made.close()
 
@@ -68,10 +70,10 @@ def test_a_key_that_comes_twice_is_one_job_and_with_another_order_a_conflict(que
     assert queue.submit(order("rex"), idempotency_key="k").state == "cancelled"  # still that job
 
 
-def test_equal_submits_at_the_same_moment_get_the_same_answer(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As from two servers: none sees the other's job before it writes its own."""
-    monkeypatch.setattr(queue, "_earlier", lambda order, key: None)
-    answers = [queue.submit(order("rex"), idempotency_key="k") for _ in range(3)]
+def test_equal_submits_at_the_same_moment_get_the_same_answer(queue: Queue) -> None:
+    """As from many servers: none sees the others' job before it writes its own."""
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: queue.submit(order("rex"), idempotency_key="k"), range(8)))
     assert {job.id for job in answers} == {queue.jobs_of("anna")[0].id}
     with pytest.raises(AlreadyExists):
         queue.submit(order("rex", seed=1), idempotency_key="k")
@@ -90,27 +92,6 @@ def test_the_database_itself_holds_one_open_job_of_a_name(queue: Queue) -> None:
         queue.database.run(insert)
     queue.cancel(first.id, "anna")
     queue.database.run(insert)  # a job that is over is not in the way of another
-
-
-def test_a_database_of_before_that_rule_gets_it_once_it_can(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'jobs.sqlite'}"
-
-    def rules(database: Database) -> bool:
-        return "jobs_open_by_name" in {index["name"] for index in sa.inspect(database.engine).get_indexes("jobs")}
-
-    old = Queue(Database(url), lambda tenant, name: None)
-    twins = [old.submit(order(name)) for name in ("rex", "max")]
-    with old.database.engine.begin() as connection:
-        connection.exec_driver_sql("DROP INDEX jobs_open_by_name")
-        connection.execute(jobs.update().values(name="rex"))
-    old.close()
-    newer = Queue(Database(url), lambda tenant, name: None)
-    assert not rules(newer.database)
-    newer.cancel(twins[0].id, "anna")
-    newer.close()
-    newest = Database(url)
-    assert rules(newest)
-    newest.close()
 
 
 def test_a_tenant_sees_nothing_of_anothers(queue: Queue) -> None:
@@ -173,17 +154,15 @@ def test_a_cancelled_job_stays_cancelled_and_leaves_the_queue(queue: Queue) -> N
     job = queue.submit(order("rex"))
     assert queue.cancel(job.id, "anna").state == "cancelled"
     assert queue.cancel(job.id, "anna").state == "cancelled"
-    assert queue.ledger.claim(job.id, "w-0") is None
+    assert next_claim(queue.database) is None
     assert states(queue, job) == ["queued", "cancelled"]
-    assert queue._client.retrieve_workflow(job.id).get_status().status == "CANCELLED"
 
 
 def test_success_is_read_only_where_the_adapter_is(queue: Queue, shelf: Shelf) -> None:
     job = queue.submit(order("rex"))
-    claim = queue.ledger.claim(job.id, "w-0")
-    assert claim is not None
-    assert queue.ledger.publishes(claim, "a" * 64)
-    assert queue.ledger.finish(claim, "succeeded", keep_photos_s=0)
+    claim = claimed(queue.database)
+    assert queue.store.publishes(claim, "a" * 64)
+    assert queue.store.finish(claim, "succeeded", keep_photos_s=0)
     assert queue.status(job.id, "anna").state == "failed"  # nothing is there
     assert [found.state for found in queue.jobs_of("anna")] == ["failed"]
     shelf["anna", "rex"] = "a" * 64
@@ -195,10 +174,10 @@ def test_a_success_stays_one_when_a_later_job_replaces_its_adapter(queue: Queue,
     jobs = []
     for sha256 in ("a" * 64, "b" * 64):
         job = queue.submit(order("rex", replace=True))
-        claim = queue.ledger.claim(job.id, "w-0")
-        assert claim is not None and queue.ledger.publishes(claim, sha256)
+        claim = claimed(queue.database)
+        assert queue.store.publishes(claim, sha256)
         shelf["anna", "rex"] = sha256
-        assert queue.ledger.finish(claim, "succeeded", keep_photos_s=0)
+        assert queue.store.finish(claim, "succeeded", keep_photos_s=0)
         jobs.append(job)
     assert [queue.status(job.id, "anna").state for job in jobs] == ["succeeded"] * 2
     assert [found.state for found in queue.jobs_of("anna")] == ["succeeded"] * 2
@@ -211,11 +190,11 @@ def test_a_list_of_jobs_asks_for_each_name_once(tmp_path: Path) -> None:
         asked.append(name)
         return "a" * 64
 
-    queue = Queue(Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), published)
+    queue = Queue(open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), published)
     for name in ("rex", "rex", "ida"):
-        job = queue.submit(order(name, replace=True))
-        claim = queue.ledger.claim(job.id, "w-0")
-        assert claim is not None and queue.ledger.finish(claim, "succeeded", keep_photos_s=0)
+        queue.submit(order(name, replace=True))
+        claim = claimed(queue.database)
+        assert queue.store.finish(claim, "succeeded", keep_photos_s=0)
     asked.clear()
     assert len(queue.jobs_of("anna")) == 3
     assert sorted(asked) == ["ida", "rex"]
@@ -224,15 +203,13 @@ def test_a_list_of_jobs_asks_for_each_name_once(tmp_path: Path) -> None:
 
 def test_a_later_claim_makes_an_earlier_one_worthless(queue: Queue) -> None:
     job = queue.submit(order("rex"))
-    old = queue.ledger.claim(job.id, "w-0")
-    new = queue.ledger.claim(job.id, "w-1")
-    assert old is not None and new is not None
-    assert not queue.ledger.holds(old)
-    assert queue.ledger.holds(new)
-    assert not queue.ledger.tell(old, "progress", {"done": 1})
-    assert not queue.ledger.publishes(old, "a" * 64)
-    assert not queue.ledger.finish(old, "failed", failure=Failure("X", "x"), keep_photos_s=0)
-    assert queue.ledger.tell(new, "progress", {"done": 2})
+    old, new = claimed(queue.database), taken_over(queue.database)
+    assert not queue.store.holds(old)
+    assert queue.store.holds(new)
+    assert not queue.store.tell(old, "progress", {"done": 1})
+    assert not queue.store.publishes(old, "a" * 64)
+    assert not queue.store.finish(old, "failed", failure=Failure("X", "x"), keep_photos_s=0)
+    assert queue.store.tell(new, "progress", {"done": 2})
     assert queue.status(job.id, "anna").progress == {"kind": "progress", "done": 2}
     assert [event.kind for event in queue.events(job.id, "anna")] == ["state", "state", "taken over", "progress"]
 
@@ -240,110 +217,30 @@ def test_a_later_claim_makes_an_earlier_one_worthless(queue: Queue) -> None:
 def test_who_waits_too_long_expires(queue: Queue) -> None:
     job, other = queue.submit(order("rex")), queue.submit(order("max"))
     queue.database.run(lambda c: c.execute(jobs.update().where(jobs.c.id == job.id).values(queue_until_s=1.0)))
-    assert queue.ledger.claim(job.id, "w-0") is None  # nobody begins with it any more
-    queue.recover()
+    assert claimed(queue.database).job == other.id and next_claim(queue.database) is None
+    queue.store.expire()
     expired = queue.status(job.id, "anna")
     assert (expired.state, expired.failure and expired.failure.code) == ("expired", "Expired")
-    assert queue.status(other.id, "anna").state == "queued"
+    assert queue.status(other.id, "anna").state == "running"
 
 
-def test_only_a_silent_workers_jobs_are_given_back(queue: Queue) -> None:
-    """Also the contract with DBOS: its two methods that are not public do what `recover` needs."""
-    taken = {name: queue.submit(order(name)) for name in ("silent", "alive")}
-    status = sa.text("UPDATE workflow_status SET status = 'PENDING', executor_id = :worker WHERE workflow_uuid = :job")
-
-    def take(connection: sa.Connection) -> None:
-        for worker, job in taken.items():
-            beat = sa.literal(1.0) if worker == "silent" else queue.database.now
-            row = workers.insert().values(id=worker, boot="b", beat_s=beat, lease_s=10.0, concurrency=1)
-            connection.execute(row)
-            connection.execute(status, {"worker": worker, "job": job.id})
-
-    queue.database.run(take)
-    assert queue.recover() == [taken["silent"].id]
-    assert queue.recover() == []
-    found = {name: queue._client.retrieve_workflow(job.id).get_status() for name, job in taken.items()}
-    assert {name: status.status for name, status in found.items()} == {"silent": "ENQUEUED", "alive": "PENDING"}
-    assert {status.queue_name for status in found.values()} == {queue_module.QUEUE}
-    assert {status.app_version for status in found.values()} == {APP_VERSION}
-
-
-def test_a_beat_from_the_future_is_a_dead_workers(queue: Queue) -> None:
-    """A worker that died after the clock was set forward, which is right again by now."""
-    job = queue.submit(order("rex"))
-    status = sa.text("UPDATE workflow_status SET status = 'PENDING', executor_id = 'future' WHERE workflow_uuid = :job")
-
-    def take(connection: sa.Connection) -> None:
-        for worker, ahead_s in {"future": 3547.0, "now": 0.0}.items():
-            beat = queue.database.now + ahead_s
-            connection.execute(workers.insert().values(id=worker, boot="b", beat_s=beat, lease_s=10.0, concurrency=1))
-        connection.execute(status, {"job": job.id})
-
-    queue.database.run(take)
-    assert queue.backlog().workers == 1
-    assert queue.recover() == [job.id]
-    left = queue.database.run(lambda c: c.execute(sa.select(workers.c.id)).scalars().all())
-    assert set(left) == {"future", "now"}  # it may live, and would take a missing row for a worker in its place
-
-
-def test_a_worker_that_never_came_back_is_struck_off(queue: Queue) -> None:
-    def silent_for(connection: sa.Connection) -> None:
-        for worker, silent_s in {"yesterday": 90_000.0, "a minute ago": 60.0}.items():
-            beat = queue.database.now - silent_s
-            connection.execute(workers.insert().values(id=worker, boot="b", beat_s=beat, lease_s=10.0, concurrency=1))
-
-    queue.database.run(silent_for)
-    queue.recover()
-    left = queue.database.run(lambda c: c.execute(sa.select(workers.c.id)).scalars().all())
-    assert list(left) == ["a minute ago"]
-
-
-def test_dbos_keeps_the_signatures_that_we_use() -> None:
-    from dbos._dbos import DBOSRegistry
-    from dbos._sys_db import SystemDatabase
-
-    def parameters(method: object) -> list[str]:
-        return list(inspect.signature(method).parameters)  # type: ignore[arg-type]
-
-    assert parameters(SystemDatabase.get_pending_workflows) == ["self", "executor_id", "app_version"]
-    assert parameters(SystemDatabase.reenqueue_for_recovery)[1:] == [
-        "workflow_id",
-        "executor_ids",
-        "recovery_queue_name",
-    ]
-    assert parameters(DBOSRegistry._register_internal_queue) == ["self", "name", "limits"]
-    made = DBOSRegistry()._register_internal_queue("training", worker_concurrency=3)
-    assert made._worker_concurrency == 3  # what a worker lowers when its device is full
-    assert parameters(DBOSClient.enqueue_in_transaction)[:3] == ["self", "conn_or_session", "options"]
-
-
-def test_a_job_that_dbos_gave_up_has_failed(queue: Queue) -> None:
-    job = queue.submit(order("rex"))
-    given_up = sa.text(
-        "UPDATE workflow_status SET status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED' WHERE workflow_uuid = :job"
-    )
-    queue.database.run(lambda c: c.execute(given_up, {"job": job.id}))
-    queue.recover()
-    failed = queue.status(job.id, "anna")
-    assert (failed.state, failed.failure and failed.failure.code) == ("failed", "PoisonJob")
-
-
-def test_nothing_that_python_would_unpickle_is_in_the_database(queue: Queue) -> None:
-    queue.submit(order("rex"))
-    rows = queue.database.run(lambda c: c.execute(sa.text("SELECT inputs FROM workflow_input")).scalars().all())
-    assert rows and all(row.startswith("{") for row in rows)
+def test_jobs_are_claimed_in_the_order_of_the_queue(queue: Queue) -> None:
+    names = {queue.submit(order(f"hog-{i}", tenant="hog")).id: f"hog-{i}" for i in range(3)}
+    names |= {queue.submit(order(f"ann-{i}", tenant="ann")).id: f"ann-{i}" for i in range(2)}
+    claims = [claimed(queue.database) for _ in names]
+    assert [names[claim.job] for claim in claims] == ["hog-0", "ann-0", "hog-1", "ann-1", "hog-2"]
+    assert next_claim(queue.database) is None
 
 
 def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
-
-    def work(connection: sa.Connection) -> None:
-        raise sa.exc.OperationalError("x", {}, Exception())
-
     with pytest.raises(StorageUnavailable):
-        database.run(work)
-    with pytest.raises(StorageUnavailable):
-        Database("postgresql+psycopg://nobody@127.0.0.1:9/jobs")
+        open_jobs_database("postgresql+psycopg://nobody@127.0.0.1:9/jobs")
+    database = open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
     with pytest.raises(sa.exc.ProgrammingError):
         database.run(lambda c: (_ for _ in ()).throw(sa.exc.ProgrammingError("x", {}, Exception())))
+    (tmp_path / "jobs.sqlite").unlink()
+    (tmp_path / "jobs.sqlite").mkdir()  # as a disk that went away
+    database.close()
+    with pytest.raises(StorageUnavailable):
+        database.run(lambda connection: connection.execute(sa.select(jobs)).all(), patience_s=0.2)
     database.close()

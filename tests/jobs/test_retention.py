@@ -3,29 +3,29 @@
 import json
 from dataclasses import replace
 
-from likeness.jobs import places
+from likeness.jobs import object_keys
 from likeness.jobs.retention import Retention
 from likeness.jobs.tables import jobs
 from likeness.jobs.types import SUBJECT_PHOTOS, Job, JobOrder
 from likeness.storage.catalog import now
 from likeness.storage.records import PhotoRecord, SubjectRecord
+from tests.jobs.claims import claimed
 from tests.jobs.installation import Installation
 
 
 def finished(installation: Installation, *, keep_photos_s: float, photos: str = "local/x") -> Job:
     training = installation.training
     job = training.queue.submit(replace(JobOrder("local", "rex", photos), replace=True))
-    claim = training.queue.ledger.claim(job.id, "w-0")
-    assert claim is not None
-    for key in (places.photos_key("local", job.id), places.prepared_key("local", job.id)):
+    claim = claimed(training.database)
+    for key in (object_keys.photos_key("local", job.id), object_keys.prepared_key("local", job.id)):
         training.objects.put(key, b"a face")
-    training.objects.put(places.preview_key("local", job.id, 5), b"a portrait")
-    training.queue.ledger.finish(claim, "succeeded", keep_photos_s=keep_photos_s)
+    training.objects.put(object_keys.preview_key("local", job.id, 5), b"a portrait")
+    training.queue.store.finish(claim, "succeeded", keep_photos_s=keep_photos_s)
     return job
 
 
 def kept(installation: Installation, job: Job) -> list[str]:
-    prefix = places.job_prefix("local", job.id)
+    prefix = object_keys.job_prefix("local", job.id)
     return [facts.key.removeprefix(prefix) for facts in installation.training.objects.list(prefix)]
 
 

@@ -11,6 +11,7 @@ from likeness.jobs.tables import jobs
 from likeness.jobs.types import JobOrder
 from likeness.jobs.uploads import drop_upload
 from likeness.storage.objects import FileObjects
+from tests.jobs.claims import claimed
 from tests.jobs.installation import PHOTOS, Installation
 
 ORDER = JobOrder("local", "rex", "", "dog", "fast")
@@ -57,9 +58,8 @@ def test_what_a_job_leaves_that_never_ran_goes_with_the_retention_clock(installa
 def test_forgetting_finds_the_archive_of_a_job_that_was_renamed(installation: Installation) -> None:
     training = installation.training
     job = training.submit(ORDER, archive=PHOTOS)
-    claim = training.queue.ledger.claim(job.id, "w-0")
-    assert claim is not None
-    training.queue.ledger.amend(claim, replace(job.order, name="max"))
+    claim = claimed(training.database)
+    training.queue.store.amend(claim, replace(job.order, name="max"))
     items = {item.kind: item.count for item in training.forget("local", "max")}
     assert items["uploads"] == 1
     assert uploads(installation) == []
@@ -69,10 +69,10 @@ def test_an_archive_that_another_open_job_needs_stays(installation: Installation
     training = installation.training
     job = training.submit(ORDER, archive=PHOTOS)
     other = replace(ORDER, name="max", photos=job.order.photos)
-    assert not drop_upload(training.queue.ledger, training.objects, other)
+    assert not drop_upload(training.queue.store, training.objects, other)
     training.queue.cancel(job.id, "local")
-    assert drop_upload(training.queue.ledger, training.objects, other)
-    assert not drop_upload(training.queue.ledger, training.objects, replace(other, photos="subject"))
+    assert drop_upload(training.queue.store, training.objects, other)
+    assert not drop_upload(training.queue.store, training.objects, replace(other, photos="subject"))
 
 
 def test_a_tenant_of_a_server_with_keys_reads_its_own_folder_only(installation: Installation) -> None:

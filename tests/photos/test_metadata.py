@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from likeness.jobs.prepared import pack_prepared
 from likeness.photos import MediaPipeFaces, check, prepare
 from likeness.service import save_prepared
+from likeness.storage.prepared_photos import pack_prepared
 from likeness.types import Photo, PreparedPhoto
 from tests.telling import SECRETS
 from tests.telling import telling as told
@@ -52,8 +52,8 @@ def test_the_photograph_tells(telling: Photo) -> None:
 
 def test_prepared_files_do_not(prepared: list[PreparedPhoto], tmp_path: Path) -> None:
     save_prepared(prepared, tmp_path)
-    files = [path.read_bytes() for path in tmp_path.iterdir()]
-    assert len(files) == 2 * len(prepared) == 8
+    files = [path.read_bytes() for path in tmp_path.glob("*.png")]
+    assert len(files) == 3 * len(prepared) == 12
     assert all(map(only_pixels, files))
     assert not any("holiday" in path.name for path in tmp_path.iterdir())
 

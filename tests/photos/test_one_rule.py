@@ -15,10 +15,10 @@ from likeness.errors import InputRefused
 from likeness.fine_tuning import FineTuneOrder
 from likeness.jobs import preparer
 from likeness.jobs.inputs import pack_photos
-from likeness.jobs.prepared import unpack_prepared
 from likeness.jobs.types import JobOrder
 from likeness.service import Likeness, build
 from likeness.storage.objects import FileObjects
+from likeness.storage.prepared_photos import unpack_prepared
 from likeness.training.recipe import recipe_named
 from likeness.types import Photo, PreparedPhoto, Subject
 

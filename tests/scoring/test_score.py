@@ -116,12 +116,17 @@ def test_the_bank_goes_away_even_where_scoring_fails(tiny_base: BaseModel) -> No
     assert len(layer._forward_hooks) == before
 
 
-def test_kept_photographs_come_back_without_their_mattes(person: Sequence[PreparedPhoto], tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_old", [False, True])
+def test_kept_photographs_come_back(person: Sequence[PreparedPhoto], tmp_path: Path, is_old: bool) -> None:
     save_prepared(person, tmp_path)
+    if is_old:  # as versions before 0.2 kept them
+        for path in (tmp_path / "index.json", *tmp_path.glob("*-face.png")):
+            path.unlink()
     kept = kept_photos(tmp_path)
     assert sorted(photo.framing for photo in kept) == sorted(photo.framing for photo in person)
     first = next(photo for photo in kept if photo.framing == person[0].framing)
     assert np.array_equal(first.image, person[0].image) and np.array_equal(first.matte, person[0].matte)
+    assert np.array_equal(first.face, np.zeros_like(person[0].face) if is_old else person[0].face)
     with pytest.raises(InputRefused, match="not in the home folder"):
         kept_photos(tmp_path / "nothing")
 

@@ -10,7 +10,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,29 +17,21 @@ import sqlalchemy as sa
 
 from likeness.artifacts import bundle
 from likeness.config import Settings
-from likeness.jobs import places
-from likeness.jobs.ledger import Ledger
-from likeness.jobs.link import Link
-from likeness.jobs.steps import Steps
+from likeness.jobs import object_keys
 from likeness.jobs.types import JobOrder, Notice
 from likeness.service import Likeness, build
 from likeness.storage.catalog import LOCAL
 from likeness.storage.records import Receipt
-from likeness.types import Adapter, GeneratedImage, ImageRequest, LoraPair, Photo, Subject
+from likeness.types import GeneratedImage, ImageRequest, Photo, Subject
+from tests.jobs.claims import claimed, set_lease, stages_of
 from tests.jobs.installation import PHOTOS, picture
-from tests.storage.cards import CARD
+from tests.storage.cards import CARD, adapter
 
 NAME = "zelda-quine"
 CONSENT = b"the words of zelda quine"
 ADDRESS = b"https://zelda.example/hook"
 POINTS = ("os.rename", "os.remove", "os.rmdir", "tempfile.mkstemp", "sqlite3.connect")  # audit events, PEP 578
 KILLED = 9
-
-
-def adapter() -> Adapter:
-    factors = np.random.default_rng(7)
-    pair = LoraPair(factors.normal(size=(4, 8)).astype(np.float16), factors.normal(size=(8, 4)).astype(np.float16))
-    return Adapter(replace(CARD, name=NAME, class_noun="dog"), {"unet": {"mid.to_q": pair}})
 
 
 def opened(home: Path) -> Likeness:
@@ -55,22 +46,16 @@ def live(likeness: Likeness) -> None:
     order = JobOrder(LOCAL, NAME, "", "dog", "fast", notices=(Notice("webhook", ADDRESS.decode()),))
     job = training.submit(order, archive=PHOTOS)
     training.notifier.test(LOCAL, order.notices[0])
-    claim = training.queue.ledger.claim(job.id, "w-0")
-    assert claim is not None
-    nobody = Link("nobody", {})
-    steps = Steps(
-        Ledger(training.database), likeness.library, training.locations, preparer=nobody, trainer=nobody,
-        full=lambda concurrency: None,
-    )  # fmt: skip
-    steps.fetch(claim, job.order)
-    kept, content = bundle.encode(adapter())
+    claim, stages = claimed(training.database), stages_of(training)
+    stages.fetch(claim, job.order)
+    kept, content = bundle.encode(adapter(NAME))
     objects = training.objects
-    objects.put(places.prepared_key(LOCAL, job.id), picture(51))
-    objects.put(f"{places.checkpoints_prefix(LOCAL, job.id)}000001.safetensors", content + b"state")
-    objects.put(places.trained_key(LOCAL, job.id), content)
-    steps.publish(claim, job.order, kept.card.content_sha256)
-    training.queue.ledger.finish(claim, "succeeded", keep_photos_s=0.0)
-    steps.let_go(claim, job.order)
+    objects.put(object_keys.prepared_key(LOCAL, job.id), picture(51))
+    objects.put(f"{object_keys.checkpoints_prefix(LOCAL, job.id)}000001.safetensors", content + b"state")
+    objects.put(object_keys.trained_key(LOCAL, job.id), content)
+    stages.publish(claim, job.order, kept.card.content_sha256)
+    training.queue.store.finish(claim, "succeeded", keep_photos_s=0.0)
+    stages.let_go(claim, job.order)
     pixels = np.zeros((8, 8, 3), np.uint8)
     image = GeneratedImage(ImageRequest(NAME, NAME), pixels, CARD.base_sha256, kept.card.content_sha256, 1.0)
     likeness.keep(image, content, "image/png")
@@ -81,6 +66,7 @@ def recovered(home: Path) -> Receipt | None:
     """What a start of the server does, and what a user who wants to be forgotten does then."""
     likeness = opened(home)
     try:
+        set_lease(likeness.training.database, 1.0)  # by then the lease of the worker that was killed has expired
         likeness.forgetting.sweep()
         likeness.forgetting.resume()
         if likeness.forgetting.knows(LOCAL, NAME):
@@ -92,7 +78,7 @@ def recovered(home: Path) -> Receipt | None:
 
 def left(home: Path) -> list[str]:
     """Where something of the person still is."""
-    kept, content = bundle.encode(adapter())
+    kept, content = bundle.encode(adapter(NAME))
     secrets = [CONSENT, ADDRESS, kept.card.content_sha256.encode(), content[-64:], PHOTOS[2000:2064], picture(51)[-64:]]
     found = []
     for path in sorted(home.rglob("*")):

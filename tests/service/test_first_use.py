@@ -10,7 +10,7 @@ import pytest
 from likeness.config import Settings
 from likeness.diffusion import base as base_module
 from likeness.service import Likeness, build
-from likeness.storage import tables
+from likeness.storage import catalog as catalog_module
 from tests.tiny import build_tiny_folder
 from tests.waiting import HANG_S
 
@@ -19,7 +19,7 @@ from tests.waiting import HANG_S
     ("module", "name", "ask"),
     [
         (base_module, "load_base", lambda likeness: likeness.base),
-        (tables, "open_database", lambda likeness: likeness.catalog.engine),
+        (catalog_module, "Database", lambda likeness: likeness.catalog.engine),
     ],
 )
 def test_many_first_requests_are_one_load(

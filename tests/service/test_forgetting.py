@@ -1,6 +1,7 @@
 """Deletion is complete, whatever was killed before or during it, or reports that it is not and continues."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -16,21 +17,20 @@ from starlette.testclient import TestClient
 from likeness.config import Settings
 from likeness.errors import AdapterBusy, DeletionUnfinished, NotFound, StorageUnavailable
 from likeness.http.app import create_app
-from likeness.jobs import holds, places
-from likeness.jobs.ledger import Ledger
-from likeness.jobs.link import Link
+from likeness.jobs import object_keys
+from likeness.jobs.leases import MARGIN_S, Leases
 from likeness.jobs.retention import Retention
-from likeness.jobs.steps import Steps
-from likeness.jobs.tables import deliveries, workers
-from likeness.jobs.types import Claim, Job, JobOrder, Notice
+from likeness.jobs.tables import deliveries
+from likeness.jobs.types import Job, JobOrder, Notice
 from likeness.service import Likeness, build
 from likeness.service.forgetting import Forgetting
 from likeness.storage import forgettings
 from likeness.storage.catalog import LOCAL, now
+from likeness.storage.database import empty_log
 from likeness.storage.objects import FileObjects
 from likeness.storage.records import SubjectRecord
-from likeness.storage.tables import empty_log
 from likeness.types import Photo, Subject
+from tests.jobs.claims import claimed, set_lease, stages_of
 from tests.jobs.installation import PHOTOS, picture
 from tests.storage.cards import record
 
@@ -47,7 +47,8 @@ def likeness(tmp_path: Path) -> Iterator[Likeness]:
 
 def kill_points(folder: Path, first: int, every: int) -> dict[str, Any]:
     words = [sys.executable, "-m", "tests.service.kill_points", str(folder), str(first), str(every)]
-    path = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    found_by = os.pathsep.join(filter(None, (str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH"))))
+    path = {"PYTHONPATH": found_by, "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(words, capture_output=True, text=True, env=path, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -124,12 +125,12 @@ def test_a_sweep_takes_what_nobody_owns_and_nothing_else(likeness: Likeness) -> 
     published = record("bob")
     objects.put(published.key, b"weights")
     catalog.publish(published)
-    objects.put(f"{places.job_prefix(LOCAL, job.id)}previews/00001.png", b"")
+    objects.put(f"{object_keys.job_prefix(LOCAL, job.id)}previews/00001.png", b"")
     objects.put("async/local/result.out", b"{}")
     objects.put("local/other/kept", b"not ours")
     kept = files(likeness)
     for orphan in (
-        f"{places.job_prefix(LOCAL, 'f' * 24)}checkpoints/000001.safetensors", f"other/uploads/x/{'b' * 64}",
+        f"{object_keys.job_prefix(LOCAL, 'f' * 24)}checkpoints/000001.safetensors", f"other/uploads/x/{'b' * 64}",
         f"local/uploads/rex/{'c' * 64}", f"local/adapters/bob/{'d' * 64}.safetensors", f"local/photos/ida/{'e' * 64}",
         f"local/outputs/base/{'f' * 32}",
     ):  # fmt: skip
@@ -171,41 +172,23 @@ def test_upload_and_job_are_one_to_a_sweeper(likeness: Likeness, monkeypatch: py
 # who still writes
 
 
-def claimed(likeness: Likeness, job: Job, *, lives: bool = True) -> Claim:
-    database = likeness.training.database
-    if lives:
-        beat = {"id": "w-0", "boot": "b", "beat_s": database.now, "lease_s": 10.0, "concurrency": 1}
-        database.run(lambda connection: connection.execute(workers.insert().values(**beat)))
-    claim = likeness.training.queue.ledger.claim(job.id, "w-0")
-    assert claim is not None
-    return claim
-
-
-def steps_of(likeness: Likeness) -> Steps:
-    training, nobody = likeness.training, Link("nobody", {})
-    return Steps(
-        Ledger(training.database), likeness.library, training.locations, preparer=nobody, trainer=nobody,
-        full=lambda concurrency: None,
-    )  # fmt: skip
-
-
 def checkpoint(likeness: Likeness, job: Job) -> str:
-    key = f"{places.checkpoints_prefix(LOCAL, job.id)}000001.safetensors"
+    key = f"{object_keys.checkpoints_prefix(LOCAL, job.id)}000001.safetensors"
     likeness.library.objects.put(key, b"a person, half learnt")
     return key
 
 
 def test_there_is_no_receipt_while_a_worker_may_still_write(likeness: Likeness) -> None:
     job = unfinished_job(likeness)
-    claim = claimed(likeness, job)
+    claim = claimed(likeness.training.database)
     with pytest.raises(DeletionUnfinished, match="worker"):
         likeness.forget("rex", wait_s=0.0)
     assert likeness.catalog.list_receipts(LOCAL) == ()
-    assert not likeness.training.queue.ledger.holds(claim)
+    assert not likeness.training.queue.store.holds(claim)
     checkpoint(likeness, job)  # by the worker, which has not looked yet
     assert likeness.forgetting.resume() == 0
     checkpoint(likeness, job)
-    steps_of(likeness).let_go(claim, job.order)
+    stages_of(likeness.training).let_go(claim, job.order)
     assert likeness.forgetting.resume() == 1
     assert files(likeness) == []
     (receipt,) = likeness.catalog.list_receipts(LOCAL)
@@ -217,12 +200,12 @@ def test_there_is_no_receipt_while_a_worker_may_still_write(likeness: Likeness) 
 
 def test_a_worker_that_died_writes_nothing_when_its_lease_is_over(likeness: Likeness) -> None:
     job = unfinished_job(likeness)
-    claimed(likeness, job)
+    claimed(likeness.training.database)
     database = likeness.training.database
     checkpoint(likeness, job)
     with pytest.raises(DeletionUnfinished):
         likeness.forget("rex", wait_s=0.0)
-    database.run(lambda c: c.execute(workers.update().values(beat_s=workers.c.beat_s - 10.0 - holds.MARGIN_S)))
+    set_lease(database, database.now - MARGIN_S)
     checkpoint(likeness, job)
     assert likeness.forget("rex", wait_s=0.0).name == "rex"
     assert files(likeness) == []
@@ -230,31 +213,32 @@ def test_a_worker_that_died_writes_nothing_when_its_lease_is_over(likeness: Like
 
 @pytest.mark.parametrize("ahead_s", [20.0, 3600.0])
 def test_a_clock_that_was_set_back_holds_nothing_up(likeness: Likeness, ahead_s: float) -> None:
-    claimed(likeness, unfinished_job(likeness))
-    likeness.training.database.run(
-        lambda c: c.execute(workers.update().values(beat_s=likeness.training.database.now + ahead_s))
-    )
+    unfinished_job(likeness)
+    claimed(likeness.training.database)
+    set_lease(likeness.training.database, likeness.training.database.now + 10.0 + ahead_s)
     assert likeness.forget("rex", wait_s=0.0).name == "rex"
 
 
 def test_a_worker_that_starts_again_holds_nothing_of_its_earlier_self(likeness: Likeness) -> None:
-    claimed(likeness, unfinished_job(likeness))
-    holds.let_go(likeness.training.database, "w-1")
+    unfinished_job(likeness)
+    database = likeness.training.database
+    claimed(database)
+    Leases(database, "w-1", beat_s=5.0).register()
     with pytest.raises(DeletionUnfinished):
         likeness.forget("rex", wait_s=0.0)
-    holds.let_go(likeness.training.database, "w-0")
+    Leases(database, "w-0", beat_s=5.0).register()
     assert likeness.forget("rex", wait_s=0.0).name == "rex"
 
 
-def test_a_child_that_has_not_let_go_keeps_its_workers_hold(likeness: Likeness) -> None:
+def test_a_job_that_is_still_in_a_child_process_keeps_its_lease(likeness: Likeness) -> None:
     job = unfinished_job(likeness)
-    claim, steps = claimed(likeness, job), steps_of(likeness)
-    steps.trainer.enter(job.id)
-    steps.let_go(claim, job.order)
+    claim, stages = claimed(likeness.training.database), stages_of(likeness.training)
+    stages.trainer.enter(job.id)
+    stages.let_go(claim, job.order)
     with pytest.raises(DeletionUnfinished):
         likeness.forget("rex", wait_s=0.0)
-    steps.trainer.leave(job.id)
-    steps.let_go(claim, job.order)
+    stages.trainer.leave(job.id)
+    stages.let_go(claim, job.order)
     assert likeness.forget("rex", wait_s=0.0).name == "rex"
 
 

@@ -1,4 +1,4 @@
-"""The training service on a real PostgreSQL: the same verbs, two workers, and a database that goes away for a while."""
+"""The training service on a real PostgreSQL: the same verbs, several workers, and a database that goes away."""
 
 import tempfile
 import threading
@@ -18,14 +18,16 @@ from likeness.errors import AdapterBusy, AlreadyExists, QueueFull
 from likeness.http.app import create_app
 from likeness.jobs import queue as queue_module
 from likeness.jobs.queue import Queue
-from likeness.jobs.tables import Database, jobs
+from likeness.jobs.tables import JOBS, jobs, open_jobs_database, remembered
 from likeness.jobs.types import SUBJECT_PHOTOS, JobOrder
 from likeness.service import build
 from likeness.service.training import training_of
 from likeness.storage import forgettings, tables
 from likeness.storage.catalog import refuse_if_forgetting
+from likeness.storage.database import migrate
 from likeness.storage.records import AdapterRecord
 from likeness.types import Subject
+from tests.jobs.claims import claimed, next_claim, taken_over
 from tests.jobs.installation import PHOTOS, Installation, pids_with
 from tests.services.postgres import Postgres, postgres
 from tests.storage.cards import record
@@ -51,8 +53,8 @@ def cluster() -> Iterator[Postgres]:
 
 
 def test_the_five_verbs(cluster: Postgres) -> None:
-    database = Database(cluster.url)
-    again = Database(cluster.url)  # the tables exist already
+    database = open_jobs_database(cluster.url)
+    again = open_jobs_database(cluster.url)  # the tables exist already
     queue = Queue(database, lambda tenant, name: None)
     before_s = time.time()
     job = queue.submit(JobOrder("anna", "rex", "anna/x"), idempotency_key="k")
@@ -60,20 +62,55 @@ def test_the_five_verbs(cluster: Postgres) -> None:
         queue.submit(JobOrder("anna", "rex", "anna/y"), idempotency_key="k")
     assert (job.state, job.place_in_queue) == ("queued", 1)
     assert before_s - 1 < job.submitted_s < time.time() + 1
-    claim = queue.ledger.claim(job.id, "w-0")
-    assert claim is not None
-    assert queue.ledger.tell(claim, "progress", {"done": 1})
-    assert queue.recover() == []
+    claim = claimed(database)
+    assert next_claim(database) is None
+    claim = taken_over(database)
+    assert claim.attempt == 2
+    assert queue.store.tell(claim, "progress", {"done": 1})
     assert queue.cancel(job.id, "anna").state == "cancelled"
-    assert [event.kind for event in queue.events(job.id, "anna")] == ["state", "state", "state"]
-    assert database.remembered("x", "first") == again.remembered("x", "second") == "first"
+    assert [event.kind for event in queue.events(job.id, "anna")] == ["state", "state", "taken over", "state"]
+    assert remembered(database, "x", "first") == remembered(again, "x", "second") == "first"
     queue.close()
     again.close()
 
 
+def test_a_queue_of_an_earlier_version_is_opened_in_place(cluster: Postgres) -> None:
+    """Of two open jobs of one name the earlier one goes on; of DBOS's tables, which others may use, our rows go."""
+    engine = sa.create_engine(cluster.url)
+    row = 'INSERT INTO jobs (id, tenant, name, order_sha256, "order", state, submitted_s, queue_until_s, priority)'
+    order = JobOrder("old", "rex", "old/x").document()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
+        connection.exec_driver_sql("CREATE SCHEMA dbos")
+        connection.exec_driver_sql("CREATE TABLE dbos.workflow_status (workflow_uuid TEXT PRIMARY KEY)")
+        connection.exec_driver_sql("INSERT INTO dbos.workflow_status VALUES ('first'), ('another program')")
+    migrate(engine, JOBS, target="0001")
+    with engine.begin() as connection:
+        for id, state, submitted_s in (("first", "running", 1.0), ("second", "queued", 2.0)):
+            connection.execute(
+                sa.text(f"{row} VALUES (:id, 'old', 'rex', '', :order, :state, :submitted_s, 1e12, 1)"),
+                {"id": id, "order": order, "state": state, "submitted_s": submitted_s},
+            )
+        connection.exec_driver_sql("DROP TABLE jobs_version")  # as before there were revisions
+    with ThreadPoolExecutor(4) as threads:
+        databases = list(threads.map(lambda _: open_jobs_database(cluster.url), range(4)))
+    queue = Queue(databases[0], lambda tenant, name: None)
+    assert {job.id: job.state for job in queue.jobs_of("old")} == {"first": "running", "second": "failed"}
+    assert claimed(queue.database).job == "first"
+    with engine.begin() as connection:
+        left = connection.exec_driver_sql("SELECT workflow_uuid FROM dbos.workflow_status").scalars().all()
+        connection.exec_driver_sql("DROP SCHEMA dbos CASCADE")
+    assert list(left) == ["another program"]
+    queue.cancel("first", "old")
+    engine.dispose()
+    for database in databases:
+        database.close()
+
+
 def test_equal_submits_at_the_same_moment_are_one_job(cluster: Postgres) -> None:
     """Over two servers, with a key and without: one job, and the limit of open jobs holds."""
-    queues = [Queue(Database(cluster.url), lambda tenant, name: None) for _ in range(2)]
+    queues = [Queue(open_jobs_database(cluster.url), lambda tenant, name: None) for _ in range(2)]
     start = threading.Barrier(8)
 
     def submit(number: int, name: str, key: str | None) -> str:

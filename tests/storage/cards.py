@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from likeness.storage.records import AdapterRecord
-from likeness.types import AdapterCard
+from likeness.types import Adapter, AdapterCard, LoraPair
 
 CARD = AdapterCard(
     name="anna",
@@ -29,3 +31,10 @@ def record(name: str = "anna", tenant: str = "local", **changes: object) -> Adap
     """A published adapter's facts."""
     card = replace(CARD, name=name, **changes)  # type: ignore[arg-type]
     return AdapterRecord(tenant, card, f"{tenant}/adapters/{name}/{card.content_sha256}.safetensors", 1000)
+
+
+def adapter(name: str = "anna") -> Adapter:
+    """One layer of a thing's adapter."""
+    factors = np.random.default_rng(7)
+    pair = LoraPair(factors.normal(size=(4, 8)).astype(np.float16), factors.normal(size=(8, 4)).astype(np.float16))
+    return Adapter(replace(CARD, name=name, class_noun="dog"), {"unet": {"mid.to_q": pair}})

@@ -22,10 +22,9 @@ from likeness.errors import (
     StorageUnavailable,
     UsageError,
 )
-from likeness.storage import forgettings, tables
+from likeness.storage import database, forgettings
 from likeness.storage.catalog import Catalog, now
 from likeness.storage.records import ForgottenItem, OutputRecord, PhotoRecord, SubjectRecord
-from likeness.storage.tables import metadata
 from tests.services.postgres import postgres
 from tests.storage.cards import CARD, record
 
@@ -60,7 +59,9 @@ def url(request: pytest.FixtureRequest, file: Path) -> str:
         return f"sqlite:///{file}"
     found: str = request.getfixturevalue("cluster_url")
     engine = create_engine(found)
-    metadata.drop_all(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
     engine.dispose()
     return found
 
@@ -206,8 +207,8 @@ def test_names_that_are_none(catalog: Catalog, name: str) -> None:
 
 def test_a_catalog_of_another_version_is_left_alone(catalog: Catalog, url: str) -> None:
     with catalog.engine.begin() as connection:
-        connection.execute(text("UPDATE schema SET version = 99"))
-    with pytest.raises(SettingsError, match="version 1, got 99"):
+        connection.execute(text("UPDATE catalog_version SET version_num = '9999'"))
+    with pytest.raises(SettingsError, match="or older, got 9999"):
         Catalog(url).list_adapters("local")
 
 
@@ -249,7 +250,7 @@ def test_a_new_database_is_opened_while_another_connection_writes(
 
     monkeypatch.setattr(time, "sleep", until_the_writer_is_done)
     reader = sqlite3.connect(path)
-    tables.begin_write_ahead(reader.cursor())
+    database.begin_write_ahead(reader.cursor())
     assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     reader.close()
     writer.close()

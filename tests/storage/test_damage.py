@@ -5,16 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
-from likeness.errors import CorruptAdapter, LikenessError, StorageDamaged, StorageUnavailable
+from likeness.errors import CorruptAdapter, StorageDamaged, StorageUnavailable
 from likeness.jobs.forgetting import forget_jobs
 from likeness.jobs.locations import Locations
 from likeness.jobs.queue import Queue
 from likeness.jobs.retention import Retention
-from likeness.jobs.tables import Database, events, jobs
+from likeness.jobs.tables import events, jobs, open_jobs_database
 from likeness.jobs.types import JobOrder
-from likeness.storage import tables
 from likeness.storage.catalog import Catalog
 from likeness.storage.objects import FileObjects
 from likeness.storage.records import AdapterRecord
@@ -28,7 +26,7 @@ def open_catalog(url: str) -> object:
 
 
 NOISE = bytes(range(256)) * 32
-OPENERS = pytest.mark.parametrize("opened", [open_catalog, Database])
+OPENERS = pytest.mark.parametrize("opened", [open_catalog, open_jobs_database])
 
 
 @OPENERS
@@ -103,7 +101,7 @@ DAMAGE = pytest.mark.parametrize(
 
 @DAMAGE
 def test_one_damaged_job_hides_no_other_and_ends_and_goes(tmp_path: Path, column: str, value: object) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    database = open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
     queue = Queue(database, lambda tenant, name: None)
     well, ill = queue.submit(order("well")), queue.submit(order("ill"))
     database.run(lambda c: c.execute(events.insert().values(job=well.id, at_s=1.0, kind="stage", facts="{")))
@@ -114,10 +112,10 @@ def test_one_damaged_job_hides_no_other_and_ends_and_goes(tmp_path: Path, column
     assert [event.kind for event in queue.events(well.id, "anna")] == ["state"]
     with pytest.raises(StorageDamaged):
         queue.status(ill.id, "anna")
-    assert not queue.ledger.needs("anna", "anna/uploads/none")
+    assert "anna/uploads/well/archive" in queue.store.uploads("anna")
     database.run(lambda c: c.execute(jobs.update().where(jobs.c.id == ill.id).values(queue_until_s=0.0)))
-    queue.expire()
-    queue.stop(ill.id, "anna")
+    queue.store.expire()
+    queue.store.cancel(ill.id, "anna")
     assert queue.open_jobs() == 1
     database.run(lambda c: c.execute(jobs.update().where(jobs.c.id == ill.id).values(purge_s=0.0)))
     objects, catalog = FileObjects(tmp_path / "objects"), Catalog(f"sqlite:///{tmp_path / 'catalog.sqlite'}")
@@ -128,15 +126,3 @@ def test_one_damaged_job_hides_no_other_and_ends_and_goes(tmp_path: Path, column
     assert queue.ids_of("anna", "ill") == []
     queue.close()
     catalog.close()
-
-
-def test_an_error_of_dbos_about_the_same_database_is_one_of_ours(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
-    broken = sa.exc.DatabaseError("x", None, Exception("malformed"))
-    away = sa.exc.OperationalError("x", None, Exception("locked"))
-    for error, kind in ((broken, StorageDamaged), (away, StorageUnavailable)):
-        with pytest.raises(LikenessError) as said, database.answering():
-            raise error
-        assert type(said.value) is kind
-    assert tables.is_damaged(broken) and not tables.is_damaged(away)
-    database.close()

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from likeness.config import Settings
-from likeness.jobs.tables import Database
+from likeness.jobs.tables import open_jobs_database
 from likeness.service import build
 from likeness.service.training import training_of
 from likeness.storage.catalog import Catalog
+from likeness.storage.database import sqlite_url
 from likeness.storage.files import make_private
 from likeness.storage.home import Home
 from likeness.storage.objects import FileObjects
-from likeness.storage.tables import sqlite_url
 
 STRANGE = ["why?", "100%25 me", "a#b", "ä @:host", "[brackets]"]
 
@@ -51,7 +51,7 @@ def test_objects_home_and_databases_in_an_open_folder(tmp_path: Path) -> None:
         assert folders
     catalog, jobs = (
         Catalog(sqlite_url(tmp_path / "catalog.sqlite")),
-        Database(sqlite_url(tmp_path / "q" / "jobs.sqlite")),
+        open_jobs_database(sqlite_url(tmp_path / "q" / "jobs.sqlite")),
     )
     catalog.list_adapters("local")
     open_to_others = [path for path in tmp_path.rglob("*") if rights(path) & 0o077 and path.parent == tmp_path]

@@ -32,11 +32,10 @@ def list_jobs(
     """List all jobs, the newest first."""
     call: Call = ctx.obj
     with closing(training_of(call.settings)) as training:
-        rows = [job_document(job) for job in training.queue.jobs_of(LOCAL, name=name)]
-    call.terminal.document({"jobs": rows})
-    if rows:
-        shown = ("id", "name", "state", "place_in_queue", "stage", "step", "reason")
-        call.terminal.table(rows_table([{key: _cell(row.get(key)) for key in shown} for row in rows]))
+        found = training.queue.jobs_of(LOCAL, name=name)
+    call.terminal.document({"jobs": [job.to_json() for job in found]})
+    if found:
+        call.terminal.table(rows_table([_row(job) for job in found]))
     else:
         call.terminal.say("no jobs yet: likeness jobs submit PHOTO... --name NAME")
 
@@ -68,7 +67,7 @@ def submit(
             keep_strangers=keep_strangers,
         )  # fmt: skip
         job = training.submit(order, archive=archive, consent=consent, idempotency_key=key)
-    call.terminal.document(job_document(job))
+    call.terminal.document(job.to_json())
     call.terminal.say(f"{job.id}: place {job.place_in_queue} in the queue")
     call.terminal.note(f"likeness jobs follow {job.id}")
 
@@ -78,7 +77,7 @@ def show(ctx: typer.Context, id: Id) -> None:
     """Show one job, its events and its notifications."""
     call: Call = ctx.obj
     with closing(training_of(call.settings)) as training:
-        document = job_document(training.queue.status(id, LOCAL))
+        document = training.queue.status(id, LOCAL).to_json()
         document["events"] = [asdict(event) for event in training.queue.events(id, LOCAL)]
         document["messages"] = [asdict(one) for one in training.notifier.log(LOCAL, id)]
     call.terminal.document(document)
@@ -100,7 +99,7 @@ def follow(ctx: typer.Context, id: Id) -> None:
             if job.is_over:
                 break
             time.sleep(LOOK_EVERY_S)
-    call.terminal.document(job_document(job))
+    call.terminal.document(job.to_json())
     call.terminal.say(job.state)
     if job.state != "succeeded":
         raise typer.Exit(1)
@@ -112,7 +111,7 @@ def cancel(ctx: typer.Context, id: Id) -> None:
     call: Call = ctx.obj
     with closing(training_of(call.settings)) as training:
         job = training.queue.cancel(id, LOCAL)
-    call.terminal.document(job_document(job))
+    call.terminal.document(job.to_json())
     call.terminal.say(job.state)
 
 
@@ -145,17 +144,14 @@ def train_remotely(call: Call, url: str, photos: Sequence[Path], order: Mapping[
         raise typer.Exit(1)
 
 
-def job_document(job: "Job") -> dict[str, object]:
-    """A job as JSON types."""
-    progress = {key: value for key, value in job.progress.items() if key not in ("kind", "stage")}
-    failure = job.failure
-    return {
+def _row(job: "Job") -> dict[str, str]:
+    """A job in the table of jobs."""
+    shown = {
         "id": job.id, "name": job.order.name, "state": job.state, "place_in_queue": job.place_in_queue,
-        "stage": job.progress.get("stage"), "step": job.progress.get("done"), "progress": progress,
-        "submitted_s": job.submitted_s, "started_s": job.started_s, "finished_s": job.finished_s,
-        "code": failure.code if failure else None, "reason": failure.reason if failure else None,
-        "hint": failure.hint if failure else None, "attempt": job.attempt, "adapter_sha256": job.adapter_sha256,
+        "stage": job.progress.get("stage"), "step": job.progress.get("done"),
+        "reason": job.failure.reason if job.failure else None,
     }  # fmt: skip
+    return {key: _cell(value) for key, value in shown.items()}
 
 
 def event_line(event: "JobEvent") -> str:

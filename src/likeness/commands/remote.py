@@ -114,11 +114,7 @@ def follow(remote: Remote, job: str, *, watch: Watch, should_stop: ShouldStop) -
             remote.cancel(job)
             asked = True
         if kind == "progress":
-            watch(
-                Advance(
-                    facts["stage"], facts["done"], facts["total"], facts.get("loss"), facts.get("images_per_s")
-                )
-            )  # fmt: skip
+            watch(Advance.from_json(facts))
         elif kind == "end":
             return facts
     raise StorageUnavailable("the server closed the event stream before the job ended")

@@ -5,14 +5,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
-from PIL import Image
 
 from ..errors import InputRefused, UsageError
 from ..photos import read_photos
 from ..progress import Watch
-from ..service import matte_path
+from ..storage.prepared_photos import load_prepared
 from ..types import GeneratedImage, PreparedPhoto
 from .group import Call
 from .options import Base, Name, Revision
@@ -66,26 +64,19 @@ def prepared_from(likeness: "Likeness", paths: list[Path], class_noun: str, watc
 
 
 def kept_photos(folder: Path) -> tuple[PreparedPhoto, ...]:
-    """The prepared photographs of the training in the home folder (service.prepared.save_prepared).
+    """The prepared photographs of the training in the home folder (`save_prepared`).
 
     Raises:
         InputRefused: there are none.
     """
-    found = []
-    for path in sorted(folder.glob("*.png")):
-        number, _, framing = path.stem.partition("-")
-        if framing not in ("portrait", "close", "aligned", "whole"):  # a matte
-            continue
-        image = np.asarray(Image.open(path).convert("RGB"), dtype=np.uint8)
-        matte = np.asarray(Image.open(matte_path(path)).convert("L"), dtype=np.uint8)
-        found.append(PreparedPhoto(image, matte, np.zeros_like(matte), framing, number))
+    found = load_prepared(folder)
     if not found:
         raise InputRefused(
             "the photographs of this adapter are not in the home folder",
             hint="give them with --photos",
             code="PhotosRefused",
         )
-    return tuple(found)
+    return found
 
 
 def lines_of(card: "ScoreCard") -> list[str]:

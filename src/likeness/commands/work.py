@@ -46,7 +46,7 @@ def work(
         code = call.terminal.fail(error)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # threads of unfinished jobs never end; another worker resumes their jobs
+    os._exit(code)  # threads of jobs that a child process still holds would wait for it
 
 
 def _concurrency(text: str) -> int:

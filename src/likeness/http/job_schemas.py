@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..jobs.notify import Delivery
+from ..jobs.notifier import Delivery
 from ..jobs.types import Job, JobEvent, Notice
 from .schemas import Name
 
@@ -112,18 +112,11 @@ class SecretOut(BaseModel):
 
 
 class TestedOut(BaseModel):
-    id: str = Field(description="of the message, as in its X-Likeness-Delivery")
+    id: str = Field(description="of the message, as in its header webhook-id")
 
 
 def job_out(job: Job) -> JobOut:
-    failure = job.failure
-    return JobOut(
-        id=job.id, name=job.order.name, state=job.state, place_in_queue=job.place_in_queue,
-        progress=dict(job.progress), submitted_s=job.submitted_s, started_s=job.started_s,
-        finished_s=job.finished_s, queue_until_s=job.queue_until_s, attempt=job.attempt,
-        failure=FailureOut(code=failure.code, reason=failure.reason, hint=failure.hint) if failure else None,
-        adapter_sha256=job.adapter_sha256,
-    )  # fmt: skip
+    return JobOut.model_validate(job.to_json())
 
 
 def event_out(event: JobEvent) -> EventOut:

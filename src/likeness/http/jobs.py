@@ -10,10 +10,10 @@ from fastapi import APIRouter, Form, Header, Query, Request, Response, UploadFil
 from pydantic import ValidationError
 
 from ..errors import UsageError
-from ..jobs.places import preview_key
+from ..jobs.object_keys import preview_key
 from ..jobs.queue import Queue
-from ..jobs.senders import check_notice, tenant_secret
 from ..jobs.types import SUBJECT_PHOTOS, Job, JobEvent, JobOrder
+from ..jobs.webhooks import check_notice, tenant_secret
 from ..service.training import Training
 from .auth import Asking
 from .events import EVENTS, EventStream, event
@@ -98,7 +98,7 @@ async def list_jobs(request: Request, asking: Asking, name: Id | None = None, li
 
 @router.get("/webhook-secret")
 async def webhook_secret(request: Request, asking: Asking) -> SecretOut:
-    """What signs this tenant's webhooks: HMAC-SHA256 of '<X-Likeness-Timestamp>.<body>' in X-Likeness-Signature."""
+    """The secret of this tenant's webhooks, which are signed as standardwebhooks.com specifies."""
     training = training_of_app(request)
     options = await asyncio.to_thread(lambda: training.send_options)
     return SecretOut(secret=tenant_secret(options.webhook_secret, asking.tenant))
@@ -190,7 +190,7 @@ async def _stream(training: Training, id: str, tenant: str, *, after: int) -> As
 
 
 def _look(id: str, tenant: str, after: int, queue: Queue) -> tuple[Job, list[JobEvent]]:
-    return queue.status(id, tenant), queue.ledger.events(id, after)
+    return queue.status(id, tenant), queue.store.events(id, after)
 
 
 def _order(training: Training, new: NewJob, tenant: str, photos: str) -> JobOrder:

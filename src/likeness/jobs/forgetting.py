@@ -1,4 +1,4 @@
-"""Everything that the training service knows of a name, and its end: rows, queue payloads, messages and objects."""
+"""Deleting everything that the training service has of a name: rows, messages and objects."""
 
 from collections import Counter
 
@@ -6,9 +6,10 @@ import sqlalchemy as sa
 
 from ..storage.objects import Objects
 from ..storage.records import ForgottenItem
-from . import places
-from .holds import held, is_being_sent
+from . import object_keys
+from .leases import being_written
 from .locations import Locations
+from .notifier import is_being_sent
 from .queue import Queue
 from .tables import deliveries
 from .uploads import drop_upload
@@ -24,34 +25,34 @@ _KINDS = {
 def forget_jobs(queue: Queue, objects: Objects, locations: Locations, *, tenant: str, name: str) -> list[ForgottenItem]:
     """Delete all jobs of a name, over or not; those that run are cancelled.
 
-    The rows of a job of which a worker may still write stay until it has let go: to be called again while
-    `queue.ids_of` finds any. Objects go before the rows that lead to them, so this can be interrupted anywhere.
+    The rows of a job that has a lease stay until it is released or over: to be called again while `queue.ids_of` finds
+    any. Objects go before the rows that lead to them, so this can be interrupted anywhere.
 
     Raises:
         StorageUnavailable: try again; what went is gone, and the rest is still found.
     """
     found = queue.ids_of(tenant, name)
     for job in found:
-        queue.stop(job, tenant)
-    busy = queue.database.run(lambda connection: held(queue.database, connection, found), reads_only=True)
+        queue.store.cancel(job, tenant)
+    busy = queue.database.run(lambda connection: being_written(queue.database, connection, found), reads_only=True)
     free = [job for job in found if job not in busy]  # asked before their objects are looked for
     counts: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for job in found:
-        prefix = places.job_prefix(tenant, job)
+        prefix = object_keys.job_prefix(tenant, job)
         for facts in list(objects.list(prefix)):
             kind = next((kind for start, kind in _KINDS.items() if facts.key.startswith(prefix + start)), "job files")
             objects.delete(facts.key)
             counts[kind] += 1
             sizes[kind] += facts.bytes
         objects.prune(prefix)
-    for order in queue.ledger.orders(found):
-        counts["uploads"] += drop_upload(queue.ledger, objects, order)
-        for place, key in locations.written(order):
-            if place.has(key):
-                place.delete(key)
+    for order in queue.store.orders(found):
+        counts["uploads"] += drop_upload(queue.store, objects, order)
+        for store, key in locations.written(order):
+            if store.has(key):
+                store.delete(key)
                 counts["results"] += 1
-    uploads = places.uploads_prefix(tenant, name)
+    uploads = object_keys.uploads_prefix(tenant, name)
     for facts in list(objects.list(uploads)):
         objects.delete(facts.key)
         counts["uploads"] += 1
@@ -63,8 +64,8 @@ def forget_jobs(queue: Queue, objects: Objects, locations: Locations, *, tenant:
 
 
 def _drop_messages(queue: Queue, tenant: str, found: list[str]) -> int:
-    """Messages about the jobs that nobody is sending, and tests that went to the same addressees."""
-    targets = {notice.target for order in queue.ledger.orders(found) for notice in order.notices}
+    """Delete messages about the jobs that are not being sent, and test messages to the same addresses."""
+    targets = {notice.target for order in queue.store.orders(found) for notice in order.notices}
     is_test = sa.and_(deliveries.c.job == deliveries.c.id, deliveries.c.target.in_(targets))
     asked = deliveries.delete().where(
         deliveries.c.tenant == tenant, sa.or_(deliveries.c.job.in_(found), is_test), ~is_being_sent(queue.database)

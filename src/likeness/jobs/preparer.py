@@ -1,27 +1,28 @@
-"""The process that reads strangers' pictures: archive in, prepared photographs out, one job at a time.
+"""The child process that reads uploaded pictures: archive in, prepared photographs out, one job at a time.
 
-It is a process of its own because decoders and face finders are native code: what kills it kills nobody's training, and
-it works on one job at a time, so it is known whose photographs did.
+It is a process of its own because decoders and face detectors are native code: a crash ends no training, and since it
+works on one job at a time, it is known which photographs caused it.
 """
 
 import sys
 from typing import Any
 
 from ..errors import LikenessError, OutOfMemory, StorageUnavailable
-from .child import Inbox, Line, Said, attach
+from ..progress import Advance
 from .inputs import read_input, refuse_without_photos, with_config
+from .process import Document, Inbox, Line, attach
 from .types import read_order
 
 
 def main(argv: list[str]) -> None:
-    """Serve one supervisor until it goes away."""
+    """Serve one worker until it goes away."""
     line, options = attach(argv)
     inbox = Inbox(line, options["lease_s"])
     from ..storage.objects import objects_at
 
     objects = objects_at(options["objects"])
     line.send(event="ready")
-    waiting: list[Said] = []
+    waiting: list[Document] = []
     while True:
         for said in inbox.take(None if not waiting else 0.0):
             if said["do"] == "stop":
@@ -32,10 +33,10 @@ def main(argv: list[str]) -> None:
             else:
                 waiting.append(said)
         if waiting:
-            _serve(line, objects, waiting.pop(0))
+            serve(line, objects, waiting.pop(0))
 
 
-def _serve(line: Line, objects: Any, asked: Said) -> None:
+def serve(line: Line, objects: Any, asked: Document) -> None:
     job = asked["job"]
     line.send(event="began", job=job)
     try:
@@ -55,11 +56,11 @@ def _serve(line: Line, objects: Any, asked: Said) -> None:
         line.send(event="failed", job=job, code=full.code, message=full.message, hint=full.hint)
 
 
-def _prepare(line: Line, objects: Any, asked: Said) -> int:
+def _prepare(line: Line, objects: Any, asked: Document) -> int:
     """Check and crop; the order is the final one. Returns how many photographs can be used."""
     from ..photos import check, prepare
+    from ..storage.prepared_photos import pack_prepared
     from ..types import means_person
-    from .prepared import pack_prepared
 
     content = read_input(objects.get(asked["photos"]))
     order = read_order(asked["order"])
@@ -69,7 +70,7 @@ def _prepare(line: Line, objects: Any, asked: Said) -> int:
     prepared = []
     for done, (photo, image, face) in enumerate(checked.usable, start=1):
         prepared += prepare(image, face, photo.sha256)
-        line.send(event="advance", job=asked["job"], stage="prepare", done=done, total=len(checked.usable))
+        line.send(event="advance", job=asked["job"], **Advance("prepare", done, len(checked.usable)).to_json())
     objects.put(asked["prepared"], pack_prepared(prepared))
     return len(checked.usable)
 

@@ -9,16 +9,17 @@ import sqlalchemy as sa
 
 from ..errors import NotFound, StorageDamaged
 from ..storage.catalog import Catalog
+from ..storage.database import Database
 from ..storage.objects import Objects
-from . import places
-from .ledger import Ledger
-from .tables import Database, deliveries, events, jobs
+from . import object_keys
+from .store import JobStore, add_event
+from .tables import deliveries, jobs
 from .types import SUBJECT_PHOTOS, read_order
 from .uploads import drop_upload
 
 log = logging.getLogger("likeness.retention")
 
-TESTS_KEPT_S = 3600.0  # messages that tested an address: they belong to no job and would be found by no name
+TESTS_KEPT_S = 3600.0  # messages that tested an address: no job and no name leads to them
 KEPT_SUFFIXES = ("previews/", "score.json")  # made by us, and the owner's to keep until the name is forgotten
 
 
@@ -30,7 +31,7 @@ class Retention:
 
     def __init__(self, database: Database, objects: Objects, catalog: Catalog) -> None:
         self._database, self._objects, self._catalog = database, objects, catalog
-        self._ledger = Ledger(database)
+        self._store = JobStore(database)
 
     def purge_due(self, most: int = 20) -> list[str]:
         """Delete the photographs of jobs whose time is over; returns the jobs. Raises StorageUnavailable."""
@@ -50,7 +51,7 @@ class Retention:
 
     def _purge(self, row: Any) -> int:
         """Delete what one job kept; returns how many objects that were."""
-        prefix = places.job_prefix(row.tenant, row.id)
+        prefix = object_keys.job_prefix(row.tenant, row.id)
         count = 0
         for facts in list(self._objects.list(prefix)):
             if not facts.key.removeprefix(prefix).startswith(KEPT_SUFFIXES):
@@ -61,7 +62,7 @@ class Retention:
         except StorageDamaged as error:
             log.error("only the own objects of job %s were deleted: %s", row.id, error)
             return count
-        count += drop_upload(self._ledger, self._objects, order)  # whoever ended it may not have
+        count += drop_upload(self._store, self._objects, order)  # the end of the job may not have
         if row.state == "succeeded" and order.photos == SUBJECT_PHOTOS:
             count += self._purge_subject(row.tenant, row.name, row.finished_s)
         return count
@@ -81,6 +82,4 @@ class Retention:
 
     def _note(self, job: str, count: int, connection: sa.Connection) -> None:
         connection.execute(jobs.update().where(jobs.c.id == job).values(purge_s=None))
-        connection.execute(
-            events.insert().values(job=job, at_s=self._database.now, kind="purged", facts=f'{{"objects": {count}}}')
-        )
+        add_event(self._database, connection, job, "purged", {"objects": count})

@@ -1,9 +1,9 @@
-"""The process that owns a device: one joint loop, which waiting jobs join and finished ones leave, between two steps.
+"""The child process that owns a device and trains many jobs in one loop, see `joint_trainer`.
 
     python -m likeness.jobs.trainer      started by `worker`, never by hand
 
 It reads prepared photographs from the object store and leaves checkpoints, previews and the trained adapter there, so
-that another machine can go on with any of its jobs. What is published is the supervisor's business.
+that another machine can go on with any of its jobs. The worker publishes.
 """
 
 import sys
@@ -11,40 +11,40 @@ import time
 from typing import Any
 
 from ..errors import CorruptBase, LikenessError, MissingPart, NotFound
-from .child import Inbox, Line, Said, attach
+from .process import Document, Inbox, Line, attach
 
 
 def main(argv: list[str]) -> None:
-    """Serve one supervisor until it goes away or says stop."""
+    """Serve one worker until it goes away or says stop."""
     line, options = attach(argv)
     inbox = Inbox(line, options["lease_s"])
     try:
-        studio = _open(line, inbox, options)
+        trainer = _open(line, inbox, options)
     except (CorruptBase, MissingPart, NotFound) as error:
         line.send(event="unusable", code=error.code, message=error.message, hint=error.hint)
-        time.sleep(60)  # the supervisor ends this process once it has read why
+        time.sleep(60)  # the worker ends this process once it has read why
         return
-    line.send(event="ready", device=str(studio.base.device), concurrency=studio.capacity)
-    while studio.serve_once():
+    line.send(event="ready", device=str(trainer.base.device), concurrency=trainer.capacity)
+    while trainer.serve_once():
         pass
 
 
-def _open(line: Line, inbox: Inbox, options: Said) -> Any:
+def _open(line: Line, inbox: Inbox, options: Document) -> Any:
     """Everything slow is imported here, after the process has been bound to its parent."""
     from diffusers.utils import logging as diffusers_log
     from transformers.utils import logging as transformers_log
 
     from ..diffusion.base import load_base
     from ..storage.objects import objects_at
-    from .memory import measured_capacity
-    from .studio import Studio
+    from ..training.capacity import measured_capacity
+    from .joint_trainer import JointTrainer
 
     diffusers_log.set_verbosity_error()
     transformers_log.set_verbosity_error()
     transformers_log.disable_progress_bar()
     base = load_base(options["base"], options["revision"])
     capacity = options["concurrency"] or measured_capacity(base)
-    return Studio(
+    return JointTrainer(
         base, objects_at(options["objects"]), line, inbox,
         capacity=capacity, class_images=options["class_images"], previews=options["previews"],
     )  # fmt: skip

@@ -1,11 +1,11 @@
-"""The nouns of the training service: what is ordered, what became of it, and what happened on the way."""
+"""The types of the training service: what is ordered, what became of it, and what happened on the way."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..errors import StorageDamaged
 from ..training.recipe import recipe_named
@@ -20,7 +20,7 @@ FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "expire
 
 @dataclass(frozen=True)
 class Notice:
-    """Somebody who wants to know how the job ended."""
+    """An address that is told how the job ended."""
 
     kind: NoticeKind
     target: str  # an https URL, an e-mail address, a topic's ARN, or the URL of an object to write
@@ -54,7 +54,7 @@ class JobOrder:
     seed: int = 0
     replace: bool = False  # an adapter of this name that exists already
     keep_strangers: bool = False  # photographs that probably show another person are used too
-    time_limit_s: int = 3600  # from the first second of work on it, time with a dead worker included
+    time_limit_s: int = 3600  # from the first claim, time with a dead worker included
     queue_limit_s: int = 21_600
     notices: tuple[Notice, ...] = ()
     invocation: Invocation | None = None
@@ -97,6 +97,17 @@ def read_order(document: str) -> JobOrder:
     return order
 
 
+def read_document(text: str) -> dict[str, Any]:
+    """A JSON object from our own database. Raises StorageDamaged."""
+    try:
+        document = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StorageDamaged(f"expected a job's row to be readable, got {type(error).__name__}") from error
+    if not isinstance(document, dict):
+        raise StorageDamaged(f"expected a job's row to be readable, got {type(document).__name__}")
+    return document
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a job did not succeed: for a machine, for a reader, and what the reader can do."""
@@ -128,10 +139,19 @@ class Job:
     def is_over(self) -> bool:
         return self.state in FINAL
 
+    def to_json(self) -> dict[str, Any]:
+        """The one JSON form of a job: of HTTP and of the command line."""
+        return {
+            "id": self.id, "name": self.order.name, "state": self.state, "place_in_queue": self.place_in_queue,
+            "progress": dict(self.progress), "submitted_s": self.submitted_s, "started_s": self.started_s,
+            "finished_s": self.finished_s, "queue_until_s": self.queue_until_s, "attempt": self.attempt,
+            "failure": None if self.failure is None else asdict(self.failure), "adapter_sha256": self.adapter_sha256,
+        }  # fmt: skip
+
 
 @dataclass(frozen=True)
 class JobEvent:
-    """Something that happened to a job; `seq` grows, so a reader can go on where it stopped."""
+    """Something that happened to a job; `seq` grows, so a reader resumes after the last one it has read."""
 
     seq: int
     at_s: float
@@ -141,7 +161,7 @@ class JobEvent:
 
 @dataclass(frozen=True)
 class Claim:
-    """One worker's hold on one job. A later claim makes an earlier one worthless."""
+    """One worker's right to work on one job. A later claim ends an earlier one."""
 
     job: str
     worker: str

@@ -1,17 +1,17 @@
 """Archives that were uploaded for a job: each lies there until its job is over, and no longer."""
 
 from ..storage.objects import Objects
-from .ledger import Ledger
+from .store import JobStore
 from .types import JobOrder
 
 
-def drop_upload(ledger: Ledger, objects: Objects, order: JobOrder) -> bool:
+def drop_upload(store: JobStore, objects: Objects, order: JobOrder) -> bool:
     """Delete the archive that was uploaded for an order, unless an open job waits for the same one.
 
     Returns whether there was one: photographs may lie elsewhere. Raises StorageUnavailable.
     """
     key = order.photos
-    if not key.startswith(f"{order.tenant}/uploads/") or ledger.needs(order.tenant, key):
+    if not key.startswith(f"{order.tenant}/uploads/") or key in store.uploads(order.tenant):
         return False
     there = objects.has(key)
     objects.delete(key)

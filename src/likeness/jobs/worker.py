@@ -1,13 +1,14 @@
-"""A training worker: a supervisor process with two children, and nothing in it that could crash with a picture.
+"""A training worker: one process that claims jobs and walks them through their stages, with two child processes.
 
-    supervisor   claims jobs (DBOS), walks them through their steps, beats, notices silent workers, sends messages
+    worker       claims jobs, one thread a job; renews the leases, sends messages, keeps house
     preparer     reads photographs, one job at a time
-    trainer      owns the device, one joint loop for all jobs
+    trainer      owns the device, one training loop for all jobs
 
 Start as many workers as there are devices, on any number of machines, all with the same database and object store; each
 needs an id of its own that stays the same when it is started again (systemd's instance name, a pod's name).
 """
 
+import logging
 import signal
 import threading
 import time
@@ -16,30 +17,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from dbos import DBOS
-from dbos._dbos import _get_or_create_dbos_registry
 from filelock import FileLock, Timeout
 
-from ..errors import AdapterBusy, NotFound, StorageError
+from ..errors import AdapterBusy, NotFound, StorageError, StorageUnavailable
+from ..storage.database import Database
 from ..storage.library import AdapterLibrary
-from . import holds
 from .chores import Chore
-from .heartbeat import Heartbeat
-from .ledger import Ledger
-from .link import Link
+from .leases import Leases, renew_until
 from .locations import Locations
-from .notify import Notifier
-from .queue import APP, APP_VERSION, QUEUE, SERIALIZER, Queue
+from .notifier import Notifier
+from .process import ChildProcess
+from .queue import Queue
 from .retention import Retention
-from .steps import Steps
-from .tables import Database
-from .workflow import register_workflow
+from .stages import Stages
+from .types import Claim
 
 TICK_S = 0.25
 TIDY_EVERY_S = 1.0
 SWEEP_EVERY_S = 3600.0
-POLL_S = 0.3  # how often DBOS looks for the next job
 STOP_PATIENCE_S = 30.0  # for the trainer's checkpoints
+THREADS_PATIENCE_S = 10.0  # for what the jobs' threads are writing
+
+log = logging.getLogger("likeness.worker")
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,10 @@ class WorkerOptions:
     """What a worker is told. Times in seconds.
 
     Args:
-        id: stable over restarts, and nobody else's.
+        id: stable over restarts, and no other worker's.
         concurrency: most jobs at once; 0 = as many as the device's memory holds, measured at the start.
         exit_when_idle_s: end after so long without a job; None = never.
-        keep_photos_s: after a job has succeeded.
+        keep_photos_s: after a job has succeeded or failed.
         rank: the largest that a job may ask for.
     """
 
@@ -80,39 +79,32 @@ class Worker:
         self, options: WorkerOptions, database: Database, library: AdapterLibrary, *,
         locations: Locations, notifier: Notifier, resume: Callable[[], object], sweep: Callable[[], object],
     ) -> None:  # fmt: skip
-        self.options = options
-        self._database, self._library = database, library
-        self._notifier = notifier
-        self._queue = Queue(database, published_in(library))
-        self._retention = Retention(database, library.objects, library.catalog)
-        self._heart = Heartbeat(
-            database, options.id, beat_s=options.beat_s, concurrency=options.concurrency or 1, beaten=self._beaten
-        )
-        shared = {"objects": options.objects, "lease_s": self._heart.lease_s}
-        self._preparer = Link("likeness.jobs.preparer", shared, kill_to_leave=True)
+        self.options, self._notifier = options, notifier
+        self._queue = Queue(database, library.catalog.content_sha256)
+        self._leases = Leases(database, options.id, beat_s=options.beat_s, concurrency=options.concurrency or 1)
+        shared = {"objects": options.objects, "lease_s": self._leases.lease_s}
         trainer = {
             **shared, "base": options.base, "revision": options.revision, "concurrency": options.concurrency,
             "previews": options.previews, "class_images": str(options.home / "class-images"),
         }  # fmt: skip
-        self._trainer = Link("likeness.jobs.trainer", trainer)
-        self._steps = Steps(
-            Ledger(database),
-            library,
-            locations,
-            preparer=self._preparer,
-            trainer=self._trainer,
-            full=self._is_full,
-            scores=options.scores,
-            most_rank=options.rank,
-        )
+        self._preparer = ChildProcess("likeness.jobs.preparer", shared, kill_to_leave=True)
+        self._trainer = ChildProcess("likeness.jobs.trainer", trainer)
+        self._stages = Stages(
+            self._queue.store, library, locations, self._preparer, self._trainer, self._leases.release,
+            full=self._is_full, scores=options.scores, most_rank=options.rank, keep_photos_s=options.keep_photos_s,
+        )  # fmt: skip
+        retention = Retention(database, library.objects, library.catalog)
         works: dict[str, tuple[Callable[[], object], float]] = {
-            "recover jobs": (self._recover, TIDY_EVERY_S), "deliver messages": (notifier.deliver_due, TIDY_EVERY_S),
-            "purge photographs": (self._retention.purge_due, TIDY_EVERY_S), "resume deletions": (resume, TIDY_EVERY_S),
+            "expire jobs": (self._queue.store.expire, TIDY_EVERY_S),
+            "deliver messages": (notifier.deliver_due, TIDY_EVERY_S),
+            "purge photographs": (retention.purge_due, TIDY_EVERY_S),
+            "resume deletions": (resume, TIDY_EVERY_S),
+            "drop old workers": (self._leases.drop_old_workers, SWEEP_EVERY_S),
             "sweep": (sweep, SWEEP_EVERY_S),
-        }  # fmt: skip
+        }
         self._chores = {name: Chore(name, work, every_s=every_s) for name, (work, every_s) in works.items()}
-        self._stop = threading.Event()
-        self._jobs: Callable[[], int] = lambda: 0
+        self._threads: list[threading.Thread] = []
+        self._stop, self._end_of_beats = threading.Event(), threading.Event()
 
     def run(self, *, ready: Callable[[], None] = lambda: None) -> None:
         """Work.
@@ -122,7 +114,7 @@ class Worker:
 
         Raises:
             AdapterBusy: a worker of this id runs on this machine already.
-            NotFound, ...: the trainer cannot load the base; nothing was claimed.
+            NotFound, ...: the trainer cannot load the base; no job was claimed.
         """
         lock = FileLock(self.options.home / f"worker-{self.options.id}.lock")
         try:
@@ -139,44 +131,25 @@ class Worker:
         self._stop.set()
 
     def _work(self, ready: Callable[[], None]) -> None:
-        self._heart.start()
+        self._leases.register()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         try:
-            holds.let_go(self._database, self.options.id)  # of an earlier process of this id, whose children are gone
             self._chores["sweep"].run()
-            for link in (self._preparer, self._trainer):
-                link.tend()
-            while not self._trainer.is_ready and not self._stop.wait(TICK_S):  # nobody claims what nobody can train
+            self._tend()
+            while not self._trainer.is_ready and not self._stop.wait(TICK_S):  # no claim before it can be trained
                 self._tend()
             if not self._stop.is_set():
-                self._claim_jobs()
+                self._leases.concurrency = self._trainer.facts["concurrency"]
                 ready()
             self._watch()
         finally:
             self._end()
 
-    def _claim_jobs(self) -> None:
-        DBOS(
-            config={
-                "name": APP, "system_database_url": self._database.url, "executor_id": self.options.id,
-                "application_version": APP_VERSION, "serializer": SERIALIZER,
-                "log_level": "WARNING", "console_log_level": "WARNING",
-                "notification_listener_polling_interval_sec": 1.0, "scheduler_polling_interval_sec": 3600.0,
-            }
-        )  # fmt: skip
-        registry = _get_or_create_dbos_registry()
-        # Not DBOS.register_queue: that is one row for all workers, and each knows best how many jobs its device holds.
-        concurrency = self._trainer.facts["concurrency"]
-        self._dbos_queue = registry._register_internal_queue(
-            QUEUE, worker_concurrency=concurrency, polling_interval_sec=POLL_S
-        )
-        self._heart.concurrency = concurrency
-        register_workflow(self._steps, self.options.id, keep_photos_s=self.options.keep_photos_s)
-        DBOS.launch()
-
     def _watch(self) -> None:
         busy_s = time.monotonic()
         while not self._stop.wait(TICK_S):
             self._tend()
+            self._claim_jobs()
             done = [chore.run() for chore in self._chores.values() if chore.is_due]
             now_s = time.monotonic()
             if not all(done) or self._has_work():
@@ -185,18 +158,37 @@ class Worker:
             if idle_s is not None and now_s - busy_s >= idle_s:
                 return
 
-    def _recover(self) -> None:
-        if self._heart.may_judge:
-            self._queue.recover()
-        else:
-            self._queue.observe()  # what it sees now it can judge by later
+    def _claim_jobs(self) -> None:
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        try:
+            while len(self._threads) < self._leases.concurrency and (claim := self._leases.claim()) is not None:
+                self._threads.append(threading.Thread(target=self._run_job, args=(claim,), daemon=True))
+                self._threads[-1].start()
+        except StorageUnavailable:
+            pass  # the next time will do
+        except Exception:
+            log.exception("a claim failed")
+
+    def _run_job(self, claim: Claim) -> None:
+        try:
+            self._stages.run(claim)
+        except Exception:
+            log.exception("job %s could not be ended; it is taken up again when its lease has run out", claim.job)
+            self._leases.abandon(claim)
+
+    def _beat(self) -> None:
+        def renewed() -> None:
+            self._preparer.alive()
+            self._trainer.alive()
+
+        renew_until(self._end_of_beats, self._leases, renewed=renewed)
 
     def _tend(self) -> None:
-        for link in (self._preparer, self._trainer):
-            link.tend()
-            if link.unusable is not None:
-                raise NotFound(link.unusable["message"], hint=link.unusable["hint"], code="BaseNotFound")
-        if self._heart.is_replaced:
+        for child in (self._preparer, self._trainer):
+            child.tend()
+            if child.unusable is not None:
+                raise NotFound(child.unusable["message"], hint=child.unusable["hint"], code="BaseNotFound")
+        if self._leases.is_replaced:
             raise AdapterBusy("another process has started with this worker's id", hint="give each an id of its own")
 
     def _has_work(self) -> bool:
@@ -205,28 +197,22 @@ class Worker:
             return True
         try:
             return self._queue.open_jobs() > 0 or self._notifier.has_due()
-        except StorageError:  # nobody knows
+        except StorageError:  # not known
             return True
 
-    def _beaten(self) -> None:
-        for link in (self._preparer, self._trainer):
-            link.alive()
-
     def _is_full(self, concurrency: int) -> None:
-        self._heart.concurrency = concurrency
-        self._dbos_queue._worker_concurrency = concurrency
+        self._leases.concurrency = concurrency
 
     def _end(self) -> None:
-        """Children first, so that their last checkpoints are there before somebody else may take over."""
+        """The children first, so that their last checkpoints are written before another worker may take over."""
         self._trainer.close(patience_s=STOP_PATIENCE_S)
         self._preparer.close(patience_s=1.0)
-        self._heart.stop()
-
-
-def published_in(library: AdapterLibrary) -> Callable[[str, str], str | None]:
-    """What the catalog says is published under a name."""
-
-    return library.catalog.content_sha256
+        self._stages.stop.set()  # each job's thread releases its lease
+        until_s = time.monotonic() + THREADS_PATIENCE_S
+        for thread in self._threads:
+            thread.join(max(0.0, until_s - time.monotonic()))
+        self._end_of_beats.set()
+        self._leases.unregister()
 
 
 def stop_on_signals(worker: Worker) -> None:

@@ -3,9 +3,10 @@
 Independent of terminal and HTTP: the command line and the server translate to this object.
 """
 
+from ..storage.prepared_photos import matte_path, save_prepared
 from ..types import BARE_BASE
 from .exchange import AUTO
+from .fine_tuned import FineTuned
 from .installation import Likeness, build
-from .prepared import FineTuned, matte_path, save_prepared
 
 __all__ = ["AUTO", "BARE_BASE", "FineTuned", "Likeness", "build", "matte_path", "save_prepared"]

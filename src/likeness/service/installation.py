@@ -21,13 +21,14 @@ from ..engine.ticket import StepEvent, Ticket, results
 from ..errors import AlreadyExists, FileFailed, StorageUnavailable, reason_of
 from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from ..storage.catalog import LOCAL, Catalog
+from ..storage.database import sqlite_url
 from ..storage.files import make_private
 from ..storage.home import Home
 from ..storage.library import AdapterLibrary, engine_key, engine_key_of
 from ..storage.objects import objects_at, refuse_full
+from ..storage.prepared_photos import save_prepared
 from ..storage.records import Receipt
 from ..storage.reserve import Reserve
-from ..storage.tables import sqlite_url
 from ..types import (
     PNG,
     Adapter,
@@ -43,11 +44,11 @@ from ..types import (
 )
 from . import kept
 from .exchange import AUTO, exported, import_from, layout
+from .fine_tuned import FineTuned
 from .forgetting import WAIT_S, Forgetting
 from .image_files import JPEG_QUALITY, encode
 from .loading import loaded_base, started_engine
 from .names import checked_order
-from .prepared import FineTuned, save_prepared
 from .provenance import Sign, signer
 from .subjects import Subjects
 from .training import Training, training_of

@@ -1,6 +1,6 @@
-"""The training service of one installation: whence the command line, the HTTP server and the workers get their queue.
+"""The job queue of one installation, for the command line, the HTTP server and the workers.
 
-Apart from `likeness`, which a queue of nobody's jobs does not need. Importing it loads neither torch nor a database.
+The queue and its database are opened at first use. Importing this loads neither torch nor a database driver.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from ..config import Settings
 from ..errors import AdapterBusy, ArchiveRefused, LikenessError, NotFound, UsageError
 from ..storage import forgettings
 from ..storage.consent import require_consent
+from ..storage.database import sqlite_url
 from ..storage.home import Home
 from ..storage.library import AdapterLibrary
 from ..storage.objects import Objects, objects_at
 from ..storage.records import ForgottenItem, SubjectRecord
-from ..storage.tables import sqlite_url
 from ..types import RESULTS, Subject, checked_rank
 
-if TYPE_CHECKING:  # these import DBOS, a second of start-up
+if TYPE_CHECKING:
     from ..jobs.inputs import JobInput
     from ..jobs.locations import Locations
-    from ..jobs.notify import Notifier
+    from ..jobs.notifier import Notifier
     from ..jobs.queue import Queue
-    from ..jobs.senders import SendOptions
-    from ..jobs.tables import Database
     from ..jobs.types import Job, JobOrder
+    from ..jobs.webhooks import SendOptions
     from ..jobs.worker import Worker
+    from ..storage.database import Database
 
 T = TypeVar("T")
 
@@ -66,17 +66,17 @@ class Training:
     @property
     def database(self) -> Database:
         """Raises StorageUnavailable."""
-        from ..jobs.tables import Database
+        from ..jobs.tables import open_jobs_database
 
-        return self._opened("database", lambda: Database(self.settings.jobs or sqlite_url(self.home / DATABASE_FILE)))
+        url = self.settings.jobs or sqlite_url(self.home / DATABASE_FILE)
+        return self._opened("database", lambda: open_jobs_database(url))
 
     @property
     def queue(self) -> Queue:
-        """The five verbs. Raises StorageUnavailable."""
+        """Submit, status, list, cancel, events. Raises StorageUnavailable."""
         from ..jobs.queue import Queue
-        from ..jobs.worker import published_in
 
-        return self._opened("queue", lambda: Queue(self.database, published_in(self.library)))
+        return self._opened("queue", lambda: Queue(self.database, self.library.catalog.content_sha256))
 
     @cached_property
     def locations(self) -> Locations:
@@ -102,7 +102,7 @@ class Training:
     @cached_property
     def send_options(self) -> SendOptions:
         """How messages leave. Makes the installation's webhook secret at first use."""
-        from ..jobs.senders import SendOptions
+        from ..jobs.webhooks import SendOptions
 
         settings = self.settings
         topics = {*_words(settings.sns_topics), settings.sns_success_topic, settings.sns_error_topic} - {None}
@@ -113,15 +113,15 @@ class Training:
 
     @property
     def notifier(self) -> Notifier:
-        """The delivery log, and who sends. Raises StorageUnavailable."""
-        from ..jobs.notify import Notifier
-        from ..jobs.senders import senders
+        """The delivery log, with its senders. Raises StorageUnavailable."""
+        from ..jobs.notifier import Notifier
+        from ..jobs.webhooks import senders
 
         return self._opened("notifier", lambda: Notifier(self.database, senders(self.send_options, self.locations)))
 
     def upload(self, tenant: str, name: str, archive: bytes) -> str:
         """Keep an archive of photographs for a job of this name; returns what `JobOrder.photos` takes."""
-        from ..jobs.places import upload_key
+        from ..jobs.object_keys import upload_key
 
         key = upload_key(tenant, name, archive)
         self.objects.put(key, archive)
@@ -137,25 +137,25 @@ class Training:
     def submit(
         self, order: JobOrder, *, archive: bytes | None = None, consent: str = "", idempotency_key: str | None = None
     ) -> Job:
-        """Check the order's consent, addressees and place of photographs, and put it into the queue.
+        """Check the order's consent, notices and location of photographs, and put it into the queue.
 
         Args:
             archive: of photographs, to be kept until the job is over; it takes the place of `order.photos`, and a
                 config.json in it goes before the order.
-            consent: who agreed; a subject that is not known yet is written down with it.
+            consent: who agreed; a subject that is not known yet is recorded with it.
 
         Raises:
             AdapterBusy: the name is being deleted.
             ConsentMissing: a person who has not agreed. An invocation whose archive lies elsewhere does not say yet
                 whose it is: the worker checks it, as it checks every job, before the photographs are prepared.
-            UsageError, InputRefused: an addressee, a place or a config.json that is not allowed.
+            UsageError, InputRefused: a notice, a location or a config.json that is not allowed.
             RankTooLarge: the recipe's rank is above the installation's largest.
             AlreadyExists, AdapterBusy, QueueFull: see `Queue.submit`.
         """
         from ..jobs.inputs import with_config
-        from ..jobs.senders import check_notice
         from ..jobs.types import SUBJECT_PHOTOS, rank_of
         from ..jobs.uploads import drop_upload
+        from ..jobs.webhooks import check_notice
 
         for notice in order.notices:
             check_notice(notice, self.send_options)
@@ -165,7 +165,7 @@ class Training:
         elif archive is None and order.photos != SUBJECT_PHOTOS:
             self.locations.resolve(order.photos, order.tenant)
         checked_rank(rank_of(order), self.settings.rank)
-        queue = self.queue  # opened here: nobody shall wait for that to write
+        queue = self.queue  # opened here: no writer shall wait for that
         with self.objects.writing():
             if forgettings.is_under_way(self.library.catalog, order.tenant, order.name):
                 raise AdapterBusy("this name is being deleted", hint="wait until its deletion is complete")
@@ -175,12 +175,12 @@ class Training:
                     order = self._uploaded(order, archive)
                 job = queue.submit(order, idempotency_key=idempotency_key)
             except LikenessError:
-                drop_upload(queue.ledger, self.objects, order)
+                drop_upload(queue.store, self.objects, order)
                 if recorded is not None and not queue.ids_of(order.tenant, order.name):
                     self.library.catalog.withdraw_subject(recorded)
                 raise
         if archive is not None and job.is_over:  # ordered before, with the same key
-            drop_upload(self.queue.ledger, self.objects, order)
+            drop_upload(self.queue.store, self.objects, order)
         elif archive is not None and not self.objects.has(order.photos):  # the end of an equal job took it along
             self.objects.put(order.photos, archive)
         return job
@@ -203,7 +203,7 @@ class Training:
             StorageUnavailable: the database is away; the next time will do.
         """
         if "queue" in self._open:
-            self.queue.expire()
+            self.queue.store.expire()
 
     def deliver(self) -> None:
         """Send the messages that are due. Otherwise as `expire`."""
@@ -214,7 +214,7 @@ class Training:
         """Whether there is a job of this name, or an archive that was uploaded for one."""
         if not self.is_used:
             return False
-        from ..jobs.places import uploads_prefix
+        from ..jobs.object_keys import uploads_prefix
 
         return bool(self.queue.ids_of(tenant, name)) or any(self.objects.list(uploads_prefix(tenant, name)))
 
@@ -244,7 +244,7 @@ class Training:
 
     def owned(self) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
         """Tenant and id of every job, and where the photographs of the open ones are. Raises StorageUnavailable."""
-        return self.queue.ledger.owned() if self.is_used else (frozenset(), frozenset())
+        return (self.queue.store.ids(), self.queue.store.uploads()) if self.is_used else (frozenset(), frozenset())
 
     def worker(
         self, id: str, *, concurrency: int, exit_when_idle_s: float | None = None, previews: int = 1,
@@ -287,7 +287,9 @@ class Training:
 
     def _secret(self) -> bytes:
         """This installation's own, made once; all of its machines have the same."""
-        return self.database.remembered(SECRET, secrets.token_hex(32)).encode()
+        from ..jobs.tables import remembered
+
+        return remembered(self.database, SECRET, secrets.token_hex(32)).encode()
 
 
 def training_of(settings: Settings, library: AdapterLibrary | None = None) -> Training:

@@ -28,6 +28,7 @@ from ..errors import (
 )
 from ..types import checked_name, checked_new_name
 from . import tables
+from .database import Database
 from .records import AdapterRecord, ForgottenItem, OutputRecord, PhotoRecord, Receipt, SubjectRecord
 
 log = logging.getLogger("likeness.catalog")
@@ -49,16 +50,21 @@ class Catalog:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._opened: Engine | None = None
+        self._opened: Database | None = None
         self._lock = threading.Lock()
 
     @property
-    def engine(self) -> Engine:
-        """Raises as `tables.open_database`."""
+    def database(self) -> Database:
+        """Raises as `Database`."""
         with self._lock:
             if self._opened is None:
-                self._opened = tables.open_database(self._url)
+                self._opened = Database(self._url, tables.CATALOG)
             return self._opened
+
+    @property
+    def engine(self) -> Engine:
+        """Raises as `Database`."""
+        return self.database.engine
 
     # adapters
 
@@ -262,7 +268,7 @@ class Catalog:
         """Close all connections; the next use opens them again."""
         with self._lock:
             if self._opened is not None:
-                self._opened.dispose()
+                self._opened.close()
                 self._opened = None
 
     def _one(self, table: Table, tenant: str, **values: str) -> Row[Any] | None:
@@ -284,17 +290,8 @@ class Catalog:
             return connection.execute(select(table.c.name).where(table.c.tenant == tenant)).scalars().all()
 
     def scrub(self) -> bool:
-        """Remove deleted data from SQLite's write-ahead log; False if it has to be tried again.
-
-        Raises as `tables.empty_log`.
-        """
-        if self.engine.dialect.name != "sqlite":
-            return True
-        connection = self.engine.raw_connection()
-        try:
-            return tables.empty_log(connection)
-        finally:
-            connection.close()
+        """Take what was deleted out of SQLite's log; False where that must be tried again. Raises as `empty_log`."""
+        return self.database.scrub()
 
 
 def read_items(document: str) -> tuple[ForgottenItem, ...]:

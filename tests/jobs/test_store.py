@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: a final state stays, and what is told agrees with what is."""
+"""Whatever happens in whatever order: a final state stays, and the events agree with the row."""
 
 from pathlib import Path
 
@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from likeness.jobs.queue import Queue
-from likeness.jobs.tables import Database
+from likeness.jobs.tables import open_jobs_database
 from likeness.jobs.types import FINAL, Claim, Failure, Job, JobOrder, Notice
+from tests.jobs.claims import claimed, next_claim, set_lease
 
 FAILURE = Failure("NonFiniteLoss", "the loss stopped being a number")
 
@@ -23,6 +24,8 @@ class Life(RuleBasedStateMachine):
     @initialize()
     def submit(self) -> None:
         type(self).count += 1
+        for job in self.queue.jobs_of("anna"):
+            self.queue.cancel(job.id, "anna")
         order = JobOrder("anna", f"rex-{self.count}", "anna/uploads/x", notices=(Notice("mail", "a@b.c"),))
         self.job: Job = self.queue.submit(order)
         self.claims: list[Claim] = []
@@ -30,7 +33,8 @@ class Life(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(["w-0", "w-1"]))
     def claim(self, worker: str) -> None:
-        claim = self.queue.ledger.claim(self.job.id, worker)
+        set_lease(self.queue.database, None)  # as where another worker has died
+        claim = next_claim(self.queue.database, worker)
         assert (claim is None) == (self.ended is not None)
         if claim is not None:
             self.claims.append(claim)
@@ -40,28 +44,28 @@ class Life(RuleBasedStateMachine):
     def finish(self, data: st.DataObject, state: str) -> None:
         claim = data.draw(st.sampled_from(self.claims))
         is_mine = claim == self.claims[-1] and self.ended is None
-        assert self.queue.ledger.holds(claim) == is_mine
+        assert self.queue.store.holds(claim) == is_mine
         failure = FAILURE if state == "failed" else None
-        assert self.queue.ledger.finish(claim, state, failure=failure, keep_photos_s=0) == is_mine  # type: ignore[arg-type]
+        assert self.queue.store.finish(claim, state, failure=failure, keep_photos_s=0) == is_mine  # type: ignore[arg-type]
         if is_mine:
             self.ended = state
 
     @rule()
     def cancel(self) -> None:
-        assert self.queue.ledger.cancel(self.job.id, "anna") == (self.ended is None)
+        assert self.queue.store.cancel(self.job.id, "anna") == (self.ended is None)
         self.ended = self.ended or "cancelled"
 
     @rule()
     def cancel_by_another(self) -> None:
-        assert not self.queue.ledger.cancel(self.job.id, "ben")
+        assert not self.queue.store.cancel(self.job.id, "ben")
 
     @invariant()
     def what_is_told_agrees(self) -> None:
-        found = self.queue.ledger.find(self.job.id)
+        found = self.queue.store.find(self.job.id)
         assert found is not None
         expected = self.ended or ("running" if self.claims else "queued")
         assert found.state == expected
-        told = [event.facts["state"] for event in self.queue.ledger.events(self.job.id) if event.kind == "state"]
+        told = [event.facts["state"] for event in self.queue.store.events(self.job.id) if event.kind == "state"]
         assert told[-1] == expected
         assert len(told) == len(set(told))
         assert sum(state in FINAL for state in told) == (self.ended is not None)
@@ -69,13 +73,13 @@ class Life(RuleBasedStateMachine):
         assert self.messages() == (self.ended is not None)
 
     def messages(self) -> int:
-        from likeness.jobs.notify import Notifier
+        from likeness.jobs.notifier import Notifier
 
         return len(Notifier(self.queue.database, {}).log("anna", self.job.id))
 
 
 def test_a_jobs_life(tmp_path: Path) -> None:
-    queue = Queue(Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: None)
+    queue = Queue(open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: None)
     machine = type("OneLife", (Life,), {"queue": queue, "count": 0})
     try:
         from hypothesis.stateful import run_state_machine_as_test
@@ -86,27 +90,25 @@ def test_a_jobs_life(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kinds", [["progress"] * 3 + ["checkpoint"]])
-def test_steps_are_for_who_watches_and_the_rest_stays(tmp_path: Path, kinds: list[str]) -> None:
-    queue = Queue(Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: None)
+def test_progress_goes_with_the_end_and_the_other_events_stay(tmp_path: Path, kinds: list[str]) -> None:
+    queue = Queue(open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: None)
     job = queue.submit(JobOrder("anna", "rex", "anna/x"))
-    claim = queue.ledger.claim(job.id, "w-0")
-    assert claim is not None
+    claim = claimed(queue.database)
     for kind in kinds:
-        queue.ledger.tell(claim, kind, {"done": 1})
+        queue.store.tell(claim, kind, {"done": 1})
     seqs = [event.seq for event in queue.events(job.id, "anna")]
     assert seqs == sorted(set(seqs))
     assert [event.kind for event in queue.events(job.id, "anna", after=seqs[3])] == ["progress", "checkpoint"]
-    queue.ledger.finish(claim, "failed", failure=FAILURE, keep_photos_s=0)
+    queue.store.finish(claim, "failed", failure=FAILURE, keep_photos_s=0)
     assert [event.kind for event in queue.events(job.id, "anna")] == ["state", "state", "checkpoint", "state"]
     queue.close()
 
 
 def test_deaths_are_counted_until_the_job_gets_further(tmp_path: Path) -> None:
-    queue = Queue(Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: None)
-    job = queue.submit(JobOrder("anna", "rex", "anna/x"))
-    claim = queue.ledger.claim(job.id, "w-0")
-    assert claim is not None
-    assert [queue.ledger.died(claim) for _ in range(2)] == [1, 2]
-    queue.ledger.got_further(claim)
-    assert queue.ledger.died(claim) == 1
+    queue = Queue(open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: None)
+    queue.submit(JobOrder("anna", "rex", "anna/x"))
+    claim = claimed(queue.database)
+    assert [queue.store.died(claim) for _ in range(2)] == [1, 2]
+    queue.store.got_further(claim)
+    assert queue.store.died(claim) == 1
     queue.close()

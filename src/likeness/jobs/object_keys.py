@@ -1,4 +1,4 @@
-"""Where one job's objects are. Everything of a job lies under one prefix, so that forgetting is one sweep.
+"""Keys of a job's objects. All of them lie under one prefix, so that forgetting is one sweep.
 
 <tenant>/jobs/<job>/photos            the archive as it came
                     prepared.zip

@@ -1,4 +1,4 @@
-"""How many people a device can train at once: measured, not guessed."""
+"""How many jobs a device can train at once: measured, not guessed."""
 
 import os
 
@@ -6,10 +6,10 @@ import torch
 
 from ..diffusion.base import BaseModel
 from ..diffusion.devices import is_out_of_memory
-from ..training.data import TrainingSet, captions, class_captions
-from ..training.loop import TrainingLoop
-from ..training.recipe import recipe_named
 from ..types import Subject
+from .data import TrainingSet, captions, class_captions
+from .loop import TrainingLoop
+from .recipe import recipe_named
 
 MOST = 16  # beyond it a step takes so long that nobody gains
 SHARE = 0.85  # of the memory: previews, class images and fragmentation need the rest

@@ -11,14 +11,23 @@ import sqlalchemy as sa
 
 from likeness.errors import StorageUnavailable
 from likeness.jobs.messages import Message
-from likeness.jobs.notify import AT_ONCE, CLAIM_S, GIVE_UP_AFTER_S, LONGEST_PAUSE_S, MOST_UNDER_WAY, Delivery, Notifier
-from likeness.jobs.tables import Database, deliveries
+from likeness.jobs.notifier import (
+    AT_ONCE,
+    CLAIM_S,
+    GIVE_UP_AFTER_S,
+    LONGEST_PAUSE_S,
+    MOST_UNDER_WAY,
+    Delivery,
+    Notifier,
+)
+from likeness.jobs.tables import deliveries, open_jobs_database
+from likeness.storage.database import Database
 from tests.waiting import HANG_S, until
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    made = open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
     yield made
     made.close()
 

@@ -1,8 +1,8 @@
-"""Messages on their way out: every row of the delivery log is tried until somebody took it, for a day at most.
+"""Delivery of messages: every row of the delivery log is tried until it is taken, for a day at most.
 
-At least once: a crash after sending and before noting sends again, under the same id. Any number of processes may do
-this at once; a row is claimed by moving its due time. Every tenant's first message goes before anybody's second, and
-result objects never wait behind somebody's slow webhook. How a message is sent is `senders`'.
+At-least-once: a crash between sending and writing that down sends again, under the same id. Any number of processes may
+deliver; a row is claimed by moving its due time. Every tenant's first message goes before any tenant's second, and
+result objects never wait behind a slow webhook. `webhooks` sends.
 """
 
 import json
@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from ..errors import LikenessError
+from ..storage.database import Database
 from .messages import TEST_NOTIFICATION, Message
-from .tables import Database, deliveries
+from .tables import deliveries
 from .types import Notice
 
 GIVE_UP_AFTER_S = 86_400.0
-GIVE_TEST_UP_AFTER_S = 600.0  # whoever tests an address looks now
+GIVE_TEST_UP_AFTER_S = 600.0  # a test is looked at now
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 3600.0
 AT_ONCE, MOST_UNDER_WAY = 8, 32  # of each lane: threads, and messages that are being sent or wait for a thread
 CLAIM_S = 60.0  # longer than every message under way needs, which is 32 / 8 times 10 s: a webhook's deadline
@@ -192,3 +193,14 @@ class Notifier:
         connection.execute(
             deliveries.update().where(mine).values(state=state, due_s=now + pause_s, last_error=error[:200])
         )
+
+
+def is_being_sent(database: Database) -> sa.ColumnElement[bool]:
+    """Of a message: a sender has claimed it, and neither written down the outcome nor run out of time.
+
+    A claim that ends much later than one of now is from before the clock was set back.
+    """
+    return sa.and_(
+        deliveries.c.state == "waiting", deliveries.c.attempts > 0, deliveries.c.last_error.is_(None),
+        deliveries.c.due_s > database.now, deliveries.c.due_s < database.now + 2 * CLAIM_S,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The joint loop as jobs see it: who comes in when, who trains alone, and what a full device or a full disk does."""
+"""The joint loop as jobs see it: which join when, which train alone, and what a full device or a full disk does."""
 
 import json
 import queue
@@ -10,19 +10,21 @@ from typing import Any
 import pytest
 import torch
 
+from likeness import fine_tuning
 from likeness.artifacts import bundle
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.errors import CorruptAdapter, InputRefused
 from likeness.fine_tuning import FineTuneOrder, Together
-from likeness.jobs import places
-from likeness.jobs.child import Said
-from likeness.jobs.prepared import pack_prepared
-from likeness.jobs.studio import Studio, preview_requests
+from likeness.jobs import object_keys
+from likeness.jobs.joint_trainer import JointTrainer, preview_requests
+from likeness.jobs.process import Document
 from likeness.jobs.types import JobOrder
 from likeness.photos import check, prepare
 from likeness.storage.objects import FileObjects
+from likeness.storage.prepared_photos import pack_prepared
+from likeness.training.data import TrainingSet
 from likeness.training.loop import TrainingLoop
 from likeness.training.recipe import recipe_named
 from likeness.types import Adapter, Photo, Subject
@@ -31,18 +33,18 @@ from tests.tiny import random_person, relative
 
 
 class Talk:
-    """Line and inbox of a supervisor that sits in the same process."""
+    """Line and inbox of a worker in the same process."""
 
     def __init__(self) -> None:
-        self.heard: list[Said] = []
-        self.waiting: queue.SimpleQueue[Said] = queue.SimpleQueue()
-        self.comes: list[Said] = []
+        self.heard: list[Document] = []
+        self.waiting: queue.SimpleQueue[Document] = queue.SimpleQueue()
+        self.comes: list[Document] = []
 
     def send(self, **said: Any) -> bool:
         self.heard.append(said)
         return True
 
-    def take(self, timeout_s: float | None = 0.0) -> list[Said]:
+    def take(self, timeout_s: float | None = 0.0) -> list[Document]:
         taken = []
         while not self.waiting.empty():
             taken.append(self.waiting.get())
@@ -57,7 +59,7 @@ class Talk:
             self.waiting.put(said)
         return any(wanted(said) for said in taken)
 
-    def of(self, job: str, event: str) -> list[Said]:
+    def of(self, job: str, event: str) -> list[Document]:
         return [said for said in self.heard if said["event"] == event and said.get("job") == job]
 
     def events(self, *kinds: str) -> list[tuple[str, str]]:
@@ -68,7 +70,7 @@ class Talk:
 def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     from tests.tiny import build_tiny_folder
 
-    return load_base(str(build_tiny_folder(tmp_path_factory.mktemp("studio") / "base")), device=torch.device("cpu"))
+    return load_base(str(build_tiny_folder(tmp_path_factory.mktemp("trainer") / "base")), device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +90,10 @@ def objects(tmp_path: Path) -> FileObjects:
 
 
 @pytest.fixture
-def studio(base: BaseModel, objects: FileObjects, talk: Talk, tmp_path: Path) -> Iterator[Studio]:
-    made = Studio(base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=1)  # type: ignore[arg-type]
+def trainer(base: BaseModel, objects: FileObjects, talk: Talk, tmp_path: Path) -> Iterator[JointTrainer]:
+    made = JointTrainer(base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=1)  # type: ignore[arg-type]
     yield made
-    if made._together is not None:
-        made._together.close()
+    made.close()
 
 
 class Sender:
@@ -103,7 +104,7 @@ class Sender:
 
     def __call__(self, job: str, *, steps: int = 4, attempt: int = 1, alone: bool = False, **changes: object) -> None:
         order = JobOrder("anna", job, "x", "dog", "fast", {**SMALL, "steps": steps, "checkpoint_every": 2, **changes})
-        self.objects.put(places.prepared_key("anna", job), self.prepared)
+        self.objects.put(object_keys.prepared_key("anna", job), self.prepared)
         self.talk.waiting.put({"do": "work", "job": job, "order": order.document(), "attempt": attempt, "alone": alone})
 
     def leave(self, job: str) -> None:
@@ -115,35 +116,35 @@ def send(talk: Talk, objects: FileObjects, prepared: bytes) -> Sender:
     return Sender(talk, objects, prepared)
 
 
-def serve(studio: Studio, most: int = 60) -> None:
-    """Until nobody is left."""
+def serve(trainer: JointTrainer, most: int = 60) -> None:
+    """Until no job is left."""
     for _ in range(most):
-        if studio.serve_once() and not (studio._inside or studio._waiting or studio._undelivered):
+        if trainer.serve_once() and trainer.is_idle:
             return
-    raise AssertionError(f"somebody was still there after {most} turns")
+    raise AssertionError(f"a job was still there after {most} turns")
 
 
 def test_jobs_join_a_running_loop_and_leave_it_with_an_adapter(
-    studio: Studio, talk: Talk, send: Sender, objects: FileObjects
+    trainer: JointTrainer, talk: Talk, send: Sender, objects: FileObjects
 ) -> None:
     send("a", steps=6)
-    studio.serve_once()
-    studio.serve_once()
+    trainer.serve_once()
+    trainer.serve_once()
     send("b", steps=8)
     send("c", steps=2)
-    serve(studio)
+    serve(trainer)
     assert [talk.of(job, "joined")[0]["together"] for job in "abc"] == [1, 2, 2]
     assert [job for job, _ in talk.events("trained")] == ["a", "c", "b"]
     for job in "abc":
         said = talk.of(job, "trained")[0]
-        adapter = bundle.reopen(objects.get(places.trained_key("anna", job)), said["adapter_sha256"])
+        adapter = bundle.reopen(objects.get(object_keys.trained_key("anna", job)), said["adapter_sha256"])
         assert (adapter.card.name, adapter.card.steps) == (job, said["steps"])
     preview = talk.of("b", "preview")[0]
     assert objects.get(preview["key"]).startswith(b"\x89PNG")
 
 
 def test_what_cannot_be_kept_ends_its_own_job_only(
-    studio: Studio, talk: Talk, send: Sender, monkeypatch: pytest.MonkeyPatch
+    trainer: JointTrainer, talk: Talk, send: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode = bundle.encode
 
@@ -155,74 +156,74 @@ def test_what_cannot_be_kept_ends_its_own_job_only(
     monkeypatch.setattr(bundle, "encode", encode_unless_bad)
     send("bad")
     send("good")
-    serve(studio)
+    serve(trainer)
     assert talk.of("bad", "failed")[0]["code"] == "CorruptAdapter"
     assert talk.of("good", "trained")
 
 
-def test_a_recipe_without_a_layer_of_this_base_ends_its_own_job_only(studio: Studio, talk: Talk, send: Sender) -> None:
+def test_a_recipe_without_a_layer_of_this_base_ends_its_own_job_only(
+    trainer: JointTrainer, talk: Talk, send: Sender
+) -> None:
     send("good")
     send("bad", unet_targets=(), text_learning_rate=0.0)
-    serve(studio)
+    serve(trainer)
     assert talk.of("bad", "failed")[0]["code"] == "UsageError"
     assert talk.of("good", "trained")
 
 
 def test_another_worker_goes_on_from_the_checkpoint(
-    studio: Studio, talk: Talk, send: Sender, base: BaseModel, objects: FileObjects, tmp_path: Path
+    trainer: JointTrainer, talk: Talk, send: Sender, base: BaseModel, objects: FileObjects, tmp_path: Path
 ) -> None:
     send("a", steps=6)
     for _ in range(3):
-        studio.serve_once()
+        trainer.serve_once()
     assert talk.of("a", "checkpoint")[-1]["step"] == 2
-    other = Studio(base, objects, talk, talk, capacity=3, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
-    assert studio._together is not None
-    studio._together.close()  # two banks on one base would add up
+    other = JointTrainer(base, objects, talk, talk, capacity=3, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
+    trainer.close()  # two banks on one base would add up
     send("big", steps=8, rank=20)  # the other's loop has another rank
     other.serve_once()
     send("a", steps=6, attempt=2)
     serve(other)
     assert [said["step"] for said in talk.of("a", "joined")] == [0, 2]
     assert [said["step"] for said in talk.of("a", "checkpoint")] == [2, 4]
-    other._together.close()  # type: ignore[union-attr]
-    studio._together = None
+    other.close()
 
 
-def test_who_may_have_killed_a_process_trains_alone_until_it_got_further(
-    studio: Studio, talk: Talk, send: Sender
+def test_a_job_that_was_in_a_crash_trains_alone_until_it_got_further(
+    trainer: JointTrainer, talk: Talk, send: Sender
 ) -> None:
-    send("suspect", steps=6, alone=True)
+    send("retried", steps=6, alone=True)
     send("other", steps=2)
-    serve(studio)
-    joined = {job: talk.of(job, "joined")[0]["together"] for job in ("suspect", "other")}
-    assert joined == {"suspect": 1, "other": 2}
+    serve(trainer)
+    joined = {job: talk.of(job, "joined")[0]["together"] for job in ("retried", "other")}
+    assert joined == {"retried": 1, "other": 2}
     order = talk.events("joined", "checkpoint", "trained")
     assert (
-        order.index(("suspect", "checkpoint")) < order.index(("other", "joined")) < order.index(("suspect", "trained"))
+        order.index(("retried", "checkpoint")) < order.index(("other", "joined")) < order.index(("retried", "trained"))
     )
     send("first", steps=4)
-    studio.serve_once()
+    trainer.serve_once()
     send("late", steps=2, alone=True)
-    serve(studio)
+    serve(trainer)
     order = talk.events("joined", "trained")
     assert order.index(("first", "trained")) < order.index(("late", "joined"))
 
 
-def test_a_larger_rank_waits_for_the_loop_to_empty_and_holds_up_who_comes_after(
-    studio: Studio, talk: Talk, send: Sender
+def test_a_larger_rank_waits_for_the_loop_to_empty_and_later_jobs_wait_behind_it(
+    trainer: JointTrainer, talk: Talk, send: Sender
 ) -> None:
     send("a", steps=4)
-    studio.serve_once()
+    trainer.serve_once()
     send("big", steps=2, rank=20)
     send("c", steps=2)
-    serve(studio)
+    serve(trainer)
     order = talk.events("joined", "trained")
     assert order.index(("a", "trained")) < order.index(("big", "joined")) < order.index(("c", "joined"))
     assert talk.of("c", "joined")[0]["together"] == 2
 
 
 def test_a_full_device_sends_the_last_to_come_back_and_takes_fewer_from_then_on(
-    studio: Studio, talk: Talk, send: Sender, monkeypatch: pytest.MonkeyPatch
+    trainer: JointTrainer, talk: Talk, send: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = Together.step
 
@@ -234,14 +235,14 @@ def test_a_full_device_sends_the_last_to_come_back_and_takes_fewer_from_then_on(
     monkeypatch.setattr(Together, "step", full)
     send("a", steps=4)
     send("b", steps=4)
-    serve(studio)
+    serve(trainer)
     assert talk.of("b", "full")[0]["concurrency"] == 1
-    assert studio.capacity == 1
+    assert trainer.capacity == 1
     assert [job for job, _ in talk.events("trained")] == ["a", "b"]
 
 
 def test_a_job_that_does_not_fit_alone_fails_alone(
-    studio: Studio, talk: Talk, send: Sender, monkeypatch: pytest.MonkeyPatch
+    trainer: JointTrainer, talk: Talk, send: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = Together.step
 
@@ -253,22 +254,22 @@ def test_a_job_that_does_not_fit_alone_fails_alone(
     monkeypatch.setattr(Together, "step", full)
     send("a", steps=4)
     send("huge", steps=4)
-    serve(studio)
+    serve(trainer)
     assert talk.of("huge", "failed")[0]["code"] == "OutOfMemory"
     assert talk.of("a", "trained")
 
 
 def test_what_is_no_lack_of_memory_ends_the_process(
-    studio: Studio, send: Sender, monkeypatch: pytest.MonkeyPatch
+    trainer: JointTrainer, send: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Together, "step", lambda together: (_ for _ in ()).throw(RuntimeError("device-side assert")))
     send("a")
     with pytest.raises(RuntimeError, match="assert"):
-        studio.serve_once()
+        trainer.serve_once()
 
 
 def test_a_loss_that_is_no_number_fails_one_job_and_a_full_disk_none(
-    studio: Studio, talk: Talk, send: Sender, objects: FileObjects, monkeypatch: pytest.MonkeyPatch
+    trainer: JointTrainer, talk: Talk, send: Sender, objects: FileObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put = FileObjects.put
     refused: list[str] = []
@@ -279,14 +280,20 @@ def test_a_loss_that_is_no_number_fails_one_job_and_a_full_disk_none(
             raise OSError(28, "No space left on device")
         put(store, key, content)
 
-    monkeypatch.setattr("likeness.jobs.studio.SECONDS_BETWEEN_DELIVERIES", 0.0)
+    monkeypatch.setattr("likeness.jobs.joint_trainer.SECONDS_BETWEEN_TRIES", 0.0)
     send("nan", steps=4, unet_learning_rate=0.1, clip_norm=1000)
     send("fine", steps=4)
-    studio.serve_once()
-    job = studio._together.loop._jobs["nan"]  # type: ignore[union-attr]
-    job.data.latents.fill_(torch.nan)
+    build = fine_tuning.training_set
+
+    def spoiled(base: BaseModel, order: FineTuneOrder, *given: Any, **named: Any) -> TrainingSet:
+        data = build(base, order, *given, **named)
+        if order.subject.name == "nan":
+            data.latents.fill_(torch.nan)
+        return data
+
+    monkeypatch.setattr("likeness.jobs.joint_trainer.training_set", spoiled)
     monkeypatch.setattr(FileObjects, "put", full)
-    serve(studio)
+    serve(trainer)
     assert talk.of("nan", "failed")[0]["code"] == "NonFiniteLoss"
     assert talk.of("fine", "trained")
     assert all(said["goes_on"] for said in talk.of("fine", "fault"))
@@ -294,122 +301,129 @@ def test_a_loss_that_is_no_number_fails_one_job_and_a_full_disk_none(
 
 
 def test_what_was_learnt_is_measured_and_a_card_that_cannot_be_made_says_why(
-    studio: Studio, talk: Talk, send: Sender, objects: FileObjects, monkeypatch: pytest.MonkeyPatch
+    trainer: JointTrainer, talk: Talk, send: Sender, objects: FileObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send("a", steps=2)
-    serve(studio)
+    serve(trainer)
     order = JobOrder("anna", "a", "x", "dog", "fast", {**SMALL, "steps": 2}).document()
     asked = {"do": "work", "job": "a", "order": order, "attempt": 1, "alone": False, "score": True}
     talk.waiting.put(asked)
-    assert studio.serve_once()
-    assert not studio._to_score
+    assert trainer.serve_once()
+    assert trainer.is_idle
     card = talk.of("a", "scored")[0]["card"]
     assert card["adapter_sha256"] == talk.of("a", "trained")[0]["adapter_sha256"]
-    assert json.loads(objects.get(places.score_key("anna", "a"))) == card
+    assert json.loads(objects.get(object_keys.score_key("anna", "a"))) == card
 
     def refuse(*words: object, **named: object) -> None:
         raise InputRefused("expected at least 3 photos with a face, got 0", hint="send more", code="PhotosRefused")
 
-    monkeypatch.setattr("likeness.jobs.studio.score_adapter", refuse)
+    monkeypatch.setattr("likeness.jobs.joint_trainer.score_adapter", refuse)
     talk.waiting.put(asked)
-    studio.serve_once()
+    trainer.serve_once()
     said = talk.of("a", "scored")[1]
     assert (said["card"], said["hint"]) == (None, "send more")
 
 
-def test_whoever_wants_out_does_not_wait_for_a_score_card(
-    studio: Studio, talk: Talk, send: Sender, objects: FileObjects
+def test_a_job_that_leaves_does_not_wait_for_a_score_card(
+    trainer: JointTrainer, talk: Talk, send: Sender, objects: FileObjects
 ) -> None:
     send("alone", steps=6)
     send("scored", steps=2)
-    serve(studio)
-    content = objects.get(places.trained_key("anna", "alone"))
+    serve(trainer)
+    content = objects.get(object_keys.trained_key("anna", "alone"))
     order = JobOrder("anna", "scored", "x", "dog", "fast", {**SMALL, "steps": 2}).document()
     asked = {"do": "work", "job": "scored", "order": order, "attempt": 1, "alone": False, "score": True}
-    for facts in list(objects.list(places.checkpoints_prefix("anna", "alone"))):
+    for facts in list(objects.list(object_keys.checkpoints_prefix("anna", "alone"))):
         objects.delete(facts.key)
     send("alone", steps=6, attempt=2)
     send("other", steps=90)
-    studio.serve_once()
+    trainer.serve_once()
     talk.waiting.put(asked)
     talk.comes = [{"do": "leave", "job": "other"}]
-    studio.serve_once()  # drops what it had begun
+    trainer.serve_once()  # drops what it had begun
     assert not talk.of("scored", "scored")
-    studio.serve_once()  # lets out who asked, and begins again
+    trainer.serve_once()  # lets out who asked, and begins again
     assert talk.of("other", "left")
     assert talk.of("scored", "scored")
-    serve(studio)
+    serve(trainer)
     assert [said["step"] for said in talk.of("alone", "joined")] == [0, 0]
-    again = bundle.decode(objects.get(places.trained_key("anna", "alone")))  # trained around two score cards
+    again = bundle.decode(objects.get(object_keys.trained_key("anna", "alone")))  # trained around two score cards
     assert again.card.content_sha256 == bundle.decode(content).card.content_sha256
     talk.waiting.put(asked)
     talk.comes = [{"do": "leave", "job": "scored"}]
-    studio.serve_once()
-    studio.serve_once()
+    trainer.serve_once()
+    trainer.serve_once()
     assert talk.of("scored", "left")
     assert len(talk.of("scored", "scored")) == 1
 
 
-def test_whoever_leaves_is_gone_when_it_is_said(studio: Studio, talk: Talk, send: Sender) -> None:
+def test_a_job_that_leaves_is_gone_when_it_is_said(trainer: JointTrainer, talk: Talk, send: Sender) -> None:
     send("a", steps=50)
     send("b", steps=4)
-    studio.serve_once()
+    trainer.serve_once()
     send.leave("a")
-    serve(studio)
+    serve(trainer)
     assert talk.of("a", "left")
     assert not talk.of("a", "trained")
     assert talk.of("b", "trained")
     talk.waiting.put({"do": "stop"})
-    assert studio.serve_once() is False
+    assert trainer.serve_once() is False
 
 
 def test_stopping_takes_checkpoints_of_everybody(
-    studio: Studio, talk: Talk, send: Sender, objects: FileObjects
+    trainer: JointTrainer, talk: Talk, send: Sender, objects: FileObjects
 ) -> None:
     send("a", steps=50, checkpoint_every=50)
-    studio.serve_once()
+    trainer.serve_once()
     talk.waiting.put({"do": "stop"})
-    assert studio.serve_once() is False
-    assert list(objects.list(places.checkpoints_prefix("anna", "a")))
+    assert trainer.serve_once() is False
+    assert list(objects.list(object_keys.checkpoints_prefix("anna", "a")))
 
 
 def test_one_checkpoint_that_the_store_does_not_take_costs_nobody_elses(
-    studio: Studio, talk: Talk, send: Sender, objects: FileObjects, monkeypatch: pytest.MonkeyPatch
+    trainer: JointTrainer, talk: Talk, send: Sender, objects: FileObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for job in "ab":
         send(job, steps=50, checkpoint_every=50)
-    studio.serve_once()
+    trainer.serve_once()
     real = FileObjects.put
 
     def put(self: FileObjects, key: str, content: bytes) -> None:
-        if key.startswith(places.checkpoints_prefix("anna", "a")):
+        if key.startswith(object_keys.checkpoints_prefix("anna", "a")):
             raise OSError("full")
         real(self, key, content)
 
     monkeypatch.setattr(FileObjects, "put", put)
     talk.waiting.put({"do": "stop"})
-    assert studio.serve_once() is False
-    assert list(objects.list(places.checkpoints_prefix("anna", "b")))
+    assert trainer.serve_once() is False
+    assert list(objects.list(object_keys.checkpoints_prefix("anna", "b")))
     assert talk.of("a", "fault")[-1]["goes_on"] and not talk.of("b", "fault")
 
 
 def test_a_trainer_that_dies_after_the_last_step_and_before_the_handing_over_repeats_no_step(
-    studio: Studio, talk: Talk, send: Sender, base: BaseModel, objects: FileObjects, tmp_path: Path,
+    trainer: JointTrainer, talk: Talk, send: Sender, base: BaseModel, objects: FileObjects, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     send("a", steps=3, checkpoint_every=50)
-    monkeypatch.setattr(Studio, "_deliver", lambda self: None)
-    while not studio._undelivered:
-        studio.serve_once()
-    monkeypatch.undo()
-    other = Studio(base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
+    put = FileObjects.put
+
+    def full(store: FileObjects, key: str, content: bytes) -> None:
+        if key.endswith("adapter.safetensors"):
+            raise OSError(28, "No space left on device")
+        put(store, key, content)
+
+    with monkeypatch.context() as away:
+        away.setattr(FileObjects, "put", full)
+        while not talk.of("a", "fault"):
+            trainer.serve_once()
+    trainer.close()
+    other = JointTrainer(base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
     monkeypatch.setattr(TrainingLoop, "step", lambda self: pytest.fail("every step has been taken"))
     send("a", steps=3, checkpoint_every=50, attempt=2)
     serve(other)
     assert talk.of("a", "joined")[-1]["step"] == 3
     assert talk.of("a", "trained")[-1]["steps"] == 3
-    if other._together is not None:
-        other._together.close()
+    other.close()
 
 
 def test_a_preview_is_the_picture_of_the_adapter_as_it_would_be_published(base: BaseModel) -> None:

@@ -1,15 +1,15 @@
-"""How a message leaves: an object, a signed webhook, a mail, an SNS topic. Each raises where nobody took it.
+"""Sending a message: an object, a signed webhook, a mail, an SNS topic. Each raises where it was not taken.
 
-Webhooks are signed as Stripe's and GitHub's are: HMAC-SHA256 over '<timestamp>.<body>', so that neither can be changed
-nor an old one sent again. A webhook's address is looked up once, judged, and then connected to: what a name means can
-not change in between, and redirects are not followed (CWE-918, server-side request forgery). The whole exchange has one
-deadline, so that whoever answers a byte at a time holds nobody up (CWE-400).
+Webhooks are signed as standardwebhooks.com specifies: HMAC-SHA256 over '<id>.<timestamp>.<body>', so that none of them
+can be changed and an old message can be refused. A webhook's host is looked up once, its address is checked, and that
+address is connected to, so that the name cannot mean another one in between; redirects are not followed (CWE-918,
+server-side request forgery). The whole exchange has one deadline, however slowly the answer comes (CWE-400).
 """
 
+import asyncio
+import base64
 import hashlib
 import hmac
-import http.client
-import io
 import ipaddress
 import json
 import re
@@ -20,25 +20,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.message import EmailMessage
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import httpx2
 
 from ..errors import StorageUnavailable, UsageError
 from .locations import Locations
 from .messages import Message
-from .notify import Sender
+from .notifier import Sender
 from .types import Notice
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
 TIMEOUT_S = 10.0  # of a webhook, from connecting to the end of the answer
-SIGNATURE = "X-Likeness-Signature"
-TIMESTAMP = "X-Likeness-Timestamp"
-DELIVERY = "X-Likeness-Delivery"
 _MOST_ANSWER_BYTES = 1 << 16
 _MAIL_ADDRESS = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,200}")
-_UNSENDABLE = re.compile(r"[\x00-\x20\x7f]")  # what http.client refuses in a request's first line
+_UNSENDABLE = re.compile(r"[\x00-\x20\x7f]")  # in a request's first line
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -72,16 +67,19 @@ def senders(options: SendOptions, locations: Locations) -> Mapping[str, Sender]:
 
 def tenant_secret(secret: bytes, tenant: str) -> str:
     """What a tenant verifies its webhooks with; of no use for another's."""
-    return "whsec_" + hmac.new(secret, f"webhooks of {tenant}".encode(), hashlib.sha256).hexdigest()
+    key = hmac.new(secret, f"webhooks of {tenant}".encode(), hashlib.sha256).digest()
+    return "whsec_" + base64.b64encode(key).decode()
 
 
-def signature(secret: str, timestamp: str, body: bytes) -> str:
-    """`sha256=<hex>` over '<timestamp>.<body>'."""
-    return "sha256=" + hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+def signature(secret: str, id: str, timestamp: str, body: str) -> str:
+    """The value of `webhook-signature`."""
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    digest = hmac.new(key, f"{id}.{timestamp}.{body}".encode(), hashlib.sha256).digest()
+    return "v1," + base64.b64encode(digest).decode()
 
 
 def check_notice(notice: Notice, options: SendOptions) -> None:
-    """Refuse who cannot be told, when the job is ordered and not when it is over.
+    """Refuse an address that cannot be told, when the job is ordered and not when it is over.
 
     Raises:
         UsageError: no such kind, an address that may not be called, no mail server, a topic that is not ours.
@@ -135,66 +133,36 @@ def check_webhook(url: str, *, private_webhooks: bool) -> tuple[str, str, int, s
 
 def send_webhook(message: Message, options: SendOptions) -> None:
     """POST the body once. Raises UsageError, StorageUnavailable, OSError; TimeoutError is one."""
+    asyncio.run(_post(message, options))
+
+
+async def _post(message: Message, options: SendOptions) -> None:
     scheme, host, port, path = check_webhook(message.target, private_webhooks=options.private_webhooks)
-    address = _address_of(host, port, private_webhooks=options.private_webhooks)
-    body, timestamp = message.body.encode(), str(int(time.time()))
+    body, timestamp = message.body, str(int(time.time()))
+    secret = tenant_secret(options.webhook_secret, message.tenant)
     headers = {
-        "Content-Type": "application/json", "User-Agent": "Likeness", TIMESTAMP: timestamp, DELIVERY: message.id,
-        SIGNATURE: signature(tenant_secret(options.webhook_secret, message.tenant), timestamp, body),
+        "Host": urlsplit(message.target).netloc, "Content-Type": "application/json", "User-Agent": "Likeness",
+        "webhook-id": message.id, "webhook-timestamp": timestamp,
+        "webhook-signature": signature(secret, message.id, timestamp, body),
     }  # fmt: skip
-    connection, ends_s = http.client.HTTPConnection(host, port), time.monotonic() + TIMEOUT_S
-    stream = socket.create_connection(address, TIMEOUT_S)
     try:
-        if scheme == "https":
-            stream.settimeout(_left(ends_s))  # of the handshake as a whole
-            stream = ssl.create_default_context().wrap_socket(stream, server_hostname=host)
-        connection.sock = _Exchange(stream, ends_s)
-        connection.request("POST", path, body, headers)
-        answer = connection.getresponse()
-        answer.read(_MOST_ANSWER_BYTES)
-        if not 200 <= answer.status < 300:
-            raise StorageUnavailable(f"expected the webhook to answer 2xx, got {answer.status}")
-    finally:
-        stream.close()
-
-
-class _Exchange(io.RawIOBase):
-    """What http.client takes for a socket: reads and writes share one deadline, however many they are.
-
-    A socket's own timeout begins anew with every byte. Sources: http.client's HTTPConnection and HTTPResponse, which
-    call sendall, makefile and close.
-    """
-
-    def __init__(self, stream: socket.socket, ends_s: float) -> None:
-        self._stream, self._ends_s = stream, ends_s
-
-    def sendall(self, content: bytes) -> None:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[self._in_time().send(rest) :]
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        return self._in_time().recv_into(buffer)
-
-    def close(self) -> None:
-        """The stream is closed by whoever opened it: an answer may be read after its connection's end."""
-
-    def _in_time(self) -> socket.socket:
-        self._stream.settimeout(_left(self._ends_s))
-        return self._stream
-
-
-def _left(ends_s: float) -> float:
-    """Seconds until then. Raises TimeoutError."""
-    if (left_s := ends_s - time.monotonic()) <= 0:
-        raise TimeoutError("timed out")
-    return left_s
+        async with asyncio.timeout(TIMEOUT_S):
+            address = await _address_of(host, port, private_webhooks=options.private_webhooks)
+            async with (
+                httpx2.AsyncClient(verify=ssl.create_default_context(), trust_env=False, timeout=None) as client,
+                client.stream(
+                    "POST", f"{scheme}://{address}:{port}{path}", content=body, headers=headers,
+                    extensions={"sni_hostname": host},  # the certificate is the host's, not the address's
+                ) as answer,
+            ):  # fmt: skip
+                read = 0
+                async for part in answer.aiter_raw():
+                    if (read := read + len(part)) > _MOST_ANSWER_BYTES:
+                        break
+    except httpx2.HTTPError as error:
+        raise OSError(f"the webhook was not reached: {type(error).__name__}") from error
+    if not answer.is_success:
+        raise StorageUnavailable(f"expected the webhook to answer 2xx, got {answer.status_code}")
 
 
 def send_mail(message: Message, options: SendOptions) -> None:
@@ -239,10 +207,11 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address.is_global and not address.is_multicast and address not in _NAT64
 
 
-def _address_of(host: str, port: int, *, private_webhooks: bool) -> tuple[str, int]:
-    """The first address of a host that may be called. Raises UsageError, OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+async def _address_of(host: str, port: int, *, private_webhooks: bool) -> str:
+    """The first address of a host that may be called, as it stands in a URL. Raises UsageError, OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for *_, (address, *_rest) in found:
-        if private_webhooks or is_public(ipaddress.ip_address(str(address).partition("%")[0])):
-            return str(address), port
+        literal = ipaddress.ip_address(str(address).partition("%")[0])
+        if private_webhooks or is_public(literal):
+            return f"[{literal}]" if literal.version == 6 else str(literal)
     raise UsageError("expected a public address for the webhook, got a private one")

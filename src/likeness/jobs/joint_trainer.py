@@ -1,0 +1,351 @@
+"""Many jobs in one training loop: which of them train, which wait, and what is reported about them.
+
+Between two steps waiting jobs join as long as there is a slot, in the order of their arrival. Three rules:
+a job that needs a larger rank than the loop has waits until the loop is empty, and later jobs wait behind it; a job
+that was running when an earlier process crashed trains alone until its next checkpoint; when the device has no memory
+left, the job that joined last waits again and the capacity falls for good.
+"""
+
+import io
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ..artifacts import bundle
+from ..diffusion.base import BaseModel
+from ..diffusion.devices import is_out_of_memory
+from ..diffusion.sampling import AdapterSlot, denoise_all
+from ..errors import CheckpointMismatch, Interrupted, LikenessError, OutOfMemory, StorageUnavailable
+from ..fine_tuning import Checkpoints, FineTuneOrder, Stepped, Together, Unsaved, adapter_of, mark_of, training_set
+from ..progress import Advance, Stopwatch
+from ..scoring.score import score_adapter
+from ..storage.objects import Objects
+from ..storage.prepared_photos import unpack_prepared
+from ..training.data import TrainingSet
+from ..training.recipe import recipe_named
+from ..types import AdapterCard, ImageRequest, PreparedPhoto, Subject
+from . import object_keys
+from .process import Document, Inbox, Line
+from .types import JobOrder, read_order
+
+SECONDS_BETWEEN_REPORTS = 1.0
+SECONDS_BETWEEN_TRIES = 2.0
+PREVIEW_STEPS = 12
+PREVIEW_PROMPT = "photo of {}"
+
+
+@dataclass(eq=False)
+class _Member:
+    """One job of the trainer."""
+
+    job: str
+    order: JobOrder
+    attempt: int
+    is_alone: bool
+    fine_tune: FineTuneOrder
+    prepared: tuple[PreparedPhoto, ...] = ()
+    reported_s: float = 0.0
+
+
+class JointTrainer:
+    """One base on one device, and the jobs that train on it.
+
+    Args:
+        capacity: most jobs at once.
+        class_images: folder of the shared class images of this machine.
+        previews: pictures at each checkpoint.
+    """
+
+    def __init__(
+        self, base: BaseModel, objects: Objects, line: Line, inbox: Inbox, *,
+        capacity: int, class_images: str, previews: int,
+    ) -> None:  # fmt: skip
+        self.base, self.capacity = base, capacity
+        self._objects, self._line, self._inbox = objects, line, inbox
+        self._class_images, self._previews = Path(class_images), previews
+        self._waiting: list[_Member] = []
+        self._members: dict[str, _Member] = {}
+        self._together: Together | None = None
+        self._to_score: list[_Member] = []
+        self._trained: list[tuple[_Member, AdapterCard, bytes]] = []  # trained, and the store does not take it
+        self._next_try_s = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to train, to store or to measure."""
+        return not (self._members or self._waiting or self._trained or self._to_score)
+
+    def serve_once(self) -> bool:
+        """Read what arrived, admit waiting jobs, take one step. False: the worker said stop."""
+        idle = not self._members and not self._waiting and not self._to_score
+        for said in self._inbox.take((1.0 if self._trained else None) if idle else 0.0):
+            if said["do"] == "stop":
+                self._save_all()
+                return False
+            if said["do"] == "leave":
+                self._leave(said["job"])
+            elif said["do"] == "work":
+                self._receive(said)
+        while (member := self._next_to_join()) is not None:
+            self._waiting.remove(member)
+            self._admit(member)
+        if self._together is not None and self._members:
+            self._step(self._together)
+        self._store_trained()
+        if self._to_score:
+            self._score(self._to_score.pop(0))
+        return True
+
+    def _receive(self, said: Document) -> None:
+        try:
+            member = _member(said)
+        except LikenessError as error:  # an order that cannot be read: the end of this job only
+            self._fail(said["job"], error)
+        else:
+            (self._to_score if said.get("score") else self._waiting).append(member)
+
+    def _next_to_join(self) -> _Member | None:
+        """The job that joins now, if any."""
+        if not self._waiting or len(self._members) >= self.capacity:
+            return None
+        member = self._waiting[0]
+        if self._members:
+            rank = self._together.loop.bank.rank if self._together is not None else 0
+            if member.is_alone or member.fine_tune.recipe.rank > rank:
+                return None
+            if any(other.is_alone for other in self._members.values()):
+                return None
+        return member
+
+    def _admit(self, member: _Member) -> None:
+        job = member.job
+        self._line.send(event="began", job=job)
+        try:
+            member.prepared = unpack_prepared(self._objects.get(object_keys.prepared_key(member.order.tenant, job)))
+            data = training_set(
+                self.base, member.fine_tune, member.prepared, class_images=self._class_images,
+                watch=lambda advance: self._report(member, advance), should_stop=lambda: self._must_leave(job),
+                clock=Stopwatch(),
+            )  # fmt: skip
+            step = self._join(member, data)
+        except Interrupted:
+            return  # the worker has asked for it
+        except (StorageUnavailable, OSError) as error:
+            self._line.send(event="fault", job=job, fault=type(error).__name__, message="the object store")
+        except LikenessError as error:
+            self._fail(job, error)
+        except (RuntimeError, MemoryError) as error:
+            _raise_unless_full(error)
+            self._make_room(member)
+        else:
+            self._members[job] = member
+            self._line.send(event="joined", job=job, step=step, steps=member.fine_tune.recipe.steps,
+                            together=len(self._members))  # fmt: skip
+
+    def _join(self, member: _Member, data: TrainingSet) -> int:
+        rank = member.fine_tune.recipe.rank
+        if not self._members:
+            if self._together is not None and self._together.loop.bank.rank != _loop_rank(rank):
+                self.close()
+            if self._together is None:
+                self._together = Together(self.base, capacity=self.capacity, rank=_loop_rank(rank))
+        assert self._together is not None
+        checkpoints = self._checkpoints(member)
+        try:
+            return self._together.join(member.job, member.fine_tune, data, checkpoints=checkpoints)
+        except CheckpointMismatch:  # of another base or version: what it has learnt is worth nothing here
+            checkpoints.clear()
+            return self._together.join(member.job, member.fine_tune, data, checkpoints=checkpoints)
+
+    def _step(self, together: Together) -> None:
+        try:
+            taken = together.step()
+        except (RuntimeError, MemoryError) as error:
+            _raise_unless_full(error)
+            last = self._members[list(self._members)[-1]]
+            self._drop(last.job)
+            self._make_room(last)
+        else:
+            for stepped in taken:
+                self._after(together, self._members[stepped.name], stepped)
+
+    def _after(self, together: Together, member: _Member, stepped: Stepped) -> None:
+        job = member.job
+        self._tell_unsaved(job, stepped.unsaved)
+        if stepped.error is not None:
+            del self._members[job]
+            self._fail(job, stepped.error)
+        elif stepped.trained is not None:
+            del self._members[job]
+            try:
+                kept, content = bundle.encode(adapter_of(self.base, member.fine_tune, member.prepared, stepped.trained))
+            except LikenessError as error:  # numbers that float16 does not hold, say: the end of this job only
+                self._fail(job, error)
+                return
+            self._report(member, stepped.advance, always=True)
+            self._trained.append((member, kept.card, content))
+        else:
+            self._report(member, stepped.advance)
+            if stepped.saved:
+                member.is_alone = False  # it got past the place of the crash
+                self._line.send(event="checkpoint", job=job, step=stepped.advance.done)
+                with suppress(StorageUnavailable, OSError):  # one preview less
+                    self._preview(together, member, stepped.advance.done)
+
+    def _store_trained(self) -> None:
+        """Write trained adapters to the object store, again and again until it takes them."""
+        if time.monotonic() < self._next_try_s:
+            return
+        for member, card, content in list(self._trained):
+            try:
+                self._objects.put(object_keys.trained_key(member.order.tenant, member.job), content)
+            except (StorageUnavailable, OSError) as error:
+                self._next_try_s = time.monotonic() + SECONDS_BETWEEN_TRIES
+                self._line.send(event="fault", job=member.job, fault=type(error).__name__,
+                                message="the adapter was not taken yet", goes_on=True)  # fmt: skip
+                return
+            self._trained.remove((member, card, content))
+            self._line.send(event="trained", job=member.job, adapter_sha256=card.content_sha256, steps=card.steps,
+                            seconds=card.seconds)  # fmt: skip
+
+    def _score(self, member: _Member) -> None:
+        """Write an adapter's score card. A card that cannot be made does not withhold the adapter: the event says why.
+
+        No job trains meanwhile, so 'stop' and 'leave' are obeyed between two prompts; the card is then begun again.
+        """
+        tenant, job = member.order.tenant, member.job
+        self._line.send(event="began", job=job)
+        try:
+            adapter = bundle.decode(self._objects.get(object_keys.trained_key(tenant, job)))
+            prepared = unpack_prepared(self._objects.get(object_keys.prepared_key(tenant, job)))
+            card = score_adapter(
+                self.base, adapter, prepared, seed=member.order.seed,
+                watch=lambda advance: self._report_or_yield(member, advance),
+            )  # fmt: skip
+            self._objects.put(object_keys.score_key(tenant, job), json.dumps(card.to_json(), indent=2).encode())
+            self._line.send(event="scored", job=job, card=card.to_json())
+        except Interrupted:
+            self._to_score.insert(0, member)
+        except (StorageUnavailable, OSError) as error:
+            self._line.send(event="fault", job=job, fault=type(error).__name__, message="the object store")
+        except LikenessError as error:
+            self._line.send(event="scored", job=job, card=None, reason=error.message, hint=error.hint)
+        except (RuntimeError, MemoryError) as error:
+            _raise_unless_full(error)
+            self._line.send(event="scored", job=job, card=None, reason="the device had no memory for it", hint="")
+
+    def _preview(self, together: Together, member: _Member, step: int) -> None:
+        if not self._previews:
+            return
+        slot = together.loop.slot_of(member.job)
+        previews = preview_requests(member.fine_tune, slot, self._previews)
+        pixels = self.base.decode(denoise_all(self.base, together.loop.bank, *previews))  # (B, 3, H, W) in [-1, 1]
+        sheet = torch.cat(list(pixels), dim=2).add(1).mul(127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+        png = io.BytesIO()
+        Image.fromarray(sheet).save(png, "PNG")
+        key = object_keys.preview_key(member.order.tenant, member.job, step)
+        self._objects.put(key, png.getvalue())
+        self._line.send(event="preview", job=member.job, step=step, key=key)
+
+    def _report(self, member: _Member, advance: Advance, *, always: bool = False) -> None:
+        now_s = time.monotonic()
+        if always or now_s - member.reported_s >= SECONDS_BETWEEN_REPORTS:
+            member.reported_s = now_s
+            recipe, left_s = member.fine_tune.recipe, None
+            if advance.images_per_s:
+                rows = recipe.instance_rows + recipe.prior_rows
+                left_s = round((advance.total - advance.done) * rows / advance.images_per_s, 1)
+            told = replace(advance, left_s=left_s, together=len(self._members))
+            self._line.send(event="advance", job=member.job, **told.to_json())
+
+    def _report_or_yield(self, member: _Member, advance: Advance) -> None:
+        if self._inbox.peek(lambda said: said["do"] in ("stop", "leave")):
+            raise Interrupted("the worker has asked for something", hint="the card is begun again")
+        self._report(member, advance)
+
+    def _make_room(self, member: _Member) -> None:
+        """The device is full: the job that joined last trains later, together with fewer others."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if not self._members:
+            error = OutOfMemory(
+                "the device has no memory for this job, even alone",
+                hint="take a recipe with fewer rows or a lower rank",
+            )
+            self._fail(member.job, error)
+            return
+        self.capacity = len(self._members)
+        self._line.send(event="full", job=member.job, concurrency=self.capacity)
+        self._waiting.insert(0, member)
+
+    def _leave(self, job: str) -> None:
+        self._waiting = [member for member in self._waiting if member.job != job]
+        self._trained = [kept for kept in self._trained if kept[0].job != job]
+        self._to_score = [member for member in self._to_score if member.job != job]
+        if job in self._members:
+            self._drop(job)
+        self._line.send(event="left", job=job)
+
+    def _drop(self, job: str) -> None:
+        del self._members[job]
+        if self._together is not None:
+            self._together.leave(job)
+
+    def _save_all(self) -> None:
+        """Checkpoints of all jobs, so that no step is repeated."""
+        for job in self._members:
+            if self._together is not None:
+                self._tell_unsaved(job, self._together.try_to_save(job))
+
+    def close(self) -> None:
+        """Leave the base as it was."""
+        if self._together is not None:
+            self._together.close()
+            self._together = None
+
+    def _tell_unsaved(self, job: str, error: Unsaved | None) -> None:
+        if error is not None:
+            self._line.send(event="fault", job=job, fault=type(error).__name__, message="a checkpoint was not taken",
+                            goes_on=True)  # fmt: skip
+
+    def _fail(self, job: str, error: LikenessError) -> None:
+        self._line.send(event="failed", job=job, code=error.code, message=error.message, hint=error.hint)
+
+    def _must_leave(self, job: str) -> bool:
+        return self._inbox.peek(lambda said: said["do"] == "stop" or (said["do"] == "leave" and said["job"] == job))
+
+    def _checkpoints(self, member: _Member) -> Checkpoints:
+        prefix = object_keys.checkpoints_prefix(member.order.tenant, member.job)
+        mark = mark_of(self.base, member.fine_tune, member.prepared)
+        return Checkpoints(self._objects, mark, prefix, f"{member.attempt:06d}")
+
+
+def preview_requests(fine_tune: FineTuneOrder, slot: int, count: int) -> tuple[list[ImageRequest], list[AdapterSlot]]:
+    """Images of a subject in training, as the adapter would make them if it were published now, and its slot."""
+    subject, recipe = fine_tune.subject, fine_tune.recipe
+    prompt = PREVIEW_PROMPT.format(f"{subject.identifier} {subject.class_noun}")
+    adapter = AdapterSlot(slot, recipe.scale_of("unet"), recipe.scale_of("text_encoder"))
+    return ImageRequest(prompt, steps=PREVIEW_STEPS).numbered(count), [adapter] * count
+
+
+def _member(said: Document) -> _Member:
+    order = read_order(said["order"])
+    recipe = recipe_named(order.recipe, **order.changes)
+    fine_tune = FineTuneOrder(Subject(order.name, order.class_noun), recipe, seed=order.seed)
+    return _Member(said["job"], order, said["attempt"], said["alone"], fine_tune)
+
+
+def _raise_unless_full(error: Exception) -> None:
+    """Raises again what does not say that memory is full."""
+    if not is_out_of_memory(error):
+        raise error
+
+
+def _loop_rank(rank: int) -> int:
+    """The rank of the loop that is made for a job: the next power of two, at least 16, so that most others fit in."""
+    return max(16, 1 << (rank - 1).bit_length())

@@ -1,0 +1,1 @@
+"""Alembic revisions, one folder a schema; applied by `storage.database`."""
