@@ -91,7 +91,7 @@ REFUSALS: dict[str, Callable[[], bytes]] = {
     "too_many_members tar": lambda: tarred(*((f"{i}.jpg", b"x") for i in range(4))),
     "total_too_large tar": lambda: tarred(*((f"{i}.jpg", JPEG * 150) for i in range(3))),
     "total_too_large tgz": lambda: gzip.compress(tarred(("a.jpg", b"x")), compresslevel=0),
-    "compression_bomb tgz": lambda: gzip.compress(b"\0" * 1_000_000),
+    "compression_bomb tgz": lambda: gzip.compress(b"\0" * 1_000_000, mtime=0),
     "not_an_archive zip": lambda: zipped(("a.jpg", PICTURE))[:40],
     "not_an_archive tgz": lambda: gzip.compress(tarred(("a.jpg", PICTURE)))[:60],
     "not_an_archive other": lambda: b"Rar!\x1a\x07" + b"x" * 600,
@@ -120,7 +120,7 @@ SPOILT: dict[str, Callable[[], bytes]] = {
         MARK, MARK[::-1], 1
     ),
     "not_an_image nested zip": lambda: zipped(("a.jpg", PICTURE), ("b.jpg", zipped(("a.jpg", b"x")))),
-    "not_an_image nested tar": lambda: tarred(("a.jpg", PICTURE), ("b.jpg", gzip.compress(b"x"))),
+    "not_an_image nested tar": lambda: tarred(("a.jpg", PICTURE), ("b.jpg", gzip.compress(b"x", mtime=0))),
     "not_an_image video": lambda: zipped(("a.jpg", PICTURE), ("b.jpg", b"\0\0\0\x14ftypqt  " + bytes(3000))),
     "not_an_image zeros": lambda: tarred(("a.jpg", PICTURE), ("b.jpg", bytes(5_000))),
     "empty": lambda: zipped(("a.jpg", PICTURE), ("b.jpg", b"")),

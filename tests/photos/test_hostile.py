@@ -54,7 +54,7 @@ def _archives() -> list[bytes]:
     zips = [_zipped([name], method) for name in NAMES for method in methods[:2]]
     zips += [_zipped(["a.jpg", "b.jpg"], method) for method in methods]
     tars = [_tarred([name]) for name in NAMES] + [_tarred(["a.jpg", "b.jpg"])]
-    return [*zips, *tars, *(gzip.compress(tar) for tar in tars[-2:])]
+    return [*zips, *tars, *(gzip.compress(tar, mtime=0) for tar in tars[-2:])]
 
 
 def _zipped(names: list[str], method: int) -> bytes:
