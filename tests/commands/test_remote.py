@@ -114,7 +114,7 @@ def test_the_queue_at_the_command_line(likeness: Likeness, photo: str) -> None:
     assert run("cancel", id)["state"] == "cancelled"
     shown = run("show", id)
     assert [event["kind"] for event in shown["events"]] == ["state", "state"]  # type: ignore[attr-defined]
-    assert run("follow", id, code=1)["code"] == "Cancelled"
+    assert run("follow", id, code=1)["failure"]["code"] == "Cancelled"  # type: ignore[index]
     assert run("replay", id)["messages"] == 0
     assert run("show", "none", code=1)["error"]["code"] == "JobNotFound"  # type: ignore[index]
     for words in (("list",), ("show", id)):

@@ -1,8 +1,10 @@
 """An installation that an earlier version made is opened in place: its finished jobs are there, its open ones go on."""
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from likeness.storage import tables as catalog_tables
 from likeness.storage.database import Database, Schema
 from tests.jobs.claims import claimed, next_claim
 from tests.jobs.installation import PHOTOS, Installation
-from tests.waiting import until
+from tests.waiting import HANG_S, until
 
 OLD = Path(__file__).parent / "old"
 STATES = {
@@ -126,3 +128,21 @@ def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path, schema: Sch
     database.close()
     with pytest.raises(SettingsError, match="or older, got 9999"):
         Database(url, schema)
+
+
+def test_both_databases_are_made_at_the_same_moment(tmp_path: Path) -> None:
+    """As by the first requests of a server, on threads of one process."""
+    schemas = [catalog_tables.CATALOG, job_tables.JOBS] * 4
+    start = threading.Barrier(len(schemas))
+
+    def made(number: int) -> set[str]:
+        start.wait(HANG_S)
+        database = Database(f"sqlite:///{tmp_path / f'{number}.sqlite'}", schemas[number])
+        names = set(sa.inspect(database.engine).get_table_names())
+        database.close()
+        return names
+
+    with ThreadPoolExecutor(len(schemas)) as threads:
+        found = list(threads.map(made, range(len(schemas))))
+    expected = [{*catalog_tables.metadata.tables, "catalog_version"}, {*job_tables.metadata.tables, "jobs_version"}]
+    assert found == expected * 4

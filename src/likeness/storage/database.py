@@ -191,9 +191,9 @@ def _apply(connection: Connection, schema: Schema, found: str | None, target: st
     folder = str(_MIGRATIONS / schema.name)
     script = ScriptDirectory(folder, version_locations=[folder])
     context = MigrationContext.configure(connection, opts={"version_table": schema.version_table})
-    with Operations.context(context):
-        for revision in reversed(list(script.iterate_revisions(target, found or "base"))):
-            revision.module.upgrade()
+    operations = Operations(context)  # not alembic.op, which is one for all threads
+    for revision in reversed(list(script.iterate_revisions(target, found or "base"))):
+        revision.module.upgrade(operations)
     context.stamp(script, target)
 
 

@@ -1,1 +1,1 @@
-"""Alembic revisions, one folder a schema; applied by `storage.database`."""
+"""Alembic revisions, one folder a schema; `storage.database` calls each one's `upgrade` with the operations."""

@@ -1,6 +1,6 @@
 """The queue of version 0.1.0, which had no revisions yet: tables that are there already stay as they are."""
 
-from alembic import op
+from alembic.operations import Operations
 
 revision, down_revision = "0001", None
 
@@ -36,7 +36,7 @@ _INDEXES = (
 )
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     is_sqlite = op.get_context().dialect.name == "sqlite"
     for table in _TABLES:
         op.execute(f"CREATE TABLE IF NOT EXISTS {table}")

@@ -5,7 +5,7 @@ the newest checkpoint. Two open jobs of one name, which versions before 0.1.0 al
 """
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision, down_revision = "0002", "0001"
 
@@ -30,7 +30,7 @@ _ONE_OPEN_JOB = """
     CREATE UNIQUE INDEX IF NOT EXISTS jobs_open_by_name ON jobs (tenant, name) WHERE state IN ('queued', 'running')"""
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     for column in _COLUMNS:
         op.execute(f"ALTER TABLE jobs ADD COLUMN {column}")
     op.execute("DROP TABLE IF EXISTS job_holds")
