@@ -107,8 +107,8 @@ def test_training_publishes_what_the_card_says(likeness: Likeness, trained: str)
     assert (adapter.card.rank, adapter.card.alpha, adapter.card.base_sha256) == (2, 4.0, likeness.base.sha256)
     assert {record.name for record in likeness.catalog.list_adapters(LOCAL)} >= {"rex"}
     kept = sorted(path.name for path in likeness.home.photos_folder("rex").iterdir())
-    assert kept[:2] == ["01-whole-matte.png", "01-whole.png"]
-    assert len(kept) == 8
+    assert kept[:3] == ["01-whole-face.png", "01-whole-matte.png", "01-whole.png"]
+    assert len(kept) == 13  # three files of each photograph, and their index
     assert not any(likeness.home.checkpoint_folder("rex").iterdir())
 
 
@@ -251,7 +251,7 @@ def test_a_replacement_that_is_stopped_leaves_the_photographs_of_the_adapter(
     seen: list[Advance] = []
     likeness.train([*photos, pattern(9)], order("kept", replace=True), watch=seen.append)
     assert sum(advance.stage == "train" for advance in seen) == STEPS - 2
-    assert len(list(likeness.home.photos_folder("kept").iterdir())) == len(before) + 2
+    assert len(list(likeness.home.photos_folder("kept").iterdir())) == len(before) + 3
     assert len(list(likeness.home.photos_folder("kept").parent.glob("photos*"))) == 1
 
 

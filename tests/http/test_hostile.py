@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from starlette.types import Message, Scope
 
+from likeness.deploy.extension import protocols
 from likeness.diffusion import sampling
 from likeness.http import app as app_module
 from likeness.http import boundary, server
@@ -209,7 +210,7 @@ def test_a_background_task_goes_on_after_an_error_and_the_error_is_counted(
 def impatient(likeness: Likeness, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A server whose patience is a fraction of a second."""
     monkeypatch.setattr(server, "HEAD_S", 0.5)
-    app = create_app(likeness)
+    app = create_app(likeness, protocols=protocols())
     app.user_middleware[0].kwargs["limits"] = boundary.BodyLimits(patience_s=0.5, least_bytes_per_s=1e5)
     with running(app) as address:
         yield address
