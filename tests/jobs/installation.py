@@ -81,7 +81,7 @@ class Installation:
             process = subprocess.Popen(words, env=self.environment(), stdout=file, stderr=file, start_new_session=True)
         self.processes[id] = process
         if wait:
-            until(lambda: b"ready:" in log.read_bytes()[size:])
+            until(lambda: b"ready, waiting" in log.read_bytes()[size:])
         return process
 
     def environment(self) -> dict[str, str]:

@@ -41,7 +41,7 @@ def test_killed_trainers_and_killed_workers_lose_no_job_and_repeat_little(instal
     (trainer,) = installation.children("w-0", TRAINER)
     os.kill(trainer, signal.SIGKILL)
     until(lambda: sum(len(facts(installation, job, "joined")) for job in jobs) == 3)
-    until(lambda: b"ready:" in (installation.settings.home / "w-1.log").read_bytes())
+    until(lambda: b"ready, waiting" in (installation.settings.home / "w-1.log").read_bytes())
     orphans = installation.children("w-0", TRAINER) + installation.children("w-0", PREPARER)
     installation.kill("w-0")
     until(lambda: not set(orphans) & set(pids_with(TRAINER) + pids_with(PREPARER)))
