@@ -53,7 +53,7 @@ def first_step_ms(engine: Engine, key: str, begins: list[float]) -> tuple[float,
 
     begins.clear()
     started_s = time.perf_counter()
-    engine.submit(REQUEST, key=key, watch=watch).result()
+    engine.submit(REQUEST, key=key, on_step=watch).result()
     return (begins[0] - started_s) * 1e3, (ended_s[0] - started_s) * 1e3
 
 

@@ -12,8 +12,9 @@ import torch
 
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
-from likeness.diffusion.sampling import Order, denoise_all
+from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.training.recipe import recipe_named
+from likeness.types import ImageRequest
 
 from .random_base import add_base_options, base_settings, open_base
 from .report import Goal, finish, options
@@ -35,20 +36,9 @@ def bank_of(base: BaseModel) -> LoraBank:
 
 def batch(base: BaseModel, bank: LoraBank, size: int, *, steps: int) -> Work:
     """Makes `size` portraits, pixels (size, 3, H, W)."""
-    orders = [
-        Order(
-            PROMPT,
-            "",
-            seed=k,
-            steps=steps,
-            guidance_scale=base.family.guidance_scale,
-            sampler=SAMPLER,
-            slot=k + 1,
-            negative_scale=base.family.negative_scale,
-        )
-        for k in range(size)
-    ]
-    return lambda: base.decode(denoise_all(base, bank, orders))
+    requests = ImageRequest(PROMPT, steps=steps, sampler=SAMPLER).numbered(size)
+    slots = [AdapterSlot(k + 1) for k in range(size)]
+    return lambda: base.decode(denoise_all(base, bank, requests, slots))
 
 
 def name_of(size: int) -> str:

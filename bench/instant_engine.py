@@ -1,4 +1,4 @@
-"""An engine that draws nothing: the product's own local server and protocol, around a picture that is there already.
+"""An engine that draws nothing: the product's own socket server and protocol, around a picture that is there already.
 
 python -m bench.instant_engine SOCKET BASE_SHA256 PICTURE
 
@@ -14,17 +14,18 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
+from likeness.deploy.adapter_files import FileEngine
+from likeness.deploy.triton.engine_process import EngineServer
 from likeness.engine.facts import ROWS, Buckets
-from likeness.engine.local_server import LocalServer
 from likeness.engine.ticket import Ticket
-from likeness.portraits import JPEG, PNG, encode
-from likeness.types import GeneratedImage, ImageRequest
+from likeness.service.image_files import encode
+from likeness.types import JPEG, PNG, GeneratedImage, ImageRequest
 
 SIDE_PX = 512
 
 
 class InstantEngine:
-    """As much of an engine as a LocalServer asks for."""
+    """As much of an engine as an EngineServer uses."""
 
     def __init__(self, base_sha256: str, picture: Path) -> None:
         self.base = SimpleNamespace(
@@ -50,8 +51,8 @@ class InstantEngine:
 async def serve(engine: InstantEngine, socket: Path) -> None:
     until = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, until.set)
-    server = LocalServer(engine, encode=lambda image, media_type: engine.files[media_type])  # type: ignore[arg-type]
-    await server.serve(socket, until)
+    files = FileEngine(engine, lambda image, media_type: engine.files[media_type])  # type: ignore[arg-type]
+    await EngineServer(files).serve(socket, until)
 
 
 if __name__ == "__main__":

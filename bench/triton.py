@@ -31,9 +31,8 @@ from statistics import median
 import numpy as np
 
 from likeness.artifacts.formats import export_diffusers
-from likeness.deploy.triton.server import Reply
-from likeness.errors import LikenessError
 from tests.services.hosting import asked, pictures
+from tests.services.triton_server import Reply
 from tests.waiting import until
 
 from .random_base import add_base_options, base_settings
@@ -54,7 +53,7 @@ def memory(stage: Stage, args: argparse.Namespace) -> Part:
         for name in names(args.people):
             load_s = seconds(partial(hosted.load, name))
             for _ in range(1 if rows else 4):  # the first one warms the engine
-                pictures(hosted.ask(name, asked(steps=FEW_STEPS)))
+                pictures(hosted.endpoint.invoke(name, asked(steps=FEW_STEPS)))
             memory = memory_mb(hosted.server, hosted.facts()["pid"])
             rows.append({"models": len(rows) + 1, **memory, "load s": load_s})
     theirs = whole_pipelines(stage, args)
@@ -73,7 +72,7 @@ def whole_pipelines(stage: Stage, args: argparse.Namespace) -> list[Row]:
             lora = stage.folder / f"{count}.safetensors"
             export_diffusers(stage.files.load(key), lora)
             files = {"lora.safetensors": lora.read_bytes()}
-            model = OtherModel(hosted.server, f"whole{count}", "triton_peer.py", files=files)
+            model = OtherModel(hosted, f"whole{count}", "triton_peer.py", files=files)
             load_s = seconds(model.load)
             for _ in range(1 if rows else 4):
                 pictures(model.ask(asked(steps=FEW_STEPS)))
@@ -94,7 +93,7 @@ def load(stage: Stage, args: argparse.Namespace) -> Part:
         hosted.load("a0")  # starts the engine
         for turn in range(args.loads):
             name = names(args.people)[1 + turn % (args.people - 1)]
-            bare = OtherModel(hosted.server, f"bare{turn}", "triton_bare.py", files={"picture": PICTURE.read_bytes()})
+            bare = OtherModel(hosted, f"bare{turn}", "triton_bare.py", files={"picture": PICTURE.read_bytes()})
             works: list[tuple[list[float], Work]] = [(ours_s, partial(hosted.load, name)), (bare_s, bare.load)]
             for times, work in works if turn % 2 else reversed(works):
                 times.append(seconds(work))
@@ -113,9 +112,11 @@ def load(stage: Stage, args: argparse.Namespace) -> Part:
 def together(stage: Stage, args: argparse.Namespace) -> Part:
     people, body = names(args.people), asked(steps=args.steps)
     with stage.hosted("together", slots=args.people + 1) as hosted, ThreadPoolExecutor(args.people) as pool:
+        for name in people:
+            hosted.load(name)
 
         def ask(name: str) -> int:
-            return len(pictures(hosted.ask(name, body)))
+            return len(pictures(hosted.endpoint.invoke(name, body)))
 
         works = {
             "one after another": lambda: [ask(name) for name in people],
@@ -137,11 +138,12 @@ def hop(stage: Stage, args: argparse.Namespace) -> Part:
     question = {"verb": "generate", "adapter": adapter, "prompt": "a", "negative_prompt": "", "gen_args": "{}"}
     with instant_engine(stage, "hop"), stage.hosted("hop", slots=2) as hosted:
         _, jpeg = hosted.engine.ask(question, 5.0)
-        bare = OtherModel(hosted.server, "bare", "triton_bare.py", files={"picture": jpeg})
+        bare = OtherModel(hosted, "bare", "triton_bare.py", files={"picture": jpeg})
         bare.load()
+        hosted.load("a0")
         ways = {
             "the engine's socket alone": lambda: hosted.engine.ask(question, 5.0),
-            "Triton, a person, the engine": lambda: hosted.ask("a0", asked()),
+            "Triton, a person, the engine": lambda: hosted.endpoint.invoke("a0", asked()),
             "Triton, a model that has the picture": lambda: bare.ask(asked()),
         }
         rounds = take_turns(ways, args.hops)
@@ -158,8 +160,8 @@ def hop(stage: Stage, args: argparse.Namespace) -> Part:
 
 @contextmanager
 def instant_engine(stage: Stage, name: str) -> Iterator[None]:
-    """An engine that returns a fixed image, at the socket of the models of the server `name`."""
-    socket = stage.place(name).socket
+    """An engine that draws nothing, where the models of the server `name` look for theirs."""
+    socket = stage.address(name).file("sock")
     words = [sys.executable, "-m", "bench.instant_engine", str(socket), stage.base_sha256, str(PICTURE)]
     with subprocess.Popen(words, cwd=ROOT) as running:
         try:
@@ -173,7 +175,8 @@ def kill(stage: Stage, args: argparse.Namespace) -> Part:
     people = names(BEGUN + WAITING)
     with stage.hosted("kill", slots=BEGUN + 1) as hosted, ThreadPoolExecutor(len(people)) as pool:
         for name in people:
-            pictures(hosted.ask(name, asked(steps=FEW_STEPS)))
+            hosted.load(name)
+            pictures(hosted.endpoint.invoke(name, asked(steps=FEW_STEPS)))
         rows = [_one_death(hosted, pool, people, steps=args.steps) for _ in range(args.kills)]
     sums = {what: sum(_number(row, what) for row in rows) for what in ("waiting", "answered", "begun", "one error")}
     last_s = max(_number(row, "next request s") for row in rows)
@@ -189,20 +192,17 @@ def kill(stage: Stage, args: argparse.Namespace) -> Part:
 def _one_death(hosted: Hosted, pool: ThreadPoolExecutor, people: Sequence[str], *, steps: int) -> Row:
     """The result of each request, with its time."""
 
-    def ask(name: str) -> tuple[Reply | LikenessError, float]:
-        try:
-            return hosted.ask(name, asked(steps=steps)), time.monotonic()
-        except LikenessError as error:
-            return error, time.monotonic()
+    def ask(name: str) -> tuple[Reply, float]:
+        return hosted.endpoint.invoke(name, asked(steps=steps)), time.monotonic()
 
     asking = {name: pool.submit(ask, name) for name in people}
     until(lambda: hosted.facts().items() >= {("running", BEGUN), ("waiting", WAITING)}, 60, 0.02)
     os.kill(hosted.facts()["pid"], signal.SIGKILL)
     killed_s = time.monotonic()
     fates = {name: one.result() for name, one in asking.items()}
-    failed = {name: fate for name, fate in fates.items() if isinstance(fate[0], LikenessError)}
+    failed = {name: fate for name, fate in fates.items() if fate[0].status != 200}
     answered = {name: fate for name, fate in fates.items() if name not in failed}
-    clear = sum("EngineStopped" in str(error) for error, _ in failed.values())
+    clear = sum("EngineStopped" in reply.text for reply, _ in failed.values())
     again, again_s = ask(next(iter(failed or fates)))
     for reply in (*(reply for reply, _ in answered.values()), again):
         pictures(reply)

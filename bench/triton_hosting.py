@@ -14,30 +14,26 @@ from pathlib import Path
 import psutil
 import torch
 
-from likeness.artifacts.triton.engine_client import EngineClient, EnginePlace
-from likeness.artifacts.triton.export import CONFIG_NAME, VERSION, artifact
-from likeness.deploy.triton.front import Front
-from likeness.deploy.triton.protocol import TARGET
-from likeness.deploy.triton.server import Reply, TritonServer
-from likeness.deploy.triton.sources import ArchiveSource
+from likeness.artifacts.triton_model import CONFIG_NAME, VERSION
+from likeness.deploy.triton.engine_client import EngineAddress, EngineClient
+from likeness.deploy.triton.export import archive
 from likeness.diffusion.base import load_base, locate
 from likeness.storage.objects import FileObjects
 from likeness.training.recipe import recipe_named
+from tests.services.hosting import LIMIT_S, Endpoint
+from tests.services.triton_server import Reply, TritonServer
 
 from .adapters import AdapterFiles, write_adapters
 from .random_base import RANDOM, build_random_base
 from .report import Row
 
-JSON = "application/json"
-LIMIT_S = 360.0  # per request; long, so that a busy machine still gives a result
-
 
 @dataclass(frozen=True)
 class Hosted:
-    """One tritonserver behind a front, and the engine that its models start."""
+    """One tritonserver in SageMaker's mode, and the engine that its models start."""
 
     server: TritonServer
-    front: Front
+    endpoint: Endpoint
     engine: EngineClient
 
     def facts(self) -> Mapping[str, int]:
@@ -46,13 +42,10 @@ class Hosted:
         return {name: int(facts[name]) for name in ("pid", "waiting", "running", "slots_held")}
 
     def load(self, name: str) -> None:
-        self.front.load(f"{name}.tar.gz")
+        well(name, self.endpoint.load(name))
 
     def unload(self, name: str) -> None:
-        self.front.unload(f"{name}.tar.gz")
-
-    def ask(self, name: str, body: bytes) -> Reply:
-        return self.front.invoke(f"{name}.tar.gz", body, content_type=JSON)
+        well(name, self.endpoint.unload(name))
 
 
 @dataclass(frozen=True)
@@ -70,22 +63,25 @@ class Stage:
     def base_folder(self) -> Path:
         return locate(self.base)
 
-    def place(self, name: str) -> EnginePlace:
-        return EnginePlace(self.folder / f"{name}-engines", self.base_sha256)
+    def address(self, name: str) -> EngineAddress:
+        return EngineAddress(self.folder / f"{name}-engines", self.base_sha256)
 
     @contextmanager
     def hosted(self, name: str, *, slots: int) -> Iterator[Hosted]:
-        """A new server, whose engine ends with it."""
-        place = self.place(name)
+        """A server of its own, whose engine ends with it."""
+        address = self.address(name)
         settings = {
-            "ENGINE_FOLDER": str(place.folder), "ENGINE_PYTHON": sys.executable,
+            "ENGINE_FOLDER": str(address.folder), "ENGINE_PYTHON": sys.executable,
             "LIKENESS_HOME": str(self.folder / "home"), "LIKENESS_BASE": self.base, "LIKENESS_SLOTS": str(slots),
             "LIKENESS_RANK": str(recipe_named("standard").rank), "PEER_BASE": str(self.base_folder),
             "OMP_NUM_THREADS": str(self.threads), "ENGINE_DEADLINE_S": str(LIMIT_S - 10),
         }  # fmt: skip
         server = TritonServer(self.folder / name, environment=settings)
-        with Front(server, ArchiveSource(self.archives), invoke_s=LIMIT_S, check_s=0) as front:
-            yield Hosted(server, front, EngineClient(place, ["false"], {}, start_s=5.0))
+        server.start()
+        try:
+            yield Hosted(server, Endpoint(server, self.archives), EngineClient(address, ["false"], {}, start_s=5.0))
+        finally:
+            server.stop()
 
 
 @contextmanager
@@ -102,7 +98,7 @@ def stage_of(base: str, *, people: int, threads: int) -> Iterator[Stage]:
         archives = FileObjects(folder / "archives")
         for key in files.keys:
             adapter = files.load(key)
-            archives.put(f"{adapter.card.name}.tar.gz", artifact(adapter))
+            archives.put(f"{adapter.card.name}.tar.gz", archive(adapter))
         yield Stage(folder, base, loaded.sha256, files, archives, threads)
 
 
@@ -114,12 +110,12 @@ class OtherModel:
         files: further files of the model.
     """
 
-    def __init__(self, server: TritonServer, name: str, code: str, *, files: Mapping[str, bytes]) -> None:
-        self._server, self._name = server, name
-        self._url = server.folder / "others" / name / "model"
+    def __init__(self, hosted: Hosted, name: str, code: str, *, files: Mapping[str, bytes]) -> None:
+        self._endpoint, self._name = hosted.endpoint, name
+        self._url = hosted.server.folder / "others" / name / "model"
         version = self._url / name / VERSION
         version.mkdir(parents=True)
-        config = resources.files("likeness.artifacts.triton") / CONFIG_NAME
+        config = resources.files("likeness.deploy.triton") / CONFIG_NAME
         (self._url / name / CONFIG_NAME).write_text(config.read_text())
         shutil.copy(Path(__file__).with_name(code), version / "model.py")
         for file, content in files.items():
@@ -127,20 +123,20 @@ class OtherModel:
 
     def load(self) -> None:
         body = json.dumps({"model_name": self._name, "url": str(self._url)}).encode()
-        self._call("POST", "/models", body)
+        well(self._name, self._endpoint.call("POST", self._name, "", body))
 
     def ask(self, body: bytes) -> Reply:
-        return self._call("POST", f"/models/{self._name}/invoke", body)
+        return well(self._name, self._endpoint.invoke(self._name, body))
 
     def unload(self) -> None:
-        self._call("DELETE", f"/models/{self._name}")
+        well(self._name, self._endpoint.call("DELETE", self._name, f"/{self._name}"))
 
-    def _call(self, method: str, path: str, body: bytes = b"") -> Reply:
-        headers = {"Content-Type": JSON, TARGET: self._name}
-        reply = self._server.call(method, path, body=body, headers=headers, timeout_s=LIMIT_S)
-        if reply.status != 200:
-            sys.exit(f"expected 200 of {self._name}, got {reply.status}: {reply.text[:500]}")
-        return reply
+
+def well(name: str, reply: Reply) -> Reply:
+    """The reply, if it is a success; else the bench ends."""
+    if reply.status != 200:
+        sys.exit(f"expected 200 of {name}, got {reply.status}: {reply.text[:500]}")
+    return reply
 
 
 def memory_mb(server: TritonServer, engine_pid: int | None = None) -> Row:
@@ -149,8 +145,8 @@ def memory_mb(server: TritonServer, engine_pid: int | None = None) -> Row:
     PSS is in the table too, but is not the result: it shrinks when another process of the machine maps the same
     libraries, as this process does. Source: proc(5), smaps.
     """
-    time.sleep(1.0)  # time to return freed memory
-    kinds = {one.pid: "tritonserver" for one in psutil.Process(server.guard_pid).children(recursive=True)}
+    time.sleep(1.0)  # what was freed just now is given back
+    kinds = {one.pid: "tritonserver" for one in psutil.Process(server.pid).children(recursive=True)}
     kinds |= dict.fromkeys(server.stubs(), "stubs")
     if engine_pid is not None:
         kinds[engine_pid] = "engine"  # a child of the stub that started it, or an orphan

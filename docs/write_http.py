@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness.config import Settings
+from likeness.deploy.extension import protocols
 from likeness.http.app import create_app
 from likeness.service import build
 
@@ -50,7 +51,7 @@ SageMaker protocol: `invoke_endpoint(EndpointName="avatars", TargetModel="NAME.t
 def page() -> str:
     """The whole page. tests/test_docs.py compares it with the file."""
     with tempfile.TemporaryDirectory() as home:
-        document = create_app(build(Settings(home=Path(home)))).openapi()
+        document = create_app(build(Settings(home=Path(home))), protocols=protocols()).openapi()
     parts = [HEAD]
     for path, methods in document["paths"].items():
         for method, said in methods.items():

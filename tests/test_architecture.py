@@ -3,6 +3,7 @@
 Who may import whom is checked by `lint-imports`, from the contract in pyproject.toml.
 """
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -93,9 +94,25 @@ def test_every_error_is_raised_and_tested(error: str) -> None:
     assert (is_raised, is_tested) == (True, True)
 
 
-def test_the_tree_of_errors_is_drawn_whole() -> None:
-    drawn = set(re.findall(r"── (\w+)", errors.__doc__ or "")) | {"LikenessError"}
+def test_the_tree_of_errors_is_drawn_whole_with_every_code() -> None:
+    text = errors.__doc__ or ""
+    drawn = set(re.findall(r"── (\w+)", text)) | {"LikenessError"}
     assert drawn == {error.__name__ for error in error_classes()}
+    codes = set(re.findall(r"[A-Z]\w+", " ".join(re.findall(r"\[([^\]]*)\]", text))))
+    assert codes == codes_in_source()
+
+
+def codes_in_source() -> set[str]:
+    """Codes that calls of error classes are given, beside the names of the classes."""
+    names = {error.__name__ for error in error_classes()}
+    calls = [node for path in (ROOT / "src").rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    return {
+        word.value.value
+        for node in calls
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
+        for word in node.keywords
+        if word.arg == "code" and isinstance(word.value, ast.Constant) and isinstance(word.value.value, str)
+    }
 
 
 def test_everything_asked_for_is_pinned_within_its_bounds() -> None:

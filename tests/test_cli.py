@@ -18,8 +18,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from likeness import cli
-from likeness.artifacts.formats import FORMATS
-from likeness.command_group import hoisted
+from likeness.commands.group import hoisted
+from likeness.deploy.extension import EXTENSION
 from likeness.diffusion.samplers import SAMPLERS
 from likeness.service import Likeness
 from likeness.training.loop import Progress, TrainingLoop
@@ -300,7 +300,11 @@ def test_reading_kept_photographs_makes_no_folder(home: Path, base: str, rex: st
 
 @pytest.mark.parametrize(
     ("words", "table"),
-    [(("train", "--recipe"), PRESETS), (("generate", "--sampler"), SAMPLERS), (("export", "--format"), FORMATS)],
+    [
+        (("train", "--recipe"), PRESETS),
+        (("generate", "--sampler"), SAMPLERS),
+        (("export", "--format"), EXTENSION.formats),
+    ],
 )
 def test_help_names_what_can_be_chosen(home: Path, words: tuple[str, str], table: Mapping[str, object]) -> None:
     command, option = words

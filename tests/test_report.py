@@ -59,7 +59,7 @@ def test_curve_has_a_point_for_each_step_and_stays_inside() -> None:
     assert len(points) == 4
     assert all(0 <= x <= 760 and 0 <= y <= 260 for x, y in points)
     assert min(points, key=lambda point: point[1]) == points[0]  # the largest loss is the highest
-    assert "no steps" in loss_curve([])
+    assert "No training steps" in loss_curve([])
 
 
 class Page(HTMLParser):

@@ -103,9 +103,9 @@ def random_row(bank: LoraBank, seed: int, rank: int | None = None) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     row = torch.zeros(bank.columns)
     used = rank or bank.rank
-    for place in bank.places:
-        middle = place.start + place.a_size
-        A, B = row[place.start : middle].view(place.a_shape), row[middle : place.stop].view(place.b_shape)
+    for span in bank.spans:
+        middle = span.start + span.a_size
+        A, B = row[span.start : middle].view(span.a_shape), row[middle : span.stop].view(span.b_shape)
         fan_in = A[0].numel()
         A[:used] = torch.randn(A[:used].shape, generator=generator) / fan_in**0.5
         B[:, :used] = torch.randn(B[:, :used].shape, generator=generator) / used**0.5

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.diffusion.lora import BASE_SLOT, LoraBank
-from likeness.diffusion.sampling import Order, denoise_all
+from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.photos import Face, MediaPipeFaces
+from likeness.types import ImageRequest
 
 from . import classifier
 from .data import load_attributes, load_images, shard_paths
@@ -109,7 +110,7 @@ class Exam:
     def prompted(self) -> tuple[list[Prompt], Pixels]:
         """Prompts with known content, and the base's images of them (N, H, W, 3)."""
         prompts = composed_prompts(self.settings.images, self.assets)
-        return prompts, self.pictures([self.order(prompt.text, seed) for seed, prompt in enumerate(prompts)])
+        return prompts, self.pictures([self.request(prompt.text, seed) for seed, prompt in enumerate(prompts)])
 
     @property
     def guidance(self) -> float:
@@ -123,15 +124,15 @@ class Exam:
         words = f"{self.settings.steps} steps, guidance {self.guidance:g}"
         return words if negative is None else f"{words}, negative scale {negative:g}"
 
-    def order(self, prompt: str, seed: int, slot: int = BASE_SLOT, *, scale: float = 1.0) -> Order:
-        negative_scale = self.base.family.negative_scale
-        return Order(prompt, "", seed, self.settings.steps, self.guidance, SAMPLER, slot, scale, negative_scale)
+    def request(self, prompt: str, seed: int) -> ImageRequest:
+        return ImageRequest(prompt, seed=seed, steps=self.settings.steps, guidance_scale=self.guidance, sampler=SAMPLER)
 
-    def pictures(self, orders: Sequence[Order], bank: LoraBank | None = None) -> Pixels:
-        """(N, H, W, 3) RGB, in the order of `orders`."""
+    def pictures(self, requests: Sequence[ImageRequest], bank: LoraBank | None = None, slot: int = BASE_SLOT) -> Pixels:
+        """(N, H, W, 3) RGB, in the order of `requests`, with the adapter in `slot`."""
         parts = []
-        for start in range(0, len(orders), BATCH):
-            pixels = self.base.decode(denoise_all(self.base, bank, orders[start : start + BATCH]))
+        for start in range(0, len(requests), BATCH):
+            part = requests[start : start + BATCH]
+            pixels = self.base.decode(denoise_all(self.base, bank, part, [AdapterSlot(slot)] * len(part)))
             parts.append(((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(parts)
 

@@ -123,13 +123,13 @@ def judge_note(exam: Exam, head: str) -> str:
 
 
 def measure_speed(exam: Exam) -> Figures:
-    """Wall-clock seconds from prompts to pixels on the CPU; median of several rounds after a warm-up."""
-    orders = [exam.order("photo of a woman on a beach", seed) for seed in range(SPEED_IMAGES)]
-    orders = [replace(order, steps=SPEED_STEPS) for order in orders]
+    """Wall seconds from prompts to pixels on the host; median of some rounds after one to warm up."""
+    requests = [exam.request("photo of a woman on a beach", seed) for seed in range(SPEED_IMAGES)]
+    requests = [replace(request, steps=SPEED_STEPS) for request in requests]
     seconds = []
     for _ in range(SPEED_ROUNDS + 1):
         started = time.perf_counter()
-        exam.base.decode(denoise_all(exam.base, None, orders)).cpu()
+        exam.base.decode(denoise_all(exam.base, None, requests)).cpu()
         seconds.append(time.perf_counter() - started)
     return {"speed": Measured(median(seconds[1:]), SPEED_ROUNDS, f"on {exam.base.device.type}")}
 

@@ -61,8 +61,8 @@ def tuned_portraits(exam: Exam) -> list[Portraits]:
 def _portraits(exam: Exam, bank: LoraBank, sitter: Sitter) -> Portraits:
     who = f"{sitter.subject.identifier} {sitter.class_noun}"
     plain, styled = portrait_prompts(who, exam.settings.portraits), style_prompts(who)
-    orders = [exam.order(text, k, SLOT) for k, text in enumerate([*plain, *styled.values()])]
-    pictures = exam.pictures(orders, bank)
+    requests = [exam.request(text, k) for k, text in enumerate([*plain, *styled.values()])]
+    pictures = exam.pictures(requests, bank, SLOT)
     return Portraits(sitter.seed, pictures[: len(plain)], dict(zip(styled, pictures[len(plain) :], strict=True)))
 
 
@@ -71,7 +71,7 @@ def worded_portraits(exam: Exam, seed: int) -> Pixels:
     person = sample_person(seed, exam.assets)
     told = attributes(person, sample_scene(np.random.default_rng(seed), person))
     texts = portrait_prompts(in_words(told), exam.settings.portraits)
-    return exam.pictures([exam.order(text, k) for k, text in enumerate(texts)])
+    return exam.pictures([exam.request(text, k) for k, text in enumerate(texts)])
 
 
 def described(exam: Exam, pictures: Sequence[Pixels] | Pixels) -> Points:
@@ -161,7 +161,7 @@ def measure_real(exam: Exam, everybody: Sequence[Portraits]) -> Figures:
     usable = check(read_photos([exam.settings.photos]), is_person=True).usable
     truth = np.stack([descriptor(image, face) for _, image, face in usable if face is not None])
     texts = portrait_prompts(exam.settings.class_noun, exam.settings.portraits)
-    bare = exam.pictures([exam.order(text, seed) for seed, text in enumerate(texts)])
+    bare = exam.pictures([exam.request(text, seed) for seed, text in enumerate(texts)])
     groups = {
         "real": [one.photos for one in everybody if one.seed is None],
         "stranger": [one.photos for one in everybody if one.seed is not None],

@@ -1,4 +1,4 @@
-"""The command line: arguments -> methods of `service.Likeness` -> text or one JSON document.
+"""The command line, and the composition root: arguments -> methods of `service.Likeness` -> text or JSON.
 
 Exit codes: 0 success, 1 refused or failed, 2 wrong usage, 130 interrupted. Errors never repeat the user's text.
 """
@@ -11,14 +11,12 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .command_group import Call, Commands, check_out
 from .commands import serve as serving
-from .commands.deploy import deploy
+from .commands.group import Call, Commands, check_out
 from .commands.jobs import jobs, train_remotely
 from .commands.options import (
     Base,
     ClassNoun,
-    ExportFormat,
     ImportFormat,
     KeepStrangers,
     Name,
@@ -29,19 +27,22 @@ from .commands.options import (
     Sampler,
     Seed,
     Steps,
+    one_of,
 )
 from .commands.score import kept_reference, most_alike, score
 from .commands.work import work
 from .config import settings_from
+from .deploy.commands import deploy
+from .deploy.extension import EXTENSION
 from .engine.prompts import unread_of
 from .errors import UsageError
 from .photos import CheckResult, read_photos
-from .portraits import facts, numbered, save_all
 from .service import AUTO, BARE_BASE, matte_path, save_prepared
+from .service.image_files import facts, save_all
 from .storage.catalog import LOCAL
 from .terminal import Terminal, interruptible, rows_table, set_lines, verdict_table
 from .training.recipe import recipe_named
-from .types import AdapterCard, ImageRequest, Subject
+from .types import AdapterCard, ImageRequest, Subject, adapter_named
 
 app = typer.Typer(
     cls=Commands, name="likeness", add_completion=False, pretty_exceptions_enable=False,
@@ -58,7 +59,7 @@ def main_options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Portraits of you from any prompt, trained on about ten photographs."""
-    ctx.obj = Call(settings_from(home=home), Terminal(as_json=as_json))
+    ctx.obj = Call(settings_from(home=home), Terminal(as_json=as_json), EXTENSION)
     if version:
         ctx.obj.terminal.document({"version": __version__})
         ctx.obj.terminal.say(f"likeness {__version__}")
@@ -212,19 +213,16 @@ def generate(
 
     call: Call = ctx.obj
     likeness = call.likeness(base, revision)
-    adapter = None if name == BARE_BASE else name
-    request = ImageRequest(
-        prompt, adapter, negative, seed, steps, 1.0 if guidance is None else guidance, scale, negative_scale, sampler
-    )
+    adapter = adapter_named(name)
+    request = ImageRequest(prompt, adapter, negative, seed, steps, guidance, scale, negative_scale, sampler)
     if best_of is not None and (adapter is None or best_of < count):
         raise UsageError("expected --best-of with an adapter, and a number of at least -n")
-    requests = numbered(request, best_of or count)
-    likeness.admit(requests)
+    requests = request.numbered(best_of or count)
+    if adapter is not None:
+        likeness.catalog.find_adapter(LOCAL, adapter)  # an unknown one is refused before the base is loaded
     if out is not None:
         check_out(out)
     reference = None if best_of is None else kept_reference(likeness.home.photos_folder(name))
-    if guidance is None:
-        requests = [replace(one, guidance_scale=likeness.base.family.guidance_scale) for one in requests]
     with closing(likeness), call.terminal.progress() as watch:
         images = likeness.generate(requests, watch=watch)
     warnings = unread_of(likeness.base, images[0].request).remarks
@@ -299,7 +297,7 @@ def forget(
 def export(
     ctx: typer.Context,
     name: Name,
-    format: ExportFormat,
+    format: Annotated[str, one_of(EXTENSION.formats)],
     out: Annotated[Path, typer.Option(help="File or folder to write; must not exist.")],
 ) -> None:
     """Export an adapter for another program."""

@@ -16,10 +16,10 @@ from .diffusion.base import BUILT_IN
 from .errors import CheckpointMismatch, Interrupted, MissingPart
 from .fine_tuning import FineTuneOrder
 from .photos import read_photos
-from .portraits import facts, save_png
 from .progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from .report import Report, write_report
 from .service import FineTuned, Likeness
+from .service.image_files import facts, save_png
 from .training.recipe import FineTuneRecipe
 from .types import GeneratedImage, ImageRequest, Subject
 
@@ -117,7 +117,7 @@ def run_demo(
 
     clock = Stopwatch()
     with clock.stage("generate"):
-        images = likeness.generate(_requests(likeness, seed), watch=made)
+        images = likeness.generate(_requests(seed), watch=made)
     with clock.stage("write"):
         shutil.copytree(likeness.home.photos_folder(NAME), out / "prepared", dirs_exist_ok=True)
         saved = {
@@ -151,9 +151,5 @@ def machine(likeness: Likeness) -> str:
     return f"{likeness.base.device.type}, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
 
 
-def _requests(likeness: Likeness, seed: int) -> list[ImageRequest]:
-    guidance = likeness.base.family.guidance_scale
-    return [
-        ImageRequest(prompt, NAME, seed=seed + k, steps=STEPS, guidance_scale=guidance)
-        for k, prompt in enumerate(PORTRAITS.values())
-    ]
+def _requests(seed: int) -> list[ImageRequest]:
+    return [ImageRequest(prompt, NAME, seed=seed + k, steps=STEPS) for k, prompt in enumerate(PORTRAITS.values())]

@@ -1,67 +1,48 @@
-"""Every error that Likeness raises on purpose.
+"""Every error that Likeness raises on purpose. A class says what the caller can do; `code` says what happened.
 
-    LikenessError
-    ├── UsageError              an option or argument is out of its range
-    │   └── PromptTooLong       the base does not read as far as the subject
-    ├── SettingsError           the configuration names an unknown key or a bad value
-    ├── MissingPart             a package, file or model that this verb needs is not installed
-    ├── PortUnavailable         the address to listen at is taken, not this machine's, or needs rights
-    ├── PhotoError
-    │   ├── ArchiveRefused      an archive is hostile, too large or not an archive
-    │   ├── UnreadablePhoto     bytes that are no photograph we can decode
-    │   └── PhotosRefused       the set as a whole cannot be trained on
-    ├── BaseError
-    │   ├── BaseNotFound        no such folder, hub id or revision
-    │   └── CorruptBase         weights missing, unexpected, or not matching their checksums
-    ├── AdapterError
-    │   ├── AdapterNotFound
-    │   ├── AdapterExists
-    │   ├── AdapterBusy         another process is training or deleting this name
-    │   ├── CorruptAdapter      truncated, NaN, unknown keys, or not safetensors
-    │   ├── UnsupportedAdapter  a whole file of a kind that is not read: DoRA, LoHa, a zip, ...
-    │   ├── RankTooLarge        above LIKENESS_RANK, the largest that is trained, imported and served
-    │   └── WrongBase           trained on another base than the one that is loaded
-    ├── EngineError
-    │   ├── EngineBusy          the queue is full, or the deadline cannot be met; try again later
-    │   ├── DeadlinePassed      accepted, but not finished in time
-    │   ├── RequestCancelled    taken back by whoever sent it
-    │   ├── EngineClosed        the engine is shutting down
-    │   └── DeviceFailed        the device failed at this request, or has no memory for it
-    ├── SubjectError
-    │   ├── SubjectNotFound
-    │   ├── SubjectExists
-    │   └── ConsentMissing      nobody has said that the person agrees
-    ├── StorageError
-    │   ├── ObjectNotFound      nothing under this key, or not any more
-    │   ├── DeletionUnfinished  recorded, not complete yet, and going on by itself
-    │   ├── StorageUnavailable  the object store or the catalog does not answer as it should
-    │   ├── StorageDamaged      a database, or a row of one, is there and cannot be read
-    │   └── FileFailed          this machine's files or connections: no room, no right, no folder there
-    ├── AccessError
-    │   ├── KeyRefused          no API key, or one that is unknown or revoked
-    │   ├── OriginRefused       a web page of another site asks, or by another host's name
-    │   ├── TooManyRequests     of this key: rate or concurrency
-    │   ├── RequestTooLarge
-    │   ├── MediaTypeRefused    the body is of another media type than this route takes
-    │   └── RequestTooSlow      the body did not arrive in time
-    ├── JobError
-    │   ├── JobNotFound         no such job, or another tenant's
-    │   ├── IdempotencyConflict the key was used for another order
-    │   ├── QueueFull           too many jobs are waiting
-    │   ├── InputRefused        what was sent to be trained on cannot be read or is not allowed
-    │   ├── TimeLimitReached    the job ran longer than it was given
-    │   ├── PoisonJob           the job's own process died three times at the same place
-    │   └── OutOfMemory         the device or this machine cannot hold this job, even alone
-    ├── HostingError
-    │   ├── ModelFailed         the model server refused a model or a request to it
-    │   └── HostUnavailable     the model server does not answer, or has no room
-    └── TrainingError
-        ├── NonFiniteLoss       this job's loss is no number any more; other jobs go on
-        ├── CheckpointMismatch  a checkpoint belongs to another job, recipe or set of photos
-        └── Interrupted         stopped by the user; a checkpoint was written
+    LikenessError                 HTTP status; exit code 1 unless said
+    ├── UsageError           400  change the argument that `param` names; exit code 2 [PromptTooLong]
+    ├── SettingsError        400  change the configuration; exit code 2
+    ├── MissingPart          503  install the package, file or model that this needs
+    ├── InputRefused         422  send other files [PhotosRefused, UnreadablePhoto, UnsupportedAdapter]
+    │   └── ArchiveRefused   422  send another archive: this one is hostile, too large or not an archive
+    ├── NotFound             404  ask for something that exists
+    │                             [AdapterNotFound, SubjectNotFound, JobNotFound, ObjectNotFound, BaseNotFound]
+    ├── AlreadyExists        409  choose another name or key, or replace what is there
+    │                             [AdapterExists, SubjectExists, IdempotencyConflict]
+    ├── AdapterBusy          409  wait until the other process has trained or deleted this name
+    ├── WrongBase            409  load the base that the adapter was trained on
+    ├── RankTooLarge         409  train or import at a smaller rank, or raise LIKENESS_RANK
+    ├── CheckpointMismatch   409  restart: the checkpoint is of another job, recipe, base or set of photographs
+    ├── ConsentMissing       403  record that the person agrees
+    ├── CorruptAdapter       422  import or train the adapter again: its file is damaged
+    ├── CorruptBase          500  install the base again: its files are damaged or incomplete
+    ├── EngineBusy           503  try again after `retry_after_s`: the queue is full or the deadline out of reach
+    ├── DeadlinePassed       503  try again after `retry_after_s`: accepted, and not finished in time
+    ├── EngineClosed         503  open the engine again: it was shut down
+    ├── RequestCancelled     499  nothing: the caller cancelled
+    ├── DeviceFailed         500  report it: the device failed at this request, or has no memory for it
+    ├── OutOfMemory          507  use a smaller base, rank or batch
+    ├── TrainingError        500  train again as `hint` says; other jobs go on [NonFiniteLoss, PoisonJob,
+    │                             TimeLimitReached]
+    ├── QueueFull            429  wait until jobs are finished
+    ├── Interrupted          500  run it again: it resumes from a checkpoint; exit code 130
+    ├── StorageError         503
+    │   ├── StorageUnavailable    wait: the object store or a database does not answer as it should
+    │   ├── StorageDamaged        restore a backup: a database, or a row of one, cannot be read
+    │   ├── DeletionUnfinished    nothing: the deletion is recorded and continues
+    │   └── FileFailed            free space, a port or a right on this machine [PortUnavailable]
+    ├── AccessError          400  change the request; the connection is closed. See also http.failures
+    │   ├── KeyRefused       401  send a valid API key
+    │   └── TooManyRequests  429  slow down: try again after `retry_after_s`
+    ├── ModelFailed          424  read `status` and message of the model server
+    └── HostUnavailable      503  try again later: the model server does not answer, or has no room
 
-Messages say what was expected and what was got; `hint` says what to do. Neither ever repeats text of a
-user's that some later reader (a shell, a log parser, a browser) could take for its own language.
+Names in brackets are further codes of a class; otherwise `code` is the name of the class. Codes are stable: HTTP
+responses, `--json` and the records of jobs contain them.
+
+Messages say what was expected and what was got; `hint` says what to do. Neither repeats text of a user, which a later
+reader (a shell, a log parser, a browser) could interpret.
 """
 
 import os
@@ -73,20 +54,17 @@ class LikenessError(Exception):
     Args:
         message: expected and got, one sentence.
         hint: what the reader can do about it.
+        code: stable, for machines; the name of the class unless given.
     """
 
     exit_code = 1
     http_status = 400
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", code: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
-
-    @property
-    def code(self) -> str:
-        """The class name: stable, for machines."""
-        return type(self).__name__
+        self.code = code or type(self).__name__
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
@@ -97,13 +75,9 @@ class UsageError(LikenessError):
 
     exit_code = 2
 
-    def __init__(self, message: str, *, hint: str = "", param: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, hint: str = "", code: str = "", param: str | None = None) -> None:
+        super().__init__(message, hint=hint, code=code)
         self.param = param
-
-
-class PromptTooLong(UsageError):
-    pass
 
 
 class SettingsError(LikenessError):
@@ -114,132 +88,105 @@ class MissingPart(LikenessError):
     http_status = 503
 
 
-class PortUnavailable(LikenessError):
-    http_status = 503
-
-
-class PhotoError(LikenessError):
+class InputRefused(LikenessError):
     http_status = 422
 
 
-class ArchiveRefused(PhotoError):
+class ArchiveRefused(InputRefused):
     pass
 
 
-class UnreadablePhoto(PhotoError):
-    pass
+class NotFound(LikenessError):
+    http_status = 404
 
 
-class PhotosRefused(PhotoError):
-    pass
+class AlreadyExists(LikenessError):
+    http_status = 409
 
 
-class BaseError(LikenessError):
+class AdapterBusy(LikenessError):
+    http_status = 409
+
+
+class WrongBase(LikenessError):
+    http_status = 409
+
+
+class RankTooLarge(LikenessError):
+    http_status = 409
+
+
+class CheckpointMismatch(LikenessError):
+    http_status = 409
+
+
+class ConsentMissing(LikenessError):
+    http_status = 403
+
+
+class CorruptAdapter(LikenessError):
+    http_status = 422
+
+
+class CorruptBase(LikenessError):
     http_status = 500
 
 
-class BaseNotFound(BaseError):
-    http_status = 404
-
-
-class CorruptBase(BaseError):
-    pass
-
-
-class AdapterError(LikenessError):
-    pass
-
-
-class AdapterNotFound(AdapterError):
-    http_status = 404
-
-
-class AdapterExists(AdapterError):
-    http_status = 409
-
-
-class AdapterBusy(AdapterError):
-    http_status = 409
-
-
-class CorruptAdapter(AdapterError):
-    http_status = 422
-
-
-class UnsupportedAdapter(AdapterError):
-    http_status = 422
-
-
-class RankTooLarge(AdapterError):
-    http_status = 409
-
-
-class WrongBase(AdapterError):
-    http_status = 409
-
-
-class EngineError(LikenessError):
-    http_status = 503
-
-
-class EngineBusy(EngineError):
-    """Nothing was done for this request.
+class EngineBusy(LikenessError):
+    """The request was refused before any work.
 
     Args:
-        retry_after_s: when it is worth trying again, from the throughput of the last steps.
+        retry_after_s: when to try again, estimated from the throughput of the last steps.
     """
+
+    http_status = 503
 
     def __init__(self, message: str, *, hint: str = "try again later", retry_after_s: float) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_s = retry_after_s
 
 
-class DeadlinePassed(EngineError):
-    """Args: retry_after_s: when there should be less to do."""
+class DeadlinePassed(LikenessError):
+    """Args: retry_after_s: when the queue is expected to be shorter."""
+
+    http_status = 503
 
     def __init__(self, message: str, *, hint: str = "try again later", retry_after_s: float = 1.0) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_s = retry_after_s
 
 
-class RequestCancelled(EngineError):
-    http_status = 499  # by convention: the client has gone
+class EngineClosed(LikenessError):
+    http_status = 503
 
 
-class EngineClosed(EngineError):
-    pass
+class RequestCancelled(LikenessError):
+    http_status = 499  # by convention: the client closed the request
 
 
-class DeviceFailed(EngineError):
+class DeviceFailed(LikenessError):
     http_status = 500
 
 
-class SubjectError(LikenessError):
-    pass
+class OutOfMemory(LikenessError):
+    http_status = 507
 
 
-class SubjectNotFound(SubjectError):
-    http_status = 404
+class TrainingError(LikenessError):
+    http_status = 500
 
 
-class SubjectExists(SubjectError):
-    http_status = 409
+class QueueFull(LikenessError):
+    http_status = 429
 
 
-class ConsentMissing(SubjectError):
-    http_status = 403
+class Interrupted(LikenessError):
+    exit_code = 130
+    http_status = 500
 
 
 class StorageError(LikenessError):
     http_status = 503
-
-
-class ObjectNotFound(StorageError):
-    http_status = 404
-
-
-class DeletionUnfinished(StorageError):
-    pass
 
 
 class StorageUnavailable(StorageError):
@@ -247,6 +194,10 @@ class StorageUnavailable(StorageError):
 
 
 class StorageDamaged(StorageError):
+    pass
+
+
+class DeletionUnfinished(StorageError):
     pass
 
 
@@ -262,12 +213,8 @@ class KeyRefused(AccessError):
     http_status = 401
 
 
-class OriginRefused(AccessError):
-    http_status = 403
-
-
 class TooManyRequests(AccessError):
-    """Args: retry_after_s: when the key may come again."""
+    """Args: retry_after_s: when the key may be used again."""
 
     http_status = 429
 
@@ -276,56 +223,8 @@ class TooManyRequests(AccessError):
         self.retry_after_s = retry_after_s
 
 
-class RequestTooLarge(AccessError):
-    http_status = 413
-
-
-class MediaTypeRefused(AccessError):
-    http_status = 415
-
-
-class RequestTooSlow(AccessError):
-    http_status = 408
-
-
-class JobError(LikenessError):
-    http_status = 500
-
-
-class JobNotFound(JobError):
-    http_status = 404
-
-
-class IdempotencyConflict(JobError):
-    http_status = 409
-
-
-class QueueFull(JobError):
-    http_status = 429
-
-
-class InputRefused(JobError):
-    http_status = 422
-
-
-class TimeLimitReached(JobError):
-    http_status = 504
-
-
-class PoisonJob(JobError):
-    pass
-
-
-class OutOfMemory(JobError):
-    http_status = 507
-
-
-class HostingError(LikenessError):
-    http_status = 503
-
-
-class ModelFailed(HostingError):
-    """Args: status: the HTTP status that the model server gave."""
+class ModelFailed(LikenessError):
+    """Args: status: the HTTP status of the model server's response."""
 
     http_status = 424
 
@@ -334,28 +233,12 @@ class ModelFailed(HostingError):
         self.status = status
 
 
-class HostUnavailable(HostingError):
-    pass
-
-
-class TrainingError(LikenessError):
-    http_status = 500
-
-
-class NonFiniteLoss(TrainingError):
-    pass
-
-
-class CheckpointMismatch(TrainingError):
-    http_status = 409
-
-
-class Interrupted(TrainingError):
-    exit_code = 130
+class HostUnavailable(LikenessError):
+    http_status = 503
 
 
 def reason_of(error: OSError | LikenessError) -> str:
-    """The system's complaint without the path that it complains of, or the message of an error of ours."""
+    """The operating system's message without the path, or the message of an error of ours."""
     if isinstance(error, LikenessError):
         return error.message
     return os.strerror(error.errno) if error.errno else type(error).__name__

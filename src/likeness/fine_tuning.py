@@ -227,7 +227,7 @@ def fine_tune(
     Raises:
         Interrupted: `should_stop` said so; a checkpoint was written if the loop had begun.
         CheckpointMismatch: the checkpoint is of another recipe, base, seed or set of photos.
-        NonFiniteLoss: the training diverged.
+        TrainingError: the training diverged.
         OutOfMemory: the device or this machine cannot hold it.
     """
     checkpoints = Checkpoints(FileObjects(checkpoint_folder), mark_of(base, order, prepared))

@@ -44,12 +44,17 @@ class Terminal:
     def document(self, content: object) -> None:
         """Print the document of --json; without --json, nothing."""
         if self.as_json:
-            print(json.dumps(content, indent=2))
+            print(json.dumps(content, indent=2), flush=True)
 
     def say(self, text: str) -> None:
         """Print a line of the result; with --json, nothing."""
         if not self.as_json:
             self.out.print(Text(text))
+
+    def serving(self, url: str) -> None:
+        """The address of a server that is ready; with `--port 0` nothing else says it."""
+        self.document({"url": url})
+        self.say(f"serving at {url}")
 
     def note(self, text: str) -> None:
         """Print a note to standard error."""

@@ -7,7 +7,7 @@ r rank, d width.
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -21,7 +21,8 @@ Unread = Literal["not_an_image", "too_large", "compression", "damaged", "not_rea
 Network = Literal["unet", "text_encoder"]
 
 MAX_SEED = 2**63 - 1  # what a torch.Generator takes
-SAMPLER_NAMES = ("dpmpp_2m", "ddim", "euler")  # their formulas are diffusion.samplers'
+SAMPLER_NAMES = ("dpmpp_2m", "ddim", "euler")  # implemented in diffusion.samplers; the first is the default
+PNG, JPEG = "image/png", "image/jpeg"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MAX_WORD = 100
@@ -47,6 +48,11 @@ SETUP_MODEL = "model_setup"  # the reference solution's clients invoke it first;
 RESULTS = "async"  # beside the tenants' folders among the objects: everybody's results of the SageMaker protocol
 _RESERVED_NAMES = {BARE_BASE: "no adapter", SETUP_MODEL: "the model that SageMaker's clients set up first"}
 _RESERVED_TENANTS = {RESULTS: "the results of all tenants"}
+
+
+def adapter_named(name: str | None) -> str | None:
+    """The adapter of this name; None, the bare base, for no name and for `base`."""
+    return None if name in (None, "", BARE_BASE) else name
 
 
 def checked_new_name(name: str) -> str:
@@ -81,7 +87,7 @@ def checked_rank(rank: int, most: int) -> int:
     if rank > most:
         raise RankTooLarge(
             f"expected an adapter of rank {most} at most, got {rank}",
-            hint="take a smaller rank; LIKENESS_RANK is the largest that an installation trains, imports and serves",
+            hint=f"take a smaller rank, or set LIKENESS_RANK={rank} for the server, its workers and the commands",
         )
     return rank
 
@@ -197,26 +203,62 @@ class Adapter:
     weights: Mapping[Network, Mapping[str, LoraPair]]
 
 
+MAX_PROMPT_CHARACTERS = 2000
+MAX_IMAGES = 64  # of one call
+
+
 @dataclass(frozen=True)
 class ImageRequest:
-    """One portrait to make."""
+    """One image to make. Its construction checks every value; what depends on the base is checked by the sampler.
+
+    Raises:
+        UsageError: names the field and its range and, for numbers, what was got.
+    """
 
     prompt: str
     adapter: str | None = None  # None = the bare base
     negative_prompt: str = ""
     seed: int = 0
     steps: int = 30
-    guidance_scale: float = 5.0
+    guidance_scale: float | None = None  # 1 = not guided; None = the base's default
     adapter_scale: float = 1.0
-    negative_scale: float | None = None  # of the adapter in the negative prompt's row; None = the base's own
-    sampler: str = "dpmpp_2m"
+    negative_scale: float | None = None  # adapter scale for the negative prompt; None = the base's default
+    sampler: str = SAMPLER_NAMES[0]
+
+    def __post_init__(self) -> None:
+        ranges: dict[str, tuple[str, float, float | None, float]] = {
+            "steps": ("steps", 1, self.steps, 200),
+            "guidance_scale": ("guidance", 1, self.guidance_scale, 30),
+            "seed": ("seed", 0, self.seed, MAX_SEED),
+            "adapter_scale": ("scale", 0, self.adapter_scale, 2),
+            "negative_scale": ("negative scale", 0, self.negative_scale, 2),
+        }
+        for param, (name, low, got, high) in ranges.items():
+            if got is not None and not low <= got <= high:
+                raise UsageError(f"expected {name} from {low} to {high}, got {got}", param=param)
+        for name, text in {"prompt": self.prompt, "negative prompt": self.negative_prompt}.items():
+            param = name.replace(" ", "_")
+            if len(text) > MAX_PROMPT_CHARACTERS:
+                raise UsageError(
+                    f"expected a {name} of at most {MAX_PROMPT_CHARACTERS} characters, got {len(text)}", param=param
+                )
+            if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise UsageError(f"expected a {name} of whole characters, without NUL", param=param)
+        if self.sampler not in SAMPLER_NAMES:
+            raise UsageError(f"expected a sampler of {', '.join(SAMPLER_NAMES)}", param="sampler")
+
+    def numbered(self, count: int) -> "list[ImageRequest]":
+        """`count` requests that differ in their seeds: seed, seed + 1, ... Raises UsageError: a count not in 1..64."""
+        if not 1 <= count <= MAX_IMAGES:
+            raise UsageError(f"expected 1 to {MAX_IMAGES} images, got {count}", param="n")
+        return [replace(self, seed=self.seed + k) for k in range(count)]
 
 
 @dataclass(frozen=True, eq=False)
 class GeneratedImage:
-    """A finished portrait and the facts that would make it again."""
+    """A finished image and the facts that would make it again."""
 
-    request: ImageRequest
+    request: ImageRequest  # as it was made: the subject's words in the prompt, the base's defaults filled in
     image: NDArray[np.uint8]  # (H, W, 3) RGB
     base_sha256: str
     adapter_sha256: str | None

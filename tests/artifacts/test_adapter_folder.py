@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from likeness.artifacts import adapter as folders
 from likeness.artifacts import tensors
-from likeness.errors import AdapterExists, AdapterNotFound, CorruptAdapter, LikenessError, UnsupportedAdapter, WrongBase
+from likeness.errors import AlreadyExists, CorruptAdapter, InputRefused, LikenessError, NotFound, WrongBase
 from likeness.types import Adapter, LoraPair
 
 UNET_FILE = "unet/adapter_model.safetensors"
@@ -73,14 +73,14 @@ def test_hash_is_of_the_weights_only(tools, tmp_path):
 
 def test_existing_folder_is_left_alone(tools, folder):
     before = (folder / "card.json").read_bytes()
-    with pytest.raises(AdapterExists):
+    with pytest.raises(AlreadyExists):
         folders.write(tools.adapter(seed=3), folder)
     assert (folder / "card.json").read_bytes() == before
     assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         folders.read(tmp_path / "nobody")
 
 
@@ -171,7 +171,7 @@ def test_bfloat16_is_converted_exactly():
 
 def test_integers_are_refused():
     header = b'{"x":{"dtype":"I16","shape":[2],"data_offsets":[0,4]}}'
-    with pytest.raises(UnsupportedAdapter, match="integers"):
+    with pytest.raises(InputRefused, match="integers"):
         tensors.decode(len(header).to_bytes(8, "little") + header + bytes(4))
 
 

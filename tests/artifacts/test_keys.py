@@ -13,7 +13,7 @@ from likeness.artifacts.foreign import foreign_card
 from likeness.artifacts.keys import compvis_names
 from likeness.artifacts.reading import read_foreign
 from likeness.diffusion.family import SD_15, BaseOutline
-from likeness.errors import CorruptAdapter, UnsupportedAdapter, WrongBase
+from likeness.errors import CorruptAdapter, InputRefused, WrongBase
 from likeness.types import Adapter, AdapterCard, Network
 
 BLOCKS = "down_blocks.0", "down_blocks.1"
@@ -229,7 +229,7 @@ OTHER_KINDS: dict[str, dict[str, tuple[int, ...]]] = {
     "cloneofsimo": {"unet:0:up": (8, R), "unet:0:down": (R, 8)},
     "textual inversion": {"emb_params": (2, 16)},
     "ControlNet": {"control_model.input_blocks.0.0.weight": (8, 4, 3, 3)},
-    "other weights": {"model.diffusion_model.input_blocks.0.0.weight": (8, 4, 3, 3)},
+    "other tensors": {"model.diffusion_model.input_blocks.0.0.weight": (8, 4, 3, 3)},
     "only the factors": {f"{FLAT}.something": (1,)},
 }
 
@@ -244,8 +244,8 @@ def test_other_kinds_are_called_by_their_names(
     if is_mixed or kind == "only the factors":
         arrays |= {f"{FLAT}.lora_down.weight": np.ones((R, 8), np.float32), f"{FLAT}.alpha": np.array(1, np.float32)}
         arrays |= {f"{FLAT}.lora_up.weight": np.ones((8, R), np.float32)}
-    expected = "only the factors" if is_mixed and kind == "other weights" else kind.split(",")[0]
-    with pytest.raises(UnsupportedAdapter, match=expected) as caught:
+    expected = "only the factors" if is_mixed and kind == "other tensors" else kind.split(",")[0]
+    with pytest.raises(InputRefused, match=expected) as caught:
         read_foreign(written(tmp_path / "x", arrays), base, card)
     assert "copy" not in caught.value.hint
 

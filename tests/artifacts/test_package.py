@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from likeness.artifacts import adapter as folders
 from likeness.artifacts import package
 from likeness.artifacts.package import pack, unpack
-from likeness.errors import AdapterExists, AdapterNotFound, ArchiveRefused, CorruptAdapter, LikenessError
+from likeness.errors import AlreadyExists, ArchiveRefused, CorruptAdapter, LikenessError, NotFound
 
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -82,11 +82,11 @@ def test_packing_ignores_times_modes_and_order(tools, folder, tmp_path):
 
 def test_existing_and_missing_places(folder, tmp_path):
     packed = pack(folder)
-    with pytest.raises(AdapterExists):
+    with pytest.raises(AlreadyExists):
         unpack(packed, folder)
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         unpack(tmp_path / "none.tar.gz", tmp_path / "x")
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         pack(tmp_path / "none")
 
 

@@ -137,13 +137,24 @@ def test_diffusers_loads_our_files(tools, tmp_path, by_hand, layout):
     assert_close(run_text_encoder(pipeline.text_encoder), by_hand[1])
 
 
-def test_we_load_what_the_peers_save(tools, tmp_path):
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"use_rslora": True},
+        {"alpha_pattern": {"to_q": 12, "^conv_in": 1, "q_proj": 5}},
+        {"rank_pattern": {"conv1": 2, "text_model.encoder.layers.0.mlp.fc1": 4, "encoder.layers.0.mlp.fc1": 4}},
+        {"use_rslora": True, "rank_pattern": {"to_q": 5}, "alpha_pattern": {"to_q": 12, "q_proj": 5}},
+    ],
+    ids=str,
+)
+def test_we_load_what_the_peers_save(tools, tmp_path, how):
     """A LoRA made by PEFT, saved by diffusers' save_lora_weights and by PEFT's save_pretrained."""
     wanted = {"unet": ["to_q", "conv1", "ff.net.0.proj"], "text_encoder": ["q_proj", "fc1"]}
     networks = {"unet": tiny_unet(), "text_encoder": tiny_text_encoder()}
     models, states = {}, {}
     for name, network in networks.items():
-        config = peft.LoraConfig(r=3, lora_alpha=6, target_modules=wanted[name], init_lora_weights="gaussian")
+        config = peft.LoraConfig(r=3, lora_alpha=6, target_modules=wanted[name], init_lora_weights="gaussian", **how)
         models[name] = peft.get_peft_model(network, config)
         with torch.no_grad():
             for key, parameter in models[name].named_parameters():
@@ -157,8 +168,8 @@ def test_we_load_what_the_peers_save(tools, tmp_path):
         tmp_path / "file",
         unet_lora_layers=states["unet"],
         text_encoder_lora_layers=states["text_encoder"],
-        unet_lora_adapter_metadata={"r": 3, "lora_alpha": 6},
-        text_encoder_lora_adapter_metadata={"r": 3, "lora_alpha": 6},
+        unet_lora_adapter_metadata={"r": 3, "lora_alpha": 6} | how,
+        text_encoder_lora_adapter_metadata={"r": 3, "lora_alpha": 6} | how,
     )
     base = outline_of_tiny(tools)
     card = foreign_card("x", "man", "sks", base_id="tiny", base_sha256=tools.base_sha256, family="sd-1.5")
@@ -166,7 +177,7 @@ def test_we_load_what_the_peers_save(tools, tmp_path):
     one = read_foreign(tmp_path / "peft", base, card)
     two = read_foreign(tmp_path / "file" / "pytorch_lora_weights.safetensors", base, card)
     for adapter in (one, two):
-        assert (adapter.card.rank, adapter.card.alpha) == (3, 6.0)
+        assert how or (adapter.card.rank, adapter.card.alpha) == (3, 6.0)
         assert_close(run_unet(merged(tiny_unet(), tools, adapter, "unet")), expected[0])
         assert_close(run_text_encoder(merged(tiny_text_encoder(), tools, adapter, "text_encoder")), expected[1])
     assert np.array_equal(

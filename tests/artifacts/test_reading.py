@@ -14,7 +14,7 @@ from likeness.artifacts import formats
 from likeness.artifacts.foreign import foreign_card
 from likeness.artifacts.package import pack
 from likeness.artifacts.reading import read_foreign
-from likeness.errors import AdapterNotFound, ArchiveRefused, CorruptAdapter, LikenessError, UnsupportedAdapter
+from likeness.errors import ArchiveRefused, CorruptAdapter, InputRefused, LikenessError, NotFound
 
 
 @pytest.fixture
@@ -227,8 +227,10 @@ def test_an_empty_folder_is_told_what_belongs_in_it(base, card, tmp_path):
     assert "unet/ and text_encoder/" in caught.value.hint
 
 
-@pytest.mark.parametrize("value", [None, [], 3, "8", True, -1, 0, 1e400, {}])
-@pytest.mark.parametrize("field", ["lora_alpha", "peft_type", "use_dora", "alpha_pattern", "r", "init_lora_weights"])
+@pytest.mark.parametrize("value", [None, [], 3, "8", True, -1, 0, 1e400, {}, {"to_q": 0}, {"to_q": "8"}])
+@pytest.mark.parametrize(
+    "field", ["lora_alpha", "peft_type", "use_dora", "alpha_pattern", "r", "init_lora_weights", "use_rslora"]
+)
 def test_odd_configs_are_read_or_refused(base, peft, card, field, value):
     path = peft / "unet" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
@@ -239,7 +241,7 @@ def test_odd_configs_are_read_or_refused(base, peft, card, field, value):
 def test_the_kind_of_a_peft_folder_is_named(base, peft, card):
     path = peft / "unet" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"peft_type": "LOKR"}))
-    with pytest.raises(UnsupportedAdapter, match="LOKR"):
+    with pytest.raises(InputRefused, match="LOKR"):
         read_foreign(peft, base, card)
 
 
@@ -247,10 +249,10 @@ def test_a_zip_is_called_one(base, card, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "x.safetensors").write_bytes(b"x")
     path = Path(shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "in"))
-    with pytest.raises(UnsupportedAdapter, match="zip"):
+    with pytest.raises(InputRefused, match="zip"):
         read_foreign(path, base, card)
 
 
 def test_nothing_there(base, card, tmp_path):
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         read_foreign(tmp_path / "x", base, card)

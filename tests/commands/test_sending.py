@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from likeness.commands.sending import photos_to_send
-from likeness.errors import PhotosRefused
+from likeness.errors import InputRefused
 from likeness.types import MAX_PHOTOS
 
 JPEG = b"\xff\xd8\xff" + bytes(100)
@@ -34,12 +34,12 @@ def test_what_is_no_photograph_stays_and_is_named(call: Any, tmp_path: Path) -> 
 
 def test_a_folder_of_something_else_is_not_sent(call: Any, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_bytes(b"words")
-    with pytest.raises(PhotosRefused, match="got none"):
+    with pytest.raises(InputRefused, match="got none"):
         photos_to_send(call, [tmp_path])
 
 
 def test_more_than_a_set_is_refused_before_it_is_sent(call: Any, tmp_path: Path) -> None:
     for index in range(MAX_PHOTOS + 1):
         (tmp_path / f"{index}.jpg").write_bytes(JPEG)
-    with pytest.raises(PhotosRefused, match=f"got {MAX_PHOTOS + 1}"):
+    with pytest.raises(InputRefused, match=f"got {MAX_PHOTOS + 1}"):
         photos_to_send(call, [tmp_path])

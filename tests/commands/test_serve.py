@@ -14,14 +14,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from typer.testing import CliRunner
 
 from likeness.cli import app
 from likeness.diffusion import base as base_module
-from likeness.errors import PortUnavailable
-from likeness.http.server import Bind, listening
+from likeness.errors import FileFailed
+from likeness.http.server import Bind, listening, url_of
 from tests.tiny import build_tiny_folder
 from tests.waiting import HANG_S, until
 
@@ -38,25 +37,22 @@ def serving(home: Path, base: str, *words: str) -> Iterator[tuple[subprocess.Pop
     """A server of its own process that answers."""
     environment = os.environ | {"LIKENESS_HOME": str(home), "LIKENESS_BASE": base, "PYTHONPATH": SRC}
     call = [sys.executable, "-m", "likeness.cli", "serve", "--port", "0", "--workers", "0", *words]
-    with (home / "server.log").open("w") as said:
-        process = subprocess.Popen(call, env=environment, stderr=said, stdout=subprocess.DEVNULL)
+    with (
+        (home / "server.log").open("w") as said,
+        subprocess.Popen(call, env=environment, stderr=said, stdout=subprocess.PIPE) as process,
+    ):
         try:
             yield process, port_of(process, home / "server.log")
         finally:
             process.kill()
-            process.wait()
 
 
 def port_of(process: subprocess.Popen[bytes], log: Path) -> int:
-    """Where a server listens, once it answers; fails with its log where it ends instead."""
-
-    def ports() -> list[int]:
-        assert process.poll() is None, log.read_text()
-        found = psutil.Process(process.pid).net_connections("tcp")
-        return [one.laddr.port for one in found if one.status == psutil.CONN_LISTEN]
-
-    until(ports)
-    (port,) = ports()
+    """Where a server says that it answers; fails with its log where it ends instead."""
+    assert process.stdout is not None
+    said = process.stdout.readline().decode()
+    assert said.startswith("serving at http://"), log.read_text()
+    port = int(said.rpartition(":")[2])
     ask(port, "GET", "/healthz")
     return port
 
@@ -122,7 +118,7 @@ def test_other_machines_are_not_served_without_a_key(tmp_path: Path, host: str) 
     assert CliRunner().invoke(app, ["--home", str(tmp_path), "serve", "--host", host]).exit_code == 2
 
 
-@pytest.mark.parametrize("words", [["serve"], ["serve", "--sagemaker"], ["deploy", "triton", "--local"]])
+@pytest.mark.parametrize("words", [["serve"], ["serve", "--sagemaker"]])
 def test_a_port_that_is_taken_is_an_error_before_anything_is_loaded(
     tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +135,7 @@ def test_a_port_that_is_taken_is_an_error_before_anything_is_loaded(
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host", "a..b"])
 def test_a_host_that_is_not_this_machines_is_said_to_be(host: str) -> None:
-    with pytest.raises(PortUnavailable, match="--host"), listening(Bind(host, 0)):
+    with pytest.raises(FileFailed, match="--host"), listening(Bind(host, 0)):
         pass
 
 
@@ -148,13 +144,15 @@ def test_a_port_without_the_right_to_it(monkeypatch: pytest.MonkeyPatch) -> None
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(socket, "create_server", refused)
-    with pytest.raises(PortUnavailable, match="may listen on, got 80"), listening(Bind("127.0.0.1", 80)):
+    with pytest.raises(FileFailed, match="may listen on, got 80"), listening(Bind("127.0.0.1", 80)):
         pass
 
 
-def test_a_free_port_is_held_until_it_is_served() -> None:
+def test_a_free_port_is_held_until_it_is_served(tmp_path: Path) -> None:
     with listening(Bind("localhost", 0)) as sockets:
-        assert sockets and all(one.getsockname()[1] for one in sockets)
+        (port,) = {one.getsockname()[1] for one in sockets}  # one for all addresses of the name
+        assert url_of(Bind("localhost", 0), sockets) == f"http://localhost:{port}"
+        assert url_of(Bind("::1", 0, tmp_path, tmp_path), sockets) == f"https://[::1]:{port}"
     assert all(one.fileno() == -1 for one in sockets)
 
 

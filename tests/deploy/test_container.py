@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
-from likeness.artifacts.triton.export import write_model
-from likeness.deploy.sagemaker.container import Container, container_app
+from likeness.deploy.adapter_files import FileEngine, load
+from likeness.deploy.sagemaker.container import Container
+from likeness.deploy.triton.export import write_model
 from likeness.diffusion.base import load_base
-from likeness.engine.cards import load
 from likeness.engine.engine import Engine
-from likeness.portraits import encode
+from likeness.service.image_files import encode
 from tests.contrast import build_contrasted_folder
 from tests.engine.people import of_another_base, person
 
@@ -34,13 +34,13 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     weights = next((folder / "models" / "cut").rglob("adapter.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-100])
     with Engine(base, load=load, slots=3) as engine:
-        yield Container(engine, encode, models=folder / "models", single=folder / "model")
+        yield Container(FileEngine(engine, encode), models=folder / "models", single=folder / "model")
 
 
 @pytest.fixture
 def client(container: Container) -> Iterator[TestClient]:
     container.loaded.clear()
-    with TestClient(container_app(container)) as opened:
+    with TestClient(container.app()) as opened:
         yield opened
 
 
@@ -70,11 +70,16 @@ def test_a_models_life(container: Container, client: TestClient) -> None:
     assert client.get("/models").json() == {"models": [{"modelName": "h1", "modelUrl": known["url"]}]}
     assert client.get("/models/h1").json() == {"modelName": "h1", "modelUrl": known["url"]}
     assert picture(client.post("/models/h1/invoke", json=portrait()))
-    assert len(container.cards) == 1
     assert client.delete("/models/h1").status_code == 200
-    assert len(container.cards) == 0
     assert client.delete("/models/h1").status_code == 404
     assert client.post("/models/h1/invoke", json=portrait()).status_code == 404
+
+
+def test_words_that_are_not_read_are_told(client: TestClient) -> None:
+    whole, cut = (
+        client.post("/invocations", json=portrait(prompt)).json()["outputs"][1] for prompt in ("hat", "hat " * 100)
+    )
+    assert whole["name"] == cut["name"] == "warnings" and whole["data"] == [""] and "of the prompt" in cut["data"][0]
 
 
 def test_each_model_is_its_own_person_and_invocations_the_bare_base(container: Container, client: TestClient) -> None:

@@ -9,7 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from likeness.artifacts.triton.export import open_artifact
+from likeness.artifacts.package import unpack
+from likeness.artifacts.triton_model import read_model
 from likeness.deploy.sagemaker.fine_tuning_service import service_from
 from likeness.errors import SettingsError
 from tests.deploy import djl_python
@@ -54,7 +55,7 @@ def test_photographs_become_an_archive_that_hosting_takes(started: ModuleType, t
     said = json.loads(output.body)
     assert (output.code, said["status"], said["steps"], said["photos"]) == (200, "Completed", 2, 3)
     assert said["output_location"] == f"file://{tmp_path}/models/{said['target_model']}"
-    adapter = open_artifact((tmp_path / "models" / said["target_model"]).read_bytes())
+    adapter = read_model(unpack(tmp_path / "models" / said["target_model"], tmp_path / "unpacked") / "rex")
     assert (adapter.card.name, adapter.card.content_sha256) == ("rex", said["adapter_sha256"])
     assert said["target_model"] == f"rex-{said['adapter_sha256'][:12]}.tar.gz"
 

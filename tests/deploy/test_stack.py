@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -13,8 +14,8 @@ from typer.testing import CliRunner
 
 from likeness.artifacts.package import unpack
 from likeness.cli import app
-from likeness.deploy.sagemaker import invoke
-from likeness.deploy.sagemaker.calls import Aws, Refused
+from likeness.deploy.sagemaker import client
+from likeness.deploy.sagemaker.aws import Aws, Refused
 from likeness.deploy.sagemaker.stack import Stack, parameters_of, tuning_package
 from likeness.errors import HostUnavailable, ModelFailed, UsageError
 from likeness.types import Photo
@@ -23,7 +24,7 @@ moto = pytest.importorskip("moto", reason="moto answers in place of AWS")
 BUCKET = "likeness-test"
 
 
-class Account:
+class Account(Aws):
     """Calls to one account that has nothing but a stack, if any; keeps what was asked."""
 
     def __init__(self, *, parameters: Mapping[str, str] | None = None, refuse: Mapping[str, Refused] | None = None):
@@ -88,7 +89,7 @@ def test_nothing_to_change_is_no_failure_and_anything_else_is() -> None:
     nothing = Refused("cloudformation: No updates are to be performed.", reason="ValidationError")
     account = Account(parameters={}, refuse={"update_stack": nothing})
     assert Stack(account, "likeness").deploy() == {"Bucket": BUCKET} and account.waited == []
-    with pytest.raises(Refused, match="rights"):
+    with pytest.raises(Refused, match="permissions"):
         Stack(
             Account(parameters={}, refuse={"update_stack": Refused("no", reason="AccessDenied")}), "likeness"
         ).deploy()
@@ -132,7 +133,7 @@ def test_photographs_travel_as_one_archive_to_the_asynchronous_endpoint(aws: Aws
         def outputs(self) -> dict[str, str]:
             return {"Bucket": BUCKET, "TuningEndpoint": "tuning"}
 
-    queued = invoke.fine_tune(Tuned(aws, "likeness"), [Photo("me.jpg", b"\xff\xd8 no more")], {"name": "anna"})
+    queued = client.fine_tune(Tuned(aws, "likeness"), [Photo("me.jpg", b"\xff\xd8 no more")], {"name": "anna"})
     assert queued["output_location"].startswith("s3://")
     objects = aws.call("s3", "list_objects_v2", Bucket=BUCKET)["Contents"]
     body = aws.call("s3", "get_object", Bucket=BUCKET, Key=objects[0]["Key"])["Body"].read()
@@ -145,12 +146,12 @@ def test_photographs_travel_as_one_archive_to_the_asynchronous_endpoint(aws: Aws
 def test_waiting_ends_with_the_result_the_failure_or_the_time(aws: Aws) -> None:
     places = {name: f"s3://{BUCKET}/outputs/{name}" for name in ("output_location", "failure_location")}
     with pytest.raises(HostUnavailable, match="in time"):
-        invoke.wait_for(aws, places, limit_s=0, poll_s=0)
+        client.wait_for(aws, places, limit_s=0, poll_s=0)
     aws.call("s3", "put_object", Bucket=BUCKET, Key="outputs/failure_location", Body=b"NonFiniteLoss")
     with pytest.raises(ModelFailed, match="NonFiniteLoss"):
-        invoke.wait_for(aws, places, limit_s=1, poll_s=0)
+        client.wait_for(aws, places, limit_s=1, poll_s=0)
     aws.call("s3", "put_object", Bucket=BUCKET, Key="outputs/output_location", Body=b'{"status": "Completed"}')
-    assert invoke.wait_for(aws, places, limit_s=1, poll_s=0) == {"status": "Completed"}
+    assert client.wait_for(aws, places, limit_s=1, poll_s=0) == {"status": "Completed"}
 
 
 def test_aws_that_refuses_or_is_away_is_an_error_of_ours(aws: Aws) -> None:
@@ -195,3 +196,10 @@ def test_parameters_are_pairs() -> None:
     assert parameters_of(["A=b=c", "B="]) == {"A": "b=c", "B": ""}
     with pytest.raises(UsageError, match="NAME=VALUE"):
         parameters_of(["A"])
+
+
+def test_without_boto3_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    ran = CliRunner().invoke(app, ["--json", "deploy", "sagemaker", "status"])
+    error = json.loads(ran.stdout)["error"]
+    assert (ran.exit_code, error["code"], error["hint"]) == (1, "MissingPart", "pip install 'likeness[deploy]'")

@@ -24,11 +24,12 @@ from likeness.diffusion.base import (
     outline_of,
     weights_sha256,
 )
-from likeness.diffusion.lora import BASE_SLOT, LoraBank
+from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.noise import row_noise
-from likeness.diffusion.sampling import Order, denoise_all
+from likeness.diffusion.sampling import denoise_all
 from likeness.diffusion.schedule import STOCK
-from likeness.errors import BaseError, BaseNotFound, CorruptBase, LikenessError
+from likeness.errors import CorruptBase, LikenessError, NotFound
+from likeness.types import ImageRequest
 from recipes.base_model.export import write_checksums
 from tests.tiny import build_tiny_folder, random_row, relative
 
@@ -114,7 +115,7 @@ def test_wrong_prediction_type_and_unknown_family_are_refused(folder: Path) -> N
         load(folder)
     edit_json(folder / "scheduler/scheduler_config.json", prediction_type="epsilon")
     edit_json(folder / "unet/config.json", sample_size=17)
-    with pytest.raises(BaseNotFound, match="likeness-128"):
+    with pytest.raises(NotFound, match="likeness-128"):
         load(folder)
 
 
@@ -122,7 +123,7 @@ def test_wrong_prediction_type_and_unknown_family_are_refused(folder: Path) -> N
 def test_bases_that_take_more_or_less_than_latents_are_refused(tmp_path: Path, channels: dict[str, Any]) -> None:
     """As those for inpainting (latents, masked latents and the mask) and for editing."""
     folder = build_tiny_folder(tmp_path / "base", **channels)
-    with pytest.raises(BaseNotFound, match="16 channels") as caught:
+    with pytest.raises(NotFound, match="16 input and output channels") as caught:
         load(folder)
     assert "inpainting" in caught.value.hint
 
@@ -160,7 +161,7 @@ def test_the_built_in_base_lists_every_file_that_is_loaded() -> None:
 @pytest.mark.parametrize("content", ["[]", "3", '{"cross_attention_dim": [1], "_class_name": [], "beta_start": "x"}'])
 def test_configs_of_other_types_are_refused(folder: Path, part: str, content: str) -> None:
     next((folder / part).glob("*config.json")).write_text(content)
-    with pytest.raises(BaseError):
+    with pytest.raises(CorruptBase):
         load(folder)
 
 
@@ -191,12 +192,12 @@ def test_half_precision_files_load_to_the_asked_dtype(folder: Path, tiny_base: B
 
 def test_no_such_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for moves in (None, "main", "v1.0", "0" * 39, "0" * 40 + "\n", "G" * 40):
-        with pytest.raises(BaseNotFound, match="40 hexadecimal digits"):
+        with pytest.raises(NotFound, match="40 hexadecimal digits"):
             load_base("someone/some-base", moves)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for name in ("someone/some-base", "no such/id/at all"):
-        with pytest.raises(BaseNotFound, match="Hugging Face") as caught:
+        with pytest.raises(NotFound, match="Hugging Face") as caught:
             load_base(name, "0" * 40)
         assert isinstance(caught.value, LikenessError)
 
@@ -281,14 +282,16 @@ def test_same_image_as_the_stock_pipeline(
         del config["timestep_spacing"]
         path.write_text(json.dumps(config))
     base = load(folder)
-    order = Order("a photo of <<TOK>> person", "snow", 11, 8, 4.0, sampler, BASE_SLOT)
-    mine = base.decode(denoise_all(base, None, [order]))[0]
+    request = ImageRequest(
+        "a photo of <<TOK>> person", negative_prompt="snow", seed=11, steps=8, guidance_scale=4.0, sampler=sampler
+    )
+    mine = base.decode(denoise_all(base, None, [request]))[0]
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
     pipeline.scheduler = STOCK[sampler].from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     theirs = pipeline(
-        order.prompt, negative_prompt=order.negative_prompt, num_inference_steps=order.steps,
-        guidance_scale=order.guidance_scale, latents=row_noise([order.seed], base.latent_shape), output_type="pt",
+        request.prompt, negative_prompt=request.negative_prompt, num_inference_steps=request.steps,
+        guidance_scale=request.guidance_scale, latents=row_noise([request.seed], base.latent_shape), output_type="pt",
     ).images[0]  # fmt: skip
     assert theirs.std() > 0.01
     assert (mine / 2 + 0.5 - theirs).abs().mean() < 1 / 255
@@ -338,5 +341,5 @@ def test_an_outline_is_that_of_the_loaded_base_and_needs_no_weights(folder: Path
 def test_damaged_configs_are_refused_by_outline_and_load(folder: Path, file: str, content: str) -> None:
     (folder / file).write_text(content)
     for read in (outline_of, load):
-        with pytest.raises(BaseError):
+        with pytest.raises(CorruptBase):
             read(str(folder))

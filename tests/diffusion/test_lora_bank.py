@@ -69,16 +69,16 @@ def unhooked(base: BaseModel) -> dict[Network, Any]:
 def merged_copy(base: BaseModel, bank: LoraBank, slot: int) -> BaseModel:
     """The base with W + B A written into its weights, layer by layer."""
     networks = unhooked(base)
-    for place in bank.places:
-        A, B = (factor[slot] for factor in bank.factors(place))
-        weight = networks[place.network].get_submodule(place.module).weight
+    for span in bank.spans:
+        A, B = (factor[slot] for factor in bank.factors(span))
+        weight = networks[span.network].get_submodule(span.module).weight
         weight.data += (B @ A.flatten(1)).view_as(weight)
     return replace(base, unet=networks["unet"], text_encoder=networks["text_encoder"])
 
 
 def test_linear_and_convolution_layers_of_both_networks_are_adapted(bank: LoraBank) -> None:
-    assert {place.network for place in bank.places} == {"unet", "text_encoder"}
-    assert {len(place.a_shape) for place in bank.places} == {2, 4}
+    assert {span.network for span in bank.spans} == {"unet", "text_encoder"}
+    assert {len(span.a_shape) for span in bank.spans} == {2, 4}
     unet, text = bank.columns_of("unet"), bank.columns_of("text_encoder")
     assert (unet.start, unet.stop, text.stop) == (0, text.start, bank.columns)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
-from likeness.errors import AdapterNotFound
+from likeness.errors import NotFound
 from likeness.types import Adapter, AdapterCard
 from tests.tiny import random_row
 from tests.waiting import HANG_S
@@ -49,5 +49,5 @@ class Store:
         if key in self.gates:
             assert self.gates[key].wait(HANG_S)
         if key not in self.adapters:
-            raise AdapterNotFound("expected an adapter, got none")
+            raise NotFound("expected an adapter, got none", code="AdapterNotFound")
         return self.adapters[key]

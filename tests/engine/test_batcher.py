@@ -1,7 +1,8 @@
 """The policy: literal tables, and what must hold for any traffic."""
 
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
@@ -13,9 +14,8 @@ from likeness.engine.batcher import (
     SLOT_PATIENCE_S,
     Plan,
     RowLimit,
-    Running,
     Shares,
-    Waiting,
+    cost,
     expected_wait_s,
     is_out_of_reach,
     parts_of,
@@ -25,19 +25,36 @@ from likeness.engine.batcher import (
 )
 
 
-def waits(id: int, tenant: str = "t", key: str | None = None, **changes: object) -> Waiting:
-    return replace(Waiting(id, tenant, key, rows=2, steps=10, arrived_s=0.0), **changes)  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class Asked:
+    """A request as the planner reads it."""
+
+    id: int
+    tenant: str = "t"
+    key: str | None = None
+    rows: int = 2
+    steps_left: int = 10
+    arrived_s: float = 0.0
+    deadline_s: float | None = None
 
 
-def runs(id: int, key: str | None = None, **changes: object) -> Running:
-    return replace(Running(id, key, rows=2, steps_left=5), **changes)  # type: ignore[arg-type]
+def waits(id: int, tenant: str = "t", key: str | None = None, **changes: object) -> Asked:
+    return replace(Asked(id, tenant, key), **changes)  # type: ignore[arg-type]
+
+
+def runs(id: int, key: str | None = None, **changes: object) -> Asked:
+    return replace(Asked(id, key=key, steps_left=5), **changes)  # type: ignore[arg-type]
+
+
+def ids(requests: Sequence[Asked]) -> list[int]:
+    return [one.id for one in requests]
 
 
 def joined(
-    waiting: list[Waiting], running: list[Running] = [], *,  # noqa: B006
-    row_limit: int = 8, slots: int = 4, now_s: float = 0.0, shares: Shares = Shares(),  # noqa: B008
+    waiting: list[Asked], running: list[Asked] = [], *,  # noqa: B006
+    row_limit: int = 8, slots: int = 4, now_s: float = 0.0, loading: Set[str] = frozenset(),
 ) -> list[int]:  # fmt: skip
-    return list(plan(waiting, running, shares, row_limit=row_limit, slots=slots, now_s=now_s).joins)
+    return ids(plan(waiting, running, Shares(), row_limit=row_limit, slots=slots, now_s=now_s, loading=loading).joins)
 
 
 @pytest.mark.parametrize(
@@ -49,17 +66,15 @@ def joined(
         ("nobody passes one that lacks rows", [waits(1), waits(2, rows=1)], [runs(9)], 3, []),
         ("those who run keep their rows", [waits(1)], [runs(8), runs(9)], 4, []),
         ("a request larger than the limit runs alone", [waits(1), waits(2)], [], 1, [1]),
-        ("who loads is passed", [waits(1, key="a", is_ready=False), waits(2, key="b")], [], 8, [2]),
+        ("who loads is passed", [waits(1, key="z"), waits(2, key="b")], [], 8, [2]),
         ("earliest deadline first", [waits(1), waits(2, deadline_s=9.0), waits(3, deadline_s=5.0)], [], 8, [3, 2, 1]),
         ("no deadline is a late one", [waits(1), waits(2, deadline_s=PATIENCE_S + 1)], [], 8, [1, 2]),
         ("tenants take turns", [waits(1, "a"), waits(2, "a"), waits(3, "b")], [], 4, [1, 3]),
-        ("by work", [waits(1, "a", steps=99), waits(2, "a"), waits(3, "b"), waits(4, "b")], [], 6, [1, 3, 4]),
+        ("by work", [waits(1, "a", steps_left=99), waits(2, "a"), waits(3, "b"), waits(4, "b")], [], 6, [1, 3, 4]),
     ],
 )  # fmt: skip
-def test_who_joins(
-    what: str, waiting: list[Waiting], running: list[Running], row_limit: int, expected: list[int]
-) -> None:
-    assert joined(waiting, running, row_limit=row_limit) == expected, what
+def test_who_joins(what: str, waiting: list[Asked], running: list[Asked], row_limit: int, expected: list[int]) -> None:
+    assert joined(waiting, running, row_limit=row_limit, loading={"z"}) == expected, what
 
 
 @pytest.mark.parametrize(
@@ -68,12 +83,12 @@ def test_who_joins(
         ("a key that runs needs no further slot", [waits(1, key="a")], [runs(9, "a")], 0.0, [1]),
         ("without a slot one waits and is passed", [waits(1, key="b"), waits(2, key="a")], [runs(9, "a")], 0, [2]),
         ("but not for long", [waits(1, key="b"), waits(2, key="a")], [runs(9, "a")], SLOT_PATIENCE_S, []),
-        ("unless no longer than anyway", [waits(1, key="b"), waits(2, key="a", steps=5)], [runs(9, "a")], 2.0, [2]),
+        ("unless no longer", [waits(1, key="b"), waits(2, key="a", steps_left=5)], [runs(9, "a")], 2.0, [2]),
         ("the bare base needs no slot", [waits(1, key="b"), waits(2)], [runs(9, "a")], SLOT_PATIENCE_S, [2]),
         ("two new keys need two", [waits(1, key="a"), waits(2, key="b"), waits(3, key="a")], [], 0.0, [1, 3]),
     ],
 )  # fmt: skip
-def test_one_slot(what: str, waiting: list[Waiting], running: list[Running], now_s: float, expected: list[int]) -> None:
+def test_one_slot(what: str, waiting: list[Asked], running: list[Asked], now_s: float, expected: list[int]) -> None:
     assert joined(waiting, running, slots=1, now_s=now_s) == expected, what
 
 
@@ -82,7 +97,7 @@ def test_what_is_too_late_leaves_and_frees_its_rows() -> None:
         [waits(1, deadline_s=3.0), waits(2)], [runs(7, deadline_s=2.9), runs(8, deadline_s=3.1)],
         Shares(), row_limit=4, slots=1, now_s=3.0,
     )  # fmt: skip
-    assert (now.expired, now.joins) == ((1, 7), (2,))
+    assert (ids(now.expired), ids(now.joins)) == ([1, 7], [2])
 
 
 def test_a_tenant_that_comes_back_is_not_owed_the_time_it_was_away() -> None:
@@ -95,14 +110,14 @@ def test_a_tenant_that_comes_back_is_not_owed_the_time_it_was_away() -> None:
     while waiting:
         now = plan(waiting, [], shares, row_limit=2, slots=1, now_s=0.0)
         shares = now.shares
-        order += [one.tenant for one in waiting if one.id in now.joins]
-        waiting = [one for one in waiting if one.id not in now.joins]
+        order += [one.tenant for one in waiting if one in now.joins]
+        waiting = [one for one in waiting if one not in now.joins]
     assert abs(order[:6].count("a") - 3) <= 1
 
 
 def test_nobody_waits_and_the_past_is_forgotten() -> None:
     now = plan([waits(1, "a")], [], Shares({"a": 70.0, "b": 80.0}, 60.0), row_limit=8, slots=1, now_s=0.0)
-    assert (now.joins, now.shares) == ((1,), Shares())
+    assert (ids(now.joins), now.shares) == ([1], Shares())
 
 
 def test_a_deadline_is_out_of_reach_when_the_estimate_with_its_doubt_passes_it() -> None:
@@ -151,37 +166,39 @@ def test_parts_cover_all_and_none_is_too_large(rows: list[int], limit: int) -> N
 
 
 KEYS = st.sampled_from([None, "a", "b", "c", "d"])
-WAITING = st.builds(
-    Waiting, st.just(0), st.sampled_from("xyz"), KEYS, st.integers(1, 2), st.integers(1, 50),
-    st.floats(0, 100), st.none() | st.floats(50, 200), st.booleans(),
+REQUESTS = st.builds(
+    Asked, st.just(0), st.sampled_from("xyz"), KEYS, st.integers(1, 2), st.integers(1, 50),
+    st.floats(0, 100), st.none() | st.floats(50, 200),
 )  # fmt: skip
-RUNNING = st.builds(Running, st.just(0), KEYS, st.integers(1, 2), st.integers(1, 50), st.none() | st.floats(50, 200))
 
 
 @given(
-    st.lists(WAITING, max_size=20), st.lists(RUNNING, max_size=5), st.integers(1, 12), st.integers(1, 5),
-    st.dictionaries(st.sampled_from("xyz"), st.floats(0, 1e6)), st.floats(0, 200),
+    st.lists(REQUESTS, max_size=20), st.lists(REQUESTS, max_size=5), st.integers(1, 12), st.integers(1, 5),
+    st.dictionaries(st.sampled_from("xyz"), st.floats(0, 1e6)), st.floats(0, 200), st.sets(st.sampled_from("abcd")),
 )  # fmt: skip
 def test_every_plan_keeps_the_limits(
-    waiting: list[Waiting], running: list[Running], row_limit: int, slots: int, given_: dict[str, float], now_s: float
-) -> None:
+    waiting: list[Asked], running: list[Asked], row_limit: int, slots: int, given_: dict[str, float], now_s: float,
+    loading: set[str],
+) -> None:  # fmt: skip
     waiting = [replace(one, id=k) for k, one in enumerate(waiting)]
     running = [replace(one, id=100 + k) for k, one in enumerate(running)]
-    now: Plan = plan(waiting, running, Shares(given_), row_limit=row_limit, slots=slots, now_s=now_s)
-    every: list[Waiting | Running] = [*waiting, *running]
+    now: Plan[Asked] = plan(
+        waiting, running, Shares(given_), row_limit=row_limit, slots=slots, now_s=now_s, loading=loading
+    )
+    every: list[Asked] = [*waiting, *running]
     late = {one.id for one in every if one.deadline_s is not None and one.deadline_s <= now_s}
-    assert set(now.expired) == late
-    joins = [waiting[id] for id in now.joins]
+    assert set(ids(now.expired)) == late
+    joins = list(now.joins)
     staying = [one for one in running if one.id not in late]
-    assert not late & set(now.joins) and len(set(now.joins)) == len(joins)
-    assert all(one.is_ready for one in joins)
+    assert not late & set(ids(joins)) and len(set(ids(joins))) == len(joins)
+    assert all(one in waiting and one.key not in loading for one in joins)
     if joins:
         assert sum(one.rows for one in staying) + sum(one.rows for one in joins) <= max(row_limit, joins[0].rows)
     used = {one.key for one in staying} - {None}
     assert len((used | {one.key for one in joins}) - {None}) <= max(slots, len(used))
-    if not staying and any(one.is_ready and one.id not in late for one in waiting):
+    if not staying and any(one.key not in loading and one.id not in late for one in waiting):
         assert joins  # an idle device takes something
-    waited = {one.tenant for one in waiting if one.id not in late | set(now.joins)}
+    waited = {one.tenant for one in waiting if one.id not in late | set(ids(joins))}
     assert all(now.shares.of(tenant) >= given_.get(tenant, 0.0) for tenant in waited)
 
 
@@ -193,21 +210,21 @@ def test_everybody_is_served_while_another_tenant_never_stops(
     asked: list[tuple[str, str | None, int, int]], row_limit: int, slots: int
 ) -> None:
     """The tenant 'flood' always has four requests waiting, of two adapters that are always loaded."""
-    waiting = [Waiting(k, tenant, key, rows, steps, 0.0) for k, (tenant, key, rows, steps) in enumerate(asked)]
-    running: list[Running] = []
+    waiting = [Asked(k, tenant, key, rows, steps) for k, (tenant, key, rows, steps) in enumerate(asked)]
+    running: list[Asked] = []
     shares, next_id = Shares(), 1000
     ours = {one.id for one in waiting}
     for now_s in range(3000):
         if not ours:
             return
         while sum(one.tenant == "flood" for one in waiting) < 4:
-            waiting.append(Waiting(next_id, "flood", "ef"[next_id % 2], 2, 8, float(now_s)))
+            waiting.append(Asked(next_id, "flood", "ef"[next_id % 2], 2, 8, float(now_s)))
             next_id += 1
         now = plan(waiting, running, shares, row_limit=row_limit, slots=slots, now_s=float(now_s))
         shares = now.shares
-        running += [Running(one.id, one.key, one.rows, one.steps) for one in waiting if one.id in now.joins]
-        waiting = [one for one in waiting if one.id not in now.joins]
-        ours -= set(now.joins)
+        running += now.joins
+        waiting = [one for one in waiting if one not in now.joins]
+        ours -= set(ids(now.joins))
         running = [replace(one, steps_left=one.steps_left - 1) for one in running if one.steps_left > 1]
     pytest.fail(f"{len(ours)} requests starved")
 
@@ -219,20 +236,20 @@ COST = st.tuples(st.integers(1, 2), st.integers(1, 30))
 @given(st.dictionaries(st.sampled_from("abcd"), COST, min_size=2))
 def test_tenants_that_always_wait_get_equal_work(costs: dict[str, tuple[int, int]]) -> None:
     served: Counter[str] = Counter()
-    waiting: list[Waiting] = []
-    running: list[Running] = []
+    waiting: list[Asked] = []
+    running: list[Asked] = []
     shares, next_id = Shares(), 0
     for _ in range(150):
         for tenant, (rows, steps) in costs.items():
             while sum(one.tenant == tenant for one in waiting) < 9:  # more than one plan can take
-                waiting.append(Waiting(next_id, tenant, None, rows, steps, 0.0))
+                waiting.append(Asked(next_id, tenant, None, rows, steps))
                 next_id += 1
         now = plan(waiting, running, shares, row_limit=8, slots=1, now_s=0.0)
         shares = now.shares
-        for one in [one for one in waiting if one.id in now.joins]:
-            served[one.tenant] += one.cost
-            running.append(Running(one.id, None, one.rows, one.steps))
-        waiting = [one for one in waiting if one.id not in now.joins]
+        for one in now.joins:
+            served[one.tenant] += cost(one)
+        running += now.joins
+        waiting = [one for one in waiting if one not in now.joins]
         running = [replace(one, steps_left=one.steps_left - 1) for one in running if one.steps_left > 1]
     largest = max(rows * steps for rows, steps in costs.values())
     assert max(served.values()) - min(served.values()) <= 2 * largest  # Sheng et al. 2024, theorem 4.4

@@ -1,6 +1,7 @@
 """What does not fit is done in parts, and what fails is found and left out."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,11 +10,12 @@ from hypothesis import strategies as st
 
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
-from likeness.diffusion.sampling import Order
+from likeness.diffusion.sampling import AdapterSlot
+from likeness.engine.batch_limits import measured_limits
 from likeness.engine.batcher import RowLimit
 from likeness.engine.device import Device, apart
-from likeness.engine.memory import measured_limits
 from likeness.errors import DeviceFailed, UsageError
+from likeness.types import ImageRequest
 
 
 @pytest.fixture
@@ -47,17 +49,20 @@ def test_every_item_gets_its_own_result_or_its_own_error(
 
 
 def test_an_error_of_ours_is_handed_on_as_it_is(device: Device) -> None:
-    good = Order("x", "", 1, 2, 1.0, "ddim", slot=0)
-    bad = Order("x", "", 1, 2, 1.0, "magic", slot=0)
-    begun, refused = device.begin([good, bad])
+    """A request of more steps than the base's schedule has."""
+    short = replace(device.base.schedule, alpha_bar=device.base.schedule.alpha_bar[:50])
+    device.base = replace(device.base, schedule=short)
+    plain, bare = ImageRequest("x", steps=2, guidance_scale=1.0, sampler="ddim"), AdapterSlot()
+    begun, refused = device.begin([(plain, bare), (replace(plain, steps=100), bare)])
     assert not isinstance(begun, Exception)
     assert isinstance(refused, UsageError)
 
 
 def test_a_step_that_broke_off_half_way_is_not_done_twice(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second picture's sampler breaks when the first has taken its step already."""
-    orders = [Order("x", "", seed, 3, 1.0, "ddim", slot=0) for seed in range(3)]
-    first, second, third = (picture for picture in device.begin(orders) if not isinstance(picture, Exception))
+    requests = ImageRequest("x", steps=3, guidance_scale=1.0, sampler="ddim").numbered(3)
+    begun = device.begin([(request, AdapterSlot()) for request in requests])
+    first, second, third = (image for image in begun if not isinstance(image, Exception))
     second.sampler.close()
     errors = device.advance([first, second, third])
     assert [type(error) for error in errors] == [type(None), DeviceFailed, type(None)]
@@ -65,7 +70,7 @@ def test_a_step_that_broke_off_half_way_is_not_done_twice(device: Device, monkey
 
 
 def test_the_limit_is_as_set_where_memory_is_not_counted(device: Device) -> None:
-    assert (device.rows, device.pictures) == (RowLimit(4, 4), RowLimit(2, 2))
+    assert (device.rows, device.images) == (RowLimit(4, 4), RowLimit(2, 2))
 
 
 @pytest.mark.gpu
@@ -79,4 +84,4 @@ def test_the_limit_is_measured_on_a_device_that_counts(tiny_base: BaseModel) -> 
     limits = measured_limits(base, bank, max_batch=10**6)
     bank.close()
     assert 8 <= limits.rows.now < 2 * 10**6
-    assert 8 <= limits.pictures.now < 10**6
+    assert 8 <= limits.images.now < 10**6

@@ -7,7 +7,7 @@ import pytest
 from likeness.artifacts.foreign import foreign_card
 from likeness.diffusion.base import BaseModel
 from likeness.engine.prompts import unread_of, worded
-from likeness.errors import PromptTooLong
+from likeness.errors import UsageError
 from likeness.types import AdapterCard, ImageRequest
 
 
@@ -56,7 +56,7 @@ def test_a_prompt_of_nobody_gets_the_subject_in_front(tiny_base: BaseModel) -> N
 
 def test_a_subject_behind_the_last_token_is_refused(tiny_base: BaseModel) -> None:
     for text in ("snow " * 60 + "{me}", "snow " * 60 + "sks", "photo " * 44 + "sks"):
-        with pytest.raises(PromptTooLong):
+        with pytest.raises(UsageError):
             prompt(tiny_base, text)
     assert prompt(tiny_base, "sks" + " snow" * 60).startswith("sks")
 

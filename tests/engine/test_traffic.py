@@ -15,12 +15,12 @@ from likeness.diffusion.base import BaseModel, resident_sha256
 from likeness.engine.engine import Engine
 from likeness.engine.ticket import StepEvent, Ticket
 from likeness.errors import (
-    AdapterNotFound,
     DeadlinePassed,
     DeviceFailed,
     EngineBusy,
     EngineClosed,
     LikenessError,
+    NotFound,
     RequestCancelled,
     WrongBase,
 )
@@ -67,7 +67,7 @@ def opened(tiny_base: BaseModel, store: Store) -> Iterator[Open]:
 def started(engine: Engine, request: ImageRequest, *, key: str | None = None, **options: Any) -> Ticket:
     """Submit, and return once the first step is done."""
     first = threading.Event()
-    ticket = engine.submit(request, key=key, watch=lambda _: first.set(), **options)
+    ticket = engine.submit(request, key=key, on_step=lambda _: first.set(), **options)
     assert first.wait(HANG_S)
     return ticket
 
@@ -117,7 +117,7 @@ def test_an_adapter_that_fails_fails_its_own_requests_only(
     missing = [engine.submit(SHORT, key="nobody") for _ in range(2)]
     stranger = engine.submit(SHORT, key="stranger")
     for ticket in missing:
-        with pytest.raises(AdapterNotFound):
+        with pytest.raises(NotFound):
             ticket.result(HANG_S)
     with pytest.raises(WrongBase):
         stranger.result(HANG_S)
@@ -196,7 +196,7 @@ def test_a_forgotten_adapter_is_gone_from_memory(opened: Open, store: Store) -> 
     engine.forget("anna")
     engine.forget("bert")
     del store.adapters["anna"]
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         engine.submit(SHORT, key="anna").result(HANG_S)
     picture.result(HANG_S)  # in the making: finished
     engine.submit(SHORT, key=None).result(HANG_S)  # a step later
@@ -211,24 +211,24 @@ def test_what_is_being_loaded_when_it_is_forgotten_is_loaded_again(opened: Open,
     engine.forget("anna")
     del store.adapters["anna"]
     gate.set()
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         ticket.result(HANG_S)
 
 
 def test_events_and_previews(opened: Open) -> None:
     events: list[StepEvent] = []
-    opened().submit(replace(SHORT, steps=5), key=None, watch=events.append, preview_every=2).result(HANG_S)
+    opened().submit(replace(SHORT, steps=5), key=None, on_step=events.append, preview_every=2).result(HANG_S)
     assert [(event.step, event.steps) for event in events] == [(k, 5) for k in range(1, 6)]
     assert [event.preview is not None for event in events] == [False, True, False, True, False]
     assert events[1].preview is not None and events[1].preview.shape == (128, 128, 3)
 
 
-def test_a_watcher_that_fails_harms_nobody(opened: Open) -> None:
+def test_a_callback_that_fails_harms_no_request(opened: Open) -> None:
     def fail(event: StepEvent) -> None:
         raise ValueError("mine")
 
     engine = opened()
-    tickets = [engine.submit(SHORT, key=None, watch=fail), engine.submit(SHORT, key=None)]
+    tickets = [engine.submit(SHORT, key=None, on_step=fail), engine.submit(SHORT, key=None)]
     made = replace(SHORT, negative_scale=0.0)  # the base's own
     assert [ticket.result(HANG_S).request for ticket in tickets] == [made, made]
 
@@ -313,10 +313,10 @@ def test_a_turn_that_breaks_off_fails_its_pictures_and_the_next_ones_are_made(
     begin = engine._begin
     breaks: list[Exception] = []
 
-    def breaking(turn: Any) -> Any:
+    def breaking(turn: Any, outcomes: Any) -> None:
         if breaks:
             raise breaks.pop()
-        return begin(turn)
+        begin(turn, outcomes)
 
     monkeypatch.setattr(engine, "_begin", breaking)
     for _ in range(2):

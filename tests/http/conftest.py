@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from likeness.config import Settings
+from likeness.deploy.extension import protocols
 from likeness.http.app import create_app
 from likeness.http.server import Bind, server_of
 from likeness.service import Likeness, build
@@ -38,7 +39,7 @@ def likeness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
 
 @pytest.fixture(scope="session")
 def app(likeness: Likeness) -> FastAPI:
-    return create_app(likeness)
+    return create_app(likeness, protocols=protocols())
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
+from likeness.deploy.extension import protocols
 from likeness.errors import SettingsError, TooManyRequests
 from likeness.http.app import create_app
 from likeness.http.auth import Access, KeyLimits, presented
@@ -18,7 +19,7 @@ from likeness.storage.keys import new_key, revoke_key
 @pytest.fixture(scope="module")
 def guarded(likeness: Likeness) -> FastAPI:
     """The application as it stands on an address that others reach."""
-    return create_app(likeness, needs_keys=True)
+    return create_app(likeness, needs_keys=True, protocols=protocols())
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_a_revoked_key_is_refused_when_it_is_looked_up_again(likeness: Likeness)
     now_s = [0.0]
     door = Access(likeness.catalog, needs_keys=True, limits=KeyLimits(), clock=lambda: now_s[0])
     text, made = new_key(likeness.catalog, "other")
-    app = create_app(likeness, needs_keys=True)
+    app = create_app(likeness, needs_keys=True, protocols=protocols())
     app.user_middleware[0].kwargs["access"] = door
     client = TestClient(app, base_url="http://localhost", headers={"Authorization": f"Bearer {text}"})
     assert client.get("/v1/adapters").status_code == 200
@@ -137,7 +138,7 @@ def test_on_this_machine_alone_a_key_of_ours_chooses_the_tenant(client: TestClie
     "headers",
     [
         {"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Host": ""}, {"Host": "[::1"},
-        {"Host": "127.0.0.1.evil"},
+        {"Host": "127.0.0.1.evil"}, {"Host": "evil.example\\@localhost"}, {"Host": "[::1]x"}, {"Host": "localhost:x"},
         {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://localhost:81"},
         {"Host": "testserver"}, {"Host": "testserver:80", "Origin": "http://testserver:80"},
         {"Origin": "http://["}, {"Origin": "http://[x]"}, {"Origin": "//"}, {"Origin": ""},
@@ -245,7 +246,7 @@ def test_every_page_may_be_allowed_where_keys_are_required(likeness: Likeness) -
 
 def test_the_rate_of_a_key_is_limited_and_says_when_to_come_again(likeness: Likeness) -> None:
     text, _ = new_key(likeness.catalog, "other")
-    app = create_app(likeness, needs_keys=True)
+    app = create_app(likeness, needs_keys=True, protocols=protocols())
     limits = KeyLimits(requests_per_minute=3)
     app.user_middleware[0].kwargs["access"] = Access(likeness.catalog, needs_keys=True, limits=limits)
     client = TestClient(app, base_url="http://localhost", headers={"Authorization": f"Bearer {text}"})

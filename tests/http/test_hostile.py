@@ -21,10 +21,10 @@ from starlette.testclient import TestClient
 from starlette.types import Message, Scope
 
 from likeness.diffusion import sampling
-from likeness.errors import RequestTooSlow
 from likeness.http import app as app_module
 from likeness.http import boundary, server
 from likeness.http.app import create_app
+from likeness.http.failures import RequestTooSlow
 from likeness.service import Likeness
 from likeness.service.training import Training
 from likeness.types import Adapter
@@ -277,7 +277,7 @@ def test_an_upload_that_is_slow_but_steady_is_waited_for(
     async def upload() -> int:
         scope: Scope = {"type": "http", "path": "/v1/images", "headers": []}
         limits = boundary.BodyLimits(json_bytes=1 << 22)
-        passage = boundary._Passage(scope, receive, send=AsyncMock(), limits=limits)
+        passage = boundary._Passage(scope, receive, send=AsyncMock(), limits=limits, shapes={})
         with suppress(RequestTooSlow):
             while (await passage.receive())["more_body"]:
                 pass

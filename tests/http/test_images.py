@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from likeness.portraits import AI_GENERATED
 from likeness.service import Likeness
+from likeness.service.image_files import AI_GENERATED
 from likeness.types import ImageRequest
 
 

@@ -45,6 +45,22 @@ def test_the_least_that_can_be_said(official: Any) -> None:
     assert one != other  # without a seed
 
 
+def test_words_that_are_not_read_are_told(official: Any) -> None:
+    def asked(prompt: str, negative: str = "") -> Any:
+        return official.images.generate(
+            model="anna", prompt=prompt, n=2, extra_body={"steps": 1, "negative_prompt": negative, "guidance_scale": 2}
+        )
+
+    whole, long = asked("{me} in a hat"), " photo" * 100
+    assert [image.revised_prompt for image in whole.data] == ["<<TOK>> person in a hat"] * 2
+    assert whole.warnings == []
+    cut = asked("{me} in a hat" + long)
+    assert cut.data[0].revised_prompt.startswith("<<TOK>> person in a hat photo") and "of the prompt" in cut.warnings[0]
+    assert len(cut.data[0].revised_prompt) < len(long)
+    assert "of the negative prompt" in asked("{me} in a hat", long).warnings[0]
+    assert "(word:1.2)" in asked("{me} in a (hat:1.4)").warnings[0]
+
+
 def test_a_url_is_the_picture_itself(official: Any) -> None:
     answer = official.images.generate(
         model="base", prompt="x", response_format="url", output_format="jpeg", extra_body={"steps": 1}

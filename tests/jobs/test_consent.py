@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from likeness.errors import AdapterBusy, AdapterExists, ConsentMissing, InputRefused
+from likeness.errors import AdapterBusy, AlreadyExists, ConsentMissing, InputRefused
 from likeness.jobs import object_keys, preparer
 from likeness.jobs.stages import Failed
 from likeness.jobs.types import Claim, Invocation, JobOrder
@@ -186,7 +186,7 @@ def test_the_name_that_came_with_the_archive_must_be_free(installation: Installa
         prepared(installation, claim, asked)
     claim, asked = claimed(installation, order("tom", "dog"), sent({"name": "bob", "class_noun": "dog"}))
     training.library.catalog.publish(record("bob"))
-    with pytest.raises(AdapterExists):
+    with pytest.raises(AlreadyExists):
         prepared(installation, claim, asked)
 
 

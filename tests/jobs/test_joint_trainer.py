@@ -14,11 +14,11 @@ from likeness import fine_tuning
 from likeness.artifacts import bundle
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.diffusion.lora import LoraBank
-from likeness.diffusion.sampling import denoise_all
-from likeness.errors import CorruptAdapter, PhotosRefused
+from likeness.diffusion.sampling import AdapterSlot, denoise_all
+from likeness.errors import CorruptAdapter, InputRefused
 from likeness.fine_tuning import FineTuneOrder, Together
 from likeness.jobs import object_keys
-from likeness.jobs.joint_trainer import JointTrainer, preview_orders
+from likeness.jobs.joint_trainer import JointTrainer, preview_requests
 from likeness.jobs.process import Document
 from likeness.jobs.types import JobOrder
 from likeness.photos import check, prepare
@@ -315,7 +315,7 @@ def test_what_was_learnt_is_measured_and_a_card_that_cannot_be_made_says_why(
     assert json.loads(objects.get(object_keys.score_key("anna", "a"))) == card
 
     def refuse(*words: object, **named: object) -> None:
-        raise PhotosRefused("expected at least 3 photos with a face, got 0", hint="send more")
+        raise InputRefused("expected at least 3 photos with a face, got 0", hint="send more", code="PhotosRefused")
 
     monkeypatch.setattr("likeness.jobs.joint_trainer.score_adapter", refuse)
     talk.waiting.put(asked)
@@ -435,19 +435,20 @@ def test_a_preview_is_the_picture_of_the_adapter_as_it_would_be_published(base: 
         slot = loop.slot_of("anna")
         noise = torch.randn(loop.bank.columns, generator=torch.Generator().manual_seed(0))
         loop.bank.write(slot, loop.bank.flat[slot] + 0.3 * noise)  # as after a longer training
-        for place in loop.bank.places:  # the text encoder's rank is smaller
-            if place.network == "text_encoder":
-                A, B = (factor[slot] for factor in loop.bank.factors(place))
+        for span in loop.bank.spans:  # the text encoder's rank is smaller
+            if span.network == "text_encoder":
+                A, B = (factor[slot] for factor in loop.bank.factors(span))
                 A[2:], B[:, 2:] = 0, 0
-        (order,) = preview_orders(base, FineTuneOrder(Subject("anna"), recipe), slot, 1)
-        order = replace(order, steps=2)
-        preview = denoise_all(base, loop.bank, [order])
-        wrong = denoise_all(base, loop.bank, [replace(order, text_factor=1.0)])
+        (request,), (adapter,) = preview_requests(FineTuneOrder(Subject("anna"), recipe), slot, 1)
+        request = replace(request, steps=2)
+        preview = denoise_all(base, loop.bank, [request], [adapter])
+        one_scale = replace(adapter, text_encoder_scale=adapter.unet_scale)
+        wrong = denoise_all(base, loop.bank, [request], [one_scale])
         weights = loop.leave("anna")
         loop.close()
         served = LoraBank(base.networks, base.family.targets, slots=2, rank=4)
         served.write(1, served.row_of(weights, scale=recipe.alpha / recipe.rank))
-        published = denoise_all(base, served, [replace(order, slot=1, scale=1.0, text_factor=1.0)])
+        published = denoise_all(base, served, [request], [AdapterSlot(1)])
     finally:
         loop.close()
         if served is not None:

@@ -11,9 +11,8 @@ from sqlalchemy.exc import IntegrityError
 
 from likeness.errors import (
     AdapterBusy,
-    AdapterExists,
-    IdempotencyConflict,
-    JobNotFound,
+    AlreadyExists,
+    NotFound,
     QueueFull,
     StorageUnavailable,
     UsageError,
@@ -63,7 +62,7 @@ def test_what_was_ordered_can_be_read_back(queue: Queue) -> None:
 def test_a_key_that_comes_twice_is_one_job_and_with_another_order_a_conflict(queue: Queue) -> None:
     first = queue.submit(order("rex"), idempotency_key="k")
     assert queue.submit(order("rex"), idempotency_key="k").id == first.id
-    with pytest.raises(IdempotencyConflict) as refused:
+    with pytest.raises(AlreadyExists) as refused:
         queue.submit(order("rex", seed=1), idempotency_key="k")
     assert refused.value.http_status == 409
     assert queue.submit(order("rex", tenant="ben"), idempotency_key="k").id != first.id
@@ -76,7 +75,7 @@ def test_equal_submits_at_the_same_moment_get_the_same_answer(queue: Queue) -> N
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: queue.submit(order("rex"), idempotency_key="k"), range(8)))
     assert {job.id for job in answers} == {queue.jobs_of("anna")[0].id}
-    with pytest.raises(IdempotencyConflict):
+    with pytest.raises(AlreadyExists):
         queue.submit(order("rex", seed=1), idempotency_key="k")
     with pytest.raises(AdapterBusy):
         queue.submit(order("rex"))
@@ -98,7 +97,7 @@ def test_the_database_itself_holds_one_open_job_of_a_name(queue: Queue) -> None:
 def test_a_tenant_sees_nothing_of_anothers(queue: Queue) -> None:
     job = queue.submit(order("rex"))
     for ask in (queue.status, queue.cancel, queue.events):
-        with pytest.raises(JobNotFound):
+        with pytest.raises(NotFound):
             ask(job.id, "ben")
     assert queue.jobs_of("ben") == []
     assert [found.id for found in queue.jobs_of("anna")] == [job.id]
@@ -119,7 +118,7 @@ def test_one_open_job_a_name_and_no_taken_name_unless_said(queue: Queue, shelf: 
         queue.submit(order("rex", replace=True))
     queue.cancel(job.id, "anna")
     shelf["anna", "rex"] = "0" * 64
-    with pytest.raises(AdapterExists):
+    with pytest.raises(AlreadyExists):
         queue.submit(order("rex"))
     assert queue.submit(order("rex", replace=True)).state == "queued"
 

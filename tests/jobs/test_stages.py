@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from likeness.artifacts import bundle
-from likeness.artifacts.library import AdapterLibrary
-from likeness.errors import InputRefused, RankTooLarge, StorageUnavailable, TimeLimitReached
+from likeness.errors import InputRefused, RankTooLarge, StorageUnavailable, TrainingError
 from likeness.jobs import object_keys, stages
 from likeness.jobs.locations import Locations
 from likeness.jobs.stages import Gone, Stages
 from likeness.jobs.tables import jobs
 from likeness.jobs.types import Claim, JobOrder
+from likeness.storage.library import AdapterLibrary
 from tests.jobs.claims import claimed, stages_of, taken_over
 from tests.jobs.installation import PHOTOS, Installation
 from tests.storage.cards import adapter
@@ -71,7 +71,7 @@ def test_waiting_ends_with_the_jobs_time_or_its_owners_wish(installation: Instal
         database.run(lambda c: c.execute(jobs.update().values(started_s=jobs.c.started_s - 3600)))
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(TimeLimitReached, match="60 s"):
+    with pytest.raises(TrainingError, match="60 s"):
         made.patiently(claim, order, late)
     installation.training.queue.cancel(claim.job, "local")
     with pytest.raises(Gone):

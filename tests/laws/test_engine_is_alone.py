@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from bench.pixels import RecordingBase, difference, recording
 from likeness.diffusion.base import load_base
 from likeness.diffusion.lora import LoraBank
-from likeness.diffusion.sampling import Order, denoise_all
+from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.engine.engine import Engine
-from likeness.errors import AdapterNotFound, RequestCancelled
+from likeness.errors import NotFound, RequestCancelled
 from likeness.types import ImageRequest
 from tests.contrast import build_contrasted_folder
 from tests.engine.people import RANK, Store, person
@@ -97,7 +97,7 @@ def test_a_picture_is_what_it_is_alone(
             long = replace(request, steps=100) if fate == "is cancelled" else request
             key = "nobody" if fate == "has no adapter" else request.adapter
             begun = threading.Event()
-            ticket = engine.submit(long, key=key, tenant=request.sampler, watch=partial(set_event, begun))
+            ticket = engine.submit(long, key=key, tenant=request.sampler, on_step=partial(set_event, begun))
             ticket.add_done_callback(partial(set_event, begun))
             assert not is_awaited or begun.wait(HANG_S)
             if fate == "is cancelled":
@@ -108,7 +108,7 @@ def test_a_picture_is_what_it_is_alone(
                 with pytest.raises(RequestCancelled):
                     ticket.result(HANG_S)
             elif fate == "has no adapter":
-                with pytest.raises(AdapterNotFound):
+                with pytest.raises(NotFound):
                     ticket.result(HANG_S)
         images = [
             (request, ticket.result(HANG_S))
@@ -154,18 +154,19 @@ def test_the_same_seed_is_the_same_picture_to_the_last_bit_on_a_cpu(threads: int
     bank = LoraBank(base.networks, base.family.targets, slots=3, rank=RANK)
     for slot in (1, 2):
         bank.write(slot, random_row(bank, slot) * 0.05)
-    mine = Order("photo of <<TOK>> person", "", 10, 2, 3.0, "dpmpp_2m", slot=1, negative_scale=0.0)
-    orders = [mine, replace(mine, guidance_scale=1.0), replace(mine, slot=0, guidance_scale=1.0)]
-    others = [replace(mine, seed=11), replace(mine, seed=12, slot=2, negative_scale=None)]
+    guided = ImageRequest("photo of <<TOK>> person", seed=10, steps=2, guidance_scale=3.0, negative_scale=0.0)
+    plain, bare, hers, his = replace(guided, guidance_scale=1.0), AdapterSlot(0), AdapterSlot(1), AdapterSlot(2)
+    mine = [(guided, hers), (plain, hers), (plain, bare)]
+    others = [(replace(guided, seed=11), hers), (replace(guided, seed=12, negative_scale=1.0), his)]
 
-    def pixels(asked: list[Order]) -> torch.Tensor:
-        return base.decode(denoise_all(base, bank, asked))
+    def pixels(asked: list[tuple[ImageRequest, AdapterSlot]]) -> torch.Tensor:
+        return base.decode(denoise_all(base, bank, [one for one, _ in asked], [slot for _, slot in asked]))
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        alone = [pixels([order])[0] for order in orders]
-        for company in (orders, [*orders, *others]):
+        alone = [pixels([one])[0] for one in mine]
+        for company in (mine, [*mine, *others]):
             for together, picture in zip(pixels(company), alone, strict=False):
                 assert torch.equal(together, picture)
         assert not torch.equal(alone[0], alone[1])

@@ -13,8 +13,8 @@ from likeness.artifacts.formats import FORMATS
 from likeness.diffusion.base import BUILT_IN, BaseModel, load_base, locate
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.noise import row_noise
-from likeness.diffusion.sampling import Order, denoise_all
-from likeness.types import Adapter, AdapterCard
+from likeness.diffusion.sampling import AdapterSlot, denoise_all
+from likeness.types import Adapter, AdapterCard, ImageRequest
 from tests.tiny import PUBLISHED_SCHEDULERS, random_row, relative
 
 PROMPT, NEGATIVE, SEED, STEPS, GUIDANCE = "photo of <<TOK>> man in the snow", "woman", 5, 8, 3.0
@@ -47,8 +47,11 @@ def test_same_picture_with_an_exported_adapter(which: str, tiny_base_folder: Pat
     row = random_row(bank, seed=1) * 0.3
     weights = bank.pairs_of(row, rank=4)
     bank.write(1, row)
-    ours = denoise_all(base, bank, [Order(PROMPT, NEGATIVE, SEED, STEPS, GUIDANCE, "dpmpp_2m", 1)])
-    bare = denoise_all(base, bank, [Order(PROMPT, NEGATIVE, SEED, STEPS, GUIDANCE, "dpmpp_2m", 0)])
+    request = ImageRequest(
+        PROMPT, negative_prompt=NEGATIVE, seed=SEED, steps=STEPS, guidance_scale=GUIDANCE, negative_scale=1.0
+    )
+    ours = denoise_all(base, bank, [request], [AdapterSlot(1)])
+    bare = denoise_all(base, bank, [request])
     bank.close()
 
     exported = tmp_path / "anna.safetensors"

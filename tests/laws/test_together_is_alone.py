@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from likeness.diffusion.base import BaseModel
-from likeness.errors import NonFiniteLoss
+from likeness.errors import TrainingError
 from likeness.training.data import TrainingSet
 from likeness.training.loop import Progress, TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
@@ -176,7 +176,7 @@ def test_a_person_without_numbers_ends_alone(tiny_base: BaseModel) -> None:
     expected, _ = fine_tune(tiny_base, healthy, data)
     spoilt = replace(data["ben"], latents=torch.full_like(data["ben"].latents, torch.nan))
     weights, history = fine_tune(tiny_base, group, data | {"ben": spoilt})
-    assert [type(progress.error) for progress in history["ben"]] == [NonFiniteLoss]
+    assert [type(progress.error) for progress in history["ben"]] == [TrainingError]
     assert history["ben"][0].finished
     assert weights.keys() == healthy.keys()
     for name in healthy:

@@ -18,6 +18,7 @@ from likeness.training.recipe import recipe_named
 from likeness.types import ImageRequest
 from tests.engine.people import RANK, Store, person
 from tests.tiny import random_person, random_row
+from tests.waiting import HANG_S
 
 T = TypeVar("T")
 STEPS = 8
@@ -27,7 +28,7 @@ RECIPE = recipe_named("fast", steps=STEPS, rank=2, alpha=2, instance_rows=2, pri
 def elsewhere(work: Callable[[], T]) -> T:
     """What `work` gives on another thread."""
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(work).result(60)
+        return thread.submit(work).result(HANG_S)
 
 
 def bank_of(base: BaseModel, seed: int) -> LoraBank:
@@ -93,7 +94,7 @@ def test_both_at_once_make_what_they_make_alone(tiny_base: BaseModel) -> None:
                 beside = [trained(tiny_base) for _ in range(2)]
             finally:
                 is_over.set()
-            making.result(60)
+            making.result(HANG_S)
     for again in beside:
         assert all(np.array_equal(a, b) for a, b in zip(again, learnt, strict=True))
     assert all(np.array_equal(a, b) for pictures in made for a, b in zip(pictures, alone, strict=True))

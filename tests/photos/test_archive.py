@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from likeness.errors import ArchiveRefused, PhotosRefused, UsageError
+from likeness.errors import ArchiveRefused, InputRefused, UsageError
 from likeness.photos import Limits, check, read_archive, read_photos
 from likeness.types import MAX_PHOTOS, Photo
 
@@ -168,7 +168,7 @@ def test_more_photographs_than_a_set_has_are_counted_and_not_read(
     photos = read_photos([tmp_path])
     assert [photo.unread for photo in photos] == [None] * MAX_PHOTOS + ["too_many"] * 3
     assert {len(photo.content) for photo in photos[MAX_PHOTOS:]} == {20}
-    with pytest.raises(PhotosRefused, match=f"at most {MAX_PHOTOS} photographs, got {MAX_PHOTOS + 3}"):
+    with pytest.raises(InputRefused, match=f"at most {MAX_PHOTOS} photographs, got {MAX_PHOTOS + 3}"):
         check(photos, False)
 
 

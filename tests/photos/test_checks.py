@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from likeness.errors import PhotosRefused
-from likeness.photos import MediaPipeFaces, check, decode
+from likeness.errors import InputRefused
+from likeness.photos import MediaPipeFaces, check, decode, quality
+from likeness.photos.checks import BLUR_REFUSED, BLUR_WARNED, DARK_WARNED
+from likeness.photos.covered import _EYES
 from likeness.photos.report import CheckResult
 from likeness.types import MAX_PHOTOS, Photo
 
@@ -186,9 +188,9 @@ def test_a_folder_of_different_people_is_refused_as_a_set(
 ) -> None:
     photos = [as_photo(picture, f"{index}.png") for index, picture in enumerate(virtual_people)]
     result = check(photos, True, detector=faces)
-    with pytest.raises(PhotosRefused, match="of 8 photos probably show another person"):
+    with pytest.raises(InputRefused, match="of 8 photos probably show another person"):
         result.raise_if_refused()
-    with pytest.raises(PhotosRefused, match="another person"):
+    with pytest.raises(InputRefused, match="another person"):
         result.raise_if_refused(few_are_enough=True)
     insisted = check(photos, True, detector=faces, keep_strangers=True)
     assert len(insisted.usable) == 8
@@ -198,9 +200,9 @@ def test_a_folder_of_different_people_is_refused_as_a_set(
 def test_one_good_photograph_can_be_prepared(person: list[Photo], faces: MediaPipeFaces) -> None:
     result = check([*person[:1], Photo("notes.txt", b"words")], True, detector=faces)
     result.raise_if_refused(few_are_enough=True)
-    with pytest.raises(PhotosRefused, match="at least 4 usable photos, got 1"):
+    with pytest.raises(InputRefused, match="at least 4 usable photos, got 1"):
         result.raise_if_refused()
-    with pytest.raises(PhotosRefused, match="got none"):
+    with pytest.raises(InputRefused, match="got none"):
         check([Photo("notes.txt", b"words")], True).raise_if_refused(few_are_enough=True)
 
 
@@ -282,7 +284,7 @@ def test_more_photographs_than_anybody_needs_are_refused() -> None:
     """Before any is decoded: these cannot be. Other files count for nothing."""
     photos = [Photo(f"{i}.jpg", b"\xff\xd8\xff %d" % i) for i in range(MAX_PHOTOS + 1)]
     notes = [Photo(f"{i}.txt", b"note %d" % i) for i in range(MAX_PHOTOS)]
-    with pytest.raises(PhotosRefused, match="at most 64 photographs, got 65") as refusal:
+    with pytest.raises(InputRefused, match="at most 64 photographs, got 65") as refusal:
         check([*notes, *photos], True)
     assert refusal.value.hint == "choose 10 to 20 good ones"
     assert len(check([*notes, *photos[1:]], False).reports) == 2 * MAX_PHOTOS
@@ -293,6 +295,43 @@ def test_more_photographs_than_anybody_needs_are_refused() -> None:
 def test_odd_shapes_get_a_verdict(shape: tuple[int, int, int], is_person: bool, as_photo: Encode) -> None:
     noise = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
     assert "too_small" in codes(check([as_photo(noise)], is_person))
+
+
+def blurred(image: Image, sigma_px: float) -> Image:
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma_px), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("sigma_px", [7, 10, 20, 40])
+def test_more_blur_never_looks_sharper(virtual_man: list[Photo], sigma_px: int) -> None:
+    """Slopes of a strong blur are below one level of luma a pixel; rounding makes steps of them."""
+    for photo in virtual_man[::4]:
+        luma = quality.grey(decode(photo.content))[100:400, 100:400]
+        assert quality.blur_effect(luma) < BLUR_WARNED
+        assert quality.blur_effect(blurred(luma, sigma_px)) > BLUR_REFUSED
+        faint = (40 + luma / 8).astype(np.uint8)
+        assert quality.blur_effect(blurred(faint, sigma_px)) > BLUR_REFUSED
+
+
+def but_the_eyes(image: Image, faces: MediaPipeFaces, factor: float) -> Image:
+    """Skin and surroundings reflect less light, eyes as much as before."""
+    (face, *_) = faces.detect(image)
+    reflects = np.full((*image.shape[:2], 1), factor, np.float32)
+    for ring in _EYES:
+        cv2.fillPoly(reflects, [np.rint(face.landmarks[list(ring), :2]).astype(np.int32)], (1.0,))
+    return (image * reflects).astype(np.uint8)
+
+
+def test_dark_skin_in_good_light_is_not_a_dark_photograph(
+    virtual_man: list[Photo], faces: MediaPipeFaces, as_photo: Encode
+) -> None:
+    lit = decode(virtual_man[0].content)
+    darker = but_the_eyes(lit, faces, 0.5)
+    (face, *_) = faces.detect(darker)
+    left, top, right, bottom = face.box_px
+    assert quality.brightest(quality.grey(darker)[top:bottom, left:right]) < DARK_WARNED
+    dim = (darker * 0.4).astype(np.uint8)  # the same person in little light
+    found = check([as_photo(image, f"{n}.png") for n, image in enumerate((lit, darker, dim))], True, detector=faces)
+    assert ["too_dark" in codes(found, place) for place in range(3)] == [False, False, True]
 
 
 def test_things_are_checked_without_faces(scene: Image, as_photo: Encode) -> None:

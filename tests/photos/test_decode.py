@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from PIL.JpegImagePlugin import JpegImageFile
 
-from likeness.errors import UnreadablePhoto
+from likeness.errors import InputRefused
 from likeness.photos import decode, looks_like_image
 from likeness.photos.decode import MAX_SIDE_PX, is_video
 
@@ -126,14 +126,14 @@ def test_modes_of_gif_bmp_and_tiff() -> None:
 
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_numbers_without_a_white_are_refused(mode: str) -> None:
-    with pytest.raises(UnreadablePhoto):
+    with pytest.raises(InputRefused):
         decode(saved(Image.new(mode, (8, 8), 1), "TIFF"))
 
 
 def test_a_cameras_raw_file_is_not_its_preview() -> None:
     """DNG, NEF and their like are TIFFs whose first image is small."""
     preview = saved(Image.fromarray(quadrants()), "TIFF", tiffinfo={0x00FE: 1})
-    with pytest.raises(UnreadablePhoto, match="raw file") as refusal:
+    with pytest.raises(InputRefused, match="raw file") as refusal:
         decode(preview)
     assert refusal.value.hint == "export it as JPEG from a photo program"
 
@@ -173,7 +173,7 @@ def test_too_many_pixels_of_jpeg(marker: int, size: tuple[int, int], limit: int)
     content = bytearray(saved(Image.new("L", (8, 8)), "JPEG", progressive=marker == 0xC2))
     place = content.index(bytes([0xFF, marker]))
     content[place + 5 : place + 9] = struct.pack(">HH", size[1], size[0])
-    with pytest.raises(UnreadablePhoto, match=f"at most {limit} megapixels"):
+    with pytest.raises(InputRefused, match=f"at most {limit} megapixels"):
         decode(bytes(content))
 
 
@@ -191,7 +191,7 @@ def test_too_many_pixels(size: tuple[int, int], megapixels: int) -> None:
     content = bytearray(saved(Image.new("1", (8, 8)), "PNG"))
     content[16:24] = struct.pack(">II", *size)
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
-    with pytest.raises(UnreadablePhoto, match=f"at most 80 megapixels, got {megapixels} ") as refusal:
+    with pytest.raises(InputRefused, match=f"at most 80 megapixels, got {megapixels} ") as refusal:
         decode(bytes(content))
     assert refusal.value.hint == "save a smaller copy"
 
@@ -200,7 +200,7 @@ def test_too_many_pixels_of_webp() -> None:
     """Pillow's reader raises before it tells the size."""
     content = bytearray(saved(Image.new("RGB", (8, 8)), "WEBP", lossless=True))
     content[21:25] = struct.pack("<I", 0x0FFFFFFF)  # VP8L: twice 14 bits, sides less one
-    with pytest.raises(UnreadablePhoto, match="at most 80 megapixels, got far more"):
+    with pytest.raises(InputRefused, match="at most 80 megapixels, got far more"):
         decode(bytes(content))
 
 
@@ -208,7 +208,7 @@ def test_too_many_pixels_of_webp() -> None:
 def test_truncated(file_format: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     content = saved(Image.fromarray(noise), file_format)
-    with pytest.raises(UnreadablePhoto) as refusal:
+    with pytest.raises(InputRefused) as refusal:
         decode(content[: len(content) // 2])
     assert refusal.value.hint
 
@@ -218,7 +218,7 @@ def test_truncated(file_format: str) -> None:
 )
 def test_other_files(content: bytes) -> None:
     assert not looks_like_image(content)
-    with pytest.raises(UnreadablePhoto):
+    with pytest.raises(InputRefused):
         decode(content)
 
 

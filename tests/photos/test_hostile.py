@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from likeness.errors import LikenessError, UnreadablePhoto
+from likeness.errors import InputRefused, LikenessError
 from likeness.photos import Limits, check, decode, read_archive
 from likeness.types import Photo
 
@@ -89,7 +89,7 @@ def damaged(draw: st.DrawFn, originals: list[bytes]) -> bytes:
 def test_damaged_images(content: bytes) -> None:
     try:
         image = decode(content)
-    except UnreadablePhoto:
+    except InputRefused:
         pass
     else:
         assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8

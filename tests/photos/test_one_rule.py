@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from likeness.config import Settings
 from likeness.deploy.sagemaker.fine_tuning_service import FineTuningService
-from likeness.errors import PhotosRefused
+from likeness.errors import InputRefused
 from likeness.fine_tuning import FineTuneOrder
 from likeness.jobs import preparer
 from likeness.jobs.inputs import pack_photos
@@ -87,7 +87,7 @@ def crowd(virtual_people: NDArray[np.uint8], as_photo: Callable[..., Photo]) -> 
 
 
 def test_different_people_are_refused(door: Door, crowd: list[Photo]) -> None:
-    with pytest.raises(PhotosRefused, match="of 5 photos probably show another person"):
+    with pytest.raises(InputRefused, match="of 5 photos probably show another person"):
         door(crowd, False)
 
 

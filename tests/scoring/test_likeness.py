@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from likeness.errors import PhotosRefused
+from likeness.errors import InputRefused
 from likeness.photos import SAME_PERSON
 from likeness.scoring.card import LikenessScore, middle
 from likeness.scoring.likeness import Reference, portraits_of, ranked, threshold_of
@@ -42,7 +42,7 @@ def prepared(framing: str) -> PreparedPhoto:
 
 
 def test_photographs_without_a_face_are_refused() -> None:
-    with pytest.raises(PhotosRefused, match="at least 3"):
+    with pytest.raises(InputRefused, match="at least 3"):
         Reference.of([prepared("portrait")] * 5, detector=Nobody())  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ from likeness.commands.score import kept_photos, most_alike
 from likeness.demo import demo_photos
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
-from likeness.errors import PhotosRefused, WrongBase
+from likeness.errors import InputRefused, WrongBase
 from likeness.photos import check, prepare, read_photos
 from likeness.scoring import prompt, score
 from likeness.scoring.likeness import Reference, ranked
@@ -127,7 +127,7 @@ def test_kept_photographs_come_back(person: Sequence[PreparedPhoto], tmp_path: P
     first = next(photo for photo in kept if photo.framing == person[0].framing)
     assert np.array_equal(first.image, person[0].image) and np.array_equal(first.matte, person[0].matte)
     assert np.array_equal(first.face, np.zeros_like(person[0].face) if is_old else person[0].face)
-    with pytest.raises(PhotosRefused, match="not in the home folder"):
+    with pytest.raises(InputRefused, match="not in the home folder"):
         kept_photos(tmp_path / "nothing")
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from likeness.artifacts.formats import FORMATS
 from likeness.config import Settings
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.diffusion.lora import LoraBank
@@ -98,7 +99,7 @@ def test_it_is_the_same_picture_as_with_the_weights_changed(base: BaseModel, tmp
     deltas = write_lora(base, tmp_path / "lora.safetensors", is_locon=is_locon)
     assert deltas.keys() >= SAMPLE | (LOCON_SAMPLE if is_locon else set())
     assert not is_locon or len(deltas) == sum(map(len, base.outline.layers.values()))
-    adapter = import_from(tmp_path / "lora.safetensors", "kohya", Subject("anna"), base.outline)
+    adapter = import_from(tmp_path / "lora.safetensors", "kohya", Subject("anna"), base.outline, FORMATS)
     bare = run(base)
     bank = LoraBank(base.networks, base.family.targets, slots=2, rank=RANK)
     bank.write(1, bank.row_of(adapter.weights, scale=adapter.card.alpha / adapter.card.rank))
@@ -119,7 +120,7 @@ def test_it_is_the_same_picture_as_with_the_weights_changed(base: BaseModel, tmp
 def test_layers_that_the_base_lacks_are_named(base: BaseModel, tmp_path: Path, layer: str) -> None:
     write_lora(base, tmp_path / "lora.safetensors", extra=f"lora_unet_{layer}")
     with pytest.raises(WrongBase, match=f"expected layers of sd-1.5, got lora_unet_{layer}") as caught:
-        import_from(tmp_path / "lora.safetensors", "kohya", Subject("anna"), base.outline)
+        import_from(tmp_path / "lora.safetensors", "kohya", Subject("anna"), base.outline, FORMATS)
     assert "Stable Diffusion 1" in caught.value.hint
 
 

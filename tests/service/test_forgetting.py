@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from likeness.config import Settings
-from likeness.errors import AdapterBusy, AdapterNotFound, DeletionUnfinished, StorageUnavailable
+from likeness.errors import AdapterBusy, DeletionUnfinished, NotFound, StorageUnavailable
 from likeness.http.app import create_app
 from likeness.jobs import object_keys
 from likeness.jobs.leases import MARGIN_S, Leases
@@ -151,7 +151,7 @@ def test_a_store_that_is_another_installations_is_not_swept(tmp_path: Path) -> N
 
 def test_a_server_sweeps_when_it_starts(likeness: Likeness) -> None:
     likeness.library.objects.put(f"local/uploads/orphan/{'a' * 64}", b"photographs")
-    with TestClient(create_app(likeness, portrait_backend=lambda *_: None)):  # type: ignore[arg-type]
+    with TestClient(create_app(likeness)):
         assert files(likeness) == []
 
 
@@ -194,7 +194,7 @@ def test_there_is_no_receipt_while_a_worker_may_still_write(likeness: Likeness) 
     (receipt,) = likeness.catalog.list_receipts(LOCAL)
     assert {item.kind: item.count for item in receipt.items}["checkpoints"] == 1  # the worker swept the other
     assert likeness.training.queue.ids_of(LOCAL, "rex") == []
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         likeness.forget("rex")
 
 
@@ -284,7 +284,7 @@ def test_nothing_new_is_taken_of_a_name_that_is_being_deleted(likeness: Likeness
     assert files(likeness) == []
     catalog.publish(record("rex", tenant="other"))
     assert likeness.forgetting.resume() == 1
-    with pytest.raises(AdapterNotFound):
+    with pytest.raises(NotFound):
         catalog.find_adapter(LOCAL, "rex")
     catalog.add_subject(SubjectRecord(LOCAL, "rex", "dog", "<<TOK>>", "", now(), now()))
 
@@ -408,7 +408,7 @@ def test_a_reader_of_a_database_is_waited_for(likeness: Likeness, name: str, tab
 
 
 def test_an_unfinished_deletion_is_accepted_and_its_receipt_can_be_had_later(likeness: Likeness) -> None:
-    app = create_app(likeness, portrait_backend=lambda *_: None)  # type: ignore[arg-type]
+    app = create_app(likeness)
     client = TestClient(app, base_url="http://localhost")  # without the tasks of a start
     likeness.subjects.create(LOCAL, Subject("rex", "dog"), consent="")
     forget = likeness.forget

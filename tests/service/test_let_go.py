@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from likeness.artifacts.library import engine_key
 from likeness.config import Settings
 from likeness.service import build
+from likeness.storage.library import engine_key
 from likeness.types import ImageRequest
 from tests.contrast import build_contrasted_folder
 from tests.people import publish_person

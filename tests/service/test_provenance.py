@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from likeness.cli import app
 from likeness.config import Settings
 from likeness.errors import SettingsError, UsageError
-from likeness.portraits import AI_GENERATED, JPEG, PNG, encode
 from likeness.service import build
+from likeness.service.image_files import AI_GENERATED, encode
 from likeness.service.provenance import signer, unsigned
-from likeness.types import GeneratedImage, ImageRequest
+from likeness.types import JPEG, PNG, GeneratedImage, ImageRequest
 from tests.tiny import build_tiny_folder
 
 PICTURE = GeneratedImage(

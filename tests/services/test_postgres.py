@@ -12,8 +12,9 @@ import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
+from likeness.artifacts.card import write_card
 from likeness.config import Settings
-from likeness.errors import AdapterBusy, IdempotencyConflict, QueueFull
+from likeness.errors import AdapterBusy, AlreadyExists, QueueFull
 from likeness.http.app import create_app
 from likeness.jobs import queue as queue_module
 from likeness.jobs.queue import Queue
@@ -22,7 +23,6 @@ from likeness.jobs.types import SUBJECT_PHOTOS, JobOrder
 from likeness.service import build
 from likeness.service.training import training_of
 from likeness.storage import forgettings, tables
-from likeness.storage.card import write_card
 from likeness.storage.catalog import refuse_if_forgetting
 from likeness.storage.database import migrate
 from likeness.storage.records import AdapterRecord
@@ -58,7 +58,7 @@ def test_the_five_verbs(cluster: Postgres) -> None:
     queue = Queue(database, lambda tenant, name: None)
     before_s = time.time()
     job = queue.submit(JobOrder("anna", "rex", "anna/x"), idempotency_key="k")
-    with pytest.raises(IdempotencyConflict):
+    with pytest.raises(AlreadyExists):
         queue.submit(JobOrder("anna", "rex", "anna/y"), idempotency_key="k")
     assert (job.state, job.place_in_queue) == ("queued", 1)
     assert before_s - 1 < job.submitted_s < time.time() + 1

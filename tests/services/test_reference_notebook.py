@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from likeness.deploy.extension import protocols
 from likeness.http.app import create_app
 from likeness.service import build
 from tests.contrast import build_contrasted_folder
@@ -87,7 +88,7 @@ def installation(aws: str, topics: dict[str, str], tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="module")
 def runtime(installation: Installation) -> Iterator[Any]:
     likeness = build(installation.settings)
-    with running(create_app(likeness)) as address:
+    with running(create_app(likeness, protocols=protocols())) as address:
         made = boto3.client("sagemaker-runtime", endpoint_url=address)
         yield made
         made.close()

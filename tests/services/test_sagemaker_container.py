@@ -15,9 +15,10 @@ import httpx2
 import pytest
 from PIL import Image
 
-from likeness.deploy.triton.server import namespace
 from likeness.errors import MissingPart
 from tests.contrast import build_contrasted_folder
+from tests.services import isolated_network
+from tests.services.triton_server import namespace
 from tests.waiting import HANG_S, until
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -38,12 +39,14 @@ def process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
             raise
         pytest.skip(str(error))
     base = build_contrasted_folder(folder / "base")
-    guard = [*alone, sys.executable, "-m", "likeness.deploy.triton.guard", "--relay", f"8080={folder / 'http.sock'}"]
+    runner = [*alone, sys.executable, isolated_network.__file__, "--relay", f"8080={folder / 'http.sock'}"]
     serve = [sys.executable, "-m", "likeness.cli", "serve", "--sagemaker", "--port", "8080"]
     environment = os.environ | {"LIKENESS_HOME": str(folder / "home"), "LIKENESS_BASE": str(base)}
     with (
         (folder / "server.log").open("wb") as log,
-        subprocess.Popen([*guard, "--", *serve], stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment) as run,
+        subprocess.Popen(
+            [*runner, "--", *serve], stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment
+        ) as run,
     ):
         yield run
         run.kill()

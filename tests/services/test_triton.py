@@ -1,23 +1,23 @@
-"""A real tritonserver in SageMaker's multi-model mode, eight people, one engine."""
+"""Exported models in a real tritonserver in SageMaker's multi-model mode: eight people, one engine."""
 
 import json
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
-from likeness.artifacts.triton.export import open_artifact
-from likeness.deploy.triton.front import Front
-from likeness.deploy.triton.server import TritonServer
-from likeness.deploy.triton.sources import ArchiveSource
+from likeness.artifacts.package import unpack
+from likeness.artifacts.triton_model import read_model
+from likeness.deploy.payload import request_of
 from likeness.engine.engine import Engine
-from likeness.engine.gen_args import request_of
 from likeness.engine.prompts import worded
-from likeness.errors import AdapterNotFound, ArchiveRefused, CorruptAdapter, LikenessError, ModelFailed
 from tests.services.hosting import (
     NAMES,
     PROMPT,
+    Endpoint,
     World,
     asked,
     mean_difference,
@@ -27,10 +27,10 @@ from tests.services.hosting import (
     together,
     world,
 )  # fmt: skip
-from tests.waiting import until
+from tests.services.triton_server import Reply, TritonServer
+from tests.waiting import HANG_S, until
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
-JSON = "application/json"
 
 
 @pytest.fixture(scope="module")
@@ -41,144 +41,104 @@ def here() -> Iterator[World]:
 
 
 @pytest.fixture(scope="module")
-def server(here: World) -> TritonServer:
-    return TritonServer(
-        here.folder / "t", environment=here.environment(ENGINE_WATCH_PID=str(os.getpid()), ENGINE_DEADLINE_S="180")
-    )
+def server(here: World) -> Iterator[TritonServer]:
+    environment = here.environment(ENGINE_WATCH_PID=str(os.getpid()), ENGINE_DEADLINE_S="180")
+    running = TritonServer(here.folder / "t", environment=environment)
+    running.start()
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="module")
-def front(here: World, server: TritonServer) -> Iterator[Front]:
-    with Front(
-        server, ArchiveSource(here.objects), most_models=len(NAMES), invoke_s=200, check_s=0, canary_s=0
-    ) as running:
-        yield running
-    for pid in [here.engine()["pid"]]:
-        os.kill(int(str(pid)), signal.SIGTERM)
+def endpoint(here: World, server: TritonServer) -> Iterator[Endpoint]:
+    opened = Endpoint(server, here.objects)
+    for name in NAMES:
+        assert opened.load(name).status == 200
+    yield opened
+    os.kill(int(str(here.engine()["pid"])), signal.SIGTERM)
 
 
-def ask(front: Front, name: str, body: bytes = b"") -> object:
-    return front.invoke(f"{name}.tar.gz", body or asked(), content_type=JSON)
-
-
-def stub_of(server: TritonServer, name: str) -> int:
-    return next(pid for pid, line in server.stubs().items() if f"/{name}/1/model.py" in line)
-
-
-def test_eight_people_one_by_one_and_together(here: World, front: Front) -> None:
-    """Each is himself, alone and among others; those who ask together share forwards."""
-    alone = {name: pictures(ask(front, name, asked(format="png")))[0] for name in NAMES}
+def test_eight_people_one_by_one_and_together(here: World, endpoint: Endpoint) -> None:
+    """The images of each person are equal alone and among others; requests at the same time share forward passes."""
+    body = asked(format="png")
+    alone = {name: pictures(endpoint.invoke(name, body))[0] for name in NAMES}
     engine = here.engine()
     assert several_rows(engine) == 0
-    outcomes = together({name: lambda name=name: ask(front, name, asked(format="png")) for name in NAMES})
-    mixed = {name: pictures(outcome)[0] for name, outcome in outcomes.items()}
+    replies = together({name: partial(endpoint.invoke, name, body) for name in NAMES})
+    mixed = {name: pictures(reply)[0] for name, reply in replies.items()}
     assert several_rows(here.engine()) > 0
     assert here.engine()["pid"] == engine["pid"]
     for name in NAMES:
         assert mean_difference(mixed[name], alone[name]) < 1
         assert min(mean_difference(alone[name], alone[other]) for other in NAMES if other != name) > 3
-    adapter = open_artifact(here.objects.get("anna.tar.gz"))
+    adapter = read_model(unpack(here.objects.get("anna.tar.gz"), here.folder / "unpacked") / "anna")
     request, _ = request_of(PROMPT, "a dog", '{"num_inference_steps": 3, "seed": 5}')
     with Engine(here.base, load=lambda key: adapter, slots=2) as own:
-        expected = own.submit(worded(here.base, request, adapter.card), key="anna").result(60).image
+        expected = own.submit(worded(here.base, request, adapter.card), key="anna").result(HANG_S).image
     assert mean_difference(alone["anna"], expected) < 1
 
 
-def test_rows_of_one_request_are_one_picture_each(front: Front) -> None:
-    one, two, three = pictures(ask(front, "anna", asked("a man", "a woman", "a man", format="png")))
+def test_rows_of_one_request_are_one_picture_each(endpoint: Endpoint) -> None:
+    one, two, three = pictures(endpoint.invoke("anna", asked("a man", "a woman", "a man", format="png")))
     assert mean_difference(one, three) < 1 < mean_difference(one, two)
 
 
-def test_what_is_unloaded_comes_back(front: Front, server: TritonServer) -> None:
-    ask(front, "bert")
-    front.unload("bert.tar.gz")
-    assert "bert.tar.gz" not in front.loaded
+def test_an_unloaded_model_leaves_stub_and_engine_and_comes_back(
+    here: World, endpoint: Endpoint, server: TritonServer
+) -> None:
+    before = pictures(endpoint.invoke("bert", asked(format="png")))[0]
+    held = here.engine()["slots_held"]
+    assert endpoint.unload("bert").status == 200
     assert not [line for line in server.stubs().values() if "/bert/" in line]
-    assert not list((server.folder / "models").glob("*/model/bert"))
-    assert pictures(ask(front, "bert"))
+    assert here.engine()["slots_held"] == int(str(held)) - 1
+    assert endpoint.invoke("bert", asked()).status == 404
+    assert endpoint.load("bert").status == 200
+    assert mean_difference(pictures(endpoint.invoke("bert", asked(format="png")))[0], before) < 1
 
 
-def test_the_longest_unused_makes_room(front: Front) -> None:
-    for name in NAMES:
-        ask(front, name)
-    assert pictures(ask(front, "iris"))
-    assert front.loaded == tuple(f"{name}.tar.gz" for name in (*NAMES[1:], "iris"))
-
-
-def test_refusals_name_their_reason_and_repeat_nothing(front: Front) -> None:
-    with pytest.raises(AdapterNotFound):
-        ask(front, "nobody")
-    with pytest.raises((ArchiveRefused, CorruptAdapter)):
-        ask(front, "damaged")
-    with pytest.raises(ModelFailed, match="base") as foreign:
-        ask(front, "foreign")
-    with pytest.raises(ModelFailed, match="UsageError: expected steps") as steps:
-        ask(front, "hugo", asked("OOM in my ROOM", steps=0))
+def test_refusals_name_their_reason_and_repeat_nothing(endpoint: Endpoint) -> None:
+    foreign = endpoint.load("foreign")
+    steps = endpoint.invoke("hugo", asked("OOM in my ROOM", steps=0))
     body = json.loads(asked())
     body["inputs"] = [{"name": "prompt", "shape": [1, 2], "datatype": "BYTES", "data": ["a", "b"]}]
-    with pytest.raises(ModelFailed, match="one UTF-8 text"):
-        ask(front, "hugo", json.dumps(body).encode())
-    assert foreign.value.status == steps.value.status == 400  # 507 would make SageMaker unload others
-    assert "OOM" not in str(steps.value)
-    assert pictures(ask(front, "hugo"))
+    two_texts = endpoint.invoke("hugo", json.dumps(body).encode())
+    assert "base" in foreign.text
+    assert "UsageError: expected steps" in steps.text
+    assert "one UTF-8 text" in two_texts.text
+    assert {reply.status for reply in (foreign, steps, two_texts)} == {400}  # SageMaker unloads other models at 507
+    assert "OOM" not in steps.text
+    assert pictures(endpoint.invoke("hugo", asked()))
 
 
-def test_an_engine_killed_under_load(here: World, front: Front) -> None:
-    """Who waits is answered by the next engine; who was begun, at most four at a time, gets one clear error."""
-    for name in NAMES[:7]:
-        ask(front, name)
+def test_an_engine_killed_under_load(here: World, endpoint: Endpoint) -> None:
+    """Requests that wait are answered by the next engine; those in progress, four at most, get one clear error."""
+    names = NAMES[:7]
     engine = here.engine()
-    killed: list[bool] = []
 
     def kill() -> None:
         until(lambda: here.engine()["running"] == 4)
         os.kill(int(str(engine["pid"])), signal.SIGKILL)
-        killed.append(True)
 
-    work = {name: lambda name=name: ask(front, name, asked(steps=80)) for name in NAMES[:7]}
-    outcomes = together({**work, "kill": kill})
-    del outcomes["kill"]
-    assert killed
-    errors = [outcome for outcome in outcomes.values() if isinstance(outcome, LikenessError)]
-    assert [str(error) for error in errors if "EngineStopped" not in str(error)] == []
-    assert 1 <= len(errors) <= 4  # one of the four may end between the look and the blow
-    assert all(pictures(outcome) for outcome in outcomes.values() if not isinstance(outcome, LikenessError))
-    assert all(pictures(ask(front, name)) for name in NAMES[:7])
+    def ask(name: str) -> Reply:
+        return endpoint.invoke(name, asked(steps=80))
+
+    with ThreadPoolExecutor(1) as killer:
+        killed = killer.submit(kill)
+        replies = together({name: partial(ask, name) for name in names})
+        killed.result()
+    failed = [reply for reply in replies.values() if reply.status != 200]
+    assert [reply.text for reply in failed if "EngineStopped" not in reply.text] == []
+    assert 1 <= len(failed) <= 4  # one of the four may end between the ping and the kill
+    assert all(pictures(reply) for reply in replies.values() if reply.status == 200)
+    assert all(pictures(endpoint.invoke(name, asked())) for name in names)
     assert here.engine()["pid"] != engine["pid"]
 
 
-def test_a_check_finds_a_dead_engine_before_anybody_asks(here: World, front: Front, server: TritonServer) -> None:
-    """It is started again, and nothing else is."""
-    ask(front, "anna")
+def test_a_dead_engine_is_started_again_by_the_next_request(
+    here: World, endpoint: Endpoint, server: TritonServer
+) -> None:
     engine, stubs = here.engine(), server.stubs()
     os.kill(int(str(engine["pid"])), signal.SIGKILL)
-    front.check()
+    assert pictures(endpoint.invoke("anna", asked()))
     assert here.engine()["pid"] != engine["pid"]
     assert server.stubs() == stubs
-
-
-def test_a_dead_process_is_found_before_anybody_asks(front: Front, server: TritonServer) -> None:
-    ask(front, "cleo")
-    others = set(server.stubs()) - {stub_of(server, "cleo")}
-    os.kill(stub_of(server, "cleo"), signal.SIGKILL)
-    front.check()
-    assert set(server.stubs()) == others  # the server was not restarted
-    assert pictures(ask(front, "cleo"))
-
-
-def test_a_dead_process_that_somebody_asks_first(here: World, front: Front, server: TritonServer) -> None:
-    """The server must be started anew; the engine stays, and the request is answered."""
-    engine = here.engine()
-    ask(front, "cleo")
-    ask(front, "dora")
-    os.kill(stub_of(server, "cleo"), signal.SIGKILL)
-    assert pictures(ask(front, "cleo"))
-    assert front.loaded == ("cleo.tar.gz",)
-    assert pictures(ask(front, "dora"))
-    assert here.engine()["pid"] == engine["pid"]
-
-
-def test_a_server_that_is_gone_is_started_again(front: Front, server: TritonServer) -> None:
-    os.kill(server.guard_pid, signal.SIGKILL)
-    front.check()
-    assert pictures(ask(front, "anna"))

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from likeness.artifacts.package import unpack
-from likeness.artifacts.triton.engine_client import EngineFailed
-from likeness.deploy.triton import guard
-from likeness.deploy.triton.server import TritonServer
+from likeness.deploy.triton.engine_client import EngineFailed
+from tests.services import isolated_network
 from tests.services.hosting import World, skip_without_triton, world
+from tests.services.triton_server import TritonServer, namespace
 from tests.waiting import HANG_S, until
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -39,6 +39,7 @@ for name in sys.argv[1:]:
     answer = client.infer(name, inputs)
     picture = base64.b64decode(answer.as_numpy("generated_image")[0][0])
     assert picture.startswith(bytes([137]) + b"PNG"), picture[:8]
+    assert answer.as_numpy("warnings").tolist() == [[b""]]
     print(name, [one["name"] for one in metadata["inputs"]])
 """
 
@@ -70,7 +71,7 @@ def server(here: World) -> Iterator[TritonServer]:
 def test_nvidias_client_asks_two_people_and_the_engine_ends_with_the_server(here: World, server: TritonServer) -> None:
     script = here.folder / "client.py"
     script.write_text(CLIENT)
-    enter = [shutil.which("nsenter") or "nsenter", f"--target={server.guard_pid}", "--net"]
+    enter = [shutil.which("nsenter") or "nsenter", f"--target={server.pid}", "--net"]
     if os.geteuid() != 0:
         enter += ["--user", "--preserve-credentials"]
     ran = subprocess.run(
@@ -86,23 +87,21 @@ def test_nvidias_client_asks_two_people_and_the_engine_ends_with_the_server(here
         here.engine()
 
 
-def test_the_guard_starts_nothing_where_another_interface_is_up(tmp_path: Path) -> None:
-    if not guard.interfaces_up() - {guard.LOOPBACK}:
+def test_no_server_is_started_where_another_interface_is_up(tmp_path: Path) -> None:
+    if not isolated_network.interfaces_up() - {isolated_network.LOOPBACK}:
         pytest.skip("this machine has no interface but loopback: there is nothing to refuse")
     mark = tmp_path / "started"
-    command = [sys.executable, "-m", "likeness.deploy.triton.guard", "--", "touch", str(mark)]
+    command = [sys.executable, isolated_network.__file__, "--", "touch", str(mark)]
     ran = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, text=True, timeout=HANG_S)
     assert ran.returncode == 1 and ran.stderr.startswith("refused: expected a network with nothing but loopback")
     assert not mark.exists()
 
 
-def test_the_guard_ends_with_its_standard_input(tmp_path: Path) -> None:
+def test_a_server_ends_with_its_starters_standard_input(tmp_path: Path) -> None:
     skip_without_triton()
     mark = str(tmp_path / "started")
-    from likeness.deploy.triton.server import namespace
-
     runs = ["sh", "-c", "touch $0; exec sleep 600", mark]
-    command = [*namespace(), sys.executable, "-m", "likeness.deploy.triton.guard", "--", *runs]
+    command = [*namespace(), sys.executable, isolated_network.__file__, "--", *runs]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as running:
         assert running.stdin is not None
         until(lambda: Path(mark).exists())

@@ -4,6 +4,7 @@ import os
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,19 +12,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from likeness.artifacts.card import read_card, write_card
 from likeness.errors import (
-    AdapterExists,
-    AdapterNotFound,
+    AlreadyExists,
     CorruptAdapter,
     MissingPart,
+    NotFound,
     SettingsError,
     StorageUnavailable,
-    SubjectExists,
-    SubjectNotFound,
     UsageError,
 )
 from likeness.storage import database, forgettings
-from likeness.storage.card import read_card, write_card
 from likeness.storage.catalog import Catalog, now
 from likeness.storage.records import ForgottenItem, OutputRecord, PhotoRecord, SubjectRecord
 from tests.services.postgres import postgres
@@ -95,7 +94,7 @@ def test_publish_find_list(catalog: Catalog) -> None:
 def test_a_name_is_taken_once_and_replaced_on_demand(catalog: Catalog) -> None:
     first, second = record(), record(content_sha256="ef" * 32)
     catalog.publish(first)
-    with pytest.raises(AdapterExists):
+    with pytest.raises(AlreadyExists):
         catalog.publish(second)
     assert catalog.find_adapter("local", "anna") == first
     assert catalog.publish(second, replace=True) == first.key
@@ -113,7 +112,7 @@ def test_of_many_who_publish_one_name_one_wins(url: str) -> None:
         try:
             catalog.publish(record(content_sha256=f"{k:064x}"))
             outcomes.append("won")
-        except AdapterExists:
+        except AlreadyExists:
             outcomes.append("lost")
         finally:
             catalog.close()
@@ -133,10 +132,10 @@ def test_tenants_see_only_themselves(catalog: Catalog) -> None:
     catalog.add_photo(photo(tenant="one"))
     assert catalog.find_adapter("two", "anna-2").card.content_sha256 == "ef" * 32
     assert catalog.list_adapters("three") == () == catalog.list_subjects("three")
-    with pytest.raises(AdapterNotFound) as unknown:
+    with pytest.raises(NotFound) as unknown:
         catalog.find_adapter("three", "anna-3")
     assert "anna" not in str(unknown.value)  # the hint knows the tenant's own names only
-    with pytest.raises(SubjectNotFound):
+    with pytest.raises(NotFound):
         catalog.list_photos("two", "anna")
     assert catalog.find_photo("two", "anna", photo().sha256) is None
     catalog.delete_photo("two", "anna", photo().sha256)
@@ -147,19 +146,19 @@ def test_tenants_see_only_themselves(catalog: Catalog) -> None:
 
 def test_not_found_names_the_near_miss_and_never_the_question(catalog: Catalog) -> None:
     catalog.publish(record("anna-2"))
-    with pytest.raises(AdapterNotFound) as near:
+    with pytest.raises(NotFound) as near:
         catalog.find_adapter("local", "anna-3")
     assert "anna-2" in near.value.hint and "anna-3" not in str(near.value)
-    with pytest.raises(AdapterNotFound) as far:
+    with pytest.raises(NotFound) as far:
         catalog.find_adapter("local", "zoe")
     assert "zoe" not in str(far.value) and "anna" not in str(far.value)
 
 
 def test_subjects_and_photographs(catalog: Catalog) -> None:
-    with pytest.raises(SubjectNotFound):
+    with pytest.raises(NotFound):
         catalog.add_photo(photo())
     catalog.add_subject(subject())
-    with pytest.raises(SubjectExists):
+    with pytest.raises(AlreadyExists):
         catalog.add_subject(subject())
     assert catalog.add_photo(photo()) and not catalog.add_photo(photo())  # the same one twice
     assert catalog.add_photo(photo(sha256="ff" * 32))
@@ -245,7 +244,11 @@ def test_a_new_database_is_opened_while_another_connection_writes(
     path = tmp_path / "catalog.sqlite"
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
-    monkeypatch.setattr("likeness.storage.database.time.sleep", lambda seconds: writer.rollback())
+
+    def until_the_writer_is_done(seconds: float) -> None:
+        writer.rollback()
+
+    monkeypatch.setattr(time, "sleep", until_the_writer_is_done)
     reader = sqlite3.connect(path)
     database.begin_write_ahead(reader.cursor())
     assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.errors import ObjectNotFound, SettingsError, StorageUnavailable, UsageError
+from likeness.errors import NotFound, SettingsError, StorageUnavailable, UsageError
 from likeness.storage.objects import FileObjects, Objects, S3Objects, checked_key, objects_at
 
 BUCKET = "likeness-tests"
@@ -63,7 +63,7 @@ def test_what_was_put_is_there_until_it_is_deleted(objects: Objects) -> None:
     assert found.bytes == 5 and found.modified.utcoffset() is not None
     objects.delete("anna/photos/a/2")
     objects.delete("anna/photos/a/2")  # no error
-    with pytest.raises(ObjectNotFound):
+    with pytest.raises(NotFound):
         objects.get("anna/photos/a/2")
     assert keys(objects, "anna/") == ["anna/adapters/a/1.safetensors"]
 
@@ -156,7 +156,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     objects = FileObjects(tmp_path / "root")
     objects.put("a/b", b"x")
     (tmp_path / "root" / "a" / "link").symlink_to(outside)
-    with pytest.raises(ObjectNotFound):
+    with pytest.raises(NotFound):
         objects.get("a/link")
     assert not objects.has("a/link") and keys(objects) == ["a/b"]
 
@@ -193,7 +193,7 @@ def test_writers_readers_and_deleters_do_not_disturb_each_other(tmp_path: Path) 
         try:
             for _ in range(30):
                 objects.put("t/a/b", content)
-                with suppress(ObjectNotFound):
+                with suppress(NotFound):
                     assert objects.get("t/a/b") in contents
                 objects.delete("t/a/b")  # takes the folders with it, under the others' hands
         except Exception as error:

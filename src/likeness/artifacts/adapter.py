@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import AdapterExists, AdapterNotFound, CorruptAdapter, WrongBase
-from ..storage.card import FILE_NAME, MAX_BYTES, read_card, strict_json, write_card
+from ..errors import AlreadyExists, CorruptAdapter, NotFound, WrongBase
 from ..types import Adapter, AdapterCard, Network
 from . import tensors
+from .card import FILE_NAME, MAX_BYTES, read_card, strict_json, write_card
 from .factors import NETWORKS, Key, Layer, check_content, gather, stored
 
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -38,7 +38,7 @@ def write(adapter: Adapter, folder: Path, *, dtype: type[np.float16] | type[np.f
         the adapter as stored: cast, and its card with `content_sha256`.
 
     Raises:
-        AdapterExists: `folder` exists.
+        AlreadyExists: `folder` exists.
         CorruptAdapter: NaN, inconsistent shapes, a card out of range.
     """
     kept = stored(adapter, dtype)
@@ -47,8 +47,10 @@ def write(adapter: Adapter, folder: Path, *, dtype: type[np.float16] | type[np.f
         files[f"{network}/{CONFIG_NAME}"] = json.dumps(_config(kept, network), indent=2).encode() + b"\n"
         files[f"{network}/{WEIGHTS_NAME}"] = _weights_file(kept, network)
     if folder.exists():
-        raise AdapterExists(
-            "expected a new folder, got one that exists", hint="choose another path, or remove the folder first"
+        raise AlreadyExists(
+            "expected a new folder, got one that exists",
+            hint="choose another path, or remove the folder first",
+            code="AdapterExists",
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=".incoming-", dir=folder.parent))
@@ -58,7 +60,9 @@ def write(adapter: Adapter, folder: Path, *, dtype: type[np.float16] | type[np.f
         os.rename(staged, folder)
     except OSError as error:
         if folder.exists():
-            raise AdapterExists("another process has just written this folder", hint="choose another") from error
+            raise AlreadyExists(
+                "another process has just written this folder", hint="choose another", code="AdapterExists"
+            ) from error
         raise
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -69,11 +73,13 @@ def read(folder: Path) -> Adapter:
     """Read and check a folder written by `write`.
 
     Raises:
-        AdapterNotFound: no such folder.
+        NotFound: no such folder.
         CorruptAdapter: anything missing, unknown, truncated or not finite, or the card's hash does not match.
     """
     if not folder.is_dir():
-        raise AdapterNotFound("expected an adapter's folder, got none", hint="`likeness list` shows the adapters")
+        raise NotFound(
+            "expected an adapter's folder, got none", hint="`likeness list` shows the adapters", code="AdapterNotFound"
+        )
     card = read_card(tensors.read_bytes(folder / FILE_NAME, limit=MAX_BYTES))
     if not card.content_sha256:
         raise CorruptAdapter(
@@ -108,7 +114,7 @@ def read_network(folder: Path, network: Network, *, alpha: float) -> dict[Networ
         return (network, found[1], "A" if found[2] == "A" else "B") if found else None
 
     arrays, _ = tensors.read_file(folder / WEIGHTS_NAME)
-    return gather(arrays, parse, {network: alpha})
+    return gather(arrays, parse, {network: lambda module, rank: alpha})
 
 
 def check_base(card: AdapterCard, base_sha256: str) -> None:

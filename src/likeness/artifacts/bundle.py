@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CorruptAdapter
-from ..storage.card import read_card, write_card
 from ..types import Adapter, AdapterCard, LoraPair, Network
 from . import tensors
+from .card import read_card, write_card
 from .factors import NETWORKS, Key, Weights, check_content, content_sha256, gather, stored
 from .foreign import CARD_KEY
 
@@ -46,7 +46,7 @@ def decode(content: bytes) -> Adapter:
         match.
     """
     card, arrays = _opened(content)
-    layers = gather(arrays, _parsed, dict.fromkeys(NETWORKS, card.alpha))
+    layers = gather(arrays, _parsed, dict.fromkeys(NETWORKS, lambda module, rank: card.alpha))
     weights = {network: {name: layer.pair for name, layer in found.items()} for network, found in layers.items()}
     return check_content(card, weights)
 

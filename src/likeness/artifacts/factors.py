@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CorruptAdapter, WrongBase
-from ..storage.card import MAX_RANK
 from ..types import Adapter, AdapterCard, LoraPair, Network
+from .card import MAX_RANK
 
 Weights = dict[Network, dict[str, LoraPair]]
 Part = Literal["A", "B", "mid", "alpha"]
 Key = tuple[Network, str, Part]  # network, module, part
+AlphaOf = Callable[[str, int], float]  # module and rank -> alpha
 
 NETWORKS: tuple[Network, ...] = get_args(Network)
 TEXT_ROOT = "text_model."  # prefix of CLIP's layers in older versions of transformers
@@ -40,7 +41,7 @@ class Layer:
 
 
 def gather(
-    tensors: Mapping[str, NDArray[np.floating]], parse: Callable[[str], Key | None], alphas: Mapping[Network, float]
+    tensors: Mapping[str, NDArray[np.floating]], parse: Callable[[str], Key | None], alphas: Mapping[Network, AlphaOf]
 ) -> dict[Network, dict[str, Layer]]:
     """Group tensors by layer. A layer's alpha is its own, or that of its network, or its rank (scale 1).
 
@@ -70,7 +71,8 @@ def gather(
         if "mid" in found:
             pair = _without_middle(module, pair, found["mid"])
         _check_factors(module, pair)
-        alpha = alphas.get(network, float(pair.A.shape[0]))
+        rank = pair.A.shape[0]
+        alpha = alphas[network](module, rank) if network in alphas else float(rank)
         if "alpha" in found:
             alpha = _scalar(module, found["alpha"])
         layers.setdefault(network, {})[module] = Layer(pair, alpha)

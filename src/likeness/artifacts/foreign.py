@@ -10,41 +10,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..diffusion.family import BaseOutline
-from ..errors import CorruptAdapter, UnsupportedAdapter
-from ..storage.card import read_card, strict_json, write_card
+from ..errors import CorruptAdapter
 from ..types import Adapter, AdapterCard, Network
 from .adapter import check_base
-from .factors import Layer, check_content, conform, label, stored, uniform
-from .keys import CONVERT, LayerNames
+from .card import read_card, write_card
+from .factors import Layer, check_content, conform, stored, uniform
+from .keys import LayerNames
 
 CARD_KEY = "likeness.card"
-
-# Fields of a LoraConfig that do not change the meaning of A and B; all other fields must be empty.
-_HARMLESS = frozenset(
-    {
-        "peft_type",
-        "task_type",
-        "auto_mapping",
-        "peft_version",
-        "base_model_name_or_path",
-        "revision",
-        "inference_mode",
-        "r",
-        "lora_alpha",
-        "rank_pattern",
-        "target_modules",
-        "lora_dropout",
-        "exclude_modules",
-        "layers_to_transform",
-        "layers_pattern",
-        "megatron_core",
-        "qalora_group_size",
-    }
-)
-_PLAIN_VALUES: dict[str, tuple[object, ...]] = {
-    "bias": ("none",),
-    "init_lora_weights": (True, "gaussian", "eva", "orthogonal"),  # those that do not change the base
-}
 
 
 def foreign_card(
@@ -150,38 +123,3 @@ def own_layers(adapter: Adapter, base: BaseOutline) -> dict[Network, dict[str, L
         for module, pair in found.items():
             layers.setdefault(network, {})[names.find(module, network)[1]] = Layer(pair, adapter.card.alpha)
     return layers
-
-
-def config_alpha(config: Mapping[str, object]) -> float | None:
-    """lora_alpha of a PEFT LoraConfig; None if not set.
-
-    Raises:
-        UnsupportedAdapter: a method other than plain LoRA (DoRA, rank-stabilised, PiSSA, ...), which uses the same keys
-            with other arithmetic.
-        CorruptAdapter: lora_alpha is not a number above 0.
-    """
-    if (kind := config.get("peft_type") or "LORA") != "LORA":
-        raise UnsupportedAdapter(f"expected a plain LoRA, got {label(str(kind))}", hint=CONVERT)
-    for field, value in config.items():
-        plain = field in _HARMLESS or value in _PLAIN_VALUES.get(field, ()) or not value
-        if not plain:
-            raise UnsupportedAdapter(f"expected a plain LoRA, got one with {label(field)}", hint=CONVERT)
-    alpha = config.get("lora_alpha")
-    if alpha is None:
-        return None
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha <= 1e6:
-        raise CorruptAdapter("expected lora_alpha to be a number above 0", hint="use an intact copy of the file")
-    return float(alpha)
-
-
-def header_alphas(text: str) -> dict[Network, float]:
-    """Alphas in diffusers' `lora_adapter_metadata`, a JSON object with keys such as `unet.lora_alpha`."""
-    entries = strict_json(text.encode())
-    alphas: dict[Network, float] = {}
-    networks: tuple[Network, ...] = ("unet", "text_encoder")
-    for network in networks:
-        start = f"{network}."
-        config = {key.removeprefix(start): value for key, value in entries.items() if key.startswith(start)}
-        if (alpha := config_alpha(config)) is not None:
-            alphas[network] = alpha
-    return alphas

@@ -3,7 +3,8 @@
     peft       folders as PEFT writes them (also our own layout, see adapter.py)
     diffusers  one file for StableDiffusionPipeline.load_lora_weights
     kohya      one file for ComfyUI, A1111 and kohya's sd-scripts, see kohya.py
-    triton     one archive with a model for NVIDIA Triton and SageMaker, see triton/export.py
+
+`deploy.triton.export` adds one for NVIDIA Triton and SageMaker.
 
 Importing an export gives the same delta W for every layer. Source for diffusers: loaders/lora_base.py and
 utils/state_dict_utils.py of diffusers 0.42.
@@ -15,13 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import AdapterExists
+from ..errors import AlreadyExists
 from ..types import Adapter
 from . import adapter as folders
 from . import kohya, tensors
 from .factors import TEXT_ROOT, Weights, plain_module, scaled, stored
 from .foreign import card_metadata
-from .triton.export import artifact
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,10 @@ def export_kohya(adapter: Adapter, path: Path) -> None:
     write_new(path, tensors.encode(kohya.tensors_of(kept), kohya.metadata_of(kept.card) | card_metadata(kept.card)))
 
 
-def export_triton(adapter: Adapter, path: Path) -> None:
-    """Write one archive for Triton, or for a SageMaker multi-model endpoint."""
-    write_new(path, artifact(adapter))
-
-
 FORMATS: dict[str, Format] = {
     "peft": Format(export_peft, is_folder=True),
     "diffusers": Format(export_diffusers, is_folder=False),
     "kohya": Format(export_kohya, is_folder=False),
-    "triton": Format(export_triton, is_folder=False),
 }
 
 
@@ -90,7 +84,7 @@ def write_new(path: Path, content: bytes) -> None:
     """Write a file atomically.
 
     Raises:
-        AdapterExists: `path` exists.
+        AlreadyExists: `path` exists.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".incoming-{secrets.token_hex(8)}")
@@ -101,6 +95,8 @@ def write_new(path: Path, content: bytes) -> None:
         ).close()  # reserves the name: os.replace alone would overwrite, and not every file system has hard links
         os.replace(staged, path)
     except FileExistsError as error:
-        raise AdapterExists("expected a new file, got one that exists", hint="choose another path") from error
+        raise AlreadyExists(
+            "expected a new file, got one that exists", hint="choose another path", code="AdapterExists"
+        ) from error
     finally:
         staged.unlink(missing_ok=True)

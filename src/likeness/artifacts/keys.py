@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..diffusion.family import BaseOutline
-from ..errors import CorruptAdapter, UnsupportedAdapter, WrongBase
+from ..errors import CorruptAdapter, InputRefused, WrongBase
 from ..types import Network
-from .factors import TEXT_ROOT, Key, Layer, Part, gather, label, plain_module
+from .factors import TEXT_ROOT, AlphaOf, Key, Layer, Part, gather, label, plain_module
 
 Arrays = Mapping[str, NDArray[np.floating]]
 
@@ -127,7 +127,7 @@ class LayerNames:
         """Network, the base's name of the layer, and part, of a key.
 
         Raises:
-            UnsupportedAdapter: the key is not part of a LoRA.
+            InputRefused: the key is not part of a LoRA.
             WrongBase: the base does not have the layer.
             CorruptAdapter: the key matches two layers.
         """
@@ -153,7 +153,7 @@ class LayerNames:
 
 
 def read_layers(
-    arrays: Arrays, base: BaseOutline, *, metadata: Mapping[str, str], alphas: Mapping[Network, float]
+    arrays: Arrays, base: BaseOutline, *, metadata: Mapping[str, str], alphas: Mapping[Network, AlphaOf]
 ) -> dict[Network, dict[str, Layer]]:
     """The layers of a LoRA in any supported format, with the base's names.
 
@@ -161,7 +161,7 @@ def read_layers(
         alphas: per network, if given outside the tensors.
 
     Raises:
-        UnsupportedAdapter: not a plain LoRA; the message says what it is.
+        InputRefused: not a plain LoRA; the message says what it is.
         WrongBase: layers that the base does not have, or a LoRA for another kind of base.
         CorruptAdapter: as `factors.gather`.
     """
@@ -176,15 +176,16 @@ def read_layers(
 
 
 def refuse_other_kinds(keys: Iterable[str]) -> None:
-    """Raises UnsupportedAdapter for keys of DoRA, LoHa, LoKr, ... or of full weights."""
+    """Raises InputRefused for keys of DoRA, LoHa, LoKr, ... or of full weights."""
     names = sorted(keys)
     for pattern, kind in _KINDS.items():
         if any(re.search(pattern, name) for name in names):
-            raise UnsupportedAdapter(f"expected a plain LoRA, got {kind}", hint=CONVERT)
+            raise InputRefused(f"expected a plain LoRA, got {kind}", hint=CONVERT, code="UnsupportedAdapter")
     if names and not any(_is_part(name) for name in names):
-        raise UnsupportedAdapter(
+        raise InputRefused(
             f"expected a LoRA, got other tensors, such as {label(names[0])}",
             hint="a LoRA has two tensors per layer, for example lora_A and lora_B, or lora_down and lora_up",
+            code="UnsupportedAdapter",
         )
 
 
@@ -267,7 +268,9 @@ def _split(key: str) -> tuple[str, Part]:
         return found[1], "A" if found[2] == "down" else "B"
     if found := _ALPHA.fullmatch(key):
         return found[1], "alpha"
-    raise UnsupportedAdapter(f"expected only the factors of a LoRA, got {label(key)}", hint=CONVERT)
+    raise InputRefused(
+        f"expected only the factors of a LoRA, got {label(key)}", hint=CONVERT, code="UnsupportedAdapter"
+    )
 
 
 def _is_part(key: str) -> bool:

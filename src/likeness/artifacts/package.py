@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from ..errors import AdapterExists, AdapterNotFound, ArchiveRefused, CorruptAdapter
-from ..storage.card import MAX_BYTES, strict_json
+from ..errors import AlreadyExists, ArchiveRefused, CorruptAdapter, NotFound
+from .card import MAX_BYTES, strict_json
 
 MANIFEST_NAME = "manifest.json"
 MAX_FILES = 64
@@ -38,11 +38,13 @@ def pack(folder: Path) -> bytes:
     """The folder as tar.gz bytes; equal folders give equal bytes.
 
     Raises:
-        AdapterNotFound: no such folder.
+        NotFound: no such folder.
         ArchiveRefused: links, invalid names, or above the limits of an archive.
     """
     if not folder.is_dir():
-        raise AdapterNotFound("expected a folder to pack, got none", hint="`likeness list` shows the adapters")
+        raise NotFound(
+            "expected a folder to pack, got none", hint="`likeness list` shows the adapters", code="AdapterNotFound"
+        )
     contents: dict[str, bytes] = {}
     size = 0
     for path in sorted(folder.rglob("*")):
@@ -82,13 +84,15 @@ def unpack(source: bytes | Path, into: Path, *, needs_manifest: bool = True) -> 
         `into`.
 
     Raises:
-        AdapterExists: `into` exists.
+        AlreadyExists: `into` exists.
         ArchiveRefused: not a tar.gz; links, devices, folders, invalid or repeated names; too many or too large files.
         CorruptAdapter: files or hashes do not match the manifest.
     """
     if into.exists():
-        raise AdapterExists(
-            "expected a new folder, got one that exists", hint="choose another path, or remove the folder first"
+        raise AlreadyExists(
+            "expected a new folder, got one that exists",
+            hint="choose another path, or remove the folder first",
+            code="AdapterExists",
         )
     staged = Path(tempfile.mkdtemp(prefix=".incoming-", dir=into.parent))
     try:
@@ -108,7 +112,7 @@ def _opened(source: bytes | Path) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if not source.is_file():
-        raise AdapterNotFound("expected a tar.gz, got no file", hint="check the path")
+        raise NotFound("expected a tar.gz, got no file", hint="check the path", code="AdapterNotFound")
     return source.open("rb")
 
 

@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..diffusion.family import BaseOutline
-from ..errors import AdapterNotFound, CorruptAdapter, WrongBase
-from ..storage.card import FILE_NAME, MAX_BYTES, strict_json
+from ..errors import CorruptAdapter, NotFound, WrongBase
 from ..types import Adapter, AdapterCard, Network
 from . import adapter as folders
 from . import tensors
-from .factors import NETWORKS, Layer
-from .foreign import assemble, card_metadata, config_alpha, header_alphas, own_card, own_layers
+from .card import FILE_NAME, MAX_BYTES, strict_json
+from .factors import NETWORKS, AlphaOf, Layer
+from .foreign import assemble, card_metadata, own_card, own_layers
 from .keys import Arrays, origin_of, read_layers
 from .package import unpack
-from .triton.export import CONFIG_NAME as TRITON_CONFIG
-from .triton.export import read_model
+from .peft_config import config_alpha, header_alphas
+from .triton_model import CONFIG_NAME as TRITON_CONFIG
+from .triton_model import read_model
 
 MAX_DEPTH = 3  # of folders around the files
-_PEFT_ALPHA = 8.0  # PEFT's default
 _GZIP_START = b"\x1f\x8b"
 _EXPECTED = (
     "PEFT writes adapter_config.json and adapter_model.safetensors, here or in unet/ and text_encoder/; diffusers' "
@@ -42,7 +42,7 @@ class _File:
 
     arrays: Arrays
     metadata: Mapping[str, str]
-    alphas: Mapping[Network, float]
+    alphas: Mapping[Network, AlphaOf]
 
 
 def read_foreign(path: Path, base: BaseOutline, card: AdapterCard | None = None) -> Adapter:
@@ -52,8 +52,8 @@ def read_foreign(path: Path, base: BaseOutline, card: AdapterCard | None = None)
         card: for files without a Likeness card; see foreign.foreign_card.
 
     Raises:
-        AdapterNotFound: no such path.
-        UnsupportedAdapter: not a plain LoRA; the message says what it is.
+        NotFound: no such path.
+        InputRefused: not a plain LoRA; the message says what it is.
         CorruptAdapter: damaged, a pickle, or a folder without an adapter.
         ArchiveRefused: a damaged tar.gz, or one with contents other than an adapter.
         WrongBase: layers that the base does not have or that have other dimensions, or a card for another base.
@@ -61,8 +61,10 @@ def read_foreign(path: Path, base: BaseOutline, card: AdapterCard | None = None)
     if path.is_dir():
         return _read_folder(path, base, card)
     if not os.path.lexists(path):
-        raise AdapterNotFound(
-            "expected a file or folder with an adapter, got a path that does not exist", hint="check the path"
+        raise NotFound(
+            "expected a file or folder with an adapter, got a path that does not exist",
+            hint="check the path",
+            code="AdapterNotFound",
         )
     if path.name == folders.WEIGHTS_NAME and (path.parent / folders.CONFIG_NAME).is_file():
         return _read_files([_peft_file(path.parent)], base, card)  # alpha is in adapter_config.json
@@ -113,7 +115,7 @@ def _peft_file(folder: Path) -> _File:
         raise CorruptAdapter(f"expected both {config.name} and {weights.name} in the folder", hint=_EXPECTED)
     alpha = config_alpha(strict_json(tensors.read_bytes(_followed(config), limit=MAX_BYTES)))
     arrays, _ = tensors.read_file(_followed(weights))
-    return _File(arrays, {}, dict.fromkeys(NETWORKS, _PEFT_ALPHA if alpha is None else alpha))
+    return _File(arrays, {}, dict.fromkeys(NETWORKS, alpha))
 
 
 def _read_files(files: Sequence[_File], base: BaseOutline, card: AdapterCard | None) -> Adapter:

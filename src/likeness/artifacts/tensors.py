@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
-from ..errors import CorruptAdapter, UnsupportedAdapter
-from ..storage.card import single_keys
+from ..errors import CorruptAdapter, InputRefused
+from .card import single_keys
 
 MAX_FILE_BYTES = 1 << 30
 MAX_HEADER_BYTES = 4 << 20  # about 10,000 tensors
@@ -58,11 +58,13 @@ def decode(content: bytes) -> tuple[Tensors, dict[str, str]]:
 
     Raises:
         CorruptAdapter: a pickle, truncated, too large, not safetensors, or a repeated tensor.
-        UnsupportedAdapter: a zip, or integer or 8-bit tensors.
+        InputRefused: a zip, or integer or 8-bit tensors.
     """
     if content.startswith(b"PK") and b"data.pkl" not in content[:_ZIP_START]:
-        raise UnsupportedAdapter(
-            "expected safetensors, got a zip archive", hint="unpack it and use the .safetensors file"
+        raise InputRefused(
+            "expected safetensors, got a zip archive",
+            hint="unpack it and use the .safetensors file",
+            code="UnsupportedAdapter",
         )
     if content.startswith(_PICKLE_STARTS):
         raise CorruptAdapter("expected safetensors, got a pickle, which can run code when it is opened", hint=_HINT)
@@ -120,8 +122,10 @@ def _array(dtype: str, shape: list[int], content: bytes) -> NDArray[np.floating]
         halves = np.frombuffer(content, "<u2").astype(np.uint32)
         return (halves << 16).view(np.float32).reshape(shape)
     if dtype not in _DTYPES:
-        raise UnsupportedAdapter(
-            "expected F16, BF16, F32 or F64 tensors, got integers or 8-bit floats", hint="save it again in float16"
+        raise InputRefused(
+            "expected F16, BF16, F32 or F64 tensors, got integers or 8-bit floats",
+            hint="save it again in float16",
+            code="UnsupportedAdapter",
         )
     array: NDArray[np.floating] = np.frombuffer(content, _DTYPES[dtype]).reshape(shape)
     return array.astype(np.float32) if dtype == "F64" else array

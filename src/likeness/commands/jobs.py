@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..command_group import Call
 from ..service.training import training_of
 from ..storage.catalog import LOCAL
 from ..terminal import interruptible, rows_table
 from ..types import Subject
+from .group import Call
 from .options import ClassNoun, Consent, KeepStrangers, NewName, Photos, Recipe, Seed, Steps
 from .sending import photos_to_send
 

@@ -6,12 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..artifacts.formats import FORMATS
 from ..training.recipe import PRESETS
 from ..types import SAMPLER_NAMES
 
 
-def _one_of(names: Iterable[str], what: str = "") -> Any:
+def one_of(names: Iterable[str], what: str = "") -> Any:
     *most, last = names
     return typer.Option(help=f"{what}{', '.join(most)} or {last}.")  # the help text wraps; a metavar would be truncated
 
@@ -29,8 +28,7 @@ KeepStrangers = Annotated[
     bool, typer.Option("--keep-strangers", help="Use photographs that probably show another person too.")
 ]
 Seed = Annotated[int, typer.Option(help="0 to 2**63 - 1; the same seed gives the same result.")]
-Recipe = Annotated[str, _one_of(PRESETS)]
+Recipe = Annotated[str, one_of(PRESETS)]
 Steps = Annotated[int | None, typer.Option(help="Training steps, instead of the recipe's.")]
-Sampler = Annotated[str, _one_of(SAMPLER_NAMES)]
-ExportFormat = Annotated[str, _one_of(FORMATS)]
+Sampler = Annotated[str, one_of(SAMPLER_NAMES)]
 ImportFormat = Annotated[str, typer.Option(help="Usually not needed: the format is detected.")]

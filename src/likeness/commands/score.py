@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..command_group import Call
-from ..errors import PhotosRefused, UsageError
+from ..errors import InputRefused, UsageError
 from ..photos import read_photos
 from ..progress import Watch
 from ..storage.prepared_photos import load_prepared
 from ..types import GeneratedImage, PreparedPhoto
+from .group import Call
 from .options import Base, Name, Revision
 
 if TYPE_CHECKING:
     from ..scoring.card import ScoreCard
     from ..scoring.likeness import Reference
-    from ..service.likeness import Likeness
+    from ..service import Likeness
 
 MAX_REPEATS = 16
 
@@ -57,7 +57,7 @@ def score(
 
 
 def prepared_from(likeness: "Likeness", paths: list[Path], class_noun: str, watch: Watch) -> tuple[PreparedPhoto, ...]:
-    """Photographs, prepared as for training. Raises PhotosRefused: none can be used."""
+    """Photographs, prepared as for training. Raises InputRefused: none can be used."""
     checked = likeness.check(read_photos(paths), class_noun, watch=watch)
     checked.raise_if_refused(few_are_enough=True)
     return likeness.prepare(checked, watch=watch)
@@ -67,12 +67,14 @@ def kept_photos(folder: Path) -> tuple[PreparedPhoto, ...]:
     """The prepared photographs of the training in the home folder (`save_prepared`).
 
     Raises:
-        PhotosRefused: there are none.
+        InputRefused: there are none.
     """
     found = load_prepared(folder)
     if not found:
-        raise PhotosRefused(
-            "the photographs of this adapter are not in the home folder", hint="give them with --photos"
+        raise InputRefused(
+            "the photographs of this adapter are not in the home folder",
+            hint="give them with --photos",
+            code="PhotosRefused",
         )
     return found
 
@@ -99,7 +101,7 @@ def lines_of(card: "ScoreCard") -> list[str]:
 
 
 def kept_reference(folder: Path) -> "Reference":
-    """The subject's identity by the stored photographs. Raises PhotosRefused."""
+    """The subject's identity by the stored photographs. Raises InputRefused."""
     from ..scoring.likeness import Reference
 
     return Reference.of(kept_photos(folder))

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..command_group import Call
-from ..errors import PhotosRefused
+from ..errors import InputRefused
 from ..photos import first_look, read_photos, refuse_too_many
 from ..types import Photo
+from .group import Call
 
 
 def photos_to_send(call: Call, paths: Sequence[Path]) -> list[Photo]:
     """Read photographs; print each file that is left out.
 
     Raises:
-        PhotosRefused: no photograph is left, or too many for one set.
+        InputRefused: no photograph is left, or too many for one set.
         UsageError, ArchiveRefused: see `read_photos`.
     """
     read = read_photos(paths)
@@ -25,5 +25,7 @@ def photos_to_send(call: Call, paths: Sequence[Path]) -> list[Photo]:
         else:
             call.terminal.note(f"left out {photo.name}: {reason.message}")
     if not kept:
-        raise PhotosRefused("expected at least one photo, got none", hint="`likeness check` shows the reasons")
+        raise InputRefused(
+            "expected at least one photo, got none", hint="`likeness check` shows the reasons", code="PhotosRefused"
+        )
     return kept

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from ..command_group import Call
 from ..errors import SettingsError, UsageError
 from ..storage.catalog import LOCAL
 from ..storage.keys import list_keys, new_key, revoke_key
 from ..storage.scratch import scratch
 from ..terminal import rows_table
+from .group import Call
 from .workers import training_workers
 
 keys = typer.Typer(help="API keys of the server.", no_args_is_help=False)
@@ -37,7 +37,7 @@ def serve(
     from ..http.app import create_app
     from ..http.logs import log_to_stderr
     from ..http.origins import loopback
-    from ..http.server import Bind, listening, run, server_of
+    from ..http.server import Bind, listening, run, server_of, url_of
 
     call: Call = ctx.obj
     if sagemaker:
@@ -60,24 +60,25 @@ def serve(
     bind, root = Bind(host, port, certificate, key), likeness.home.root
     with listening(bind) as sockets, closing(likeness):
         likeness.open()
-        server = server_of(create_app(likeness, needs_keys=require_keys or not is_local), bind)
+        app = create_app(likeness, needs_keys=require_keys or not is_local, protocols=call.extension.protocols())
+        server = server_of(app, bind)
         with scratch(root), training_workers(workers, root, port=port):
             log_to_stderr()
+            call.terminal.serving(url_of(bind, sockets))
             run(server, sockets)
     if not server.started:
         raise typer.Exit(1)
 
 
 def _serve_container(call: Call, port: int) -> None:
-    from ..deploy.archive_engine import archive_engine
-    from ..deploy.sagemaker.container import Container, container_app
     from ..http.logs import log_to_stderr
-    from ..http.server import Bind, listening, run, server_of
+    from ..http.server import Bind, listening, run, server_of, url_of
 
     bind = Bind("0.0.0.0", port)
-    with listening(bind) as sockets, archive_engine(call.settings) as (engine, encode):
-        server = server_of(container_app(Container(engine, encode)), bind)
+    with listening(bind) as sockets, call.extension.container(call.settings) as app:
+        server = server_of(app, bind)
         log_to_stderr()
+        call.terminal.serving(url_of(bind, sockets))
         run(server, sockets)
     if not server.started:
         raise typer.Exit(1)

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from ..command_group import Call
 from ..errors import LikenessError, UsageError
 from ..service.training import training_of
 from ..storage.scratch import scratch
+from .group import Call
 
 _MOST = 64
 

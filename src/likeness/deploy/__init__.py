@@ -1,1 +1,1 @@
-"""Where the product is taken to: Triton and SageMaker."""
+"""Hosting on NVIDIA Triton and Amazon SageMaker. Only `cli`, the composition root, imports this package."""

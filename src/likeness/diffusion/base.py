@@ -30,12 +30,12 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ..errors import BaseError, BaseNotFound, CorruptBase
+from ..errors import CorruptBase, NotFound
 from ..types import Network
+from .batch_invariance import make_batch_invariant, paired
 from .devices import is_out_of_memory, memory_for, pick_device, pick_dtype
 from .family import BaseOutline, Family, family_of
 from .lora import target_modules
-from .rows import hold_rows_apart, paired
 from .schedule import Schedule, schedule_from_config
 
 BUILT_IN = "built-in"
@@ -52,17 +52,18 @@ def locate(base: str, revision: str | None = None) -> Path:
     """The folder of a base: the built-in one, a local folder, or a model id pinned to a commit.
 
     Raises:
-        BaseNotFound: no such folder; a model id without a commit; not cached while the hub cannot be reached.
+        NotFound: no such folder; a model id without a commit; not cached while the hub cannot be reached.
     """
     if base == BUILT_IN:
         return Path(str(resources.files("likeness") / "assets" / "base"))
     if Path(base).is_dir():
         return Path(base)
     if revision is None or not _COMMIT.fullmatch(revision):
-        raise BaseNotFound(
+        raise NotFound(
             "expected a folder in diffusers' layout, or a Hugging Face model id with a commit of 40 hexadecimal digits "
             "(branches and tags move)",
             hint="add --revision COMMIT; `git ls-remote https://huggingface.co/MODEL-ID HEAD` prints the newest commit",
+            code="BaseNotFound",
         )
     # without single-file checkpoints and second copies of the same weights, which have gigabytes each
     wanted = [f"{part}/*" for part in (*_PARTS, *_SETTINGS)]
@@ -78,9 +79,10 @@ def _from_hub(base: str, revision: str, wanted: list[str], *, unwanted: list[str
     try:
         return Path(snapshot_download(base, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise BaseNotFound(
+        raise NotFound(
             f"the base could not be downloaded from Hugging Face ({type(error).__name__})",
             hint="check the model id, the revision and the network",
+            code="BaseNotFound",
         ) from error
 
 
@@ -283,7 +285,7 @@ def load_base(
         device, dtype: the best of this machine by default.
 
     Raises:
-        BaseNotFound: see `locate`; or the shape is not that of a known family.
+        NotFound: see `locate`; or the shape is not that of a known family.
         CorruptBase: missing or unexpected weights, wrong shapes or checksums.
         OutOfMemory: the base does not fit in the memory of the device or machine.
     """
@@ -303,8 +305,8 @@ def load_base(
         text_encoder = _load_part(CLIPTextModel, folder / "text_encoder", dtype).to(device)
         vae = _load_part(AutoencoderTiny if is_tiny else AutoencoderKL, folder / "vae", dtype).to(device)
     if device.type == "cpu":
-        hold_rows_apart(unet)
-        hold_rows_apart(text_encoder)
+        make_batch_invariant(unet)
+        make_batch_invariant(text_encoder)
     return BaseModel(_id_of(base, revision), sha256, family, schedule, tokenizer, text_encoder, unet, vae)
 
 
@@ -312,7 +314,7 @@ def outline_of(base: str = BUILT_IN, revision: str | None = None) -> BaseOutline
     """The properties that an adapter must match, from configs and file hashes, without loading weights.
 
     Raises:
-        BaseNotFound, CorruptBase: as `load_base`, for what the configs show.
+        NotFound, CorruptBase: as `load_base`, for what the configs show.
     """
     folder = locate(base, revision)
     with _configs(), torch.device("meta"):
@@ -337,7 +339,7 @@ def _outline(id: str, sha256: str, family: Family, networks: Mapping[Network, nn
 
 
 def _family_in(folder: Path) -> tuple[Family, bool]:
-    """The family of a folder by its configs, and whether its autoencoder is an AutoencoderTiny. Raises BaseNotFound."""
+    """The family of a folder by its configs, and whether its autoencoder is an AutoencoderTiny. Raises NotFound."""
     vae_config = _config(folder / "vae" / "config.json")
     latent_channels = vae_config.get("latent_channels", 4)  # diffusers' own default
     family = family_of(_config(folder / "unet" / "config.json"), latent_channels=latent_channels)
@@ -349,7 +351,7 @@ def _configs() -> Iterator[None]:
     """Within the block, missing or damaged configs raise CorruptBase."""
     try:
         yield
-    except BaseError:
+    except (CorruptBase, NotFound):
         raise
     except _DAMAGED as error:
         kind = type(error).__name__

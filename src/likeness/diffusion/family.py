@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import BaseNotFound
+from ..errors import NotFound
 from ..types import Network
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -125,19 +125,21 @@ def family_of(unet_config: Mapping[str, Any], *, latent_channels: int) -> Family
     """The family of a U-Net config of diffusers and a number of latent channels.
 
     Raises:
-        BaseNotFound: the shape is not in the table, or the network has further inputs (inpainting, editing).
+        NotFound: the shape is not in the table, or the network has further inputs (inpainting, editing).
     """
     shape = (unet_config.get("cross_attention_dim"), unet_config.get("sample_size"))
     if shape not in _BY_SHAPE:
         known = ", ".join(f"{family.name} {width, cells}" for (width, cells), family in _BY_SHAPE.items())
-        raise BaseNotFound(
+        raise NotFound(
             f"expected a U-Net whose cross-attention width and latent size are one of: {known}",
             hint="choose a base of a supported family",
+            code="BaseNotFound",
         )
     channels = unet_config.get("in_channels", 4), unet_config.get("out_channels", 4)
     if channels != (latent_channels, latent_channels):
-        raise BaseNotFound(
+        raise NotFound(
             f"expected a U-Net with {latent_channels} input and output channels, as many as the latents have",
             hint="bases for inpainting or editing are not supported: choose a text-to-image base",
+            code="BaseNotFound",
         )
     return _BY_SHAPE[shape]

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 
 from ..errors import CorruptAdapter, UsageError
 from ..types import LoraPair, Network
+from .batch_invariance import paired
 from .routing import Route, route_of
-from .rows import paired
 
 BASE_SLOT = 0
 _IMPORT = "import the adapter again from its file: the import compares every layer with the base"
@@ -34,7 +34,7 @@ HALF_LOSS_SCALE = 4096.0  # factor for a loss with a float16 backward pass, wher
 
 
 @dataclass(frozen=True)
-class LayerPlace:
+class LayerSpan:
     """The columns of one adapted layer's factors in a row (P,)."""
 
     network: Network
@@ -66,7 +66,7 @@ def adapted_linear(output: Tensor, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
 
     output: (B, ..., d_out); x: (B, ..., d_in); A: (G, r, d_in); B: (G, d_out, r)
     """
-    if x.ndim == 2 and len(x) > len(A):  # rounding depends on the number of rows: one product per row (see `rows`)
+    if x.ndim == 2 and len(x) > len(A):  # one product per row: see `batch_invariance`
         A, B = (factor.repeat_interleave(len(x) // len(A), 0) for factor in (A, B))
     # Contiguous, because rounding depends on the memory layout.
     rows = x.contiguous().view(len(A), -1, x.shape[-1])  # (G, B / G * N, d_in)
@@ -130,37 +130,36 @@ class LoraBank:
             )
         self.slots, self.rank = slots, rank
         found = {name: target_modules(network, targets.get(name, ())) for name, network in networks.items()}
-        self.places = _lay_out(found, rank)
-        self._by_name = {(place.network, place.module): place for place in self.places}
+        self.spans = _lay_out(found, rank)
+        self._by_name = {(span.network, span.module): span for span in self.spans}
         weight = next(next(iter(networks.values())).parameters())
         self.flat = torch.zeros(slots, self.columns, device=weight.device, dtype=dtype or weight.dtype)  # (S, P)
-        self._factors = [self._views(self.flat, place) for place in self.places]
-        self._used = [[False] * len(self.places) for _ in range(slots)]  # per slot: the layers of its adapter
+        self._factors = [self._views(self.flat, span) for span in self.spans]
+        self._used = [[False] * len(self.spans) for _ in range(slots)]  # per slot: the layers of its adapter
         self._ranks = [1] * slots  # per slot: the rank of its adapter
         self._here = _Here()
         self._loss_scale = HALF_LOSS_SCALE if weight.dtype == torch.float16 else 1.0
         self._is_training = False
         self._tape: list[tuple[int, Route, Tensor, Tensor]] = []  # layer, route, and the leaf tensors A and B
         self._hooks = [
-            found[place.network][place.module].register_forward_hook(self._hook(i))
-            for i, place in enumerate(self.places)
+            found[span.network][span.module].register_forward_hook(self._hook(i)) for i, span in enumerate(self.spans)
         ]
 
     @property
     def columns(self) -> int:
         """P: the number of parameters of an adapter with the bank's rank."""
-        return self.places[-1].stop if self.places else 0
+        return self.spans[-1].stop if self.spans else 0
 
     def columns_of(self, network: Network) -> slice:
         """The columns of one network's layers; they are contiguous."""
-        mine = [place for place in self.places if place.network == network]
+        mine = [span for span in self.spans if span.network == network]
         return slice(mine[0].start, mine[-1].stop) if mine else slice(0, 0)
 
     @property
     def module_names(self) -> dict[Network, tuple[str, ...]]:
         names: dict[Network, tuple[str, ...]] = {}
-        for place in self.places:
-            names[place.network] = (*names.get(place.network, ()), place.module)
+        for span in self.spans:
+            names[span.network] = (*names.get(span.network, ()), span.module)
         return names
 
     @contextmanager
@@ -189,7 +188,7 @@ class LoraBank:
         """
         if slot == BASE_SLOT:
             raise UsageError("slot 0 is the base without an adapter and stays zeros")
-        sizes = [place.stop - place.start for place in self.places]
+        sizes = [span.stop - span.start for span in self.spans]
         with torch.no_grad():
             self.flat[slot].copy_(row)
             self._used[slot] = torch.stack([part.any() for part in row.split(sizes)]).tolist()
@@ -204,49 +203,49 @@ class LoraBank:
         row = torch.zeros(self.columns)
         for network, pairs in weights.items():
             for module, pair in pairs.items():
-                place = self.place_for(network, module, pair)
+                span = self.span_for(network, module, pair)
                 A, B = torch.as_tensor(pair.A).float(), torch.as_tensor(pair.B).float().flatten(1)
                 r = A.shape[0]
-                a_view, b_view = self._views(row[None], place)
+                a_view, b_view = self._views(row[None], span)
                 a_view[0, :r], b_view[0, :, :r] = A, B * scale
         return row
 
-    def place_for(self, network: Network, module: str, pair: LoraPair) -> LayerPlace:
+    def span_for(self, network: Network, module: str, pair: LoraPair) -> LayerSpan:
         """The columns of a layer's factors.
 
         Raises:
             CorruptAdapter: a module that the bank does not have, a wrong shape, or a rank above the bank's.
         """
-        place = self._by_name.get((network, module))
-        if place is None:
+        span = self._by_name.get((network, module))
+        if span is None:
             raise CorruptAdapter(f"expected only layers that the base's {network} has, got another", hint=_IMPORT)
-        r, d_out = pair.A.shape[0], place.b_shape[0]
-        fits = pair.A.shape[1:] == place.a_shape[1:] and pair.B.shape in ((d_out, r), (d_out, r, 1, 1))
+        r, d_out = pair.A.shape[0], span.b_shape[0]
+        fits = pair.A.shape[1:] == span.a_shape[1:] and pair.B.shape in ((d_out, r), (d_out, r, 1, 1))
         if r > self.rank or not fits:
             raise CorruptAdapter(
-                f"expected factors {place.a_shape} and {place.b_shape} or of a smaller rank for {module}, "
+                f"expected factors {span.a_shape} and {span.b_shape} or of a smaller rank for {module}, "
                 f"got {pair.A.shape} and {pair.B.shape}",
                 hint=_IMPORT,
             )
-        return place
+        return span
 
     def pairs_of(self, row: Tensor, rank: int) -> dict[Network, dict[str, LoraPair]]:
         """The inverse of `row_of`: the first `rank` components of every layer, float32, without layers of zeros."""
         out: dict[Network, dict[str, LoraPair]] = {}
         host = row.detach().float().cpu()[None]
-        for place in self.places:
-            a_view, b_view = self._views(host, place)
+        for span in self.spans:
+            a_view, b_view = self._views(host, span)
             A, B = a_view[0, :rank].clone(), b_view[0, :, :rank].clone()
             if not A.any():
                 continue
-            if len(place.a_shape) == 4:
+            if len(span.a_shape) == 4:
                 B = B[:, :, None, None]
-            out.setdefault(place.network, {})[place.module] = LoraPair(A.numpy(), B.numpy())
+            out.setdefault(span.network, {})[span.module] = LoraPair(A.numpy(), B.numpy())
         return out
 
-    def factors(self, place: LayerPlace) -> tuple[Tensor, Tensor]:
+    def factors(self, span: LayerSpan) -> tuple[Tensor, Tensor]:
         """The live (S, ...) factors of one layer."""
-        return self._factors[self.places.index(place)]
+        return self._factors[self.spans.index(span)]
 
     def enable_training(self) -> None:
         """From now on every forward pass with gradients records the factors it used, for `gradient`."""
@@ -269,7 +268,7 @@ class LoraBank:
         found = torch.autograd.grad(loss if scale == 1 else loss * scale, leaves, materialize_grads=True)
         parts = iter(found if scale == 1 else [part / scale for part in found])
         for index, route, _, _ in tape:
-            for whole in self._views(total, self.places[index]):
+            for whole in self._views(total, self.spans[index]):
                 route.give(whole, next(parts))
 
     def forget_forwards(self) -> None:
@@ -281,10 +280,10 @@ class LoraBank:
         for hook in self._hooks:
             hook.remove()
 
-    def _views(self, flat: Tensor, place: LayerPlace) -> tuple[Tensor, Tensor]:
-        middle = place.start + place.a_size
-        A = flat[:, place.start : middle].view(-1, *place.a_shape)
-        return A, flat[:, middle : place.stop].view(-1, *place.b_shape)
+    def _views(self, flat: Tensor, span: LayerSpan) -> tuple[Tensor, Tensor]:
+        middle = span.start + span.a_size
+        A = flat[:, span.start : middle].view(-1, *span.a_shape)
+        return A, flat[:, middle : span.stop].view(-1, *span.b_shape)
 
     def _hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def add_delta(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -323,13 +322,13 @@ class LoraBank:
         return A, B
 
 
-def _lay_out(found: Mapping[Network, Mapping[str, nn.Module]], rank: int) -> tuple[LayerPlace, ...]:
-    places: list[LayerPlace] = []
+def _lay_out(found: Mapping[Network, Mapping[str, nn.Module]], rank: int) -> tuple[LayerSpan, ...]:
+    spans: list[LayerSpan] = []
     start = 0
     for network, modules in found.items():
         for name, module in modules.items():
             weight = cast(Tensor, module.weight)  # (d_out, d_in) or (C_out, C_in, k, k)
-            place = LayerPlace(network, name, (rank, *weight.shape[1:]), (weight.shape[0], rank), start)
-            places.append(place)
-            start = place.stop
-    return tuple(places)
+            span = LayerSpan(network, name, (rank, *weight.shape[1:]), (weight.shape[0], rank), start)
+            spans.append(span)
+            start = span.stop
+    return tuple(spans)

@@ -26,8 +26,13 @@ _LEAST_ALPHA_BAR = 2.0**-24  # replaces 0 in schedules that end in pure noise, a
 def timesteps(schedule: Schedule, sampler: str, steps: int) -> list[float]:
     """`steps` decreasing timesteps of a sampler; integers, except for Euler.
 
-    Computed with numpy as in diffusers, so that rounding is the same.
+    They are computed with numpy in the order of diffusers, so that halves are rounded after the same errors.
+
+    Raises:
+        UsageError: as many steps as the schedule has timesteps, or more.
     """
+    if not 1 <= steps < schedule.timesteps:
+        raise UsageError(f"expected 1 to {schedule.timesteps - 1} sampling steps, got {steps}", param="steps")
     last, spacing = schedule.timesteps - 1, schedule.spacing[sampler]
     if spacing == "trailing":
         return (np.arange(last + 1, 0, -(last + 1) / steps).round() - 1).tolist()[:steps]
@@ -40,16 +45,11 @@ def timesteps(schedule: Schedule, sampler: str, steps: int) -> list[float]:
     return [float(t) for t in rising[::-1][:steps]]
 
 
-def _check_steps(schedule: Schedule, steps: int) -> None:
-    if not 1 <= steps < schedule.timesteps:
-        raise UsageError(f"expected 1 to {schedule.timesteps - 1} sampling steps, got {steps}", param="steps")
-
-
 def ddim(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
     """Deterministic DDIM (Song et al. 2021, eq. 12 with sigma = 0). `noise` is standard normal."""
-    _check_steps(schedule, steps)
+    times = [int(t) for t in timesteps(schedule, "ddim", steps)]
     x, stride = noise, schedule.timesteps // steps
-    for t in map(int, timesteps(schedule, "ddim", steps)):
+    for t in times:
         x0 = yield x, t
         now = schedule.alpha_bar[t].item()
         after = schedule.alpha_bar[t - stride].item() if t >= stride else schedule.last_alpha_bar
@@ -63,7 +63,6 @@ def euler(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
 
     The state is in Karras' variance-exploding space; yielded latents are scaled by a_t.
     """
-    _check_steps(schedule, steps)
     times = timesteps(schedule, "euler", steps)
     alpha_bar = schedule.at(torch.tensor(times), lambda found: found.clamp(min=_LEAST_ALPHA_BAR))
     sigmas = [*(1 / alpha_bar - 1).sqrt().tolist(), 0.0]
@@ -76,8 +75,7 @@ def euler(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
 
 
 def dpmpp_2m(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), lambda = log(a / s); the last step is first-order."""
-    _check_steps(schedule, steps)
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), lambda = log(a / s); the last step is of first order."""
     times = [int(t) for t in timesteps(schedule, "dpmpp_2m", steps)]
     alpha_bar = schedule.alpha_bar[times].clamp(min=_LEAST_ALPHA_BAR)
     a, s = alpha_bar.sqrt().tolist(), (1 - alpha_bar).sqrt().tolist()
@@ -100,13 +98,6 @@ def dpmpp_2m(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
 
 
 SAMPLERS: Mapping[str, MakeSampler] = MappingProxyType(dict(zip(SAMPLER_NAMES, (dpmpp_2m, ddim, euler), strict=True)))
-
-
-def sampler_named(name: str) -> MakeSampler:
-    """Raises UsageError for an unknown name."""
-    if name not in SAMPLERS:
-        raise UsageError(f"expected a sampler of {', '.join(SAMPLERS)}", param="sampler")
-    return SAMPLERS[name]
 
 
 def run(sampler: Sampler, denoise: Callable[[Tensor, float], Tensor]) -> Iterator[Tensor]:

@@ -1,151 +1,176 @@
-"""Batched sampling: any number of images, each at its own step, advanced by one shared forward pass.
+"""Images in the making: any number of them, each at a step of its own, advanced by one shared forward.
 
-A `Denoising` is the state of one image. `advance` runs one batch through the networks (two rows per guided image) and
-advances each image's sampler by one step. Images can join and leave between calls, and can differ in person, prompt,
-seed, sampler, number of steps, guidance and adapter scale.
+A `Denoising` is the state of one image. `advance` runs one batch through the networks (two rows for a guided image,
+one otherwise), then each image's sampler takes its step. Images may join and leave between calls and differ in
+adapter, prompt, seed, sampler, step count, guidance and adapter scale.
 
 Classifier-free guidance extrapolates from the prediction for the negative prompt. If that prediction is made without
-the
-adapter, guidance also amplifies the person: autoguidance (Karras et al. 2024, 'Guiding a Diffusion Model with a Bad
-Version of Itself'), with the base as the weaker model.
+the adapter, guidance also strengthens the adapter: autoguidance (Karras et al. 2024, 'Guiding a Diffusion Model with a
+Bad Version of Itself'), where the bare base is the version that does not know the subject.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..types import ImageRequest
 from .base import BaseModel
 from .lora import BASE_SLOT, LoraBank
 from .noise import row_noise
-from .samplers import Sampler, sampler_named
+from .samplers import SAMPLERS, Sampler
 
 
-class Whose(NamedTuple):
-    """The slot of a row, and the scale of its adapter."""
+class RowAdapter(NamedTuple):
+    """The adapter of one row of a forward: its slot in the bank, and its scale."""
 
     slot: int
     scale: float
 
 
-BARE = Whose(BASE_SLOT, 1.0)
+NO_ADAPTER = RowAdapter(BASE_SLOT, 1.0)
+
+
+@dataclass(frozen=True)
+class AdapterSlot:
+    """Where an image's adapter lies in the bank.
+
+    The scales are alpha / rank of each network while they are not part of B, as in training; else 1. A request's
+    `adapter_scale` is multiplied by them.
+    """
+
+    index: int = BASE_SLOT
+    unet_scale: float = 1.0
+    text_encoder_scale: float = 1.0
 
 
 @dataclass(eq=False)
 class Denoising:
-    """The state of one image; `latent` is set when it is finished."""
+    """One image being made; `latent` is set when it is finished."""
 
     sampler: Sampler
-    x: Tensor  # (C, h, w), the network's next input
+    x: Tensor  # (C, h, w), the next input of the network
     t: float
-    states: Tensor  # (1 or 2, N, d): prompt, and negative prompt if guided
+    states: Tensor  # (1 or 2, N, d): the prompt, then the negative prompt if the image is guided
     guidance_scale: float
-    whose: Sequence["Whose"]  # of the rows of `states`
+    adapters: Sequence[RowAdapter]  # of the rows of `states`
     step: int = 0
-    clean: Tensor | None = None  # (C, h, w), the clean latent predicted in the last step
+    clean: Tensor | None = None  # (C, h, w), the prediction of the clean latent at the last step
     latent: Tensor | None = None  # (C, h, w)
 
 
-@dataclass(frozen=True)
-class Order:
-    """One image to denoise, in terms of this layer."""
+def completed(base: BaseModel, request: ImageRequest) -> ImageRequest:
+    """The request with the base's default for each scale that it leaves open."""
+    family = base.family
+    guidance = family.guidance_scale if request.guidance_scale is None else request.guidance_scale
+    negative = family.negative_scale if request.negative_scale is None else request.negative_scale
+    return replace(request, guidance_scale=guidance, negative_scale=negative)
 
-    prompt: str
-    negative_prompt: str
-    seed: int
-    steps: int
-    guidance_scale: float  # 1: no guidance
-    sampler: str
-    slot: int
-    scale: float = 1.0
-    negative_scale: float | None = None  # for the negative prompt; None: `scale`, as in diffusers
-    text_factor: float = 1.0  # factor for scales in the text encoder, which may differ in training
 
-    @property
-    def rows(self) -> list[tuple[str, Whose]]:
-        """The image's rows in a forward pass: the prompt, and the negative prompt if guided.
-
-        A row with scale 0 uses slot 0.
-        """
-        negative = self.scale if self.negative_scale is None else self.negative_scale
-        said = [(self.prompt, self.scale), (self.negative_prompt, negative)][: 1 if self.guidance_scale == 1 else 2]
-        return [(text, Whose(self.slot, scale) if scale and self.slot else BARE) for text, scale in said]
-
-    def reading(self, whose: Whose) -> Whose:
-        """The same row in the text encoder."""
-        return whose if whose == BARE else Whose(whose.slot, whose.scale * self.text_factor)
+def row_count(request: ImageRequest) -> int:
+    """Rows of a completed request in one forward."""
+    return 1 if request.guidance_scale == 1 else 2
 
 
 @torch.no_grad()
-def begin(base: BaseModel, bank: LoraBank | None, orders: Sequence[Order]) -> list[Denoising]:
-    """Encode the prompts of all orders in one batch and start their samplers."""
-    rows = [(i, *row) for i, order in enumerate(orders) for row in order.rows]
+def begin(
+    base: BaseModel, bank: LoraBank | None, requests: Sequence[ImageRequest], slots: Sequence[AdapterSlot]
+) -> list[Denoising]:
+    """Encode the prompts of all requests in one batch and start their samplers.
+
+    Raises:
+        UsageError: more steps than the base's schedule has timesteps.
+    """
+    requests = [completed(base, request) for request in requests]
+    rows = [
+        (i, text, RowAdapter(slot.index, scale) if scale and slot.index else NO_ADAPTER)
+        for i, (request, slot) in enumerate(zip(requests, slots, strict=True))
+        for text, scale in _texts(request)
+    ]
     ids = base.tokenize([text for _, text, _ in rows])
-    states = _forward(
-        base, bank, [orders[i].reading(whose) for i, _, whose in rows], lambda order: base.encode_prompt(ids[order])
-    )  # (rows, N, d)
-    noise = row_noise([order.seed for order in orders], base.latent_shape).to(base.device)
+    encoders = [_scaled(row, slots[i].text_encoder_scale) for i, _, row in rows]
+    states = _forward(base, bank, encoders, lambda order: base.encode_prompt(ids[order]))  # (rows, N, d)
+    noise = row_noise([request.seed for request in requests], base.latent_shape).to(base.device)
     out = []
-    for i, order in enumerate(orders):
-        sampler = sampler_named(order.sampler)(noise[i], base.schedule, order.steps)
+    for i, (request, slot) in enumerate(zip(requests, slots, strict=True)):
+        sampler = SAMPLERS[request.sampler](noise[i], base.schedule, request.steps)
         x, t = next(sampler)
-        mine = torch.stack([states[k] for k, (owner, _, _) in enumerate(rows) if owner == i])
-        out.append(Denoising(sampler, x, t, mine, order.guidance_scale, [whose for _, whose in order.rows]))
+        own = [k for k, (owner, _, _) in enumerate(rows) if owner == i]
+        adapters = [_scaled(rows[k][2], slot.unet_scale) for k in own]
+        assert request.guidance_scale is not None  # it is completed
+        out.append(Denoising(sampler, x, t, states[own], request.guidance_scale, adapters))
     return out
 
 
 @torch.no_grad()
-def advance(base: BaseModel, bank: LoraBank | None, pictures: Sequence[Denoising]) -> None:
-    """One step of every image in one forward pass. Classifier-free guidance: Ho & Salimans 2022, eq. 6."""
-    rows = [picture for picture in pictures for _ in picture.states]
+def advance(base: BaseModel, bank: LoraBank | None, images: Sequence[Denoising]) -> None:
+    """One step of every image in one forward. Classifier-free guidance: Ho & Salimans 2022, eq. 6."""
+    rows = [image for image in images for _ in image.states]
     x = torch.stack([row.x for row in rows])  # (R, C, h, w)
-    t = torch.tensor([row.t for row in rows])  # on the CPU, as the schedule is
-    states = torch.cat([picture.states for picture in pictures])
-    whose = [one for picture in pictures for one in picture.whose]
-    output = _forward(base, bank, whose, lambda order: base.denoise(x[order], t[order], states[order]))
+    t = torch.tensor([row.t for row in rows])  # on the host, where the schedule is
+    states = torch.cat([image.states for image in images])
+    adapters = [one for image in images for one in image.adapters]
+    output = _forward(base, bank, adapters, lambda order: base.denoise(x[order], t[order], states[order]))
     clean = base.schedule.denoised(x, output.to(x.dtype), t)
     start = 0
-    for picture in pictures:
-        count = len(picture.states)
-        mine = clean[start : start + count]
+    for image in images:
+        count = len(image.states)
+        own = clean[start : start + count]
         start += count
-        x0 = mine[0] if count == 1 else mine[1] + picture.guidance_scale * (mine[0] - mine[1])
-        picture.step, picture.clean = picture.step + 1, x0
+        x0 = own[0] if count == 1 else own[1] + image.guidance_scale * (own[0] - own[1])
+        image.step, image.clean = image.step + 1, x0
         try:
-            picture.x, picture.t = picture.sampler.send(x0)
+            image.x, image.t = image.sampler.send(x0)
         except StopIteration as end:
-            picture.latent = end.value
+            image.latent = end.value
 
 
-def denoise_all(base: BaseModel, bank: LoraBank | None, orders: Sequence[Order]) -> Tensor:
-    """Run all orders in one batch until finished: latents (B, C, h, w), in the order of `orders`."""
-    pictures = begin(base, bank, orders)
-    while alive := [picture for picture in pictures if picture.latent is None]:
+def denoise_all(
+    base: BaseModel, bank: LoraBank | None, requests: Sequence[ImageRequest], slots: Sequence[AdapterSlot] | None = None
+) -> Tensor:
+    """Run all requests in one batch to their ends: latents (B, C, h, w) in their order.
+
+    Args:
+        slots: of the requests' adapters; None = all on the bare base.
+    """
+    images = begin(base, bank, requests, [AdapterSlot()] * len(requests) if slots is None else slots)
+    while alive := [image for image in images if image.latent is None]:
         advance(base, bank, alive)
-    return torch.stack([picture.latent for picture in pictures if picture.latent is not None])
+    return torch.stack([image.latent for image in images if image.latent is not None])
+
+
+def _texts(request: ImageRequest) -> list[tuple[str, float]]:
+    """Text and adapter scale of each row of a completed request."""
+    negative = request.adapter_scale if request.negative_scale is None else request.negative_scale
+    return [(request.prompt, request.adapter_scale), (request.negative_prompt, negative)][: row_count(request)]
+
+
+def _scaled(row: RowAdapter, factor: float) -> RowAdapter:
+    return row if row == NO_ADAPTER else RowAdapter(row.slot, row.scale * factor)
 
 
 def _forward(
-    base: BaseModel, bank: LoraBank | None, whose: Sequence[Whose], work: Callable[[list[int]], Tensor]
+    base: BaseModel, bank: LoraBank | None, adapters: Sequence[RowAdapter], work: Callable[[list[int]], Tensor]
 ) -> Tensor:
-    """Calls `work` with the order in which to take the rows; returns its result (R, ...) in the original order.
+    """Call `work` with the rows in the order in which they are computed; return its result (R, ...) in row order.
 
-    Rows of slot 0 come last, where the bank skips them. A single row is repeated: see `rows`.
+    Rows without an adapter come last, so that the bank can skip them. On a CPU a single row is computed twice, see
+    `batch_invariance`.
     """
-    order = sorted(range(len(whose)), key=lambda row: whose[row] == BARE)
+    order = sorted(range(len(adapters)), key=lambda row: adapters[row] == NO_ADAPTER)
     if len(order) == 1 and base.device.type == "cpu":
         order *= 2
-    with _route(bank, [whose[row] for row in order]):
+    with _route(bank, [adapters[row] for row in order]):
         done = work(order)
-    out = torch.empty_like(done[: len(whose)])
+    out = torch.empty_like(done[: len(adapters)])
     out[order] = done
     return out
 
 
-def _route(bank: LoraBank | None, rows: Sequence[Whose]) -> AbstractContextManager[None]:
+def _route(bank: LoraBank | None, rows: Sequence[RowAdapter]) -> AbstractContextManager[None]:
     if bank is None:
         return nullcontext()
     slots, scales = zip(*rows, strict=True)

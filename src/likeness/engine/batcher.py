@@ -1,56 +1,51 @@
-"""Who joins the batch at the next step: policy only, pure functions over frozen values.
+"""Which requests join the batch at the next step: policy only, pure functions without clock, thread or tensor.
 
-Between tenants: whoever was given the least work goes first, and a tenant that comes back is lifted to the level of
-those who wait (virtual token counter: Sheng et al. 2024, "Fairness in Serving Large Language Models", algorithm 2;
-the tokens here are row-steps). Within a tenant: earliest deadline first. Work is counted in rows: a guided picture is
-two. Knows no clock, no thread and no tensor.
+Across tenants: weighted fair queueing by a virtual token counter (Sheng et al. 2024, "Fairness in Serving Large
+Language Models", algorithm 2; the tokens here are row-steps). The tenant with the least work so far is served first; a
+tenant that returns starts at the level of the least served tenant that waits. Within a tenant: earliest deadline first.
+Work is counted in rows: a guided image is two.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, TypeVar
 
 PATIENCE_S = 60.0  # a request without a deadline is due after this long, so that later deadlines cannot starve it
-SLOT_PATIENCE_S = 2.0  # after this long without a free slot, nobody may keep one occupied for longer
+SLOT_PATIENCE_S = 2.0  # how long a request may wait for an adapter slot before others stop to extend its wait
 LONGEST_RETRY_S = 60.0
-DOUBT = 0.15  # share by which a picture may take longer than expected
+DOUBT = 0.15  # relative error that is expected of an estimated duration
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """A request in the queue. Times in seconds on the caller's clock."""
-
-    id: int  # rising with arrival
-    tenant: str
-    key: str | None  # of its adapter; None = the bare base
-    rows: int  # 1, guided 2
-    steps: int
-    arrived_s: float
-    deadline_s: float | None = None
-    is_ready: bool = True  # its adapter can be put into a slot now
+class BatchRequest(Protocol):
+    """What the planner reads of a request, waiting or running. Times are in seconds on the caller's clock."""
 
     @property
-    def due_s(self) -> float:
-        return self.arrived_s + PATIENCE_S if self.deadline_s is None else self.deadline_s
-
+    def id(self) -> int: ...  # rising with arrival
     @property
-    def cost(self) -> int:
-        return self.rows * self.steps
+    def tenant(self) -> str: ...
+    @property
+    def key(self) -> str | None: ...  # of its adapter; None = the bare base
+    @property
+    def rows(self) -> int: ...  # 1, guided 2
+    @property
+    def steps_left(self) -> int: ...
+    @property
+    def arrived_s(self) -> float: ...
+    @property
+    def deadline_s(self) -> float | None: ...
 
 
-@dataclass(frozen=True)
-class Running:
-    """A request in the batch."""
+T = TypeVar("T", bound=BatchRequest)
 
-    id: int
-    key: str | None
-    rows: int
-    steps_left: int
-    deadline_s: float | None = None
+
+def cost(request: BatchRequest) -> int:
+    """Row-steps that are still to be computed."""
+    return request.rows * request.steps_left
 
 
 @dataclass(frozen=True)
 class Shares:
-    """What each tenant was given so far, in row-steps, above a common floor."""
+    """Row-steps that each tenant was given so far, above a common floor."""
 
     given: Mapping[str, float] = field(default_factory=dict)
     floor: float = 0.0
@@ -60,40 +55,40 @@ class Shares:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Generic[T]):
     """What happens before the next step."""
 
-    joins: tuple[int, ...]  # ids, in the order they were chosen
-    expired: tuple[int, ...]  # ids, waiting or running, whose deadline has passed
+    joins: tuple[T, ...]  # in the order they were chosen
+    expired: tuple[T, ...]  # waiting or running, past their deadlines
     shares: Shares
 
 
 def plan(
-    waiting: Sequence[Waiting], running: Sequence[Running], shares: Shares, *,
-    row_limit: int, slots: int, now_s: float,
-) -> Plan:  # fmt: skip
-    """Drop what is too late and fill the batch.
+    waiting: Sequence[T], running: Sequence[T], shares: Shares, *,
+    row_limit: int, slots: int, now_s: float, loading: Set[str] = frozenset(),
+) -> Plan[T]:  # fmt: skip
+    """Drop requests past their deadlines and fill the batch.
 
-    Nobody passes a request that only lacks rows. A request that lacks a slot is passed by those who need none, and
-    for `SLOT_PATIENCE_S` by others; after that only by those who free their slot no later than it would be anyway.
-    A request whose adapter is not ready is passed, and keeps its turn.
+    The order is kept with these exceptions. A request whose adapter is still loading is overtaken and keeps its turn.
+    A request that waits for an adapter slot may be overtaken by requests that need no slot, and for `SLOT_PATIENCE_S`
+    by any. After that, only by requests that will finish before the next slot is due to be freed (as in EASY
+    backfilling: Lifka 1995, "The ANL/IBM SP Scheduling System"). A request that only waits for rows is not overtaken.
 
     Args:
         row_limit: rows in one forward; a single request may exceed it, since it cannot be split.
         slots: adapters that can be in use at once.
+        loading: keys of adapters that cannot be put into a slot yet.
     """
-    alive = [one for one in waiting if not _is_late(one.deadline_s, now_s)]
-    staying = [one for one in running if not _is_late(one.deadline_s, now_s)]
-    there = {one.id for one in waiting} | {one.id for one in running}
-    expired = tuple(sorted(there - {one.id for one in alive} - {one.id for one in staying}))
-    queues = _by_tenant(one for one in alive if one.is_ready)
+    alive = [one for one in waiting if not _is_late(one, now_s)]
+    staying = [one for one in running if not _is_late(one, now_s)]
+    queues = _by_tenant(one for one in alive if one.key not in loading)
     given = {tenant: shares.of(tenant) for tenant in {one.tenant for one in alive}}
     rows = sum(one.rows for one in staying)
     busy_until = _steps_by_key(staying)  # key -> steps until its slot is free
     may_extend = True
-    joins: list[Waiting] = []
+    joins: list[T] = []
     while queues:
-        tenant = min(queues, key=lambda name: (given[name], queues[name][0].due_s, queues[name][0].id))
+        tenant = min(queues, key=lambda name: (given[name], _due_s(queues[name][0]), queues[name][0].id))
         one = queues[tenant].pop(0)
         if not queues[tenant]:
             del queues[tenant]
@@ -101,24 +96,26 @@ def plan(
             if one.key not in busy_until and len(busy_until) >= slots:
                 may_extend = may_extend and now_s - one.arrived_s < SLOT_PATIENCE_S
                 continue
-            if not may_extend and one.steps > busy_until.get(one.key, 0):
+            if not may_extend and one.steps_left > busy_until.get(one.key, 0):
                 continue
         if rows and rows + one.rows > row_limit:
             break
         rows += one.rows
-        given[tenant] += one.cost
+        given[tenant] += cost(one)
         if one.key is not None:
-            busy_until[one.key] = max(busy_until.get(one.key, 0), one.steps)
+            busy_until[one.key] = max(busy_until.get(one.key, 0), one.steps_left)
         joins.append(one)
     joined = {one.id for one in joins}
     left = {one.tenant for one in alive if one.id not in joined}
-    return Plan(tuple(one.id for one in joins), expired, _settled(shares, given, left))
+    expired = tuple(one for one in (*waiting, *running) if _is_late(one, now_s))
+    return Plan(tuple(joins), expired, _settled(shares, given, left))
 
 
 def expected_wait_s(ahead: Mapping[str, float], tenant: str, *, rate: float | None) -> float:
-    """Seconds that a request waits that arrives now and finds the batch full; 0 when no throughput was measured yet.
+    """Seconds that a request waits that arrives now and finds the batch full; 0 until a throughput was measured.
 
-    Before it goes all work there is, or, if that is less, its own tenant's once for each tenant (they take turns).
+    Ahead of it is all work there is or, if that is less, its own tenant's work times the number of tenants, since
+    tenants take turns.
 
     Args:
         ahead: tenant -> row-steps that wait or run.
@@ -131,7 +128,7 @@ def expected_wait_s(ahead: Mapping[str, float], tenant: str, *, rate: float | No
 
 
 def is_out_of_reach(expected_s: float, allowed_s: float) -> bool:
-    """Whether to refuse at the door: estimates err, and one that expires half done has cost others their time."""
+    """Whether to refuse at once. Estimates err, and a request that expires half done has wasted the others' time."""
     return expected_s * (1 + DOUBT) > allowed_s
 
 
@@ -142,9 +139,10 @@ def retry_after_s(work: float, *, rate: float | None) -> float:
 
 @dataclass(frozen=True)
 class RowLimit:
-    """How many rows go into one forward: falls by half when memory runs out, and slowly comes back.
+    """How many rows go into one forward: halved when memory runs out, then raised slowly again.
 
-    The rule of TCP's window (Jacobson 1988): what another program took for a moment is not lost for good.
+    Additive increase, multiplicative decrease, as TCP's window (Jacobson 1988), since memory that another program took
+    may be free again later.
     """
 
     most: int
@@ -184,19 +182,23 @@ def parts_of(rows: Sequence[int], limit: int) -> list[slice]:
     return parts
 
 
-def _is_late(deadline_s: float | None, now_s: float) -> bool:
-    return deadline_s is not None and deadline_s <= now_s
+def _is_late(one: BatchRequest, now_s: float) -> bool:
+    return one.deadline_s is not None and one.deadline_s <= now_s
 
 
-def _by_tenant(ready: Iterable[Waiting]) -> dict[str, list[Waiting]]:
+def _due_s(one: BatchRequest) -> float:
+    return one.arrived_s + PATIENCE_S if one.deadline_s is None else one.deadline_s
+
+
+def _by_tenant(ready: Iterable[T]) -> dict[str, list[T]]:
     """Each tenant's requests, the one that is due first in front."""
-    queues: dict[str, list[Waiting]] = {}
-    for one in sorted(ready, key=lambda one: (one.due_s, one.id)):
+    queues: dict[str, list[T]] = {}
+    for one in sorted(ready, key=lambda one: (_due_s(one), one.id)):
         queues.setdefault(one.tenant, []).append(one)
     return queues
 
 
-def _steps_by_key(running: Iterable[Running]) -> dict[str, int]:
+def _steps_by_key(running: Iterable[BatchRequest]) -> dict[str, int]:
     longest: dict[str, int] = {}
     for one in running:
         if one.key is not None:
@@ -205,9 +207,9 @@ def _steps_by_key(running: Iterable[Running]) -> dict[str, int]:
 
 
 def _settled(shares: Shares, given: Mapping[str, float], left: set[str]) -> Shares:
-    """The floor rises to the least of those who still wait; who is at or below it need not be remembered.
+    """Raise the floor to the least share of the tenants that still wait; shares at or below it are dropped.
 
-    When nobody waits the past is forgotten: there was enough for all.
+    When no request waits all shares are dropped: there was enough for all.
     """
     if not left:
         return Shares()

@@ -1,7 +1,7 @@
-"""The device's share of the work: pictures begin, advance and are decoded in batches as large as memory allows.
+"""Work on the device: images begin, advance and are decoded in batches as large as memory allows.
 
-When memory runs out the batch is halved and the step done again, in parts; any other failure is narrowed down to the
-picture that causes it. So what goes wrong with one picture is that picture's error and nobody else's.
+When memory runs out the batch is halved and the step is done again in parts. After any other failure the step is done
+again image by image, so that only the image that causes the failure fails.
 """
 
 import inspect
@@ -20,10 +20,11 @@ from ..diffusion.base import BaseModel
 from ..diffusion.devices import is_out_of_memory
 from ..diffusion.lora import LoraBank
 from ..diffusion.pixels import to_images
-from ..diffusion.sampling import Denoising, Order, advance, begin
+from ..diffusion.sampling import AdapterSlot, Denoising, advance, begin, row_count
 from ..errors import DeviceFailed, LikenessError
+from ..types import ImageRequest
+from .batch_limits import Limits, release_memory
 from .batcher import RowLimit, parts_of
-from .memory import Limits, release_memory
 
 PREVIEW_PX = 128  # longest side
 log = logging.getLogger("likeness.engine")
@@ -33,57 +34,54 @@ R = TypeVar("R")
 
 
 class Device:
-    """One base and its bank. Belongs to one thread.
-
-    Args:
-        limits: to start with.
-    """
+    """One base and its bank. Not thread-safe."""
 
     def __init__(self, base: BaseModel, bank: LoraBank, *, limits: Limits) -> None:
         self.base, self.bank = base, bank
-        self.rows, self.pictures = limits.rows, limits.pictures
+        self.rows, self.images = limits.rows, limits.images
 
-    def begin(self, orders: Sequence[Order]) -> list[Denoising | Exception]:
+    def begin(self, asked: Sequence[tuple[ImageRequest, AdapterSlot]]) -> list[Denoising | Exception]:
         """Encode prompts and draw the noise."""
-        out, self.rows = apart(
-            orders, lambda part: begin(self.base, self.bank, part), self.rows,
-            rows=lambda order: 1 if order.guidance_scale == 1 else 2,
-        )  # fmt: skip
+
+        def start(part: Sequence[tuple[ImageRequest, AdapterSlot]]) -> list[Denoising]:
+            return begin(self.base, self.bank, [request for request, _ in part], [slot for _, slot in part])
+
+        out, self.rows = apart(asked, start, self.rows, rows=lambda one: row_count(one[0]))
         return out
 
-    def advance(self, pictures: Sequence[Denoising]) -> list[Exception | None]:
-        """One step of every picture."""
-        targets = {id(picture): picture.step + 1 for picture in pictures}
+    def advance(self, images: Sequence[Denoising]) -> list[Exception | None]:
+        """One step of every image."""
+        targets = {id(image): image.step + 1 for image in images}
 
         def step(part: Sequence[Denoising]) -> list[None]:
-            behind = [picture for picture in part if picture.step < targets[id(picture)]]
-            if behind:  # a part that failed half way has pictures that are a step ahead
+            behind = [image for image in part if image.step < targets[id(image)]]
+            if behind:  # a part that failed half way has images that have taken this step already
                 advance(self.base, self.bank, behind)
             return [None] * len(part)
 
-        out, self.rows = apart(pictures, step, self.rows, rows=lambda picture: len(picture.states))
+        out, self.rows = apart(images, step, self.rows, rows=lambda image: len(image.states))
         self.rows = self.rows.after_step()
         return [
-            DeviceFailed("the sampler of this picture broke off") if error is None and _is_dead(picture) else error
-            for picture, error in zip(pictures, out, strict=True)
+            DeviceFailed("the sampler of this image broke off") if error is None and _is_dead(image) else error
+            for image, error in zip(images, out, strict=True)
         ]
 
     def decode(self, latents: Sequence[Tensor]) -> list[NDArray[np.uint8] | Exception]:
         """Latents (C, h, w) each -> (H, W, 3) RGB each."""
-        out, self.pictures = apart(
-            latents, lambda part: to_images(self.base.decode(torch.stack(list(part)))), self.pictures, rows=lambda _: 1
+        out, self.images = apart(
+            latents, lambda part: to_images(self.base.decode(torch.stack(list(part)))), self.images, rows=lambda _: 1
         )
-        self.pictures = self.pictures.after_step()
+        self.images = self.images.after_step()
         return out
 
 
 def apart(
     items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]], limit: RowLimit, *, rows: Callable[[T], int]
 ) -> tuple[list[R | Exception], RowLimit]:
-    """`work` on all items, as many at once as the limit allows, and what became of the limit.
+    """Call `work` on all items, as many at once as the limit allows; return the results and the new limit.
 
-    Out of memory: the limit falls by half and the part is done again in smaller ones. Another error: the part is done
-    again one by one. An item that fails alone gets its error in its place.
+    Out of memory: the limit is halved and the part is done again in smaller parts. Any other error: the part is done
+    again item by item, and the result of an item that fails alone is its error.
     """
     out: list[R | Exception] = [DeviceFailed("not reached")] * len(items)
     counts = [rows(item) for item in items]
@@ -98,7 +96,7 @@ def apart(
             if is_memory:
                 limit = limit.halved(sum(counts[i] for i in part))
                 release_memory()
-                log.warning("out of memory, %d rows at most from now on", limit.now)
+                log.warning("out of memory: batch limit lowered to %d rows", limit.now)
             if len(part) == 1:
                 out[part[0]] = _failure(error, is_memory)
             elif is_memory:
@@ -110,22 +108,22 @@ def apart(
 
 
 def small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture with its longest side at most `PREVIEW_PX`."""
-    picture = Image.fromarray(image)
-    picture.thumbnail((PREVIEW_PX, PREVIEW_PX), Image.Resampling.BOX)
-    return np.asarray(picture)
+    """The image with its longest side at most `PREVIEW_PX`."""
+    preview = Image.fromarray(image)
+    preview.thumbnail((PREVIEW_PX, PREVIEW_PX), Image.Resampling.BOX)
+    return np.asarray(preview)
 
 
-def _is_dead(picture: Denoising) -> bool:
-    return picture.latent is None and inspect.getgeneratorstate(picture.sampler) == inspect.GEN_CLOSED
+def _is_dead(image: Denoising) -> bool:
+    return image.latent is None and inspect.getgeneratorstate(image.sampler) == inspect.GEN_CLOSED
 
 
 def _failure(error: Exception, is_memory: bool) -> Exception:
     if is_memory:
-        return DeviceFailed("the device has no memory for this picture", hint="free some, or use a smaller base")
+        return DeviceFailed("the device has no memory for this image", hint="free device memory, or use a smaller base")
     if isinstance(error, LikenessError):
         return error
-    log.error("a picture failed", exc_info=error)
-    failure = DeviceFailed(f"the device failed at this picture ({type(error).__name__})")
+    log.error("an image failed", exc_info=error)
+    failure = DeviceFailed(f"the device failed at this image ({type(error).__name__})")
     failure.__cause__ = error
     return failure

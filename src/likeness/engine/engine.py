@@ -1,11 +1,11 @@
-"""Adapter + prompt + seed -> image, for any mixture of people in one batch.
+"""Adapter + prompt + seed -> image, for any mixture of adapters in one batch.
 
-One thread owns the device. A request joins the running batch at the next denoising step and leaves when its own steps
-are done; rows differ in adapter, prompt, seed, steps, guidance, sampler and scale, and the picture is the one it would
-be alone. Adapters come from a function that is told a key, through host memory (`host`), into the bank's slots
-(`cache`); who joins when is `batcher`'s.
+One thread owns the device. A request joins the running batch at the next denoising step and leaves after its own last
+step. Rows differ in adapter, prompt, seed, steps, guidance, sampler and scale; each image is the one that its request
+gives alone. Adapters come from a function of a key, through host memory (`host_cache`), into the slots of the bank
+(`slot_cache`); `batcher` decides what joins.
 
-The engine does not know where adapters are kept nor who asks.
+The engine does not know where adapters are stored or which protocol a request came by.
 """
 
 import itertools
@@ -13,48 +13,43 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from queue import SimpleQueue
+from contextlib import ExitStack
 from threading import Thread
 from types import TracebackType
 
 from ..diffusion.base import BaseModel
 from ..diffusion.devices import memory_for
 from ..diffusion.lora import LoraBank
-from ..diffusion.samplers import sampler_named
-from ..diffusion.sampling import Denoising
+from ..diffusion.sampling import AdapterSlot, completed
 from ..errors import DeviceFailed, UsageError
-from ..portraits import check_request
 from ..types import Adapter, GeneratedImage, ImageRequest
+from .batch_limits import measured_limits
 from .device import Device, small
 from .facts import EngineFacts
-from .memory import measured_limits
 from .packed import SlotWriter, pack
-from .queue import Outcome, RequestQueue
-from .ticket import StepEvent, Ticket, Watch
+from .request_queue import RequestQueue
+from .ticket import OnStep, StepEvent, Ticket, results
 from .work import Turn, Work
 
 HOST_BYTES = 256 << 20
 log = logging.getLogger("likeness.engine")
 
-Load = Callable[[str], Adapter]
-
 
 class Engine:
-    """A base, a bank of slots, and the pictures in the making. Close it, or use it in a `with`.
+    """A base, a bank of adapter slots, and the images in the making. Call `close`, or use it in a `with`.
 
     Args:
-        load: key -> adapter; called on a loader thread; what it raises is the error of the requests that wait for it.
+        load: key -> adapter; called on a loader thread; what it raises is the error of the requests for this key.
         slots: of the bank, slot 0 (the bare base) included.
-        rank: the largest an adapter may have.
-        max_batch: guided pictures in one forward, two rows each; one that is not guided is one row.
+        rank: the largest that an adapter may have.
+        max_batch: guided images in one forward, two rows each; an unguided image is one row.
         host_bytes: of adapters kept in host memory.
         queue_limit: requests that may wait.
         clock: seconds; for deadlines and latencies.
     """
 
     def __init__(
-        self, base: BaseModel, *, load: Load, slots: int = 8, rank: int = 8, max_batch: int = 8,
+        self, base: BaseModel, *, load: Callable[[str], Adapter], slots: int = 8, rank: int = 8, max_batch: int = 8,
         host_bytes: int = HOST_BYTES, queue_limit: int = 256, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         for name, got in {"max_batch": max_batch, "host_bytes": host_bytes, "queue_limit": queue_limit}.items():
@@ -63,7 +58,6 @@ class Engine:
         self.base = base
         with memory_for(f"{slots} slots of rank {rank}", hint="set LIKENESS_SLOTS or LIKENESS_RANK lower"):
             self.bank = LoraBank(base.networks, base.family.targets, slots=slots, rank=rank)
-        self._negative_scale = base.family.negative_scale
         self._writer = SlotWriter(self.bank)
         self._device = Device(base, self.bank, limits=measured_limits(base, self.bank, max_batch=max_batch))
         self._clock, self._ids = clock, itertools.count(1)
@@ -84,59 +78,48 @@ class Engine:
 
     def submit(
         self, request: ImageRequest, *, key: str | None, tenant: str = "local", deadline_s: float | None = None,
-        watch: Watch | None = None, preview_every: int = 0, request_id: str | None = None,
+        on_step: OnStep | None = None, preview_every: int = 0, request_id: str | None = None, wait: bool = False,
     ) -> Ticket:  # fmt: skip
-        """Put one request in the queue and return at once; its adapter is fetched meanwhile.
+        """Put one request into the queue and start to load its adapter.
 
         Args:
-            key: what `load` is told; None = the bare base. `request.adapter` is only a label here.
-            tenant: tenants take turns.
+            key: passed to `load`; None = the bare base. `request.adapter` is only a label here.
+            tenant: tenants share the device fairly.
             deadline_s: from now; a request that cannot be finished by then is refused or dropped.
-            watch: told each step, on the device's thread: it must not block.
+            on_step: called after each step on the device thread: it must not block.
             preview_every: steps between two events with a preview, each of which costs a decoding; 0 = none.
-            request_id: for the log and the ticket; else one is made up.
+            request_id: for the log and the ticket; None = a random one.
+            wait: block while the queue is full instead of refusing.
 
         Raises:
-            EngineBusy: the queue is full or the deadline out of reach; says when to try again.
+            EngineBusy: the queue is full or the deadline out of reach; it says when to try again.
             EngineClosed: after `close`.
-            UsageError: a value out of its range, an unknown sampler.
         """
-        return self._submit(
-            request, key, tenant=tenant, deadline_s=deadline_s, watch=watch, preview_every=preview_every,
-            request_id=request_id,
-        )  # fmt: skip
+        number, now_s = next(self._ids), self._clock()
+        ticket = Ticket(request_id or uuid.uuid4().hex[:16], lambda: self._queue.cancel(number))
+        deadline = None if deadline_s is None else now_s + deadline_s
+        request = completed(self.base, request)
+        self._queue.put(Work(number, ticket, request, key, tenant, now_s, deadline, on_step, preview_every), wait=wait)
+        return ticket
 
     def generate(
         self, requests: Sequence[ImageRequest], *, progress: Callable[[int], None] = lambda done: None
     ) -> list[GeneratedImage]:
-        """Make every picture and wait for them; the result is in the order of `requests`.
-
-        The key of an adapter is its name in the request. When one request fails the others are taken back.
-
-        Args:
-            progress: called on this thread with the number of finished pictures whenever it grows.
+        """Make all images and wait for them. The key of an adapter is its name in the request. See `ticket.results`.
 
         Raises:
-            LikenessError: of the first request that failed, as `submit` and `Ticket.result`, and what `load` raises.
+            LikenessError: of the first request that failed, as `submit`, `Ticket.result` and `load`.
         """
-        for request in requests:
-            _check(request)
         tickets: list[Ticket] = []
-        finished: SimpleQueue[Ticket] = SimpleQueue()
-        try:
+        with ExitStack() as on_error:
             for request in requests:
-                tickets.append(self._submit(request, request.adapter, may_wait=True))
-                tickets[-1].add_done_callback(finished.put)
-            for done in range(1, len(tickets) + 1):
-                finished.get().result()
-                progress(done)
-        finally:
-            for ticket in tickets:
-                ticket.cancel()
-        return [ticket.result() for ticket in tickets]
+                tickets.append(self.submit(request, key=request.adapter, wait=True))
+                on_error.callback(tickets[-1].cancel)
+            on_error.pop_all()
+        return results(tickets, progress)
 
     def forget(self, key: str) -> None:
-        """Drop an adapter from memory: pictures in the making are finished, then its slot is wiped."""
+        """Drop an adapter from memory; images in the making are finished first, then its slot is wiped."""
         self._queue.forget(key)
 
     def held(self) -> frozenset[str]:
@@ -144,32 +127,18 @@ class Engine:
         return self._queue.held()
 
     def facts(self) -> EngineFacts:
-        """Counters, occupancies and histograms of this moment."""
+        """Counters, occupancies and histograms at this moment."""
         return self._queue.facts()
 
     def close(self) -> None:
-        """Fail what waits or runs with EngineClosed, end all threads, and leave the base as it was.
+        """Fail the requests that wait or run with EngineClosed, end all threads, and remove the bank from the base.
 
-        Not from a callback: those run on the threads that are waited for.
+        Must not be called from a callback: callbacks run on the threads that it waits for.
         """
         self._queue.close()
         self._thread.join()
         self._queue.close_loads()
         self.bank.close()
-
-    def _submit(
-        self, request: ImageRequest, key: str | None, *, tenant: str = "local", deadline_s: float | None = None,
-        watch: Watch | None = None, preview_every: int = 0, request_id: str | None = None, may_wait: bool = False,
-    ) -> Ticket:  # fmt: skip
-        _check(request)
-        if request.negative_scale is None:
-            request = replace(request, negative_scale=self._negative_scale)
-        number, now_s = next(self._ids), self._clock()
-        ticket = Ticket(request_id or uuid.uuid4().hex[:16], lambda: self._queue.cancel(number))
-        deadline = None if deadline_s is None else now_s + deadline_s
-        work = Work(number, ticket, request, key, tenant, now_s, deadline, watch, preview_every)
-        self._queue.put(work, wait=may_wait)
-        return ticket
 
     # the device thread
 
@@ -178,12 +147,12 @@ class Engine:
             while (turn := self._queue.next_turn(self._device.rows.now)) is not None:
                 try:
                     self._take(turn)
-                except Exception as error:  # unforeseen: its pictures fail, and the next ones are made
+                except Exception as error:  # unexpected: the requests of this turn fail, later ones are served
                     if not turn.running:
-                        raise  # nothing would end the next turn, which would be the same
+                        raise  # no request would leave, so the next turn would be the same
                     log.critical("a turn of the device thread failed", exc_info=error)
                     self._queue.abandon(turn, DeviceFailed(f"the device failed ({type(error).__name__})"))
-        except BaseException as error:  # nobody may wait for a thread that is gone
+        except BaseException as error:  # without this thread no request would ever end
             log.critical("the device thread ended", exc_info=error)
             self._queue.close(DeviceFailed(f"the device thread ended ({type(error).__name__})"))
 
@@ -191,26 +160,21 @@ class Engine:
         started_s = time.perf_counter()
         for slot in turn.wipes:
             self._writer.wipe(slot)
-        outcomes = self._begin(turn)
-        failed = {id(work) for work, _ in outcomes}
-        works = [work for work in turn.running if id(work) not in failed]
-        pictures = [picture for work in works if (picture := work.picture) is not None]
-        errors = self._device.advance(pictures) if pictures else []
-        alive: list[tuple[Work, Denoising]] = []
-        for work, picture, error in zip(works, pictures, errors, strict=True):
-            if error is None:
-                alive.append((work, picture))
-            else:
-                outcomes.append((work, error))
-        self._queue.count_first_steps([work for work, picture in alive if picture.step == 1])
+        outcomes: dict[Work, GeneratedImage | Exception] = {}
+        self._begin(turn, outcomes)
+        works = [work for work in turn.running if work not in outcomes]
+        images = [work.denoising for work in works if work.denoising is not None]
+        errors = self._device.advance(images) if images else []
+        outcomes |= {work: error for work, error in zip(works, errors, strict=True) if error is not None}
+        alive = [work for work in works if work not in outcomes]
+        self._queue.count_first_steps([work for work in alive if work.request.steps - work.steps_left == 1])
         self._tell(alive)
-        outcomes += self._finish([(work, picture) for work, picture in alive if picture.latent is not None])
-        rows = sum(work.rows for work, _ in alive)
+        outcomes |= self._finished(alive)
+        rows = sum(work.rows for work in alive)
         self._queue.end_turn(outcomes, rows=rows, seconds=time.perf_counter() - started_s)
 
-    def _begin(self, turn: Turn) -> list[tuple[Work, Outcome]]:
-        """Write the slots and start the pictures that join; the failures."""
-        outcomes: list[tuple[Work, Outcome]] = []
+    def _begin(self, turn: Turn, outcomes: dict[Work, GeneratedImage | Exception]) -> None:
+        """Write the slots and start the images that join; failures go into `outcomes`."""
         for slot, packed in turn.writes:
             try:
                 self._writer.write(slot, packed)
@@ -218,54 +182,51 @@ class Engine:
                 log.error("a slot could not be written", exc_info=error)
                 self._queue.unload(slot)
                 failure = DeviceFailed(f"the adapter could not be put into its slot ({type(error).__name__})")
-                outcomes += [(work, failure) for work in turn.joins if work.slot == slot]
-        failed = {id(work) for work, _ in outcomes}
-        joins = [work for work in turn.joins if id(work) not in failed]
+                outcomes |= {work: failure for work in turn.joins if work.slot == slot}
+        joins = [work for work in turn.joins if work not in outcomes]
         for work in joins:
             work.ticket.start()
-        for work, begun in zip(joins, self._device.begin([work.order for work in joins]), strict=True):
-            if isinstance(begun, Exception):
-                outcomes.append((work, begun))
+        begun = self._device.begin([(work.request, AdapterSlot(work.slot)) for work in joins])
+        for work, image in zip(joins, begun, strict=True):
+            if isinstance(image, Exception):
+                outcomes[work] = image
             else:
-                work.picture = begun
-        return outcomes
+                work.denoising = image
 
-    def _tell(self, alive: Sequence[tuple[Work, Denoising]]) -> None:
-        """Events of the step, with previews for those who asked for one at this step."""
-        shown = [
-            (work, picture.clean) for work, picture in alive
-            if work.watch is not None and work.preview_every and picture.step % work.preview_every == 0
-            and picture.clean is not None and picture.latent is None
-        ]  # fmt: skip
-        decoded = self._device.decode([clean for _, clean in shown]) if shown else []
-        previews = {id(work): image for (work, _), image in zip(shown, decoded, strict=True)}
-        for work, picture in alive:
-            if work.watch is None:
+    def _tell(self, alive: Sequence[Work]) -> None:
+        """Call `on_step`, with a preview at every `preview_every` steps."""
+        shown, latents = [], []
+        for work in alive:
+            image = work.denoising
+            if work.on_step is None or not work.preview_every or image is None or image.latent is not None:
                 continue
-            image = previews.get(id(work))
-            preview = None if image is None or isinstance(image, Exception) else small(image)
+            if image.step % work.preview_every == 0 and image.clean is not None:
+                shown.append(work)
+                latents.append(image.clean)
+        previews = dict(zip(shown, self._device.decode(latents), strict=True)) if shown else {}
+        for work in alive:
+            if work.on_step is None:
+                continue
+            preview = previews.get(work)
+            thumbnail = None if preview is None or isinstance(preview, Exception) else small(preview)
+            steps = work.request.steps
             try:
-                work.watch(StepEvent(picture.step, work.request.steps, preview))
-            except Exception as error:  # whoever watches must not harm who is watched
-                log.error("the watcher of request %s failed and is told no more", work.ticket.id, exc_info=error)
-                work.watch = None
+                work.on_step(StepEvent(steps - work.steps_left, steps, thumbnail))
+            except Exception as error:  # a faulty callback must not fail the request
+                log.error("on_step of request %s failed and is not called again", work.ticket.id, exc_info=error)
+                work.on_step = None
 
-    def _finish(self, finished: Sequence[tuple[Work, Denoising]]) -> list[tuple[Work, Outcome]]:
-        latents = [picture.latent for _, picture in finished if picture.latent is not None]
-        if not latents:
-            return []
-        now_s = self._clock()
-        return [
-            (
-                work,
-                image
-                if isinstance(image, Exception)
-                else GeneratedImage(work.request, image, self.base.sha256, work.adapter_sha256, now_s - work.joined_s),
-            )
-            for (work, _), image in zip(finished, self._device.decode(latents), strict=True)
-        ]
-
-
-def _check(request: ImageRequest) -> None:
-    check_request(request)
-    sampler_named(request.sampler)
+    def _finished(self, alive: Sequence[Work]) -> dict[Work, GeneratedImage | Exception]:
+        """Decode the images whose last step is done."""
+        latents = {
+            work: work.denoising.latent for work in alive if work.denoising is not None
+            and work.denoising.latent is not None
+        }  # fmt: skip
+        decoded = self._device.decode(list(latents.values())) if latents else []
+        now_s, sha256 = self._clock(), self.base.sha256
+        return {
+            work: pixels
+            if isinstance(pixels, Exception)
+            else GeneratedImage(work.request, pixels, sha256, work.adapter_sha256, now_s - work.joined_s)
+            for work, pixels in zip(latents, decoded, strict=True)
+        }

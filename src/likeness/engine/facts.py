@@ -1,4 +1,4 @@
-"""What the engine tells of itself: counters, occupancies and histograms, for a metrics page or a test."""
+"""The engine's metrics: counters, occupancies and histograms."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -26,13 +26,13 @@ class Histogram:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """One moment of an engine. Counts are since its start; bytes and numbers of adapters are now."""
+    """A snapshot. Counts are since the engine's start; bytes and numbers of adapters are current."""
 
     waiting: int
-    running: int  # pictures in the batch
-    rows: int  # of the batch: a guided picture is two
+    running: int  # images in the batch
+    rows: int  # of the batch: a guided image is two
     row_limit: int
-    slots: int  # that adapters can take, the bare base's not counted
+    slots: int  # for adapters, without that of the bare base
     slots_held: int
     slots_pinned: int
     host_adapters: int
@@ -44,7 +44,7 @@ class EngineFacts:
     host_misses: int
     host_evictions: int
     images: int
-    refused: int  # at the door: the queue was full or the deadline out of reach
+    refused: int  # at submission: the queue was full or the deadline out of reach
     cancelled: int
     failures: Mapping[str, int]  # error code -> requests
     row_steps_per_s: float | None  # throughput of the last steps; None before the first
@@ -52,11 +52,11 @@ class EngineFacts:
     rows_per_step: Histogram
     queue_s: Histogram  # submitted -> joined
     first_step_s: Histogram  # submitted -> first denoising step done
-    total_s: Histogram  # submitted -> picture
+    total_s: Histogram  # submitted -> image
 
 
 class Buckets:
-    """A histogram that grows."""
+    """A histogram that is being filled."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = tuple(bounds)
@@ -72,7 +72,7 @@ class Buckets:
 
 
 class Tally:
-    """The counters of one engine; guarded by its lock."""
+    """The counters of one engine; guarded by the queue's lock."""
 
     def __init__(self) -> None:
         self.slot_hits = self.slot_misses = self.host_hits = self.host_misses = 0
@@ -84,14 +84,14 @@ class Tally:
         self.rows_per_step = Buckets(ROWS)
 
     def turn(self, rows: int, seconds: float) -> None:
-        """One step of the whole batch is done, with all that belongs to it: slots, prompts, decoding."""
+        """Count one step of the whole batch, with its slot writes, prompts and decoding."""
         self.rows_per_step.observe(rows)
         self._turn_rows = _smoothed(None if self.turn_s is None else self._turn_rows, rows)
         self.turn_s = _smoothed(self.turn_s, max(seconds, 1e-9))
 
     @property
     def row_steps_per_s(self) -> float | None:
-        """Rows over seconds, each smoothed: a mean of the turns' rates would say too much, as fast turns are short."""
+        """Smoothed rows over smoothed seconds: a mean of the rates would give short turns too much weight."""
         return None if self.turn_s is None else self._turn_rows / self.turn_s
 
     def failures_now(self) -> Mapping[str, int]:

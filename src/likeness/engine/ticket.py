@@ -1,8 +1,9 @@
-"""What a caller holds while the engine works: the ticket, and what is told at each step."""
+"""What a caller gets of a request: its ticket, and an event for each step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +13,14 @@ from ..types import GeneratedImage
 
 @dataclass(frozen=True, eq=False)
 class StepEvent:
-    """One denoising step of one picture is done."""
+    """One denoising step of one image is done."""
 
     step: int  # 1 to steps
     steps: int
-    preview: NDArray[np.uint8] | None = None  # (h, w, 3) RGB, the picture as the network takes it to be by now
+    preview: NDArray[np.uint8] | None = None  # (h, w, 3) RGB, the network's current prediction of the image
 
 
-Watch = Callable[[StepEvent], None]
+OnStep = Callable[[StepEvent], None]
 
 
 class Ticket:
@@ -37,16 +38,16 @@ class Ticket:
         return self._future.done()
 
     def result(self, timeout_s: float | None = None) -> GeneratedImage:
-        """Wait for the picture.
+        """Wait for the image.
 
         Raises:
             TimeoutError: not done within `timeout_s`; the request goes on.
-            LikenessError: whatever became of the request instead; RequestCancelled after `cancel`.
+            LikenessError: the request failed; RequestCancelled after `cancel`.
         """
         return self._future.result(timeout_s)
 
     def cancel(self) -> None:
-        """Take the request back: out of the queue at once, out of the batch at the next step; done is done."""
+        """Cancel the request: at once if it waits, at the next step if it runs. No effect once it is done."""
         self._cancel()
 
     def add_done_callback(self, fn: Callable[["Ticket"], object]) -> None:
@@ -54,16 +55,38 @@ class Ticket:
         self._future.add_done_callback(lambda _: fn(self))
 
     def add_start_callback(self, fn: Callable[[], None]) -> None:
-        """Call `fn()` before the device does anything for this request; at once if it has begun. It must not block."""
+        """Call `fn()` before the device starts on this request; at once if it has. It must not block."""
         self._started.add_done_callback(lambda _: fn())
 
     def start(self) -> None:
-        """The engine's side: once, before the first work on the device."""
+        """Called once by the engine, before the first work on the device."""
         self._started.set_result(None)
 
     def resolve(self, outcome: GeneratedImage | Exception) -> None:
-        """The engine's side: once, and not with the engine's lock held."""
+        """Called once by the engine, without its lock."""
         if isinstance(outcome, Exception):
             self._future.set_exception(outcome)
         else:
             self._future.set_result(outcome)
+
+
+def results(tickets: Sequence[Ticket], progress: Callable[[int], None] = lambda done: None) -> list[GeneratedImage]:
+    """Wait for all images, in the order of `tickets`; when one fails or the wait breaks off, the others are cancelled.
+
+    Args:
+        progress: called on this thread with the number of finished images whenever it grows.
+
+    Raises:
+        LikenessError: of the first request that failed.
+    """
+    finished: SimpleQueue[Ticket] = SimpleQueue()
+    try:
+        for ticket in tickets:
+            ticket.add_done_callback(finished.put)
+        for done in range(1, len(tickets) + 1):
+            finished.get().result()
+            progress(done)
+    finally:
+        for ticket in tickets:
+            ticket.cancel()
+    return [ticket.result() for ticket in tickets]

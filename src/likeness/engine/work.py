@@ -1,64 +1,45 @@
-"""One request inside the engine, and what the device thread is to do next."""
+"""The engine's state of one request, and what the device thread does next."""
 
 from dataclasses import dataclass
 
 from ..diffusion.lora import BASE_SLOT
-from ..diffusion.sampling import Denoising, Order
+from ..diffusion.sampling import Denoising, row_count
 from ..types import ImageRequest
-from .batcher import Running, Waiting
 from .packed import PackedAdapter
-from .ticket import Ticket, Watch
+from .ticket import OnStep, Ticket
 
 
 @dataclass(eq=False)
 class Work:
-    """A request on its way. What is set at creation never changes; the rest belongs to the queue and its lock."""
+    """One request from `submit` to its end. Fields without a default never change; the queue's lock guards the rest."""
 
-    id: int
+    id: int  # rising with arrival
     ticket: Ticket
-    request: ImageRequest
-    key: str | None  # of its adapter
+    request: ImageRequest  # completed with the base's defaults
+    key: str | None  # of its adapter; None = the bare base
     tenant: str
     arrived_s: float
     deadline_s: float | None  # on the engine's clock
-    watch: Watch | None
+    on_step: OnStep | None
     preview_every: int  # steps; 0 = no previews
     joined_s: float = 0.0
     slot: int = BASE_SLOT
     adapter_sha256: str | None = None
-    picture: Denoising | None = None
+    denoising: Denoising | None = None  # set by the device thread at its first step
     is_cancelled: bool = False
 
     @property
     def rows(self) -> int:
-        return 1 if self.request.guidance_scale == 1 else 2
+        return row_count(self.request)
 
     @property
-    def cost(self) -> int:
-        """Row-steps that are still to do."""
-        return self.rows * (self.request.steps - (self.picture.step if self.picture else 0))
-
-    @property
-    def order(self) -> Order:
-        """What the sampling layer is told."""
-        one = self.request
-        return Order(
-            one.prompt, one.negative_prompt, one.seed, one.steps, one.guidance_scale, one.sampler, self.slot,
-            one.adapter_scale, one.negative_scale,
-        )  # fmt: skip
-
-    def as_waiting(self, *, is_ready: bool) -> Waiting:
-        return Waiting(
-            self.id, self.tenant, self.key, self.rows, self.request.steps, self.arrived_s, self.deadline_s, is_ready
-        )
-
-    def as_running(self) -> Running:
-        return Running(self.id, self.key, self.rows, self.cost // self.rows, self.deadline_s)
+    def steps_left(self) -> int:
+        return self.request.steps - (self.denoising.step if self.denoising else 0)
 
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """Between two steps: wipe, write, begin `joins`; then one step for all of `running`."""
+    """What the device thread does between two waits: wipe, write, begin `joins`, one step for all of `running`."""
 
     wipes: tuple[int, ...]  # slots
     writes: tuple[tuple[int, PackedAdapter], ...]

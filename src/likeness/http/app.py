@@ -1,7 +1,10 @@
-"""The application: routers of all protocols, one boundary around them, errors in each protocol's format."""
+"""The application: routers of all protocols, one boundary around them, errors in each protocol's format.
+
+/v1 and /openai/v1 are always served; further protocols come from the composition root (`cli`).
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
@@ -15,34 +18,31 @@ from ..errors import LikenessError, UsageError
 from ..jobs.chores import Chore
 from ..service import Likeness
 from ..storage.files import file_failed
-from . import images, jobs, metrics, openai, rest, sagemaker, sagemaker_async
+from . import images, jobs, metrics, openai, rest
 from .auth import Access, KeyLimits
 from .boundary import BodyLimits, Boundary
-from .failures import NoSuchRoute, failure
+from .failures import SHAPES, NoSuchRoute, failure
 from .invalid import invalid
 from .origins import Origins
+from .protocol import WireProtocol
 from .queue_metrics import QueueCollector
 
 TEND_EVERY_S = 2.0
 LET_GO_EVERY_S = 20.0  # within this time, adapters deleted by other processes leave the memory
 SWEEP_EVERY_S = 3600.0
 THREADS = 32  # for blocking calls
-ROUTERS = (
-    rest.router, images.router, jobs.router, openai.router, sagemaker.router, sagemaker_async.router,
-)  # fmt: skip
+ROUTERS = (rest.router, images.router, jobs.router, openai.router)
 
 Answer = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(
-    likeness: Likeness, *, needs_keys: bool = False, portrait_backend: sagemaker.Backend | None = None
-) -> FastAPI:
+def create_app(likeness: Likeness, *, needs_keys: bool = False, protocols: Sequence[WireProtocol] = ()) -> FastAPI:
     """The application for one installation.
 
     Args:
         needs_keys: whether requests without an API key are refused. If not, requests to other host names and from pages
             of other sites are refused.
-        portrait_backend: handles SageMaker's invocations instead of this process' engine.
+        protocols: served beside /v1 and /openai/v1.
 
     Raises:
         SettingsError: invalid host_names or cors_origins.
@@ -57,8 +57,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # The event loop's default pool has few threads, and threads waiting for the catalog would fill it.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="likeness-http"))
-        if portrait_backend is None:
-            await asyncio.to_thread(lambda: likeness.engine)  # so that the first request does not wait for the base
+        await asyncio.to_thread(lambda: likeness.engine)  # so that the first request does not wait for the base
         works = {
             "expire jobs": (training.expire, TEND_EVERY_S), "deliver messages": (training.deliver, TEND_EVERY_S),
             "resume deletions": (likeness.forgetting.resume, TEND_EVERY_S),
@@ -80,7 +79,7 @@ def create_app(
         description="Portraits of you from any prompt, trained on about ten photographs.",
     )  # fmt: skip
     app.state.likeness, app.state.training = likeness, training
-    app.state.portrait_backend = portrait_backend
+    app.state.shapes = shapes = SHAPES | {protocol.prefix: protocol.failure for protocol in protocols}
     # One upload at a time uses memory and a thread; others wait in temporary files without blocking other requests.
     app.state.uploads = asyncio.Semaphore(1)
     app.add_middleware(
@@ -89,8 +88,11 @@ def create_app(
             likeness.catalog, needs_keys=needs_keys,
             limits=KeyLimits(settings.requests_per_minute, settings.concurrent_requests),
         ),
-        traffic=traffic, limits=BodyLimits(upload_bytes=settings.upload_mb << 20),
-        origins=None if needs_keys else origins,
+        traffic=traffic, shapes=shapes, origins=None if needs_keys else origins,
+        limits=BodyLimits(
+            upload_bytes=settings.upload_mb << 20,
+            by_prefix={protocol.prefix: protocol.body_bytes for protocol in protocols},
+        ),
     )  # fmt: skip
     if origins.pages:  # outermost, because preflights have no key and pages must be able to read error responses
         app.add_middleware(
@@ -100,7 +102,7 @@ def create_app(
     app.add_exception_handler(LikenessError, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_route)
-    for router in ROUTERS:
+    for router in (*ROUTERS, *(router for protocol in protocols for router in protocol.routers)):
         app.include_router(router)
 
     @app.head("/healthz", include_in_schema=False)
@@ -125,7 +127,7 @@ async def _again_and_again(chore: Chore) -> None:
 
 async def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, LikenessError)
-    return failure(error, request.url.path, request.state.request_id).response()
+    return failure(error, request.url.path, request.state.request_id, request.app.state.shapes).response()
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -9,16 +9,17 @@ import logging
 import re
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import LikenessError, MediaTypeRefused, RequestCancelled, RequestTooLarge, RequestTooSlow
+from ..errors import LikenessError, RequestCancelled
 from ..storage.files import file_failed
 from .auth import OPEN_PATHS, Access
-from .failures import Unforeseen, failure
+from .failures import MediaTypeRefused, RequestTooLarge, RequestTooSlow, Shape, Unforeseen, failure
 from .metrics import Traffic
 from .origins import Origins
 
@@ -34,15 +35,16 @@ class BodyLimits:
     """Limits of a request body: size, and minimum rate of arrival."""
 
     json_bytes: int = 1 << 20
-    invocation_bytes: int = 6 << 20  # SageMaker's own limit
     upload_bytes: int = 256 << 20
     patience_s: float = 15.0  # allowed delay, in addition to the time at the minimum rate
     least_bytes_per_s: float = 16_384.0
+    by_prefix: Mapping[str, int] = field(default_factory=dict)  # of paths of other protocols
 
     def of(self, path: str) -> int:
         """Largest body of a request to `path`, in bytes."""
-        if path.startswith("/endpoints/"):
-            return self.invocation_bytes
+        for prefix, most in self.by_prefix.items():
+            if path.startswith(prefix):
+                return most
         return self.upload_bytes if takes_form(path) else self.json_bytes
 
 
@@ -54,19 +56,21 @@ class Boundary:
         traffic: counts requests.
         limits: of bodies.
         origins: allowed host names and origins of a server without keys. None: the key decides.
+        shapes: of errors, by path prefix.
     """
 
     def __init__(
-        self, app: ASGIApp, *, access: Access, traffic: Traffic, limits: BodyLimits, origins: Origins | None
-    ) -> None:
+        self, app: ASGIApp, *, access: Access, traffic: Traffic, limits: BodyLimits, origins: Origins | None,
+        shapes: Mapping[str, Shape],
+    ) -> None:  # fmt: skip
         self._app, self._access, self._traffic, self._limits = app, access, traffic, limits
-        self._origins = origins
+        self._origins, self._shapes = origins, shapes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        passage = _Passage(scope, receive, send, limits=self._limits)
+        passage = _Passage(scope, receive, send, limits=self._limits, shapes=self._shapes)
         try:
             with self._traffic.in_flight():
                 await self._serve(passage, scope)
@@ -115,8 +119,11 @@ class Boundary:
 class _Passage:
     """The state of one request."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, *, limits: BodyLimits) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, *, limits: BodyLimits, shapes: Mapping[str, Shape]
+    ) -> None:
         self._receive, self._send, self._limits, self._path = receive, send, limits, scope["path"]
+        self._shapes = shapes
         self._started_s = time.perf_counter()
         self._most, self._body_done, self._answering = limits.of(self._path), False, False
         said = Headers(scope=scope).get("x-request-id", "")
@@ -176,7 +183,7 @@ class _Passage:
         """Respond with the error; if the response has started, end the stream."""
         if self._answering:
             return
-        await failure(error, self._path, self.id).response()({"type": "http"}, self._receive, self._pass)
+        await failure(error, self._path, self.id, self._shapes).response()({"type": "http"}, self._receive, self._pass)
 
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(

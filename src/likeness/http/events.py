@@ -1,7 +1,7 @@
-"""Server-sent events (WHATWG HTML, section 9.2) that arrive as they are sent, also behind a proxy.
+"""Server-sent events (WHATWG HTML, section 9.2) that reach the client at once, also behind a proxy.
 
-Proxies collect an answer before they pass it on, and close a connection on which nothing is sent for a minute. Hence
-the header, which nginx and others obey, and the comments.
+Proxies buffer responses and close idle connections. The header `X-Accel-Buffering` turns buffering off in nginx and
+others; comments keep the connection alive.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ def event(kind: str, data: str, *, id: int | None = None) -> bytes:
 
 
 async def kept_alive(events: AsyncGenerator[bytes], every_s: float) -> AsyncGenerator[bytes]:
-    """The events, and a comment whenever none has come for `every_s`. Closing it closes `events`."""
+    """The events, and a comment after every `every_s` without one. Closing it closes `events`."""
     coming: asyncio.Future[bytes] | None = None
     try:
         while True:
@@ -46,11 +46,11 @@ async def kept_alive(events: AsyncGenerator[bytes], every_s: float) -> AsyncGene
 
 
 class EventStream(StreamingResponse):
-    """An answer of events.
+    """A response of server-sent events.
 
     Args:
         events: see `event`.
-        ended: called once the answer is over, also where the client left before it began.
+        ended: called once when the response is over, even if the client left before it started.
     """
 
     def __init__(self, events: AsyncGenerator[bytes], *, ended: Callable[[], None] = lambda: None) -> None:

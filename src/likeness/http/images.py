@@ -1,4 +1,4 @@
-"""POST /v1/images: pictures as JSON, as a file, or as they are made (server-sent events), by the Accept header."""
+"""POST /v1/images: images as JSON, as a file, or as server-sent events while they are made, by the Accept header."""
 
 import asyncio
 import base64
@@ -11,16 +11,15 @@ from fastapi import APIRouter, Request, Response
 from PIL import Image
 
 from ..engine.prompts import unread_of
+from ..engine.ticket import StepEvent
 from ..errors import LikenessError, UsageError
-from ..portraits import JPEG, PNG
 from ..service import Likeness
-from ..types import GeneratedImage, ImageRequest
+from ..types import JPEG, PNG, GeneratedImage
 from .auth import Asking
 from .events import EVENTS, EventStream, event
 from .failures import failure
-from .pictures import Done, Order, Step, adapter_asked, encoded, likeness_of, made, orders
-from .rest import REFUSALS
-from .schemas import Id, ImageOut, ImagesOut, NewImages
+from .generation import Generation, encoded, likeness_of, made
+from .schemas import REFUSALS, Id, ImageOut, ImagesOut, NewImages
 
 router = APIRouter(prefix="/v1", responses=REFUSALS, tags=["images"])
 
@@ -28,7 +27,7 @@ _FORMS: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _DESCRIBED: dict[int | str, dict[str, Any]] = {
     200: {
         "model": ImagesOut,
-        "description": "By `Accept`: JSON; one picture's file; or events `step`, `image`, `error`, `done`.",
+        "description": "By `Accept`: JSON; one image as a file; or events `step`, `image`, `error`, `done`.",
         "content": {PNG: _FORMS, JPEG: _FORMS, EVENTS: {"schema": {"type": "string"}}},
     }
 }
@@ -36,23 +35,16 @@ _DESCRIBED: dict[int | str, dict[str, Any]] = {
 
 @router.post("/images", response_model=None, responses=_DESCRIBED)
 async def make_images(request: Request, asking: Asking, new: NewImages) -> Response | ImagesOut:
-    """Make pictures. Whoever hangs up takes them back."""
+    """Make images. Images that are not finished are cancelled when the client disconnects."""
     likeness, accepts = likeness_of(request), request.headers.get("accept", "")
-    asked = await orders(
-        likeness,
-        ImageRequest(
-            new.prompt, adapter_asked(new.adapter), new.negative_prompt, new.seed, new.steps,
-            adapter_scale=new.adapter_scale, negative_scale=new.negative_scale, sampler=new.sampler,
-        ),
-        new.n, new.guidance_scale,
-    )  # fmt: skip
+    asked = new.request().numbered(new.n)
     if EVENTS in accepts:
-        order = Order(request, asked, tenant=asking.tenant, with_steps=True)
-        await order.submit()  # before the answer begins: a refusal has a status of its own
-        return EventStream(_events(request, order, new, tenant=asking.tenant), ended=order.cancel)
+        generation = Generation(request, asked, tenant=asking.tenant, with_steps=True)
+        await generation.submit()  # before the response starts, so that a refusal has its own status
+        return EventStream(_events(request, generation, new, tenant=asking.tenant), ended=generation.cancel)
     wanted = next((kind for kind in (PNG, JPEG) if kind in accepts), None)
     if wanted and len(asked) > 1:
-        raise UsageError("expected n = 1 for a bare picture", hint="accept application/json for more than one")
+        raise UsageError("expected n = 1 for a bare image file", hint="accept application/json for more than one")
     images = await made(request, asked, tenant=asking.tenant)
     media_type = wanted or f"image/{new.format}"
     files = await encoded(likeness, images, media_type)
@@ -64,22 +56,22 @@ async def make_images(request: Request, asking: Asking, new: NewImages) -> Respo
 
 @router.get("/images/{id}", response_class=Response, responses={200: {"content": {PNG: _FORMS, JPEG: _FORMS}}})
 async def kept_image(request: Request, asking: Asking, id: Id) -> Response:
-    """A picture that was kept."""
+    """An image that was kept."""
     content, media_type = await asyncio.to_thread(likeness_of(request).kept, id, tenant=asking.tenant)
     return Response(content, media_type=media_type)
 
 
-async def _events(request: Request, order: Order, new: NewImages, *, tenant: str) -> AsyncGenerator[bytes]:
+async def _events(request: Request, generation: Generation, new: NewImages, *, tenant: str) -> AsyncGenerator[bytes]:
     likeness, media_type = likeness_of(request), f"image/{new.format}"
     try:
-        async for said in order.events():
-            if isinstance(said, Done):
-                (file,) = await encoded(likeness, [said.image], media_type)
-                kept = await _kept(likeness, [said.image], [file], media_type, tenant=tenant) if new.keep else [None]
-                facts = _image(likeness, said.image, file, kept[0], media_type).model_dump()
-                yield event("image", json.dumps({"place": said.place, **facts}))
-            else:
-                yield event("step", json.dumps(_step(said)))
+        async for index, news in generation.events():
+            if isinstance(news, StepEvent):
+                yield event("step", json.dumps({"place": index, **_step(news)}))
+                continue
+            (file,) = await encoded(likeness, [news], media_type)
+            kept = await _kept(likeness, [news], [file], media_type, tenant=tenant) if new.keep else [None]
+            facts = _image(likeness, news, file, kept[0], media_type).model_dump()
+            yield event("image", json.dumps({"place": index, **facts}))
         yield event("done", json.dumps({"images": new.n}))
     except LikenessError as error:
         yield event("error", json.dumps(failure(error, "/v1/images", request.state.request_id).document))
@@ -107,10 +99,10 @@ def _image(likeness: Likeness, image: GeneratedImage, file: bytes, kept: str | N
     )  # fmt: skip
 
 
-def _step(step: Step) -> dict[str, object]:
-    said: dict[str, object] = {"place": step.place, "step": step.event.step, "steps": step.event.steps}
-    if step.event.preview is not None:
+def _step(step: StepEvent) -> dict[str, object]:
+    document: dict[str, object] = {"step": step.step, "steps": step.steps}
+    if step.preview is not None:
         buffer = io.BytesIO()
-        Image.fromarray(step.event.preview).save(buffer, "JPEG", quality=70)
-        said["preview"] = base64.b64encode(buffer.getvalue()).decode()  # JPEG
-    return said
+        Image.fromarray(step.preview).save(buffer, "JPEG", quality=70)
+        document["preview"] = base64.b64encode(buffer.getvalue()).decode()  # JPEG
+    return document

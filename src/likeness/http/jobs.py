@@ -32,8 +32,7 @@ from .job_schemas import (
     event_out,
     job_out,
 )
-from .rest import REFUSALS
-from .schemas import Id
+from .schemas import REFUSALS, Id
 
 T = TypeVar("T")
 

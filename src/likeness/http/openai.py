@@ -2,6 +2,7 @@
 
 A parameter that would change the picture is obeyed or refused by name. Those that cannot change it (`user`,
 `safety_identifier`, `moderation`, `complexity`) are accepted and mean nothing here. `quality` is a number of steps.
+`revised_prompt` is what the base read: with the subject put in, and cut where it was too long. `warnings` is ours.
 Source: OpenAI's API reference, 'Images' and 'Models', and its Python client 3.57.
 """
 
@@ -14,13 +15,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..engine.prompts import unread_of
 from ..errors import UsageError
-from ..portraits import JPEG, JPEG_QUALITY, MAX_PROMPT_CHARACTERS, PNG
 from ..service import BARE_BASE
+from ..service.image_files import JPEG_QUALITY
 from ..storage.records import AdapterRecord
-from ..types import ImageRequest
+from ..types import JPEG, MAX_PROMPT_CHARACTERS, PNG, ImageRequest, adapter_named
 from .auth import Asking
-from .pictures import adapter_asked, encoded, likeness_of, made, orders
+from .generation import encoded, likeness_of, made
 
 router = APIRouter(prefix="/openai/v1", tags=["openai"])
 
@@ -28,14 +30,14 @@ MAX_N = 10
 _STEPS = {
     "low": 15, "medium": 30, "high": 50, "xhigh": 75, "max": 100, "auto": 30, "standard": 30, "hd": 50,
 }  # fmt: skip
-# parameters that change the picture and are not supported -> what to do instead
+# parameters that change the image and are not supported -> what to do instead
 _UNSUPPORTED = {
     "stream": "POST /v1/images streams",
     "partial_images": "POST /v1/images streams previews",
     "style": "describe the style in the prompt",
-    "svg": "pictures are png or jpeg",
-    "frame_count": "pictures have one frame",
-    "frame_duration_ms": "pictures have one frame",
+    "svg": "images are png or jpeg",
+    "frame_count": "images have one frame",
+    "frame_duration_ms": "images have one frame",
 }
 _Unsupported = Annotated[Any, Field(description="not supported")]
 
@@ -69,6 +71,14 @@ class NewGeneration(BaseModel):
     steps: int | None = Field(None, description="in place of those of `quality`, 15 to 100")
     guidance_scale: float | None = None
 
+    def request(self) -> ImageRequest:
+        """The first of the images, with a seed from the clock unless one is given. Raises UsageError."""
+        seed = time.time_ns() % 2**32 if self.seed is None else self.seed
+        steps = _STEPS[self.quality or "auto"] if self.steps is None else self.steps
+        return ImageRequest(
+            self.prompt, adapter_named(self.model), self.negative_prompt, seed, steps, self.guidance_scale
+        )
+
 
 @router.get("/models")
 async def list_models(request: Request, asking: Asking) -> dict[str, object]:
@@ -87,30 +97,28 @@ async def show_model(request: Request, asking: Asking, model: str) -> dict[str, 
 
 @router.post("/images/generations")
 async def generate_images(request: Request, asking: Asking, new: NewGeneration) -> dict[str, object]:
-    """images.generate. Without a seed every call gives other pictures."""
+    """images.generate. Without a seed every call gives different images."""
     likeness = likeness_of(request)
     _refuse_foreign(new, (await asyncio.to_thread(lambda: likeness.base)).family.resolution_px)
-    seed = time.time_ns() % 2**32 if new.seed is None else new.seed
-    steps = _STEPS[new.quality or "auto"] if new.steps is None else new.steps
-    asked = await orders(
-        likeness,
-        ImageRequest(new.prompt, adapter_asked(new.model), new.negative_prompt, seed, steps),
-        new.n or 1, new.guidance_scale,
-    )  # fmt: skip
-    images = await made(request, asked, tenant=asking.tenant)
+    images = await made(request, new.request().numbered(new.n or 1), tenant=asking.tenant)
     media_type = JPEG if new.output_format == "jpeg" else PNG
     quality = JPEG_QUALITY if new.output_compression is None else max(new.output_compression, 1)
     files = await encoded(likeness, images, media_type, quality=quality)
     texts = [base64.b64encode(file).decode() for file in files]
-    if new.response_format == "url":  # nothing is kept, so the picture is in its address
+    if new.response_format == "url":  # the server keeps no files, so the URL contains the image
         data = [{"url": f"data:{media_type};base64,{text}"} for text in texts]
     else:
         data = [{"b64_json": text} for text in texts]
-    return {"created": int(time.time()), "data": data, "output_format": media_type.removeprefix("image/")}
+    read = unread_of(likeness.base, images[0].request)  # they differ in their seeds only
+    revised = images[0].request.prompt.removesuffix(read.prompt)
+    return {
+        "created": int(time.time()), "data": [{**one, "revised_prompt": revised} for one in data],
+        "output_format": media_type.removeprefix("image/"), "warnings": read.remarks,
+    }  # fmt: skip
 
 
 def _refuse_foreign(new: NewGeneration, side_px: int) -> None:
-    """Raises UsageError: a parameter that would change the picture and is not supported."""
+    """Raises UsageError: a parameter that would change the image and is not supported."""
     for name, instead in _UNSUPPORTED.items():
         if getattr(new, name) not in (None, False, 0):
             raise UsageError(f"{name} is not supported here", hint=instead, param=name)

@@ -13,10 +13,12 @@ from urllib.parse import SplitResult, urlsplit
 from starlette.datastructures import Headers
 
 from ..config import Settings
-from ..errors import OriginRefused, SettingsError
+from ..errors import SettingsError
+from .failures import OriginRefused
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+")
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_.-]+))(?::[0-9]{0,5})?")  # RFC 9110, section 7.2
 _ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 ANY = "*"
 
@@ -56,7 +58,8 @@ class Origins:
     def refuse_strangers(self, headers: Headers) -> None:
         """For a server without keys. Raises OriginRefused: another host name, or a page of another site."""
         host, origin = headers.get("host", ""), headers.get("origin")
-        name = _split(f"//{host}").hostname or ""
+        found = _HOST.fullmatch(host.lower())
+        name = "" if found is None else found[1] or found[2]
         if name not in _LOOPBACK and name not in self.host_names:
             raise OriginRefused(
                 "expected a request to a host name of this machine",

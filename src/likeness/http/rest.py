@@ -1,11 +1,11 @@
-"""/v1: subjects and their photographs, adapters, the base. Pictures are `images`, training is `jobs`."""
+"""/v1: subjects and their photographs, adapters, the base. Images are in `images`, training is in `jobs`."""
 
 import asyncio
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 
@@ -15,8 +15,9 @@ from ..storage.forgettings import under_way
 from ..storage.records import AdapterRecord, PhotoRecord, SubjectRecord
 from ..types import MAX_PHOTOS, Photo, Subject
 from .auth import Asking
-from .pictures import likeness_of
+from .generation import likeness_of
 from .schemas import (
+    REFUSALS,
     AdapterOut,
     AdaptersOut,
     BaseOut,
@@ -27,7 +28,6 @@ from .schemas import (
     PhotosOut,
     ReceiptOut,
     ReceiptsOut,
-    RefusalOut,
     SubjectOut,
     SubjectsOut,
     UnfinishedOut,
@@ -35,7 +35,6 @@ from .schemas import (
 
 log = logging.getLogger("likeness.http")
 
-REFUSALS: dict[int | str, dict[str, Any]] = {"4XX": {"model": RefusalOut}, "5XX": {"model": RefusalOut}}
 router = APIRouter(prefix="/v1", responses=REFUSALS)
 
 After = Annotated[str, Query(max_length=63, pattern=r"^[a-z0-9_-]*$", description="the last name of the page before")]
@@ -55,7 +54,7 @@ async def base(request: Request) -> BaseOut:
 
 @router.post("/subjects", status_code=201, tags=["subjects"])
 async def create_subject(request: Request, asking: Asking, new: NewSubject) -> SubjectOut:
-    """A new subject, with the word that this person agrees."""
+    """Create a subject, with the consent of the person."""
     subject = Subject(new.name, new.class_noun)
     made = await asyncio.to_thread(likeness_of(request).subjects.create, asking.tenant, subject, consent=new.consent)
     return _subject(made)
@@ -82,9 +81,9 @@ async def show_subject(request: Request, asking: Asking, name: str) -> SubjectOu
 
 @router.delete("/subjects/{name}", tags=["subjects"])
 async def forget_subject(request: Request, asking: Asking, response: Response, name: str) -> ReceiptOut | UnfinishedOut:
-    """Delete everything of a name: subject, photographs, adapter, checkpoints, pictures. The answer is the receipt.
+    """Delete everything of a name: subject, photographs, adapter, checkpoints, images. The response is the receipt.
 
-    202: the deletion is recorded and not complete; it goes on by itself, see /v1/receipts.
+    202: the deletion is recorded and not complete yet; it continues in the background, see /v1/receipts.
     """
     return await _forgotten(likeness_of(request), response, asking.tenant, name)
 
@@ -94,9 +93,9 @@ async def add_photos(
     request: Request, asking: Asking, name: str, photos: Annotated[list[UploadFile], File(max_length=MAX_PHOTOS)],
     keep_strangers: bool = False,
 ) -> CheckedOut:  # fmt: skip
-    """Upload photographs. The answer has a verdict on each and advice for the set. Pixels are kept, without metadata.
+    """Upload photographs. The response has a verdict on each and advice for the set. Pixels are kept, without metadata.
 
-    Refused photographs are not kept at all; those that probably show another person are refused unless the query says
+    Refused photographs are not kept. Photographs that probably show another person are refused unless the query has
     keep_strangers=true.
     """
     likeness = likeness_of(request)
@@ -115,7 +114,7 @@ async def add_photos(
 
 @router.get("/subjects/{name}/photos", tags=["subjects"])
 async def list_photos(request: Request, asking: Asking, name: str) -> PhotosOut:
-    """Photographs that are kept, with the verdicts of when they came."""
+    """Photographs that are kept, with the verdicts of their upload."""
     found = await asyncio.to_thread(likeness_of(request).subjects.list_photos, asking.tenant, name)
     readable = (_photo(one) for one in found)
     return PhotosOut(photos=[one for one in readable if one is not None])
@@ -143,7 +142,7 @@ async def show_adapter(request: Request, asking: Asking, name: str) -> AdapterOu
 
 @router.delete("/adapters/{name}", tags=["adapters"])
 async def forget_adapter(request: Request, asking: Asking, response: Response, name: str) -> ReceiptOut | UnfinishedOut:
-    """The same as deleting the subject: an adapter does not outlive the word of who is in it, nor the other way."""
+    """Delete the adapter, the consent record and all photographs of the subject; the same as deleting the subject."""
     return await _forgotten(likeness_of(request), response, asking.tenant, name)
 
 
@@ -165,13 +164,13 @@ async def import_adapter(
     asking: Asking,
     name: Annotated[str, Form(max_length=63)],
     file: UploadFile,
-    format: Annotated[str, Form(max_length=40, description="not needed: found by the content")] = AUTO,
+    format: Annotated[str, Form(max_length=40, description="detected from the content unless given")] = AUTO,
     class_noun: Annotated[str, Form(max_length=100)] = "person",
     identifier: Annotated[str, Form(max_length=100)] = Subject.identifier,
 ) -> AdapterOut:
-    """Take in an adapter that was made elsewhere for the same base: a .safetensors file, or a tar.gz of PEFT's folder.
+    """Import an adapter that was made elsewhere for the same base: a .safetensors file, or a tar.gz of PEFT's folder.
 
-    Plain LoRA of any layer, in the spelling of diffusers, PEFT, kohya or ComfyUI. What is a pickle is refused.
+    Plain LoRA of any layer, with the key names of diffusers, PEFT, kohya or ComfyUI. Pickles are refused.
     """
     likeness = likeness_of(request)
 
@@ -187,7 +186,7 @@ async def import_adapter(
 
 @router.get("/receipts", tags=["subjects"])
 async def list_receipts(request: Request, asking: Asking) -> ReceiptsOut:
-    """Deletions: the receipts of those that are complete, by time, and those that are under way."""
+    """Receipts of complete deletions, by time, and deletions that are not complete yet."""
     catalog = likeness_of(request).catalog
 
     def look() -> ReceiptsOut:
@@ -231,11 +230,11 @@ def _adapter(record: AdapterRecord) -> AdapterOut:
 
 
 def _photo(record: PhotoRecord) -> PhotoOut | None:
-    """None where the row is damaged: it shall not hide the others."""
+    """None if the row is damaged, so that the others are listed all the same."""
     try:
         return PhotoOut.model_validate({"sha256": record.sha256, **json.loads(record.report)})
     except (ValueError, TypeError) as error:
-        log.error("a damaged row of a photograph was left out: %s", type(error).__name__)
+        log.error("a damaged row of a photograph is skipped: %s", type(error).__name__)
         return None
 
 

@@ -1,12 +1,11 @@
-"""The documents of /v1: what is accepted, what is answered, an example of each. Unknown fields are refused."""
+"""The JSON documents of /v1, requests and responses. Unknown fields of a request are refused."""
 
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ..portraits import MAX_IMAGES, MAX_PROMPT_CHARACTERS
-from ..types import Verdict
+from ..types import MAX_IMAGES, MAX_PROMPT_CHARACTERS, ImageRequest, Verdict, adapter_named
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", examples=["anna"])]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
@@ -14,9 +13,9 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def _possible(id: str) -> str:
-    """The id, or the empty one, which nothing has: what cannot be an id is answered as any that is unknown.
+    """The id, or an empty one, which does not exist: text that cannot be an id is answered as an unknown id.
 
-    A database is not asked about it: PostgreSQL takes a NUL for an error.
+    It is not passed to a database: PostgreSQL raises an error for NUL.
     """
     return id if _ID.fullmatch(id) else ""
 
@@ -29,7 +28,7 @@ class _Asked(BaseModel):
 
 
 class NewSubject(_Asked):
-    """Who is to be learnt."""
+    """The subject of an adapter."""
 
     name: Name
     class_noun: Annotated[str, Field(max_length=100, examples=["woman"])] = "person"
@@ -72,7 +71,7 @@ class PhotoOut(BaseModel):
 
 
 class SetOut(BaseModel):
-    """What was found about all photographs of the subject together."""
+    """Findings about all photographs of the subject together."""
 
     count: int
     coverage: dict[str, dict[str, int]]
@@ -126,7 +125,7 @@ class ReceiptOut(BaseModel):
 
 
 class UnfinishedOut(BaseModel):
-    """A deletion that is recorded and not complete. It goes on by itself."""
+    """A deletion that is recorded and not complete yet. It continues in the background."""
 
     name: str
     begun: str
@@ -139,7 +138,7 @@ class ReceiptsOut(BaseModel):
 
 
 class NewImages(_Asked):
-    """Pictures to make. Ranges are those of the command line."""
+    """Images to make. Ranges are those of the command line."""
 
     prompt: Prompt = Field(examples=["oil painting of {me} in a garden"], description="{me} stands for the subject")
     adapter: Name | None = Field(default=None, description="none, or `base`: the bare base")
@@ -150,24 +149,33 @@ class NewImages(_Asked):
     guidance_scale: float | None = Field(default=None, description="1 (not guided) to 30; the base's own by default")
     adapter_scale: float = Field(default=1.0, description="0 to 2")
     negative_scale: float | None = Field(
-        default=None, description="0 to 2: of the adapter in the negative prompt's row; the base's own by default"
+        default=None, description="0 to 2: adapter scale for the negative prompt; the base's own by default"
     )
     sampler: Annotated[str, Field(max_length=40, examples=["dpmpp_2m"])] = "dpmpp_2m"
     format: Literal["png", "jpeg"] = "png"
-    keep: bool = Field(default=False, description="keep the pictures here; GET /v1/images/{id} has them")
+    keep: bool = Field(default=False, description="keep the images here; GET /v1/images/{id} returns them")
+
+    def request(self) -> ImageRequest:
+        """The first of the images. Raises UsageError: a value out of its range."""
+        return ImageRequest(
+            self.prompt, adapter_named(self.adapter), self.negative_prompt, self.seed, self.steps, self.guidance_scale,
+            self.adapter_scale, self.negative_scale, self.sampler,
+        )  # fmt: skip
 
 
 class ImageOut(BaseModel):
-    """One picture, and what would make it again."""
+    """One image, and everything that is needed to make it again."""
 
-    id: str | None = Field(description="where it was kept")
+    id: str | None = Field(description="id under which it was kept; null if it was not")
     data: str = Field(description="base64")
     media_type: str
     seed: int
-    prompt: str = Field(description="with the subject put in")
-    unread: str = Field(description="the end of the prompt that this base did not read any more; mostly empty")
-    unread_negative: str = Field(description="likewise of the negative prompt; all of it where guidance_scale is 1")
-    unread_instructions: list[str] = Field(description="weights and tags such as (word:1.2): read as plain words")
+    prompt: str = Field(description="with the subject's words")
+    unread: str = Field(description="the end of the prompt that the base cut off; usually empty")
+    unread_negative: str = Field(description="likewise of the negative prompt; all of it if guidance_scale is 1")
+    unread_instructions: list[str] = Field(
+        description="weights and tags such as (word:1.2), which are read as plain words"
+    )
     base_sha256: str
     adapter_sha256: str | None
     seconds: float
@@ -178,7 +186,7 @@ class ImagesOut(BaseModel):
 
 
 class BaseOut(BaseModel):
-    """The base that all adapters here stand on."""
+    """The base model that all adapters here belong to."""
 
     id: str
     sha256: str
@@ -195,6 +203,10 @@ class ErrorOut(BaseModel):
 
 
 class RefusalOut(BaseModel):
-    """Every answer that is no success."""
+    """Every response that is not a success."""
 
     error: ErrorOut
+
+
+# `responses` of every router of /v1, for the OpenAPI page
+REFUSALS: dict[int | str, dict[str, Any]] = {"4XX": {"model": RefusalOut}, "5XX": {"model": RefusalOut}}

@@ -9,7 +9,7 @@ import errno
 import signal
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ..errors import PortUnavailable, SettingsError, reason_of
+from ..errors import FileFailed, SettingsError, reason_of
 
 HEAD_S = 10.0  # time limit for a request's head
 CONNECTIONS = 1024  # beyond this, uvicorn answers 503
@@ -75,7 +75,7 @@ def listening(bind: Bind) -> Iterator[list[socket.socket]]:
     """Open the sockets before anything slow is loaded; connections wait until `run` serves them.
 
     Raises:
-        PortUnavailable: the port is in use or needs privileges, or the host is not an address of this machine.
+        FileFailed: the port is in use or needs privileges, or the host is not an address of this machine.
     """
     try:
         found = socket.getaddrinfo(bind.host or None, bind.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -84,6 +84,8 @@ def listening(bind: Bind) -> Iterator[list[socket.socket]]:
     with ExitStack() as opened:
         sockets: list[socket.socket] = []
         for family, _, _, _, address in dict.fromkeys(found):
+            if sockets:  # a name with several addresses has one port, also where any will do
+                address = (address[0], sockets[0].getsockname()[1], *address[2:])
             try:
                 sockets.append(opened.enter_context(socket.create_server(address, family=family, backlog=BACKLOG)))
             except OSError as error:
@@ -97,23 +99,37 @@ def listening(bind: Bind) -> Iterator[list[socket.socket]]:
         yield sockets
 
 
-def _refused(port: int, error: OSError) -> PortUnavailable:
+def url_of(bind: Bind, sockets: Sequence[socket.socket]) -> str:
+    """Where `listening` sockets are reached, by the port that they got."""
+    host = f"[{bind.host}]" if ":" in bind.host else bind.host
+    return f"{'http' if bind.certificate is None else 'https'}://{host}:{sockets[0].getsockname()[1]}"
+
+
+def _refused(port: int, error: OSError) -> FileFailed:
     if error.errno == errno.EADDRINUSE:
-        return PortUnavailable(
+        return FileFailed(
             f"expected a free port, got {port}, which another program uses",
             hint="choose another port; --port 0 uses any free port",
+            code="PortUnavailable",
         )
     if error.errno in (errno.EACCES, errno.EPERM):
-        return PortUnavailable(
-            f"expected a port that this user may listen on, got {port}", hint="choose one above 1023"
+        return FileFailed(
+            f"expected a port that this user may listen on, got {port}",
+            hint="choose one above 1023",
+            code="PortUnavailable",
         )
-    return PortUnavailable(f"expected to listen on port {port}, got: {reason_of(error)}", hint="choose another --port")
+    return FileFailed(
+        f"expected to listen on port {port}, got: {reason_of(error)}",
+        hint="choose another --port",
+        code="PortUnavailable",
+    )
 
 
-def _not_ours() -> PortUnavailable:
-    return PortUnavailable(
+def _not_ours() -> FileFailed:
+    return FileFailed(
         "expected --host to be an address of this machine, got another",
         hint="0.0.0.0 means all addresses; it requires API keys",
+        code="PortUnavailable",
     )
 
 

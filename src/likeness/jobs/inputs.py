@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ..errors import InputRefused, PhotosRefused, UsageError
+from ..errors import InputRefused, UsageError
 from ..photos import looks_like_image, read_archive
 from ..training.recipe import FineTuneRecipe, recipe_named
 from ..types import Photo, Subject, checked_seed, checked_subject
@@ -60,9 +60,11 @@ def read_input(content: bytes) -> JobInput:
 
 
 def refuse_without_photos(photos: Sequence[Photo]) -> None:
-    """Raises PhotosRefused: nothing in the archive looks like a picture, so that it is of nobody."""
+    """Raises InputRefused: nothing in the archive looks like a picture, so that it is of nobody."""
     if not any(looks_like_image(photo.content) for photo in photos):
-        raise PhotosRefused("expected photographs in the archive, got none", hint="send ten to twelve photographs")
+        raise InputRefused(
+            "expected photographs in the archive, got none", hint="send ten to twelve photographs", code="PhotosRefused"
+        )
 
 
 def pack_photos(photos: Sequence[Photo], config: Mapping[str, Any] | None = None) -> bytes:

@@ -19,7 +19,7 @@ from PIL import Image
 from ..artifacts import bundle
 from ..diffusion.base import BaseModel
 from ..diffusion.devices import is_out_of_memory
-from ..diffusion.sampling import Order, denoise_all
+from ..diffusion.sampling import AdapterSlot, denoise_all
 from ..errors import CheckpointMismatch, Interrupted, LikenessError, OutOfMemory, StorageUnavailable
 from ..fine_tuning import Checkpoints, FineTuneOrder, Stepped, Together, Unsaved, adapter_of, mark_of, training_set
 from ..progress import Advance, Stopwatch
@@ -28,7 +28,7 @@ from ..storage.objects import Objects
 from ..storage.prepared_photos import unpack_prepared
 from ..training.data import TrainingSet
 from ..training.recipe import recipe_named
-from ..types import AdapterCard, PreparedPhoto, Subject
+from ..types import AdapterCard, ImageRequest, PreparedPhoto, Subject
 from . import object_keys
 from .process import Document, Inbox, Line
 from .types import JobOrder, read_order
@@ -243,8 +243,8 @@ class JointTrainer:
         if not self._previews:
             return
         slot = together.loop.slot_of(member.job)
-        orders = preview_orders(self.base, member.fine_tune, slot, self._previews)
-        pixels = self.base.decode(denoise_all(self.base, together.loop.bank, orders))  # (B, 3, H, W) in [-1, 1]
+        previews = preview_requests(member.fine_tune, slot, self._previews)
+        pixels = self.base.decode(denoise_all(self.base, together.loop.bank, *previews))  # (B, 3, H, W) in [-1, 1]
         sheet = torch.cat(list(pixels), dim=2).add(1).mul(127.5).round().byte().permute(1, 2, 0).cpu().numpy()
         png = io.BytesIO()
         Image.fromarray(sheet).save(png, "PNG")
@@ -325,15 +325,12 @@ class JointTrainer:
         return Checkpoints(self._objects, mark, prefix, f"{member.attempt:06d}")
 
 
-def preview_orders(base: BaseModel, fine_tune: FineTuneOrder, slot: int, count: int) -> list[Order]:
-    """Pictures of a subject in training, as the adapter would make them if it were published now."""
-    subject, recipe, family = fine_tune.subject, fine_tune.recipe, base.family
-    prompt, scale = PREVIEW_PROMPT.format(f"{subject.identifier} {subject.class_noun}"), recipe.scale_of("unet")
-    return [
-        Order(prompt, "", seed, PREVIEW_STEPS, family.guidance_scale, "dpmpp_2m", slot, scale, family.negative_scale,
-              text_factor=recipe.scale_of("text_encoder") / scale)
-        for seed in range(count)
-    ]  # fmt: skip
+def preview_requests(fine_tune: FineTuneOrder, slot: int, count: int) -> tuple[list[ImageRequest], list[AdapterSlot]]:
+    """Images of a subject in training, as the adapter would make them if it were published now, and its slot."""
+    subject, recipe = fine_tune.subject, fine_tune.recipe
+    prompt = PREVIEW_PROMPT.format(f"{subject.identifier} {subject.class_noun}")
+    adapter = AdapterSlot(slot, recipe.scale_of("unet"), recipe.scale_of("text_encoder"))
+    return ImageRequest(prompt, steps=PREVIEW_STEPS).numbered(count), [adapter] * count
 
 
 def _member(said: Document) -> _Member:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..artifacts import adapter as folders
 from ..artifacts.package import pack
-from ..errors import InputRefused, ObjectNotFound, UsageError
+from ..errors import InputRefused, NotFound, UsageError
 from ..storage.catalog import LOCAL
 from ..storage.objects import Objects, checked_key, objects_at
 from ..types import Adapter, checked_tenant
@@ -47,7 +47,7 @@ class Locations:
             if size > MOST_BYTES:
                 raise InputRefused(f"expected an input of at most {MOST_BYTES} bytes, got {size}")
             return place.get(key)
-        except ObjectNotFound:
+        except NotFound:
             raise InputRefused(
                 "expected an archive at the input location, got nothing", hint="upload it first"
             ) from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from ..errors import AdapterBusy, AdapterExists, IdempotencyConflict, JobNotFound, QueueFull, UsageError
+from ..errors import AdapterBusy, AlreadyExists, NotFound, QueueFull, UsageError
 from ..storage.database import Database
 from ..training.recipe import recipe_named
 from ..types import Subject, checked_seed, checked_subject, checked_tenant
@@ -48,8 +48,8 @@ class Queue:
         """Put a job into the queue; with a key, once only.
 
         Raises:
-            IdempotencyConflict: the key came with another order before.
-            AdapterExists: the name is taken and the order does not say to replace it.
+            AlreadyExists: the key came with another order before, or the name is taken and the order does not say to
+                replace it.
             AdapterBusy: another job of this name is not over yet.
             QueueFull: too many jobs are waiting.
             UsageError: a value outside its limits.
@@ -60,8 +60,10 @@ class Queue:
         if (earlier := self._earlier(order, idempotency_key)) is not None:
             return earlier
         if not order.replace and self._published(order.tenant, order.name) is not None:
-            raise AdapterExists(
-                "an adapter of this name exists already", hint="choose another name, or say to replace it"
+            raise AlreadyExists(
+                "an adapter of this name exists already",
+                hint="choose another name, or say to replace it",
+                code="AdapterExists",
             )
         job = secrets.token_hex(12)
         try:
@@ -75,10 +77,12 @@ class Queue:
         return self.status(found, order.tenant)
 
     def status(self, job: str, tenant: str) -> Job:
-        """A job as it stands. Raises JobNotFound."""
+        """A job as it stands. Raises NotFound."""
         found = self.store.find(job, tenant)
         if found is None:
-            raise JobNotFound("there is no such job", hint="it may have been forgotten with its subject")
+            raise NotFound(
+                "there is no such job", hint="it may have been forgotten with its subject", code="JobNotFound"
+            )
         return _seen(found, self._published(tenant, found.order.name)) if _has_won(found) else found
 
     def jobs_of(self, tenant: str, *, name: str | None = None, limit: int = 100) -> list[Job]:
@@ -90,12 +94,12 @@ class Queue:
         return [_seen(job, published.get(job.order.name)) for job in found]
 
     def cancel(self, job: str, tenant: str) -> Job:
-        """End a job that is not over; one that is over stays what it is. Raises JobNotFound."""
+        """End a job that is not over; one that is over stays what it is. Raises NotFound."""
         self.store.cancel(job, tenant)
         return self.status(job, tenant)
 
     def events(self, job: str, tenant: str, *, after: int = 0) -> list[JobEvent]:
-        """What happened to a job after event `after`, oldest first. Raises JobNotFound."""
+        """What happened to a job after event `after`, oldest first. Raises NotFound."""
         self.status(job, tenant)
         return self.store.events(job, after)
 
@@ -188,13 +192,15 @@ def _seen(job: Job, published: str | None) -> Job:
 
 
 def _of_key(connection: sa.Connection, order: JobOrder, key: str) -> str | None:
-    """The job that came with this key before. Raises IdempotencyConflict: it was another order."""
+    """The job that came with this key before. Raises AlreadyExists: it was another order."""
     query = sa.select(jobs.c.id, jobs.c.order_sha256)
     row = connection.execute(query.where(jobs.c.tenant == order.tenant, jobs.c.idempotency_key == key)).first()
     if row is None:
         return None
     if row.order_sha256 != order.sha256:
-        raise IdempotencyConflict("this idempotency key came with another order before", hint="use a new key")
+        raise AlreadyExists(
+            "this idempotency key came with another order before", hint="use a new key", code="IdempotencyConflict"
+        )
     return str(row.id)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ..errors import StorageDamaged, SubjectNotFound
+from ..errors import NotFound, StorageDamaged
 from ..storage.catalog import Catalog
 from ..storage.database import Database
 from ..storage.objects import Objects
@@ -70,7 +70,7 @@ class Retention:
     def _purge_subject(self, tenant: str, name: str, before_s: float) -> int:
         try:
             photos = self._catalog.list_photos(tenant, name)
-        except SubjectNotFound:
+        except NotFound:
             return 0
         old = [photo for photo in photos if datetime.fromisoformat(photo.created).timestamp() < before_s]
         for photo in old:

@@ -14,18 +14,17 @@ from threading import Event
 from typing import Any, TypeVar
 
 from ..artifacts import bundle
-from ..artifacts.library import AdapterLibrary
 from ..errors import (
-    AdapterExists,
+    AlreadyExists,
     InputRefused,
     LikenessError,
-    ObjectNotFound,
-    PoisonJob,
+    NotFound,
     StorageDamaged,
     StorageUnavailable,
-    TimeLimitReached,
+    TrainingError,
 )
 from ..storage.consent import require_consent
+from ..storage.library import AdapterLibrary
 from ..storage.objects import Objects
 from ..types import Photo, Subject, checked_rank
 from . import object_keys
@@ -123,7 +122,7 @@ class Stages:
                 self.let_go(claim, order)
 
     def fetch(self, claim: Claim, order: JobOrder) -> Document:
-        """Copy the photographs to the job's other objects. Raises InputRefused, Gone, TimeLimitReached."""
+        """Copy the photographs to the job's other objects. Raises InputRefused, Gone, TrainingError."""
         key = object_keys.photos_key(order.tenant, claim.job)
 
         def work() -> Document:
@@ -142,9 +141,9 @@ class Stages:
 
         Raises:
             ConsentMissing: the order, as it is now, is of a person without consent on record.
-            AdapterBusy, AdapterExists, UsageError: the name that came with the photographs is taken or reserved.
+            AdapterBusy, AlreadyExists, UsageError: the name that came with the photographs is taken or reserved.
             RankTooLarge: the rank that came with them is above the installation's largest.
-            Failed, Gone, PoisonJob, TimeLimitReached: see `_in_child`.
+            Failed, Gone, TrainingError: see `_in_child`.
         """
         self._tell(claim, "stage", {"stage": "check"})
         asked = {
@@ -172,8 +171,10 @@ class Stages:
         checked_rank(rank_of(order), self.most_rank)
         require_consent(catalog, order.tenant, Subject(order.name, order.class_noun), consent=consent)
         if not order.replace and catalog.has_adapter(order.tenant, order.name):
-            raise AdapterExists(
-                "an adapter of this name exists already", hint="choose another name, or say to replace it"
+            raise AlreadyExists(
+                "an adapter of this name exists already",
+                hint="choose another name, or say to replace it",
+                code="AdapterExists",
             )
         self.store.amend(claim, order)
 
@@ -208,7 +209,7 @@ class Stages:
         return self._in_child(self.trainer, claim, order, asked=asked, heard=heard)
 
     def publish(self, claim: Claim, order: JobOrder, adapter_sha256: str) -> Document:
-        """Make the adapter exist. Raises AdapterExists, CorruptAdapter, Gone."""
+        """Make the adapter exist. Raises AlreadyExists, CorruptAdapter, Gone."""
         self._tell(claim, "stage", {"stage": "publish"})
 
         def work() -> Document:
@@ -218,7 +219,7 @@ class Stages:
                 raise Gone
             try:
                 self.library.publish(adapter, order.tenant, replace=order.replace)
-            except AdapterExists:  # by this job, before a crash?
+            except AlreadyExists:  # by this job, before a crash?
                 if self.library.catalog.find_adapter(order.tenant, order.name).card.content_sha256 != adapter_sha256:
                     raise
             if not self.store.holds(claim):  # at this moment it was cancelled, forgotten, or taken over
@@ -250,7 +251,7 @@ class Stages:
         while True:
             try:
                 return work()
-            except ObjectNotFound:
+            except NotFound:
                 raise
             except (StorageUnavailable, OSError) as error:
                 said = error.message if isinstance(error, StorageUnavailable) else error.strerror
@@ -285,13 +286,14 @@ class Stages:
             time.sleep(min(LOOK_EVERY_S, max(0.0, until_s - time.monotonic())))
 
     def _look(self, claim: Claim, order: JobOrder | None = None) -> None:
-        """Raises Gone, TimeLimitReached."""
+        """Raises Gone, TrainingError."""
         if self.stop.is_set() or not self.store.holds(claim):
             raise Gone
         if order is not None and self.store.left_s(claim, order.time_limit_s) <= 0:
-            raise TimeLimitReached(
+            raise TrainingError(
                 f"the job did not end within its {order.time_limit_s} s",
                 hint="give it more time, or a recipe with fewer steps",
+                code="TimeLimitReached",
             )
 
     def _in_child(
@@ -340,9 +342,10 @@ class Stages:
         deaths = self.store.died(claim)
         self._tell(claim, "died", {"code": said["code"], "together": said["together"], "deaths": deaths})
         if deaths >= MOST_DEATHS:
-            raise PoisonJob(
+            raise TrainingError(
                 f"the process that worked on this job died {deaths} times at the same place",
                 hint="send other photographs or another recipe; other jobs are not affected",
+                code="PoisonJob",
             )
         return asked | {"alone": True}
 
@@ -361,7 +364,7 @@ class Stages:
             drop_upload(self.store, self.objects, order)
 
     def _subject_archive(self, order: JobOrder) -> bytes:
-        """The photographs kept for a subject, as an archive. Raises InputRefused, SubjectNotFound."""
+        """The photographs kept for a subject, as an archive. Raises InputRefused, NotFound."""
         records = self.library.catalog.list_photos(order.tenant, order.name)
         if not records:
             raise InputRefused("expected photographs of this subject, got none", hint="upload some first")

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from ..errors import BaseError, LikenessError, MissingPart
+from ..errors import CorruptBase, LikenessError, MissingPart, NotFound
 from .process import Document, Inbox, Line, attach
 
 
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
     inbox = Inbox(line, options["lease_s"])
     try:
         trainer = _open(line, inbox, options)
-    except (BaseError, MissingPart) as error:
+    except (CorruptBase, MissingPart, NotFound) as error:
         line.send(event="unusable", code=error.code, message=error.message, hint=error.hint)
         time.sleep(60)  # the worker ends this process once it has read why
         return

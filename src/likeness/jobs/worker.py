@@ -19,9 +19,9 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from ..artifacts.library import AdapterLibrary
-from ..errors import AdapterBusy, BaseNotFound, StorageError, StorageUnavailable
+from ..errors import AdapterBusy, NotFound, StorageError, StorageUnavailable
 from ..storage.database import Database
+from ..storage.library import AdapterLibrary
 from .chores import Chore
 from .leases import Leases, renew_until
 from .locations import Locations
@@ -114,7 +114,7 @@ class Worker:
 
         Raises:
             AdapterBusy: a worker of this id runs on this machine already.
-            BaseNotFound, ...: the trainer cannot load the base; no job was claimed.
+            NotFound, ...: the trainer cannot load the base; no job was claimed.
         """
         lock = FileLock(self.options.home / f"worker-{self.options.id}.lock")
         try:
@@ -187,7 +187,7 @@ class Worker:
         for child in (self._preparer, self._trainer):
             child.tend()
             if child.unusable is not None:
-                raise BaseNotFound(child.unusable["message"], hint=child.unusable["hint"])
+                raise NotFound(child.unusable["message"], hint=child.unusable["hint"], code="BaseNotFound")
         if self._leases.is_replaced:
             raise AdapterBusy("another process has started with this worker's id", hint="give each an id of its own")
 

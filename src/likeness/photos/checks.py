@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import PhotosRefused, UnreadablePhoto
+from ..errors import InputRefused
 from ..progress import Advance, Watch, unwatched
 from ..types import MAX_PHOTOS, Photo, Verdict
 from . import quality
 from .archive import is_archive
-from .covered import covered_parts, eye_brightness
+from .covered import covered_parts, eye_brightness, eye_light
 from .decode import FORMATS, decode, is_video, looks_like_image
 from .descriptor import descriptor
 from .face import Face, FaceDetector, MediaPipeFaces, upright
@@ -28,10 +28,13 @@ from .same_shot import Chip, chip, is_same_shot
 
 SIDE_REFUSED_PX, SIDE_WARNED_PX = 96, 256
 FACE_REFUSED_PX, FACE_WARNED_PX = 32, 100  # 32: enough for the built-in base, whose frames are 128 px
-# Sharp photographs 0.35 to 0.48, renders enlarged four times up to 0.68; faces of 290 px blurred by a Gaussian of 3 px
-# 0.69 to 0.75, of 5 px 0.79 to 0.81, of 7 px 0.81 to 0.84.
-BLUR_WARNED, BLUR_REFUSED = 0.70, 0.81
-DARK_WARNED, DARK_REFUSED = 80.0, 40.0  # luma; well-lit faces, also dark skin at night, are above 90
+# Sharp photographs 0.39 to 0.48, renders 0.49 to 0.69; photographs' faces of 290 px blurred by a Gaussian of 3 px 0.70
+# to 0.78, of 5 px 0.81 to 0.85, of 7 px 0.86 to 0.88, of 10 to 40 px 0.88 to 0.97.
+BLUR_WARNED, BLUR_REFUSED = 0.71, 0.85
+DARK_WARNED, DARK_REFUSED = (
+    80.0,
+    40.0,
+)  # luma of the brightest skin or the white of the eyes; well-lit faces are above 90
 BLOWN_WARNED, BLOWN_REFUSED = 0.15, 0.4  # share of overexposed pixels; at most 0.04 in photographs and renders
 EYES_COVERED = 0.35  # sunglasses 0.10 to 0.16; bare eyes, glasses and fringes 0.48 and up
 CUT_WARNED, CUT_REFUSED = 0.03, 0.25  # share of the face's box outside the image
@@ -74,7 +77,7 @@ def check(
         keep_strangers: use photographs that probably show another person too.
 
     Raises:
-        PhotosRefused: more than `MAX_PHOTOS`.
+        InputRefused: more than `MAX_PHOTOS`.
         MissingPart: a face is needed and mediapipe or dlib is not installed.
     """
     refuse_too_many(photos)  # all decoded images are in memory at once
@@ -106,10 +109,14 @@ def check(
 
 
 def refuse_too_many(photos: Sequence[Photo]) -> None:
-    """Raises PhotosRefused: more than `MAX_PHOTOS`; files that are no images do not count."""
+    """Raises InputRefused: more than `MAX_PHOTOS`; files that are no images do not count."""
     count = sum(looks_like_image(photo.content) for photo in photos)
     if count > MAX_PHOTOS:
-        raise PhotosRefused(f"expected at most {MAX_PHOTOS} photographs, got {count}", hint="choose 10 to 20 good ones")
+        raise InputRefused(
+            f"expected at most {MAX_PHOTOS} photographs, got {count}",
+            hint="choose 10 to 20 good ones",
+            code="PhotosRefused",
+        )
 
 
 def first_look(photo: Photo) -> Reason | None:
@@ -135,7 +142,7 @@ def _examine(photo: Photo, finder: FaceDetector | None) -> Examined:
         return Examined(photo, (unusable,))
     try:
         image = decode(photo.content)
-    except UnreadablePhoto as error:
+    except InputRefused as error:
         return Examined(photo, (Reason("unreadable", error.message, error.hint, "refused"),))
     size = _size_reasons(image.shape)
     if min(image.shape[:2]) < SIDE_REFUSED_PX:  # too small for any measurement
@@ -185,7 +192,7 @@ def _face_reasons(image: NDArray[np.uint8], luma: quality.Grey, face: Face) -> t
         reasons.append(Reason("face_cut_by_edge", message, "leave room around the head", _verdict(cut > CUT_REFUSED)))
     window = luma[max(top, 0) : bottom, max(left, 0) : right]
     if window.size:
-        reasons += [*_light_reasons(window), *_blur_reasons(window)]
+        reasons += [*_light_reasons(window, eye_light(luma, face.landmarks)), *_blur_reasons(window)]
     around = face.size_px // 2
     reasons += _grey_reasons(
         image[max(top - around, 0) : bottom + around, max(left - around, 0) : right + around], GREY_FACE
@@ -225,8 +232,9 @@ def _size_reasons(shape: tuple[int, ...]) -> tuple[Reason, ...]:
     return (Reason("too_small", message, "send the original file, not a preview", _verdict(side < SIDE_REFUSED_PX)),)
 
 
-def _light_reasons(luma: quality.Grey) -> tuple[Reason, ...]:
-    bright, blown = quality.brightest(luma), quality.blown_share(luma)
+def _light_reasons(luma: quality.Grey, lightest: float = 0.0) -> tuple[Reason, ...]:
+    """Of too little or too much light; `lightest` is what is known to be bright in good light whatever the rest is."""
+    bright, blown = max(quality.brightest(luma), lightest), quality.blown_share(luma)
     if bright < DARK_WARNED:
         message = f"too dark: the brightest areas have a luma of only {bright:.0f} of 255"
         return (Reason("too_dark", message, "turn to a window or a lamp", _verdict(bright < DARK_REFUSED)),)

@@ -105,6 +105,15 @@ def eye_brightness(luma: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> 
     return max(lit, default=255.0) / max(float(np.median(cheeks)), 1.0)
 
 
+def eye_light(luma: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> float:
+    """The 95th percentile of luma within the better lit eye, 0..255; 0 where neither is in the picture.
+
+    The white of the eye is as bright whatever the skin is, so that it tells the light from the skin.
+    """
+    eyes = [luma[_inside(luma.shape, landmarks[:, :2], ring)] for ring in _EYES]
+    return max((float(np.percentile(eye, 95)) for eye in eyes if eye.size), default=0.0)
+
+
 def _at_one_size(
     image: NDArray[np.uint8], landmarks: NDArray[np.floating]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.floating]]:

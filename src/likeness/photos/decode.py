@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from ..errors import UnreadablePhoto
+from ..errors import InputRefused
 
 FORMATS = "JPEG, PNG, WebP, HEIC, AVIF, GIF, BMP or TIFF"
 
@@ -71,7 +71,7 @@ def decode(content: bytes) -> NDArray[np.uint8]:
         (H, W, 3) RGB, 0..255.
 
     Raises:
-        UnreadablePhoto: unknown format, truncated, damaged, a camera's raw file, or too many pixels.
+        InputRefused: unknown format, truncated, damaged, a camera's raw file, or too many pixels.
     """
     try:
         picture = _open(content)
@@ -85,12 +85,13 @@ def decode(content: bytes) -> NDArray[np.uint8]:
         if picture.mode not in ("L", "CMYK"):  # already reduced
             rgb = _in_srgb(rgb, profile)
         return _upright(np.asarray(rgb, dtype=np.uint8), orientation)
-    except UnreadablePhoto:
+    except InputRefused:
         raise
     except Exception as error:  # with malicious bytes, decoders raise any exception
-        raise UnreadablePhoto(
+        raise InputRefused(
             f"expected a photograph as {FORMATS}, got bytes that cannot be decoded",
             hint="open it in a photo program and save it as JPEG",
+            code="UnreadablePhoto",
         ) from error
 
 
@@ -145,7 +146,7 @@ def _open(content: bytes) -> Image.Image:
         raise _too_many_pixels("far more") from error
     if isinstance(picture, TiffImageFile) and int(picture.tag_v2.get(_SUBFILE_TAG, 0)) & _REDUCED:
         message = "expected a developed photograph, got a camera's raw file"
-        raise UnreadablePhoto(message, hint="export it as JPEG from a photo program")
+        raise InputRefused(message, hint="export it as JPEG from a photo program", code="UnreadablePhoto")
     if isinstance(picture, JpegImageFile):
         _reduce(picture)
     _check_pixels(*picture.size)
@@ -166,9 +167,9 @@ def _check_pixels(width: int, height: int, limit: int = MAX_PIXELS) -> None:
         raise _too_many_pixels(f"{width * height / 1e6:.0f} ({width} x {height})", limit)
 
 
-def _too_many_pixels(got: str, limit: int = MAX_PIXELS) -> UnreadablePhoto:
+def _too_many_pixels(got: str, limit: int = MAX_PIXELS) -> InputRefused:
     message = f"expected at most {limit // 1_000_000} megapixels, got {got}"
-    return UnreadablePhoto(message, hint="save a smaller copy")
+    return InputRefused(message, hint="save a smaller copy", code="UnreadablePhoto")
 
 
 def _orientation(picture: Image.Image) -> int:

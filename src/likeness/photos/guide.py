@@ -1,7 +1,7 @@
 """Checks a set of photographs: whether it is large enough and shows the subject from all sides.
 
 Works on counts and names only; `checks` handles single photographs. Advice does not raise: the caller raises
-`PhotosRefused` if the set's verdict is 'refused'.
+`InputRefused` if the set's verdict is 'refused'.
 
 Sources: the reference solution asks for 10 photos or more, with both profiles and several expressions; DreamBooth
 (Ruiz et al., 2023) trains objects on 3 to 5.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import PhotosRefused
+from ..errors import InputRefused
 from ..types import Photo, Verdict
 from .face import Face
 
@@ -92,14 +92,14 @@ class CheckResult:
             few_are_enough: whether one usable photograph is enough, as it is when nothing is trained.
 
         Raises:
-            PhotosRefused: the set is refused; the message has the first reason.
+            InputRefused: the set is refused; the message has the first reason.
         """
         for advice in self.set_report.advice:
             if advice.verdict == "refused" and not (few_are_enough and advice.code == "too_few"):
-                raise PhotosRefused(advice.message, hint=advice.hint)
+                raise InputRefused(advice.message, hint=advice.hint, code="PhotosRefused")
         if not self.usable:
             hint = "`likeness check` shows the reasons"
-            raise PhotosRefused("expected at least one usable photo, got none", hint=hint)
+            raise InputRefused("expected at least one usable photo, got none", hint=hint, code="PhotosRefused")
 
     def to_json(self) -> dict[str, object]:
         """The document of `likeness check --json`."""

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import PhotosRefused
+from ..errors import InputRefused
 from ..photos import SAME_PERSON, FaceDetector, MediaPipeFaces, choose, descriptor, distance
 from ..types import PreparedPhoto
 
@@ -47,7 +47,7 @@ class Reference:
         """From prepared photographs; only the portrait framing, so that no photograph counts twice.
 
         Raises:
-            PhotosRefused: fewer than three with a face.
+            InputRefused: fewer than three with a face.
             MissingPart: mediapipe or dlib is not installed.
         """
         finder = detector or MediaPipeFaces()
@@ -56,9 +56,10 @@ class Reference:
         # The largest face of a crop may be another person's.
         known = tuple(faces[place] for faces, place in zip(found, choose(found).faces, strict=True))
         if len(known) < LEAST_PHOTOS:
-            raise PhotosRefused(
+            raise InputRefused(
                 f"expected at least {LEAST_PHOTOS} photographs with a face, got {len(known)}",
                 hint="the score needs photographs of a person with a visible face",
+                code="PhotosRefused",
             )
         return cls(known)
 

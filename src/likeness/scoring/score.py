@@ -16,10 +16,10 @@ from ..artifacts.adapter import check_base
 from ..diffusion.base import BaseModel
 from ..diffusion.lora import BASE_SLOT, LoraBank
 from ..diffusion.pixels import to_images, to_pixels
-from ..diffusion.sampling import Order, denoise_all
+from ..diffusion.sampling import AdapterSlot, denoise_all
 from ..photos import FaceDetector, MediaPipeFaces
 from ..progress import Advance, Watch, unwatched
-from ..types import Adapter, PreparedPhoto, means_person
+from ..types import Adapter, ImageRequest, PreparedPhoto, means_person
 from .card import LikenessScore, OverfittingScore, PromptScore, ScoreCard, middle
 from .likeness import Image, Reference, identity_of, portraits_of, threshold_of
 from .overfitting import copied_backgrounds, copies
@@ -61,7 +61,7 @@ def score_adapter(
     Raises:
         WrongBase: the adapter is for another base.
         CorruptAdapter: the adapter has layers that the base does not have.
-        PhotosRefused: fewer than three photographs with a face, of a person.
+        InputRefused: fewer than three photographs with a face, of a person.
         MissingPart: mediapipe or dlib is not installed.
     """
 
@@ -108,20 +108,10 @@ def _pictures(
     """`repeats` images of every prompt; `drawn` is called with the number of finished prompts."""
     latents = []
     for k, prompt in enumerate(PLACES + STYLES):
-        orders = [
-            Order(
-                prompt.format(subject),
-                "",
-                seed + k * repeats + i,
-                STEPS,
-                base.family.guidance_scale,
-                "dpmpp_2m",
-                slot,
-                negative_scale=base.family.negative_scale,
-            )
-            for i in range(repeats)
+        requests = [
+            ImageRequest(prompt.format(subject), seed=seed + k * repeats + i, steps=STEPS) for i in range(repeats)
         ]
-        latents.append(denoise_all(base, bank, orders))
+        latents.append(denoise_all(base, bank, requests, [AdapterSlot(slot)] * repeats))
         drawn(k + 1)
     together = torch.cat(latents)
     return Pictures(together, _images(base, together))

@@ -7,6 +7,6 @@ from ..storage.prepared_photos import matte_path, save_prepared
 from ..types import BARE_BASE
 from .exchange import AUTO
 from .fine_tuned import FineTuned
-from .likeness import Likeness, build
+from .installation import Likeness, build
 
 __all__ = ["AUTO", "BARE_BASE", "FineTuned", "Likeness", "build", "matte_path", "save_prepared"]

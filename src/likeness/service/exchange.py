@@ -19,38 +19,35 @@ if TYPE_CHECKING:
     from ..diffusion.family import BaseOutline
 
 
-def export_to(adapter: Adapter, format: str, path: Path) -> Path:
-    """Write a file or folder in another program's format. Raises UsageError, AdapterExists."""
-    layout(format).export(adapter, path)
-    return path
-
-
-def exported(adapter: Adapter, format: str) -> bytes:
-    """The result of `export_to` as bytes: a safetensors file, or a tar.gz of the folder. Raises UsageError."""
+def exported(layout: "Format", adapter: Adapter) -> bytes:
+    """What the layout's `export` writes, as bytes: a file's, or a tar.gz of the folder."""
     from ..artifacts.package import pack
 
     with tempfile.TemporaryDirectory() as folder:
-        path = export_to(adapter, format, Path(folder) / "adapter")
-        return pack(path) if layout(format).is_folder else path.read_bytes()
+        path = Path(folder) / "adapter"
+        layout.export(adapter, path)
+        return pack(path) if layout.is_folder else path.read_bytes()
 
 
-def import_from(source: Path | bytes, format: str, said: Subject, base: "BaseOutline") -> Adapter:
+def import_from(
+    source: Path | bytes, format: str, said: Subject, base: "BaseOutline", formats: "Mapping[str, Format]"
+) -> Adapter:
     """Read an adapter of another program or installation, under a given name.
 
     Args:
         source: a file, a folder, or the bytes of an upload: a safetensors file, or a tar.gz of a folder.
-        format: 'auto' or a format's name; the format is detected in any case.
+        format: 'auto' or one of `formats`; the format is detected in any case.
         said: stated by the caller; a card in the file overrides everything but the name.
 
     Raises:
         UsageError: an unknown format.
-        AdapterNotFound, CorruptAdapter, UnsupportedAdapter, ArchiveRefused, WrongBase: see reading.read_foreign.
+        NotFound, CorruptAdapter, InputRefused, ArchiveRefused, WrongBase: see reading.read_foreign.
     """
     from ..artifacts.foreign import foreign_card
     from ..artifacts.reading import read_foreign
 
     if format != AUTO:
-        layout(format)
+        layout(formats, format)
     card = foreign_card(
         said.name, said.class_noun, said.identifier, base_id=base.id, base_sha256=base.sha256, family=base.family.name
     )
@@ -64,16 +61,8 @@ def import_from(source: Path | bytes, format: str, said: Subject, base: "BaseOut
     return Adapter(replace(found.card, name=said.name), found.weights)
 
 
-def layout(format: str) -> "Format":
+def layout(formats: "Mapping[str, Format]", name: str) -> "Format":
     """The format with a name. Raises UsageError."""
-    formats = layouts()
-    if format not in formats:
+    if name not in formats:
         raise UsageError(f"expected a format of {', '.join(formats)}")
-    return formats[format]
-
-
-def layouts() -> "Mapping[str, Format]":
-    """All formats by name."""
-    from ..artifacts.formats import FORMATS
-
-    return FORMATS
+    return formats[name]

@@ -14,11 +14,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from ..artifacts.library import AdapterLibrary
 from ..errors import AdapterBusy, DeletionUnfinished, StorageUnavailable
 from ..storage import forgettings
 from ..storage.catalog import Catalog
 from ..storage.home import Home
+from ..storage.library import AdapterLibrary
 from ..storage.records import ForgottenItem, Receipt
 from ..storage.reserve import Reserve
 from .sweeping import sweep

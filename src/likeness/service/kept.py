@@ -5,9 +5,9 @@
 
 import uuid
 
-from ..artifacts.library import AdapterLibrary
-from ..errors import AdapterBusy, AdapterNotFound, ObjectNotFound
+from ..errors import AdapterBusy, NotFound
 from ..storage.catalog import now
+from ..storage.library import AdapterLibrary
 from ..storage.records import OutputRecord
 from ..types import BARE_BASE
 
@@ -19,7 +19,7 @@ def keep(library: AdapterLibrary, tenant: str, adapter: str | None, content: byt
         adapter: the image's adapter; None: the base without an adapter.
 
     Raises:
-        AdapterNotFound: the adapter was deleted while the image was made.
+        NotFound: the adapter was deleted while the image was made.
         AdapterBusy: the adapter is being deleted.
     """
     id, subject = uuid.uuid4().hex, adapter or BARE_BASE
@@ -35,13 +35,15 @@ def keep(library: AdapterLibrary, tenant: str, adapter: str | None, content: byt
     if adapter is not None and not catalog.has_adapter(tenant, adapter):
         objects.delete(key)
         catalog.delete_output(tenant, id)
-        raise AdapterNotFound("the adapter was deleted while the image was made")
+        raise NotFound("the adapter was deleted while the image was made", code="AdapterNotFound")
     return id
 
 
 def find(library: AdapterLibrary, tenant: str, id: str) -> tuple[bytes, str]:
-    """A stored image's file and media type. Raises ObjectNotFound."""
+    """A stored image's file and media type. Raises NotFound."""
     record = library.catalog.find_output(tenant, id)
     if record is None:
-        raise ObjectNotFound("there is no such image", hint="it may have been deleted with its adapter")
+        raise NotFound(
+            "there is no such image", hint="it may have been deleted with its adapter", code="ObjectNotFound"
+        )
     return library.objects.get(record.key), record.media_type

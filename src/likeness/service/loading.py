@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from ..artifacts.library import AdapterLibrary
 from ..config import Settings
+from ..storage.library import AdapterLibrary
 
 if TYPE_CHECKING:  # these import torch
     from ..diffusion.base import BaseModel
@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # these import torch
 
 
 def loaded_base(settings: Settings) -> "BaseModel":
-    """Raises BaseNotFound, CorruptBase."""
+    """Raises NotFound, CorruptBase."""
     from diffusers.utils import logging as diffusers_log
     from transformers.utils import logging as transformers_log
 

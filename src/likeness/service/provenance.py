@@ -1,6 +1,6 @@
 """Content credentials: a signed statement in each image that a trained algorithm made it.
 
-They need a configured signing key; the plain metadata of `portraits.encode` is always written.
+They need a configured signing key; the plain metadata of `image_files.encode` is always written.
 Source: C2PA specification 2.2, 'Actions' and 'Digital source type'; the package c2pa-python.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import MissingPart, SettingsError
-from ..portraits import AI_GENERATED
+from .image_files import AI_GENERATED
 
 Sign = Callable[[bytes, str], bytes]  # file and media type -> the file with credentials
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..errors import AdapterBusy, ObjectNotFound, StorageUnavailable, SubjectNotFound, UsageError
+from ..errors import AdapterBusy, NotFound, StorageUnavailable, UsageError
 from ..storage.catalog import Catalog, now
 from ..storage.consent import record_subject
 from ..storage.objects import Objects
@@ -40,12 +40,12 @@ class Subjects:
 
         Raises:
             ConsentMissing: a person without a consent.
-            SubjectExists, UsageError: the name is taken; a value is out of range.
+            AlreadyExists, UsageError: the name is taken; a value is out of range.
         """
         return record_subject(self.catalog, tenant, subject, consent=consent)
 
     def find(self, tenant: str, name: str) -> SubjectRecord:
-        """Raises SubjectNotFound, UsageError."""
+        """Raises NotFound, UsageError."""
         return self.catalog.find_subject(tenant, name)
 
     def all(self, tenant: str, *, after: str = "", limit: int | None = None) -> tuple[SubjectRecord, ...]:
@@ -64,7 +64,7 @@ class Subjects:
             verdicts on `photos`, in their order, and advice for the whole set.
 
         Raises:
-            SubjectNotFound, UsageError: no such subject; no photographs or too many.
+            NotFound, UsageError: no such subject; no photographs or too many.
             AdapterBusy: the subject is being deleted.
         """
         from ..photos import check, clean_copy
@@ -91,31 +91,33 @@ class Subjects:
                     self.objects.put(key, kept)
                     try:
                         self.catalog.add_photo(record)
-                    except (SubjectNotFound, AdapterBusy):  # deleted while the photographs were checked
+                    except (NotFound, AdapterBusy):  # deleted while the photographs were checked
                         self.objects.delete(key)
                         raise
         return replace(checked, reports=reports)
 
     def list_photos(self, tenant: str, name: str) -> tuple[PhotoRecord, ...]:
-        """The records, in the order of upload. Raises SubjectNotFound, UsageError."""
+        """The records, in the order of upload. Raises NotFound, UsageError."""
         return self.catalog.list_photos(tenant, name)
 
     def photos(self, tenant: str, name: str) -> list[Photo]:
-        """The photographs themselves, for checking and training. Raises SubjectNotFound, UsageError."""
+        """The photographs themselves, for checking and training. Raises NotFound, UsageError."""
         found = []
         for record in self.list_photos(tenant, name):
             try:
                 found.append(Photo(record.file, self.objects.get(record.key), record.sha256))
-            except ObjectNotFound:  # deleted meanwhile
+            except NotFound:  # deleted meanwhile
                 continue
         return found
 
     def delete_photo(self, tenant: str, name: str, sha256: str) -> None:
-        """Raises SubjectNotFound, ObjectNotFound (no such photo), UsageError."""
+        """Raises NotFound (no such photo), UsageError."""
         self.find(tenant, name)
         record = self.catalog.find_photo(tenant, name, sha256)
         if record is None:
-            raise ObjectNotFound("there is no such photo", hint="list the subject's photos to find its id")
+            raise NotFound(
+                "there is no such photo", hint="list the subject's photos to find its id", code="ObjectNotFound"
+            )
         self.objects.delete(record.key)  # first: as long as the row exists, this can be repeated
         self.catalog.delete_photo(tenant, name, sha256)
         with suppress(StorageUnavailable):  # the row is deleted; the next deletion empties the log

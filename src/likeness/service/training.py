@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..artifacts.library import AdapterLibrary
 from ..config import Settings
-from ..errors import AdapterBusy, ArchiveRefused, LikenessError, SubjectNotFound, UsageError
+from ..errors import AdapterBusy, ArchiveRefused, LikenessError, NotFound, UsageError
 from ..storage import forgettings
 from ..storage.consent import require_consent
 from ..storage.database import sqlite_url
 from ..storage.home import Home
+from ..storage.library import AdapterLibrary
 from ..storage.objects import Objects, objects_at
 from ..storage.records import ForgottenItem, SubjectRecord
 from ..types import RESULTS, Subject, checked_rank
@@ -131,7 +131,7 @@ class Training:
         """What an order is of that does not say it: what the subject of its name is, else a person."""
         try:
             return self.library.catalog.find_subject(tenant, name).class_noun
-        except SubjectNotFound:
+        except NotFound:
             return Subject.class_noun
 
     def submit(
@@ -150,7 +150,7 @@ class Training:
                 whose it is: the worker checks it, as it checks every job, before the photographs are prepared.
             UsageError, InputRefused: a notice, a location or a config.json that is not allowed.
             RankTooLarge: the recipe's rank is above the installation's largest.
-            IdempotencyConflict, AdapterExists, AdapterBusy, QueueFull: see `Queue.submit`.
+            AlreadyExists, AdapterBusy, QueueFull: see `Queue.submit`.
         """
         from ..jobs.inputs import with_config
         from ..jobs.types import SUBJECT_PHOTOS, rank_of

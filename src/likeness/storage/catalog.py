@@ -17,19 +17,17 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Table, delete, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
+from ..artifacts.card import read_card, write_card
 from ..errors import (
     AdapterBusy,
-    AdapterExists,
-    AdapterNotFound,
+    AlreadyExists,
     CorruptAdapter,
+    NotFound,
     StorageDamaged,
-    SubjectExists,
-    SubjectNotFound,
     UsageError,
 )
 from ..types import checked_name, checked_new_name
 from . import tables
-from .card import read_card, write_card
 from .database import Database
 from .records import AdapterRecord, ForgottenItem, OutputRecord, PhotoRecord, Receipt, SubjectRecord
 
@@ -77,7 +75,7 @@ class Catalog:
             the key of the replaced object, which no row refers to any more.
 
         Raises:
-            AdapterExists: the name is taken and `replace` is false.
+            AlreadyExists: the name is taken and `replace` is false.
             AdapterBusy: the name is being deleted.
             UsageError: the name is reserved.
         """
@@ -93,9 +91,10 @@ class Catalog:
                 connection.execute(insert(tables.adapters).values(**values))
                 refuse_if_forgetting(connection, record.tenant, card.name)
         except IntegrityError as error:
-            raise AdapterExists(
+            raise AlreadyExists(
                 "an adapter of this name already exists",
                 hint="choose another name, replace it (--replace, or `replace` in the request), or forget it first",
+                code="AdapterExists",
             ) from error
         return str(before[0].key) if before else None
 
@@ -109,7 +108,7 @@ class Catalog:
         """One adapter.
 
         Raises:
-            AdapterNotFound: no adapter of this name; the hint suggests a similar name of the same tenant.
+            NotFound: no adapter of this name; the hint suggests a similar name of the same tenant.
             UsageError: not a valid name.
         """
         row = self._one(tables.adapters, tenant, name=checked_name(name))
@@ -117,7 +116,7 @@ class Catalog:
             names = self._names(tables.adapters, tenant)
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
             hint = f"did you mean {near[0]}?" if near else _HINT_LIST
-            raise AdapterNotFound("there is no adapter of this name", hint=hint)
+            raise NotFound("there is no adapter of this name", hint=hint, code="AdapterNotFound")
         return _adapter(row)
 
     def has_adapter(self, tenant: str, name: str) -> bool:
@@ -153,20 +152,24 @@ class Catalog:
     # subjects and their photographs
 
     def add_subject(self, record: SubjectRecord) -> None:
-        """Raises SubjectExists, UsageError, AdapterBusy (the name is being deleted)."""
+        """Raises AlreadyExists, UsageError, AdapterBusy (the name is being deleted)."""
         checked_new_name(record.name)
         try:
             with self.engine.begin() as connection:
                 connection.execute(insert(tables.subjects).values(**asdict(record)))
                 refuse_if_forgetting(connection, record.tenant, record.name)
         except IntegrityError as error:
-            raise SubjectExists("a subject of this name already exists", hint="choose another name") from error
+            raise AlreadyExists(
+                "a subject of this name already exists", hint="choose another name", code="SubjectExists"
+            ) from error
 
     def find_subject(self, tenant: str, name: str) -> SubjectRecord:
-        """Raises SubjectNotFound, UsageError."""
+        """Raises NotFound, UsageError."""
         row = self._one(tables.subjects, tenant, name=checked_name(name))
         if row is None:
-            raise SubjectNotFound("there is no subject of this name", hint="create it first: POST /v1/subjects")
+            raise NotFound(
+                "there is no subject of this name", hint="create it first: POST /v1/subjects", code="SubjectNotFound"
+            )
         return SubjectRecord(**row._mapping)
 
     def withdraw_subject(self, record: SubjectRecord) -> None:
@@ -179,7 +182,7 @@ class Catalog:
         return tuple(SubjectRecord(**row._mapping) for row in self._page(tables.subjects, tenant, after, limit))
 
     def add_photo(self, record: PhotoRecord) -> bool:
-        """Add a photograph's row; False if the subject has it already. Raises SubjectNotFound, AdapterBusy."""
+        """Add a photograph's row; False if the subject has it already. Raises NotFound, AdapterBusy."""
         try:
             with self.engine.begin() as connection:
                 connection.execute(insert(tables.photos).values(**asdict(record)))
@@ -190,7 +193,7 @@ class Catalog:
         return True
 
     def list_photos(self, tenant: str, subject: str) -> tuple[PhotoRecord, ...]:
-        """The photographs of one subject, in the order of upload. Raises SubjectNotFound."""
+        """The photographs of one subject, in the order of upload. Raises NotFound."""
         self.find_subject(tenant, subject)
         photos = tables.photos.c
         asked = (

@@ -4,7 +4,7 @@ The check uses the final name and class noun of the adapter. It is made when a r
 photographs are prepared, because an archive can change both.
 """
 
-from ..errors import ConsentMissing, SubjectExists, SubjectNotFound, UsageError
+from ..errors import AlreadyExists, ConsentMissing, NotFound, UsageError
 from ..types import Subject, checked_subject, means_person
 from .catalog import Catalog, now
 from .records import SubjectRecord
@@ -30,7 +30,7 @@ def record_subject(catalog: Catalog, tenant: str, subject: Subject, *, consent: 
 
     Raises:
         ConsentMissing: a person without a consent.
-        SubjectExists, UsageError: the name is taken; a value is out of range.
+        AlreadyExists, UsageError: the name is taken; a value is out of range.
     """
     require_word(checked_subject(subject), consent)
     at = now()
@@ -54,12 +54,12 @@ def require_consent(catalog: Catalog, tenant: str, subject: Subject, *, consent:
     """
     try:
         known = catalog.find_subject(tenant, subject.name)
-    except SubjectNotFound:
+    except NotFound:
         if not subject.is_person and not consent.strip():
             return None
         try:
             return record_subject(catalog, tenant, subject, consent=consent)
-        except SubjectExists:  # recorded by a concurrent request
+        except AlreadyExists:  # recorded by a concurrent request
             known = catalog.find_subject(tenant, subject.name)
     if subject.is_person and not (means_person(known.class_noun) and known.consent.strip()):
         raise ConsentMissing(

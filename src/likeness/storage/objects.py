@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 from urllib.parse import unquote, urlsplit
 
-from ..errors import FileFailed, MissingPart, ObjectNotFound, SettingsError, StorageUnavailable, UsageError
+from ..errors import FileFailed, MissingPart, NotFound, SettingsError, StorageUnavailable, UsageError
 from .files import make_private
 
 _PART = r"[A-Za-z0-9_!*'()][A-Za-z0-9_.!*'()-]{0,199}"  # no leading dot: excludes '..' and partly written files
@@ -56,7 +56,7 @@ class Objects(Protocol):
         """Write or replace an object atomically. Raises UsageError, StorageUnavailable."""
 
     def get(self, key: str) -> bytes:
-        """Raises ObjectNotFound, UsageError, StorageUnavailable."""
+        """Raises NotFound, UsageError, StorageUnavailable."""
 
     def has(self, key: str) -> bool:
         """Raises UsageError, StorageUnavailable."""
@@ -129,7 +129,9 @@ class FileObjects:
                 return file.read()
         except OSError as error:
             if error.errno in _NO_OBJECT:
-                raise ObjectNotFound("there is no object of this key", hint="it may have been deleted") from error
+                raise NotFound(
+                    "there is no object of this key", hint="it may have been deleted", code="ObjectNotFound"
+                ) from error
             raise
 
     @_answering()
@@ -258,7 +260,7 @@ class S3Objects:
     def has(self, key: str) -> bool:
         try:
             self._call("head_object", Key=self._full(key))
-        except ObjectNotFound:
+        except NotFound:
             return False
         return True
 
@@ -296,7 +298,9 @@ class S3Objects:
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in ("NoSuchKey", "404"):
-                raise ObjectNotFound("there is no object of this key", hint="it may have been deleted") from error
+                raise NotFound(
+                    "there is no object of this key", hint="it may have been deleted", code="ObjectNotFound"
+                ) from error
             hint = "check the bucket's name and the credentials"
             raise StorageUnavailable(
                 f"expected S3 to {operation.replace('_', ' ')}, got {code[:40]}", hint=hint

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ..diffusion.base import BaseModel
+from ..diffusion.batch_invariance import paired
 from ..diffusion.lora import LoraBank
-from ..diffusion.rows import paired
-from ..errors import CheckpointMismatch, NonFiniteLoss, TrainingError, UsageError
+from ..errors import CheckpointMismatch, TrainingError, UsageError
 from ..types import LoraPair, Network
 from .data import TrainingSet
 from .loss import dreambooth_loss, min_snr_weight, row_losses
@@ -34,7 +34,7 @@ class Progress:
     steps: int  # of the whole recipe
     loss: float
     gradient_norm: float
-    error: NonFiniteLoss | None = None  # set if this person's training has ended; the others continue
+    error: TrainingError | None = None  # set if this person's training has ended; the others continue
 
     @property
     def finished(self) -> bool:
@@ -103,10 +103,10 @@ def learning_rate_factor(step: int, recipe: FineTuneRecipe) -> float:
 def columns_of_rank(bank: LoraBank, rank: int) -> Tensor:
     """The columns of a bank's row that an adapter of this rank uses: the first `rank` components of every layer."""
     parts = []
-    for place in bank.places:
-        middle = place.start + place.a_size
-        parts.append(torch.arange(place.start, place.start + rank * (place.a_size // bank.rank)))  # A: (r, ...)
-        parts.append(torch.arange(middle, place.stop).view(place.b_shape)[:, :rank].flatten())  # B: (d_out, r)
+    for span in bank.spans:
+        middle = span.start + span.a_size
+        parts.append(torch.arange(span.start, span.start + rank * (span.a_size // bank.rank)))  # A: (r, ...)
+        parts.append(torch.arange(middle, span.stop).view(span.b_shape)[:, :rank].flatten())  # B: (d_out, r)
     return torch.cat(parts)
 
 
@@ -311,9 +311,10 @@ class TrainingLoop:
             )  # fmt: skip
 
     def _fail(self, job: FineTune) -> Progress:
-        error = NonFiniteLoss(
+        error = TrainingError(
             f"expected a finite loss, got none at step {job.step + 1} of {job.recipe.steps}",
             hint="train again with a lower learning rate",
+            code="NonFiniteLoss",
         )
         self.leave(job.name)
         return Progress(job.name, job.step, job.recipe.steps, math.nan, math.nan, error)
@@ -325,13 +326,13 @@ class TrainingLoop:
         """
         wanted = {"unet": recipe.unet_targets, "text_encoder": recipe.text_targets if recipe.text_learning_rate else ()}
         weights: dict[Network, dict[str, LoraPair]] = {"unet": {}, "text_encoder": {}}
-        for place in self.bank.places:
-            if not any(f".{place.module}".endswith(f".{end}") for end in wanted[place.network]):
+        for span in self.bank.spans:
+            if not any(f".{span.module}".endswith(f".{end}") for end in wanted[span.network]):
                 continue
-            rank = recipe.rank_of(place.network)
-            shape = (rank, *place.a_shape[1:])
+            rank = recipe.rank_of(span.network)
+            shape = (rank, *span.a_shape[1:])
             bound = math.prod(shape[1:]) ** -0.5
             A = (torch.rand(shape, generator=generator) * 2 - 1) * bound  # (r, d_in) or (r, C_in, k, k)
-            B = torch.zeros(place.b_shape[0], rank)
-            weights[place.network][place.module] = LoraPair(A.numpy(), B.numpy())
+            B = torch.zeros(span.b_shape[0], rank)
+            weights[span.network][span.module] = LoraPair(A.numpy(), B.numpy())
         return self.bank.row_of(weights)

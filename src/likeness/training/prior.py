@@ -17,10 +17,10 @@ from torch import Tensor
 
 from .. import __version__
 from ..diffusion.base import BaseModel
-from ..diffusion.lora import BASE_SLOT
-from ..diffusion.sampling import Order, denoise_all
-from ..errors import ObjectNotFound, StorageUnavailable
+from ..diffusion.sampling import denoise_all
+from ..errors import NotFound, StorageUnavailable
 from ..storage.objects import FileObjects
+from ..types import ImageRequest
 from .data import class_captions
 
 STEPS = 20
@@ -62,11 +62,10 @@ def class_latents(
         key = f"{start:05d}-{stop:05d}.safetensors"
         latents = _kept(cache, key)
         if latents is None:
-            orders = [
-                Order(captions[seed], "", seed, STEPS, base.family.guidance_scale, SAMPLER, BASE_SLOT)
-                for seed in range(start, stop)
+            requests = [
+                ImageRequest(captions[seed], seed=seed, steps=STEPS, sampler=SAMPLER) for seed in range(start, stop)
             ]
-            latents = denoise_all(base, None, orders).float().cpu()
+            latents = denoise_all(base, None, requests).float().cpu()
             try:
                 cache.put(key, save({"latents": latents}))
             except (OSError, StorageUnavailable) as error:
@@ -86,5 +85,5 @@ def _kept(cache: FileObjects, key: str) -> Tensor | None:
     """A batch from the cache; None if it is missing or damaged."""
     try:
         return load(cache.get(key))["latents"]
-    except (ObjectNotFound, SafetensorError, KeyError):
+    except (NotFound, SafetensorError, KeyError):
         return None

@@ -1,42 +1,37 @@
-"""A container of our own for one GPU: SageMaker's contract, single and multi-model, right over the engine.
+"""SageMaker's container contract, single-model and multi-model, served by the engine of this process.
 
     GET /ping                                      200 when the engine is up
-    POST /invocations                              the model in /opt/ml/model, or the bare base where there is none
-    POST /models {"model_name", "url"}             200, 409 loaded already, 400 no model of ours
+    POST /invocations                              the model in /opt/ml/model, or the bare base if there is none
+    POST /models {"model_name", "url"}             200, 409 loaded already, 400 not a model of ours
     GET /models, GET and DELETE /models/{name}     404 not loaded
     POST /models/{name}/invoke                     as /invocations
 
-No Triton, no second process; what is loaded is a file's name until somebody asks for it. Requests and answers are those
-of `http.kserve`. Source: SageMaker Developer Guide, 'Custom containers contract for multi-model endpoints'.
+Loading a model checks its file; weights are read by the first request. Payload and response are those of
+`deploy.payload`. Source: SageMaker Developer Guide, 'Custom containers contract for multi-model endpoints'.
 """
 
 import asyncio
-import base64
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ...artifacts.adapter import check_base
-from ...artifacts.triton.export import CONFIG_NAME, VERSION, WEIGHTS_NAME, read_model
-from ...engine.cards import Cards
-from ...engine.gen_args import request_of
-from ...engine.prompts import worded
-from ...errors import AdapterNotFound, CorruptAdapter, LikenessError, UsageError
-from ...http import kserve
-from ..archive_engine import Encode
+from ...artifacts.triton_model import CONFIG_NAME, VERSION, WEIGHTS_NAME, read_model
+from ...config import Settings
+from ...errors import CorruptAdapter, LikenessError, NotFound, UsageError
+from .. import kserve
+from ..adapter_files import FileEngine, file_engine
+from ..payload import requests_of, response
+from .protocol import MAX_BODY_BYTES
 
-if TYPE_CHECKING:
-    from ...engine.engine import Engine
-
-DEADLINE_S = 55.0  # SageMaker gives up after 60
-MOST_BYTES = 6 << 20  # of a request, SageMaker's own limit
+DEADLINE_S = 55.0  # SageMaker's own is 60
 MODELS, SINGLE = Path("/opt/ml/models"), Path("/opt/ml/model")
 _NAME = re.compile(r"[0-9A-Za-z._-]{1,128}")
 
@@ -45,131 +40,116 @@ _NAME = re.compile(r"[0-9A-Za-z._-]{1,128}")
 class Container:
     """One engine and the models that SageMaker has loaded: name -> (url, the engine's key)."""
 
-    engine: "Engine"
-    encode: Encode
+    files: FileEngine
     models: Path = MODELS
     single: Path = SINGLE
     loaded: dict[str, tuple[str, str]] = field(default_factory=dict)
-    cards: Cards = field(default_factory=Cards)
 
-    def load(self, name: str, url: str) -> None:
-        """Raises UsageError, AdapterNotFound, CorruptAdapter, WrongBase."""
-        folder = Path(url)
-        if not _NAME.fullmatch(name) or ".." in folder.parts or not folder.is_relative_to(self.models):
-            raise UsageError(f"expected a model's name and its folder below {self.models.name}")
-        self.loaded[name] = (url, self.key_in(folder))
-
-    def unload(self, name: str) -> None:
-        """Raises AdapterNotFound."""
-        _, key = self.found(name)
-        del self.loaded[name]
-        self.cards.release(key)
-        self.engine.forget(key)
-
-    def found(self, name: str) -> tuple[str, str]:
-        """Raises AdapterNotFound."""
-        if name not in self.loaded:
-            raise AdapterNotFound("this model is not loaded")
-        return self.loaded[name]
-
-    def key_in(self, folder: Path) -> str:
-        """The engine's key of the one model in a folder, all of it checked. Raises CorruptAdapter, WrongBase."""
-        homes = [path.parent for path in folder.glob(f"*/{CONFIG_NAME}")]
-        if len(homes) != 1:
-            raise CorruptAdapter("expected one model", hint="`likeness export --format triton` makes the archive")
-        card = read_model(homes[0]).card
-        check_base(card, self.engine.base.sha256)
-        return f"{card.content_sha256}{homes[0].absolute() / VERSION / WEIGHTS_NAME}"
-
-    async def portraits(self, key: str | None, body: bytes, content_type: str) -> tuple[bytes, str]:
-        """Body and content type of the answer. Raises LikenessError."""
-        inference = kserve.read(body, content_type)
-        if not {"prompt"} <= inference.inputs.keys() <= {"prompt", "negative_prompt", "gen_args"}:
-            raise UsageError("expected the inputs prompt and, if need be, negative_prompt and gen_args")
-        card = None if key is None else await asyncio.to_thread(self.cards.of, key)
-        asked = []
-        for row in range(inference.rows):
-            said = {name: texts[row] for name, texts in inference.inputs.items()}
-            request, media_type = request_of(said["prompt"], said.get("negative_prompt", ""), said.get("gen_args", ""))
-            asked.append((worded(self.engine.base, request, card), media_type))
-        tickets = []
-        try:
-            for request, _ in asked:
-                tickets.append(self.engine.submit(request, key=key, tenant=key or "", deadline_s=DEADLINE_S))
-            images = [await asyncio.to_thread(ticket.result) for ticket in tickets]
-        finally:
-            for ticket in tickets:
-                ticket.cancel()
-        files = [
-            await asyncio.to_thread(self.encode, image, media_type)
-            for image, (_, media_type) in zip(images, asked, strict=True)
+    def app(self) -> Starlette:
+        """The contract's routes."""
+        routes = [
+            Route("/ping", self._ping),
+            Route("/invocations", self._invoke_single, methods=["POST"]),
+            Route("/models", self._list),
+            Route("/models", self._load, methods=["POST"]),
+            Route("/models/{name}", self._show),
+            Route("/models/{name}", self._unload, methods=["DELETE"]),
+            Route("/models/{name}/invoke", self._invoke, methods=["POST"]),
         ]
-        texts = [base64.b64encode(file).decode() for file in files]
-        return kserve.write("likeness", "generated_image", texts, binary=inference.binary_output)
+        return Starlette(routes=routes, exception_handlers={LikenessError: _refuse})
 
-
-def container_app(container: Container) -> Starlette:
-    """The application that SageMaker's platform calls on port 8080."""
-
-    async def ping(request: Request) -> Response:
+    async def _ping(self, request: Request) -> Response:
         return Response()
 
-    async def models(request: Request) -> Response:
-        if request.method == "GET":
-            listed = [{"modelName": name, "modelUrl": url} for name, (url, _) in sorted(container.loaded.items())]
-            return JSONResponse({"models": listed})
+    async def _list(self, request: Request) -> Response:
+        listed = [{"modelName": name, "modelUrl": url} for name, (url, _) in sorted(self.loaded.items())]
+        return JSONResponse({"models": listed})
+
+    async def _load(self, request: Request) -> Response:
         try:
-            said = json.loads(await _body(request))
-            name, url = str(said["model_name"]), str(said["url"])
+            document = json.loads(await _body(request))
+            name, url = str(document["model_name"]), str(document["url"])
         except (ValueError, TypeError, KeyError):
             raise UsageError("expected model_name and url") from None
-        if name in container.loaded:
+        if name in self.loaded:
             return JSONResponse({"error": "loaded already"}, 409)
-        await asyncio.to_thread(container.load, name, url)
+        if not _NAME.fullmatch(name) or ".." in Path(url).parts or not Path(url).is_relative_to(self.models):
+            raise UsageError(f"expected a model's name and its folder below {self.models.name}")
+        self.loaded[name] = (url, await asyncio.to_thread(self._key_in, Path(url)))
         return Response()
 
-    async def model(request: Request) -> Response:
+    async def _show(self, request: Request) -> Response:
+        name, url, _ = self._found(request)
+        return JSONResponse({"modelName": name, "modelUrl": url})
+
+    async def _unload(self, request: Request) -> Response:
+        name, _, key = self._found(request)
+        del self.loaded[name]
+        self.files.release(key)
+        return Response()
+
+    async def _invoke(self, request: Request) -> Response:
+        return await self._answer(request, self._found(request)[2])
+
+    async def _invoke_single(self, request: Request) -> Response:
+        has_model = self.single.is_dir() and any(self.single.iterdir())
+        return await self._answer(request, await asyncio.to_thread(self._key_in, self.single) if has_model else None)
+
+    def _found(self, request: Request) -> tuple[str, str, str]:
+        """Name, URL and key of the model of a path. Raises NotFound."""
         name = request.path_params["name"]
-        if request.method == "DELETE":
-            container.unload(name)
-            return Response()
-        return JSONResponse({"modelName": name, "modelUrl": container.found(name)[0]})
+        if name not in self.loaded:
+            raise NotFound("this model is not loaded", code="AdapterNotFound")
+        return name, *self.loaded[name]
 
-    async def invoke(request: Request) -> Response:
-        _, key = container.found(request.path_params["name"])
-        return await answered(request, key)
+    def _key_in(self, folder: Path) -> str:
+        """The engine's key of the one model in a folder, whose file is checked. Raises CorruptAdapter, WrongBase."""
+        models = [path.parent for path in folder.glob(f"*/{CONFIG_NAME}")]
+        if len(models) != 1:
+            raise CorruptAdapter("expected one model", hint="`likeness export --format triton` makes the archive")
+        key = f"{read_model(models[0]).card.content_sha256}{models[0].absolute() / VERSION / WEIGHTS_NAME}"
+        self.files.admit(key)
+        return key
 
-    async def invocations(request: Request) -> Response:
-        is_there = container.single.is_dir() and any(container.single.iterdir())
-        key = await asyncio.to_thread(container.key_in, container.single) if is_there else None
-        return await answered(request, key)
-
-    async def answered(request: Request, key: str | None) -> Response:
-        body, content_type = await container.portraits(
-            key, await _body(request), request.headers.get("content-type", "")
-        )
+    async def _answer(self, request: Request, key: str | None) -> Response:
+        """The portraits that a request asks for. Raises LikenessError."""
+        inference = kserve.read(await _body(request), request.headers.get("content-type", ""))
+        asked = requests_of(inference)
+        submitted = []
+        try:
+            for image_request, _ in asked:
+                submitted.append(await asyncio.to_thread(self.files.submit, image_request, key, DEADLINE_S))
+            images = [await asyncio.to_thread(ticket.result) for ticket, _ in submitted]
+        finally:
+            for ticket, _ in submitted:
+                ticket.cancel()
+        files = [
+            await asyncio.to_thread(self.files.encode, image, media_type)
+            for image, (_, media_type) in zip(images, asked, strict=True)
+        ]
+        remarks = [row for _, row in submitted]
+        body, content_type = response("likeness", files, remarks, binary=inference.binary_output)
         return Response(body, headers={"Content-Type": content_type})
 
-    async def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, LikenessError)
-        # not 409 for another base: here it means 'loaded already'
-        status = error.http_status if error.http_status in (404, 408, 413) or error.http_status >= 500 else 400
-        return JSONResponse({"error": f"{error.code}: {error}"}, status)
 
-    routes = [
-        Route("/ping", ping),
-        Route("/invocations", invocations, methods=["POST"]),
-        Route("/models", models, methods=["GET", "POST"]),
-        Route("/models/{name}", model, methods=["GET", "DELETE"]),
-        Route("/models/{name}/invoke", invoke, methods=["POST"]),
-    ]
-    return Starlette(routes=routes, exception_handlers={LikenessError: refused})
+@contextmanager
+def sagemaker_container(settings: Settings) -> Iterator[Starlette]:
+    """The application for port 8080 of a container, over an engine of its own. Raises as `file_engine`."""
+    with file_engine(settings) as files:
+        yield Container(files).app()
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LikenessError)
+    # not 409 for another base: here it means 'loaded already'
+    status = error.http_status if error.http_status in (404, 408, 413) or error.http_status >= 500 else 400
+    return JSONResponse({"error": f"{error.code}: {error}"}, status)
 
 
 async def _body(request: Request) -> bytes:
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
-        if len(content) > MOST_BYTES:
-            raise UsageError(f"expected a body of at most {MOST_BYTES} bytes")
+        if len(content) > MAX_BODY_BYTES:
+            raise UsageError(f"expected a body of at most {MAX_BODY_BYTES} bytes")
     return bytes(content)

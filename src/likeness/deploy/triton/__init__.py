@@ -1,1 +1,1 @@
-"""Triton on this machine: the engine's process, the server in a network of its own, and the front that fills it."""
+"""NVIDIA Triton: thin models, one for each adapter, over one engine process that they share."""

@@ -1,0 +1,96 @@
+"""An engine whose adapters are files of this machine, as in the model folders of Triton and SageMaker.
+
+The engine's key of an adapter is the hash of its weights and its absolute path: SHA256/folder/adapter.safetensors.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..artifacts import bundle, tensors
+from ..artifacts.adapter import check_base
+from ..config import Settings
+from ..engine.prompts import unread_of, worded
+from ..errors import WrongBase
+from ..service.image_files import encode
+from ..service.provenance import signer
+from ..types import Adapter, AdapterCard, GeneratedImage, ImageRequest
+
+if TYPE_CHECKING:
+    from ..engine.engine import Engine
+    from ..engine.ticket import Ticket
+
+Encode = Callable[[GeneratedImage, str], bytes]  # image and media type -> a file
+MAX_CARDS = 4096
+
+
+class FileEngine:
+    """An engine and the encoder of its images. Thread-safe; `admit` and `submit` may read a file."""
+
+    def __init__(self, engine: "Engine", encode: Encode) -> None:
+        self.engine, self.encode = engine, encode
+        self._card = lru_cache(MAX_CARDS)(_checked_card)
+
+    def admit(self, key: str) -> None:
+        """Check an adapter's file before its first request. Raises CorruptAdapter, WrongBase."""
+        check_base(self._card(key), self.engine.base.sha256)
+
+    def submit(self, request: ImageRequest, key: str | None, deadline_s: float) -> tuple["Ticket", tuple[str, ...]]:
+        """Submit a request for an adapter, or for the bare base; the ticket, and remarks on words that are not read.
+
+        Raises as `admit` and `Engine.submit`.
+        """
+        card = None if key is None else self._card(key)
+        asked = worded(self.engine.base, request, card)
+        ticket = self.engine.submit(asked, key=key, tenant=key or "", deadline_s=deadline_s)
+        return ticket, unread_of(self.engine.base, asked).remarks
+
+    def release(self, key: str) -> None:
+        """Drop an adapter. Files of others are read again too, at their next request."""
+        self._card.cache_clear()
+        self.engine.forget(key)
+
+
+@contextmanager
+def file_engine(settings: Settings, *, base_sha256: str | None = None) -> Iterator[FileEngine]:
+    """The engine that the settings describe; closed with the block.
+
+    Args:
+        base_sha256: the base that must be loaded; None: any.
+
+    Raises:
+        WrongBase: the settings name another base.
+        NotFound, CorruptBase, SettingsError: as `load_base` and `signer`.
+    """
+    from ..diffusion.base import load_base
+    from ..engine.engine import Engine
+
+    base = load_base(settings.base, settings.revision)
+    if base_sha256 not in (None, base.sha256):
+        raise WrongBase("the engine's base is not the one that the adapter was trained on", hint="set LIKENESS_BASE")
+    sign = signer(settings.c2pa_certificate, settings.c2pa_key)
+    engine = Engine(
+        base, load=load, slots=settings.slots, rank=settings.rank,
+        max_batch=settings.max_batch, host_bytes=settings.host_mb << 20, queue_limit=settings.queue_limit,
+    )  # fmt: skip
+    with engine:
+        yield FileEngine(engine, lambda image, media_type: sign(encode(image, media_type), media_type))
+
+
+def load(key: str) -> Adapter:
+    """The adapter of a key. Raises CorruptAdapter: not a regular file, damaged, or with other weights."""
+    sha256, content = _read(key)
+    return bundle.reopen(content, sha256)
+
+
+def _checked_card(key: str) -> AdapterCard:
+    sha256, content = _read(key)
+    bundle.decode(content)
+    return bundle.reopen(content, sha256).card
+
+
+def _read(key: str) -> tuple[str, bytes]:
+    sha256, _, path = key.partition("/")
+    return sha256, tensors.read_bytes(Path(f"/{path}"), limit=tensors.MAX_FILE_BYTES)

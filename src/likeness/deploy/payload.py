@@ -1,0 +1,77 @@
+"""The reference solution's request for portraits -> image requests; files of images -> its response.
+
+The inputs are texts: `prompt`, `negative_prompt` and `gen_args`, which is JSON with the reference solution's keys
+(num_inference_steps, guidance_scale, seed) and ours (adapter_scale, negative_scale, sampler, format: jpeg or png).
+The outputs are `generated_image`, a file in base64, and `warnings`: which words were not read, mostly empty.
+"""
+
+import base64
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from ..errors import UsageError
+from ..http.invalid import invalid
+from ..types import JPEG, PNG, ImageRequest
+from . import kserve
+
+INPUTS = ("prompt", "negative_prompt", "gen_args")
+MEDIA_TYPES = {"jpeg": JPEG, "png": PNG}
+
+Asked = tuple[ImageRequest, str]  # without its adapter; the media type of the file
+Integer = Annotated[int, BeforeValidator(lambda value: int(value) if _is_whole(value) else value)]
+
+
+class GenArgs(BaseModel):
+    """`gen_args`. Defaults are those of diffusers' StableDiffusionPipeline, and a JPEG."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    num_inference_steps: Integer = 50
+    guidance_scale: float = 7.5
+    seed: Integer = ImageRequest.seed
+    adapter_scale: float = ImageRequest.adapter_scale
+    negative_scale: float | None = None
+    sampler: str = ImageRequest.sampler
+    format: Literal["jpeg", "png"] = "jpeg"
+
+
+def requests_of(inference: kserve.Inference) -> list[Asked]:
+    """One image request a row. Raises UsageError: missing or unknown inputs, or as `request_of`."""
+    if not {"prompt"} <= inference.inputs.keys() <= set(INPUTS):
+        raise UsageError(f"expected the input prompt and optionally {' and '.join(INPUTS[1:])}")
+    rows = [{name: texts[row] for name, texts in inference.inputs.items()} for row in range(inference.rows)]
+    return [request_of(*(row.get(name, "") for name in INPUTS)) for row in rows]
+
+
+def response(
+    model: str, files: Sequence[bytes], remarks: Sequence[Sequence[str]], *, binary: bool
+) -> tuple[bytes, str]:
+    """Body and content type of a response: for each row a file, and remarks on words that were not read."""
+    images, warnings = [base64.b64encode(file).decode() for file in files], ["; ".join(row) for row in remarks]
+    return kserve.write(model, {"generated_image": images, "warnings": warnings}, binary=binary)
+
+
+def request_of(prompt: str, negative_prompt: str, gen_args: str) -> Asked:
+    """The image request of three texts; `gen_args` may be empty.
+
+    Raises:
+        UsageError: gen_args is not a JSON object, has an unknown key, or a value of another type or out of range.
+    """
+    try:
+        values = GenArgs.model_validate_json(gen_args if gen_args.strip() else "{}")
+    except ValidationError as error:
+        hint = f"gen_args is a JSON object with keys of {', '.join(GenArgs.model_fields)}"
+        raise invalid(error.errors(), hint=hint) from None
+    guidance = 1.0 if 0 <= values.guidance_scale < 1 else values.guidance_scale  # no guidance; clients send 0 for it
+    request = ImageRequest(
+        prompt, None, negative_prompt, values.seed, values.num_inference_steps, guidance, values.adapter_scale,
+        values.negative_scale, values.sampler,
+    )  # fmt: skip
+    return request, MEDIA_TYPES[values.format]
+
+
+def _is_whole(value: object) -> bool:
+    """Whether a number is an integer written with a fraction: sliders of web pages send 50.0."""
+    return isinstance(value, float) and value.is_integer() and abs(value) < 2**53

@@ -1,0 +1,73 @@
+"""How many rows one forward may have: measured on the device before the first request.
+
+On a device that does not count its memory (a CPU) the limit is `max_batch`, unmeasured.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..diffusion.base import BaseModel
+from ..diffusion.devices import counts_memory
+from ..diffusion.lora import BASE_SLOT, LoraBank
+from .batcher import RowLimit, rows_that_fit
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of the two kinds of batch that a device runs."""
+
+    rows: RowLimit  # of a denoising step
+    images: RowLimit  # of a decoding
+
+
+def measured_limits(base: BaseModel, bank: LoraBank, *, max_batch: int) -> Limits:
+    """Limits for `max_batch` guided images, or fewer if the memory is too small."""
+    rows, images = 2 * max_batch, max_batch
+    if counts_memory(base.device):
+        free = _free_bytes()
+        rows = rows_that_fit(free, _bytes_per_item(lambda count: _denoise(base, bank, count), rows), most=rows)
+        images = rows_that_fit(free, _bytes_per_item(lambda count: _decode(base, count), images), most=images)
+    return Limits(RowLimit(rows, rows), RowLimit(images, images))
+
+
+def release_memory() -> None:
+    """Return cached blocks to the device, after an allocation failed."""
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
+
+
+def _bytes_per_item(work: Callable[[int], object], most: int) -> float:
+    """Slope of the peak memory between one item and a few, without what the whole batch shares."""
+    count = min(4, most)
+    if count == 1:
+        return float(_peak_bytes(work, 1))
+    return (_peak_bytes(work, count) - _peak_bytes(work, 1)) / (count - 1)
+
+
+def _peak_bytes(work: Callable[[int], object], count: int) -> int:
+    torch.accelerator.synchronize()
+    torch.accelerator.reset_peak_memory_stats()
+    before = torch.accelerator.memory_allocated()
+    work(count)
+    torch.accelerator.synchronize()
+    return torch.accelerator.max_memory_allocated() - before
+
+
+def _free_bytes() -> int:
+    """Free memory of the device, and what this process has reserved and does not use."""
+    free = torch.accelerator.get_memory_info()[0]
+    return free + torch.accelerator.memory_reserved() - torch.accelerator.memory_allocated()
+
+
+@torch.no_grad()
+def _denoise(base: BaseModel, bank: LoraBank, rows: int) -> None:
+    ids = base.tokenize([""] * rows)
+    with bank.route(torch.full((rows,), BASE_SLOT)):
+        x = torch.zeros(rows, *base.latent_shape, device=base.device)
+        base.denoise(x, torch.zeros(rows, dtype=torch.int64, device=base.device), base.encode_prompt(ids))
+
+
+def _decode(base: BaseModel, images: int) -> None:
+    base.decode(torch.zeros(images, *base.latent_shape))

@@ -1,0 +1,379 @@
+"""One installation and what can be asked of it; `build` wires it. Importing this module loads no network and no torch.
+
+The base is loaded by the first verb that needs it, once. Every verb takes a tenant and sees nothing of any other's.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..artifacts.formats import FORMATS, Format
+from ..config import Settings
+from ..engine.prompts import worded
+from ..engine.ticket import StepEvent, Ticket, results
+from ..errors import AlreadyExists, FileFailed, StorageUnavailable, reason_of
+from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
+from ..storage.catalog import LOCAL, Catalog
+from ..storage.database import sqlite_url
+from ..storage.files import make_private
+from ..storage.home import Home
+from ..storage.library import AdapterLibrary, engine_key, engine_key_of
+from ..storage.objects import objects_at, refuse_full
+from ..storage.prepared_photos import save_prepared
+from ..storage.records import Receipt
+from ..storage.reserve import Reserve
+from ..types import (
+    PNG,
+    Adapter,
+    AdapterCard,
+    GeneratedImage,
+    ImageRequest,
+    Photo,
+    PreparedPhoto,
+    Subject,
+    checked_rank,
+    checked_subject,
+    means_person,
+)
+from . import kept
+from .exchange import AUTO, exported, import_from, layout
+from .fine_tuned import FineTuned
+from .forgetting import WAIT_S, Forgetting
+from .image_files import JPEG_QUALITY, encode
+from .loading import loaded_base, started_engine
+from .names import checked_order
+from .provenance import Sign, signer
+from .subjects import Subjects
+from .training import Training, training_of
+
+if TYPE_CHECKING:  # these import torch, mediapipe's package or both
+    from ..diffusion.base import BaseModel
+    from ..diffusion.family import BaseOutline
+    from ..engine.engine import Engine
+    from ..engine.facts import EngineFacts
+    from ..fine_tuning import FineTuneOrder
+    from ..photos import CheckResult
+
+Checked = Callable[["CheckResult"], None]
+
+
+def build(settings: Settings, formats: Mapping[str, Format] = FORMATS) -> Likeness:
+    """Wire one installation from its settings, with `formats` of export. Raises SettingsError, MissingPart."""
+    root = settings.home.expanduser()
+    objects = objects_at(settings.objects or str(root / "objects"))
+    catalog = Catalog(settings.catalog or sqlite_url(root / "catalog.sqlite"))
+    return Likeness(
+        settings, Home(root), AdapterLibrary(objects, catalog), Subjects(objects, catalog),
+        signer(settings.c2pa_certificate, settings.c2pa_key), formats,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Likeness:
+    """One installation: a home, a store, a base, an engine."""
+
+    settings: Settings
+    home: Home
+    library: AdapterLibrary
+    subjects: Subjects
+    sign: Sign
+    formats: Mapping[str, Format] = field(default_factory=lambda: FORMATS)
+    _engines: list[Engine] = field(default_factory=list)  # one at most
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.library.catalog
+
+    @property
+    def base(self) -> BaseModel:
+        """The one base, loaded at first use, whichever threads ask first. Raises NotFound, CorruptBase."""
+        with self._lock:
+            if "base" not in self.__dict__:
+                self.__dict__["base"] = loaded_base(self.settings)
+            base: BaseModel = self.__dict__["base"]
+            return base
+
+    @property
+    def outline(self) -> BaseOutline:
+        """What adapters for the base have to fit; loads no weights. Raises NotFound, CorruptBase."""
+        from ..diffusion.base import outline_of
+
+        loaded = vars(self).get("base")
+        return loaded.outline if loaded else outline_of(self.settings.base, self.settings.revision)
+
+    @property
+    def training(self) -> Training:
+        """The queue of trainings, opened at the first question to it."""
+        training: Training = self.__dict__.setdefault("training", training_of(self.settings, self.library))
+        return training
+
+    @property
+    def forgetting(self) -> Forgetting:
+        """Deletions of this installation, complete or under way."""
+        return Forgetting(self.library, self.home, self.training)
+
+    @property
+    def engine(self) -> Engine:
+        """The one engine, started at first use."""
+        with self._lock:
+            if not self._engines:
+                self._engines.append(started_engine(self.settings, self.base, self.library))
+            return self._engines[0]
+
+    def open(self) -> None:
+        """Open the catalog and start the engine now: before anything is served.
+
+        Raises:
+            StorageUnavailable, StorageDamaged, SettingsError, NotFound, CorruptBase: what is wrong with them.
+        """
+        _ = self.catalog.engine
+        _ = self.engine
+        self.reserve.keep()
+
+    def engine_facts(self) -> EngineFacts | None:
+        """What the engine tells of itself; None where it has not started."""
+        engines = list(self._engines)
+        return engines[0].facts() if engines else None
+
+    @property
+    def reserve(self) -> Reserve:
+        """Room for deletions on the home's disk."""
+        return self.forgetting.reserve
+
+    def let_go(self) -> int:
+        """Drop from memory what another process has forgotten or replaced; how many adapters that were."""
+        engines = list(self._engines)
+        if not engines or not (held := engines[0].held()):
+            return 0
+        gone = held - self.library.engine_keys()
+        for key in gone:
+            engines[0].forget(key)
+        return len(gone)
+
+    def close(self) -> None:
+        """Stop the engine, leave the base as it was, give the database back. Any verb may start them again."""
+        with self._lock:
+            while self._engines:
+                self._engines.pop().close()
+        self.training.close()
+        self.catalog.close()
+
+    # photographs and training
+
+    def check(
+        self, photos: Sequence[Photo], class_noun: str = Subject.class_noun, *,
+        keep_strangers: bool = False, watch: Watch = unwatched,
+    ) -> CheckResult:  # fmt: skip
+        """Judge photographs one by one and as a set. Raises InputRefused for more than can be held."""
+        from ..photos import check
+
+        return check(photos, means_person(class_noun), keep_strangers=keep_strangers, watch=watch)
+
+    def prepare(self, checked: CheckResult, *, watch: Watch = unwatched) -> tuple[PreparedPhoto, ...]:
+        """Training images (512 px) of every usable photograph, in order."""
+        from ..photos import prepare
+
+        prepared: list[PreparedPhoto] = []
+        for done, (photo, image, face) in enumerate(checked.usable, start=1):
+            prepared += prepare(image, face, photo.sha256)
+            watch(Advance("prepare", done, len(checked.usable)))
+        return tuple(prepared)
+
+    def train(
+        self, photos: Sequence[Photo], order: FineTuneOrder, *, tenant: str = LOCAL, keep_strangers: bool = False,
+        watch: Watch = unwatched, should_stop: ShouldStop = never, on_checked: Checked = lambda checked: None,
+    ) -> FineTuned:  # fmt: skip
+        """From photographs to a published adapter; a job that fails or is stopped publishes nothing.
+
+        Args:
+            keep_strangers: train on photographs that probably show another person too.
+            on_checked: told the verdicts before anything else happens, whatever they are.
+
+        Raises:
+            UsageError: a name, word or seed that no adapter may have.
+            RankTooLarge: the recipe's rank is above the installation's largest.
+            AlreadyExists: the name is taken and the order does not say to replace it.
+            AdapterBusy: another process trains or deletes this name.
+            InputRefused: too few usable photographs, or photographs of different people.
+            FileFailed: no room for the adapter, said before the training; or it could not be published, and then the
+                same order goes on from the last step.
+            Interrupted: stopped; the same order goes on from where it was.
+            TrainingError, CheckpointMismatch, NotFound, CorruptBase: see errors.
+        """
+        from ..fine_tuning import adapter_bytes, fine_tune, stop_if
+
+        name, clock, home = checked_order(order).subject.name, Stopwatch(), self.home.of(tenant)
+        checked_rank(order.recipe.rank, self.settings.rank)
+        with home.lock(name), home.new_photos(name) as new_photos:
+            if not order.replace:
+                self._refuse_taken(tenant, name, hint="choose another name, or say --replace")
+            with clock.stage("check"):
+                checked = self.check(photos, order.subject.class_noun, keep_strangers=keep_strangers, watch=watch)
+            on_checked(checked)
+            checked.raise_if_refused()
+            stop_if(should_stop)
+            with clock.stage("prepare"):
+                prepared = self.prepare(checked, watch=watch)
+                save_prepared(prepared, make_private(new_photos))
+            stop_if(should_stop)
+            watch(Advance("load base", 0, 1))
+            with clock.stage("load base"):
+                base = self.base
+                refuse_full(self.library.objects, adapter_bytes(base, order.recipe))
+            folder = home.checkpoint_folder(name)
+            adapter, losses = fine_tune(
+                base, order, prepared, class_images=home.class_images_folder(), checkpoint_folder=folder,
+                watch=watch, should_stop=should_stop, clock=clock,
+            )  # fmt: skip
+            with clock.stage("publish"):
+                try:
+                    card = self.library.publish(adapter, tenant, replace=order.replace)
+                except (OSError, StorageUnavailable) as error:
+                    raise FileFailed(
+                        f"the adapter is trained but was not published: {reason_of(error)}",
+                        hint="run the same command again when this is mended: it goes on from the newest checkpoint",
+                    ) from error
+                home.keep_photos(name)
+                shutil.rmtree(folder)
+        return FineTuned(card, checked, prepared, losses, clock.seconds)
+
+    # images
+
+    def submit(
+        self, requests: Sequence[ImageRequest], *, tenant: str = LOCAL, deadline_s: float | None = None,
+        on_step: Callable[[int, StepEvent], None] | None = None, preview_every: int = 0,
+        request_id: str | None = None, wait: bool = False,
+    ) -> list[Ticket]:  # fmt: skip
+        """Hand requests to the engine; `prompts.worded` completes their prompts. All are accepted, or none.
+
+        Args:
+            deadline_s: seconds from now; an image that is not done by then fails.
+            on_step: called with the request's index after each of its steps, on the engine's thread: it must not block.
+            preview_every: steps between two previews; 0 = none.
+            request_id: for the log.
+            wait: block while the engine's queue is full instead of refusing.
+
+        Raises:
+            EngineBusy: no room in the queue; `retry_after_s` says when to try again.
+            NotFound: no adapter of this name; found before the base is loaded.
+            UsageError: see `prompts.worded`.
+        """
+        names = sorted({request.adapter for request in requests if request.adapter is not None})
+        found = {name: self.catalog.find_adapter(tenant, name) for name in names}
+        tickets: list[Ticket] = []
+        with ExitStack() as on_error:
+            for index, request in enumerate(requests):
+                record = found[request.adapter] if request.adapter is not None else None
+                ticket = self.engine.submit(
+                    worded(self.base, request, record.card if record else None),
+                    key=engine_key(record) if record else None, tenant=tenant, deadline_s=deadline_s,
+                    on_step=partial(on_step, index) if on_step else None, preview_every=preview_every,
+                    request_id=f"{request_id}-{index}" if request_id else None, wait=wait,
+                )  # fmt: skip
+                on_error.callback(ticket.cancel)
+                tickets.append(ticket)
+            on_error.pop_all()
+        return tickets
+
+    def generate(
+        self, requests: Sequence[ImageRequest], *, tenant: str = LOCAL, watch: Watch = unwatched
+    ) -> list[GeneratedImage]:
+        """Make all images, in the order of `requests`; waits for room if the queue is full.
+
+        Raises:
+            NotFound, UsageError: as `submit`.
+            CorruptAdapter, WrongBase: the adapter is damaged, or of another base.
+        """
+        total = len(requests)
+        watch(Advance("generate", 0, total))
+        tickets = self.submit(requests, tenant=tenant, wait=True)
+        return results(tickets, lambda done: watch(Advance("generate", done, total)))
+
+    def encode(self, image: GeneratedImage, media_type: str = PNG, *, quality: int = JPEG_QUALITY) -> bytes:
+        """The image as a file with its provenance, signed if a key is configured. Raises UsageError."""
+        return self.sign(encode(image, media_type, quality=quality), media_type)
+
+    def keep(self, image: GeneratedImage, content: bytes, media_type: str, *, tenant: str = LOCAL) -> str:
+        """Store an image's file until its adapter is forgotten; returns its id for `kept`.
+
+        Raises:
+            NotFound, AdapterBusy: the adapter was, or is being, forgotten while the image was made.
+        """
+        return kept.keep(self.library, tenant, image.request.adapter, content, media_type)
+
+    def kept(self, id: str, *, tenant: str = LOCAL) -> tuple[bytes, str]:
+        """A stored image's file and media type. Raises NotFound."""
+        return kept.find(self.library, tenant, id)
+
+    # adapters
+
+    def adapter(self, name: str, *, tenant: str = LOCAL) -> Adapter:
+        """Read a published adapter. Raises NotFound, CorruptAdapter."""
+        return self.library.read(tenant, name)
+
+    def export(self, name: str, format: str, path: Path, *, tenant: str = LOCAL) -> Path:
+        """Write an adapter in another program's layout. Raises UsageError, NotFound, AlreadyExists."""
+        layout(self.formats, format).export(self.adapter(name, tenant=tenant), path)
+        return path
+
+    def exported(self, name: str, format: str, *, tenant: str = LOCAL) -> bytes:
+        """What `export` writes, as bytes; a folder as tar.gz. Raises UsageError, NotFound."""
+        return exported(layout(self.formats, format), self.adapter(name, tenant=tenant))
+
+    def import_adapter(
+        self, source: Path | bytes, name: str, format: str = AUTO, *,
+        class_noun: str = Subject.class_noun, identifier: str = Subject.identifier, tenant: str = LOCAL,
+    ) -> AdapterCard:  # fmt: skip
+        """Publish an adapter from a file or folder of another program, or of another Likeness.
+
+        Args:
+            source, format: see exchange.import_from.
+            class_noun, identifier: for files without a Likeness card; a card in the file goes before them.
+
+        Raises:
+            UsageError: a name or word that no adapter may have, or an unknown format.
+            AlreadyExists: the name is taken.
+            CorruptAdapter, InputRefused, ArchiveRefused, WrongBase: see reading.read_foreign.
+            RankTooLarge: its rank is above the installation's largest.
+        """
+        said = checked_subject(Subject(name, class_noun, identifier))
+        self._refuse_taken(tenant, name, hint="choose another name or forget it first")
+        adapter = import_from(source, format, said, self.outline, self.formats)
+        checked_rank(adapter.card.rank, self.settings.rank)
+        with self.home.of(tenant).lock(name):
+            return self.library.publish(adapter, tenant)
+
+    def refuse_unknown(self, name: str, *, tenant: str = LOCAL) -> None:
+        """Raises NotFound: nothing of this name is here, no subject, job, adapter, file. UsageError: no name."""
+        if not self.forgetting.knows(tenant, name):
+            self.catalog.find_adapter(tenant, name)  # raises with the near miss
+
+    def forget(self, name: str, *, tenant: str = LOCAL, wait_s: float = WAIT_S) -> Receipt:
+        """Delete all of one name: subject, photographs, jobs, adapter, checkpoints, portraits; write the receipt.
+
+        Jobs that wait or run are cancelled.
+
+        Raises:
+            NotFound: nothing of this name is here.
+            AdapterBusy, DeletionUnfinished, StorageUnavailable: see `Forgetting.forget`.
+        """
+        self.refuse_unknown(name, tenant=tenant)
+        sha256 = self.catalog.content_sha256(tenant, name)
+        try:
+            return self.forgetting.forget(tenant, name, wait_s=wait_s)
+        finally:
+            if sha256 is not None:
+                for engine in self._engines:
+                    engine.forget(engine_key_of(tenant, name, sha256))
+
+    def _refuse_taken(self, tenant: str, name: str, *, hint: str) -> None:
+        if self.catalog.has_adapter(tenant, name):
+            raise AlreadyExists("an adapter of this name exists already", hint=hint, code="AdapterExists")
