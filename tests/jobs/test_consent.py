@@ -93,7 +93,7 @@ def test_a_person_who_has_not_agreed_is_refused_at_the_door(
 
 def test_consent_of_a_thing_is_none_of_the_person_of_that_name(installation: Installation) -> None:
     known(installation, "rex", "dog", "his owner agreed")
-    with pytest.raises(ConsentMissing, match="as a thing"):
+    with pytest.raises(ConsentMissing, match="as an object"):
         installation.training.submit(order("rex", "woman"), archive=sent())
 
 
