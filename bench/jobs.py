@@ -2,8 +2,8 @@
 
 python -m bench.jobs [--parts crash,outage,latency,speed] [--jobs 200] [--workers 3] [--kills 50] [--save]
 
-crash     jobs over HTTP with idempotency keys; at random, workers, trainers in the middle of a step and the server are
-          killed, and workers are stopped (SIGSTOP) until their leases have expired, and go on
+crash     jobs over HTTP with idempotency keys; at random, workers, trainers in the middle of a training and the
+          server are killed, and whole workers are stopped (SIGSTOP) until another has taken a job over, then go on
 outage    the same without kills on a PostgreSQL that is away for `--outage-s` in the middle
 latency   submit's p99 while trainings run; from a cancel to the next job in that slot; from a worker's death to another
           going on with its job
@@ -29,7 +29,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from likeness.config import Settings
-from likeness.jobs.leases import BEATS_IN_LEASE
 from likeness.jobs.types import Job
 from tests.jobs.installation import PHOTOS, SMALL, Installation, installed, pids_with
 from tests.services.postgres import postgres
@@ -38,11 +37,10 @@ from tests.waiting import until
 
 from .report import Goal, Row, finish, options
 
-TRAINER = "likeness.jobs.trainer"
-KINDS = {
-    "worker": "workers killed", "trainer": "trainers killed", "server": "servers killed", "stop": "workers stopped"
-}  # fmt: skip
+TRAINER, PREPARER = "likeness.jobs.trainer", "likeness.jobs.preparer"
 PATIENCE_S = 3600.0
+TAKEOVER_S = 120.0  # for another worker to have room for a stopped one's job
+KILLS = {"worker": 3, "trainer in mid-step": 3, "worker stopped until taken over": 2, "server": 2}  # how often
 
 
 def free_port() -> int:
@@ -79,6 +77,13 @@ class Server:
             time.sleep(0.3)
 
 
+def step_of(job: Job) -> int | None:
+    """The last known step of a job that trains, else None."""
+    step = job.progress.get("done" if job.progress.get("kind") == "progress" else "step")
+    is_training = job.state == "running" and job.progress.get("stage", "train") == "train"
+    return step if is_training and isinstance(step, int) else None
+
+
 class Watch:
     """How far every job was seen to be, and when: what a death cost is told from it."""
 
@@ -91,16 +96,12 @@ class Watch:
     def _run(self) -> None:
         while not self._stop.wait(0.25):
             for job in self._queue.jobs_of("local", limit=1000):
-                step = job.progress.get("done" if job.progress.get("kind") == "progress" else "step")
-                if job.state == "running" and job.progress.get("stage", "train") == "train" and isinstance(step, int):
+                if (step := step_of(job)) is not None:
                     self.seen.setdefault(job.id, []).append((time.time(), step))
 
     def stop(self) -> None:
         self._stop.set()
         self._thread.join()
-
-    def taken_over(self, job: Job) -> bool:
-        return any(event.kind == "taken over" for event in self._queue.events(job.id, "local"))
 
     def repeated(self, job: Job) -> list[int]:
         """Steps that were taken again, for each time that the job joined a loop again.
@@ -162,7 +163,7 @@ def crash(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], 
         started_s = time.monotonic()
         submitting = threading.Thread(target=submit)
         submitting.start()
-        watch, killed = Watch(one), dict.fromkeys(KINDS, 0)
+        watch, killed = Watch(one), dict.fromkeys(KILLS, 0)
 
         def is_over() -> bool:
             return len(ids) == args.jobs and one.training.queue.open_jobs() == 0
@@ -177,50 +178,69 @@ def crash(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], 
         watch.stop()
         wrong, jobs = verdict(one, list(ids.values()))
         repeated = [count for job in jobs for count in watch.repeated(job)]
-        deaths, taken_over = sum(killed.values()), sum(watch.taken_over(job) for job in jobs)
+        deaths = sum(killed.values())
+        deaths_seen = sum(event.kind == "died" for job in jobs for event in one.training.queue.events(job.id, "local"))
         server.kill()
     failed = {job.failure.code for job in jobs if job.failure is not None}
     row: Row = {
-        "jobs": args.jobs, "workers": args.workers, **{what: killed[kind] for kind, what in KINDS.items()},
-        "minutes": seconds / 60, **wrong, "steps repeated at most": max(repeated, default=0),
-        "jobs that went on": len(repeated), "jobs taken over": taken_over,
-        "codes of failures": ", ".join(sorted(failed)) or "none",
+        "jobs": args.jobs, "workers": args.workers, **{f"kills: {kind}": n for kind, n in killed.items()},
+        "trainings that died with a trainer": deaths_seen, "minutes": seconds / 60, **wrong,
+        "steps repeated at most": max(repeated, default=0),
+        "jobs that went on": len(repeated), "codes of failures": ", ".join(sorted(failed)) or "none",
     }  # fmt: skip
     title = f"{args.jobs} jobs, {deaths} kills"
     goals = [Goal(f"{title}: {what}", count, 0, at_least=False) for what, count in wrong.items()]
     goals.append(Goal(f"{title}: jobs that a kill met in training and that went on", len(repeated), 1, at_least=True))
+    goals += [Goal(f"{title}: {kind}", count, 1, at_least=True) for kind, count in killed.items()]
+    goals.append(Goal(f"{title}: trainings that died with a trainer", deaths_seen, 1, at_least=True))
     limit = args.checkpoint_every
     goals.append(Goal(f"{title}: steps repeated at a kill", max(repeated, default=0), limit, at_least=False))
     return [row], goals
 
 
 def _kill_one(rng: random.Random, one: Installation, server: Server, workers: Sequence[str]) -> str:
-    kind = rng.choices(tuple(KINDS), (3, 3, 2, 2))[0]
-    worker = rng.choice(workers)
-    found = one.children(worker, TRAINER)
+    """Kill or stop something; returns which of `KILLS` it was."""
+    (kind,) = rng.choices(list(KILLS), list(KILLS.values()))
+    training = [job for job in one.training.queue.jobs_of("local", limit=1000) if (step_of(job) or 0) >= 1]
+    job = rng.choice(training) if training else None
+    trainers = one.children(str(job.worker), TRAINER) if job is not None else []
     if kind == "server":
         server.kill()
         server.start()
-    elif kind == "stop":
-        _stop_for_a_while(one, worker, with_trainer=rng.random() < 0.5)
-    elif kind == "worker" or not found:
+    elif kind == "trainer in mid-step" and trainers:
+        with suppress(ProcessLookupError):
+            os.kill(trainers[0], signal.SIGKILL)
+    elif kind == "worker stopped until taken over" and job is not None and _is_taken_over(one, job):
+        pass
+    else:
+        kind, worker = "worker", rng.choice(workers)
         one.kill(worker)
         one.start(worker, "--concurrency", "4", wait=False)
-        return "worker"
-    else:
-        with suppress(ProcessLookupError):
-            os.kill(found[0], signal.SIGKILL)
     return kind
 
 
-def _stop_for_a_while(one: Installation, worker: str, *, with_trainer: bool) -> None:
-    """Until other workers have taken its jobs over; then it wakes up, as a virtual machine that was paused."""
-    stopped = [one.processes[worker].pid, *(one.children(worker, TRAINER) if with_trainer else ())]
-    for number, pause_s in ((signal.SIGSTOP, 4 * BEATS_IN_LEASE * one.settings.heartbeat_s), (signal.SIGCONT, 0)):
+def _is_taken_over(one: Installation, job: Job) -> bool:
+    """Stop a job's worker and its children, as a host that hangs, until another worker has the job; then go on."""
+    stopped = [
+        one.processes[str(job.worker)].pid,
+        *(pid for module in (TRAINER, PREPARER) for pid in one.children(str(job.worker), module)),
+    ]
+    before = one.kinds(job).count("taken over")
+    try:
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        end_s = time.monotonic() + TAKEOVER_S
+        while time.monotonic() < end_s and not one.job(job).is_over:
+            if one.kinds(job).count("taken over") > before:
+                return True
+            time.sleep(0.25)
+        return False
+    except ProcessLookupError:
+        return False
+    finally:
         for pid in stopped:
             with suppress(ProcessLookupError):
-                os.kill(pid, number)
-        time.sleep(pause_s)
+                os.kill(pid, signal.SIGCONT)
 
 
 def outage(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], list[Goal]]:

@@ -215,9 +215,11 @@ def test_a_catalog_of_another_version_is_left_alone(catalog: Catalog, url: str) 
 @pytest.mark.parametrize(
     "url", ["", "nonsense", "nonsense://x", "sqlite+nonsense:///x", "postgresql://host:x/likeness"]
 )
-def test_urls_that_name_no_database(url: str) -> None:
+def test_urls_that_name_no_database(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError):
         Catalog(url).list_adapters("local")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:

@@ -69,12 +69,12 @@ class Database:
         try:
             address = make_url(url)
             self.is_sqlite = address.get_backend_name() == "sqlite"
-            make_file(address)
             # Errors go to the log, and what a tenant asked for shall not.
             self.engine = sa.create_engine(
                 address, pool_pre_ping=not self.is_sqlite, hide_parameters=True,
                 connect_args={} if self.is_sqlite else {"connect_timeout": CONNECT_TIMEOUT_S},
             )  # fmt: skip
+            make_file(address)  # after the URL has proved to be one that opens
         except (ArgumentError, NoSuchModuleError, ValueError) as error:  # the last: a port that is no number
             raise SettingsError(
                 f"expected a database URL such as sqlite:////FOLDER/{schema.name}.sqlite for {schema.what}"
