@@ -214,8 +214,8 @@ def test_a_catalog_of_another_version_is_said_before_the_port_is_opened(
 ) -> None:
     monkeypatch.setenv("LIKENESS_BASE", base)
     with closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as connection, connection:
-        connection.execute("CREATE TABLE schema (version INTEGER PRIMARY KEY)")
-        connection.execute("INSERT INTO schema VALUES (99)")
+        connection.execute("CREATE TABLE catalog_version (version_num VARCHAR(32) PRIMARY KEY)")
+        connection.execute("INSERT INTO catalog_version VALUES ('9999')")
     result = CliRunner().invoke(app, ["--home", str(tmp_path), "serve", "--port", "0", "--workers", "0", "--json"])
     assert result.exit_code == 2
     assert json.loads(result.stdout)["error"]["code"] == "SettingsError"
