@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -327,14 +327,14 @@ def test_generating_names_the_subject_and_is_repeatable(likeness: Likeness, trai
 
 def test_another_base_is_refused(likeness: Likeness, trained: str, tmp_path: Path) -> None:
     other = build_contrasted_folder(tmp_path / "other", block_out_channels=(16, 32, 16))
-    elsewhere = build(replace(likeness.settings, base=str(other)))
-    with pytest.raises(WrongBase):
-        elsewhere.generate([ImageRequest("x", "rex", steps=1)])
     likeness.export("rex", "diffusers", tmp_path / "rex.safetensors")
-    with pytest.raises(WrongBase):
-        elsewhere.import_adapter(
-            tmp_path / "rex.safetensors", "moved", "diffusers", class_noun="dog", identifier="<<TOK>>"
-        )
+    with closing(build(replace(likeness.settings, base=str(other)))) as elsewhere:
+        with pytest.raises(WrongBase):
+            elsewhere.generate([ImageRequest("x", "rex", steps=1)])
+        with pytest.raises(WrongBase):
+            elsewhere.import_adapter(
+                tmp_path / "rex.safetensors", "moved", "diffusers", class_noun="dog", identifier="<<TOK>>"
+            )
 
 
 @pytest.mark.parametrize("format", ["peft", "diffusers", "kohya"])
