@@ -5,6 +5,8 @@ v-prediction (Salimans & Ho 2022) written for a clean-latent prediction, and hel
 in min-SNR-5 (Hang et al. 2023). Predicting velocities amplifies the latent directions of low variance (Li & He 2025,
 'Back to Basics: Let Denoising Generative Models Denoise').
 
+An auxiliary loss has the text states predict what the caption says (`said.py`).
+
 Runs on CPU cores or GPUs, with `torchrun` on several (`parallel.py`); the learning rate follows elapsed time, so
 `--minutes` is the whole plan, and no two runs are the same to the bit. Checkpoints every `--save-s` seconds; `--resume`
 goes on from the last one, also with more minutes; `--init` starts from the weights of an exported base, where no

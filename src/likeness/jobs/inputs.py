@@ -60,7 +60,7 @@ def read_input(content: bytes) -> JobInput:
 
 
 def refuse_without_photos(photos: Sequence[Photo]) -> None:
-    """Raises InputRefused: nothing in the archive looks like a picture, so that it is of nobody."""
+    """Raises InputRefused: no file in the archive looks like an image."""
     if not any(looks_like_image(photo.content) for photo in photos):
         raise InputRefused(
             "expected photographs in the archive, got none", hint="send ten to twelve photographs", code="PhotosRefused"

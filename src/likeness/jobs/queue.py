@@ -1,4 +1,4 @@
-"""The verbs of whoever orders trainings: submit, status, list, cancel, events. Workers use `leases` and `store`."""
+"""The client side of the queue: submit, status, list, cancel, events. Workers use `leases` and `store`."""
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
