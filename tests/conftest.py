@@ -3,6 +3,8 @@
 import os
 import random
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,14 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
     for name in [name for name in os.environ if name.startswith("LIKENESS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("LIKENESS_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left_open() -> Iterator[None]:
+    """A module closes its engines and servers; left open, they would fail the tests of a later module."""
+    yield
+    left = sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("likeness-"))
+    assert not left, f"expected every engine and server of this module to be closed, got the threads {left}"
 
 
 @pytest.fixture(scope="session")

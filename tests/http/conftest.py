@@ -20,7 +20,7 @@ from tests.people import publish_person
 from tests.waiting import until
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def likeness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
     """anna and bert, a stranger of another base, and one whose file is cut off; another tenant has an anna too."""
     folder = build_contrasted_folder(tmp_path_factory.mktemp("base") / "tiny-base")
@@ -37,12 +37,12 @@ def likeness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
     installation.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def app(likeness: Likeness) -> FastAPI:
     return create_app(likeness, protocols=protocols())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(app: FastAPI) -> Iterator[TestClient]:
     with TestClient(app, base_url="http://localhost") as opened:
         yield opened
@@ -63,7 +63,7 @@ def running(app: FastAPI) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(app: FastAPI) -> Iterator[str]:
     with running(app) as found:
         yield found
