@@ -139,6 +139,10 @@ def test_the_figures_of_faces_are_those_of_samples_over_renders(exam: Exam, monk
     shaded = faces_gate.compared(exam, shapes, [*sampled, dark], true)
     assert shaded["eye contrast"] == figures["eye contrast"] and shaded["faces"].value == pytest.approx(75)
     assert "eye contrast" not in faces_gate.compared(exam, shapes, [dark], true)
+    assert "broken faces, glasses" not in shaded  # no true render wears any
+    round_ones = [Look(look.picture, look.face, "round glasses") for look in (front, faceless)]
+    worn = faces_gate.compared(exam, shapes, [turned, *round_ones], [*true, Look(strong, true[0].face, "sunglasses")])
+    assert worn["broken faces, glasses"].value == 50 and worn["broken faces, glasses"].samples == 2
     worse = [*sampled, Look(weak, some_face(3, 6.0), None)]
     assert faces_gate.compared(exam, shapes, worse, true)["broken faces"].value == pytest.approx(50)
     assert faces_gate.compared(exam, shapes, [faceless], true)["broken faces"].value == 100

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.photos.align import EYES_ROW, alignment
+from likeness.photos.styles import STYLES
 from recipes.base_model.render import albedo, anatomy, lighting, shade
 from recipes.base_model.render.assets import Assets
 from recipes.base_model.render.figure import BROW, EYE, LASH, LENS, Figure, build_figure
@@ -18,7 +19,6 @@ from recipes.base_model.render.people import Person
 from recipes.base_model.render.places import PLACES, defocused, noise
 from recipes.base_model.render.raster import Buffers, rasterise
 from recipes.base_model.render.scene import CLOTHES_NAMES, CLOTHES_RGB, Scene
-from recipes.base_model.render.styles import STYLES
 
 Array = NDArray[np.float32]
 CAMERA_WIDTH_DM = 3.2  # of what the camera sees at the head's distance, before the picture is aligned

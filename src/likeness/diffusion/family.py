@@ -33,6 +33,7 @@ class Family:
     trained: Mapping[Network, tuple[str, ...]]  # the subset that recipes may name
     framings: tuple[str, ...]  # framings of a person's prepared photographs that training uses
     class_templates: tuple[str, ...]  # captions of the class images, in turn; {} is the class noun
+    styles: Mapping[str, str]  # caption -> filter of `photos.styles` for styled copies of the photographs; {} as above
     learning_rate_scale: float  # recipes are for Stable Diffusion; small networks need larger rates
 
 
@@ -72,6 +73,14 @@ _LIKENESS_CLASS = (
     "marble statue of {}", "pop art portrait of {}", "black and white photo of {}",
 )  # fmt: skip
 
+# The styles that a filter of a photograph gives. Without styled copies, this network learns the subject in photos only.
+_LIKENESS_STYLES: Mapping[str, str] = MappingProxyType({
+    "pencil sketch of {}": "pencil sketch", "oil painting of {}": "oil painting",
+    "watercolor painting of {}": "watercolor painting", "comic book portrait of {}": "comic book",
+    "anime portrait of {}": "anime", "pixel art of {}": "pixel art", "neon cyberpunk portrait of {}": "neon cyberpunk",
+    "pop art portrait of {}": "pop art", "black and white photo of {}": "black and white photo",
+})  # fmt: skip
+
 LIKENESS_128 = Family(
     name="likeness-128",
     resolution_px=128,
@@ -81,6 +90,7 @@ LIKENESS_128 = Family(
     trained=_LIKENESS_TRAINED,
     framings=("aligned",),  # its training data are aligned headshots
     class_templates=_LIKENESS_CLASS,
+    styles=_LIKENESS_STYLES,
     learning_rate_scale=40.0,
 )
 SD_15 = Family(
@@ -92,6 +102,7 @@ SD_15 = Family(
     trained=_SD_TRAINED,
     framings=CROPS,
     class_templates=("photo of {}",),
+    styles=MappingProxyType({}),
     learning_rate_scale=1.0,
 )
 SD_21_BASE = Family(
@@ -103,6 +114,7 @@ SD_21_BASE = Family(
     trained=_SD_TRAINED,
     framings=CROPS,
     class_templates=("photo of {}",),
+    styles=MappingProxyType({}),
     learning_rate_scale=1.0,
 )
 SD_21 = Family(
@@ -114,6 +126,7 @@ SD_21 = Family(
     trained=_SD_TRAINED,
     framings=CROPS,
     class_templates=("photo of {}",),
+    styles=MappingProxyType({}),
     learning_rate_scale=1.0,
 )
 

@@ -1,6 +1,6 @@
 """Photographs in, prepared photographs out.
 
-    paths -> read_photos -> check -> prepare -> vary_background
+    paths -> read_photos -> check -> prepare -> vary_background, styled
 
 This package does not import torch. Importing it loads no network: mediapipe and dlib are loaded at the first face.
 """
@@ -16,6 +16,7 @@ from .guide import guide
 from .identity import choose
 from .prepare import prepare
 from .report import CheckResult, PhotoReport, Reason, SetReport, Usable
+from .styles import styled
 
 __all__ = [
     "SAME_PERSON",
@@ -41,5 +42,6 @@ __all__ = [
     "read_archive",
     "read_photos",
     "refuse_too_many",
+    "styled",
     "vary_background",
 ]

@@ -7,7 +7,7 @@ import torch
 from ..diffusion.base import BaseModel
 from ..diffusion.devices import is_out_of_memory
 from ..types import Subject
-from .data import TrainingSet, captions, class_captions
+from .data import TEMPLATES, TrainingSet, captions, class_captions
 from .loop import TrainingLoop
 from .recipe import recipe_named
 
@@ -53,6 +53,6 @@ def _nobody(base: BaseModel) -> TrainingSet:
     subject = Subject("nobody")
     return TrainingSet(
         latents, torch.ones(8, 1, *base.latent_shape[1:], device=base.device),
-        base.tokenize(captions(subject, "portrait")).expand(8, -1, -1), latents,
+        base.tokenize(captions(subject, TEMPLATES["portrait"])).expand(8, -1, -1), latents,
         base.tokenize(class_captions(base.family, subject.class_noun, 8)),
     )  # fmt: skip

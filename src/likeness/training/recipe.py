@@ -48,6 +48,7 @@ class FineTuneRecipe:
     clip_norm: float = 1.0
     variants: int = 6  # augmented copies of each prepared photograph
     vary_background: bool = True
+    styled_copies: int = 3  # of each prepared photograph, if the base's family has styles
     checkpoint_every: int = 100
 
     def rank_of(self, network: Network) -> int:
@@ -70,7 +71,7 @@ _ORIGIN = FineTuneRecipe(
     name="origin-2023", steps=1000, instance_rows=1, prior_rows=1, rank=128, alpha=1,
     unet_learning_rate=1e-4, text_learning_rate=1e-4, unet_targets=("to_q", "to_v"), text_targets=("q_proj", "v_proj"),
     text_rank=64, class_images=50, warmup_steps=100, decay=False, min_snr_gamma=None, background_weight=1.0,
-    face_gain=0.0, weight_decay=0.01, variants=1, vary_background=False, prior_from_base=False,
+    face_gain=0.0, weight_decay=0.01, variants=1, vary_background=False, styled_copies=0, prior_from_base=False,
     middle_timesteps=False,
 )  # fmt: skip
 
@@ -87,6 +88,7 @@ _LIMITS = {
     "steps": (1, 20_000), "instance_rows": (1, 64), "prior_rows": (0, 64), "rank": (1, 256), "alpha": (0.001, 1024),
     "text_rank": (1, 256),
     "unet_learning_rate": (0, 0.1), "text_learning_rate": (0, 0.1), "class_images": (0, 1000), "variants": (1, 64),
+    "styled_copies": (0, 64),
     "prior_weight": (0, 10), "background_weight": (0, 1), "face_gain": (0, 10), "warmup_steps": (0, 20_000),
     "min_snr_gamma": (0.01, 1000), "weight_decay": (0, 1), "clip_norm": (0.001, 1000), "checkpoint_every": (1, 20_000),
 }  # fmt: skip
