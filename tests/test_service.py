@@ -33,15 +33,15 @@ from likeness.errors import (
     UsageError,
     WrongBase,
 )
-from likeness.fine_tuning import FineTuneOrder, adapter_bytes
 from likeness.photos import CheckResult, read_photos
 from likeness.progress import Advance
 from likeness.service import Likeness, build, save_prepared
 from likeness.service.image_files import AI_GENERATED, file_name, save_png
 from likeness.storage.catalog import LOCAL
 from likeness.storage.objects import FileObjects
-from likeness.training.loop import Batch, FineTune, TrainingLoop
-from likeness.training.recipe import FineTuneRecipe, recipe_named
+from likeness.training.loss import dreambooth_loss
+from likeness.training.pipeline import adapter_bytes
+from likeness.training.recipe import FineTuneOrder, FineTuneRecipe, recipe_named
 from likeness.types import GeneratedImage, ImageRequest, Photo, Subject
 from tests.contrast import build_contrasted_folder
 
@@ -153,12 +153,13 @@ def test_stopped_before_the_first_step(likeness: Likeness, photos: list[Photo]) 
 def test_a_failed_training_publishes_nothing(
     likeness: Likeness, photos: list[Photo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = TrainingLoop._losses
+    losses: list[Tensor] = []
 
-    def poisoned(self: TrainingLoop, group: list[tuple[FineTune, Batch]]) -> list[Tensor]:
-        return [loss * float("nan") if group[0][0].step == 2 else loss for loss in real(self, group)]
+    def poisoned(each: Tensor, is_prior: Tensor, prior_weight: float) -> Tensor:
+        losses.append(dreambooth_loss(each, is_prior, prior_weight))
+        return losses[-1] * float("nan") if len(losses) == 3 else losses[-1]
 
-    monkeypatch.setattr(TrainingLoop, "_losses", poisoned)
+    monkeypatch.setattr("likeness.training.loop.dreambooth_loss", poisoned)
     with pytest.raises(TrainingError):
         likeness.train(photos, order("nan"))
     assert not likeness.catalog.has_adapter(LOCAL, "nan")
@@ -268,15 +269,11 @@ def test_bad_names_are_refused(likeness: Likeness, photos: list[Photo], name: st
 
 @pytest.mark.parametrize(
     "bad",
-    [order(seed=-1), order(seed=2**63), *(order(subject=Subject("x", noun)) for noun in ("", " ", "x" * 101, "a\0"))],
+    [{"seed": -1}, {"seed": 2**63}, *({"subject": Subject("x", noun)} for noun in ("", " ", "x" * 101, "a\0"))],
 )
-def test_an_order_that_cannot_become_an_adapter_is_refused_before_any_work(
-    likeness: Likeness, photos: list[Photo], bad: FineTuneOrder
-) -> None:
-    seen: list[Advance] = []
+def test_an_order_that_cannot_become_an_adapter_is_refused_at_its_construction(bad: dict[str, object]) -> None:
     with pytest.raises(UsageError):
-        likeness.train(photos, bad, watch=seen.append)
-    assert seen == []
+        order(**bad)  # type: ignore[arg-type]
 
 
 def test_checking_tells_how_far_it_is(likeness: Likeness, photos: list[Photo]) -> None:

@@ -135,7 +135,7 @@ def train(
     consent: Annotated[str, typer.Option(help="With --remote: who agreed, and when; required for a person.")] = "",
 ) -> None:
     """Train an adapter on photographs of a subject. An interrupted run resumes from its checkpoint."""
-    from .fine_tuning import FineTuneOrder
+    from .training.recipe import FineTuneOrder
 
     call: Call = ctx.obj
     changes = {} if steps is None else {"steps": steps}

@@ -14,13 +14,12 @@ from .config import Settings
 from .contact_sheet import Tile, contact_sheet
 from .diffusion.base import BUILT_IN
 from .errors import CheckpointMismatch, Interrupted, MissingPart
-from .fine_tuning import FineTuneOrder
 from .photos import read_photos
 from .progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from .report import Report, write_report
 from .service import FineTuned, Likeness
 from .service.image_files import facts, save_png
-from .training.recipe import FineTuneRecipe
+from .training.recipe import FineTuneOrder, FineTuneRecipe
 from .types import GeneratedImage, ImageRequest, Subject
 
 NAME = "demo"

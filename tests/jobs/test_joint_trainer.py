@@ -10,23 +10,22 @@ from typing import Any
 import pytest
 import torch
 
-from likeness import fine_tuning
 from likeness.artifacts import bundle
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.errors import CorruptAdapter, InputRefused
-from likeness.fine_tuning import FineTuneOrder, Together
 from likeness.jobs import object_keys
 from likeness.jobs.joint_trainer import JointTrainer, preview_requests
 from likeness.jobs.process import Document
 from likeness.jobs.types import JobOrder
-from likeness.photos import check, prepare
+from likeness.photos import check, prepare_usable
 from likeness.storage.objects import FileObjects
 from likeness.storage.prepared_photos import pack_prepared
 from likeness.training.data import TrainingSet
 from likeness.training.loop import TrainingLoop
-from likeness.training.recipe import recipe_named
+from likeness.training.pipeline import training_set
+from likeness.training.recipe import FineTuneOrder, recipe_named
 from likeness.types import Adapter, Photo, Subject
 from tests.jobs.installation import SMALL, picture
 from tests.tiny import random_person, relative
@@ -76,7 +75,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
 @pytest.fixture(scope="module")
 def prepared() -> bytes:
     found = check([Photo("1.jpg", picture(1)), Photo("2.jpg", picture(2))], False)
-    return pack_prepared([one for photo, image, face in found.usable for one in prepare(image, face, photo.sha256)])
+    return pack_prepared(prepare_usable(found))
 
 
 @pytest.fixture
@@ -225,14 +224,14 @@ def test_a_larger_rank_waits_for_the_loop_to_empty_and_later_jobs_wait_behind_it
 def test_a_full_device_sends_the_last_to_come_back_and_takes_fewer_from_then_on(
     trainer: JointTrainer, talk: Talk, send: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Together.step
+    step = TrainingLoop.step
 
-    def full(together: Together) -> Any:
-        if len(together.names) > 1:
+    def full(loop: TrainingLoop) -> Any:
+        if len(loop.names) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return step(together)
+        return step(loop)
 
-    monkeypatch.setattr(Together, "step", full)
+    monkeypatch.setattr(TrainingLoop, "step", full)
     send("a", steps=4)
     send("b", steps=4)
     serve(trainer)
@@ -244,14 +243,14 @@ def test_a_full_device_sends_the_last_to_come_back_and_takes_fewer_from_then_on(
 def test_a_job_that_does_not_fit_alone_fails_alone(
     trainer: JointTrainer, talk: Talk, send: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Together.step
+    step = TrainingLoop.step
 
-    def full(together: Together) -> Any:
-        if "huge" in together.names:
+    def full(loop: TrainingLoop) -> Any:
+        if "huge" in loop.names:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
-        return step(together)
+        return step(loop)
 
-    monkeypatch.setattr(Together, "step", full)
+    monkeypatch.setattr(TrainingLoop, "step", full)
     send("a", steps=4)
     send("huge", steps=4)
     serve(trainer)
@@ -262,7 +261,7 @@ def test_a_job_that_does_not_fit_alone_fails_alone(
 def test_what_is_no_lack_of_memory_ends_the_process(
     trainer: JointTrainer, send: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Together, "step", lambda together: (_ for _ in ()).throw(RuntimeError("device-side assert")))
+    monkeypatch.setattr(TrainingLoop, "step", lambda loop: (_ for _ in ()).throw(RuntimeError("device-side assert")))
     send("a")
     with pytest.raises(RuntimeError, match="assert"):
         trainer.serve_once()
@@ -283,10 +282,9 @@ def test_a_loss_that_is_no_number_fails_one_job_and_a_full_disk_none(
     monkeypatch.setattr("likeness.jobs.joint_trainer.SECONDS_BETWEEN_TRIES", 0.0)
     send("nan", steps=4, unet_learning_rate=0.1, clip_norm=1000)
     send("fine", steps=4)
-    build = fine_tuning.training_set
 
     def spoiled(base: BaseModel, order: FineTuneOrder, *given: Any, **named: Any) -> TrainingSet:
-        data = build(base, order, *given, **named)
+        data = training_set(base, order, *given, **named)
         if order.subject.name == "nan":
             data.latents.fill_(torch.nan)
         return data
@@ -418,7 +416,7 @@ def test_a_trainer_that_dies_after_the_last_step_and_before_the_handing_over_rep
             trainer.serve_once()
     trainer.close()
     other = JointTrainer(base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
-    monkeypatch.setattr(TrainingLoop, "step", lambda self: pytest.fail("every step has been taken"))
+    monkeypatch.setattr("likeness.training.loop.draw_batch", lambda *given: pytest.fail("every step has been taken"))
     send("a", steps=3, checkpoint_every=50, attempt=2)
     serve(other)
     assert talk.of("a", "joined")[-1]["step"] == 3
@@ -431,8 +429,7 @@ def test_a_preview_is_the_picture_of_the_adapter_as_it_would_be_published(base: 
     recipe = recipe_named("fast", steps=2, rank=4, alpha=2, text_rank=2, instance_rows=2, prior_rows=1)
     loop, served = TrainingLoop(base, capacity=1, rank=4), None
     try:
-        loop.join("anna", recipe, random_person(base, 1), seed=3)
-        slot = loop.slot_of("anna")
+        slot = loop.join("anna", recipe, random_person(base, 1), seed=3).slot
         noise = torch.randn(loop.bank.columns, generator=torch.Generator().manual_seed(0))
         loop.bank.write(slot, loop.bank.flat[slot] + 0.3 * noise)  # as after a longer training
         for span in loop.bank.spans:  # the text encoder's rank is smaller

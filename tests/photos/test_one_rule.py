@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from likeness.config import Settings
 from likeness.deploy.sagemaker.fine_tuning_service import FineTuningService
 from likeness.errors import InputRefused
-from likeness.fine_tuning import FineTuneOrder
 from likeness.jobs import preparer
 from likeness.jobs.inputs import pack_photos
 from likeness.jobs.types import JobOrder
 from likeness.service import Likeness, build
 from likeness.storage.objects import FileObjects
 from likeness.storage.prepared_photos import unpack_prepared
-from likeness.training.recipe import recipe_named
+from likeness.training.recipe import FineTuneOrder, recipe_named
 from likeness.types import Photo, PreparedPhoto, Subject
 
 Door = Callable[[list[Photo], bool], list[str]]  # photographs, whether strangers are kept -> what is trained on

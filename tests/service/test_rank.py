@@ -8,10 +8,9 @@ import pytest
 
 from likeness.config import Settings
 from likeness.errors import RankTooLarge
-from likeness.fine_tuning import FineTuneOrder
 from likeness.jobs.types import JobOrder
 from likeness.service import Likeness, build
-from likeness.training.recipe import PRESETS, recipe_named
+from likeness.training.recipe import PRESETS, FineTuneOrder, recipe_named
 from likeness.types import Adapter, ImageRequest, Subject
 from tests.engine.people import person
 from tests.tiny import build_tiny_folder

@@ -9,13 +9,12 @@ from sqlalchemy import insert
 
 from likeness.config import Settings
 from likeness.errors import InputRefused, KeyRefused, LikenessError, UsageError
-from likeness.fine_tuning import FineTuneOrder
 from likeness.jobs.inputs import with_config
 from likeness.jobs.types import JobOrder
 from likeness.service import Likeness, build
 from likeness.storage import keys, tables
 from likeness.storage.catalog import LOCAL, now
-from likeness.training.recipe import recipe_named
+from likeness.training.recipe import FineTuneOrder, recipe_named
 from likeness.types import RESULTS, Subject, checked_name, checked_new_name, checked_tenant
 from tests.jobs.installation import archive, picture
 from tests.storage.cards import record

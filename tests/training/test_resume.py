@@ -44,7 +44,7 @@ def test_resuming_is_never_having_stopped(loop: TrainingLoop, tiny_base: BaseMod
     assert progress[-1].finished
     resumed = loop.state("anna")
     assert unbroken.keys() == resumed.keys()
-    assert all(torch.equal(unbroken[key], resumed[key]) for key in unbroken)
+    assert all(torch.equal(unbroken[key], resumed[key]) for key in unbroken.keys() - {"seconds"})
 
 
 def test_a_bank_of_a_larger_rank_goes_on_with_it(tiny_base: BaseModel) -> None:
@@ -137,8 +137,7 @@ def test_training_lowers_the_loss_it_is_given(loop: TrainingLoop, tiny_base: Bas
 
 def test_a_text_encoder_of_a_smaller_rank(loop: TrainingLoop, tiny_base: BaseModel) -> None:
     recipe = recipe_named("fast", steps=2, rank=4, alpha=2, text_rank=2, instance_rows=2, prior_rows=1, warmup_steps=0)
-    loop.join("anna", recipe, random_person(tiny_base, 1), seed=3)
-    slot = loop.slot_of("anna")
+    slot = loop.join("anna", recipe, random_person(tiny_base, 1), seed=3).slot
     for _ in range(recipe.steps):
         loop.step()
     inside = loop.bank.pairs_of(loop.bank.flat[slot], 4)

@@ -17,8 +17,8 @@ from typing import Any
 
 from ..errors import InputRefused, UsageError
 from ..photos import looks_like_image, read_archive
-from ..training.recipe import FineTuneRecipe, recipe_named
-from ..types import Photo, Subject, checked_seed, checked_subject
+from ..training.recipe import FineTuneRecipe
+from ..types import Photo
 from .types import JobOrder
 
 CONFIG_NAME = "config.json"
@@ -115,9 +115,7 @@ def with_config(order: JobOrder, config: Mapping[str, Any]) -> JobOrder:
     said: dict[str, Any] = {key: changes.pop(key) for key in _KINDS if key in changes}
     changed = replace(order, **said, changes={**order.changes, **changes})
     try:
-        checked_subject(Subject(changed.name, changed.class_noun))
-        checked_seed(changed.seed)
-        recipe_named(changed.recipe, **changed.changes)
+        changed.fine_tune()
     except UsageError as error:
         raise InputRefused(f"config.json: {error.message}", hint=error.hint) from error
     return changed

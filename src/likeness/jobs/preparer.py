@@ -58,7 +58,7 @@ def serve(line: Line, objects: Any, asked: Document) -> None:
 
 def _prepare(line: Line, objects: Any, asked: Document) -> int:
     """Check and crop; the order is the final one. Returns how many photographs can be used."""
-    from ..photos import check, prepare
+    from ..photos import check, prepare_usable
     from ..storage.prepared_photos import pack_prepared
     from ..types import means_person
 
@@ -67,11 +67,11 @@ def _prepare(line: Line, objects: Any, asked: Document) -> int:
     checked = check(content.photos, means_person(order.class_noun), keep_strangers=order.keep_strangers)
     line.send(event="checked", job=asked["job"], report=checked.to_json())
     checked.raise_if_refused()
-    prepared = []
-    for done, (photo, image, face) in enumerate(checked.usable, start=1):
-        prepared += prepare(image, face, photo.sha256)
-        line.send(event="advance", job=asked["job"], **Advance("prepare", done, len(checked.usable)).to_json())
-    objects.put(asked["prepared"], pack_prepared(prepared))
+
+    def watch(advance: Advance) -> None:
+        line.send(event="advance", job=asked["job"], **advance.to_json())
+
+    objects.put(asked["prepared"], pack_prepared(prepare_usable(checked, watch=watch)))
     return len(checked.usable)
 
 

@@ -9,8 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ..errors import AdapterBusy, AlreadyExists, NotFound, QueueFull, UsageError
 from ..storage.database import Database
-from ..training.recipe import recipe_named
-from ..types import Subject, checked_seed, checked_subject, checked_tenant
+from ..types import checked_tenant
 from .store import JobStore, add_event
 from .tables import deliveries, events, is_open, jobs, workers
 from .types import Failure, Job, JobEvent, JobOrder
@@ -210,9 +209,7 @@ def _busy() -> AdapterBusy:
 
 def _check(order: JobOrder) -> None:
     checked_tenant(order.tenant)
-    checked_subject(Subject(order.name, order.class_noun))
-    checked_seed(order.seed)
-    recipe_named(order.recipe, **order.changes)
+    order.fine_tune()
     ranges = {
         "time_limit_s": (order.time_limit_s, TIME_LIMITS_S),
         "queue_limit_s": (order.queue_limit_s, QUEUE_LIMITS_S),

@@ -32,7 +32,7 @@ from .inputs import pack_photos
 from .locations import Locations
 from .process import ChildProcess, Document
 from .store import PATIENCE_S, JobStore
-from .types import SUBJECT_PHOTOS, Claim, Failure, JobOrder, State, rank_of, read_order
+from .types import SUBJECT_PHOTOS, Claim, Failure, JobOrder, State, read_order
 from .uploads import drop_upload
 
 T = TypeVar("T")
@@ -168,7 +168,7 @@ class Stages:
     def admit(self, claim: Claim, order: JobOrder, *, consent: str) -> None:
         """The checks of `submit`, on the order as the archive has made it."""
         catalog = self.library.catalog
-        checked_rank(rank_of(order), self.most_rank)
+        checked_rank(order.fine_tune().recipe.rank, self.most_rank)
         require_consent(catalog, order.tenant, Subject(order.name, order.class_noun), consent=consent)
         if not order.replace and catalog.has_adapter(order.tenant, order.name):
             raise AlreadyExists(
@@ -180,7 +180,7 @@ class Stages:
 
     def train(self, claim: Claim, order: JobOrder) -> Document:
         """Train together with the trainer's other jobs. Returns the hash of what was learnt. Raises RankTooLarge."""
-        checked_rank(rank_of(order), self.most_rank)
+        checked_rank(order.fine_tune().recipe.rank, self.most_rank)
         self._tell(claim, "stage", {"stage": "train"})
         asked = {"order": order.document(), "attempt": claim.attempt, "alone": False}
 

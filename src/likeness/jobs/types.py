@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from ..errors import StorageDamaged
-from ..training.recipe import recipe_named
+from ..training.recipe import FineTuneOrder, recipe_named
+from ..types import Subject
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
 NoticeKind = Literal["object", "webhook", "mail", "sns"]
@@ -72,10 +73,10 @@ class JobOrder:
         """Of everything that was asked for; where the photographs lie counts, so equal uploads need equal keys."""
         return hashlib.sha256(self.document().encode()).hexdigest()
 
-
-def rank_of(order: JobOrder) -> int:
-    """The rank of the adapter that the order's recipe makes. Raises UsageError: there is no such recipe."""
-    return recipe_named(order.recipe, **order.changes).rank
+    def fine_tune(self) -> FineTuneOrder:
+        """The same as the pipeline takes it. Raises UsageError for a value outside its limits."""
+        recipe = recipe_named(self.recipe, **self.changes)
+        return FineTuneOrder(Subject(self.name, self.class_noun), recipe, seed=self.seed, replace=self.replace)
 
 
 def read_order(document: str) -> JobOrder:

@@ -14,7 +14,7 @@ from .descriptor import SAME_PERSON, descriptor, distance
 from .face import Face, FaceDetector, MediaPipeFaces
 from .guide import guide
 from .identity import choose
-from .prepare import prepare
+from .prepare import prepare, prepare_usable
 from .report import CheckResult, PhotoReport, Reason, SetReport, Usable
 from .styles import styled
 
@@ -39,6 +39,7 @@ __all__ = [
     "guide",
     "looks_like_image",
     "prepare",
+    "prepare_usable",
     "read_archive",
     "read_photos",
     "refuse_too_many",

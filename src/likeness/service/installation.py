@@ -48,7 +48,6 @@ from .fine_tuned import FineTuned
 from .forgetting import WAIT_S, Forgetting
 from .image_files import JPEG_QUALITY, encode
 from .loading import loaded_base, started_engine
-from .names import checked_order
 from .provenance import Sign, signer
 from .subjects import Subjects
 from .training import Training, training_of
@@ -58,8 +57,8 @@ if TYPE_CHECKING:  # these import torch, mediapipe's package or both
     from ..diffusion.family import BaseOutline
     from ..engine.engine import Engine
     from ..engine.facts import EngineFacts
-    from ..fine_tuning import FineTuneOrder
     from ..photos import CheckResult
+    from ..training.recipe import FineTuneOrder
 
 Checked = Callable[["CheckResult"], None]
 
@@ -179,13 +178,9 @@ class Likeness:
 
     def prepare(self, checked: CheckResult, *, watch: Watch = unwatched) -> tuple[PreparedPhoto, ...]:
         """Training images (512 px) of every usable photograph, in order."""
-        from ..photos import prepare
+        from ..photos import prepare_usable
 
-        prepared: list[PreparedPhoto] = []
-        for done, (photo, image, face) in enumerate(checked.usable, start=1):
-            prepared += prepare(image, face, photo.sha256)
-            watch(Advance("prepare", done, len(checked.usable)))
-        return tuple(prepared)
+        return prepare_usable(checked, watch=watch)
 
     def train(
         self, photos: Sequence[Photo], order: FineTuneOrder, *, tenant: str = LOCAL, keep_strangers: bool = False,
@@ -198,7 +193,6 @@ class Likeness:
             on_checked: told the verdicts before anything else happens, whatever they are.
 
         Raises:
-            UsageError: a name, word or seed that no adapter may have.
             RankTooLarge: the recipe's rank is above the installation's largest.
             AlreadyExists: the name is taken and the order does not say to replace it.
             AdapterBusy: another process trains or deletes this name.
@@ -208,9 +202,9 @@ class Likeness:
             Interrupted: stopped; the same order goes on from where it was.
             TrainingError, CheckpointMismatch, NotFound, CorruptBase: see errors.
         """
-        from ..fine_tuning import adapter_bytes, fine_tune, stop_if
+        from ..training.pipeline import adapter_bytes, fine_tune, stop_if
 
-        name, clock, home = checked_order(order).subject.name, Stopwatch(), self.home.of(tenant)
+        name, clock, home = order.subject.name, Stopwatch(), self.home.of(tenant)
         checked_rank(order.recipe.rank, self.settings.rank)
         with home.lock(name), home.new_photos(name) as new_photos:
             if not order.replace:

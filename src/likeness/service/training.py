@@ -153,7 +153,7 @@ class Training:
             AlreadyExists, AdapterBusy, QueueFull: see `Queue.submit`.
         """
         from ..jobs.inputs import with_config
-        from ..jobs.types import SUBJECT_PHOTOS, rank_of
+        from ..jobs.types import SUBJECT_PHOTOS
         from ..jobs.uploads import drop_upload
         from ..jobs.webhooks import check_notice
 
@@ -164,7 +164,7 @@ class Training:
             order, consent, says_whose = with_config(order, sent.config), sent.consent or consent, True
         elif archive is None and order.photos != SUBJECT_PHOTOS:
             self.locations.resolve(order.photos, order.tenant)
-        checked_rank(rank_of(order), self.settings.rank)
+        checked_rank(order.fine_tune().recipe.rank, self.settings.rank)
         queue = self.queue  # opened here: no writer shall wait for that
         with self.objects.writing():
             if forgettings.is_under_way(self.library.catalog, order.tenant, order.name):

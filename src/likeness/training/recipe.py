@@ -8,8 +8,7 @@ standard     rank = alpha, U-Net 1e-4 and the text encoder 10 times lower (kohya
              own prediction (docs/log.md); face-masked loss (cog-sdxl, cloneofsimo/lora).
 thorough     more steps and twice the rank; cf. the 100 steps per photo of Astria's high-quality preset.
 origin-2023  the reference solution's settings: rank 128, 64 in the text encoder, alpha 1, 1e-4, 1000 steps of one
-photo,
-             attention q and v only, no masks. Its rank is above the default of LIKENESS_RANK.
+             photo, attention q and v only, no masks. Its rank is above the default of LIKENESS_RANK.
 """
 
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 
 from ..errors import UsageError
-from ..types import Network
+from ..types import Network, Subject, checked_seed, checked_subject
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,21 @@ class FineTuneRecipe:
     def scale_of(self, network: Network) -> float:
         """alpha / r of this network's layers."""
         return self.alpha / self.rank_of(network)
+
+
+@dataclass(frozen=True)
+class FineTuneOrder:
+    """The request for one fine-tune. Raises UsageError for a subject or seed outside its limits."""
+
+    subject: Subject
+    recipe: FineTuneRecipe
+    seed: int = 0
+    restart: bool = False  # from the first step, even if there is a checkpoint
+    replace: bool = False  # an existing adapter of this name
+
+    def __post_init__(self) -> None:
+        checked_subject(self.subject)
+        checked_seed(self.seed)
 
 
 _ALL_UNET = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
