@@ -29,7 +29,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from likeness.config import Settings
-from likeness.jobs.types import Job
+from likeness.jobs.job import Job
 from tests.jobs.installation import PHOTOS, SMALL, Installation, installed, pids_with
 from tests.services.postgres import postgres
 from tests.tiny import build_tiny_folder

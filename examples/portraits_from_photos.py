@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
+from likeness.commands.demo import demo_photos
 from likeness.config import settings_from
-from likeness.demo import demo_photos
 from likeness.photos import read_photos
 from likeness.service import build
 from likeness.service.image_files import save_all

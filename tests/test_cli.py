@@ -375,7 +375,7 @@ def test_version(home: Path) -> None:
 
 @pytest.mark.slow
 def test_demo(home: Path, base: str, tmp_path: Path) -> None:
-    from likeness.demo import PORTRAITS, demo_photos
+    from likeness.commands.demo import PORTRAITS, demo_photos
     from likeness.errors import MissingPart
 
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from likeness.demo import demo_photos
+from likeness.commands.demo import demo_photos
 from likeness.diffusion.base import load_base
 from tests.tiny import build_tiny_folder
 

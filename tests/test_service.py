@@ -34,7 +34,6 @@ from likeness.errors import (
     WrongBase,
 )
 from likeness.photos import CheckResult, read_photos
-from likeness.progress import Advance
 from likeness.service import Likeness, build, save_prepared
 from likeness.service.image_files import AI_GENERATED, file_name, save_png
 from likeness.storage.catalog import LOCAL
@@ -42,7 +41,7 @@ from likeness.storage.objects import FileObjects
 from likeness.training.loss import dreambooth_loss
 from likeness.training.pipeline import adapter_bytes
 from likeness.training.recipe import FineTuneOrder, FineTuneRecipe, recipe_named
-from likeness.types import GeneratedImage, ImageRequest, Photo, Subject
+from likeness.types import Advance, GeneratedImage, ImageRequest, Photo, Subject
 from tests.contrast import build_contrasted_folder
 
 STEPS = 4

@@ -13,7 +13,7 @@ from likeness.commands.remote import Remote, RemoteRefusal
 from likeness.config import Settings
 from likeness.errors import StorageUnavailable, UsageError
 from likeness.http.app import create_app
-from likeness.jobs.types import Failure, Job
+from likeness.jobs.job import Failure, Job
 from likeness.service import Likeness, build
 from tests.http.conftest import running
 from tests.jobs.claims import claimed

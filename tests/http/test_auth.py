@@ -13,7 +13,7 @@ from likeness.errors import SettingsError, TooManyRequests
 from likeness.http.app import create_app
 from likeness.http.auth import Access, KeyLimits, presented
 from likeness.service import Likeness
-from likeness.storage.keys import new_key, revoke_key
+from likeness.storage.api_keys import new_key, revoke_key
 
 
 @pytest.fixture(scope="module")

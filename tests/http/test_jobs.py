@@ -18,9 +18,9 @@ from starlette.datastructures import UploadFile
 from starlette.testclient import TestClient
 
 from likeness.http.app import create_app
+from likeness.jobs.job import Claim, Failure
 from likeness.jobs.store import JobStore
 from likeness.jobs.tables import jobs as jobs_table
-from likeness.jobs.types import Claim, Failure
 from likeness.service import Likeness
 from likeness.service.training import Training
 from tests.jobs import claims

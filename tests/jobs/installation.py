@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from likeness.config import Settings
-from likeness.jobs.types import Job, JobOrder
+from likeness.jobs.job import Job, JobOrder
 from likeness.service.training import Training, training_of
 from tests.waiting import until
 

@@ -8,8 +8,8 @@ import pytest
 
 from likeness.errors import AdapterBusy, AlreadyExists, ConsentMissing, InputRefused
 from likeness.jobs import object_keys, preparer
+from likeness.jobs.job import Claim, Invocation, JobOrder
 from likeness.jobs.stages import Failed
-from likeness.jobs.types import Claim, Invocation, JobOrder
 from likeness.storage.catalog import now
 from likeness.storage.consent import record_subject
 from likeness.storage.records import SubjectRecord

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from likeness.errors import ArchiveRefused, InputRefused
 from likeness.jobs.inputs import pack_photos, read_config, read_input, with_config
-from likeness.jobs.types import JobOrder
+from likeness.jobs.job import JobOrder
 from likeness.storage.prepared_photos import pack_prepared, unpack_prepared
 from likeness.training.recipe import FineTuneRecipe
 from tests.jobs.installation import archive, picture

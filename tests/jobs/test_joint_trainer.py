@@ -16,9 +16,9 @@ from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.errors import CorruptAdapter, InputRefused
 from likeness.jobs import object_keys
+from likeness.jobs.job import JobOrder
 from likeness.jobs.joint_trainer import JointTrainer, preview_requests
 from likeness.jobs.process import Document
-from likeness.jobs.types import JobOrder
 from likeness.photos import check, prepare_usable
 from likeness.storage.objects import FileObjects
 from likeness.storage.prepared_photos import pack_prepared

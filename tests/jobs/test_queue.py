@@ -18,9 +18,9 @@ from likeness.errors import (
     UsageError,
 )
 from likeness.jobs import queue as queue_module
+from likeness.jobs.job import Failure, Job, JobOrder
 from likeness.jobs.queue import Queue
 from likeness.jobs.tables import jobs, open_jobs_database
-from likeness.jobs.types import Failure, Job, JobOrder
 from tests.jobs.claims import claimed, next_claim, taken_over
 
 Shelf = dict[tuple[str, str], str]

@@ -4,9 +4,9 @@ import json
 from dataclasses import replace
 
 from likeness.jobs import object_keys
+from likeness.jobs.job import SUBJECT_PHOTOS, Job, JobOrder
 from likeness.jobs.retention import Retention
 from likeness.jobs.tables import jobs
-from likeness.jobs.types import SUBJECT_PHOTOS, Job, JobOrder
 from likeness.storage.catalog import now
 from likeness.storage.records import PhotoRecord, SubjectRecord
 from tests.jobs.claims import claimed

@@ -8,10 +8,10 @@ import pytest
 from likeness.artifacts import bundle
 from likeness.errors import InputRefused, RankTooLarge, StorageUnavailable, TrainingError
 from likeness.jobs import object_keys, stages
+from likeness.jobs.job import Claim, JobOrder
 from likeness.jobs.locations import Locations
 from likeness.jobs.stages import Gone, Stages
 from likeness.jobs.tables import jobs
-from likeness.jobs.types import Claim, JobOrder
 from likeness.storage.library import AdapterLibrary
 from tests.jobs.claims import claimed, stages_of, taken_over
 from tests.jobs.installation import PHOTOS, Installation

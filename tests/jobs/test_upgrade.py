@@ -17,10 +17,10 @@ from alembic.script import ScriptDirectory
 from likeness.config import Settings
 from likeness.errors import SettingsError
 from likeness.jobs import tables as job_tables
-from likeness.jobs.types import Job
+from likeness.jobs.job import Job
 from likeness.service.training import training_of
+from likeness.storage import catalog_tables
 from likeness.storage import database as database_module
-from likeness.storage import tables as catalog_tables
 from likeness.storage.database import Database, Schema
 from tests.jobs.claims import claimed, next_claim
 from tests.jobs.installation import PHOTOS, Installation

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from likeness.errors import AdapterBusy, InputRefused, UsageError
+from likeness.jobs.job import JobOrder
 from likeness.jobs.locations import Locations
 from likeness.jobs.retention import Retention
 from likeness.jobs.tables import jobs
-from likeness.jobs.types import JobOrder
 from likeness.jobs.uploads import drop_upload
 from likeness.storage.objects import FileObjects
 from tests.jobs.claims import claimed

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from likeness.errors import StorageUnavailable, UsageError
 from likeness.jobs import webhooks
+from likeness.jobs.job import Notice
 from likeness.jobs.messages import Message
-from likeness.jobs.types import Notice
 from likeness.jobs.webhooks import (
     SendOptions,
     check_notice,

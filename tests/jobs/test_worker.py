@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from likeness.jobs.types import Job
+from likeness.jobs.job import Job
 from likeness.service import build
 from tests.jobs.installation import PHOTOS, Installation, archive, installed, picture, pids_with
 from tests.waiting import until

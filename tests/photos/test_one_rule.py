@@ -14,7 +14,7 @@ from likeness.deploy.sagemaker.fine_tuning_service import FineTuningService
 from likeness.errors import InputRefused
 from likeness.jobs import preparer
 from likeness.jobs.inputs import pack_photos
-from likeness.jobs.types import JobOrder
+from likeness.jobs.job import JobOrder
 from likeness.service import Likeness, build
 from likeness.storage.objects import FileObjects
 from likeness.storage.prepared_photos import unpack_prepared

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from likeness.artifacts import bundle
 from likeness.config import Settings
 from likeness.jobs import object_keys
-from likeness.jobs.types import JobOrder, Notice
+from likeness.jobs.job import JobOrder, Notice
 from likeness.service import Likeness, build
 from likeness.storage.catalog import LOCAL
 from likeness.storage.records import Receipt

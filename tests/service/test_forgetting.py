@@ -18,10 +18,10 @@ from likeness.config import Settings
 from likeness.errors import AdapterBusy, DeletionUnfinished, NotFound, StorageUnavailable
 from likeness.http.app import create_app
 from likeness.jobs import object_keys
+from likeness.jobs.job import Job, JobOrder, Notice
 from likeness.jobs.leases import MARGIN_S, Leases
 from likeness.jobs.retention import Retention
 from likeness.jobs.tables import deliveries
-from likeness.jobs.types import Job, JobOrder, Notice
 from likeness.service import Likeness, build
 from likeness.service.forgetting import Forgetting
 from likeness.storage import forgettings

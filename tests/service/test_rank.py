@@ -8,7 +8,7 @@ import pytest
 
 from likeness.config import Settings
 from likeness.errors import RankTooLarge
-from likeness.jobs.types import JobOrder
+from likeness.jobs.job import JobOrder
 from likeness.service import Likeness, build
 from likeness.training.recipe import PRESETS, FineTuneOrder, recipe_named
 from likeness.types import Adapter, ImageRequest, Subject

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from likeness.errors import CorruptAdapter, StorageDamaged, StorageUnavailable
-from likeness.jobs.forgetting import forget_jobs
+from likeness.jobs.job import JobOrder
 from likeness.jobs.locations import Locations
 from likeness.jobs.queue import Queue
-from likeness.jobs.retention import Retention
+from likeness.jobs.retention import Retention, forget_jobs
 from likeness.jobs.tables import events, jobs, open_jobs_database
-from likeness.jobs.types import JobOrder
 from likeness.storage.catalog import Catalog
 from likeness.storage.objects import FileObjects
 from likeness.storage.records import AdapterRecord

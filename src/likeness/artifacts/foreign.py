@@ -15,7 +15,7 @@ from ..types import Adapter, AdapterCard, Network
 from .adapter import check_base
 from .card import read_card, write_card
 from .factors import Layer, check_content, conform, stored, uniform
-from .keys import LayerNames
+from .layer_names import LayerNames
 
 CARD_KEY = "likeness.card"
 

@@ -22,7 +22,7 @@ from . import tensors
 from .card import FILE_NAME, MAX_BYTES, strict_json
 from .factors import NETWORKS, AlphaOf, Layer
 from .foreign import assemble, card_metadata, own_card, own_layers
-from .keys import Arrays, origin_of, read_layers
+from .layer_names import Arrays, origin_of, read_layers
 from .package import unpack
 from .peft_config import config_alpha, header_alphas
 from .triton_model import CONFIG_NAME as TRITON_CONFIG

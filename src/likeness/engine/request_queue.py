@@ -19,7 +19,7 @@ from .facts import EngineFacts, Tally
 from .host_cache import HostCache
 from .packed import PackedAdapter
 from .slot_cache import SlotCache
-from .work import Turn, Work
+from .turn import Turn, Work
 
 log = logging.getLogger("likeness.engine")
 

@@ -19,8 +19,8 @@ from fastapi import Depends, Request
 from starlette.datastructures import Headers
 
 from ..errors import KeyRefused, TooManyRequests
+from ..storage.api_keys import PREFIX, ApiKey, key_of
 from ..storage.catalog import LOCAL, Catalog
-from ..storage.keys import PREFIX, ApiKey, key_of
 
 OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})
 _OPERATOR_PATHS = frozenset({"/metrics"})  # metrics cover all tenants

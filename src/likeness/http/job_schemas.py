@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..jobs.job import Job, JobEvent, Notice
 from ..jobs.notifier import Delivery
-from ..jobs.types import Job, JobEvent, Notice
 from .schemas import Name
 
 MOST_NOTICES = 8

@@ -19,7 +19,7 @@ from ..errors import InputRefused, UsageError
 from ..photos import looks_like_image, read_archive
 from ..training.recipe import FineTuneRecipe
 from ..types import Photo
-from .types import JobOrder
+from .job import JobOrder
 
 CONFIG_NAME = "config.json"
 _MOST_BYTES = 64 << 10

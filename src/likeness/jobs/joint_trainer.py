@@ -22,8 +22,7 @@ from ..diffusion.base import BaseModel
 from ..diffusion.devices import is_out_of_memory
 from ..diffusion.sampling import AdapterSlot, denoise_all
 from ..errors import CheckpointMismatch, Interrupted, LikenessError, OutOfMemory, StorageUnavailable
-from ..progress import Advance, Stopwatch
-from ..scoring.score import score_adapter
+from ..scoring.measure import score_adapter
 from ..storage.objects import Objects
 from ..storage.prepared_photos import unpack_prepared
 from ..training.checkpoint import Checkpoints, Unsaved
@@ -31,10 +30,10 @@ from ..training.data import TrainingSet
 from ..training.loop import FineTune, Progress, TrainingLoop
 from ..training.pipeline import adapter_of, mark_of, training_set
 from ..training.recipe import FineTuneOrder
-from ..types import AdapterCard, ImageRequest, PreparedPhoto
+from ..types import AdapterCard, Advance, ImageRequest, PreparedPhoto, Stopwatch
 from . import object_keys
+from .job import JobOrder, read_order
 from .process import Document, Inbox, Line
-from .types import JobOrder, read_order
 
 SECONDS_BETWEEN_REPORTS = 1.0
 SECONDS_BETWEEN_TRIES = 2.0

@@ -15,7 +15,7 @@ from ..errors import InputRefused, NotFound, UsageError
 from ..storage.catalog import LOCAL
 from ..storage.objects import Objects, checked_key, objects_at
 from ..types import Adapter, checked_tenant
-from .types import JobOrder
+from .job import JobOrder
 
 MOST_BYTES = 1 << 30  # SageMaker's limit for an asynchronous payload
 

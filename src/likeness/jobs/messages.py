@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from .job import Job, Notice
 from .locations import artifact_url
-from .types import Job, Notice
 
 DEFAULT_ENDPOINT = "fine-tuning"
 LOCAL_REGION = "local"

@@ -17,9 +17,9 @@ import sqlalchemy as sa
 
 from ..errors import LikenessError
 from ..storage.database import Database
+from .job import Notice
 from .messages import TEST_NOTIFICATION, Message
 from .tables import deliveries
-from .types import Notice
 
 GIVE_UP_AFTER_S = 86_400.0
 GIVE_TEST_UP_AFTER_S = 600.0  # a test is looked at now

@@ -8,10 +8,10 @@ import sys
 from typing import Any
 
 from ..errors import LikenessError, OutOfMemory, StorageUnavailable
-from ..progress import Advance
+from ..types import Advance
 from .inputs import read_input, refuse_without_photos, with_config
+from .job import read_order
 from .process import Document, Inbox, Line, attach
-from .types import read_order
 
 
 def main(argv: list[str]) -> None:

@@ -10,9 +10,9 @@ from sqlalchemy.exc import IntegrityError
 from ..errors import AdapterBusy, AlreadyExists, NotFound, QueueFull, UsageError
 from ..storage.database import Database
 from ..types import checked_tenant
+from .job import Failure, Job, JobEvent, JobOrder
 from .store import JobStore, add_event
 from .tables import deliveries, events, is_open, jobs, workers
-from .types import Failure, Job, JobEvent, JobOrder
 
 _SUBMIT_LOCK = 7310590  # PostgreSQL's advisory lock of submits, with the tenant's hash
 MOST_OPEN_OF_TENANT = 200

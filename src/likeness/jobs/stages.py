@@ -29,10 +29,10 @@ from ..storage.objects import Objects
 from ..types import Photo, Subject, checked_rank
 from . import object_keys
 from .inputs import pack_photos
+from .job import SUBJECT_PHOTOS, Claim, Failure, JobOrder, State, read_order
 from .locations import Locations
 from .process import ChildProcess, Document
 from .store import PATIENCE_S, JobStore
-from .types import SUBJECT_PHOTOS, Claim, Failure, JobOrder, State, read_order
 from .uploads import drop_upload
 
 T = TypeVar("T")

@@ -20,9 +20,9 @@ from sqlalchemy.exc import IntegrityError
 
 from ..errors import AdapterBusy, StorageDamaged
 from ..storage.database import Database
+from .job import STATES, Claim, Failure, Job, JobEvent, JobOrder, State, read_document, read_order
 from .messages import messages_about
 from .tables import deliveries, events, is_open, jobs
-from .types import STATES, Claim, Failure, Job, JobEvent, JobOrder, State, read_document, read_order
 
 S = TypeVar("S")
 T = TypeVar("T")

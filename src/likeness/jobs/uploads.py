@@ -1,8 +1,8 @@
 """Archives that were uploaded for a job: each lies there until its job is over, and no longer."""
 
 from ..storage.objects import Objects
+from .job import JobOrder
 from .store import JobStore
-from .types import JobOrder
 
 
 def drop_upload(store: JobStore, objects: Objects, order: JobOrder) -> bool:

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..progress import Advance, Watch, unwatched
-from ..types import PreparedPhoto
+from ..types import Advance, PreparedPhoto, Watch, unwatched
 from .align import face_alignment
 from .face import Face
 from .matte import covering, only_at, person_probability, refine

@@ -19,7 +19,6 @@ from ..config import Settings
 from ..engine.prompts import worded
 from ..engine.ticket import StepEvent, Ticket, results
 from ..errors import AlreadyExists, FileFailed, StorageUnavailable, reason_of
-from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
 from ..storage.catalog import LOCAL, Catalog
 from ..storage.database import sqlite_url
 from ..storage.files import make_private
@@ -33,14 +32,20 @@ from ..types import (
     PNG,
     Adapter,
     AdapterCard,
+    Advance,
     GeneratedImage,
     ImageRequest,
     Photo,
     PreparedPhoto,
+    ShouldStop,
+    Stopwatch,
     Subject,
+    Watch,
     checked_rank,
     checked_subject,
     means_person,
+    never,
+    unwatched,
 )
 from . import kept
 from .exchange import AUTO, exported, import_from, layout

@@ -26,10 +26,10 @@ from ..types import RESULTS, Subject, checked_rank
 
 if TYPE_CHECKING:
     from ..jobs.inputs import JobInput
+    from ..jobs.job import Job, JobOrder
     from ..jobs.locations import Locations
     from ..jobs.notifier import Notifier
     from ..jobs.queue import Queue
-    from ..jobs.types import Job, JobOrder
     from ..jobs.webhooks import SendOptions
     from ..jobs.worker import Worker
     from ..storage.database import Database
@@ -153,7 +153,7 @@ class Training:
             AlreadyExists, AdapterBusy, QueueFull: see `Queue.submit`.
         """
         from ..jobs.inputs import with_config
-        from ..jobs.types import SUBJECT_PHOTOS
+        from ..jobs.job import SUBJECT_PHOTOS
         from ..jobs.uploads import drop_upload
         from ..jobs.webhooks import check_notice
 
@@ -221,11 +221,11 @@ class Training:
     def forget(self, tenant: str, name: str) -> list[ForgottenItem]:
         """Delete what the queue, its log and the object store hold of a name's jobs; open ones are cancelled.
 
-        To be repeated while `holds`: see `jobs.forgetting`.
+        To be repeated while `holds`: see `jobs.retention`.
         """
         if not self.is_used:
             return []
-        from ..jobs.forgetting import forget_jobs
+        from ..jobs.retention import forget_jobs
 
         return forget_jobs(self.queue, self.objects, self.locations, tenant=tenant, name=name)
 

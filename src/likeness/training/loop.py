@@ -19,8 +19,7 @@ from ..diffusion.base import BaseModel
 from ..diffusion.batch_invariance import paired
 from ..diffusion.lora import LoraBank
 from ..errors import CheckpointMismatch, StorageUnavailable, TrainingError, UsageError
-from ..progress import Advance
-from ..types import LoraPair, Network
+from ..types import Advance, LoraPair, Network
 from .checkpoint import Checkpoints, Unsaved
 from .data import TrainingSet
 from .loss import dreambooth_loss, min_snr_weight, row_losses

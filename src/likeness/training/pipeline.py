@@ -27,9 +27,8 @@ from ..diffusion.base import BaseModel
 from ..diffusion.devices import memory_for
 from ..diffusion.lora import target_modules
 from ..errors import Interrupted, reason_of
-from ..progress import Advance, ShouldStop, Stopwatch, Watch
 from ..storage.objects import FileObjects
-from ..types import Adapter, AdapterCard, LoraPair, Network, PreparedPhoto
+from ..types import Adapter, AdapterCard, Advance, LoraPair, Network, PreparedPhoto, ShouldStop, Stopwatch, Watch
 from .checkpoint import Checkpoints, Unsaved, fingerprint
 from .data import TrainingSet, build_training_set
 from .loop import FineTune, TrainingLoop

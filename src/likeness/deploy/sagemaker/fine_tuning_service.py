@@ -15,7 +15,7 @@ from pathlib import Path
 from ...config import Settings, settings_from
 from ...errors import SettingsError
 from ...jobs.inputs import read_input, refuse_without_photos, with_config
-from ...jobs.types import JobOrder
+from ...jobs.job import JobOrder
 from ...service import Likeness, build
 from ...storage.catalog import LOCAL
 from ...storage.consent import require_word

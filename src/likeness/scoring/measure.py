@@ -18,12 +18,11 @@ from ..diffusion.lora import BASE_SLOT, LoraBank
 from ..diffusion.pixels import to_images, to_pixels
 from ..diffusion.sampling import AdapterSlot, denoise_all
 from ..photos import FaceDetector, MediaPipeFaces
-from ..progress import Advance, Watch, unwatched
-from ..types import Adapter, ImageRequest, PreparedPhoto, means_person
-from .card import LikenessScore, OverfittingScore, PromptScore, ScoreCard, middle
+from ..types import Adapter, Advance, ImageRequest, PreparedPhoto, Watch, means_person, unwatched
 from .likeness import Image, Reference, identity_of, portraits_of, threshold_of
 from .overfitting import copied_backgrounds, copies
 from .prompt import denoising_losses, most_likely_prompts
+from .score_card import LikenessScore, OverfittingScore, PromptScore, ScoreCard, middle
 
 # Places, where faces can be compared, and styles, where only the prompt can be classified.
 PLACES = ("photo of {} in the mountains", "photo of {} on a beach", "photo of {} in a library", "photo of {} in space")

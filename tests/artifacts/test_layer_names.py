@@ -10,7 +10,7 @@ import pytest
 
 from likeness.artifacts import tensors
 from likeness.artifacts.foreign import foreign_card
-from likeness.artifacts.keys import compvis_names
+from likeness.artifacts.layer_names import compvis_names
 from likeness.artifacts.reading import read_foreign
 from likeness.diffusion.family import SD_15, BaseOutline
 from likeness.errors import CorruptAdapter, InputRefused, WrongBase

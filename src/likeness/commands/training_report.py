@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..photos import CheckResult
+from ..types import AdapterCard, PreparedPhoto
 from .contact_sheet import Tile, square
-from .photos import CheckResult
-from .types import AdapterCard, PreparedPhoto
 
 _BUILT_IN_NOTE = (
     "The images are made by the small built-in base model: 128 x 128 pixels, meant for a first try, for tests "

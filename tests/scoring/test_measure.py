@@ -12,15 +12,15 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from likeness.cli import app
+from likeness.commands.demo import demo_photos
 from likeness.commands.score import kept_photos, most_alike
-from likeness.demo import demo_photos
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
 from likeness.errors import InputRefused, WrongBase
 from likeness.photos import check, prepare, read_photos
-from likeness.scoring import prompt, score
+from likeness.scoring import measure, prompt
 from likeness.scoring.likeness import Reference, ranked
-from likeness.scoring.score import PLACES, STYLES, score_adapter
+from likeness.scoring.measure import PLACES, STYLES, score_adapter
 from likeness.service import save_prepared
 from likeness.types import Adapter, AdapterCard, GeneratedImage, ImageRequest, LoraPair, Network, PreparedPhoto
 from tests.tiny import random_row
@@ -48,7 +48,7 @@ def person() -> tuple[PreparedPhoto, ...]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score, "STEPS", 2)
+    monkeypatch.setattr(measure, "STEPS", 2)
 
 
 def test_the_prompt_that_denoises_best_is_the_answer(tiny_base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_a_card_of_a_person_measures_the_photographs_too(
 ) -> None:
     large = [photo.image for photo in person if photo.framing == "portrait"]
     # the tiny base paints noise; what is under test is what is done with pictures, so it shows the photographs
-    monkeypatch.setattr(score, "_images", lambda base, latents: (large * 2)[: len(latents)])
+    monkeypatch.setattr(measure, "_images", lambda base, latents: (large * 2)[: len(latents)])
     card = score_adapter(tiny_base, adapter_of(tiny_base, "man"), person)
     like = card.likeness
     assert like is not None

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness import demo
+from likeness.commands import demo
 from likeness.config import Settings
 from likeness.errors import Interrupted
-from likeness.progress import Advance
 from likeness.service import Likeness, build
 from likeness.training.recipe import recipe_named
+from likeness.types import Advance
 from tests.tiny import build_tiny_folder
 
 RECIPE = replace(

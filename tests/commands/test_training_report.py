@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from likeness.contact_sheet import CELL_PX, Tile, contact_sheet, wrapped
+from likeness.commands.contact_sheet import CELL_PX, Tile, contact_sheet, wrapped
+from likeness.commands.training_report import Report, _photos, loss_curve, running_mean, write_report
 from likeness.photos import CheckResult, PhotoReport, Reason, SetReport, Usable
-from likeness.report import Report, _photos, loss_curve, running_mean, write_report
 from likeness.types import AdapterCard, Photo, PreparedPhoto
 
 UNREADABLE = Reason("unreadable", "no photograph", "send another", "refused")

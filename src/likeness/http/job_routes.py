@@ -10,9 +10,9 @@ from fastapi import APIRouter, Form, Header, Query, Request, Response, UploadFil
 from pydantic import ValidationError
 
 from ..errors import UsageError
+from ..jobs.job import SUBJECT_PHOTOS, Job, JobEvent, JobOrder
 from ..jobs.object_keys import preview_key
 from ..jobs.queue import Queue
-from ..jobs.types import SUBJECT_PHOTOS, Job, JobEvent, JobOrder
 from ..jobs.webhooks import check_notice, tenant_secret
 from ..service.training import Training
 from .auth import Asking
