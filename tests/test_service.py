@@ -23,15 +23,14 @@ from likeness.config import Settings
 from likeness.errors import (
     AdapterBusy,
     AlreadyExists,
-    CheckpointMismatch,
-    FileFailed,
     InputRefused,
     Interrupted,
+    Mismatch,
     NotFound,
+    StorageError,
     StorageUnavailable,
     TrainingError,
     UsageError,
-    WrongBase,
 )
 from likeness.photos import CheckResult, read_photos
 from likeness.service import Likeness, build, save_prepared
@@ -126,7 +125,7 @@ def test_stopped_and_resumed_equals_never_stopped(
     assert caught.value.exit_code == 130
     with pytest.raises(NotFound):
         likeness.adapter(name)
-    with pytest.raises(CheckpointMismatch):
+    with pytest.raises(Mismatch):
         likeness.train(photos, order(name, seed=7))
     seen: list[Advance] = []
     result = likeness.train(photos, order(name), watch=seen.append)
@@ -186,7 +185,7 @@ def full_disk(likeness: Likeness, is_refused: Callable[[str], bool]) -> Iterator
 def test_what_is_trained_and_cannot_be_published_is_published_by_the_same_command(
     likeness: Likeness, photos: list[Photo], trained: str
 ) -> None:
-    with full_disk(likeness, lambda key: "adapters/" in key), pytest.raises(FileFailed) as caught:
+    with full_disk(likeness, lambda key: "adapters/" in key), pytest.raises(StorageError) as caught:
         likeness.train(photos, order("full"))
     assert "No space left on device" in caught.value.message and "the same command" in caught.value.hint
     taken: list[Advance] = []
@@ -219,7 +218,7 @@ def test_a_disk_without_room_for_the_adapter_is_told_before_the_training(
 ) -> None:
     told: list[Advance] = []
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    with pytest.raises(FileFailed, match="MB of free space"):
+    with pytest.raises(StorageError, match="MB of free space"):
         likeness.train(photos, order("no-room"), watch=told.append)
     assert "train" not in {advance.stage for advance in told}
 
@@ -325,9 +324,9 @@ def test_another_base_is_refused(likeness: Likeness, trained: str, tmp_path: Pat
     other = build_contrasted_folder(tmp_path / "other", block_out_channels=(16, 32, 16))
     likeness.export("rex", "diffusers", tmp_path / "rex.safetensors")
     with closing(build(replace(likeness.settings, base=str(other)))) as elsewhere:
-        with pytest.raises(WrongBase):
+        with pytest.raises(Mismatch):
             elsewhere.generate([ImageRequest("x", "rex", steps=1)])
-        with pytest.raises(WrongBase):
+        with pytest.raises(Mismatch):
             elsewhere.import_adapter(
                 tmp_path / "rex.safetensors", "moved", "diffusers", class_noun="dog", identifier="<<TOK>>"
             )

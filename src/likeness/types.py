@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import RankTooLarge, UsageError
+from .errors import Mismatch, UsageError
 
 Verdict = Literal["accepted", "warned", "refused"]
 Unread = Literal["not_an_image", "too_large", "compression", "damaged", "not_readable", "too_many"]
@@ -85,11 +85,12 @@ def checked_seed(seed: int) -> int:
 
 
 def checked_rank(rank: int, most: int) -> int:
-    """Return the rank of an adapter, if this installation serves it. Raises RankTooLarge."""
+    """Return the rank of an adapter, if this installation serves it. Raises Mismatch."""
     if rank > most:
-        raise RankTooLarge(
+        raise Mismatch(
             f"expected an adapter of rank {most} at most, got {rank}",
             hint=f"take a smaller rank, or set LIKENESS_RANK={rank} for the server, its workers and the commands",
+            code="RankTooLarge",
         )
     return rank
 

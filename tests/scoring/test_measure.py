@@ -16,7 +16,7 @@ from likeness.commands.demo import demo_photos
 from likeness.commands.score import kept_photos, most_alike
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
-from likeness.errors import InputRefused, WrongBase
+from likeness.errors import InputRefused, Mismatch
 from likeness.photos import check, prepare, read_photos
 from likeness.scoring import measure, prompt
 from likeness.scoring.likeness import Reference, ranked
@@ -100,7 +100,7 @@ def test_a_card_of_a_person_measures_the_photographs_too(
 
 @pytest.mark.usefixtures("quick")
 def test_an_adapter_of_another_base_is_refused(tiny_base: BaseModel) -> None:
-    with pytest.raises(WrongBase):
+    with pytest.raises(Mismatch):
         score_adapter(tiny_base, adapter_of(tiny_base, "dog", base_sha256="0" * 64), ())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from likeness.config import Settings
-from likeness.errors import RankTooLarge
+from likeness.errors import Mismatch
 from likeness.jobs.job import JobOrder
 from likeness.service import Likeness, build
 from likeness.training.recipe import PRESETS, FineTuneOrder, recipe_named
@@ -52,12 +52,12 @@ def test_a_larger_rank_is_refused_before_any_work(likeness: Likeness, order: dic
     name = order.get("recipe", "changed")
     asked = JobOrder("local", str(name), "somewhere", class_noun="dog", **order)  # type: ignore[arg-type]
     recipe = recipe_named(asked.recipe, **asked.changes)
-    with pytest.raises(RankTooLarge, match=f"rank {MOST} at most, got {recipe.rank}") as refused:
+    with pytest.raises(Mismatch, match=f"rank {MOST} at most, got {recipe.rank}") as refused:
         likeness.training.submit(asked, archive=b"x")
     assert "LIKENESS_RANK" in refused.value.hint and refused.value.http_status == 409
     assert likeness.training.queue.ids_of("local", asked.name) == []
     assert list(likeness.library.objects.list(f"local/uploads/{asked.name}/")) == []
-    with pytest.raises(RankTooLarge):
+    with pytest.raises(Mismatch):
         likeness.train([], FineTuneOrder(Subject(asked.name, "dog"), recipe))
     roomy = with_rank(likeness, recipe.rank)
     job = roomy.training.submit(asked, archive=b"x")
@@ -69,7 +69,7 @@ def test_a_larger_rank_is_refused_at_import(likeness: Likeness, tmp_path: Path) 
     published(likeness, "large", MOST + 1)
     file = likeness.export("large", "diffusers", tmp_path / "large.safetensors")
     for source in (file, file.read_bytes()):
-        with pytest.raises(RankTooLarge):
+        with pytest.raises(Mismatch):
             likeness.import_adapter(source, "imported", "diffusers")
     assert not likeness.catalog.has_adapter("local", "imported")
     roomy = with_rank(likeness, MOST + 1)
@@ -85,7 +85,7 @@ def test_one_large_adapter_sizes_nobodys_slots(likeness: Likeness) -> None:
     again.__dict__["base"] = likeness.base
     try:
         assert again.engine.bank.rank == 4
-        with pytest.raises(RankTooLarge):
+        with pytest.raises(Mismatch):
             again.generate([ImageRequest("photo of {me}", "large", steps=1)])
         assert len(again.generate([ImageRequest("photo of {me}", "small", steps=1)])) == 1
     finally:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from likeness.errors import HostUnavailable, MissingPart
+from likeness.errors import MissingPart
 from tests.services import isolated_network
 
 PORT = 8080  # in its own network namespace
@@ -63,7 +63,7 @@ class TritonServer:
 
         Raises:
             MissingPart: no tritonserver, or no network namespaces.
-            HostUnavailable: it ended, or was not ready in time.
+            ConnectionError: it ended, or was not ready in time.
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.folder / "empty").mkdir(exist_ok=True)
@@ -78,13 +78,13 @@ class TritonServer:
             try:
                 if self.call("GET", ready, timeout_s=1.0).status == 200:
                     return
-            except HostUnavailable:
+            except ConnectionError:
                 pass
             if not self.is_alive:
-                raise HostUnavailable("tritonserver ended at its start", hint=f"see triton.log in {self.folder.name}")
+                raise ConnectionError(f"tritonserver ended at its start: see triton.log in {self.folder.name}")
             if time.monotonic() > end_s:
                 self.stop()
-                raise HostUnavailable(f"tritonserver was not ready within {START_S:.0f} s")
+                raise ConnectionError(f"tritonserver was not ready within {START_S:.0f} s")
             time.sleep(0.05)
 
     @property
@@ -93,9 +93,9 @@ class TritonServer:
 
     @property
     def pid(self) -> int:
-        """The process in whose network namespace the server runs. Raises HostUnavailable."""
+        """The process in whose network namespace the server runs. Raises ConnectionError."""
         if self._process is None:
-            raise HostUnavailable("tritonserver was not started")
+            raise ConnectionError("tritonserver was not started")
         return self._process.pid
 
     def socket_of(self, port: int) -> Path:
@@ -106,14 +106,14 @@ class TritonServer:
         self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None,
         timeout_s: float, port: int | None = None,
     ) -> Reply:  # fmt: skip
-        """One HTTP request. Raises HostUnavailable: no answer."""
+        """One HTTP request. Raises ConnectionError: no answer."""
         connection = _UnixConnection(self.socket_of(port or self._ports[0]), timeout_s)
         try:
             connection.request(method, path, body or None, dict(headers or {}))
             answer = connection.getresponse()
             return Reply(answer.status, answer.getheader("Content-Type", ""), answer.read())
         except (OSError, http.client.HTTPException) as error:
-            raise HostUnavailable(f"expected an answer of tritonserver, got {type(error).__name__}") from error
+            raise ConnectionError(f"expected an answer of tritonserver, got {type(error).__name__}") from error
         finally:
             connection.close()
 

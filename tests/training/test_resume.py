@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from likeness.diffusion.base import BaseModel
-from likeness.errors import CheckpointMismatch, TrainingError
+from likeness.errors import Mismatch, TrainingError
 from likeness.training.checkpoint import fingerprint, pack_checkpoint, unpack_checkpoint
 from likeness.training.loop import TrainingLoop
 from likeness.training.recipe import recipe_named
@@ -93,17 +93,17 @@ def test_the_fingerprint_holds_recipe_base_seed_and_photos() -> None:
 def test_another_jobs_and_a_damaged_checkpoint_are_refused() -> None:
     whole = pack_checkpoint({"factors": torch.ones(100)}, mark="mine")
     assert unpack_checkpoint(whole, mark="mine")["factors"].sum() == 100
-    with pytest.raises(CheckpointMismatch, match="another recipe"):
+    with pytest.raises(Mismatch, match="another recipe"):
         unpack_checkpoint(whole, mark="yours")
     for content in (whole[:-50], whole[:20], b"", b"not a checkpoint at all"):
-        with pytest.raises(CheckpointMismatch, match="cannot be read"):
+        with pytest.raises(Mismatch, match="cannot be read"):
             unpack_checkpoint(content, mark="mine")
 
 
 def test_a_state_of_another_bank_is_refused(loop: TrainingLoop, tiny_base: BaseModel) -> None:
     loop.join("anna", RECIPE, random_person(tiny_base, 1), seed=3)
     state = loop.state("anna")
-    with pytest.raises(CheckpointMismatch, match="factors"):
+    with pytest.raises(Mismatch, match="factors"):
         loop.restore("anna", state | {"factors": state["factors"][:-8]})
 
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from ..config import Settings
 from ..diffusion.base import BUILT_IN
-from ..errors import CheckpointMismatch, Interrupted, MissingPart
+from ..errors import Interrupted, Mismatch, MissingPart
 from ..photos import read_photos
 from ..service import FineTuned, Likeness
 from ..service.image_files import facts, save_png
@@ -105,7 +105,7 @@ def run_demo(
     order = FineTuneOrder(Subject(NAME, CLASS_NOUN), recipe, seed=seed, replace=True)
     try:
         tuned = likeness.train(read, order, watch=watch, should_stop=should_stop)
-    except CheckpointMismatch:  # an interrupted demo with another seed, recipe or base
+    except Mismatch:  # an interrupted demo with another seed, recipe or base
         tuned = likeness.train(read, replace(order, restart=True), watch=watch, should_stop=should_stop)
 
     def made(advance: Advance) -> None:

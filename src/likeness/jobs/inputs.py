@@ -48,7 +48,7 @@ def read_input(content: bytes) -> JobInput:
     """Photographs and settings of one archive.
 
     Raises:
-        ArchiveRefused: hostile, broken or too large.
+        InputRefused: hostile, broken or too large.
         InputRefused: a config.json that cannot be read, or that says something unknown.
     """
     read = read_archive(content)

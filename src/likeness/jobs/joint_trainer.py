@@ -21,7 +21,7 @@ from ..artifacts import bundle
 from ..diffusion.base import BaseModel
 from ..diffusion.devices import is_out_of_memory
 from ..diffusion.sampling import AdapterSlot, denoise_all
-from ..errors import CheckpointMismatch, Interrupted, LikenessError, OutOfMemory, StorageUnavailable
+from ..errors import Interrupted, LikenessError, Mismatch, OutOfMemory, StorageUnavailable
 from ..scoring.measure import score_adapter
 from ..storage.objects import Objects
 from ..storage.prepared_photos import unpack_prepared
@@ -162,7 +162,7 @@ class JointTrainer:
         join = partial(self._loop.join, member.job, order.recipe, data, seed=order.seed, checkpoints=checkpoints)
         try:
             return join()
-        except CheckpointMismatch:  # of another base or version: what it has learnt is worth nothing here
+        except Mismatch:  # of another base or version: what it has learnt is worth nothing here
             checkpoints.clear()
             return join()
 

@@ -142,7 +142,7 @@ class Stages:
         Raises:
             ConsentMissing: the order, as it is now, is of a person without consent on record.
             AdapterBusy, AlreadyExists, UsageError: the name that came with the photographs is taken or reserved.
-            RankTooLarge: the rank that came with them is above the installation's largest.
+            Mismatch: the rank that came with them is above the installation's largest.
             Failed, Gone, TrainingError: see `_in_child`.
         """
         self._tell(claim, "stage", {"stage": "check"})
@@ -179,7 +179,7 @@ class Stages:
         self.store.amend(claim, order)
 
     def train(self, claim: Claim, order: JobOrder) -> Document:
-        """Train together with the trainer's other jobs. Returns the hash of what was learnt. Raises RankTooLarge."""
+        """Train together with the trainer's other jobs. Returns the hash of what was learnt. Raises Mismatch."""
         checked_rank(order.fine_tune().recipe.rank, self.most_rank)
         self._tell(claim, "stage", {"stage": "train"})
         asked = {"order": order.document(), "attempt": claim.attempt, "alone": False}

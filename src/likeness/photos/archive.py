@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from ..errors import ArchiveRefused, UsageError
+from ..errors import InputRefused, UsageError
 from ..types import MAX_PHOTOS, Photo
 from .decode import looks_like_image
 
@@ -59,7 +59,7 @@ def read_photos(paths: Sequence[str | os.PathLike[str]], limits: Limits | None =
 
     Raises:
         UsageError: a path does not exist.
-        ArchiveRefused: an archive is hostile, broken or too large.
+        InputRefused: an archive is hostile, broken or too large.
     """
     limits = limits or Limits()
     photos: list[Photo] = []
@@ -83,7 +83,7 @@ def read_archive(content: bytes | IO[bytes], limits: Limits | None = None) -> li
         content: the archive's bytes, or a seekable binary file.
 
     Raises:
-        ArchiveRefused: see `Limits` and the module's docstring.
+        InputRefused: see `Limits` and the module's docstring.
     """
     limits = limits or Limits()
     file = io.BytesIO(content) if isinstance(content, bytes) else content
@@ -96,7 +96,7 @@ def read_archive(content: bytes | IO[bytes], limits: Limits | None = None) -> li
             with _gunzipped(file, limits) as plain:
                 return _collect(_tar_members(plain, limits), limits)
         return _collect(_tar_members(file, limits), limits)
-    except ArchiveRefused:
+    except InputRefused:
         raise
     except (OSError, EOFError, ValueError, RuntimeError, LookupError, OverflowError) as error:  # hostile headers
         raise _refused("not_an_archive", "expected a readable zip or tar archive, got a damaged one") from error
@@ -115,8 +115,8 @@ def _is_zip(head: bytes) -> bool:
 
 def _refused(
     reason: str, message: str, hint: str = "pack the photographs again, as regular files, without links or a password"
-) -> ArchiveRefused:
-    return ArchiveRefused(f"{reason}: {message}", hint=hint)
+) -> InputRefused:
+    return InputRefused(f"{reason}: {message}", hint=hint, code="ArchiveRefused")
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -58,7 +58,7 @@ def score_adapter(
         watch: called with the stage 'score' after every prompt; an exception from it ends the scoring.
 
     Raises:
-        WrongBase: the adapter is for another base.
+        Mismatch: the adapter is for another base.
         CorruptAdapter: the adapter has layers that the base does not have.
         InputRefused: fewer than three photographs with a face, of a person.
         MissingPart: mediapipe or dlib is not installed.

@@ -18,7 +18,7 @@ from ..artifacts.formats import FORMATS, Format
 from ..config import Settings
 from ..engine.prompts import worded
 from ..engine.ticket import StepEvent, Ticket, results
-from ..errors import AlreadyExists, FileFailed, StorageUnavailable, reason_of
+from ..errors import AlreadyExists, StorageError, StorageUnavailable, reason_of
 from ..storage.catalog import LOCAL, Catalog
 from ..storage.database import sqlite_url
 from ..storage.files import make_private
@@ -198,14 +198,14 @@ class Likeness:
             on_checked: told the verdicts before anything else happens, whatever they are.
 
         Raises:
-            RankTooLarge: the recipe's rank is above the installation's largest.
+            Mismatch: the recipe's rank is above the installation's largest.
             AlreadyExists: the name is taken and the order does not say to replace it.
             AdapterBusy: another process trains or deletes this name.
             InputRefused: too few usable photographs, or photographs of different people.
-            FileFailed: no room for the adapter, said before the training; or it could not be published, and then the
+            StorageError: no room for the adapter, said before the training; or it could not be published, and then the
                 same order goes on from the last step.
             Interrupted: stopped; the same order goes on from where it was.
-            TrainingError, CheckpointMismatch, NotFound, CorruptBase: see errors.
+            TrainingError, Mismatch, NotFound, CorruptBase: see errors.
         """
         from ..training.pipeline import adapter_bytes, fine_tune, stop_if
 
@@ -236,9 +236,10 @@ class Likeness:
                 try:
                     card = self.library.publish(adapter, tenant, replace=order.replace)
                 except (OSError, StorageUnavailable) as error:
-                    raise FileFailed(
+                    raise StorageError(
                         f"the adapter is trained but was not published: {reason_of(error)}",
                         hint="run the same command again when this is mended: it goes on from the newest checkpoint",
+                        code="FileFailed",
                     ) from error
                 home.keep_photos(name)
                 shutil.rmtree(folder)
@@ -289,7 +290,7 @@ class Likeness:
 
         Raises:
             NotFound, UsageError: as `submit`.
-            CorruptAdapter, WrongBase: the adapter is damaged, or of another base.
+            CorruptAdapter, Mismatch: the adapter is damaged, or of another base.
         """
         total = len(requests)
         watch(Advance("generate", 0, total))
@@ -340,8 +341,8 @@ class Likeness:
         Raises:
             UsageError: a name or word that no adapter may have, or an unknown format.
             AlreadyExists: the name is taken.
-            CorruptAdapter, InputRefused, ArchiveRefused, WrongBase: see reading.read_foreign.
-            RankTooLarge: its rank is above the installation's largest.
+            CorruptAdapter, InputRefused, Mismatch: see reading.read_foreign.
+            Mismatch: its rank is above the installation's largest.
         """
         said = checked_subject(Subject(name, class_noun, identifier))
         self._refuse_taken(tenant, name, hint="choose another name or forget it first")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import Settings
-from ..errors import AdapterBusy, ArchiveRefused, LikenessError, NotFound, UsageError
+from ..errors import AdapterBusy, InputRefused, LikenessError, NotFound, UsageError
 from ..storage import forgettings
 from ..storage.consent import require_consent
 from ..storage.database import sqlite_url
@@ -149,7 +149,7 @@ class Training:
             ConsentMissing: a person who has not agreed. An invocation whose archive lies elsewhere does not say yet
                 whose it is: the worker checks it, as it checks every job, before the photographs are prepared.
             UsageError, InputRefused: a notice, a location or a config.json that is not allowed.
-            RankTooLarge: the recipe's rank is above the installation's largest.
+            Mismatch: the recipe's rank is above the installation's largest.
             AlreadyExists, AdapterBusy, QueueFull: see `Queue.submit`.
         """
         from ..jobs.inputs import with_config
@@ -309,7 +309,9 @@ def _read(archive: bytes) -> JobInput | None:
 
     try:
         return read_input(archive)
-    except ArchiveRefused:
+    except InputRefused as error:
+        if error.code != "ArchiveRefused":
+            raise
         return None
 
 

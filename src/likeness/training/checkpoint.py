@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ..errors import CheckpointMismatch, StorageUnavailable
+from ..errors import Mismatch, StorageUnavailable
 from ..storage.objects import Objects
 from .recipe import FineTuneRecipe, recipe_document
 
@@ -36,18 +36,21 @@ def unpack_checkpoint(content: bytes, *, mark: str) -> dict[str, Tensor]:
     """Read a checkpoint of `pack_checkpoint` with the same fingerprint.
 
     Raises:
-        CheckpointMismatch: another fingerprint, or damaged.
+        Mismatch: another fingerprint, or damaged.
     """
     try:
         state = load(content)
         length = int.from_bytes(content[:_HEADER_BYTES], "little")
         metadata = json.loads(content[_HEADER_BYTES : _HEADER_BYTES + length]).get("__metadata__", {})
     except (SafetensorError, ValueError) as error:
-        raise CheckpointMismatch("the checkpoint cannot be read", hint="start over with --restart") from error
+        raise Mismatch(
+            "the checkpoint cannot be read", hint="start over with --restart", code="CheckpointMismatch"
+        ) from error
     if metadata.get("fingerprint") != mark:
-        raise CheckpointMismatch(
+        raise Mismatch(
             "the checkpoint belongs to another recipe, base, seed or set of photos",
             hint="start over with --restart, or use the arguments of the first run",
+            code="CheckpointMismatch",
         )
     return state
 
@@ -77,7 +80,7 @@ class Checkpoints:
                 self.objects.delete(key)
 
     def newest(self) -> dict[str, Tensor] | None:
-        """The state to resume from, if there is one. Raises CheckpointMismatch."""
+        """The state to resume from, if there is one. Raises Mismatch."""
         keys = self._keys()
         return unpack_checkpoint(self.objects.get(keys[-1]), mark=self.mark) if keys else None
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..diffusion.base import BaseModel
 from ..diffusion.batch_invariance import paired
 from ..diffusion.lora import LoraBank
-from ..errors import CheckpointMismatch, StorageUnavailable, TrainingError, UsageError
+from ..errors import Mismatch, StorageUnavailable, TrainingError, UsageError
 from ..types import Advance, LoraPair, Network
 from .checkpoint import Checkpoints, Unsaved
 from .data import TrainingSet
@@ -175,7 +175,7 @@ class TrainingLoop:
         Raises:
             TrainingError: no free slot, the name is training already, or the rank is above the bank's.
             UsageError: the recipe targets no layer of this base.
-            CheckpointMismatch: the checkpoint is of another fine-tune; the person has not joined.
+            Mismatch: the checkpoint is of another fine-tune; the person has not joined.
         """
         free = sorted(set(range(1, self.bank.slots)) - {job.slot for job in self._jobs.values()})
         if not free or name in self._jobs or recipe.rank > self.bank.rank:
@@ -271,12 +271,12 @@ class TrainingLoop:
         """Reset a joined person to `state`; the following steps are the same as after it was saved.
 
         Raises:
-            CheckpointMismatch: `state` has another rank or base.
+            Mismatch: `state` has another rank or base.
         """
         job = self._jobs[name]
         own = columns_of_rank(self.bank, job.recipe.rank)
         if state["factors"].shape != own.shape:
-            raise CheckpointMismatch(f"expected {len(own)} factors, got {state['factors'].numel()}")
+            raise Mismatch(f"expected {len(own)} factors, got {state['factors'].numel()}", code="CheckpointMismatch")
         rows = {"factors": self.bank.flat, "mean": self._optimizer.mean, "variance": self._optimizer.variance}
         with torch.no_grad():
             for key in rows.keys() & state.keys():

@@ -53,7 +53,7 @@ def fine_tune(
 
     Raises:
         Interrupted: `should_stop` said so; a checkpoint was written if the loop had begun.
-        CheckpointMismatch: the checkpoint is of another recipe, base, seed or set of photos.
+        Mismatch: the checkpoint is of another recipe, base, seed or set of photos.
         TrainingError: the training diverged.
         OutOfMemory: the device or this machine cannot hold it.
     """
