@@ -166,7 +166,7 @@ def crash(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], 
         watch, killed = Watch(one), dict.fromkeys(KILLS, 0)
 
         def is_over() -> bool:
-            return len(ids) == args.jobs and one.training.queue.open_jobs() == 0
+            return len(ids) == args.jobs and one.training.queue.backlog().open_jobs == 0
 
         until(lambda: bool(watch.seen), PATIENCE_S)  # from here on a kill interrupts a training
         while not is_over() and time.monotonic() - started_s < PATIENCE_S:
@@ -259,7 +259,7 @@ def outage(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row],
         cluster.stop()
         time.sleep(args.outage_s)
         cluster.start()
-        until(lambda: one.training.queue.open_jobs() == 0, PATIENCE_S)
+        until(lambda: one.training.queue.backlog().open_jobs == 0, PATIENCE_S)
         wrong, _ = verdict(one, [job.id for job in jobs])
     row: Row = {"jobs": count, "seconds without a database": args.outage_s, **wrong}
     title = f"database away for {args.outage_s:g} s"
@@ -283,7 +283,7 @@ def latency(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row]
         cancels += [_seconds_to_free(one, waiting[k], waiting[k + 1]) for k in range(min(4, args.submits - 1))]
         for job in waiting:
             queue.cancel(job.id, job.order.tenant)
-        until(lambda: queue.open_jobs() == 0, PATIENCE_S)
+        until(lambda: queue.backlog().open_jobs == 0, PATIENCE_S)
         one.start("w-1", "--concurrency", "1")
         takeovers = [_seconds_to_take_over(one, f"taken-{k}") for k in range(3)]
     times = {

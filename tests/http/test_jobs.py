@@ -371,10 +371,10 @@ def test_an_asynchronous_invocation_trains_nobody_without_their_word(runtime, li
     for config in ({}, {"class_noun": "man"}, {"name": "igor", "consent": ""}):
         with pytest.raises(ClientError, match="consent"):
             invoke(**config)
-    assert likeness.training.queue.open_jobs() == 0
+    assert likeness.training.queue.backlog().open_jobs == 0
     invoke(consent="Olga agreed on 2026-03-01")
     assert likeness.subjects.find("local", "olga").consent == "Olga agreed on 2026-03-01"
-    assert likeness.training.queue.open_jobs() == 1
+    assert likeness.training.queue.backlog().open_jobs == 1
 
 
 @pytest.mark.parametrize(
@@ -392,11 +392,11 @@ def test_sagemakers_own_limits_are_kept(runtime, likeness: Likeness, changes: di
     asked = {"EndpointName": "fine-tuning", **changes}
     if changes and not changes.keys() & {"InputLocation", "Body"}:
         asked["Body"] = b"x"
-    before = likeness.training.queue.open_jobs()
+    before = likeness.training.queue.backlog().open_jobs
     with pytest.raises(ClientError) as refused:
         runtime.invoke_endpoint_async(**asked)
     assert refused.value.response["Error"]["Code"] == "ValidationError"
-    assert likeness.training.queue.open_jobs() == before
+    assert likeness.training.queue.backlog().open_jobs == before
 
 
 def test_one_damaged_job_hides_no_other_and_is_said_to_be_damaged(client: TestClient, likeness: Likeness) -> None:

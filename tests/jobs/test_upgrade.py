@@ -98,7 +98,7 @@ def test_a_worker_ends_the_open_jobs_of_an_old_installation(old: Installation) -
     for name in ("running", "waiting"):
         old.training.objects.put(found[name].order.photos, PHOTOS)
     old.start("w-1")
-    until(lambda: old.training.queue.open_jobs() == 0)
+    until(lambda: old.training.queue.backlog().open_jobs == 0)
     assert {name: job.state for name, job in jobs(old).items()} == STATES | dict.fromkeys(
         ("running", "waiting"), "succeeded"
     )

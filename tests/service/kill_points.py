@@ -142,7 +142,7 @@ def killed_at(point: int, home: Path) -> int:
 def main(folder: Path, first: int, every: int) -> dict[str, object]:
     template = folder / "template"
     fresh = opened(template)
-    assert not fresh.training.queue.open_jobs() and not fresh.catalog.object_keys()  # both databases are made
+    assert not fresh.training.queue.backlog().open_jobs and not fresh.catalog.object_keys()  # both databases are made
     fresh.close()
 
     def at(point: int, look: Callable[[Path], None]) -> int:

@@ -36,7 +36,7 @@ def likeness(disk: Path, tmp_path: Path) -> Iterator[Likeness]:
     made = build(Settings(home=disk / "home", base=str(build_tiny_folder(tmp_path / "base"))))
     publish_person(made, "anna", 1)
     made.subjects.create("local", Subject("rex", "dog"), consent="word " * 100)
-    assert made.training.queue.open_jobs() == 0
+    assert made.training.queue.backlog().open_jobs == 0
     yield made
     made.close()
 

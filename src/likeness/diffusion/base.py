@@ -24,11 +24,13 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.utils import logging as diffusers_log
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, StrictDataclassError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_log
 
 from ..errors import CorruptBase, NotFound
 from ..types import Network
@@ -308,6 +310,13 @@ def load_base(
         make_batch_invariant(unet)
         make_batch_invariant(text_encoder)
     return BaseModel(_id_of(base, revision), sha256, family, schedule, tokenizer, text_encoder, unet, vae)
+
+
+def silence_libraries() -> None:
+    """Stop diffusers and transformers from writing progress and warnings to standard error in this process."""
+    diffusers_log.set_verbosity_error()
+    transformers_log.set_verbosity_error()
+    transformers_log.disable_progress_bar()
 
 
 def outline_of(base: str = BUILT_IN, revision: str | None = None) -> BaseOutline:

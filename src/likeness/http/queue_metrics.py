@@ -38,7 +38,7 @@ class QueueCollector(Collector):
 def figures(backlog: Backlog) -> dict[str, tuple[str, float]]:
     """SageMaker's name -> description and current value."""
     counts = backlog.counts
-    open_jobs = counts.get("queued", 0) + counts.get("running", 0)
+    open_jobs = backlog.open_jobs
     return {
         "ApproximateBacklogSize": ("Queued and running jobs", open_jobs),
         "ApproximateBacklogSizePerInstance": (

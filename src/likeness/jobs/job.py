@@ -4,12 +4,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import TypeAdapter, ValidationError
 
 from ..errors import StorageDamaged
 from ..training.recipe import FineTuneOrder, recipe_named
 from ..types import Subject
+
+T = TypeVar("T")
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
 NoticeKind = Literal["object", "webhook", "mail", "sns"]
@@ -81,32 +86,28 @@ class JobOrder:
 
 def read_order(document: str) -> JobOrder:
     """The inverse of `JobOrder.document`; for our own database only. Raises StorageDamaged."""
-    try:
-        plain = json.loads(document)
-        notices = tuple(Notice(**notice) for notice in plain.pop("notices"))
-        said = plain.pop("invocation")
-        changes = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in plain.pop("changes").items()
-        }
-        order = JobOrder(**plain, changes=changes, notices=notices, invocation=Invocation(**said) if said else None)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise StorageDamaged(f"expected a job's order to be readable, got {type(error).__name__}") from error
-    texts, numbers = ("tenant", "name", "photos", "class_noun", "recipe"), ("seed", "time_limit_s", "queue_limit_s")
-    kinds = dict.fromkeys(texts, str) | dict.fromkeys(numbers, int) | {"replace": bool}
-    if wrong := [name for name, kind in kinds.items() if not isinstance(getattr(order, name), kind)]:
-        raise StorageDamaged(f"expected a job's order to be readable, got another kind of value for {wrong[0]}")
-    return order
+    order = _read(JobOrder, document, "order")
+    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in order.changes.items()}
+    return replace(order, changes=changes)
 
 
 def read_document(text: str) -> dict[str, Any]:
     """A JSON object from our own database. Raises StorageDamaged."""
+    return _read(dict[str, Any], text, "row")
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _read(kind: type[T], text: str, what: str) -> T:
     try:
-        document = json.loads(text)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise StorageDamaged(f"expected a job's row to be readable, got {type(error).__name__}") from error
-    if not isinstance(document, dict):
-        raise StorageDamaged(f"expected a job's row to be readable, got {type(document).__name__}")
-    return document
+        found: T = _adapter(kind).validate_json(text, strict=True)
+        return found
+    except ValidationError as error:
+        reason = error.errors()[0]["type"]
+        raise StorageDamaged(f"expected a job's {what} to be readable, got {reason}") from error
 
 
 @dataclass(frozen=True)

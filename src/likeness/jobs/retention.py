@@ -21,7 +21,6 @@ from .notifier import is_being_sent
 from .queue import Queue
 from .store import JobStore, add_event
 from .tables import deliveries, jobs
-from .uploads import drop_upload
 
 log = logging.getLogger("likeness.retention")
 
@@ -74,7 +73,7 @@ class Retention:
         except StorageDamaged as error:
             log.error("only the own objects of job %s were deleted: %s", row.id, error)
             return count
-        count += drop_upload(self._store, self._objects, order)  # the end of the job may not have
+        count += self._store.drop_upload(self._objects, order)  # the end of the job may not have
         if row.state == "succeeded" and order.photos == SUBJECT_PHOTOS:
             count += self._purge_subject(row.tenant, row.name, row.finished_s)
         return count
@@ -122,7 +121,7 @@ def forget_jobs(queue: Queue, objects: Objects, locations: Locations, *, tenant:
             sizes[kind] += facts.bytes
         objects.prune(prefix)
     for order in queue.store.orders(found):
-        counts["uploads"] += drop_upload(queue.store, objects, order)
+        counts["uploads"] += queue.store.drop_upload(objects, order)
         for store, key in locations.written(order):
             if store.has(key):
                 store.delete(key)

@@ -33,7 +33,6 @@ from .job import SUBJECT_PHOTOS, Claim, Failure, JobOrder, State, read_order
 from .locations import Locations
 from .process import ChildProcess, Document
 from .store import PATIENCE_S, JobStore
-from .uploads import drop_upload
 
 T = TypeVar("T")
 
@@ -361,7 +360,7 @@ class Stages:
             keys += [object_keys.trained_key(order.tenant, job), object_keys.prepared_key(order.tenant, job)]
             for key in keys:
                 self.objects.delete(key)
-            drop_upload(self.store, self.objects, order)
+            self.store.drop_upload(self.objects, order)
 
     def _subject_archive(self, order: JobOrder) -> bytes:
         """The photographs kept for a subject, as an archive. Raises InputRefused, NotFound."""

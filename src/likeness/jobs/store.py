@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ..errors import AdapterBusy, StorageDamaged
 from ..storage.database import Database
+from ..storage.objects import Objects
 from .job import STATES, Claim, Failure, Job, JobEvent, JobOrder, State, read_document, read_order
 from .messages import messages_about
 from .tables import deliveries, events, is_open, jobs
@@ -83,6 +84,18 @@ class JobStore:
             query = query.where(jobs.c.tenant == tenant)
         rows = self._read(lambda connection: connection.execute(query).scalars().all())
         return frozenset(order.photos for order in readable(read_order, rows))
+
+    def drop_upload(self, objects: Objects, order: JobOrder) -> bool:
+        """Delete the archive that was uploaded for an order, unless an open job waits for the same one.
+
+        Returns whether there was one: photographs may lie elsewhere. Raises StorageUnavailable.
+        """
+        key = order.photos
+        if not key.startswith(f"{order.tenant}/uploads/") or key in self.uploads(order.tenant):
+            return False
+        there = objects.has(key)
+        objects.delete(key)
+        return there
 
     def ids(self) -> frozenset[tuple[str, str]]:
         """Tenant and id of every job."""

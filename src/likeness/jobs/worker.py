@@ -196,7 +196,7 @@ class Worker:
         if self.options.exit_when_idle_s is None:
             return True
         try:
-            return self._queue.open_jobs() > 0 or self._notifier.has_due()
+            return self._queue.backlog().open_jobs > 0 or self._notifier.has_due()
         except StorageError:  # not known
             return True
 

@@ -154,7 +154,6 @@ class Training:
         """
         from ..jobs.inputs import with_config
         from ..jobs.job import SUBJECT_PHOTOS
-        from ..jobs.uploads import drop_upload
         from ..jobs.webhooks import check_notice
 
         for notice in order.notices:
@@ -175,12 +174,12 @@ class Training:
                     order = self._uploaded(order, archive)
                 job = queue.submit(order, idempotency_key=idempotency_key)
             except LikenessError:
-                drop_upload(queue.store, self.objects, order)
+                queue.store.drop_upload(self.objects, order)
                 if recorded is not None and not queue.ids_of(order.tenant, order.name):
                     self.library.catalog.withdraw_subject(recorded)
                 raise
         if archive is not None and job.is_over:  # ordered before, with the same key
-            drop_upload(self.queue.store, self.objects, order)
+            self.queue.store.drop_upload(self.objects, order)
         elif archive is not None and not self.objects.has(order.photos):  # the end of an equal job took it along
             self.objects.put(order.photos, archive)
         return job
