@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import StorageDamaged
 from ..training.recipe import FineTuneOrder, recipe_named
 from ..types import Subject
-
-T = TypeVar("T")
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
 NoticeKind = Literal["object", "webhook", "mail", "sns"]
@@ -86,14 +84,15 @@ class JobOrder:
 
 def read_order(document: str) -> JobOrder:
     """The inverse of `JobOrder.document`; for our own database only. Raises StorageDamaged."""
-    order = _read(JobOrder, document, "order")
+    order: JobOrder = _read(JobOrder, document, "order")
     changes = {key: tuple(value) if isinstance(value, list) else value for key, value in order.changes.items()}
     return replace(order, changes=changes)
 
 
 def read_document(text: str) -> dict[str, Any]:
     """A JSON object from our own database. Raises StorageDamaged."""
-    return _read(dict[str, Any], text, "row")
+    found: dict[str, Any] = _read(dict[str, Any], text, "row")
+    return found
 
 
 @cache
@@ -101,10 +100,9 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _read(kind: type[T], text: str, what: str) -> T:
+def _read(kind: Any, text: str, what: str) -> Any:
     try:
-        found: T = _adapter(kind).validate_json(text, strict=True)
-        return found
+        return _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         reason = error.errors()[0]["type"]
         raise StorageDamaged(f"expected a job's {what} to be readable, got {reason}") from error
