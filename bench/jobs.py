@@ -28,14 +28,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from fixtures.installation import PHOTOS, SMALL, Installation, installed, pids_with
+from fixtures.postgres import postgres
+from fixtures.tiny import build_tiny_folder
+from fixtures.waiting import until
 from likeness.config import Settings
 from likeness.jobs.job import Job
-from tests.jobs.installation import PHOTOS, SMALL, Installation, installed, pids_with
-from tests.services.postgres import postgres
-from tests.tiny import build_tiny_folder
-from tests.waiting import until
+from recipes.measurement import Row
 
-from .report import Goal, Row, finish, options
+from .report import Goal, finish, options
 
 TRAINER, PREPARER = "likeness.jobs.trainer", "likeness.jobs.preparer"
 PATIENCE_S = 3600.0

@@ -16,8 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from fixtures.waiting import HANG_S
 from likeness import errors
-from tests.waiting import HANG_S
 
 ROOT = Path(__file__).parents[1]
 LIGHT = ("artifacts", "cli", "config", "http", "photos", "service", "storage")

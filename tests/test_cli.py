@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from fixtures.tiny import build_tiny_folder
 from likeness import cli
 from likeness.commands.group import hoisted
 from likeness.deploy.extension import EXTENSION
@@ -24,7 +25,6 @@ from likeness.diffusion.samplers import SAMPLERS
 from likeness.service import Likeness
 from likeness.training.loop import Progress, TrainingLoop
 from likeness.training.recipe import PRESETS, FineTuneRecipe, recipe_named
-from tests.tiny import build_tiny_folder
 
 STEPS = 4
 SRC = str(Path(__file__).parents[1] / "src")

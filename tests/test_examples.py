@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.tiny import build_tiny_folder
 from likeness.commands.demo import demo_photos
 from likeness.diffusion.base import load_base
-from tests.tiny import build_tiny_folder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
+from fixtures.contrast import build_contrasted_folder
 from likeness import photos as package
 from likeness.config import Settings
 from likeness.errors import (
@@ -41,7 +42,6 @@ from likeness.training.loss import dreambooth_loss
 from likeness.training.pipeline import adapter_bytes
 from likeness.training.recipe import FineTuneOrder, FineTuneRecipe, recipe_named
 from likeness.types import Advance, GeneratedImage, ImageRequest, Photo, Subject
-from tests.contrast import build_contrasted_folder
 
 STEPS = 4
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fixtures.tiny import build_tiny_folder
 from likeness.commands import demo
 from likeness.config import Settings
 from likeness.errors import Interrupted
 from likeness.service import Likeness, build
 from likeness.training.recipe import recipe_named
 from likeness.types import Advance
-from tests.tiny import build_tiny_folder
 
 RECIPE = replace(
     recipe_named("fast", steps=3, class_images=2, variants=1, rank=2, alpha=2), instance_rows=2, prior_rows=1

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from fixtures.installation import PHOTOS, picture
+from fixtures.tiny import build_tiny_folder
+from fixtures.waiting import until
 from likeness.cli import app
 from likeness.commands.remote import Remote, RemoteRefusal
 from likeness.config import Settings
@@ -17,9 +20,6 @@ from likeness.jobs.job import Failure, Job
 from likeness.service import Likeness, build
 from tests.http.conftest import running
 from tests.jobs.claims import claimed
-from tests.jobs.installation import PHOTOS, picture
-from tests.tiny import build_tiny_folder
-from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from fixtures.tiny import build_tiny_folder
+from fixtures.waiting import HANG_S, until
 from likeness.cli import app
 from likeness.diffusion import base as base_module
 from likeness.errors import StorageError
 from likeness.http.server import Bind, listening, url_of
-from tests.tiny import build_tiny_folder
-from tests.waiting import HANG_S, until
 
 SRC = str(Path(__file__).parents[2] / "src")
 

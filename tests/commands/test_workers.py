@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.waiting import HANG_S, until
 from likeness.commands import workers
-from tests.waiting import HANG_S, until
 
 
 def test_a_worker_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from types import ModuleType
 
 import pytest
 
+from fixtures.installation import SMALL, archive, picture
+from fixtures.tiny import build_tiny_folder
 from likeness.artifacts.package import unpack
 from likeness.artifacts.triton_model import read_model
 from likeness.deploy.sagemaker.fine_tuning_service import service_from
 from likeness.errors import SettingsError
 from tests.deploy import djl_python
-from tests.jobs.installation import SMALL, archive, picture
-from tests.tiny import build_tiny_folder
 
 HEADERS = {"Content-Type": "application/x-tar", "device_id": "-1", "tensor_parallel_degree": "1"}
 FOLDER = resources.files("likeness.deploy.sagemaker") / "djl"

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fixtures.people import RANK, of_another_base
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.sampling import completed
 from likeness.engine.engine import Engine
 from likeness.errors import Mismatch
 from likeness.types import Adapter, GeneratedImage, ImageRequest
-from tests.engine.people import RANK, of_another_base
 
 
 def requests() -> list[ImageRequest]:

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fixtures.waiting import HANG_S
 from likeness.engine.host_cache import THREADS, HostCache
 from likeness.engine.packed import Layout, PackedAdapter
-from tests.waiting import HANG_S
 
 SIZE = 400  # bytes of each adapter
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from fixtures.people import of_another_base, person
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
 from likeness.engine.packed import SlotWriter, pack
 from likeness.errors import CorruptAdapter, Mismatch
 from likeness.types import Adapter, LoraPair
-from tests.engine.people import of_another_base, person
 
 RANK = 4
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from fixtures.people import RANK, Store, of_another_base
+from fixtures.waiting import HANG_S
+from fixtures.weights import resident_sha256
 from likeness.diffusion import sampling
-from likeness.diffusion.base import BaseModel, resident_sha256
+from likeness.diffusion.base import BaseModel
 from likeness.engine.engine import Engine
 from likeness.engine.ticket import StepEvent, Ticket
 from likeness.errors import DeviceFailed, EngineBusy, EngineClosed, LikenessError, Mismatch, NotFound, RequestCancelled
 from likeness.types import Adapter, ImageRequest
-from tests.engine.people import RANK, Store, of_another_base
-from tests.waiting import HANG_S
 
 SHORT = ImageRequest("photo of person", steps=2, guidance_scale=1.0)
 ENDLESS = replace(SHORT, steps=200)

@@ -17,6 +17,8 @@ from botocore.exceptions import ClientError
 from starlette.datastructures import UploadFile
 from starlette.testclient import TestClient
 
+from fixtures.installation import PHOTOS, archive, picture
+from fixtures.waiting import HANG_S
 from likeness.http.app import create_app
 from likeness.jobs.job import Claim, Failure
 from likeness.jobs.store import JobStore
@@ -24,8 +26,6 @@ from likeness.jobs.tables import jobs as jobs_table
 from likeness.service import Likeness
 from likeness.service.training import Training
 from tests.jobs import claims
-from tests.jobs.installation import PHOTOS, archive, picture
-from tests.waiting import HANG_S
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.installation import Installation, installed
-from tests.tiny import build_tiny_folder
+from fixtures.installation import Installation, installed
+from fixtures.tiny import build_tiny_folder
 
 
 @pytest.fixture(scope="session")

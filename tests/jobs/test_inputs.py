@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.installation import archive, picture
 from likeness.errors import InputRefused
 from likeness.jobs.inputs import pack_photos, read_config, read_input, with_config
 from likeness.jobs.job import JobOrder
 from likeness.storage.prepared_photos import pack_prepared, unpack_prepared
 from likeness.training.recipe import FineTuneRecipe
-from tests.jobs.installation import archive, picture
 
 ORDER = JobOrder("anna", "rex", "anna/x", changes={"steps": 9, "rank": 4})
 

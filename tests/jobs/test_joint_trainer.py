@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from fixtures.installation import SMALL, picture
+from fixtures.tiny import random_person, relative
 from likeness.artifacts import bundle
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.diffusion.lora import LoraBank
@@ -27,8 +29,6 @@ from likeness.training.loop import TrainingLoop
 from likeness.training.pipeline import training_set
 from likeness.training.recipe import FineTuneOrder, recipe_named
 from likeness.types import Adapter, Photo, Subject
-from tests.jobs.installation import SMALL, picture
-from tests.tiny import random_person, relative
 
 
 class Talk:
@@ -67,7 +67,7 @@ class Talk:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    from tests.tiny import build_tiny_folder
+    from fixtures.tiny import build_tiny_folder
 
     return load_base(str(build_tiny_folder(tmp_path_factory.mktemp("trainer") / "base")), device=torch.device("cpu"))
 

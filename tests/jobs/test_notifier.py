@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from fixtures.waiting import HANG_S, until
 from likeness.errors import StorageUnavailable
 from likeness.jobs.messages import Message
 from likeness.jobs.notifier import (
@@ -22,7 +23,6 @@ from likeness.jobs.notifier import (
 )
 from likeness.jobs.tables import deliveries, open_jobs_database
 from likeness.storage.database import Database
-from tests.waiting import HANG_S, until
 
 
 @pytest.fixture

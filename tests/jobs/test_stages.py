@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.installation import PHOTOS, Installation
 from likeness.artifacts import bundle
 from likeness.errors import InputRefused, Mismatch, StorageUnavailable, TrainingError
 from likeness.jobs import object_keys, stages
@@ -14,7 +15,6 @@ from likeness.jobs.stages import Gone, Stages
 from likeness.jobs.tables import jobs
 from likeness.storage.library import AdapterLibrary
 from tests.jobs.claims import claimed, stages_of, taken_over
-from tests.jobs.installation import PHOTOS, Installation
 from tests.storage.cards import adapter
 
 

@@ -14,6 +14,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from fixtures.installation import PHOTOS, Installation
+from fixtures.waiting import HANG_S, until
 from likeness.config import Settings
 from likeness.errors import SettingsError
 from likeness.jobs import tables as job_tables
@@ -23,8 +25,6 @@ from likeness.storage import catalog_tables
 from likeness.storage import database as database_module
 from likeness.storage.database import Database, Schema
 from tests.jobs.claims import claimed, next_claim
-from tests.jobs.installation import PHOTOS, Installation
-from tests.waiting import HANG_S, until
 
 OLD = Path(__file__).parent / "old"
 STATES = {

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from fixtures.installation import PHOTOS, Installation
 from likeness.errors import AdapterBusy, InputRefused, UsageError
 from likeness.jobs.job import JobOrder
 from likeness.jobs.locations import Locations
@@ -11,7 +12,6 @@ from likeness.jobs.retention import Retention
 from likeness.jobs.tables import jobs
 from likeness.storage.objects import FileObjects
 from tests.jobs.claims import claimed
-from tests.jobs.installation import PHOTOS, Installation
 
 ORDER = JobOrder("local", "rex", "", "dog", "fast")
 

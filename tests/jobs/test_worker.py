@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.installation import PHOTOS, Installation, archive, installed, picture, pids_with
+from fixtures.waiting import until
 from likeness.jobs.job import Job
 from likeness.service import build
-from tests.jobs.installation import PHOTOS, Installation, archive, installed, picture, pids_with
-from tests.waiting import until
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from fixtures.tiny import random_person, relative
 from likeness.diffusion.base import BaseModel
 from likeness.errors import TrainingError
 from likeness.training.data import TrainingSet
 from likeness.training.loop import Progress, TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
 from likeness.types import LoraPair, Network
-from tests.tiny import random_person, relative
 
 BANK_RANK = 6
 Weights = Mapping[Network, Mapping[str, LoraPair]]

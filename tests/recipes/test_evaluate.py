@@ -11,6 +11,7 @@ import torch
 
 pytest.importorskip("numba", reason="the renderer compiles its kernels with numba")
 
+from fixtures.tiny import build_tiny_folder, random_person, random_row
 from likeness.diffusion.lora import LoraBank
 from likeness.photos.styles import STYLES
 from likeness.training.data import TrainingSet
@@ -22,7 +23,6 @@ from recipes.base_model.gates import GOALS, Measured
 from recipes.base_model.render import captions
 from recipes.base_model.render.captions import STYLE_NOUNS
 from recipes.base_model.render.places import PLACES
-from tests.tiny import build_tiny_folder, random_person, random_row
 
 CARD = Path(__file__).parents[2] / "src/likeness/assets/base/README.md"
 TOLD = {

@@ -11,6 +11,7 @@ import torch
 
 pytest.importorskip("numba", reason="the renderer compiles its kernels with numba")
 
+from fixtures.tiny import build_tiny_folder
 from likeness.photos import Face
 from likeness.photos.report import Usable
 from likeness.types import Photo, PreparedPhoto
@@ -18,7 +19,6 @@ from recipes.base_model import autoencoder_gate, faces_gate
 from recipes.base_model.exam import Exam, Settings
 from recipes.base_model.face_shape import COMPONENTS, FaceShapes, eye_contrast, jitter, normalised
 from recipes.base_model.faces_gate import Look
-from tests.tiny import build_tiny_folder
 
 SIDE = 128
 CANONICAL = np.random.default_rng(7).normal(size=(478, 3)) * (30, 40, 20)

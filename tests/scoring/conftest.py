@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fixtures.tiny import build_tiny_folder
 from likeness.diffusion.base import BaseModel, load_base
-from tests.tiny import build_tiny_folder
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
+from fixtures.tiny import random_row
 from likeness.cli import app
 from likeness.commands.demo import demo_photos
 from likeness.commands.score import kept_photos, most_alike
@@ -23,7 +24,6 @@ from likeness.scoring.likeness import Reference, ranked
 from likeness.scoring.measure import PLACES, STYLES, score_adapter
 from likeness.service import save_prepared
 from likeness.types import Adapter, AdapterCard, GeneratedImage, ImageRequest, LoraPair, Network, PreparedPhoto
-from tests.tiny import random_row
 
 
 def adapter_of(base: BaseModel, class_noun: str, *, base_sha256: str | None = None) -> Adapter:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
+from fixtures.installation import PHOTOS, picture
 from likeness.artifacts import bundle
 from likeness.config import Settings
 from likeness.jobs import object_keys
@@ -24,7 +25,6 @@ from likeness.storage.catalog import LOCAL
 from likeness.storage.records import Receipt
 from likeness.types import GeneratedImage, ImageRequest, Photo, Subject
 from tests.jobs.claims import claimed, set_lease, stages_of
-from tests.jobs.installation import PHOTOS, picture
 from tests.storage.cards import CARD, adapter
 
 NAME = "zelda-quine"

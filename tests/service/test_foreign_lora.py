@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fixtures.tiny import build_tiny_stable_diffusion, relative
 from likeness.artifacts.formats import FORMATS
 from likeness.config import Settings
 from likeness.diffusion.base import BaseModel, load_base
@@ -17,7 +18,6 @@ from likeness.errors import Mismatch
 from likeness.service import build
 from likeness.service.exchange import import_from
 from likeness.types import Subject
-from tests.tiny import build_tiny_stable_diffusion, relative
 
 RANK, ALPHA = 4, 2.0
 # sd-scripts, networks/lora.py: every Linear and every 1x1 convolution within modules of these classes

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
+from fixtures.installation import PHOTOS, picture
 from likeness.config import Settings
 from likeness.errors import AdapterBusy, DeletionUnfinished, NotFound, StorageUnavailable
 from likeness.http.app import create_app
@@ -31,7 +32,6 @@ from likeness.storage.objects import FileObjects
 from likeness.storage.records import SubjectRecord
 from likeness.types import Photo, Subject
 from tests.jobs.claims import claimed, set_lease, stages_of
-from tests.jobs.installation import PHOTOS, picture
 from tests.storage.cards import record
 
 ROOT = Path(__file__).parents[2]

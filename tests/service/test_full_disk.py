@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from fixtures.published import publish_person
+from fixtures.tiny import build_tiny_folder
 from likeness.config import Settings
 from likeness.errors import StorageUnavailable
 from likeness.http.app import create_app
 from likeness.service import Likeness, build
 from likeness.storage.reserve import BYTES, Reserve
 from likeness.types import Subject
-from tests.people import publish_person
-from tests.tiny import build_tiny_folder
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.people import person
+from fixtures.tiny import build_tiny_folder
 from likeness.config import Settings
 from likeness.errors import Mismatch
 from likeness.jobs.job import JobOrder
 from likeness.service import Likeness, build
 from likeness.training.recipe import PRESETS, FineTuneOrder, recipe_named
 from likeness.types import Adapter, ImageRequest, Subject
-from tests.engine.people import person
-from tests.tiny import build_tiny_folder
 
 MOST = Settings().rank
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
+from fixtures.installation import archive, picture
 from likeness.config import Settings
 from likeness.errors import InputRefused, KeyRefused, LikenessError, UsageError
 from likeness.jobs.inputs import with_config
@@ -16,7 +17,6 @@ from likeness.storage import api_keys, catalog_tables
 from likeness.storage.catalog import LOCAL, now
 from likeness.training.recipe import FineTuneOrder, recipe_named
 from likeness.types import RESULTS, Subject, checked_name, checked_new_name, checked_tenant
-from tests.jobs.installation import archive, picture
 from tests.storage.cards import record
 
 NAMES = ["base", "model_setup"]

@@ -12,6 +12,10 @@ import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
+from fixtures.installation import PHOTOS, Installation, pids_with
+from fixtures.postgres import Postgres, postgres
+from fixtures.tiny import build_tiny_folder
+from fixtures.waiting import HANG_S, until
 from likeness.artifacts.card import write_card
 from likeness.config import Settings
 from likeness.errors import AdapterBusy, AlreadyExists, QueueFull
@@ -28,11 +32,7 @@ from likeness.storage.database import migrate
 from likeness.storage.records import AdapterRecord
 from likeness.types import Subject
 from tests.jobs.claims import claimed, next_claim, taken_over
-from tests.jobs.installation import PHOTOS, Installation, pids_with
-from tests.services.postgres import Postgres, postgres
 from tests.storage.cards import record
-from tests.tiny import build_tiny_folder
-from tests.waiting import HANG_S, until
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 TRAINER = "likeness.jobs.trainer"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from fixtures.tiny import random_person
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.family import LIKENESS_128, SD_15
 from likeness.diffusion.pixels import to_pixels
@@ -16,7 +17,6 @@ from likeness.training.data import TEMPLATES, augment, build_training_set, capti
 from likeness.training.loop import FineTune, draw_batch
 from likeness.training.recipe import recipe_named
 from likeness.types import PreparedPhoto, Subject
-from tests.tiny import random_person
 
 
 def a_photo(seed: int, framing: str = "portrait") -> PreparedPhoto:

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from fixtures.tiny import random_person
 from likeness.diffusion.base import BaseModel
 from likeness.errors import Mismatch, TrainingError
 from likeness.training.checkpoint import fingerprint, pack_checkpoint, unpack_checkpoint
 from likeness.training.loop import TrainingLoop
 from likeness.training.recipe import recipe_named
-from tests.tiny import random_person
 
 RECIPE = recipe_named("fast", steps=6, rank=2, instance_rows=2, prior_rows=1, warmup_steps=2)
 FACTS = {"base_sha256": "ab", "seed": 3, "photos": ["cd", "ef"]}

@@ -262,16 +262,6 @@ def _ends_word(token: str, places: Sequence[tuple[int, int]], following: int) ->
     return token.endswith("</w>") or places[following - 1][1] < places[following][0]
 
 
-def resident_sha256(base: BaseModel) -> str:
-    """Hash of a base's weights and buffers in memory; it must not change with use."""
-    digest = hashlib.sha256()
-    for network in (base.text_encoder, base.unet, base.vae):
-        for name, tensor in sorted(network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def load_base(
     base: str = BUILT_IN,
     revision: str | None = None,
