@@ -240,6 +240,7 @@ def test_a_notifier_that_is_closed_starts_nothing_more_and_leaves_no_queue_for_t
     notifier.close()
     assert notifier.deliver_due() == 0
     released.set()
-    for lane in notifier._lanes:
-        lane.threads.shutdown(wait=True)  # as the interpreter does at its end
+    for thread in threading.enumerate():
+        if thread.name.startswith("notifier"):
+            thread.join(HANG_S)
     assert len(sent) == AT_ONCE

@@ -119,7 +119,7 @@ def test_three_of_five_are_photos_and_heads_are_mostly_turned_a_little(people: l
 def test_eyes_lie_at_fixed_places_however_the_head_is_turned(yaw_deg: float, assets: Assets) -> None:
     person = sample_person(500, assets)
     scene = replace(front(person), yaw_deg=yaw_deg, pitch_deg=6.0, roll_deg=8.0)
-    _, screen = picture._project(build_figure(person, scene, assets), scene, 200)
+    _, screen = picture.project(build_figure(person, scene, assets), scene, 200)
     right, left = (screen[list(rows), :2].mean(0) for rows in (picture.RIGHT_EYE, picture.LEFT_EYE))
     assert (right + left) / 2 == pytest.approx((100, 200 * EYES_ROW), abs=0.01)
     assert abs(np.degrees(np.arctan2(*(left - right)[::-1]))) < 6  # a nodding, turned head foreshortens one side
@@ -226,7 +226,7 @@ def test_the_demo_is_held_out(assets: Assets) -> None:
 def test_hair_ends_in_shades_not_in_dots(assets: Assets, people: list[Person]) -> None:
     person = next(p for p in people if p.hair.mesh == "long01" and p.glasses == "none")
     figure = build_figure(person, front(person), assets)
-    _, screen = picture._project(figure, front(person), 128)
+    _, screen = picture.project(figure, front(person), 128)
     buffers = rasterise(
         screen,
         figure.triangles,

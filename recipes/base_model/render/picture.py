@@ -56,7 +56,7 @@ class RenderedImage:
 def render(person: Person, scene: Scene, assets: Assets, size_px: int = 256) -> RenderedImage:
     """One picture, deterministic in its arguments. About 45 ms at 256 px."""
     figure = build_figure(person, scene, assets)
-    eye, screen = _project(figure, scene, size_px)
+    eye, screen = project(figure, scene, size_px)
     buffers = rasterise(
         screen,
         figure.triangles,
@@ -118,7 +118,7 @@ def attributes(person: Person, scene: Scene) -> dict[str, Any]:
     }
 
 
-def _project(figure: Figure, scene: Scene, size_px: int) -> tuple[Array, Array]:
+def project(figure: Figure, scene: Scene, size_px: int) -> tuple[Array, Array]:
     """Camera position (3,) and screen points (V, 3) of the aligned picture: x px, y px, distance in decimetres."""
     distance = CAMERA_WIDTH_DM / 2 / math.tan(math.radians(scene.field_of_view_deg) / 2)
     relative = figure.vertices - figure.head_centre

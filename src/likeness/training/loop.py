@@ -220,7 +220,7 @@ class TrainingLoop:
         started_s = time.perf_counter()
         drawn_from = [job.generator.get_state() for job in jobs]
         try:
-            losses, gradient = self._losses_and_gradient(jobs)
+            losses, gradient = self.losses_and_gradient(jobs)
         except Exception:
             for job, state in zip(jobs, drawn_from, strict=True):
                 job.generator.set_state(state)
@@ -289,7 +289,7 @@ class TrainingLoop:
     def close(self) -> None:
         self.bank.close()
 
-    def _losses_and_gradient(self, jobs: list[FineTune]) -> tuple[dict[str, float], Tensor]:
+    def losses_and_gradient(self, jobs: list[FineTune]) -> tuple[dict[str, float], Tensor]:
         """The loss of each person, and the gradient (S, P) of the finite ones.
 
         People with equal numbers of rows share a forward pass; others use separate ones, because with unequal numbers a
