@@ -41,8 +41,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base"))
+def base(tiny_base_folder: Path) -> str:
+    return str(tiny_base_folder)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fixtures.tiny import build_tiny_folder
 from likeness.commands import demo
 from likeness.config import Settings
 from likeness.errors import Interrupted
@@ -22,8 +21,8 @@ RECIPE = replace(
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base"))
+def base(tiny_base_folder: Path) -> str:
+    return str(tiny_base_folder)
 
 
 @pytest.fixture

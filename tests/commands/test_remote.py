@@ -9,7 +9,6 @@ import pytest
 from typer.testing import CliRunner
 
 from fixtures.installation import PHOTOS, picture
-from fixtures.tiny import build_tiny_folder
 from fixtures.waiting import until
 from likeness.cli import app
 from likeness.commands.remote import Remote, RemoteRefusal
@@ -23,9 +22,8 @@ from tests.jobs.claims import claimed
 
 
 @pytest.fixture(scope="module")
-def likeness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
-    base = build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base")
-    made = build(Settings(home=tmp_path_factory.mktemp("home"), base=str(base)))
+def likeness(tmp_path_factory: pytest.TempPathFactory, tiny_base_folder: Path) -> Iterator[Likeness]:
+    made = build(Settings(home=tmp_path_factory.mktemp("home"), base=str(tiny_base_folder)))
     yield made
     made.close()
 

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from fixtures.tiny import build_tiny_folder
 from fixtures.waiting import HANG_S, until
 from likeness.cli import app
 from likeness.diffusion import base as base_module
@@ -28,8 +27,8 @@ SRC = str(Path(__file__).parents[2] / "src")
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base"))
+def base(tiny_base_folder: Path) -> str:
+    return str(tiny_base_folder)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import torch
 from fixtures.installation import SMALL, picture
 from fixtures.tiny import random_person, relative
 from likeness.artifacts import bundle
-from likeness.diffusion.base import BaseModel, load_base
+from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.errors import CorruptAdapter, InputRefused
@@ -66,13 +66,6 @@ class Talk:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    from fixtures.tiny import build_tiny_folder
-
-    return load_base(str(build_tiny_folder(tmp_path_factory.mktemp("trainer") / "base")), device=torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
 def prepared() -> bytes:
     found = check([Photo("1.jpg", picture(1)), Photo("2.jpg", picture(2))], False)
     return pack_prepared(prepare_usable(found))
@@ -89,8 +82,8 @@ def objects(tmp_path: Path) -> FileObjects:
 
 
 @pytest.fixture
-def trainer(base: BaseModel, objects: FileObjects, talk: Talk, tmp_path: Path) -> Iterator[JointTrainer]:
-    made = JointTrainer(base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=1)  # type: ignore[arg-type]
+def trainer(tiny_base: BaseModel, objects: FileObjects, talk: Talk, tmp_path: Path) -> Iterator[JointTrainer]:
+    made = JointTrainer(tiny_base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=1)  # type: ignore[arg-type]
     yield made
     made.close()
 
@@ -171,13 +164,13 @@ def test_a_recipe_without_a_layer_of_this_base_ends_its_own_job_only(
 
 
 def test_another_worker_goes_on_from_the_checkpoint(
-    trainer: JointTrainer, talk: Talk, send: Sender, base: BaseModel, objects: FileObjects, tmp_path: Path
+    trainer: JointTrainer, talk: Talk, send: Sender, tiny_base: BaseModel, objects: FileObjects, tmp_path: Path
 ) -> None:
     send("a", steps=6)
     for _ in range(3):
         trainer.serve_once()
     assert talk.of("a", "checkpoint")[-1]["step"] == 2
-    other = JointTrainer(base, objects, talk, talk, capacity=3, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
+    other = JointTrainer(tiny_base, objects, talk, talk, capacity=3, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
     trainer.close()  # two banks on one base would add up
     send("big", steps=8, rank=20)  # the other's loop has another rank
     other.serve_once()
@@ -283,8 +276,8 @@ def test_a_loss_that_is_no_number_fails_one_job_and_a_full_disk_none(
     send("nan", steps=4, unet_learning_rate=0.1, clip_norm=1000)
     send("fine", steps=4)
 
-    def spoiled(base: BaseModel, order: FineTuneOrder, *given: Any, **named: Any) -> TrainingSet:
-        data = training_set(base, order, *given, **named)
+    def spoiled(tiny_base: BaseModel, order: FineTuneOrder, *given: Any, **named: Any) -> TrainingSet:
+        data = training_set(tiny_base, order, *given, **named)
         if order.subject.name == "nan":
             data.latents.fill_(torch.nan)
         return data
@@ -399,7 +392,7 @@ def test_one_checkpoint_that_the_store_does_not_take_costs_nobody_elses(
 
 
 def test_a_trainer_that_dies_after_the_last_step_and_before_the_handing_over_repeats_no_step(
-    trainer: JointTrainer, talk: Talk, send: Sender, base: BaseModel, objects: FileObjects, tmp_path: Path,
+    trainer: JointTrainer, talk: Talk, send: Sender, tiny_base: BaseModel, objects: FileObjects, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     send("a", steps=3, checkpoint_every=50)
@@ -415,7 +408,7 @@ def test_a_trainer_that_dies_after_the_last_step_and_before_the_handing_over_rep
         while not talk.of("a", "fault"):
             trainer.serve_once()
     trainer.close()
-    other = JointTrainer(base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
+    other = JointTrainer(tiny_base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
     monkeypatch.setattr("likeness.training.loop.draw_batch", lambda *given: pytest.fail("every step has been taken"))
     send("a", steps=3, checkpoint_every=50, attempt=2)
     serve(other)
@@ -424,12 +417,12 @@ def test_a_trainer_that_dies_after_the_last_step_and_before_the_handing_over_rep
     other.close()
 
 
-def test_a_preview_is_the_picture_of_the_adapter_as_it_would_be_published(base: BaseModel) -> None:
+def test_a_preview_is_the_picture_of_the_adapter_as_it_would_be_published(tiny_base: BaseModel) -> None:
     """Also where the text encoder trains at another scale than the U-Net."""
     recipe = recipe_named("fast", steps=2, rank=4, alpha=2, text_rank=2, instance_rows=2, prior_rows=1)
-    loop, served = TrainingLoop(base, capacity=1, rank=4), None
+    loop, served = TrainingLoop(tiny_base, capacity=1, rank=4), None
     try:
-        slot = loop.join("anna", recipe, random_person(base, 1), seed=3).slot
+        slot = loop.join("anna", recipe, random_person(tiny_base, 1), seed=3).slot
         noise = torch.randn(loop.bank.columns, generator=torch.Generator().manual_seed(0))
         loop.bank.write(slot, loop.bank.flat[slot] + 0.3 * noise)  # as after a longer training
         for span in loop.bank.spans:  # the text encoder's rank is smaller
@@ -438,14 +431,14 @@ def test_a_preview_is_the_picture_of_the_adapter_as_it_would_be_published(base: 
                 A[2:], B[:, 2:] = 0, 0
         (request,), (adapter,) = preview_requests(FineTuneOrder(Subject("anna"), recipe), slot, 1)
         request = replace(request, steps=2)
-        preview = denoise_all(base, loop.bank, [request], [adapter])
+        preview = denoise_all(tiny_base, loop.bank, [request], [adapter])
         one_scale = replace(adapter, text_encoder_scale=adapter.unet_scale)
-        wrong = denoise_all(base, loop.bank, [request], [one_scale])
+        wrong = denoise_all(tiny_base, loop.bank, [request], [one_scale])
         weights = loop.leave("anna")
         loop.close()
-        served = LoraBank(base.networks, base.family.targets, slots=2, rank=4)
+        served = LoraBank(tiny_base.networks, tiny_base.family.targets, slots=2, rank=4)
         served.write(1, served.row_of(weights, scale=recipe.alpha / recipe.rank))
-        published = denoise_all(base, served, [request], [AdapterSlot(1)])
+        published = denoise_all(tiny_base, served, [request], [AdapterSlot(1)])
     finally:
         loop.close()
         if served is not None:

@@ -38,7 +38,7 @@ SCHEMAS = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def old(tmp_path: Path, base_folder: Path) -> Iterator[Installation]:
+def old(tmp_path: Path, tiny_base_folder: Path) -> Iterator[Installation]:
     """The old home; its open jobs were ordered just now."""
     home = tmp_path / "home"
     home.mkdir()
@@ -50,7 +50,7 @@ def old(tmp_path: Path, base_folder: Path) -> Iterator[Installation]:
                 connection.execute("UPDATE jobs SET queue_until_s = ?, purge_s = NULL", (now_s + 3600,))
                 connection.execute("UPDATE jobs SET started_s = ? WHERE state = 'running'", (now_s,))
                 connection.commit()
-    settings = Settings(home=home, base=str(base_folder), heartbeat_s=1)
+    settings = Settings(home=home, base=str(tiny_base_folder), heartbeat_s=1)
     installation = Installation(settings, training_of(settings))
     yield installation
     installation.stop()

@@ -107,9 +107,9 @@ def test_who_kills_the_trainer_three_times_fails_alone(installation: Installatio
 
 
 def test_what_becomes_of_bad_input_of_poison_and_of_who_does_not_want_any_more(
-    tmp_path: Path, base_folder: Path
+    tmp_path: Path, tiny_base_folder: Path
 ) -> None:
-    with installed(tmp_path / "home", base_folder) as installation:
+    with installed(tmp_path / "home", tiny_base_folder) as installation:
         upload = installation.training.upload
 
         def submit(name: str, content: bytes = PHOTOS, **changes: object) -> Job:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from fixtures.people import person
-from fixtures.tiny import build_tiny_folder
 from likeness.config import Settings
 from likeness.errors import Mismatch
 from likeness.jobs.job import JobOrder
@@ -19,10 +18,9 @@ MOST = Settings().rank
 
 
 @pytest.fixture(scope="module")
-def likeness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
+def likeness(tmp_path_factory: pytest.TempPathFactory, tiny_base_folder: Path) -> Iterator[Likeness]:
     """With an engine that was started before any adapter was published."""
-    base = build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base")
-    made = build(Settings(home=tmp_path_factory.mktemp("home"), base=str(base)))
+    made = build(Settings(home=tmp_path_factory.mktemp("home"), base=str(tiny_base_folder)))
     made.open()
     yield made
     made.close()
