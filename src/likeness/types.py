@@ -47,7 +47,7 @@ def checked_name(name: str) -> str:
 # Reserved names, all of them: what else a name of this kind would be taken for.
 BARE_BASE = "base"  # where an adapter is named: none
 SETUP_MODEL = "model_setup"  # the reference solution's clients invoke it first; here nothing is to set up
-RESULTS = "async"  # beside the tenants' folders among the objects: everybody's results of the SageMaker protocol
+RESULTS = "async"  # beside the tenants' folders among the objects: results of the SageMaker protocol, all tenants
 _RESERVED_NAMES = {BARE_BASE: "no adapter", SETUP_MODEL: "the model that SageMaker's clients set up first"}
 _RESERVED_TENANTS = {RESULTS: "the results of all tenants"}
 
@@ -112,7 +112,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Subject:
-    """Who or what is learnt: DreamBooth's '[identifier] [class noun]'."""
+    """The subject of a fine-tune: DreamBooth's '[identifier] [class noun]'."""
 
     name: str
     class_noun: str = "person"

@@ -32,7 +32,7 @@ class QueueCollector(Collector):
             yield family
 
     def describe(self) -> Iterable[Metric]:
-        return ()  # registering asks nobody
+        return ()  # registration does not query the database
 
 
 def figures(backlog: Backlog) -> dict[str, tuple[str, float]]:

@@ -1,4 +1,4 @@
-"""What a job is sent: an archive of photographs, with an optional config.json that says what to make of them.
+"""The input of a job: an archive of photographs, with an optional config.json.
 
     {"name": "anna", "class_noun": "woman", "consent": "Anna agreed on 2026-03-01", "recipe": "fast", "seed": 3,
      "replace": false, "keep_strangers": false, "steps": 200, ...}
@@ -40,7 +40,7 @@ class JobInput:
 
     @property
     def consent(self) -> str:
-        """Who agreed, as config.json says it; empty where it does not. It is no part of the order."""
+        """The consent in config.json, empty if there is none. It is not part of the order."""
         return str(self.config.get("consent", ""))
 
 
@@ -68,10 +68,10 @@ def refuse_without_photos(photos: Sequence[Photo]) -> None:
 
 
 def pack_photos(photos: Sequence[Photo], config: Mapping[str, Any] | None = None) -> bytes:
-    """Photographs, and what is to be made of them, as the archive that `read_input` takes; equal ones, equal bytes.
+    """Photographs and settings as the archive that `read_input` takes; equal inputs give equal bytes.
 
     Args:
-        config: what config.json says; None = there is none.
+        config: the content of config.json; None: no such file.
     """
     files = [(f"{i:03d}-{photo.name}", photo.content) for i, photo in enumerate(photos)]
     if config is not None:
@@ -106,9 +106,9 @@ def read_config(content: bytes) -> dict[str, Any]:
 
 
 def with_config(order: JobOrder, config: Mapping[str, Any]) -> JobOrder:
-    """The order with what config.json says instead. Raises InputRefused for a value outside its limits."""
+    """The order with the values of config.json. Raises InputRefused for a value outside its limits."""
     if not config:
-        return order  # what it says itself was checked when it was ordered
+        return order  # checked when it was submitted
     changes = {
         key: tuple(value) if isinstance(value, list) else value for key, value in config.items() if key != "consent"
     }

@@ -1,4 +1,4 @@
-"""The types of the training service: what is ordered, what became of it, and what happened on the way."""
+"""The types of the training service: orders, jobs, events, claims."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Invocation:
-    """What came over SageMaker's asynchronous protocol and has to be said again when the job ends."""
+    """Fields of an asynchronous invocation of SageMaker, which the messages about its end repeat."""
 
     endpoint: str
     inference_id: str
@@ -47,7 +47,7 @@ class Invocation:
 
 @dataclass(frozen=True)
 class JobOrder:
-    """One fine-tune as it was asked for."""
+    """The request for one fine-tune, as it is stored."""
 
     tenant: str
     name: str  # of the adapter
@@ -73,7 +73,7 @@ class JobOrder:
 
     @property
     def sha256(self) -> str:
-        """Of everything that was asked for; where the photographs lie counts, so equal uploads need equal keys."""
+        """Hash of the whole order, with the location of the photographs: equal uploads need equal keys."""
         return hashlib.sha256(self.document().encode()).hexdigest()
 
     def fine_tune(self) -> FineTuneOrder:
@@ -110,7 +110,7 @@ def _read(kind: Any, text: str, what: str) -> Any:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job did not succeed: for a machine, for a reader, and what the reader can do."""
+    """Why a job did not succeed: a stable code, a reason, and what to do."""
 
     code: str
     reason: str
@@ -119,7 +119,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Job:
-    """One job as it stands. Times are seconds since 1970 by the database's clock."""
+    """The current state of a job. Times are seconds since 1970 by the database's clock."""
 
     id: str
     order: JobOrder
@@ -151,7 +151,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobEvent:
-    """Something that happened to a job; `seq` grows, so a reader resumes after the last one it has read."""
+    """An event of a job; `seq` grows, so a reader resumes after the last event it has read."""
 
     seq: int
     at_s: float

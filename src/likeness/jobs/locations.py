@@ -1,7 +1,7 @@
 """Where jobs may read from and write to outside our own objects: only places that the operator has named.
 
 A caller names an object by URL; it is looked up in the named place that the URL begins with, so neither '..', nor
-another bucket, nor a file beside the folder can be reached, whoever's credentials the worker runs with.
+another bucket, nor a file beside the folder can be reached, whatever the worker's own credentials allow.
 """
 
 import tempfile

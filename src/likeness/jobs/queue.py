@@ -41,7 +41,7 @@ class Queue:
 
     Args:
         database: with the queue's tables.
-        published: what is there under a name; a job is read as succeeded only where it says so too.
+        published: the hash of the adapter of a name, if there is one; without it no job of the name reads as succeeded.
     """
 
     def __init__(self, database: Database, published: Published) -> None:
@@ -80,7 +80,7 @@ class Queue:
         return self.status(found, order.tenant)
 
     def status(self, job: str, tenant: str) -> Job:
-        """A job as it stands. Raises NotFound."""
+        """The current state of a job. Raises NotFound."""
         found = self.store.find(job, tenant)
         if found is None:
             raise NotFound(
@@ -97,12 +97,12 @@ class Queue:
         return [_seen(job, published.get(job.order.name)) for job in found]
 
     def cancel(self, job: str, tenant: str) -> Job:
-        """End a job that is not over; one that is over stays what it is. Raises NotFound."""
+        """End a job; a final state stays. Raises NotFound."""
         self.store.cancel(job, tenant)
         return self.status(job, tenant)
 
     def events(self, job: str, tenant: str, *, after: int = 0) -> list[JobEvent]:
-        """What happened to a job after event `after`, oldest first. Raises NotFound."""
+        """The events of a job after event `after`, oldest first. Raises NotFound."""
         self.status(job, tenant)
         return self.store.events(job, after)
 
@@ -182,7 +182,7 @@ def _has_won(job: Job) -> bool:
 
 
 def _seen(job: Job, published: str | None) -> Job:
-    """Success is what the catalog confirms: the job's adapter, or a later one that has taken its place."""
+    """A job has succeeded only while the catalog has its adapter, or a later one of the same name."""
     if not _has_won(job) or published is not None:
         return job
     gone = Failure("AdapterNotFound", "the adapter of this job was published, and has been deleted since")
@@ -217,4 +217,4 @@ def _check(order: JobOrder) -> None:
         if not low <= value <= high:
             raise UsageError(f"expected {name} from {low} to {high}, got {value}")
     if len(order.notices) > 8:
-        raise UsageError(f"expected at most 8 who are told, got {len(order.notices)}")
+        raise UsageError(f"expected at most 8 notices, got {len(order.notices)}")

@@ -11,7 +11,7 @@ from .data import TEMPLATES, TrainingSet, captions, class_captions
 from .loop import TrainingLoop
 from .recipe import recipe_named
 
-MOST = 16  # beyond it a step takes so long that nobody gains
+MOST = 16  # more people make a step longer without a gain in throughput
 SHARE = 0.85  # of the memory: previews, class images and fragmentation need the rest
 
 
@@ -48,7 +48,7 @@ def _peak_bytes(base: BaseModel, people: int) -> int:
 
 
 def _nobody(base: BaseModel) -> TrainingSet:
-    """As much as a person's data, and nobody's."""
+    """A training set of zeros with the size of a person's."""
     latents = torch.zeros(8, *base.latent_shape, device=base.device)
     subject = Subject("nobody")
     return TrainingSet(

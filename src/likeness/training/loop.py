@@ -207,9 +207,10 @@ class TrainingLoop:
         return _one_scale(weights, job.recipe)
 
     def step(self) -> list[Progress]:
-        """One optimiser step for everyone, in one forward and one backward pass. Who failed has left the loop.
+        """One optimiser step for everyone, in one forward and one backward pass.
 
-        People whose steps had all been taken when they joined are reported by themselves, and no step is taken.
+        A person whose loss is not finite has left the loop after it. If all steps of some people had been taken when
+        they joined, only they are reported, and no step is taken.
         If the device runs out of memory, the step has had no effect and can be repeated with fewer people.
         """
         jobs = list(self._jobs.values())
