@@ -89,7 +89,7 @@ class RequestQueue:
                 self._running[id].is_cancelled = True
 
     def forget(self, key: str) -> None:
-        """Drop an adapter from host memory at once, from its slot when no picture in the making needs it."""
+        """Drop an adapter from host memory at once, from its slot once no running request needs it."""
         with self._locked():
             slot = self._slots.forget(key)
             if slot is not None:

@@ -149,7 +149,7 @@ async def job_events(
 
 @router.get("/{id}/previews/{step}", response_class=Response)
 async def job_preview(request: Request, asking: Asking, id: Id, step: int) -> Response:
-    """The pictures of a checkpoint, side by side."""
+    """The preview images of a checkpoint, side by side."""
     training = training_of_app(request)
 
     def work() -> bytes:

@@ -61,7 +61,7 @@ class JointTrainer:
     Args:
         capacity: most jobs at once.
         class_images: folder of the shared class images of this machine.
-        previews: pictures at each checkpoint.
+        previews: number of preview images at each checkpoint.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The child process that reads uploaded pictures: archive in, prepared photographs out, one job at a time.
+"""The child process that reads uploaded photographs: archive in, prepared photographs out, one job at a time.
 
 It is a process of its own because decoders and face detectors are native code: a crash ends no training, and since it
 works on one job at a time, it is known which photographs caused it.
