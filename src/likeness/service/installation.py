@@ -1,6 +1,7 @@
-"""One installation and what can be asked of it; `build` wires it. Importing this module loads no network and no torch.
+"""One installation and its operations; `build` wires it. Importing this module loads no network and no torch.
 
-The base is loaded by the first verb that needs it, once. Every verb takes a tenant and sees nothing of any other's.
+The base is loaded once, by the first operation that needs it. Every operation takes a tenant and cannot see another
+tenant's data.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class Likeness:
 
     @property
     def base(self) -> BaseModel:
-        """The one base, loaded at first use, whichever threads ask first. Raises NotFound, CorruptBase."""
+        """The base, loaded at first use; thread-safe. Raises NotFound, CorruptBase."""
         with self._lock:
             if "base" not in self.__dict__:
                 self.__dict__["base"] = loaded_base(self.settings)
@@ -107,7 +108,7 @@ class Likeness:
 
     @property
     def outline(self) -> BaseOutline:
-        """What adapters for the base have to fit; loads no weights. Raises NotFound, CorruptBase."""
+        """The properties that an adapter must match; loads no weights. Raises NotFound, CorruptBase."""
         from ..diffusion.base import outline_of
 
         loaded = vars(self).get("base")
@@ -115,7 +116,7 @@ class Likeness:
 
     @property
     def training(self) -> Training:
-        """The queue of trainings, opened at the first question to it."""
+        """The training queue, opened at first use."""
         training: Training = self.__dict__.setdefault("training", training_of(self.settings, self.library))
         return training
 
@@ -133,27 +134,27 @@ class Likeness:
             return self._engines[0]
 
     def open(self) -> None:
-        """Open the catalog and start the engine now: before anything is served.
+        """Open the catalog and start the engine, so that errors appear before the first request.
 
         Raises:
-            StorageUnavailable, StorageDamaged, SettingsError, NotFound, CorruptBase: what is wrong with them.
+            StorageUnavailable, StorageDamaged, SettingsError, NotFound, CorruptBase: see errors.
         """
         _ = self.catalog.engine
         _ = self.engine
         self.reserve.keep()
 
     def engine_facts(self) -> EngineFacts | None:
-        """What the engine tells of itself; None where it has not started."""
+        """The engine's metrics; None before it has started."""
         engines = list(self._engines)
         return engines[0].facts() if engines else None
 
     @property
     def reserve(self) -> Reserve:
-        """Room for deletions on the home's disk."""
+        """Disk space reserved for deletions."""
         return self.forgetting.reserve
 
     def let_go(self) -> int:
-        """Drop from memory what another process has forgotten or replaced; how many adapters that were."""
+        """Drop adapters from memory that another process has deleted or replaced; returns how many."""
         engines = list(self._engines)
         if not engines or not (held := engines[0].held()):
             return 0
@@ -163,7 +164,7 @@ class Likeness:
         return len(gone)
 
     def close(self) -> None:
-        """Stop the engine, leave the base as it was, give the database back. Any verb may start them again."""
+        """Stop the engine, restore the base, close the databases. The next operation opens them again."""
         with self._lock:
             while self._engines:
                 self._engines.pop().close()
@@ -176,7 +177,7 @@ class Likeness:
         self, photos: Sequence[Photo], class_noun: str = Subject.class_noun, *,
         keep_strangers: bool = False, watch: Watch = unwatched,
     ) -> CheckResult:  # fmt: skip
-        """Judge photographs one by one and as a set. Raises InputRefused for more than can be held."""
+        """Check photographs one by one and as a set. Raises InputRefused for too many."""
         from ..photos import check
 
         return check(photos, means_person(class_noun), keep_strangers=keep_strangers, watch=watch)
@@ -195,7 +196,7 @@ class Likeness:
 
         Args:
             keep_strangers: train on photographs that probably show another person too.
-            on_checked: told the verdicts before anything else happens, whatever they are.
+            on_checked: called with the verdicts, before a refused set raises.
 
         Raises:
             Mismatch: the recipe's rank is above the installation's largest.
@@ -325,7 +326,7 @@ class Likeness:
         return path
 
     def exported(self, name: str, format: str, *, tenant: str = LOCAL) -> bytes:
-        """What `export` writes, as bytes; a folder as tar.gz. Raises UsageError, NotFound."""
+        """The output of `export` as bytes; a folder as tar.gz. Raises UsageError, NotFound."""
         return exported(layout(self.formats, format), self.adapter(name, tenant=tenant))
 
     def import_adapter(
@@ -352,7 +353,7 @@ class Likeness:
             return self.library.publish(adapter, tenant)
 
     def refuse_unknown(self, name: str, *, tenant: str = LOCAL) -> None:
-        """Raises NotFound: nothing of this name is here, no subject, job, adapter, file. UsageError: no name."""
+        """Raises NotFound if there is no subject, job, adapter or file of this name; UsageError if it is no name."""
         if not self.forgetting.knows(tenant, name):
             self.catalog.find_adapter(tenant, name)  # raises with the near miss
 
