@@ -366,7 +366,10 @@ class TrainingLoop:
         job.seconds += step_s
         progress = replace(progress, images_per_s=job.rows / step_s)
         is_due = progress.finished or job.step % job.recipe.checkpoint_every == 0
-        if progress.error is not None or job.checkpoints is None or not is_due:
+        if job.checkpoints is None or not is_due:
+            return progress
+        if progress.error is not None:
+            job.checkpoints.clear()  # a training resumed from one would fail at the same step
             return progress
         unsaved = self.try_to_save(job.name)
         return replace(progress, saved=unsaved is None, unsaved=unsaved)
@@ -378,8 +381,6 @@ class TrainingLoop:
             code="NonFiniteLoss",
         )
         self.leave(job.name)
-        if job.checkpoints is not None:
-            job.checkpoints.clear()  # a training resumed from one would fail at the same step
         return Progress(job.name, job.step, job.recipe.steps, math.nan, math.nan, error)
 
     def _fresh_row(self, recipe: FineTuneRecipe, generator: torch.Generator) -> Tensor:
