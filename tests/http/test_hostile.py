@@ -278,7 +278,7 @@ def test_an_upload_that_is_slow_but_steady_is_waited_for(
     async def upload() -> int:
         scope: Scope = {"type": "http", "path": "/v1/images", "headers": []}
         limits = boundary.BodyLimits(json_bytes=1 << 22)
-        passage = boundary._Passage(scope, receive, send=AsyncMock(), limits=limits, shapes={})
+        passage = boundary.Passage(scope, receive, send=AsyncMock(), limits=limits, shapes={})
         with suppress(RequestTooSlow):
             while (await passage.receive())["more_body"]:
                 pass

@@ -88,7 +88,7 @@ def test_a_card_of_a_person_measures_the_photographs_too(
 ) -> None:
     large = [photo.image for photo in person if photo.framing == "portrait"]
     # the tiny base paints noise; what is under test is what is done with pictures, so it shows the photographs
-    monkeypatch.setattr(measure, "_images", lambda base, latents: (large * 2)[: len(latents)])
+    monkeypatch.setattr(measure, "to_images", lambda pixels: (large * 2)[: len(pixels)])
     card = score_adapter(tiny_base, adapter_of(tiny_base, "man"), person)
     like = card.likeness
     assert like is not None

@@ -26,8 +26,8 @@ log = logging.getLogger("likeness.workers")
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PATIENCE_S = 60.0  # time to write a checkpoint
-_LOOK_S = 1.0  # between liveness checks
-_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0  # before a dead worker is restarted; doubles each time
+LOOK_S = 1.0  # between liveness checks
+PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0  # before a dead worker is restarted; doubles each time
 
 Process = subprocess.Popen[bytes]
 _MOST_JOBS = 64
@@ -83,7 +83,7 @@ def training_workers(count: int, home: Path, *, port: int) -> Iterator[None]:
     Their ids depend only on the port, so that a worker resumes its jobs after a restart.
     """
     ids = [f"{os.uname().nodename}-{port}-{number}" for number in range(count)]
-    running, stop = [_start(home, id) for id in ids], Event()
+    running, stop = [start_worker(home, id) for id in ids], Event()
     # One thread starts and stops them: for the system, the parent of a process is the thread that started it.
     keeper = Thread(target=_keep, args=(running, home, ids, stop), name="workers")
     keeper.start()
@@ -95,15 +95,15 @@ def training_workers(count: int, home: Path, *, port: int) -> Iterator[None]:
 
 
 def _keep(running: list[Process], home: Path, ids: list[str], stop: Event) -> None:
-    pause_s = _PAUSE_S
-    while not stop.wait(_LOOK_S):
+    pause_s = PAUSE_S
+    while not stop.wait(LOOK_S):
         for number, worker in enumerate(running):
             if worker.poll():  # None: running; 0: stopped on purpose
                 log.warning("training worker %d exited with status %d and is restarted", number, worker.returncode)
                 if not stop.wait(pause_s):
                     pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                     try:
-                        running[number] = _start(home, ids[number])
+                        running[number] = start_worker(home, ids[number])
                     except (OSError, subprocess.SubprocessError):  # no memory or no process left: retried
                         log.exception("training worker %d could not be started", number)
     for worker in running:
@@ -116,7 +116,7 @@ def _keep(running: list[Process], home: Path, ids: list[str], stop: Event) -> No
             worker.wait()
 
 
-def _start(home: Path, id: str) -> Process:
+def start_worker(home: Path, id: str) -> Process:
     call = [sys.executable, "-m", "likeness.cli", "--home", str(home), "work", "--id", id]
     ends_with_us = _end_with_parent if sys.platform == "linux" else None
     return subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, preexec_fn=ends_with_us)

@@ -147,7 +147,7 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+def load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     variant = "fp16" if all(".fp16" in path.name for path in _weight_files(folder)) else None
     options = {"use_safetensors": True, "output_loading_info": True, "dtype": dtype, "variant": variant}
     try:
@@ -293,9 +293,9 @@ def load_base(
     with memory_for(
         f"the base on the {device.type}", hint="close other programs that use the device, or choose a smaller base"
     ):
-        unet = _load_part(UNet2DConditionModel, folder / "unet", dtype).to(device)
-        text_encoder = _load_part(CLIPTextModel, folder / "text_encoder", dtype).to(device)
-        vae = _load_part(AutoencoderTiny if is_tiny else AutoencoderKL, folder / "vae", dtype).to(device)
+        unet = load_part(UNet2DConditionModel, folder / "unet", dtype).to(device)
+        text_encoder = load_part(CLIPTextModel, folder / "text_encoder", dtype).to(device)
+        vae = load_part(AutoencoderTiny if is_tiny else AutoencoderKL, folder / "vae", dtype).to(device)
     if device.type == "cpu":
         make_batch_invariant(unet)
         make_batch_invariant(text_encoder)

@@ -31,8 +31,8 @@ from .decode import looks_like_image
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 _CHUNK_BYTES = 1 << 20
 _NAME_LENGTH = 120
-_HEAD_BYTES = 128 << 10  # enough to recognise a file's type, and for a job's whole config.json
-_OWN_FILE_BYTES = 256 << 20  # TIFF of 80 megapixels
+HEAD_BYTES = 128 << 10  # enough to recognise a file's type, and for a job's whole config.json
+OWN_FILE_BYTES = 256 << 20  # TIFF of 80 megapixels
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _own_limit(whole: int) -> int | None:
-    return _OWN_FILE_BYTES if whole < MAX_PHOTOS else None
+    return OWN_FILE_BYTES if whole < MAX_PHOTOS else None
 
 
 def _read_file(file: Path, limits: Limits, *, open_archives: bool, most_bytes: int | None) -> list[Photo]:
@@ -159,9 +159,9 @@ def _photo(name: str, stream: IO[bytes], most_bytes: int | None, *, is_bomb: boo
         most_bytes: None: the set already has too many photographs, so only the beginning is read.
         is_bomb: whether its compression ratio exceeds that of photographs.
     """
-    head = stream.read(_HEAD_BYTES)
+    head = stream.read(HEAD_BYTES)
     if not looks_like_image(head):
-        return Photo(name, head, unread="not_an_image" if len(head) == _HEAD_BYTES else None)
+        return Photo(name, head, unread="not_an_image" if len(head) == HEAD_BYTES else None)
     if most_bytes is None:
         return Photo(name, head, unread="too_many")
     if is_bomb:
