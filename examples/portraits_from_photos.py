@@ -1,6 +1,7 @@
 """Photographs in, portraits out: python examples/portraits_from_photos.py PHOTOS... (or those of the demo)"""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from likeness.commands.demo import demo_photos
@@ -13,15 +14,15 @@ from likeness.types import ImageRequest, Subject
 
 
 def main(paths: list[Path], *, recipe: str = "fast", steps: int | None = None) -> list[Path]:
-    likeness = build(settings_from())
     order = FineTuneOrder(
         Subject("example", class_noun="man"), recipe_named(recipe, **({"steps": steps} if steps else {})), replace=True
     )
-    tuned = likeness.train(read_photos(paths), order)
-    print(f"trained on {tuned.card.photos} photographs in {tuned.card.seconds:.0f} s")
     prompts = ["photo of {me} on a beach", "a pencil sketch of {me}"]
-    images = likeness.generate([ImageRequest(prompt, adapter="example", seed=7) for prompt in prompts])
-    return save_all(images, Path("portraits"), likeness.encode)
+    with closing(build(settings_from())) as likeness:
+        tuned = likeness.train(read_photos(paths), order)
+        print(f"trained on {tuned.card.photos} photographs in {tuned.card.seconds:.0f} s")
+        images = likeness.generate([ImageRequest(prompt, adapter="example", seed=7) for prompt in prompts])
+        return save_all(images, Path("portraits"), likeness.encode)
 
 
 if __name__ == "__main__":
