@@ -22,7 +22,7 @@ def main(paths: list[Path], *, recipe: str = "fast", steps: int | None = None) -
         tuned = likeness.train(read_photos(paths), order)
         print(f"trained on {tuned.card.photos} photographs in {tuned.card.seconds:.0f} s")
         images = likeness.generate([ImageRequest(prompt, adapter="example", seed=7) for prompt in prompts])
-        return save_all(images, Path("portraits"), likeness.encode)
+        return list(save_all(images, Path("portraits"), likeness.encode))
 
 
 if __name__ == "__main__":
