@@ -4,10 +4,10 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from likeness.commands.demo import demo_photos
 from likeness.config import settings_from
 from likeness.photos import read_photos
 from likeness.service import build
+from likeness.service.example import example_photos
 from likeness.service.image_files import save_all
 from likeness.training.recipe import FineTuneOrder, recipe_named
 from likeness.types import ImageRequest, Subject
@@ -26,5 +26,5 @@ def main(paths: list[Path], *, recipe: str = "fast", steps: int | None = None) -
 
 
 if __name__ == "__main__":
-    for path in main([Path(argument) for argument in sys.argv[1:]] or [demo_photos()]):
+    for path in main([Path(argument) for argument in sys.argv[1:]] or [example_photos()]):
         print(path)

@@ -21,6 +21,7 @@ from ..storage.files import file_failed
 from .auth import OPEN_PATHS, Access
 from .failures import MediaTypeRefused, RequestTooLarge, RequestTooSlow, Shape, Unforeseen, failure
 from .metrics import Traffic
+from .operator import FailedRequests
 from .origins import Origins
 
 log = logging.getLogger("likeness.http")
@@ -54,6 +55,7 @@ class Boundary:
     Args:
         access: authentication and rate limits.
         traffic: counts requests.
+        failed_requests: told of responses with a status of 500 or above.
         limits: of bodies.
         origins: allowed host names and origins of a server without keys. None: the key decides.
         shapes: of errors, by path prefix.
@@ -61,10 +63,10 @@ class Boundary:
 
     def __init__(
         self, app: ASGIApp, *, access: Access, traffic: Traffic, limits: BodyLimits, origins: Origins | None,
-        shapes: Mapping[str, Shape],
+        shapes: Mapping[str, Shape], failed_requests: FailedRequests,
     ) -> None:  # fmt: skip
         self._app, self._access, self._traffic, self._limits = app, access, traffic, limits
-        self._origins, self._shapes = origins, shapes
+        self._origins, self._shapes, self._failed_requests = origins, shapes, failed_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,6 +82,8 @@ class Boundary:
                 scope.get("route"), "path", "unmatched"
             )  # the route's template, so that no names are logged
             self._traffic.observe(scope["method"], route, passage.status, seconds)
+            if passage.status >= 500:
+                self._failed_requests.add(passage.id, scope["method"], route, passage.status)
             caller = scope["state"].get("caller")
             log.info(
                 "request", extra={
@@ -95,7 +99,7 @@ class Boundary:
             if self._origins is not None and scope["path"] not in OPEN_PATHS:
                 self._origins.refuse_strangers(headers)
             passage.refuse_length(headers)
-            async with self._access.admitted(scope["path"], headers) as caller:
+            async with self._access.admitted(scope["path"], headers, scope["method"]) as caller:
                 scope["state"]["caller"] = caller
                 if scope["method"] == "POST" and takes_form(scope["path"]):
                     refuse_other_forms(headers)

@@ -1,0 +1,41 @@
+"""One server with the built-in base, one worker and one browser for all tests of the web app."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.web.browser import chromium, executable, process, serving
+
+
+@pytest.fixture(scope="session")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    executable()
+    home = tmp_path_factory.mktemp("home")
+    with serving(home) as found, process(home, "work", "--no-score", "--id", "web"):
+        yield found
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory, demo_photos: Path) -> Path:
+    """A film for the fake camera: the example person, who looks into it. Motion JPEG: pictures in a row."""
+    from PIL import Image
+
+    file: Path = tmp_path_factory.mktemp("clip") / "camera.mjpeg"
+    with Image.open(demo_photos / "photo_01.jpg") as picture:
+        frame = Image.new("RGB", (640, 480), (90, 90, 90))
+        frame.paste(picture.convert("RGB").resize((480, 480)), (80, 0))
+    with file.open("wb") as film:
+        for _ in range(10):
+            frame.save(film, "JPEG", quality=95)
+    return file
+
+
+@pytest.fixture(scope="session")
+def browser(clip: Path) -> Iterator[Any]:
+    with chromium(
+        "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-video-capture={clip}",
+    ) as found:  # fmt: skip
+        yield found
