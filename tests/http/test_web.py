@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
-from tests.waiting import HANG_S
 
+from fixtures.waiting import HANG_S
 from likeness.http.web import CONTENT_SECURITY_POLICY, files
 from recipes.web_modules import CHECKSUMS, PACKAGES, VENDOR, for_browsers
 

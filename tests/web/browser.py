@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from tests.waiting import HANG_S
+
+from fixtures.waiting import HANG_S
 
 SRC = str(Path(__file__).parents[2] / "src")
 FORMS: dict[str, dict[str, Any]] = {
