@@ -17,8 +17,8 @@ import httpx2
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from fixtures.browser import FORMS, Visit, chromium, process, serving
 from fixtures.waiting import until
-from tests.web.browser import FORMS, Visit, chromium, process, serving
 
 PROMPTS = ("photo of {me} in the mountains", "a pencil sketch of {me}", "a comic book portrait of {me} at sunset")
 FEW = {"steps": 20, "class_images": 2}

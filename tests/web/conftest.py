@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.web.browser import chromium, executable, process, serving
+from fixtures.browser import chromium, executable, process, serving
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.web.browser import Visit, serving
+from fixtures.browser import Visit, serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -74,15 +74,16 @@ def test_from_the_example_person_to_a_portrait_and_its_end(phone: Visit) -> None
     inspect(phone)
 
     page.locator(".tile > button").first.click()
-    page.get_by_role("button", name="Favourite").click()
-    page.get_by_role("button", name="No favourite any more").wait_for()
+    viewer = page.get_by_role("dialog")
+    viewer.get_by_role("button", name="Favourite").click()
+    viewer.get_by_role("button", name="No favourite any more").wait_for()
     inspect(phone)
     with page.expect_download() as download:
-        page.get_by_role("link", name="Download").click()
+        viewer.get_by_role("link", name="Download").click()
     saved = Image.open(download.value.path())
     assert "trainedAlgorithmicMedia" in saved.info["DigitalSourceType"] and saved.info["seed"]
-    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    page.get_by_role("dialog").last.get_by_role("button", name="Delete").click()
+    viewer.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog", name="Delete 1 picture?").get_by_role("button", name="Delete").click()
     page.get_by_text("1 picture deleted").wait_for()
 
     page.goto(f"{phone.url}/#/people")
