@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from fixtures.waiting import until
 PROMPTS = ("photo of {me} in the mountains", "a pencil sketch of {me}", "a comic book portrait of {me} at sunset")
 FEW = {"steps": 20, "class_images": 2}
 _EAGER = "for (const one of document.images) one.loading = 'eager'"  # also what is not in the window yet
-_COMPLETE = "[...document.images].every((one) => one.complete)"
+_DECODED = "Promise.all([...document.images].map((one) => one.decode()))"
 
 
 @contextmanager
@@ -74,7 +73,7 @@ def main() -> None:
         pages = {
             "welcome": ("", "Go on with"), "consent": ("new", "How long"),
             "photographs": (f"photos/{name}", "Plan of shots"),
-            "training": (f"training/{job}", "The adapter is ready"), "studio": (f"studio/{name}", "Gallery"),
+            "training": (f"training/{job}", "The adapter is ready"), "studio": (f"studio/{name}", "Select"),
             "people": ("people", "Make portraits"), "person": (f"person/{name}", "Export"),
             "phone": ("phone", "address"), "operator": ("operator", "Versions"), "sign-in": ("sign-in", "API key"),
         }  # fmt: skip
@@ -84,7 +83,7 @@ def main() -> None:
                 for page, (place, text) in pages.items():
                     visit.open(place).get_by_text(text).first.wait_for()
                     visit.page.evaluate(_EAGER)
-                    until(partial(visit.page.evaluate, _COMPLETE))
+                    visit.page.evaluate(_DECODED)
                     visit.page.screenshot(path=asked.folder / f"{page}-{form}-{scheme}.png", full_page=True)
                 visit.end()
 
