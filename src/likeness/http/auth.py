@@ -103,9 +103,9 @@ class Access:
         finally:
             bucket.leave()
 
-    def forget(self, text: str) -> None:
-        """Look a key or the token of a session up again at its next use: its session was ended."""
-        self._known.pop(_mark(text), None)
+    def forget_session(self, token: str) -> None:
+        """Look a session up again at its next use: it was ended."""
+        self._known.pop(_mark(token, is_session=True), None)
 
     async def _caller(self, headers: Headers, method: str) -> Caller:
         text = presented(headers)
@@ -117,7 +117,7 @@ class Access:
             find = key_of_session
         if not text:
             raise KeyRefused("expected an API key, got none", hint="send the header `Authorization: Bearer KEY`")
-        mark, now_s = _mark(text), self._clock()
+        mark, now_s = _mark(text, is_session=find is key_of_session), self._clock()
         known = self._known.get(mark)
         if known is None or now_s - known[0] > _REMEMBER_S:
             known = now_s, await asyncio.to_thread(find, self._catalog, text)
@@ -181,8 +181,8 @@ def refuse_other_pages(headers: Headers, method: str) -> None:
         )
 
 
-def _mark(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _mark(text: str, *, is_session: bool) -> str:
+    return hashlib.sha256(f"{is_session} {text}".encode()).hexdigest()
 
 
 def caller_of(request: Request) -> Caller:

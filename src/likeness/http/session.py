@@ -82,7 +82,7 @@ async def about(request: Request, asking: Asking) -> AboutOut:
 
 def _end(likeness: Likeness, access: Access, token: str) -> None:
     end_session(likeness.catalog, token)
-    access.forget(token)
+    access.forget_session(token)
 
 
 def _about(likeness: Likeness, caller: Caller, *, needs_keys: bool, has_session: bool) -> AboutOut:
