@@ -1,4 +1,7 @@
-"""One server with the built-in base, one worker and one browser for all tests of the web app."""
+"""One server with the built-in base, one worker and one browser for a module of tests.
+
+Not for the session: while Playwright is open its event loop runs in this thread, and tests of other modules start theirs.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +12,7 @@ import pytest
 from fixtures.browser import chromium, executable, process, serving
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     executable()
     home = tmp_path_factory.mktemp("home")
@@ -17,7 +20,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory, demo_photos: Path) -> Path:
     """A film for the fake camera: the example person, who looks into it. Motion JPEG: pictures in a row."""
     from PIL import Image
@@ -32,7 +35,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory, demo_photos: Path) -> Path:
     return file
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(clip: Path) -> Iterator[Any]:
     with chromium(
         "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",

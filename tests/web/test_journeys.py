@@ -80,8 +80,8 @@ def test_from_the_example_person_to_a_portrait_and_its_end(phone: Visit) -> None
     inspect(phone)
     with page.expect_download() as download:
         viewer.get_by_role("link", name="Download").click()
-    saved = Image.open(download.value.path())
-    assert "trainedAlgorithmicMedia" in saved.info["DigitalSourceType"] and saved.info["seed"]
+    with Image.open(download.value.path()) as saved:
+        assert "trainedAlgorithmicMedia" in saved.info["DigitalSourceType"] and saved.info["seed"]
     viewer.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog", name="Delete 1 picture?").get_by_role("button", name="Delete").click()
     page.get_by_text("1 picture deleted").wait_for()
