@@ -1,6 +1,6 @@
 """One server with the built-in base, one worker and one browser for a module of tests.
 
-Not for the session: while Playwright is open its event loop runs in this thread, and tests of other modules start theirs.
+Not for the session: an open Playwright runs its event loop in this thread, and tests of other modules start theirs.
 """
 
 from collections.abc import Iterator
