@@ -287,6 +287,15 @@ def test_an_upload_that_is_slow_but_steady_is_waited_for(
     assert asyncio.run(upload()) == received
 
 
+def test_a_body_of_two_lengths_is_refused_and_nothing_after_it_is_read(address: str) -> None:
+    with connected(address) as line:
+        line.sendall(head(5, extra="Transfer-Encoding: chunked\r\n") + b"2\r\n{}\r\n0\r\n\r\n")
+        line.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        got = rest_of(line)
+    assert got.startswith(b"HTTP/1.1 400") and got.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in got.lower()
+
+
 def test_what_is_no_http_is_hung_up_on(impatient: str) -> None:
     for nonsense in (b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"A" * 100_000 + b"\r\n\r\n", b"\0" * 100):
         with connected(impatient) as line:

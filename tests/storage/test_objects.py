@@ -224,6 +224,15 @@ def test_places_by_url(tmp_path: Path) -> None:
         "s3://bucket/x?y=1",
         "s3://[/x",
         "file://[x]/",
+        "s3://user@bucket/x",
+        "s3://bucket:80/x",
+        "s3://Bucket\\x/y",
+        "s3://bucket/x#y",
+        "s3://bucket/x\ny",
+        "file:///x#y",
+        "file:///x?y",
+        "file:///x%00y",
+        "x\0y",
     ):
         with pytest.raises(SettingsError):
             objects_at(url)

@@ -12,16 +12,23 @@ Bad Version of Itself'), where the bare base is the version that does not know t
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ..types import ImageRequest
 from .base import BaseModel
-from .lora import BASE_SLOT, LoraBank
+from .lora import BASE_SLOT
 from .noise import row_noise
 from .samplers import SAMPLERS, Sampler
+
+
+class Router(Protocol):
+    """Slots of adapters: `LoraBank`, or several of them."""
+
+    def route(self, slots: Tensor, scales: Tensor | None = None) -> AbstractContextManager[None]:
+        """See `LoraBank.route`."""
 
 
 class RowAdapter(NamedTuple):
@@ -77,7 +84,7 @@ def row_count(request: ImageRequest) -> int:
 
 @torch.no_grad()
 def begin(
-    base: BaseModel, bank: LoraBank | None, requests: Sequence[ImageRequest], slots: Sequence[AdapterSlot]
+    base: BaseModel, bank: Router | None, requests: Sequence[ImageRequest], slots: Sequence[AdapterSlot]
 ) -> list[Denoising]:
     """Encode the prompts of all requests in one batch and start their samplers.
 
@@ -106,7 +113,7 @@ def begin(
 
 
 @torch.no_grad()
-def advance(base: BaseModel, bank: LoraBank | None, images: Sequence[Denoising]) -> None:
+def advance(base: BaseModel, bank: Router | None, images: Sequence[Denoising]) -> None:
     """One step of every image in one forward. Classifier-free guidance: Ho & Salimans 2022, eq. 6."""
     rows = [image for image in images for _ in image.states]
     x = torch.stack([row.x for row in rows])  # (R, C, h, w)
@@ -129,7 +136,7 @@ def advance(base: BaseModel, bank: LoraBank | None, images: Sequence[Denoising])
 
 
 def denoise_all(
-    base: BaseModel, bank: LoraBank | None, requests: Sequence[ImageRequest], slots: Sequence[AdapterSlot] | None = None
+    base: BaseModel, bank: Router | None, requests: Sequence[ImageRequest], slots: Sequence[AdapterSlot] | None = None
 ) -> Tensor:
     """Run all requests in one batch to their ends: latents (B, C, h, w) in their order.
 
@@ -153,7 +160,7 @@ def _scaled(row: RowAdapter, factor: float) -> RowAdapter:
 
 
 def _forward(
-    base: BaseModel, bank: LoraBank | None, adapters: Sequence[RowAdapter], work: Callable[[list[int]], Tensor]
+    base: BaseModel, bank: Router | None, adapters: Sequence[RowAdapter], work: Callable[[list[int]], Tensor]
 ) -> Tensor:
     """Call `work` with the rows in the order in which they are computed; return its result (R, ...) in row order.
 
@@ -170,7 +177,7 @@ def _forward(
     return out
 
 
-def _route(bank: LoraBank | None, rows: Sequence[RowAdapter]) -> AbstractContextManager[None]:
+def _route(bank: Router | None, rows: Sequence[RowAdapter]) -> AbstractContextManager[None]:
     if bank is None:
         return nullcontext()
     slots, scales = zip(*rows, strict=True)

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import LikenessError, RequestCancelled
+from ..errors import AccessError, LikenessError, RequestCancelled
 from ..storage.files import file_failed
 from .auth import OPEN_PATHS, Access
 from .failures import MediaTypeRefused, RequestTooLarge, RequestTooSlow, Shape, Unforeseen, failure
@@ -98,7 +98,7 @@ class Boundary:
             headers = Headers(scope=scope)
             if self._origins is not None and scope["path"] not in OPEN_PATHS:
                 self._origins.refuse_strangers(headers)
-            passage.refuse_length(headers)
+            passage.refuse_framing(headers)
             async with self._access.admitted(scope["path"], headers, scope["method"]) as caller:
                 scope["state"]["caller"] = caller
                 if scope["method"] == "POST" and takes_form(scope["path"]):
@@ -133,6 +133,7 @@ class Passage:
         said = Headers(scope=scope).get("x-request-id", "")
         self.id = said if _ID.fullmatch(said) else uuid.uuid4().hex
         self.status, self.received, self.sent = 0, 0, 0
+        self._closes = False
         # Why reading the body was aborted. The framework sees a body that cannot be parsed; its response is replaced.
         self.broken_off: LikenessError | None = None
         scope.setdefault("state", {})["request_id"] = self.id
@@ -141,8 +142,19 @@ class Passage:
     def seconds(self) -> float:
         return time.perf_counter() - self._started_s
 
-    def refuse_length(self, headers: Headers) -> None:
-        """Raises RequestTooLarge if the Content-Length exceeds the limit."""
+    def refuse_framing(self, headers: Headers) -> None:
+        """Refuse a body that is too long by its Content-Length, or whose length is given twice.
+
+        A proxy could read another length than this server and take the rest for a further request (CWE-444), so the
+        connection is closed. Source: RFC 9112, section 6.1.
+
+        Raises:
+            RequestTooLarge: of more bytes than the limit.
+            AccessError: with Content-Length and Transfer-Encoding.
+        """
+        if "transfer-encoding" in headers and "content-length" in headers:
+            self._closes = True
+            raise AccessError("expected Content-Length or Transfer-Encoding, got both")
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length[:20]) > self._most:
             raise self._too_large()
@@ -178,6 +190,9 @@ class Passage:
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.id
             headers["X-Content-Type-Options"] = "nosniff"
+            headers["Cross-Origin-Resource-Policy"] = "same-origin"
+            if self._closes:
+                headers["Connection"] = "close"
             headers.setdefault("Cache-Control", "no-store")
         else:
             self.sent += len(message.get("body", b""))

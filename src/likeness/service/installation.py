@@ -211,9 +211,10 @@ class Likeness:
             TrainingError, Mismatch, NotFound, CorruptBase: see errors.
         """
         from ..training.pipeline import adapter_bytes, fine_tune, stop_if
+        from ..training.recipe import check_rank
 
         name, clock, home = order.subject.name, Stopwatch(), self.home.of(tenant)
-        checked_rank(order.recipe.rank, self.settings.rank)
+        check_rank(order.recipe, self.settings.rank)
         with home.lock(name), home.new_photos(name) as new_photos:
             if not order.replace:
                 self._refuse_taken(tenant, name, hint="choose another name, or say --replace")

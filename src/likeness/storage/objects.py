@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from ..errors import MissingPart, NotFound, SettingsError, StorageError, StorageUnavailable, UsageError
 from .files import make_private
@@ -31,6 +31,8 @@ _INCOMING = ".incoming"
 _LOOK_S = 0.02
 _GRACE_S = 3600.0  # much longer than writing a row can wait for the database
 _MARGIN_BYTES = 256 << 10  # for the catalog's row and write-ahead log
+_S3 = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[^?#\x00-\x20\x7f]*)?")
+_FILE = re.compile(r"file://(?:localhost)?(/[^?#\x00-\x20\x7f]*)")
 _PLACES = "expected an object store: a folder, file:///FOLDER or s3://BUCKET/PREFIX"
 # errors for: missing, a folder, a file as part of the path, a link
 _NO_OBJECT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
@@ -319,15 +321,11 @@ def objects_at(url: str) -> Objects:
         SettingsError: another kind of URL.
         MissingPart: S3 without boto3.
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:  # brackets without an address in them
-        raise SettingsError(_PLACES) from error
-    if parts.scheme == "s3" and parts.netloc and not parts.query:
-        return S3Objects(parts.netloc, parts.path)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return FileObjects(Path(unquote(parts.path)))
-    if "://" not in url and url:
+    if bucket := _S3.fullmatch(url):
+        return S3Objects(bucket[1], bucket[2] or "")
+    if folder := _FILE.fullmatch(url):
+        url = unquote(folder[1])
+    if url and "://" not in url and "\0" not in url:
         return FileObjects(Path(url).expanduser())
     raise SettingsError(_PLACES)
 
