@@ -150,15 +150,18 @@ def test_whatever_is_a_key_stays_inside(text: str) -> None:
     assert os.path.normpath(f"/place/{key}") == f"/place/{key}"
 
 
-def test_links_are_not_followed(tmp_path: Path) -> None:
+def test_links_are_not_followed_and_pipes_not_waited_for(tmp_path: Path) -> None:
     outside = tmp_path / "secret"
     outside.write_bytes(b"secret")
     objects = FileObjects(tmp_path / "root")
     objects.put("a/b", b"x")
     (tmp_path / "root" / "a" / "link").symlink_to(outside)
-    with pytest.raises(NotFound):
-        objects.get("a/link")
-    assert not objects.has("a/link") and keys(objects) == ["a/b"]
+    os.mkfifo(tmp_path / "root" / "a" / "pipe")
+    for key in ("a/link", "a/pipe"):
+        with pytest.raises(NotFound):
+            objects.get(key)
+        assert not objects.has(key)
+    assert keys(objects) == ["a/b"]
 
 
 def test_a_key_cannot_be_another_keys_folder(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -127,7 +128,7 @@ class FileObjects:
     @_answering()
     def get(self, key: str) -> bytes:
         try:
-            with open(self.root / checked_key(key), "rb", opener=_no_links) as file:
+            with open(self.root / checked_key(key), "rb", opener=_regular) as file:
                 return file.read()
         except OSError as error:
             if error.errno in _NO_OBJECT:
@@ -384,5 +385,10 @@ def _move(staged: Path, path: Path) -> None:
             os.close(folder)
 
 
-def _no_links(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW)
+def _regular(path: str, flags: int) -> int:
+    """For `open`: a regular file only. Opening a pipe without O_NONBLOCK would wait for a writer."""
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return handle
