@@ -16,10 +16,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import AccessError, LikenessError, RequestCancelled
+from ..errors import LikenessError, RequestCancelled
 from ..storage.files import file_failed
 from .auth import OPEN_PATHS, Access
-from .failures import MediaTypeRefused, RequestTooLarge, RequestTooSlow, Shape, Unforeseen, failure
+from .failures import AccessError, MediaTypeRefused, RequestTooLarge, RequestTooSlow, Shape, Unforeseen, failure
 from .metrics import Traffic
 from .operator import FailedRequests
 from .origins import Origins
