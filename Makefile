@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
-# The first of these that is a Python we have wheels for.
-PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
-	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$python && break; done)
+# The first of these that is a Python we have wheels for; uv's are those that it has installed already.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 \
+	$$(uv python find --no-project --no-python-downloads '>=3.11,<3.15' 2>/dev/null); do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$python && break; done)
 
 .PHONY: help demo serve test lint format bench clean
 
@@ -45,18 +46,24 @@ clean:
 	rm -rf $(VENV)
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "expected Python 3.11 or 3.12 on the path; or say make PYTHON=/path/to/it" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "expected Python 3.11 to 3.14 on the path; or say make PYTHON=/path/to/it" >&2; \
+		! command -v uv >/dev/null || echo "or let uv install one: uv python install 3.13" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment" >&2; exit 1; }
 
-# OpenCV's own wheel needs libGL and GLib, which small machines lack; its headless twin holds the same code without windows.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# Packages, then the files of the networks that find faces, which no package of the present carries.
 define install
 @echo "Installing into $(VENV): some minutes, once ..."
-@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(1)'
-@$(BIN)/python -c 'import cv2' 2>/dev/null || { echo "No libGL or GLib here: taking OpenCV without windows."; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		--no-deps --force-reinstall opencv-contrib-python-headless; }
-@$(BIN)/python -c 'import cv2'
+@$(PIP_INSTALL) -c constraints.txt -e '.$(1)'
+@$(BIN)/python -m likeness.photos.fetch
 @touch $@
+endef
+
+# The wheel with tritonserver asks for numpy 1, which the server does not need: it is unpacked beside the packages.
+define install_triton
+@$(PIP_INSTALL) --no-deps --upgrade --target $(VENV)/share/tritonserver nvidia-pytriton==0.7.0 2>/dev/null || \
+	echo "No tritonserver for this system: its tests will skip."
 endef
 
 $(RUN): pyproject.toml constraints.txt | $(BIN)/python
@@ -64,6 +71,7 @@ $(RUN): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,[dev$(comma)recipe])
+	$(install_triton)
 	@touch $(RUN)
 
 comma := ,

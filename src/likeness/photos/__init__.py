@@ -2,7 +2,7 @@
 
     paths -> read_photos -> check -> prepare -> vary_background, styled
 
-This package does not import torch. Importing it loads no network: mediapipe and dlib are loaded at the first face.
+This package does not import torch. Importing it loads no network: LiteRT and dlib are loaded at the first face.
 """
 
 from .archive import Limits, read_archive, read_photos

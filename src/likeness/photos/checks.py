@@ -73,14 +73,14 @@ def check(
     Args:
         photos: in the order of upload; of two identical files the first is kept.
         is_person: whether faces are checked.
-        detector: finds faces; mediapipe's by default.
+        detector: finds faces; `MediaPipeFaces` by default.
         keep_strangers: use photographs that probably show another person too.
         examined_before: measurements of single photographs by hash and `is_person`, which are not made again; new ones
             are added.
 
     Raises:
         InputRefused: more than `MAX_PHOTOS`.
-        MissingPart: a face is needed and mediapipe or dlib is not installed.
+        MissingPart: a face is needed, and LiteRT, dlib or a model is not installed.
     """
     refuse_too_many(photos)  # all decoded images are in memory at once
     finder = (detector or MediaPipeFaces()) if is_person else None

@@ -7,7 +7,6 @@ Sources: Bazarevsky et al., 'BlazeFace', 2019; Kartynnik et al., 'Real-time faci
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from . import native
+from .blazeface import FAR, NEAR, detections
+from .mesh import landmarks_of
 from .pose import Expression, expression_of, pose_deg
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
@@ -56,10 +56,7 @@ class FaceDetector(Protocol):
 
 
 class MediaPipeFaces:
-    """Face detection by mediapipe, on the CPU, about 20 ms for a photograph."""
-
-    def __init__(self) -> None:
-        self._is_warm = False
+    """Face detection by MediaPipe's networks, on the CPU, about 20 ms for a photograph."""
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
         """All faces, most important first (large and central).
@@ -68,12 +65,9 @@ class MediaPipeFaces:
             image: (H, W, 3) RGB, 0..255.
 
         Raises:
-            MissingPart: mediapipe is not installed.
+            MissingPart: LiteRT or a model is not installed.
         """
-        # The graphs write warnings until the first landmarks are computed.
-        with native.LOCK, nullcontext() if self._is_warm else native.quiet():
-            faces = [face for box, score in _boxes(image) if (face := _meshed(image, box, score)) is not None]
-            self._is_warm = self._is_warm or bool(faces)
+        faces = [face for box, score in _boxes(image) if (face := _meshed(image, box, score)) is not None]
         ranked = sorted(faces, key=lambda face: importance(face, image.shape[:2]), reverse=True)
         distinct: list[Face] = []
         for face in ranked:
@@ -139,19 +133,11 @@ def square_window(image: NDArray[np.uint8], centre_px: tuple[float, float], side
 
 
 def _boxes(image: NDArray[np.uint8]) -> list[tuple[Box, float]]:
-    height, width = image.shape[:2]
     found: list[tuple[Box, float]] = []
-    for model in (0, 1):
-        for detection in native.face_finder(model).process(image).detections or ():
-            area = detection.location_data.relative_bounding_box
-            box = (
-                area.xmin * width,
-                area.ymin * height,
-                (area.xmin + area.width) * width,
-                (area.ymin + area.height) * height,
-            )
-            if all(overlap(box, other) < _SAME_FACE_OVERLAP for other, _ in found):
-                found.append((box, float(detection.score[0])))
+    for detector in (NEAR, FAR):
+        for detection in detections(image, detector):
+            if all(overlap(detection.box_px, other) < _SAME_FACE_OVERLAP for other, _ in found):
+                found.append((detection.box_px, detection.score))
     return found
 
 
@@ -164,10 +150,10 @@ def _meshed(image: NDArray[np.uint8], box: Box, score: float) -> Face | None:
     window = cv2.resize(
         square_window(image, centre, side), (_MESH_SIDE_PX, _MESH_SIDE_PX), interpolation=cv2.INTER_AREA
     )
-    meshes = native.face_mesh().process(window).multi_face_landmarks
-    if not meshes:
+    shares = landmarks_of(window)
+    if shares is None:
         return None
-    points = np.array([(point.x, point.y, point.z) for point in meshes[0].landmark], dtype=np.float32) * side
+    points = (shares * side).astype(np.float32)
     corner = [round(middle - side / 2) for middle in centre]
     points[:, :2] += corner
     left, top = points[:, :2].min(axis=0)

@@ -1,16 +1,20 @@
 """The matte of a person: a coarse segmentation, refined along the edges of the image.
 
-Sources: mediapipe's selfie segmenter; He, Sun, Tang, 'Guided image filtering', TPAMI 2013, equations 11 to 13.
+Sources: the model card of MediaPipe's selfie segmentation; He, Sun, Tang, 'Guided image filtering', TPAMI 2013, equations 11 to 13.
 """
+
+import functools
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from . import native
+from . import models
+from .network import Network, sampled
 
 Plane = NDArray[np.float32]  # (H, W), 0..1
 
+_CELLS = 256  # side of the segmenter's input and output
 _RADIUS_SHARE = 1 / 64  # of the side; a cell of the segmenter is 1/256
 _EDGE = 1e-4  # variance below which the filter smooths
 # The network is never fully certain, so its probabilities are stretched; more at the low end, to avoid a halo of the
@@ -25,9 +29,12 @@ def person_probability(image: NDArray[np.uint8]) -> Plane:
     Args:
         image: (H, W, 3) RGB; works best if the person fills a third of it or more.
     """
-    with native.LOCK:
-        mask = native.selfie_segmenter().process(image).segmentation_mask
-    return np.asarray(mask, dtype=np.float32)
+    height, width = image.shape[:2]
+    tensor = sampled(
+        image, (width / 2, height / 2), (width, height), side_px=_CELLS, border=cv2.BORDER_CONSTANT
+    )
+    mask = _segmenter()(tensor)[0].reshape(_CELLS, _CELLS)
+    return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
 
 def refine(probability: Plane, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -78,3 +85,8 @@ def only_at(probability: Plane, point_px: tuple[float, float]) -> Plane:
     near = cv2.dilate(own, np.ones((2 * reach + 1,) * 2, np.uint8))
     others = cv2.dilate(((labels > 0) & (own == 0)).astype(np.uint8), np.ones((reach, reach), np.uint8))
     return np.where((near > 0) & (others == 0), probability, np.float32(0))
+
+
+@functools.cache
+def _segmenter() -> Network:
+    return Network(models.read(models.SELFIE))

@@ -3,7 +3,7 @@
 Pure geometry. The mesh uses a weak perspective, so it underestimates large angles (60 to 70 degrees read as 35 to 45).
 The limits below are in degrees as read.
 
-Source of the landmark numbers: the canonical face model of mediapipe's Face Mesh (Kartynnik et al., 2019).
+Source of the landmark numbers: the canonical face model of MediaPipe's Face Mesh (Kartynnik et al., 2019).
 """
 
 from typing import Literal

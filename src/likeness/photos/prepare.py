@@ -58,7 +58,7 @@ def prepare(
 
     Raises:
         UsageError: `size_px` is out of 32..2048.
-        MissingPart: the matte of a person needs mediapipe, which is not installed.
+        MissingPart: the matte of a person needs LiteRT and a model, which are not installed.
     """
     if not 32 <= size_px <= 2048:
         raise UsageError(f"expected size_px of 32 to 2048, got {size_px}", hint="512 is right for most bases")

@@ -48,7 +48,7 @@ class Reference:
 
         Raises:
             InputRefused: fewer than three with a face.
-            MissingPart: mediapipe or dlib is not installed.
+            MissingPart: LiteRT, dlib or a model is not installed.
         """
         finder = detector or MediaPipeFaces()
         every = [_identities_of(photo.image, finder, most=_MOST_FACES) for photo in portraits_of(prepared)]

@@ -61,7 +61,7 @@ def score_adapter(
         Mismatch: the adapter is for another base.
         CorruptAdapter: the adapter has layers that the base does not have.
         InputRefused: fewer than three photographs with a face, of a person.
-        MissingPart: mediapipe or dlib is not installed.
+        MissingPart: LiteRT, dlib or a model is not installed.
     """
 
     def tell(done: int) -> None:

@@ -59,7 +59,7 @@ from .provenance import Sign, signer
 from .subjects import Subjects
 from .training import Training, training_of
 
-if TYPE_CHECKING:  # these import torch, mediapipe's package or both
+if TYPE_CHECKING:  # these import torch, OpenCV or both
     from ..diffusion.base import BaseModel
     from ..diffusion.family import BaseOutline
     from ..engine.engine import Engine
