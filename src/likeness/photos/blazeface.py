@@ -41,11 +41,12 @@ class Detection:
     score: float  # 0..1
 
 
-def detections(image: NDArray[np.uint8], detector: Detector, *, least_score: float = 0.5) -> list[Detection]:
+def detections(image: NDArray[np.uint8], detector: Detector, least_score: float) -> list[Detection]:
     """The faces of an image, the highest score first.
 
     Args:
         image: (H, W, 3) RGB, 0..255.
+        least_score: boxes below it are ignored, also where boxes are blended.
 
     Raises:
         MissingPart: LiteRT or the model is not installed.
@@ -64,7 +65,7 @@ def detections(image: NDArray[np.uint8], detector: Detector, *, least_score: flo
     result = []
     for shares, score in rows:
         points = (shares - 0.5) * side + (width / 2, height / 2)  # (8, 2): the square is centred on the image
-        (left, top), (right, bottom) = points[:2]
+        (left, top), (right, bottom) = points[:2].tolist()
         result.append(Detection((left, top, right, bottom), points[2:], score))
     return result
 

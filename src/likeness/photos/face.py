@@ -23,6 +23,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 _MESH_CONTEXT = 1.8  # side of the mesh's window in face boxes: leaves room for the chin and a turned head
 _MESH_SIDE_PX = 384
 _SAME_FACE_OVERLAP = 0.4
+_DETECTORS = ((NEAR, 0.5), (FAR, 0.6))  # the least score of each, as in mediapipe
 
 LYING_DEG = 45.0  # beyond this, the next quarter turn is closer to upright
 # The mesh reads an upside-down face as upright. The detectors' score shows the difference: 0.79 to 0.95 upright, 0.53
@@ -134,8 +135,8 @@ def square_window(image: NDArray[np.uint8], centre_px: tuple[float, float], side
 
 def _boxes(image: NDArray[np.uint8]) -> list[tuple[Box, float]]:
     found: list[tuple[Box, float]] = []
-    for detector in (NEAR, FAR):
-        for detection in detections(image, detector):
+    for detector, least_score in _DETECTORS:
+        for detection in detections(image, detector, least_score):
             if all(overlap(detection.box_px, other) < _SAME_FACE_OVERLAP for other, _ in found):
                 found.append((detection.box_px, detection.score))
     return found

@@ -1,6 +1,7 @@
 """The matte of a person: a coarse segmentation, refined along the edges of the image.
 
-Sources: the model card of MediaPipe's selfie segmentation; He, Sun, Tang, 'Guided image filtering', TPAMI 2013, equations 11 to 13.
+Sources: the model card of MediaPipe's selfie segmentation; He, Sun, Tang, 'Guided image filtering', TPAMI 2013,
+equations 11 to 13.
 """
 
 import functools
@@ -30,9 +31,7 @@ def person_probability(image: NDArray[np.uint8]) -> Plane:
         image: (H, W, 3) RGB; works best if the person fills a third of it or more.
     """
     height, width = image.shape[:2]
-    tensor = sampled(
-        image, (width / 2, height / 2), (width, height), side_px=_CELLS, border=cv2.BORDER_CONSTANT
-    )
+    tensor = sampled(image, (width / 2, height / 2), (width, height), side_px=_CELLS, border=cv2.BORDER_CONSTANT)
     mask = _segmenter()(tensor)[0].reshape(_CELLS, _CELLS)
     return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 

@@ -55,7 +55,7 @@ def landmarks_of(window: NDArray[np.uint8]) -> Points | None:
     Raises:
         MissingPart: LiteRT or a model is not installed.
     """
-    found = detections(window, NEAR, least_score=_LEAST_FACE_SCORE)
+    found = detections(window, NEAR, _LEAST_FACE_SCORE)
     if not found:
         return None
     centre, size_px, angle = view_of(found[0])
