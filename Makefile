@@ -7,7 +7,7 @@ DEV := $(VENV)/.installed-dev
 
 # The first of these that is a Python we have wheels for; uv's are those that it has installed already.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 \
-	$$(uv python find --no-project --no-python-downloads '>=3.11,<3.15' 2>/dev/null); do \
+	$$(uv python find --no-project --managed-python --no-python-downloads '>=3.11,<3.15' 2>/dev/null); do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$python && break; done)
 
 .PHONY: help demo serve test lint format bench clean
