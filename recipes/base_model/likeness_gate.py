@@ -112,7 +112,7 @@ def kept_descriptors(
     if not path.exists():
         found = {str(seed): true_descriptors(exam, seed, count, stream=stream, styles=styles) for seed in seeds}
         with path.with_suffix(".tmp").open("wb") as file:
-            np.savez(file, **found)
+            np.savez(file, allow_pickle=False, **found)
         path.with_suffix(".tmp").replace(path)
     with np.load(path) as kept:
         return [kept[str(seed)] for seed in seeds]

@@ -122,7 +122,8 @@ def test_a_pack_is_what_the_renderer_reads(sources: list[str], tmp_path: Path, m
         assert pack["base/faces"].shape == (2, 3) and pack["base/lip_mask"].max() > 0.7
     textures = sorted((tmp_path / "pack/textures").iterdir())
     assert [path.name for path in textures] == ["brown_eye.png", "hat_diffuse.png"]
-    assert cv2.imread(str(textures[1]), cv2.IMREAD_UNCHANGED).shape == (TEXTURE_PX, TEXTURE_PX, 4)
+    texture = cv2.imread(str(textures[1]), cv2.IMREAD_UNCHANGED)
+    assert texture is not None and texture.shape == (TEXTURE_PX, TEXTURE_PX, 4)
 
 
 def test_a_texture_that_only_points_to_one_is_refused(sources: list[str], tmp_path: Path) -> None:

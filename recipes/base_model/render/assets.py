@@ -128,7 +128,7 @@ def _read_texture(path: Path) -> NDArray[np.uint8]:
     bgra = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if bgra is None or bgra.shape != (TEXTURE_PX, TEXTURE_PX, 4):
         raise ValueError(f"{path.name}: expected a {TEXTURE_PX} x {TEXTURE_PX} RGBA picture")
-    rgba = np.ascontiguousarray(bgra[..., [2, 1, 0, 3]])
+    rgba = np.ascontiguousarray(bgra[..., [2, 1, 0, 3]], dtype=np.uint8)
     if any(mark in path.stem for mark in HAIR_MARKS):
         return _even_hair(rgba)
     if "eyebrow" in path.stem:

@@ -219,7 +219,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     options = parser.parse_args()
     (options.out / "textures").mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(options.out / "assets.npz", **pack_arrays(options.makehuman, options.assets, options.mpfb))
+    arrays = pack_arrays(options.makehuman, options.assets, options.mpfb)
+    np.savez_compressed(options.out / "assets.npz", allow_pickle=False, **arrays)
     write_textures(options.makehuman, options.assets, options.out / "textures")
 
 

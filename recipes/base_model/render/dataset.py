@@ -103,7 +103,7 @@ def _one_image(plan: Plan, person: Person, view: int) -> tuple[np.ndarray, np.nd
 def _write_whole(path: Path, arrays: dict[str, np.ndarray]) -> None:
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     with unfinished.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
     unfinished.replace(path)
 
 

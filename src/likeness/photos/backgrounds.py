@@ -35,7 +35,7 @@ def vary_background(prepared: PreparedPhoto, rng: np.random.Generator) -> Prepar
 def foreground(image: NDArray[np.uint8], matte: NDArray[np.uint8]) -> Picture:
     """The person's colours, without the old background mixed in at the edge (Forte 2021, 'blur fusion')."""
     picture = image.astype(np.float32)
-    alpha = matte.astype(np.float32)[..., None] / 255
+    alpha = matte.astype(np.float32)[..., None] / np.float32(255)
     inner = behind = picture
     side = max(matte.shape)
     for size in (side // 6, side // 80):

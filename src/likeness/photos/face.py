@@ -151,7 +151,7 @@ def _meshed(image: NDArray[np.uint8], box: Box, score: float) -> Face | None:
     window = cv2.resize(
         square_window(image, centre, side), (_MESH_SIDE_PX, _MESH_SIDE_PX), interpolation=cv2.INTER_AREA
     )
-    shares = landmarks_of(window)
+    shares = landmarks_of(np.asarray(window, dtype=np.uint8))
     if shares is None:
         return None
     points = (shares * side).astype(np.float32)

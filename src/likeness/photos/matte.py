@@ -40,7 +40,7 @@ def refine(probability: Plane, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The matte (H, W), 0..255: the probability aligned with the image's edges, soft at hair."""
     side = max(image.shape[:2])
     radius = max(int(side * _RADIUS_SHARE), 2)
-    guide = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    guide = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / np.float32(255)
     alpha = guided_filter(guide, probability, radius)
     stretched = np.clip((alpha - _LOW) / (_HIGH - _LOW), 0.0, 1.0)
     return np.asarray(np.rint(stretched * 255), dtype=np.uint8)

@@ -30,7 +30,7 @@ def _unit(image: Image) -> float:
 
 
 def _gray(image: Image) -> Array:
-    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / np.float32(255)
 
 
 def _bytes(image: NDArray) -> Image:
@@ -113,7 +113,7 @@ def _kuwahara(image: Image, radius_px: int) -> Array:
             better = moved < best
             best = np.where(better, moved, best)
             out = np.where(better[..., None], colors, out)
-    return out
+    return np.asarray(out, dtype=np.float32)
 
 
 def _oil(image: Image, mask: Mask, rng: np.random.Generator) -> Image:
