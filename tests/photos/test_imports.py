@@ -37,9 +37,9 @@ def test_photographs_need_no_torch_and_leave_standard_error_clean(person: list[P
 
 
 def test_other_lines_of_standard_error_are_kept(capfd: pytest.CaptureFixture[str]) -> None:
-    with network._without_chatter():
-        os.write(2, network._CHATTER + b"keep me\n")
-    with pytest.raises(KeyError), network._without_chatter():
+    with network.without_chatter():
+        os.write(2, network.CHATTER + b"keep me\n")
+    with pytest.raises(KeyError), network.without_chatter():
         raise KeyError
     os.write(2, b"still here\n")
     assert capfd.readouterr().err == "keep me\nstill here\n"

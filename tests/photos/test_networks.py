@@ -4,7 +4,7 @@ import numpy as np
 
 from likeness.photos import blazeface, mesh
 
-SIXTEEN = mesh._REGION_CELLS
+SIXTEEN = mesh.REGION_CELLS
 
 
 def test_anchors_are_the_cells_middles() -> None:

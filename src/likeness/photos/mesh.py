@@ -24,8 +24,8 @@ _FACE_CONTEXT = 1.5  # side of the network's view in boxes of the detector
 _LEAST_FACE_SCORE, _LEAST_MESH_SCORE = 0.2, 0.5  # the caller's detector has found the face before
 _CELLS = 48  # side of the features
 _FEATURE_PX = _SIDE_PX / _CELLS
-_REGION_CELLS = 16
-_REGION_PX = _REGION_CELLS * _FEATURE_PX
+REGION_CELLS = 16
+_REGION_PX = REGION_CELLS * _FEATURE_PX
 _MESH = 468
 _EYELIDS = 16  # the first landmarks of an eye; their mean depth is the iris'
 
@@ -90,9 +90,9 @@ def region(landmarks: Points, part: Region) -> NDArray[np.float64]:
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])  # of the view into the features
     level = landmarks[list(part.landmarks)] @ turn
     low, high = level.min(axis=0), level.max(axis=0)
-    linear = turn * (part.context * (high - low) / _REGION_CELLS)
+    linear = turn * (part.context * (high - low) / REGION_CELLS)
     centre = turn @ ((low + high) / 2)
-    return np.column_stack([linear, centre - linear @ np.full(2, _REGION_CELLS / 2)])
+    return np.column_stack([linear, centre - linear @ np.full(2, REGION_CELLS / 2)])
 
 
 def looked_at(features: Tensor, transform: NDArray[np.float64]) -> Tensor:
@@ -102,7 +102,7 @@ def looked_at(features: Tensor, transform: NDArray[np.float64]) -> Tensor:
         features: (1, 48, 48, C).
         transform: (2, 3) of `region`.
     """
-    rows, columns = np.mgrid[0:_REGION_CELLS, 0:_REGION_CELLS] + 0.5
+    rows, columns = np.mgrid[0:REGION_CELLS, 0:REGION_CELLS] + 0.5
     x, y = np.tensordot(transform, np.stack([columns, rows, np.ones_like(rows)]), axes=1) - 0.5
     is_inside = (x >= 0) & (x <= _CELLS - 1) & (y >= 0) & (y <= _CELLS - 1)
     left, top = (np.clip(np.floor(axis), 0, _CELLS - 2).astype(int) for axis in (x, y))

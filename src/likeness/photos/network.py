@@ -17,7 +17,7 @@ from ..errors import MissingPart
 Tensor = NDArray[np.float32]
 
 _FIRST = threading.Lock()
-_CHATTER = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"
+CHATTER = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"
 
 
 class Network:
@@ -38,7 +38,7 @@ class Network:
                 "expected the package ai-edge-litert, which is not installed",
                 hint="install likeness with all its requirements",
             ) from error
-        with _FIRST, _without_chatter():
+        with _FIRST, without_chatter():
             self._interpreter = Interpreter(model_content=content, num_threads=1)
             self._interpreter.allocate_tensors()
         self._inputs = [detail["index"] for detail in self._interpreter.get_input_details()]
@@ -105,7 +105,7 @@ def sampled(
 
 
 @contextmanager
-def _without_chatter() -> Iterator[None]:
+def without_chatter() -> Iterator[None]:
     """Remove one line from standard error, which LiteRT writes once per process; all others are written afterwards.
 
     LiteRT has no setting for it and writes to the file descriptor, so replacing `sys.stderr` has no effect.
@@ -125,4 +125,4 @@ def _without_chatter() -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
             caught.seek(0)
-            os.write(2, caught.read().replace(_CHATTER, b""))
+            os.write(2, caught.read().replace(CHATTER, b""))
