@@ -60,10 +60,15 @@ define install
 @touch $@
 endef
 
-# The wheel with tritonserver asks for numpy 1, which the server does not need: it is unpacked beside the packages.
+# tritonserver runs models with numpy 1, so it has an environment of its own; our packages come after its numpy.
+TRITON := $(VENV)/share/tritonserver
 define install_triton
-@$(PIP_INSTALL) --no-deps --upgrade --target $(VENV)/share/tritonserver nvidia-pytriton==0.7.0 2>/dev/null || \
-	echo "No tritonserver for this system: its tests will skip."
+@$(BIN)/python -m venv --clear $(TRITON)
+@$(TRITON)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+	nvidia-pytriton==0.7.0 numpy==1.26.4 2>/dev/null && \
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$($(TRITON)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/likeness.pth || \
+	{ rm -rf $(TRITON); echo "No tritonserver for this system and Python: its tests will skip."; }
 endef
 
 $(RUN): pyproject.toml constraints.txt | $(BIN)/python
