@@ -21,7 +21,6 @@ from ..types import Adapter, AdapterCard, GeneratedImage, ImageRequest
 if TYPE_CHECKING:
     from ..engine.engine import Engine
     from ..engine.ticket import Ticket
-    from ..training.recipe import LARGEST_PRESET_RANK
 
 Encode = Callable[[GeneratedImage, str], bytes]  # image and media type -> a file
 MAX_CARDS = 4096
@@ -67,6 +66,7 @@ def file_engine(settings: Settings, *, base_sha256: str | None = None) -> Iterat
     """
     from ..diffusion.base import load_base
     from ..engine.engine import Engine
+    from ..training.recipe import LARGEST_PRESET_RANK
 
     base = load_base(settings.base, settings.revision)
     if base_sha256 not in (None, base.sha256):
