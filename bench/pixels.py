@@ -10,11 +10,12 @@ from torch import Tensor
 
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.pixels import to_images
+from likeness.diffusion.stable_diffusion import StableDiffusion
 from likeness.types import GeneratedImage
 
 
 @dataclass(frozen=True, eq=False)
-class RecordingBase(BaseModel):
+class RecordingBase(StableDiffusion):
     """A base whose decoder records the float pixels of each image, keyed by the rounded ones."""
 
     decoded: dict[bytes, Tensor] = field(default_factory=dict)
@@ -33,9 +34,7 @@ class RecordingBase(BaseModel):
 @contextmanager
 def recording(base: BaseModel) -> Iterator[RecordingBase]:
     """The same networks, recording within the block."""
-    recorder = RecordingBase(
-        base.id, base.sha256, base.family, base.schedule, base.tokenizer, base.text_encoder, base.unet, base.vae
-    )
+    recorder = RecordingBase(base.id, base.sha256, base.family, base.schedule, base.tokenizers, base.parts)
     try:
         yield recorder
     finally:

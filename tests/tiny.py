@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
@@ -98,6 +106,48 @@ def build_tiny_stable_diffusion(folder: Path) -> Path:
     )  # fmt: skip
 
 
+def build_tiny_sdxl(folder: Path, *, cells: int = 128) -> Path:
+    """SDXL's classes and layout of blocks, with few channels; the states' width of 2048 and the scheduler are its own.
+
+    Args:
+        cells: latent cells a side; SDXL has 128, see `family.SDXL`.
+    """
+    torch.manual_seed(0)
+    write_tokenizer(WORDS, folder / "words")
+    tokenizers = [load_tokenizer(folder / "words"), load_tokenizer(folder / "words")]
+    tokenizers[1].pad_token = "!"
+
+    def text_config(width: int, **changes: Any) -> CLIPTextConfig:
+        return CLIPTextConfig(
+            vocab_size=len(tokenizers[0]), hidden_size=width, intermediate_size=32, num_hidden_layers=2,
+            num_attention_heads=4, max_position_embeddings=MAX_TOKENS, bos_token_id=tokenizers[0].bos_token_id,
+            eos_token_id=tokenizers[0].eos_token_id, pad_token_id=tokenizers[0].pad_token_id, **changes,
+        )  # fmt: skip
+
+    unet = tiny_unet(
+        sample_size=cells, in_channels=4, out_channels=4, cross_attention_dim=2048, layers_per_block=2,
+        transformer_layers_per_block=(1, 1, 2), addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 24,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=1, norm_num_groups=4, latent_channels=4,
+        scaling_factor=0.13025, force_upcast=True, sample_size=8 * cells,
+    )  # fmt: skip
+    pipeline: Any = StableDiffusionXLPipeline(
+        vae=vae, text_encoder=CLIPTextModel(text_config(768, hidden_act="quick_gelu")),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(1280, hidden_act="gelu", projection_dim=24)),
+        tokenizer=tokenizers[0], tokenizer_2=tokenizers[1], unet=unet,
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+            timestep_spacing="leading",
+        ),
+        add_watermarker=False,
+    )  # fmt: skip
+    pipeline.save_pretrained(folder)
+    return folder
+
+
 def random_row(bank: LoraBank, seed: int, rank: int | None = None) -> Tensor:
     """An adapter of the size that training makes, as a bank row: every factor normal with variance 1 / width."""
     generator = torch.Generator().manual_seed(seed)
@@ -120,9 +170,9 @@ def random_person(base: BaseModel, seed: int, *, photos: int = 5, priors: int = 
     return TrainingSet(
         latents=torch.randn(photos, *base.latent_shape, generator=generator),
         emphasis=emphasis / emphasis.mean((1, 2, 3), keepdim=True),
-        ids=base.tokenize(texts).expand(photos, -1, -1),
+        ids=torch.stack([base.tokenize(texts)] * photos),
         prior_latents=torch.randn(priors, *base.latent_shape, generator=generator),
-        prior_ids=base.tokenize(["photo of person"]).expand(priors, -1),
+        prior_ids=base.tokenize(["photo of person"] * priors),
     )
 
 

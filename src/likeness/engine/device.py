@@ -59,7 +59,7 @@ class Device:
                 advance(self.base, self.bank, behind)
             return [None] * len(part)
 
-        out, self.rows = apart(images, step, self.rows, rows=lambda image: len(image.states))
+        out, self.rows = apart(images, step, self.rows, rows=lambda image: len(image.prompts))
         self.rows = self.rows.after_step()
         return [
             DeviceFailed("the sampler of this image broke off") if error is None and _is_dead(image) else error

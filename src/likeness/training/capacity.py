@@ -53,6 +53,6 @@ def _nobody(base: BaseModel) -> TrainingSet:
     subject = Subject("nobody")
     return TrainingSet(
         latents, torch.ones(8, 1, *base.latent_shape[1:], device=base.device),
-        base.tokenize(captions(subject, "portrait")).expand(8, -1, -1), latents,
+        torch.stack([base.tokenize(captions(subject, "portrait"))] * 8), latents,
         base.tokenize(class_captions(base.family, subject.class_noun, 8)),
     )  # fmt: skip

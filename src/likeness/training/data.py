@@ -36,9 +36,9 @@ class TrainingSet:
 
     latents: Tensor  # (N, C, h, w)
     emphasis: Tensor  # (N, 1, h, w), mean 1 over each row
-    ids: Tensor  # (N, K, tokens): K captions per latent
+    ids: Tensor  # (N, K, ...), token ids of K captions per latent
     prior_latents: Tensor  # (M, C, h, w)
-    prior_ids: Tensor  # (M, tokens)
+    prior_ids: Tensor  # (M, ...)
 
     @cached_property
     def captions(self) -> "Captions":
@@ -49,7 +49,7 @@ class TrainingSet:
 class Captions:
     """The distinct captions of a training set, and those of each latent."""
 
-    ids: Tensor  # (D, tokens)
+    ids: Tensor  # (D, ...)
     instance: Tensor  # (N, K) indices in `ids`
     prior: Tensor  # (M,)
 

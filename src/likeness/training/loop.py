@@ -17,7 +17,7 @@ from ..diffusion.base import BaseModel
 from ..diffusion.batch_invariance import paired
 from ..diffusion.lora import LoraBank
 from ..errors import CheckpointMismatch, TrainingError, UsageError
-from ..types import LoraPair, Network
+from ..types import LoraPair, Network, encodes_text
 from .data import TrainingSet
 from .loss import dreambooth_loss, min_snr_weight, row_losses
 from .optimizer import RowAdamW, clip_rows
@@ -48,7 +48,7 @@ class Batch:
     x0: Tensor  # (b, C, h, w) clean latents
     noise: Tensor  # (b, C, h, w)
     t: Tensor  # (b,) timesteps
-    ids: Tensor  # (k, tokens), captions to encode: all of the person's, or each row's if fewer
+    ids: Tensor  # (k, ...), token ids of captions to encode: all of the person's, or each row's if fewer
     caption: Tensor  # (b,) index in `ids`
     emphasis: Tensor  # (b, 1, h, w)
     is_prior: Tensor  # (b,) bool
@@ -113,12 +113,16 @@ def columns_of_rank(bank: LoraBank, rank: int) -> Tensor:
 def _one_scale(
     weights: dict[Network, dict[str, LoraPair]], recipe: FineTuneRecipe
 ) -> dict[Network, dict[str, LoraPair]]:
-    """The same adapter with scale alpha / rank in both networks, as in its card; the difference is folded into B."""
+    """The same adapter with scale alpha / rank in all networks, as in its card; the difference is folded into B."""
     ratio = np.float32(recipe.scale_of("text_encoder") / recipe.scale_of("unet"))
-    if ratio == 1 or "text_encoder" not in weights:
+    if ratio == 1:
         return weights
-    scaled = {name: LoraPair(pair.A, pair.B * ratio) for name, pair in weights["text_encoder"].items()}
-    return {**weights, "text_encoder": scaled}
+    return {
+        network: {name: LoraPair(pair.A, pair.B * ratio) for name, pair in pairs.items()}
+        if encodes_text(network)
+        else pairs
+        for network, pairs in weights.items()
+    }
 
 
 class TrainingLoop:
@@ -300,8 +304,7 @@ class TrainingLoop:
         recipe = job.recipe
         factor = learning_rate_factor(job.step, recipe) * self.base.family.learning_rate_scale
         rates = [
-            (self.bank.columns_of("unet"), recipe.unet_learning_rate * factor),
-            (self.bank.columns_of("text_encoder"), recipe.text_learning_rate * factor),
+            (self.bank.columns_of(network), recipe.learning_rate_of(network) * factor) for network in self.base.networks
         ]
         job.step += 1
         with torch.no_grad():
@@ -324,15 +327,14 @@ class TrainingLoop:
 
         If A and B are both zero, so are their gradients: layers that are not targets are never trained.
         """
-        wanted = {"unet": recipe.unet_targets, "text_encoder": recipe.text_targets if recipe.text_learning_rate else ()}
-        weights: dict[Network, dict[str, LoraPair]] = {"unet": {}, "text_encoder": {}}
+        weights: dict[Network, dict[str, LoraPair]] = {}
         for span in self.bank.spans:
-            if not any(f".{span.module}".endswith(f".{end}") for end in wanted[span.network]):
+            if not any(f".{span.module}".endswith(f".{end}") for end in recipe.targets_of(span.network)):
                 continue
             rank = recipe.rank_of(span.network)
             shape = (rank, *span.a_shape[1:])
             bound = math.prod(shape[1:]) ** -0.5
             A = (torch.rand(shape, generator=generator) * 2 - 1) * bound  # (r, d_in) or (r, C_in, k, k)
             B = torch.zeros(span.b_shape[0], rank)
-            weights[span.network][span.module] = LoraPair(A.numpy(), B.numpy())
+            weights.setdefault(span.network, {})[span.module] = LoraPair(A.numpy(), B.numpy())
         return self.bank.row_of(weights)
