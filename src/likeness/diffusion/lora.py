@@ -17,11 +17,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import CorruptAdapter, UsageError
 from ..types import LoraPair, Network
@@ -101,6 +102,7 @@ class _Here(threading.local):
     route: Route | None = None
     adapts: Sequence[bool] = ()  # per layer: whether any adapter of the route has it; other layers are skipped
     rank: int = 0  # largest rank in the route
+    is_recomputing: bool = False  # factors are recorded once, not again when a block is computed again
 
 
 class LoraBank:
@@ -251,6 +253,28 @@ class LoraBank:
         """From now on every forward pass with gradients records the factors it used, for `gradient`."""
         self._is_training = True
 
+    def recomputed(self, block: Callable[..., Any], *inputs: Any) -> Any:
+        """Call a block whose activations are not kept: backward computes it again (Chen et al. 2016).
+
+        The second computation has the route of this call, in any thread, and gives the same gradient to the last bit.
+        """
+        here = self._here
+        route, adapts, rank = here.route, here.adapts, here.rank
+        is_first = True
+
+        def run(*given: Any) -> Any:
+            nonlocal is_first
+            there = self._here  # of the thread that runs backward
+            before = there.route, there.adapts, there.rank, there.is_recomputing
+            there.route, there.adapts, there.rank, there.is_recomputing = route, adapts, rank, not is_first
+            is_first = False
+            try:
+                return block(*given)
+            finally:
+                there.route, there.adapts, there.rank, there.is_recomputing = before
+
+        return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)
+
     def gradient(self, loss: Tensor) -> Tensor:
         """d loss / d flat, (S, P): a person's gradient is one row, so an optimiser step is a few operations."""
         total = torch.zeros_like(self.flat)
@@ -318,7 +342,8 @@ class LoraBank:
         A, B = route.take(A), route.take(B)
         if self._is_training and torch.is_grad_enabled():
             A, B = A.detach().requires_grad_(), B.detach().requires_grad_()
-            self._tape.append((index, route, A, B))
+            if not self._here.is_recomputing:
+                self._tape.append((index, route, A, B))
         return A, B
 
 

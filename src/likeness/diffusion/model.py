@@ -10,7 +10,8 @@ conditioning on without reading them, by their first axis only. What a network's
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -54,6 +55,20 @@ class BaseModel(ABC):
     def networks(self) -> dict[Network, nn.Module]:
         """The networks that adapters modify."""
         return {name: self.parts[name] for name in self.adapted}
+
+    @contextmanager
+    def recomputing(self, call: Callable[..., Any]) -> Iterator[None]:
+        """Within the block, the denoising network calls its blocks through `call`, if gradients are recorded.
+
+        Args:
+            call: takes a block and its inputs, as `LoraBank.recomputed`.
+        """
+        network = self.parts[self.adapted[0]]
+        network.enable_gradient_checkpointing(call)
+        try:
+            yield
+        finally:
+            network.disable_gradient_checkpointing()
 
     @property
     def outline(self) -> BaseOutline:

@@ -5,6 +5,7 @@ StableDiffusionXL   two text encoders, the states before their last layers side 
                     state, and the size of the image as further inputs (Podell et al. 2023, section 2.2)
 """
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from .batch_invariance import paired
 from .conditioning import Conditioning
 from .model import BaseModel, Configs
 
+AUTOENCODER_PIXELS = 2**20  # in one pass of the autoencoder: four images of 512 x 512, one of 1024 x 1024
 _AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 
 
@@ -66,14 +68,26 @@ class StableDiffusion(BaseModel):
 
     @torch.no_grad()
     def encode_photo(self, pixels: Tensor) -> Tensor:
+        return torch.cat([self._encoded(part) for part in pixels.split(_slice(pixels.shape[2:]))])
+
+    def _encoded(self, pixels: Tensor) -> Tensor:
         encoded = self.vae.encode(pixels.to(self.device, self.vae.dtype))
         latents = encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
         return latents * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
+        side = [cells * self._pixels_per_cell for cells in latents.shape[2:]]
+        return torch.cat([self._decoded(part) for part in latents.split(_slice(side))])
+
+    def _decoded(self, latents: Tensor) -> Tensor:
         z = latents.to(self.device, self.vae.dtype) / self.vae.config["scaling_factor"]
         return self.vae.decode(paired(z), return_dict=False)[0][: len(z)].float().clamp(-1, 1)
+
+    @property
+    def _pixels_per_cell(self) -> int:
+        config = self.vae.config
+        return 2 ** (len(config.get("block_out_channels") or config["encoder_block_out_channels"]) - 1)
 
     @property
     def max_tokens(self) -> int:
@@ -144,9 +158,10 @@ class StableDiffusionXL(StableDiffusion):
             x_t.to(self.dtype), t.to(self.device), conditioning.states, added_cond_kwargs=further, return_dict=False
         )[0]
 
-    @property
-    def _pixels_per_cell(self) -> int:
-        return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+
+def _slice(side: Sequence[int]) -> int:
+    """Images of this size in one pass of the autoencoder."""
+    return max(1, AUTOENCODER_PIXELS // math.prod(side))
 
 
 def _ends_word(token: str, places: Sequence[tuple[int, int]], following: int) -> bool:

@@ -7,6 +7,8 @@ The loop knows neither photographs nor adapter files nor queues.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +21,7 @@ from ..diffusion.lora import LoraBank
 from ..errors import CheckpointMismatch, TrainingError, UsageError
 from ..types import LoraPair, Network, encodes_text
 from .data import TrainingSet
-from .loss import dreambooth_loss, min_snr_weight, row_losses
+from .loss import dreambooth_weights, min_snr_weight, row_losses
 from .optimizer import RowAdamW, clip_rows
 from .recipe import FineTuneRecipe
 from .timesteps import middle_timesteps, uniform_timesteps
@@ -51,12 +53,32 @@ class Batch:
     ids: Tensor  # (k, ...), token ids of captions to encode: all of the person's, or each row's if fewer
     caption: Tensor  # (b,) index in `ids`
     emphasis: Tensor  # (b, 1, h, w)
-    is_prior: Tensor  # (b,) bool
+    is_prior: Tensor  # (b,) bool, on the host
+    weight: Tensor  # (b,), the person's loss is the sum of the rows' losses with these weights
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows for the U-Net and for the text encoder."""
+        """Rows for the denoising network and for the text encoders."""
         return len(self.t), len(self.ids)
+
+    def split(self, rows: int) -> list["Batch"]:
+        """Consecutive parts of at most `rows` rows, whose losses and gradients add up to those of the whole."""
+        out = []
+        for start in range(0, len(self.t), rows):
+            part = slice(start, start + rows)
+            ids, caption = _needed(self.ids, self.caption[part])
+            out.append(Batch(
+                self.x0[part], self.noise[part], self.t[part], ids, caption, self.emphasis[part], self.is_prior[part],
+                self.weight[part],
+            ))  # fmt: skip
+        return out
+
+
+def _needed(ids: Tensor, caption: Tensor) -> tuple[Tensor, Tensor]:
+    """The captions to encode and each row's place in them: one per row if that is fewer."""
+    if len(ids) <= len(caption):
+        return ids, caption
+    return ids[caption], torch.arange(len(caption), device=ids.device)
 
 
 @dataclass(eq=False)
@@ -85,12 +107,11 @@ def draw_batch(job: FineTune, timesteps: int) -> Batch:
     even = torch.ones_like(data.emphasis[:1]).expand(priors, -1, -1, -1)
     is_prior = torch.arange(len(x0)) >= recipe.instance_rows
     known = data.captions
-    ids, place = known.ids, torch.cat([known.instance[photo, caption], known.prior[prior]])
-    if len(ids) > len(place):
-        ids, place = ids[place], torch.arange(len(place), device=ids.device)
+    ids, place = _needed(known.ids, torch.cat([known.instance[photo, caption], known.prior[prior]]))
+    weight = torch.tensor(dreambooth_weights(recipe.instance_rows, priors, recipe.prior_weight))
     return Batch(
-        x0, noise.to(x0), t.to(x0.device), ids, place,
-        torch.cat([data.emphasis[photo], even]), is_prior.to(x0.device),
+        x0, noise.to(x0), t.to(x0.device), ids, place, torch.cat([data.emphasis[photo], even]), is_prior,
+        weight.to(x0.device),
     )  # fmt: skip
 
 
@@ -125,6 +146,14 @@ def _one_scale(
     }
 
 
+@dataclass(frozen=True)
+class StepMemory:
+    """How a step trades time for memory; the gradient is that of the default, to rounding."""
+
+    rows: int | None = None  # at most in one forward and backward pass; None: those of all people at once
+    recompute: bool = False  # activations of the denoising network's blocks; the gradient is the same to the last bit
+
+
 class TrainingLoop:
     """A base, a bank with gradients, and the current fine-tunes.
 
@@ -132,10 +161,11 @@ class TrainingLoop:
         base: frozen.
         capacity: largest number of people at once.
         rank: of the bank; the largest rank of a job.
+        memory: see `StepMemory`; `plan` chooses it for a device.
     """
 
-    def __init__(self, base: BaseModel, *, capacity: int, rank: int) -> None:
-        self.base = base
+    def __init__(self, base: BaseModel, *, capacity: int, rank: int, memory: StepMemory | None = None) -> None:
+        self.base, self.memory = base, memory or StepMemory()
         self.bank = LoraBank(base.networks, base.family.trained, slots=capacity + 1, rank=rank, dtype=torch.float32)
         self.bank.enable_training()
         self._optimizer = RowAdamW.like(self.bank.flat)
@@ -252,16 +282,31 @@ class TrainingLoop:
         for job in jobs:
             batch = draw_batch(job, self.base.schedule.timesteps)
             alike.setdefault(batch.shape, []).append((job, batch))
-        losses: dict[str, float] = {}
+        losses = {job.name: 0.0 for job in jobs}
         gradient = torch.zeros_like(self.bank.flat)
         for group in alike.values():
-            found = self._losses(group)
-            numbers = torch.stack(found).tolist()
-            losses |= {job.name: number for (job, _), number in zip(group, numbers, strict=True)}
-            # a sum of per-person means, so that each person's gradient is that of a separate training
-            if good := [loss for loss, number in zip(found, numbers, strict=True) if math.isfinite(number)]:
-                self.bank.add_gradient(torch.stack(good).sum(), gradient)
+            for part in self._parts(group):
+                found = self._losses(part)
+                numbers = torch.stack(found).tolist()
+                for (job, _), number in zip(part, numbers, strict=True):
+                    losses[job.name] += number
+                # a sum of per-person means, so that each person's gradient is that of a separate training
+                if good := [loss for loss, number in zip(found, numbers, strict=True) if math.isfinite(number)]:
+                    self.bank.add_gradient(torch.stack(good).sum(), gradient)
         return losses, gradient
+
+    def _parts(self, group: list[tuple[FineTune, Batch]]) -> Iterator[list[tuple[FineTune, Batch]]]:
+        """People with equal numbers of rows in forward passes of at most `memory.rows` rows.
+
+        Whole people if one fits, else parts of one, so that how a person's rows are divided does not depend on others.
+        """
+        rows, _ = group[0][1].shape
+        most = self.memory.rows or len(group) * rows
+        if most >= rows:
+            people = most // rows
+            yield from (group[start : start + people] for start in range(0, len(group), people))
+        else:
+            yield from ([(job, part)] for job, batch in group for part in batch.split(most))
 
     def _losses(self, group: list[tuple[FineTune, Batch]]) -> list[Tensor]:
         """The losses of people with equal numbers of rows, in one forward pass."""
@@ -279,19 +324,21 @@ class TrainingLoop:
         self.bank.forget_forwards()
         with self.bank.route(slots.repeat_interleave(texts), text_scales.repeat_interleave(texts)):
             states = self.base.encode_prompt(ids)[caption]
-        with self.bank.route(slots.repeat_interleave(rows), scales.repeat_interleave(rows)):
+        recomputing = self.base.recomputing(self.bank.recomputed) if self.memory.recompute else nullcontext()
+        with self.bank.route(slots.repeat_interleave(rows), scales.repeat_interleave(rows)), recomputing:
             output = self.base.denoise(x_t, t, states)
         target, snr = schedule.target(x0, noise, t), schedule.snr(t)
-        held = torch.cat([b.is_prior & job.recipe.prior_from_base for job, b in group])
+        held = torch.cat([b.is_prior & job.recipe.prior_from_base for job, b in group])  # on the host
         if held.any():
-            target = target.clone()  # it may be x0 itself
-            target[held] = self._bare(x_t[held], t[held], ids[caption[held]]).to(target.dtype)
+            where = held.nonzero().flatten().to(t.device)
+            bare = self._bare(x_t[where], t[where], ids[caption[where]]).to(target.dtype)
+            target = target.index_copy(0, where, bare)
         losses = []
         for k, (job, batch) in enumerate(group):
             mine = slice(k * rows, (k + 1) * rows)
             weight = min_snr_weight(snr[mine], schedule.prediction_type, job.recipe.min_snr_gamma)
             each = row_losses(output[mine], target[mine], weight=weight, emphasis=batch.emphasis)
-            losses.append(dreambooth_loss(each, batch.is_prior, job.recipe.prior_weight))
+            losses.append((each * batch.weight).sum())
         return losses
 
     @torch.no_grad()
