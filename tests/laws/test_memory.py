@@ -8,9 +8,9 @@ from torch import Tensor
 
 from likeness.diffusion import stable_diffusion
 from likeness.diffusion.base import BaseModel
+from likeness.diffusion.counting import Counting
 from likeness.training.loop import StepMemory, TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
-from likeness.diffusion.live_bytes import LiveBytes
 from tests.tiny import random_person, random_row, relative
 
 RECIPE = recipe_named("standard", rank=4, alpha=4, instance_rows=4, prior_rows=2)
@@ -66,9 +66,9 @@ def test_together_is_alone_with_any_memory(tiny_base: BaseModel, memory: StepMem
 def test_each_saves_memory(tiny_base: BaseModel) -> None:
     peaks = []
     for memory in (StepMemory(), StepMemory(2), StepMemory(recompute=True), StepMemory(2, recompute=True)):
-        with LiveBytes() as live:
+        with Counting() as counted:
             gradients(tiny_base, RECIPE, memory, ("anna",))
-        peaks.append(live.peak)
+        peaks.append(counted.peak_bytes)
     whole, parts, recomputed, both = peaks
     assert max(parts, recomputed) < 0.7 * whole
     assert both < 0.7 * min(parts, recomputed)
@@ -82,7 +82,55 @@ def test_the_autoencoder_works_in_slices(tiny_base: BaseModel, monkeypatch: pyte
     for slices in (6, 2):
         monkeypatch.setattr(stable_diffusion, "AUTOENCODER_PIXELS", slices * 128**2)
         assert torch.equal(tiny_base.encode_photo(pixels), latents)
-        with LiveBytes() as live:
+        with Counting() as counted:
             assert torch.equal(tiny_base.decode(latents), images)
-        peaks.append(live.peak)
+        peaks.append(counted.peak_bytes)
     assert peaks[1] < 0.6 * peaks[0]
+
+
+@pytest.mark.parametrize(("fits", "way"), [(6, StepMemory(6)), (3, StepMemory(3)), (1, StepMemory(1, recompute=True))])
+def test_a_step_that_does_not_fit_is_done_in_parts(
+    tiny_base: BaseModel, monkeypatch: pytest.MonkeyPatch, fits: int, way: StepMemory
+) -> None:
+    """From the middle of a training on; the random numbers are those of a training with enough memory."""
+    recipe = replace(RECIPE, steps=3)
+
+    def trained(room: int) -> tuple[Tensor, StepMemory]:
+        loop, losses = TrainingLoop(tiny_base, capacity=2, rank=4), TrainingLoop.losses
+
+        def limited(self: TrainingLoop, part: list) -> list[Tensor]:
+            if sum(len(batch.t) for _, batch in part) > room:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return losses(self, part)
+
+        try:
+            job = loop.join("anna", recipe, random_person(tiny_base, 1), seed=1)
+            loop.join("ben", recipe, random_person(tiny_base, 2), seed=2)
+            loop.step()
+            with monkeypatch.context() as patch:
+                patch.setattr(TrainingLoop, "losses", limited)
+                loop.step()
+            loop.step()
+            return loop.bank.flat[job.slot].clone(), loop.memory
+        finally:
+            loop.close()
+
+    whole, _ = trained(12)
+    parts, memory = trained(fits)
+    assert memory == way
+    assert relative(parts, whole) < 1e-4
+
+
+def test_a_step_that_fits_in_no_way_has_no_effect(tiny_base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = TrainingLoop(tiny_base, capacity=1, rank=4)
+    try:
+        loop.join("anna", RECIPE, random_person(tiny_base, 1), seed=1)
+        before = loop.state("anna")
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainingLoop, "losses", lambda self, part: torch.empty(2**60))
+            with pytest.raises(RuntimeError, match="memory"):
+                loop.step()
+        after = loop.state("anna")
+        assert all(torch.equal(after[key], value) for key, value in before.items())
+    finally:
+        loop.close()

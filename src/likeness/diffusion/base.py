@@ -20,6 +20,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, StrictDataclassError
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
 from ..errors import CorruptBase, NotFound
@@ -45,8 +46,11 @@ _DAMAGED = (OSError, ValueError, LookupError, TypeError, NotImplementedError, St
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
-def locate(base: str, revision: str | None = None) -> Path:
+def locate(base: str, revision: str | None = None, *, weights: bool = True) -> Path:
     """The folder of a base: the built-in one, a local folder, or a model id pinned to a commit.
+
+    Args:
+        weights: False: of a model id, only configs and tokenizers are downloaded.
 
     Raises:
         NotFound: no such folder; a model id without a commit; not cached while the hub cannot be reached.
@@ -64,9 +68,12 @@ def locate(base: str, revision: str | None = None) -> Path:
         )
     # without single-file checkpoints and second copies of the same weights, which have gigabytes each
     unwanted = ["*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "*.non_ema*"]
-    configs = _from_hub(base, revision, ["*/config.json"], unwanted=unwanted)
+    settings = ["*/config.json", *(f"{part}/*" for part in _SETTINGS)]
+    configs = _from_hub(base, revision, settings, unwanted=unwanted)
     with _configs():
         _read(configs)  # an unsupported base is refused before its weights are downloaded
+    if not weights:
+        return configs
     wanted = [f"{part}/*" for part in (*_parts_in(configs), *_SETTINGS)]
     folder = _from_hub(base, revision, wanted, unwanted=[*unwanted, "*.fp16*"])
     halves = [
@@ -234,6 +241,46 @@ def outline_of(base: str = BUILT_IN, revision: str | None = None) -> BaseOutline
         kinds = kind.kinds(configs)
         networks = {name: _empty(kinds[name], folder / name) for name in kind.adapted}
     return outline(_id_of(base, revision), weights_sha256(folder), family, networks)
+
+
+def fake_base(
+    base: str = BUILT_IN, revision: str | None = None, *, device: torch.device, dtype: torch.dtype
+) -> BaseModel:
+    """A base of fake tensors, with shapes and types and without numbers: for counting, see `training.plan`.
+
+    Args:
+        device: on which it would be loaded. The fake tensors say they are on the CPU: no device is needed.
+
+    Raises:
+        NotFound, CorruptBase: as `load_base`, for what the configs show.
+    """
+    folder = locate(base, revision, weights=False)
+    with _configs():
+        family, configs = _read(folder)
+        kind = _CLASSES[family.architecture]
+        tokenizers = {name: one.from_pretrained(folder / name) for name, one in kind.tokenizer_kinds.items()}
+        schedule = schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json"))
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            parts = {}
+            for name, one in kind.kinds(configs).items():
+                with _default_dtype(kind.dtype_of(name, configs[name], dtype)):
+                    parts[name] = _empty(one, folder / name)
+    for name, part in parts.items():
+        part.eval().requires_grad_(False)
+        if device.type == "cpu" and name in kind.adapted:
+            make_batch_invariant(part)
+    return kind(_id_of(base, revision), "", family, schedule, tokenizers, parts)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Within the block, networks are made in this type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _empty(kind: Any, folder: Path) -> nn.Module:

@@ -17,13 +17,13 @@ from PIL import Image
 from torch import Tensor
 
 from ..diffusion.base import BaseModel
-from ..diffusion.devices import is_out_of_memory
+from ..diffusion.devices import is_out_of_memory, release_memory
 from ..diffusion.lora import LoraBank
 from ..diffusion.pixels import to_images
 from ..diffusion.sampling import AdapterSlot, Denoising, advance, begin, row_count
 from ..errors import DeviceFailed, LikenessError
 from ..types import ImageRequest
-from .batch_limits import Limits, release_memory
+from .batch_limits import Limits
 from .batcher import RowLimit, parts_of
 
 PREVIEW_PX = 128  # longest side

@@ -123,6 +123,20 @@ def build_training_set(
     )  # fmt: skip
 
 
+def stand_in(base: BaseModel) -> TrainingSet:
+    """A training set with the shapes and captions of a person's, and zeros, to measure a step."""
+    subject, count = Subject("nobody"), 8
+    latents = torch.zeros(count, *base.latent_shape, device=base.device)
+    framings = [captions(subject, framing) for framing in base.family.framings]
+    most = max(len(texts) for texts in framings)
+    ids = [base.tokenize([texts[k % len(texts)] for k in range(most)]) for texts in framings]
+    return TrainingSet(
+        latents, torch.ones(count, 1, *base.latent_shape[1:], device=base.device),
+        torch.stack([ids[k % len(ids)] for k in range(count)]), latents,
+        base.tokenize(class_captions(base.family, subject.class_noun, count)),
+    )  # fmt: skip
+
+
 def class_captions(family: Family, class_noun: str, count: int) -> list[str]:
     """The prompts of the first `count` class images."""
     templates = itertools.cycle(family.class_templates)

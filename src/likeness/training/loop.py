@@ -6,10 +6,11 @@ optimiser row. The shared networks normalise within a row, so a person's gradien
 The loop knows neither photographs nor adapter files nor queues.
 """
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ..diffusion.base import BaseModel
 from ..diffusion.batch_invariance import paired
+from ..diffusion.devices import is_out_of_memory, release_memory
 from ..diffusion.lora import LoraBank
 from ..errors import CheckpointMismatch, TrainingError, UsageError
 from ..types import LoraPair, Network, encodes_text
@@ -25,6 +27,8 @@ from .loss import dreambooth_weights, min_snr_weight, row_losses
 from .optimizer import RowAdamW, clip_rows
 from .recipe import FineTuneRecipe
 from .timesteps import middle_timesteps, uniform_timesteps
+
+log = logging.getLogger("likeness.training")
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,9 @@ class FineTune:
     step: int = 0
 
 
+Group = list[tuple[FineTune, Batch]]  # people of one forward pass, or of one step
+
+
 def draw_batch(job: FineTune, timesteps: int) -> Batch:
     """Instance rows, then prior rows; all random numbers come from the job's own generator."""
     recipe, data, g = job.recipe, job.data, job.generator
@@ -146,12 +153,25 @@ def _one_scale(
     }
 
 
+LEAST_ROWS = 2  # in one pass without recomputed activations
+
+
 @dataclass(frozen=True)
 class StepMemory:
     """How a step trades time for memory; the gradient is that of the default, to rounding."""
 
     rows: int | None = None  # at most in one forward and backward pass; None: those of all people at once
     recompute: bool = False  # activations of the denoising network's blocks; the gradient is the same to the last bit
+
+    def smaller(self, rows: int) -> "StepMemory | None":
+        """The next way that needs less memory for a step of `rows` rows, the one with the fewest operations first.
+
+        Fewer rows cost some speed. Recomputing costs a third of the operations, so it comes after two rows did not fit.
+        """
+        now = min(self.rows or rows, rows)
+        if now > (1 if self.recompute else LEAST_ROWS):
+            return replace(self, rows=now // 2)
+        return None if self.recompute else StepMemory(recompute=True)
 
 
 class TrainingLoop:
@@ -211,18 +231,13 @@ class TrainingLoop:
     def step(self) -> list[Progress]:
         """One optimiser step for everyone, in one forward and one backward pass.
 
-        If the device runs out of memory, the step has had no effect and can be repeated with fewer people.
+        If the device runs out of memory, the step is repeated in a way that needs less, see `StepMemory.smaller`, and so
+        are later steps. If there is none, the step has had no effect and can be repeated with fewer people.
         """
         jobs = list(self._jobs.values())
         if not jobs:
             return []
-        drawn_from = [job.generator.get_state() for job in jobs]
-        try:
-            losses, gradient = self._losses_and_gradient(jobs)
-        except Exception:
-            for job, state in zip(jobs, drawn_from, strict=True):
-                job.generator.set_state(state)
-            raise
+        losses, gradient = self._in_memory(jobs)
         limits = torch.ones(self.bank.slots, device=gradient.device)
         for job in jobs:
             limits[job.slot] = job.recipe.clip_norm
@@ -272,21 +287,39 @@ class TrainingLoop:
     def close(self) -> None:
         self.bank.close()
 
+    def _in_memory(self, jobs: list[FineTune]) -> tuple[dict[str, float], Tensor]:
+        """`_losses_and_gradient` in the first way that fits; the random numbers of a failed attempt are drawn again."""
+        drawn_from = [job.generator.get_state() for job in jobs]
+        while True:
+            try:
+                return self._losses_and_gradient(jobs)
+            except Exception as error:
+                for job, state in zip(jobs, drawn_from, strict=True):
+                    job.generator.set_state(state)
+                self.bank.forget_forwards()
+                rows = sum(job.recipe.instance_rows + job.recipe.prior_rows for job in jobs)
+                smaller = self.memory.smaller(rows) if is_out_of_memory(error) else None
+                if smaller is None:
+                    raise
+            self.memory = smaller  # outside the handler, whose traceback holds the failed attempt's tensors
+            release_memory()
+            log.warning("out of memory: %s", smaller)
+
     def _losses_and_gradient(self, jobs: list[FineTune]) -> tuple[dict[str, float], Tensor]:
         """The loss of each person, and the gradient (S, P) of the finite ones.
 
         People with equal numbers of rows share a forward pass; others use separate ones, because with unequal numbers a
         person's matrix products would be split, and rounded, differently than alone.
         """
-        alike: dict[tuple[int, int], list[tuple[FineTune, Batch]]] = {}
+        alike: dict[tuple[int, int], Group] = {}
         for job in jobs:
             batch = draw_batch(job, self.base.schedule.timesteps)
             alike.setdefault(batch.shape, []).append((job, batch))
         losses = {job.name: 0.0 for job in jobs}
         gradient = torch.zeros_like(self.bank.flat)
         for group in alike.values():
-            for part in self._parts(group):
-                found = self._losses(part)
+            for part in self.parts(group):
+                found = self.losses(part)
                 numbers = torch.stack(found).tolist()
                 for (job, _), number in zip(part, numbers, strict=True):
                     losses[job.name] += number
@@ -295,7 +328,7 @@ class TrainingLoop:
                     self.bank.add_gradient(torch.stack(good).sum(), gradient)
         return losses, gradient
 
-    def _parts(self, group: list[tuple[FineTune, Batch]]) -> Iterator[list[tuple[FineTune, Batch]]]:
+    def parts(self, group: Group) -> Iterator[Group]:
         """People with equal numbers of rows in forward passes of at most `memory.rows` rows.
 
         Whole people if one fits, else parts of one, so that how a person's rows are divided does not depend on others.
@@ -308,7 +341,7 @@ class TrainingLoop:
         else:
             yield from ([(job, part)] for job, batch in group for part in batch.split(most))
 
-    def _losses(self, group: list[tuple[FineTune, Batch]]) -> list[Tensor]:
+    def losses(self, group: Group) -> list[Tensor]:
         """The losses of people with equal numbers of rows, in one forward pass."""
         schedule = self.base.schedule
         jobs, batches = zip(*group, strict=True)
