@@ -1,8 +1,8 @@
 """Bases at their published sizes, with random weights or none: configs of Stable Diffusion 1.5, 2.1 and XL.
 
 Sources: unet/config.json, text_encoder*/config.json, vae/config.json and scheduler/scheduler_config.json of
-stable-diffusion-v1-5, stable-diffusion-2-1-base, stable-diffusion-2-1 and stable-diffusion-xl-base-1.0. The tokenizer is
-the built-in base's, with their length and number of embeddings.
+stable-diffusion-v1-5, stable-diffusion-2-1-base, stable-diffusion-2-1 and stable-diffusion-xl-base-1.0. The tokenizer
+is the built-in base's, with their length and number of embeddings.
 """
 
 import json

@@ -43,8 +43,8 @@ def dreambooth_weights(instances: int, priors: int, prior_weight: float) -> list
     Prior preservation: Ruiz et al. 2023, eq. 2. As a weighted sum of rows, the loss can be computed in parts.
 
     The recipe chooses the target of prior rows: the class image, as in the paper, or the prediction of the base without
-    an adapter (Li & Hoiem 2016, 'Learning without Forgetting'). The second has the same minimum without the images' noise,
-    which dominates the gradient of a small batch: it is zero until something is forgotten.
+    an adapter (Li & Hoiem 2016, 'Learning without Forgetting'). The second has the same minimum without the
+    images' noise, which dominates the gradient of a small batch: it is zero until something is forgotten.
 
     Returns one number per row.
     """

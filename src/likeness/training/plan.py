@@ -84,10 +84,11 @@ def plan_of(
         flat = loop.bank.flat.nbytes
     finally:
         loop.close()
+    peak = max(count.peak_bytes for count in counts)
     weights = sum(tensor.nbytes for one in base.parts.values() for tensor in (*one.parameters(), *one.buffers()))
     return Plan(
         people=people, rows=whole.rows // people, memory=memory, weights_bytes=weights, bank_bytes=flat,
-        optimizer_bytes=2 * flat, gradient_bytes=flat, activation_bytes=max(count.peak_bytes for count in counts), reserve_bytes=reserve_bytes,
+        optimizer_bytes=2 * flat, gradient_bytes=flat, activation_bytes=peak, reserve_bytes=reserve_bytes,
         step_operations=_operations(counts, whole), steps=recipe.steps,
     )  # fmt: skip
 
@@ -115,7 +116,7 @@ def _count(loop: TrainingLoop, part: Group) -> _Count:
 
 
 def _operations(counts: list[_Count], whole: _Count) -> int:
-    """Of a whole step, from its first part, and its last if there are more: a cost per row, and more per class image."""
+    """Of a whole step, from its first and last part: a cost per row, and more per class image."""
     first, last = counts[0], counts[-1]
     difference = last.priors * first.rows - first.priors * last.rows
     if difference == 0:
