@@ -231,7 +231,7 @@ class TrainingLoop:
     def step(self) -> list[Progress]:
         """One optimiser step for everyone, in one forward and one backward pass.
 
-        If the device runs out of memory, the step is repeated in a way that needs less (`StepMemory.smaller`), and so are
+        If the device runs out of memory, the step is repeated in a way that needs less (`StepMemory.smaller`), as are
         later steps. If there is none, the step has had no effect and can be repeated with fewer people.
         """
         jobs = list(self._jobs.values())
