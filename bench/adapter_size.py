@@ -27,9 +27,10 @@ from likeness.diffusion.lora import target_modules
 from likeness.training.loop import TrainingLoop
 from likeness.training.recipe import PRESETS, FineTuneRecipe, recipe_document
 from likeness.types import Adapter, AdapterCard, Network
+from recipes.measurement import Row
 
 from .random_base import add_base_options, base_settings, open_base
-from .report import Goal, Row, finish, options, versions
+from .report import Goal, finish, options, versions
 from .train_together import random_person
 
 MB = 1e6

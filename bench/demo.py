@@ -18,7 +18,9 @@ from typing import Any
 
 import psutil
 
-from .report import Goal, Row, finish, options
+from recipes.measurement import Row
+
+from .report import Goal, finish, options
 
 SAMPLE_EVERY_S = 0.1
 MOST_S, MOST_GB = 180.0, 3.0

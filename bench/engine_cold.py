@@ -23,10 +23,11 @@ from likeness.diffusion.base import BaseModel
 from likeness.engine.engine import Engine
 from likeness.training.recipe import recipe_named
 from likeness.types import ImageRequest
+from recipes.measurement import Row
 
 from .adapters import AdapterFiles, write_adapters
 from .random_base import add_base_options, base_settings, open_base
-from .report import Goal, Row, finish, options
+from .report import Goal, finish, options
 
 REQUEST = ImageRequest("photo of <<TOK>> person", steps=1)
 BEGIN, END = "its begin", "its end"

@@ -16,16 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from likeness.diffusion.base import BaseModel, resident_sha256
+from fixtures.pixels import difference, recording
+from fixtures.weights import resident_sha256
+from likeness.diffusion.base import BaseModel
 from likeness.diffusion.samplers import SAMPLERS
 from likeness.engine.engine import Engine
 from likeness.training.recipe import recipe_named
 from likeness.types import GeneratedImage, ImageRequest
+from recipes.measurement import Row
 
 from .adapters import AdapterFiles, write_adapters
-from .pixels import difference, recording
 from .random_base import add_base_options, base_settings, open_base
-from .report import Goal, Row, finish, options
+from .report import Goal, finish, options
 
 SWAP_FILES = 16
 

@@ -22,10 +22,11 @@ from likeness.engine.engine import Engine
 from likeness.engine.facts import EngineFacts
 from likeness.training.recipe import recipe_named
 from likeness.types import ImageRequest
+from recipes.measurement import Row
 
 from .adapters import AdapterFiles, write_adapters
 from .random_base import add_base_options, base_settings, open_base
-from .report import Goal, Row, finish, options
+from .report import Goal, finish, options
 from .timing import Rounds, Work, ratio, take_turns
 
 REQUEST = ImageRequest("oil painting of <<TOK>> person")

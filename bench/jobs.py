@@ -28,14 +28,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from fixtures.installation import PHOTOS, SMALL, Installation, installed, pids_with
+from fixtures.postgres import postgres
+from fixtures.tiny import build_tiny_folder
+from fixtures.waiting import until
 from likeness.config import Settings
-from likeness.jobs.types import Job
-from tests.jobs.installation import PHOTOS, SMALL, Installation, installed, pids_with
-from tests.services.postgres import postgres
-from tests.tiny import build_tiny_folder
-from tests.waiting import until
+from likeness.jobs.job import Job
+from recipes.measurement import Row
 
-from .report import Goal, Row, finish, options
+from .report import Goal, finish, options
 
 TRAINER, PREPARER = "likeness.jobs.trainer", "likeness.jobs.preparer"
 PATIENCE_S = 3600.0
@@ -166,7 +167,7 @@ def crash(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row], 
         watch, killed = Watch(one), dict.fromkeys(KILLS, 0)
 
         def is_over() -> bool:
-            return len(ids) == args.jobs and one.training.queue.open_jobs() == 0
+            return len(ids) == args.jobs and one.training.queue.backlog().open_jobs == 0
 
         until(lambda: bool(watch.seen), PATIENCE_S)  # from here on a kill interrupts a training
         while not is_over() and time.monotonic() - started_s < PATIENCE_S:
@@ -259,7 +260,7 @@ def outage(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row],
         cluster.stop()
         time.sleep(args.outage_s)
         cluster.start()
-        until(lambda: one.training.queue.open_jobs() == 0, PATIENCE_S)
+        until(lambda: one.training.queue.backlog().open_jobs == 0, PATIENCE_S)
         wrong, _ = verdict(one, [job.id for job in jobs])
     row: Row = {"jobs": count, "seconds without a database": args.outage_s, **wrong}
     title = f"database away for {args.outage_s:g} s"
@@ -283,7 +284,7 @@ def latency(args: argparse.Namespace, home: Path, base: Path) -> tuple[list[Row]
         cancels += [_seconds_to_free(one, waiting[k], waiting[k + 1]) for k in range(min(4, args.submits - 1))]
         for job in waiting:
             queue.cancel(job.id, job.order.tenant)
-        until(lambda: queue.open_jobs() == 0, PATIENCE_S)
+        until(lambda: queue.backlog().open_jobs == 0, PATIENCE_S)
         one.start("w-1", "--concurrency", "1")
         takeovers = [_seconds_to_take_over(one, f"taken-{k}") for k in range(3)]
     times = {

@@ -28,9 +28,10 @@ from likeness.diffusion.base import BaseModel
 from likeness.diffusion.family import ATTENTION, FEED_FORWARD
 from likeness.diffusion.lora import LoraBank
 from likeness.training.recipe import recipe_named
+from recipes.measurement import Row
 
 from .random_base import add_base_options, base_settings, open_base
-from .report import Goal, Row, finish, options
+from .report import Goal, finish, options
 from .timing import Rounds, ratio, take_turns
 
 PEOPLE = 8

@@ -2,9 +2,7 @@
 
 import argparse
 import json
-import os
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -12,13 +10,11 @@ from importlib import metadata
 from pathlib import Path
 
 from likeness import __version__
+from recipes.measurement import Row, commit, machine, print_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-MEASURED = ("src", "recipes", "bench/*.py")
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy")
-
-Row = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -68,38 +64,6 @@ def finish(name: str, tables: Mapping[str, Sequence[Row]], *, goals: Sequence[Go
     print(json.dumps(document, default=str), flush=True)
 
 
-def print_table(rows: Sequence[Row]) -> None:
-    """Print rows as aligned columns, numbers to the right."""
-    heads = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[_cell(row.get(head, "")) for head in heads] for row in rows]
-    widths = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(heads))]
-    is_text = [any(isinstance(row.get(head), str) for row in rows) for head in heads]
-    for line in [heads, ["-" * width for width in widths], *cells]:
-        places = zip(line, widths, is_text, strict=True)
-        print("  ".join(cell.ljust(width) if text else cell.rjust(width) for cell, width, text in places).rstrip())
-
-
-def machine() -> Row:
-    """Processor, cores, memory and load; nothing that identifies the machine."""
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gib": round(memory_bytes / 2**30, 1),
-        "load_average_1_5_15_min": [round(load, 2) for load in os.getloadavg()],
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def commit() -> str:
-    """Short hash of the commit, with `-changed` if measured or measuring code differs from it."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=True).stdout.strip()
-
-    return git("rev-parse", "--short", "HEAD") + ("-changed" if git("status", "--short", *MEASURED) else "")
-
-
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that affect the results."""
     own = {"python": platform.python_version(), "likeness": __version__}
@@ -109,13 +73,3 @@ def versions() -> dict[str, str]:
 def _goal_row(goal: Goal) -> Row:
     target = f"{'>=' if goal.at_least else '<='} {goal.target:g}"
     return {"goal": goal.claim, "measured": goal.value, "target": target, "met": "yes" if goal.met else "NO"}
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _cpu_model() -> str:
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text().splitlines() if listing.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

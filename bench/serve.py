@@ -31,11 +31,12 @@ from likeness.diffusion.base import locate
 from likeness.service import Likeness, build
 from likeness.storage.catalog import LOCAL
 from likeness.training.recipe import recipe_named
+from recipes.measurement import Row
 
 from .adapters import write_adapters
 from .load import Answer, Body, closed, open_loop
 from .random_base import RANDOM, add_base_options, base_settings, build_random_base
-from .report import Goal, Row, finish, options
+from .report import Goal, finish, options
 from .timing import Rounds, ratio, take_turns
 
 PATH = "/v1/images"

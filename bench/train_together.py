@@ -21,9 +21,10 @@ from likeness.training.data import TrainingSet, captions, class_captions
 from likeness.training.loop import TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
 from likeness.types import Subject
+from recipes.measurement import Row
 
 from .random_base import add_base_options, base_settings, open_base
-from .report import Goal, Row, finish, options
+from .report import Goal, finish, options
 from .timing import Rounds, ratio, take_turns
 
 PEOPLE = 8

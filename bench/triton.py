@@ -30,13 +30,14 @@ from statistics import median
 
 import numpy as np
 
+from fixtures.hosting import asked, pictures
+from fixtures.triton_server import Reply
+from fixtures.waiting import until
 from likeness.artifacts.formats import export_diffusers
-from tests.services.hosting import asked, pictures
-from tests.services.triton_server import Reply
-from tests.waiting import until
+from recipes.measurement import Row
 
 from .random_base import add_base_options, base_settings
-from .report import ROOT, Goal, Row, finish, options
+from .report import ROOT, Goal, finish, options
 from .timing import Work, ratio, take_turns
 from .triton_hosting import Hosted, OtherModel, Stage, memory_mb, stage_of
 
@@ -162,7 +163,7 @@ def hop(stage: Stage, args: argparse.Namespace) -> Part:
 def instant_engine(stage: Stage, name: str) -> Iterator[None]:
     """An engine that draws nothing, where the models of the server `name` look for theirs."""
     socket = stage.address(name).file("sock")
-    words = [sys.executable, "-m", "bench.instant_engine", str(socket), stage.base_sha256, str(PICTURE)]
+    words = [sys.executable, "-m", "fixtures.instant_engine", str(socket), stage.base_sha256, str(PICTURE)]
     with subprocess.Popen(words, cwd=ROOT) as running:
         try:
             until(socket.exists, 60)

@@ -14,18 +14,18 @@ from pathlib import Path
 import psutil
 import torch
 
+from fixtures.hosting import LIMIT_S, Endpoint
+from fixtures.triton_server import Reply, TritonServer
 from likeness.artifacts.triton_model import CONFIG_NAME, VERSION
 from likeness.deploy.triton.engine_client import EngineAddress, EngineClient
 from likeness.deploy.triton.export import archive
 from likeness.diffusion.base import load_base, locate
 from likeness.storage.objects import FileObjects
 from likeness.training.recipe import recipe_named
-from tests.services.hosting import LIMIT_S, Endpoint
-from tests.services.triton_server import Reply, TritonServer
+from recipes.measurement import Row
 
 from .adapters import AdapterFiles, write_adapters
 from .random_base import RANDOM, build_random_base
-from .report import Row
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,12 @@
 import sys
 from pathlib import Path
 
+from likeness.commands.demo import demo_photos
 from likeness.config import settings_from
-from likeness.demo import demo_photos
-from likeness.fine_tuning import FineTuneOrder
 from likeness.photos import read_photos
 from likeness.service import build
 from likeness.service.image_files import save_all
-from likeness.training.recipe import recipe_named
+from likeness.training.recipe import FineTuneOrder, recipe_named
 from likeness.types import ImageRequest, Subject
 
 

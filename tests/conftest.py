@@ -6,11 +6,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from likeness.diffusion.base import BaseModel
 
 
 def pytest_configure() -> None:
@@ -52,6 +55,24 @@ def nothing_left_open() -> Iterator[None]:
     yield
     left = sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("likeness-"))
     assert not left, f"expected every engine and server of this module to be closed, got the threads {left}"
+
+
+@pytest.fixture(scope="session")
+def tiny_base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny base, as a folder that no test writes to."""
+    from fixtures.tiny import build_tiny_folder  # torch
+
+    return build_tiny_folder(tmp_path_factory.mktemp("tiny") / "tiny-base")
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny_base_folder: Path) -> "BaseModel":
+    """The tiny base, loaded once for all tests: on the CPU, in float32."""
+    import torch
+
+    from likeness.diffusion.base import load_base
+
+    return load_base(str(tiny_base_folder), device=torch.device("cpu"), dtype=torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from fixtures.tiny import build_tiny_folder
 from likeness import cli
 from likeness.commands.group import hoisted
 from likeness.deploy.extension import EXTENSION
@@ -24,7 +25,6 @@ from likeness.diffusion.samplers import SAMPLERS
 from likeness.service import Likeness
 from likeness.training.loop import Progress, TrainingLoop
 from likeness.training.recipe import PRESETS, FineTuneRecipe, recipe_named
-from tests.tiny import build_tiny_folder
 
 STEPS = 4
 SRC = str(Path(__file__).parents[1] / "src")
@@ -41,8 +41,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base"))
+def base(tiny_base_folder: Path) -> str:
+    return str(tiny_base_folder)
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ MEMORY = [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeEr
 @pytest.mark.parametrize(
     ("place", "full"),
     [("training.loop.TrainingLoop.step", MEMORY[0]), ("training.prior.denoise_all", MEMORY[1]),
-     ("diffusion.base.BaseModel.encode_photo", MEMORY[2]), ("diffusion.base._load_part", MEMORY[2])],
+     ("diffusion.base.BaseModel.encode_photo", MEMORY[2]), ("diffusion.base.load_part", MEMORY[2])],
 )  # fmt: skip
 def test_a_training_without_memory_is_an_error_with_a_hint(
     things: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, full: Exception
@@ -375,7 +375,7 @@ def test_version(home: Path) -> None:
 
 @pytest.mark.slow
 def test_demo(home: Path, base: str, tmp_path: Path) -> None:
-    from likeness.demo import PORTRAITS, demo_photos
+    from likeness.commands.demo import PORTRAITS, demo_photos
     from likeness.errors import MissingPart
 
     try:

@@ -5,16 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from likeness.demo import demo_photos
+from likeness.commands.demo import demo_photos
 from likeness.diffusion.base import load_base
-from tests.tiny import build_tiny_folder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-@pytest.fixture(scope="module")
-def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base")
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
@@ -22,15 +16,15 @@ def test_short(example: Path) -> None:
     assert len(example.read_text().splitlines()) <= 40
 
 
-def test_portraits_from_photos(base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_portraits_from_photos(tiny_base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LIKENESS_BASE", str(base_folder))
+    monkeypatch.setenv("LIKENESS_BASE", str(tiny_base_folder))
     main = runpy.run_path(str(EXAMPLES / "portraits_from_photos.py"))["main"]
     paths = main([demo_photos()], steps=2)
     assert len(paths) == 2 and all(path.stat().st_size > 0 for path in paths)
 
 
-def test_many_people_one_loop(base_folder: Path) -> None:
+def test_many_people_one_loop(tiny_base_folder: Path) -> None:
     main = runpy.run_path(str(EXAMPLES / "many_people_one_loop.py"))["main"]
-    done = main(load_base(str(base_folder)), steps=3)
+    done = main(load_base(str(tiny_base_folder)), steps=3)
     assert set(done) == {"anna", "ben", "cleo"} and min(done.values()) > 0

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from bench.readme import newest, pages, sentences, tables
 from bench.report import RESULTS
+from fixtures.tiny import build_tiny_folder
 from likeness import cli
 from likeness.cli import app
 from likeness.training.recipe import FineTuneRecipe, recipe_named
-from tests.tiny import build_tiny_folder
 
 README = Path(__file__).parents[1] / "README.md"
 HUB = "sd2-community/"  # needs the network

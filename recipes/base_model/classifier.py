@@ -17,12 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from likeness.photos.styles import STYLES
+
 from .data import to_float
 from .precision import faster_dtype, mixed
 from .render.captions import COLORLESS
 from .render.places import PLACES
 from .render.scene import CLOTHES_RGB
-from .render.styles import STYLES
 
 SIDE_PX = 128
 BATCH = 64

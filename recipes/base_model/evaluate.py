@@ -13,8 +13,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.report import commit, print_table
 from likeness.diffusion.base import BUILT_IN, locate
+from recipes.measurement import commit, print_table
 
 from .autoencoder_gate import measure_reconstruction
 from .exam import Exam, Settings

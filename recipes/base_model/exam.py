@@ -24,7 +24,7 @@ from likeness.types import ImageRequest
 from . import classifier
 from .data import load_attributes, load_images, shard_paths
 from .kept import file_sha256, key_of
-from .prompts import Prompt, composed_prompts
+from .prompts import Prompt, composed_prompts, photo_prompts
 from .render.assets import Assets, load_assets
 from .render.dataset import SHARD_IMAGES, Plan, training_people, write_dataset
 
@@ -110,6 +110,12 @@ class Exam:
     def prompted(self) -> tuple[list[Prompt], Pixels]:
         """Prompts with known content, and the base's images of them (N, H, W, 3)."""
         prompts = composed_prompts(self.settings.images, self.assets)
+        return prompts, self.pictures([self.request(prompt.text, seed) for seed, prompt in enumerate(prompts)])
+
+    @cached_property
+    def photographed(self) -> tuple[list[Prompt], Pixels]:
+        """Prompts of photos of people like those of the renders, and the base's images of them (N, H, W, 3)."""
+        prompts = photo_prompts(self.settings.images, self.assets)
         return prompts, self.pictures([self.request(prompt.text, seed) for seed, prompt in enumerate(prompts)])
 
     @property

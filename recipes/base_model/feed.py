@@ -11,19 +11,23 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
+from likeness.photos.styles import STYLES
+
 from .autoencoder import read_basis
 from .classifier import HEADS
 from .data import load_attributes, load_images, shard_paths, to_float
 from .latents import CHANNELS
 from .networks import LATENT_CELLS, MAX_TOKENS, load_tokenizer
 from .render.captions import compose
-from .render.people import ETHNICITIES, HAIR_RGB
-from .render.styles import STYLES
+from .render.people import ETHNICITIES, GLASSES, HAIR_RGB
 from .said import said_classes
 
 CAPTIONS_PER_IMAGE = 6
-PHOTO_GAIN = 2.0  # photos are drawn this much more often: they show identity best, and styles need fewer samples
-CLASSES = {"hair_color": (None, *HAIR_RGB), "ethnicity": ETHNICITIES, "style": tuple(STYLES)}
+PHOTO_GAIN = (
+    0.75  # photos are six renders in ten; drawn this often they are about half, each of the 11 other styles 4 %
+)
+GLASSES_GAIN = 1.5  # likewise: faces with glasses break most often (docs/log.md, 2026-11-29)
+CLASSES = {"hair_color": (None, *HAIR_RGB), "ethnicity": ETHNICITIES, "style": tuple(STYLES), "glasses": GLASSES}
 
 
 def read_captions(tokenizer_folder: Path, shard: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -31,7 +35,7 @@ def read_captions(tokenizer_folder: Path, shard: Path) -> tuple[np.ndarray, np.n
 
     Returns:
         token ids (n, C, MAX_TOKENS) int16; what the captions say (n, C, heads) int8, see `said.said_classes`;
-        `CLASSES` of the images (n, 3).
+        `CLASSES` of the images (n, 4).
     """
     tokenizer = load_tokenizer(tokenizer_folder)
     rng = np.random.default_rng(int(shard.stem.split("_")[1]))
@@ -46,14 +50,15 @@ def read_captions(tokenizer_folder: Path, shard: Path) -> tuple[np.ndarray, np.n
 
 
 def chances(classes: Tensor) -> Tensor:
-    """(N, 3) numbers in `CLASSES` -> (N,) weights in a draw; they sum to 1, and to 1 / 5 for each of 5 ethnicities.
+    """(N, 4) numbers in `CLASSES` -> (N,) weights in a draw; they sum to 1, and to 1 / 5 for each of 5 ethnicities.
 
     A hair colour counts 1 / sqrt(pictures that have it): one render in 28 is blonde, and drawn plainly the word is
     hardly ever seen. Blonde and red come with one ethnicity only, which without the division would be drawn most.
     """
-    hair, ethnicity, style = classes.T
+    hair, ethnicity, style, glasses = classes.T
     weight = torch.bincount(hair)[hair].double().rsqrt()
     weight *= torch.where(style == CLASSES["style"].index("photo"), PHOTO_GAIN, 1.0)
+    weight *= torch.where(glasses == CLASSES["glasses"].index("none"), 1.0, GLASSES_GAIN)
     of_group = torch.zeros(len(ETHNICITIES), dtype=weight.dtype).index_add(0, ethnicity, weight)
     return weight / of_group[ethnicity] / (of_group > 0).sum()
 

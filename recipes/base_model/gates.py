@@ -55,6 +55,7 @@ class Measured:
 
 GOALS: Mapping[str, Goal] = {
     "broken faces": Goal(f"sampled photos: mesh further than {FAR} from true renders', or no face", "%", most=8),
+    "broken faces, glasses": Goal("likewise, of those with glasses", "%"),
     "yaw": Goal("sampled photos: mean turn of the head, difference from true renders'", "degrees", most=3),
     "eye contrast": Goal("sampled photos: contrast of the eyes over true renders'", least=0.9),
     "jitter": Goal("sampled photos: movement of the mesh when the picture is turned, in distances of the eyes"),
@@ -82,6 +83,10 @@ GOALS: Mapping[str, Goal] = {
     "likeness in words, rank": Goal("bare base, told their looks in words: place of the right one, median"),
     "likeness of renders": Goal("true renders of the same people: the right one of 100 is nearest", "%"),
     "likeness of renders, rank": Goal("true renders of the same people: place of the right one, median"),
+    "likeness in styles": Goal("fine-tuned pictures in five painted styles: the right one of 100 is nearest", "%"),
+    "likeness in styles, rank": Goal("fine-tuned pictures in these styles: place of the right one, median"),
+    "likeness of renders in styles": Goal("true renders in these styles: the right one of 100 is nearest", "%"),
+    "likeness of renders in styles, rank": Goal("true renders in these styles: place of the right one, median"),
     "style after fine-tuning": Goal("fine-tuned pictures have the prompt's style", "%", 95),
     "real distance": Goal("real person: portraits to the photographs, mean distance", most=0.58),
     "real share": Goal("real person: portraits nearer than 0.6", "%", 50),

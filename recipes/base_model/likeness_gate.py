@@ -30,6 +30,7 @@ GALLERY_RENDERS = 4
 GALLERY_STREAM, QUERY_STREAM = 101, 102  # seeds of random scenes, other than the fine-tune's
 RENDER_PX = 256
 SLOT = 1
+PAINTED = ("oil painting", "watercolor painting", "comic book", "anime", "black and white photo")  # faces have skin
 
 Points = NDArray[np.float64]  # (N, 128)
 
@@ -84,12 +85,13 @@ def described(exam: Exam, pictures: Sequence[Pixels] | Pixels) -> Points:
     return out
 
 
-def true_descriptors(exam: Exam, seed: int, count: int, *, stream: int) -> Points:
+def true_descriptors(exam: Exam, seed: int, count: int, *, stream: int, styles: Sequence[str] = ("photo",)) -> Points:
     """Of up to `count` true renders of a person in which a face is found, (n, 128); other scenes for each stream."""
     person, rng = sample_person(seed, exam.assets), np.random.default_rng([seed, stream])
     side, found = exam.base.family.resolution_px, []
-    for _ in range(3 * count):
-        picture = render(person, replace(sample_scene(rng, person), style="photo"), exam.assets, RENDER_PX)
+    for k in range(3 * count):
+        scene = replace(sample_scene(rng, person), style=styles[k % len(styles)])
+        picture = render(person, scene, exam.assets, RENDER_PX)
         small = np.asarray(cv2.resize(picture.image, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
         point = described(exam, [small])[0]
         if not np.isnan(point).any():
@@ -99,13 +101,16 @@ def true_descriptors(exam: Exam, seed: int, count: int, *, stream: int) -> Point
     return np.array(found).reshape(-1, 128)
 
 
-def kept_descriptors(exam: Exam, seeds: Sequence[int], count: int, *, stream: int) -> list[Points]:
+def kept_descriptors(
+    exam: Exam, seeds: Sequence[int], count: int, *, stream: int, styles: Sequence[str] = ("photo",)
+) -> list[Points]:
     """`true_descriptors` of these people, cached in the work folder."""
     side = exam.base.family.resolution_px
-    key = key_of(pack=exam.pack_sha256, seeds=list(seeds), count=count, stream=stream, size_px=[RENDER_PX, side])
+    facts = {"seeds": list(seeds), "count": count, "stream": stream, "size_px": [RENDER_PX, side], "styles": styles}
+    key = key_of(pack=exam.pack_sha256, **facts)
     path = exam.settings.work / f"descriptors-{key}.npz"
     if not path.exists():
-        found = {str(seed): true_descriptors(exam, seed, count, stream=stream) for seed in seeds}
+        found = {str(seed): true_descriptors(exam, seed, count, stream=stream, styles=styles) for seed in seeds}
         with path.with_suffix(".tmp").open("wb") as file:
             np.savez(file, **found)
         path.with_suffix(".tmp").replace(path)
@@ -129,7 +134,10 @@ def measure_likeness(exam: Exam, everybody: Sequence[Portraits]) -> Figures:
     virtual = [(one.seed, one.photos) for one in everybody if one.seed is not None]
     sat = [seed for seed, _ in virtual]
     renders = kept_descriptors(exam, sat, exam.settings.portraits, stream=QUERY_STREAM)
+    painted = [np.stack([one.styled[style] for style in PAINTED]) for one in everybody if one.seed is not None]
     places = {
+        "likeness in styles": [described(exam, pictures) for pictures in painted],
+        "likeness of renders in styles": kept_descriptors(exam, sat, len(PAINTED), stream=QUERY_STREAM, styles=PAINTED),
         "likeness": [described(exam, photos) for _, photos in virtual],
         "likeness in words": [described(exam, worded_portraits(exam, seed)) for seed in sat],
         "likeness of renders": renders,
@@ -139,7 +147,7 @@ def measure_likeness(exam: Exam, everybody: Sequence[Portraits]) -> Figures:
         each = [ranks(many, gallery, seeds.index(seed)) for many, seed in zip(points, sat, strict=True)]
         worst, place = min(float((rank == 1).mean()) for rank in each), np.concatenate(each)
         note = f"{len(sat)} people, the worst of them {worst:.0%}; by chance {1 / len(seeds):.0%}"
-        figures[name] = _share(place == 1, note if name == "likeness of renders" else f"{note}; {exam.pace}")
+        figures[name] = _share(place == 1, note if name.startswith("likeness of renders") else f"{note}; {exam.pace}")
         note = "without a face: the last"
         figures[f"{name}, rank"] = Measured(float(np.median(place)), len(place), note)
     return figures

@@ -2,7 +2,7 @@
 
 import torch
 
-from bench.report import machine
+from recipes.measurement import machine
 
 
 def machine_words() -> str:

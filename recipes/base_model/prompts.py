@@ -59,6 +59,24 @@ def composed_prompts(count: int, assets: Assets, seed: int = 0) -> list[Prompt]:
     return prompts
 
 
+def photo_prompts(count: int, assets: Assets, seed: int = 1) -> list[Prompt]:
+    """Captions of photos as in the training data, of new scenes and held-out people, glasses as frequent as there.
+
+    The label 'glasses' is always set, also where the caption does not mention them. Nobody is called by a name.
+    """
+    prompts: list[Prompt] = []
+    scene = 0
+    while len(prompts) < count:
+        rng = np.random.default_rng([seed, scene, 31])
+        scene += 1
+        person = sample_person(int(rng.choice(held_out_seeds())), assets)
+        told = attributes(person, sample_scene(rng, person)) | {"name": None}
+        if told["style"] == "photo":
+            text = compose(told, rng)
+            prompts.append(Prompt(text, {**asked_by(text, told), "glasses": told["glasses"]}))
+    return prompts
+
+
 def portrait_prompts(who: str, count: int) -> list[str]:
     """'photo of <<TOK>> man in a city': all places in turn, every second one a close-up."""
     phrases = [place.phrase for place in PLACES.values()]

@@ -31,7 +31,8 @@ from .commands.options import (
 )
 from .commands.plan import plan
 from .commands.score import kept_reference, most_alike, score
-from .commands.work import work
+from .commands.terminal import Terminal, interruptible, rows_table, set_lines, verdict_table
+from .commands.workers import work
 from .config import settings_from
 from .deploy.commands import deploy
 from .deploy.extension import EXTENSION
@@ -41,7 +42,6 @@ from .photos import CheckResult, read_photos
 from .service import AUTO, BARE_BASE, matte_path, save_prepared
 from .service.image_files import facts, save_all
 from .storage.catalog import LOCAL
-from .terminal import Terminal, interruptible, rows_table, set_lines, verdict_table
 from .training.recipe import recipe_named
 from .types import AdapterCard, ImageRequest, Subject, adapter_named
 
@@ -136,7 +136,7 @@ def train(
     consent: Annotated[str, typer.Option(help="With --remote: who agreed, and when; required for a person.")] = "",
 ) -> None:
     """Train an adapter on photographs of a subject. An interrupted run resumes from its checkpoint."""
-    from .fine_tuning import FineTuneOrder
+    from .training.recipe import FineTuneOrder
 
     call: Call = ctx.obj
     changes = {} if steps is None else {"steps": steps}
@@ -210,7 +210,7 @@ def generate(
     revision: Revision = None,
 ) -> None:
     """Make portraits. 'photo of <<TOK>> CLASS-NOUN, ' is put before a prompt without {me}."""
-    from .contact_sheet import Tile, contact_sheet
+    from .commands.contact_sheet import Tile, contact_sheet
 
     call: Call = ctx.obj
     likeness = call.likeness(base, revision)
@@ -339,7 +339,7 @@ def demo(
     revision: Revision = None,
 ) -> None:
     """Train on shipped photographs of a virtual person; writes portraits, a contact sheet and a report."""
-    from .demo import demo_settings, run_demo
+    from .commands.demo import demo_settings, run_demo
 
     call: Call = ctx.obj
     chosen = recipe_named(recipe, **({} if steps is None else {"steps": steps}))

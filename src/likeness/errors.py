@@ -4,21 +4,19 @@
     ├── UsageError           400  change the argument that `param` names; exit code 2 [PromptTooLong]
     ├── SettingsError        400  change the configuration; exit code 2
     ├── MissingPart          503  install the package, file or model that this needs
-    ├── InputRefused         422  send other files [PhotosRefused, UnreadablePhoto, UnsupportedAdapter]
-    │   └── ArchiveRefused   422  send another archive: this one is hostile, too large or not an archive
+    ├── InputRefused         422  send other files [PhotosRefused, UnreadablePhoto, UnsupportedAdapter, ArchiveRefused]
     ├── NotFound             404  ask for something that exists
     │                             [AdapterNotFound, SubjectNotFound, JobNotFound, ObjectNotFound, BaseNotFound]
     ├── AlreadyExists        409  choose another name or key, or replace what is there
     │                             [AdapterExists, SubjectExists, IdempotencyConflict]
     ├── AdapterBusy          409  wait until the other process has trained or deleted this name
-    ├── WrongBase            409  load the base that the adapter was trained on
-    ├── RankTooLarge         409  train or import at a smaller rank, or raise LIKENESS_RANK
-    ├── CheckpointMismatch   409  restart: the checkpoint is of another job, recipe, base or set of photographs
+    ├── Mismatch             409  use what fits: the base of the adapter, a smaller rank, the first run's arguments
+    │                             [WrongBase, RankTooLarge, CheckpointMismatch]
     ├── ConsentMissing       403  record that the person agrees
     ├── CorruptAdapter       422  import or train the adapter again: its file is damaged
     ├── CorruptBase          500  install the base again: its files are damaged or incomplete
-    ├── EngineBusy           503  try again after `retry_after_s`: the queue is full or the deadline out of reach
-    ├── DeadlinePassed       503  try again after `retry_after_s`: accepted, and not finished in time
+    ├── EngineBusy           503  try again after `retry_after_s`: the queue is full, or the deadline out of reach or
+    │                             passed [DeadlinePassed]
     ├── EngineClosed         503  open the engine again: it was shut down
     ├── RequestCancelled     499  nothing: the caller cancelled
     ├── DeviceFailed         500  report it: the device failed at this request, or has no memory for it
@@ -27,16 +25,13 @@
     │                             TimeLimitReached]
     ├── QueueFull            429  wait until jobs are finished
     ├── Interrupted          500  run it again: it resumes from a checkpoint; exit code 130
-    ├── StorageError         503
-    │   ├── StorageUnavailable    wait: the object store or a database does not answer as it should
-    │   ├── StorageDamaged        restore a backup: a database, or a row of one, cannot be read
-    │   ├── DeletionUnfinished    nothing: the deletion is recorded and continues
-    │   └── FileFailed            free space, a port or a right on this machine [PortUnavailable]
-    ├── AccessError          400  change the request; the connection is closed. See also http.failures
-    │   ├── KeyRefused       401  send a valid API key
-    │   └── TooManyRequests  429  slow down: try again after `retry_after_s`
-    ├── ModelFailed          424  read `status` and message of the model server
-    └── HostUnavailable      503  try again later: the model server does not answer, or has no room
+    ├── KeyRefused           401  send a valid API key
+    └── StorageError         503  free space, a port or a right on this machine [FileFailed, PortUnavailable]
+        ├── StorageUnavailable    wait: the object store or a database does not answer as it should
+        ├── StorageDamaged        restore a backup: a database, or a row of one, cannot be read
+        └── DeletionUnfinished    nothing: the deletion is recorded and continues
+
+`http.failures` has the errors of the HTTP layer alone, `deploy.sagemaker.aws` those of AWS.
 
 Names in brackets are further codes of a class; otherwise `code` is the name of the class. Codes are stable: HTTP
 responses, `--json` and the records of jobs contain them.
@@ -92,10 +87,6 @@ class InputRefused(LikenessError):
     http_status = 422
 
 
-class ArchiveRefused(InputRefused):
-    pass
-
-
 class NotFound(LikenessError):
     http_status = 404
 
@@ -108,15 +99,7 @@ class AdapterBusy(LikenessError):
     http_status = 409
 
 
-class WrongBase(LikenessError):
-    http_status = 409
-
-
-class RankTooLarge(LikenessError):
-    http_status = 409
-
-
-class CheckpointMismatch(LikenessError):
+class Mismatch(LikenessError):
     http_status = 409
 
 
@@ -133,26 +116,14 @@ class CorruptBase(LikenessError):
 
 
 class EngineBusy(LikenessError):
-    """The request was refused before any work.
-
-    Args:
-        retry_after_s: when to try again, estimated from the throughput of the last steps.
-    """
+    """Args: retry_after_s: when to try again, estimated from the throughput of the last steps."""
 
     http_status = 503
 
-    def __init__(self, message: str, *, hint: str = "try again later", retry_after_s: float) -> None:
-        super().__init__(message, hint=hint)
-        self.retry_after_s = retry_after_s
-
-
-class DeadlinePassed(LikenessError):
-    """Args: retry_after_s: when the queue is expected to be shorter."""
-
-    http_status = 503
-
-    def __init__(self, message: str, *, hint: str = "try again later", retry_after_s: float = 1.0) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self, message: str, *, hint: str = "try again later", code: str = "", retry_after_s: float = 1.0
+    ) -> None:
+        super().__init__(message, hint=hint, code=code)
         self.retry_after_s = retry_after_s
 
 
@@ -201,40 +172,8 @@ class DeletionUnfinished(StorageError):
     pass
 
 
-class FileFailed(StorageError):
-    pass
-
-
-class AccessError(LikenessError):
-    pass
-
-
-class KeyRefused(AccessError):
+class KeyRefused(LikenessError):
     http_status = 401
-
-
-class TooManyRequests(AccessError):
-    """Args: retry_after_s: when the key may be used again."""
-
-    http_status = 429
-
-    def __init__(self, message: str, *, hint: str = "", retry_after_s: float) -> None:
-        super().__init__(message, hint=hint)
-        self.retry_after_s = retry_after_s
-
-
-class ModelFailed(LikenessError):
-    """Args: status: the HTTP status of the model server's response."""
-
-    http_status = 424
-
-    def __init__(self, message: str, *, hint: str = "", status: int) -> None:
-        super().__init__(message, hint=hint)
-        self.status = status
-
-
-class HostUnavailable(LikenessError):
-    http_status = 503
 
 
 def reason_of(error: OSError | LikenessError) -> str:

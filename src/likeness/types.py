@@ -6,15 +6,17 @@ r rank, d width.
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import RankTooLarge, UsageError
+from .errors import Mismatch, UsageError
 
 Verdict = Literal["accepted", "warned", "refused"]
 Unread = Literal["not_an_image", "too_large", "compression", "damaged", "not_readable", "too_many"]
@@ -50,7 +52,7 @@ def checked_name(name: str) -> str:
 # Reserved names, all of them: what else a name of this kind would be taken for.
 BARE_BASE = "base"  # where an adapter is named: none
 SETUP_MODEL = "model_setup"  # the reference solution's clients invoke it first; here nothing is to set up
-RESULTS = "async"  # beside the tenants' folders among the objects: everybody's results of the SageMaker protocol
+RESULTS = "async"  # beside the tenants' folders among the objects: results of the SageMaker protocol, all tenants
 _RESERVED_NAMES = {BARE_BASE: "no adapter", SETUP_MODEL: "the model that SageMaker's clients set up first"}
 _RESERVED_TENANTS = {RESULTS: "the results of all tenants"}
 
@@ -88,11 +90,12 @@ def checked_seed(seed: int) -> int:
 
 
 def checked_rank(rank: int, most: int) -> int:
-    """Return the rank of an adapter, if this installation serves it. Raises RankTooLarge."""
+    """Return the rank of an adapter, if this installation serves it. Raises Mismatch."""
     if rank > most:
-        raise RankTooLarge(
+        raise Mismatch(
             f"expected an adapter of rank {most} at most, got {rank}",
             hint=f"take a smaller rank, or set LIKENESS_RANK={rank} for the server, its workers and the commands",
+            code="RankTooLarge",
         )
     return rank
 
@@ -114,7 +117,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Subject:
-    """Who or what is learnt: DreamBooth's '[identifier] [class noun]'."""
+    """The subject of a fine-tune: DreamBooth's '[identifier] [class noun]'."""
 
     name: str
     class_noun: str = "person"
@@ -268,3 +271,53 @@ class GeneratedImage:
     base_sha256: str
     adapter_sha256: str | None
     seconds: float
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Progress of a long operation within one stage."""
+
+    stage: str  # 'check', 'prepare', 'load base', 'class images', 'encode', 'train', 'generate'
+    done: int
+    total: int
+    loss: float | None = None  # of the last step
+    images_per_s: float | None = None  # rows per second through the networks
+    warning: str = ""  # a problem that did not stop the work
+    left_s: float | None = None  # estimate for the rest of the stage
+    together: int | None = None  # jobs in the same training loop
+
+    def to_json(self) -> dict[str, Any]:
+        """The form of a job's event stream; warnings are for terminals only."""
+        return {key: value for key, value in asdict(self).items() if key != "warning"}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Advance":
+        return cls(**{field.name: document[field.name] for field in fields(cls) if field.name in document})
+
+
+Watch = Callable[[Advance], None]
+ShouldStop = Callable[[], bool]
+
+
+def unwatched(advance: Advance) -> None:
+    """Ignores progress."""
+
+
+def never() -> bool:
+    """Never requests a stop."""
+    return False
+
+
+class Stopwatch:
+    """Seconds per stage, in the order in which they ran; repeated stages are added up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started_s

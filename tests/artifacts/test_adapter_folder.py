@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from likeness.artifacts import adapter as folders
 from likeness.artifacts import tensors
-from likeness.errors import AlreadyExists, CorruptAdapter, InputRefused, LikenessError, NotFound, WrongBase
+from likeness.errors import AlreadyExists, CorruptAdapter, InputRefused, LikenessError, Mismatch, NotFound
 from likeness.types import Adapter, LoraPair
 
 UNET_FILE = "unet/adapter_model.safetensors"
@@ -86,7 +86,7 @@ def test_missing_folder(tmp_path):
 
 def test_check_base(tools):
     folders.check_base(tools.card(), tools.base_sha256)
-    with pytest.raises(WrongBase):
+    with pytest.raises(Mismatch):
         folders.check_base(tools.card(), "cd" * 32)
 
 

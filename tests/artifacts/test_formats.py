@@ -15,7 +15,7 @@ from likeness.artifacts import formats, kohya, tensors
 from likeness.artifacts.foreign import CARD_KEY, foreign_card
 from likeness.artifacts.reading import read_foreign
 from likeness.deploy.extension import EXTENSION
-from likeness.errors import AlreadyExists, CorruptAdapter, InputRefused, LikenessError, NotFound, WrongBase
+from likeness.errors import AlreadyExists, CorruptAdapter, InputRefused, LikenessError, Mismatch, NotFound
 from likeness.types import LoraPair
 
 FILES = ("diffusers", "kohya")
@@ -148,7 +148,7 @@ def test_kohya_names_that_fit_two_layers(tools, base, tmp_path):
 @pytest.mark.parametrize("name", sorted(EXTENSION.formats))
 def test_layers_that_the_base_lacks(tools, base, tmp_path, name):
     EXTENSION.formats[name].export(tools.adapter(), tmp_path / "x")
-    with pytest.raises(WrongBase):
+    with pytest.raises(Mismatch):
         read_foreign(tmp_path / "x", replace(base, layers={"unet": {"conv_in": (8, 4, 3, 3)}}), None)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from likeness.artifacts import adapter as folders
 from likeness.artifacts import package
 from likeness.artifacts.package import pack, unpack
-from likeness.errors import AlreadyExists, ArchiveRefused, CorruptAdapter, LikenessError, NotFound
+from likeness.errors import AlreadyExists, CorruptAdapter, InputRefused, LikenessError, NotFound
 
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -106,7 +106,7 @@ def test_names_that_leave_the_folder(tmp_path, name):
     "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE]
 )
 def test_links_devices_and_folders(tmp_path, kind):
-    with pytest.raises(ArchiveRefused, match="regular files"):
+    with pytest.raises(InputRefused, match="regular files"):
         unpack(archive_of(special("a", kind, "/etc/passwd"), manifest=manifest_of({"a": b""})), tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
@@ -114,7 +114,7 @@ def test_links_devices_and_folders(tmp_path, kind):
 @pytest.mark.parametrize("tar_format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 def test_extended_headers(tmp_path, tar_format):
     name = "n" * 150
-    with pytest.raises(ArchiveRefused):
+    with pytest.raises(InputRefused):
         unpack(archive_of(file_entry(name), manifest=manifest_of({}), tar_format=tar_format), tmp_path / "x")
 
 
@@ -126,11 +126,11 @@ def test_what_the_manifest_does_not_say(tmp_path):
         "extra": (archive_of(a, b, file_entry("c"), manifest=listed), CorruptAdapter),
         "another file": (archive_of(a, file_entry("b", b"z"), manifest=listed), CorruptAdapter),
         "another size": (archive_of(a, file_entry("b", b"yy"), manifest=listed), CorruptAdapter),
-        "twice": (archive_of(a, b, b, manifest=listed), ArchiveRefused),
-        "no manifest": (archive_of(a, b, manifest=None), ArchiveRefused),
+        "twice": (archive_of(a, b, b, manifest=listed), InputRefused),
+        "no manifest": (archive_of(a, b, manifest=None), InputRefused),
         "a file as a folder": (
             archive_of(a, file_entry("a/b"), manifest=manifest_of({"a": b"x", "a/b": b"x"})),
-            ArchiveRefused,
+            InputRefused,
         ),
         "other format": (archive_of(manifest=b'{"format": 2, "files": {}}'), CorruptAdapter),
         "no facts": (archive_of(a, manifest=b'{"format": 1, "files": {"a": 3}}'), CorruptAdapter),
@@ -148,9 +148,9 @@ def test_too_many_and_too_large(tmp_path, folder, monkeypatch):
         unpack(archive_of(*[file_entry(n, c) for n, c in many.items()], manifest=manifest_of(many)), tmp_path / "x")
     packed = pack(folder)
     monkeypatch.setattr(package, "MAX_UNPACKED_BYTES", 1000)
-    with pytest.raises(ArchiveRefused, match="1000 bytes"):
+    with pytest.raises(InputRefused, match="1000 bytes"):
         unpack(packed, tmp_path / "x")
-    with pytest.raises(ArchiveRefused, match="1000 bytes"):
+    with pytest.raises(InputRefused, match="1000 bytes"):
         pack(folder)
 
 
@@ -161,21 +161,21 @@ def test_bombs_are_not_inflated(tmp_path, monkeypatch):
     start = gzip.decompress(archive_of(manifest=manifest))[: 2 * 512]  # header and one block of manifest
     huge = tarfile.TarInfo("a")
     huge.size = 1 << 40
-    with pytest.raises(ArchiveRefused, match="bytes unpacked"):
+    with pytest.raises(InputRefused, match="bytes unpacked"):
         unpack(gzip.compress(start + huge.tobuf(tarfile.GNU_FORMAT), mtime=0), tmp_path / "x")
     good = archive_of(manifest=manifest_of({}))
-    with pytest.raises(ArchiveRefused, match="after the end"):
+    with pytest.raises(InputRefused, match="after the end"):
         unpack(gzip.compress(gzip.decompress(good) + bytes(8 << 20), mtime=0), tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_pack_refuses_links_and_a_manifest_of_its_own(folder):
     (folder / "unet" / "link").symlink_to("/etc/hostname")
-    with pytest.raises(ArchiveRefused, match="link"):
+    with pytest.raises(InputRefused, match="link"):
         pack(folder)
     (folder / "unet" / "link").unlink()
     (folder / "manifest.json").write_text("{}")
-    with pytest.raises(ArchiveRefused, match="names"):
+    with pytest.raises(InputRefused, match="names"):
         pack(folder)
 
 
@@ -190,7 +190,7 @@ def test_pack_refuses_links_and_a_manifest_of_its_own(folder):
     ],
 )
 def test_what_is_no_archive(tmp_path, content):
-    with pytest.raises(ArchiveRefused):
+    with pytest.raises(InputRefused):
         unpack(content, tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 

@@ -14,7 +14,7 @@ from likeness.artifacts import formats
 from likeness.artifacts.foreign import foreign_card
 from likeness.artifacts.package import pack
 from likeness.artifacts.reading import read_foreign
-from likeness.errors import ArchiveRefused, CorruptAdapter, InputRefused, LikenessError, NotFound
+from likeness.errors import CorruptAdapter, InputRefused, LikenessError, NotFound
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def link_entry(kind: bytes) -> bytes:
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
 def test_a_tar_with_links_or_devices_is_refused(base, card, tmp_path, kind):
     (tmp_path / "x").write_bytes(link_entry(kind))
-    with pytest.raises(ArchiveRefused, match="regular files only"):
+    with pytest.raises(InputRefused, match="regular files only"):
         read_foreign(tmp_path / "x", base, card)
 
 
@@ -137,7 +137,7 @@ def test_a_tar_with_odd_names_writes_nothing(base, card, tmp_path, name):
         entry.size = 1
         archive.addfile(entry, io.BytesIO(b"x"))
     (tmp_path / "x").write_bytes(packed.getvalue())
-    with pytest.raises(ArchiveRefused, match="file names"):
+    with pytest.raises(InputRefused, match="file names"):
         read_foreign(tmp_path / "x", base, card)
     assert not (tmp_path.parent / "out").exists()
 
@@ -146,7 +146,7 @@ def test_a_damaged_tar_is_refused(base, peft, card, tmp_path):
     whole = tar_gz(peft, root=".")
     for content in (whole[: len(whole) // 2], whole[:20], b"\x1f\x8b" + bytes(50)):
         (tmp_path / "x").write_bytes(content)
-        with pytest.raises(ArchiveRefused):
+        with pytest.raises(InputRefused):
             read_foreign(tmp_path / "x", base, card)
 
 
@@ -216,7 +216,7 @@ def test_folders_without_an_adapter_are_refused(base, card, tmp_path, fill, is_p
     if is_packed:
         path = tmp_path / "y"
         path.write_bytes(tar_gz(tmp_path / "x", root="."))
-    with pytest.raises((CorruptAdapter, ArchiveRefused)):
+    with pytest.raises((CorruptAdapter, InputRefused)):
         read_foreign(path, base, card)
 
 

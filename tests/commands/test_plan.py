@@ -5,8 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner, Result
 
+from fixtures.tiny import build_tiny_folder
 from likeness import cli
-from tests.tiny import build_tiny_folder
 
 
 @pytest.fixture(scope="module")

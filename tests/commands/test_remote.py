@@ -8,24 +8,22 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from fixtures.installation import PHOTOS, picture
+from fixtures.waiting import until
 from likeness.cli import app
 from likeness.commands.remote import Remote, RemoteRefusal
 from likeness.config import Settings
 from likeness.errors import StorageUnavailable, UsageError
 from likeness.http.app import create_app
-from likeness.jobs.types import Failure, Job
+from likeness.jobs.job import Failure, Job
 from likeness.service import Likeness, build
 from tests.http.conftest import running
 from tests.jobs.claims import claimed
-from tests.jobs.installation import PHOTOS, picture
-from tests.tiny import build_tiny_folder
-from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
-def likeness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
-    base = build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base")
-    made = build(Settings(home=tmp_path_factory.mktemp("home"), base=str(base)))
+def likeness(tmp_path_factory: pytest.TempPathFactory, tiny_base_folder: Path) -> Iterator[Likeness]:
+    made = build(Settings(home=tmp_path_factory.mktemp("home"), base=str(tiny_base_folder)))
     yield made
     made.close()
 

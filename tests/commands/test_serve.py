@@ -17,19 +17,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from fixtures.waiting import HANG_S, until
 from likeness.cli import app
 from likeness.diffusion import base as base_module
-from likeness.errors import FileFailed
+from likeness.errors import StorageError
 from likeness.http.server import Bind, listening, url_of
-from tests.tiny import build_tiny_folder
-from tests.waiting import HANG_S, until
 
 SRC = str(Path(__file__).parents[2] / "src")
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base"))
+def base(tiny_base_folder: Path) -> str:
+    return str(tiny_base_folder)
 
 
 @contextmanager
@@ -135,7 +134,7 @@ def test_a_port_that_is_taken_is_an_error_before_anything_is_loaded(
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host", "a..b"])
 def test_a_host_that_is_not_this_machines_is_said_to_be(host: str) -> None:
-    with pytest.raises(FileFailed, match="--host"), listening(Bind(host, 0)):
+    with pytest.raises(StorageError, match="--host"), listening(Bind(host, 0)):
         pass
 
 
@@ -144,7 +143,7 @@ def test_a_port_without_the_right_to_it(monkeypatch: pytest.MonkeyPatch) -> None
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(socket, "create_server", refused)
-    with pytest.raises(FileFailed, match="may listen on, got 80"), listening(Bind("127.0.0.1", 80)):
+    with pytest.raises(StorageError, match="may listen on, got 80"), listening(Bind("127.0.0.1", 80)):
         pass
 
 

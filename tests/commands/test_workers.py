@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.waiting import HANG_S, until
 from likeness.commands import workers
-from tests.waiting import HANG_S, until
 
 
 def test_a_worker_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -19,9 +19,9 @@ def test_a_worker_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch, tm
         started.append(subprocess.Popen([sys.executable, "-c", code]))
         return started[-1]
 
-    monkeypatch.setattr(workers, "_start", start)
-    monkeypatch.setattr(workers, "_LOOK_S", 0.02)
-    monkeypatch.setattr(workers, "_PAUSE_S", 0.02)
+    monkeypatch.setattr(workers, "start_worker", start)
+    monkeypatch.setattr(workers, "LOOK_S", 0.02)
+    monkeypatch.setattr(workers, "PAUSE_S", 0.02)
     with workers.training_workers(1, tmp_path, port=1):
         until(lambda: len(started) == 2)
         assert started[1].poll() is None
@@ -43,8 +43,8 @@ def test_a_worker_that_was_asked_to_end_stays_away(monkeypatch: pytest.MonkeyPat
             looks.release()
             return super().wait(timeout)
 
-    monkeypatch.setattr(workers, "_start", start)
-    monkeypatch.setattr(workers, "_LOOK_S", 0.02)
+    monkeypatch.setattr(workers, "start_worker", start)
+    monkeypatch.setattr(workers, "LOOK_S", 0.02)
     monkeypatch.setattr(workers, "Event", Stop)
     with workers.training_workers(2, tmp_path, port=1):
         for worker in started[:2]:

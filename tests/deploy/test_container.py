@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
+from fixtures.contrast import build_contrasted_folder
+from fixtures.people import of_another_base, person
 from likeness.deploy.adapter_files import FileEngine, load
 from likeness.deploy.sagemaker.container import Container
 from likeness.deploy.triton.export import write_model
 from likeness.diffusion.base import load_base
 from likeness.engine.engine import Engine
 from likeness.service.image_files import encode
-from tests.contrast import build_contrasted_folder
-from tests.engine.people import of_another_base, person
 
 PAYLOAD = {"num_inference_steps": 2, "guidance_scale": 5, "seed": 1, "format": "png"}
 

@@ -9,21 +9,15 @@ from types import ModuleType
 
 import pytest
 
+from fixtures.installation import SMALL, archive, picture
 from likeness.artifacts.package import unpack
 from likeness.artifacts.triton_model import read_model
 from likeness.deploy.sagemaker.fine_tuning_service import service_from
 from likeness.errors import SettingsError
 from tests.deploy import djl_python
-from tests.jobs.installation import SMALL, archive, picture
-from tests.tiny import build_tiny_folder
 
 HEADERS = {"Content-Type": "application/x-tar", "device_id": "-1", "tensor_parallel_degree": "1"}
 FOLDER = resources.files("likeness.deploy.sagemaker") / "djl"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base")
 
 
 @pytest.fixture
@@ -38,8 +32,8 @@ def handler(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def started(handler: ModuleType, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setenv("LIKENESS_BASE", str(base))
+def started(handler: ModuleType, tiny_base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setenv("LIKENESS_BASE", str(tiny_base_folder))
     options = {"engine": "Python", "entrypoint": "model.py", "likeness_models": f"file://{tmp_path}/models"}
     assert handler.handle(djl_python.Input(options)) is None
     return handler

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.instant_engine import InstantEngine
+from fixtures.instant_engine import InstantEngine
+from fixtures.people import of_another_base, person
+from fixtures.tiny import build_tiny_folder
+from fixtures.waiting import HANG_S
 from likeness.artifacts import bundle
 from likeness.deploy.adapter_files import FileEngine
 from likeness.deploy.triton.engine_client import EngineAddress, EngineClient, EngineFailed, Header
 from likeness.deploy.triton.engine_process import EngineServer
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.types import JPEG, PNG
-from tests.engine.people import of_another_base, person
-from tests.tiny import build_tiny_folder
-from tests.waiting import HANG_S
 
 PHOTO = Path(__file__).parents[2] / "src" / "likeness" / "assets" / "demo" / "photo_01.jpg"
 

@@ -203,12 +203,12 @@ def test_an_adapter_that_cannot_be_served_fails_its_own_request(runtime: Any, ta
 
 
 def test_a_full_queue_is_service_unavailable(client: TestClient, likeness: Likeness, monkeypatch: Any) -> None:
-    from likeness.errors import DeadlinePassed, EngineBusy, StorageUnavailable
+    from likeness.errors import EngineBusy, StorageUnavailable
 
     for raised, status, name in (
         (EngineBusy("full", retry_after_s=2.5), 503, "ServiceUnavailable"),
         (StorageUnavailable("away"), 429, "ModelNotReadyException"),
-        (DeadlinePassed("late"), 424, "ModelError"),
+        (EngineBusy("late", code="DeadlinePassed"), 424, "ModelError"),
     ):
 
         def failing(*given: object, raised: Exception = raised, **more: object) -> None:

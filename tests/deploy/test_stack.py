@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from likeness.artifacts.package import unpack
 from likeness.cli import app
 from likeness.deploy.sagemaker import client
-from likeness.deploy.sagemaker.aws import Aws, Refused
+from likeness.deploy.sagemaker.aws import Aws, HostUnavailable, ModelFailed, Refused
 from likeness.deploy.sagemaker.stack import Stack, parameters_of, tuning_package
-from likeness.errors import HostUnavailable, ModelFailed, UsageError
+from likeness.errors import UsageError
 from likeness.types import Photo
 
 moto = pytest.importorskip("moto", reason="moto answers in place of AWS")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.waiting import HANG_S
+from fixtures.waiting import HANG_S
 
 PATH = Path(str(resources.files("likeness.deploy.sagemaker") / "template.yaml"))
 

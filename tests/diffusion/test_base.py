@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from fixtures.tiny import build_tiny_folder, random_row, relative
 from likeness.diffusion.base import (
     BUILT_IN,
     CHECKSUMS,
@@ -31,7 +32,6 @@ from likeness.diffusion.schedule import STOCK
 from likeness.errors import CorruptBase, LikenessError, NotFound
 from likeness.types import ImageRequest
 from recipes.base_model.export import write_checksums
-from tests.tiny import build_tiny_folder, random_row, relative
 
 CPU = torch.device("cpu")
 UNET = "unet/diffusion_pytorch_model.safetensors"

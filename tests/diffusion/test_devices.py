@@ -10,9 +10,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fixtures.tiny import scheduler
 from likeness.diffusion.devices import is_out_of_memory, pick_dtype
 from likeness.diffusion.schedule import Schedule, schedule_from_config
-from tests.tiny import scheduler
 
 
 class WithoutFloat64(TorchDispatchMode):

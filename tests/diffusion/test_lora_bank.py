@@ -13,13 +13,13 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
+from fixtures.tiny import random_row, relative
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.conditioning import Conditioning
 from likeness.diffusion.lora import LoraBank, adapted_linear
 from likeness.diffusion.routing import route_of
 from likeness.errors import CorruptAdapter, UsageError
 from likeness.types import LoraPair, Network
-from tests.tiny import random_row, relative
 
 RANK = 4
 

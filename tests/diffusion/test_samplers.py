@@ -8,11 +8,11 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from torch import Tensor
 
+from fixtures.tiny import PUBLISHED_SCHEDULERS, scheduler
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.samplers import SAMPLERS, run, timesteps
 from likeness.diffusion.schedule import schedule_from_config
 from likeness.errors import CorruptBase, UsageError
-from tests.tiny import PUBLISHED_SCHEDULERS, scheduler
 
 THEIRS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler, "dpmpp_2m": DPMSolverMultistepScheduler}
 TYPES = ("sample", "epsilon", "v_prediction")

@@ -4,10 +4,10 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from fixtures.tiny import scheduler
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.schedule import Schedule, schedule_from_config
 from likeness.errors import CorruptBase
-from tests.tiny import scheduler
 
 TYPES = ("sample", "epsilon", "v_prediction")
 T = torch.tensor([0, 1, 250, 999])

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from fixtures.contrast import build_contrasted_folder
+from fixtures.people import person
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.types import Adapter
-from tests.contrast import build_contrasted_folder
-from tests.engine.people import person
 
 
 @pytest.fixture(scope="session")

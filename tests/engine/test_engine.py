@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fixtures.people import RANK, of_another_base
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.sampling import completed
 from likeness.engine.engine import Engine
-from likeness.errors import RankTooLarge, WrongBase
+from likeness.errors import Mismatch
 from likeness.types import Adapter, GeneratedImage, ImageRequest
-from tests.engine.people import RANK, of_another_base
 
 
 def requests() -> list[ImageRequest]:
@@ -53,13 +53,13 @@ def test_an_adapter_changes_the_picture_and_its_scale_too(tiny_base: BaseModel, 
 
 def test_another_base_is_refused(tiny_base: BaseModel, people: dict[str, Adapter]) -> None:
     stranger = of_another_base(people["anna"])
-    with Engine(tiny_base, load={"anna": stranger}.__getitem__, rank=RANK) as engine, pytest.raises(WrongBase):
+    with Engine(tiny_base, load={"anna": stranger}.__getitem__, rank=RANK) as engine, pytest.raises(Mismatch):
         engine.generate([ImageRequest("x", "anna", steps=1)])
 
 
 def test_a_refused_adapter_leaves_the_engine_usable(tiny_base: BaseModel, people: dict[str, Adapter]) -> None:
     with Engine(tiny_base, load=people.__getitem__, slots=2, rank=1) as engine:
-        with pytest.raises(RankTooLarge):
+        with pytest.raises(Mismatch):
             engine.generate([ImageRequest("x", "anna", steps=1)])
         assert len(engine.generate([ImageRequest("x", steps=1)])) == 1
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fixtures.waiting import HANG_S
 from likeness.engine.host_cache import THREADS, HostCache
 from likeness.engine.packed import Layout, PackedAdapter
-from tests.waiting import HANG_S
 
 SIZE = 400  # bytes of each adapter
 
@@ -23,12 +23,11 @@ class Owner:
     def __init__(self, *, room: int) -> None:
         self.changed = threading.Condition()
         self.active: set[str] = set()
-        self.failures: list[tuple[str, str]] = []
         self.loads: Counter[str] = Counter()
         self.gates: defaultdict[str, threading.Event] = defaultdict(self._open_gate)
         self.cache = HostCache(
             self.load, self.locked, budget_bytes=room * SIZE, is_active=self.active.__contains__,
-            failed=lambda key, error: self.failures.append((key, str(error))), loaded=lambda seconds: None,
+            failed=self.failed, loaded=lambda seconds: None,
         )  # fmt: skip
 
     @staticmethod
@@ -49,6 +48,9 @@ class Owner:
         if key.startswith("bad"):
             raise ValueError(key)
         return PackedAdapter(key, 1.0, Layout((), 1), torch.zeros(SIZE // 4))
+
+    def failed(self, key: str, error: Exception) -> None:
+        self.cache.unwant(key)
 
     def want(self, *keys: str) -> None:
         with self.locked():
@@ -101,7 +103,7 @@ def test_what_is_wanted_stays_and_the_next_waits_for_its_room(owner: Owner) -> N
     keys = [f"k{i}" for i in range(THREADS + 4)]
     owner.want(*keys)
     with owner.changed:  # the first come, and those that were on their way before the room was taken
-        assert owner.changed.wait_for(lambda: len(owner.cache) >= 2 and not owner.cache._loading, HANG_S)
+        assert owner.changed.wait_for(lambda: len(owner.cache) >= 2 and not owner.cache.loading, HANG_S)
     assert len(owner.cache) <= 2 + THREADS
     for key in keys:
         owner.wait_for(key)
@@ -123,10 +125,9 @@ def test_what_lies_in_a_slot_is_not_loaded_until_it_leaves(owner: Owner) -> None
 
 
 def test_a_failure_is_told_and_not_remembered(owner: Owner) -> None:
-    owner.cache._failed = lambda key, error: owner.cache.unwant(key)
     owner.want("bad")
     with owner.changed:
-        assert owner.changed.wait_for(lambda: not owner.cache._loading and owner.loads["bad"] == 1, HANG_S)
+        assert owner.changed.wait_for(lambda: not owner.cache.loading and owner.loads["bad"] == 1, HANG_S)
     owner.want("bad")
     with owner.changed:
         assert owner.changed.wait_for(lambda: owner.loads["bad"] == 2, HANG_S)
@@ -163,5 +164,4 @@ def test_the_budget_holds_whatever_is_asked(asks: list[tuple[str, bool]], room: 
         assert all(key in owner.cache for key in kept)
     owner.cache.close()
     with owner.locked():
-        owner.cache._trim()
         assert owner.cache.nbytes <= room * SIZE

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from fixtures.people import of_another_base, person
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
 from likeness.engine.packed import SlotWriter, pack
-from likeness.errors import CorruptAdapter, RankTooLarge, WrongBase
+from likeness.errors import CorruptAdapter, Mismatch
 from likeness.types import Adapter, LoraPair
-from tests.engine.people import of_another_base, person
 
 RANK = 4
 
@@ -78,9 +78,9 @@ def test_a_wiped_slot_is_zeros(tiny_base: BaseModel, bank: LoraBank) -> None:
 
 def test_what_does_not_fit_is_refused(tiny_base: BaseModel, bank: LoraBank) -> None:
     anna = person(tiny_base, "anna", 1)
-    with pytest.raises(WrongBase):
+    with pytest.raises(Mismatch):
         pack(of_another_base(anna), bank, tiny_base.sha256)
-    with pytest.raises(RankTooLarge, match="rank 4 at most, got 5"):
+    with pytest.raises(Mismatch, match="rank 4 at most, got 5"):
         pack(person(tiny_base, "anna", 1, rank=5), bank, tiny_base.sha256)
     with pytest.raises(CorruptAdapter):
         pack(

@@ -10,23 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from fixtures.people import RANK, Store, of_another_base
+from fixtures.waiting import HANG_S
+from fixtures.weights import resident_sha256
 from likeness.diffusion import sampling
-from likeness.diffusion.base import BaseModel, resident_sha256
+from likeness.diffusion.base import BaseModel
 from likeness.engine.engine import Engine
 from likeness.engine.ticket import StepEvent, Ticket
-from likeness.errors import (
-    DeadlinePassed,
-    DeviceFailed,
-    EngineBusy,
-    EngineClosed,
-    LikenessError,
-    NotFound,
-    RequestCancelled,
-    WrongBase,
-)
+from likeness.errors import DeviceFailed, EngineBusy, EngineClosed, LikenessError, Mismatch, NotFound, RequestCancelled
 from likeness.types import Adapter, ImageRequest
-from tests.engine.people import RANK, Store, of_another_base
-from tests.waiting import HANG_S
 
 SHORT = ImageRequest("photo of person", steps=2, guidance_scale=1.0)
 ENDLESS = replace(SHORT, steps=200)
@@ -119,7 +111,7 @@ def test_an_adapter_that_fails_fails_its_own_requests_only(
     for ticket in missing:
         with pytest.raises(NotFound):
             ticket.result(HANG_S)
-    with pytest.raises(WrongBase):
+    with pytest.raises(Mismatch):
         stranger.result(HANG_S)
     good.result(HANG_S)
     assert engine.facts().failures == {"AdapterNotFound": 2, "WrongBase": 1}
@@ -164,7 +156,7 @@ def test_what_is_too_late_is_dropped_in_the_queue_and_in_the_batch(opened: Open,
     waiting = engine.submit(SHORT, key="anna", deadline_s=10.0)
     clock.now_s = 11.0
     for ticket in (running, waiting):
-        with pytest.raises(DeadlinePassed):
+        with pytest.raises(EngineBusy):
             ticket.result(HANG_S)
     gate.set()
     engine.submit(SHORT, key="anna", deadline_s=10.0).result(HANG_S)
@@ -174,7 +166,7 @@ def test_a_deadline_wakes_an_idle_engine(opened: Open, store: Store) -> None:
     engine = opened()
     gate = store.close_gate("anna")
     waiting = engine.submit(SHORT, key="anna", deadline_s=0.05)
-    with pytest.raises(DeadlinePassed):
+    with pytest.raises(EngineBusy):
         waiting.result(HANG_S)
     gate.set()
 

@@ -10,14 +10,14 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from fixtures.contrast import build_contrasted_folder
+from fixtures.published import publish_person
+from fixtures.waiting import until
 from likeness.config import Settings
 from likeness.deploy.extension import protocols
 from likeness.http.app import create_app
 from likeness.http.server import Bind, server_of
 from likeness.service import Likeness, build
-from tests.contrast import build_contrasted_folder
-from tests.people import publish_person
-from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,12 @@ from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
 from likeness.deploy.extension import protocols
-from likeness.errors import SettingsError, TooManyRequests
+from likeness.errors import SettingsError
 from likeness.http.app import create_app
 from likeness.http.auth import Access, KeyLimits, presented
+from likeness.http.failures import TooManyRequests
 from likeness.service import Likeness
-from likeness.storage.keys import new_key, revoke_key
+from likeness.storage.api_keys import new_key, revoke_key
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from starlette.types import Message, Scope
 
+from fixtures.waiting import HANG_S, until
 from likeness.deploy.extension import protocols
 from likeness.diffusion import sampling
 from likeness.http import app as app_module
@@ -30,7 +31,6 @@ from likeness.service import Likeness
 from likeness.service.training import Training
 from likeness.types import Adapter
 from tests.http.conftest import running
-from tests.waiting import HANG_S, until
 
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -278,7 +278,7 @@ def test_an_upload_that_is_slow_but_steady_is_waited_for(
     async def upload() -> int:
         scope: Scope = {"type": "http", "path": "/v1/images", "headers": []}
         limits = boundary.BodyLimits(json_bytes=1 << 22)
-        passage = boundary._Passage(scope, receive, send=AsyncMock(), limits=limits, shapes={})
+        passage = boundary.Passage(scope, receive, send=AsyncMock(), limits=limits, shapes={})
         with suppress(RequestTooSlow):
             while (await passage.receive())["more_body"]:
                 pass

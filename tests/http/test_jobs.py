@@ -17,15 +17,15 @@ from botocore.exceptions import ClientError
 from starlette.datastructures import UploadFile
 from starlette.testclient import TestClient
 
+from fixtures.installation import PHOTOS, archive, picture
+from fixtures.waiting import HANG_S
 from likeness.http.app import create_app
+from likeness.jobs.job import Claim, Failure
 from likeness.jobs.store import JobStore
 from likeness.jobs.tables import jobs as jobs_table
-from likeness.jobs.types import Claim, Failure
 from likeness.service import Likeness
 from likeness.service.training import Training
 from tests.jobs import claims
-from tests.jobs.installation import PHOTOS, archive, picture
-from tests.waiting import HANG_S
 
 
 @pytest.fixture(autouse=True)
@@ -371,10 +371,10 @@ def test_an_asynchronous_invocation_trains_nobody_without_their_word(runtime, li
     for config in ({}, {"class_noun": "man"}, {"name": "igor", "consent": ""}):
         with pytest.raises(ClientError, match="consent"):
             invoke(**config)
-    assert likeness.training.queue.open_jobs() == 0
+    assert likeness.training.queue.backlog().open_jobs == 0
     invoke(consent="Olga agreed on 2026-03-01")
     assert likeness.subjects.find("local", "olga").consent == "Olga agreed on 2026-03-01"
-    assert likeness.training.queue.open_jobs() == 1
+    assert likeness.training.queue.backlog().open_jobs == 1
 
 
 @pytest.mark.parametrize(
@@ -392,11 +392,11 @@ def test_sagemakers_own_limits_are_kept(runtime, likeness: Likeness, changes: di
     asked = {"EndpointName": "fine-tuning", **changes}
     if changes and not changes.keys() & {"InputLocation", "Body"}:
         asked["Body"] = b"x"
-    before = likeness.training.queue.open_jobs()
+    before = likeness.training.queue.backlog().open_jobs
     with pytest.raises(ClientError) as refused:
         runtime.invoke_endpoint_async(**asked)
     assert refused.value.response["Error"]["Code"] == "ValidationError"
-    assert likeness.training.queue.open_jobs() == before
+    assert likeness.training.queue.backlog().open_jobs == before
 
 
 def test_one_damaged_job_hides_no_other_and_is_said_to_be_damaged(client: TestClient, likeness: Likeness) -> None:

@@ -6,7 +6,7 @@ from starlette.testclient import TestClient
 from likeness.errors import LikenessError, UsageError
 from likeness.http.app import create_app
 from likeness.http.failures import Failure
-from likeness.http.protocol import WireProtocol
+from likeness.http.wire_protocol import WireProtocol
 from likeness.service import Likeness
 
 router = APIRouter()

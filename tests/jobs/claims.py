@@ -2,12 +2,12 @@
 
 import sqlalchemy as sa
 
+from likeness.jobs.job import Claim
 from likeness.jobs.leases import Leases
 from likeness.jobs.process import ChildProcess
 from likeness.jobs.stages import Stages
 from likeness.jobs.store import JobStore
 from likeness.jobs.tables import jobs
-from likeness.jobs.types import Claim
 from likeness.service.training import Training
 from likeness.storage.database import Database
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
+from fixtures.installation import Installation, archive, picture
 from likeness.errors import AdapterBusy, AlreadyExists, ConsentMissing, InputRefused
 from likeness.jobs import object_keys, preparer
+from likeness.jobs.job import Claim, Invocation, JobOrder
 from likeness.jobs.stages import Failed
-from likeness.jobs.types import Claim, Invocation, JobOrder
 from likeness.storage.catalog import now
 from likeness.storage.consent import record_subject
 from likeness.storage.records import SubjectRecord
 from likeness.types import Subject
 from tests.jobs import claims
-from tests.jobs.installation import Installation, archive, picture
 from tests.storage.cards import record
 
 WORD = "Petra agreed on 2026-03-01"

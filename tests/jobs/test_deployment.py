@@ -11,9 +11,9 @@ import yaml
 from typer.testing import CliRunner
 
 from likeness.cli import app
+from likeness.jobs.job import JobOrder
 from likeness.jobs.queue import Queue
 from likeness.jobs.tables import open_jobs_database
-from likeness.jobs.types import JobOrder
 from tests.jobs.claims import claimed
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.errors import ArchiveRefused, InputRefused
+from fixtures.installation import archive, picture
+from likeness.errors import InputRefused
 from likeness.jobs.inputs import pack_photos, read_config, read_input, with_config
-from likeness.jobs.types import JobOrder
+from likeness.jobs.job import JobOrder
 from likeness.storage.prepared_photos import pack_prepared, unpack_prepared
 from likeness.training.recipe import FineTuneRecipe
-from tests.jobs.installation import archive, picture
 
 ORDER = JobOrder("anna", "rex", "anna/x", changes={"steps": 9, "rank": 4})
 
@@ -69,7 +69,7 @@ def test_any_object_is_understood_or_refused(config: dict[str, Any]) -> None:
 def test_two_configs_and_no_archive_are_refused() -> None:
     with pytest.raises(InputRefused, match="one config"):
         read_input(archive({"a/config.json": b"{}", "b/config.json": b"{}"}))
-    with pytest.raises(ArchiveRefused):
+    with pytest.raises(InputRefused):
         read_input(picture(1))
 
 

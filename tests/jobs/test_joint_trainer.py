@@ -10,26 +10,25 @@ from typing import Any
 import pytest
 import torch
 
-from likeness import fine_tuning
+from fixtures.installation import SMALL, picture
+from fixtures.tiny import random_person, relative
 from likeness.artifacts import bundle
-from likeness.diffusion.base import BaseModel, load_base
+from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.errors import CorruptAdapter, InputRefused
-from likeness.fine_tuning import FineTuneOrder, Together
 from likeness.jobs import object_keys
+from likeness.jobs.job import JobOrder
 from likeness.jobs.joint_trainer import JointTrainer, preview_requests
 from likeness.jobs.process import Document
-from likeness.jobs.types import JobOrder
-from likeness.photos import check, prepare
+from likeness.photos import check, prepare_usable
 from likeness.storage.objects import FileObjects
 from likeness.storage.prepared_photos import pack_prepared
 from likeness.training.data import TrainingSet
 from likeness.training.loop import TrainingLoop
-from likeness.training.recipe import recipe_named
+from likeness.training.pipeline import training_set
+from likeness.training.recipe import FineTuneOrder, recipe_named
 from likeness.types import Adapter, Photo, Subject
-from tests.jobs.installation import SMALL, picture
-from tests.tiny import random_person, relative
 
 
 class Talk:
@@ -67,16 +66,9 @@ class Talk:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    from tests.tiny import build_tiny_folder
-
-    return load_base(str(build_tiny_folder(tmp_path_factory.mktemp("trainer") / "base")), device=torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
 def prepared() -> bytes:
     found = check([Photo("1.jpg", picture(1)), Photo("2.jpg", picture(2))], False)
-    return pack_prepared([one for photo, image, face in found.usable for one in prepare(image, face, photo.sha256)])
+    return pack_prepared(prepare_usable(found))
 
 
 @pytest.fixture
@@ -90,8 +82,8 @@ def objects(tmp_path: Path) -> FileObjects:
 
 
 @pytest.fixture
-def trainer(base: BaseModel, objects: FileObjects, talk: Talk, tmp_path: Path) -> Iterator[JointTrainer]:
-    made = JointTrainer(base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=1)  # type: ignore[arg-type]
+def trainer(tiny_base: BaseModel, objects: FileObjects, talk: Talk, tmp_path: Path) -> Iterator[JointTrainer]:
+    made = JointTrainer(tiny_base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=1)  # type: ignore[arg-type]
     yield made
     made.close()
 
@@ -172,13 +164,13 @@ def test_a_recipe_without_a_layer_of_this_base_ends_its_own_job_only(
 
 
 def test_another_worker_goes_on_from_the_checkpoint(
-    trainer: JointTrainer, talk: Talk, send: Sender, base: BaseModel, objects: FileObjects, tmp_path: Path
+    trainer: JointTrainer, talk: Talk, send: Sender, tiny_base: BaseModel, objects: FileObjects, tmp_path: Path
 ) -> None:
     send("a", steps=6)
     for _ in range(3):
         trainer.serve_once()
     assert talk.of("a", "checkpoint")[-1]["step"] == 2
-    other = JointTrainer(base, objects, talk, talk, capacity=3, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
+    other = JointTrainer(tiny_base, objects, talk, talk, capacity=3, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
     trainer.close()  # two banks on one base would add up
     send("big", steps=8, rank=20)  # the other's loop has another rank
     other.serve_once()
@@ -225,14 +217,14 @@ def test_a_larger_rank_waits_for_the_loop_to_empty_and_later_jobs_wait_behind_it
 def test_a_full_device_sends_the_last_to_come_back_and_takes_fewer_from_then_on(
     trainer: JointTrainer, talk: Talk, send: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Together.step
+    step = TrainingLoop.step
 
-    def full(together: Together) -> Any:
-        if len(together.names) > 1:
+    def full(loop: TrainingLoop) -> Any:
+        if len(loop.names) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return step(together)
+        return step(loop)
 
-    monkeypatch.setattr(Together, "step", full)
+    monkeypatch.setattr(TrainingLoop, "step", full)
     send("a", steps=4)
     send("b", steps=4)
     serve(trainer)
@@ -244,14 +236,14 @@ def test_a_full_device_sends_the_last_to_come_back_and_takes_fewer_from_then_on(
 def test_a_job_that_does_not_fit_alone_fails_alone(
     trainer: JointTrainer, talk: Talk, send: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Together.step
+    step = TrainingLoop.step
 
-    def full(together: Together) -> Any:
-        if "huge" in together.names:
+    def full(loop: TrainingLoop) -> Any:
+        if "huge" in loop.names:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
-        return step(together)
+        return step(loop)
 
-    monkeypatch.setattr(Together, "step", full)
+    monkeypatch.setattr(TrainingLoop, "step", full)
     send("a", steps=4)
     send("huge", steps=4)
     serve(trainer)
@@ -262,7 +254,7 @@ def test_a_job_that_does_not_fit_alone_fails_alone(
 def test_what_is_no_lack_of_memory_ends_the_process(
     trainer: JointTrainer, send: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Together, "step", lambda together: (_ for _ in ()).throw(RuntimeError("device-side assert")))
+    monkeypatch.setattr(TrainingLoop, "step", lambda loop: (_ for _ in ()).throw(RuntimeError("device-side assert")))
     send("a")
     with pytest.raises(RuntimeError, match="assert"):
         trainer.serve_once()
@@ -283,10 +275,9 @@ def test_a_loss_that_is_no_number_fails_one_job_and_a_full_disk_none(
     monkeypatch.setattr("likeness.jobs.joint_trainer.SECONDS_BETWEEN_TRIES", 0.0)
     send("nan", steps=4, unet_learning_rate=0.1, clip_norm=1000)
     send("fine", steps=4)
-    build = fine_tuning.training_set
 
-    def spoiled(base: BaseModel, order: FineTuneOrder, *given: Any, **named: Any) -> TrainingSet:
-        data = build(base, order, *given, **named)
+    def spoiled(tiny_base: BaseModel, order: FineTuneOrder, *given: Any, **named: Any) -> TrainingSet:
+        data = training_set(tiny_base, order, *given, **named)
         if order.subject.name == "nan":
             data.latents.fill_(torch.nan)
         return data
@@ -401,7 +392,7 @@ def test_one_checkpoint_that_the_store_does_not_take_costs_nobody_elses(
 
 
 def test_a_trainer_that_dies_after_the_last_step_and_before_the_handing_over_repeats_no_step(
-    trainer: JointTrainer, talk: Talk, send: Sender, base: BaseModel, objects: FileObjects, tmp_path: Path,
+    trainer: JointTrainer, talk: Talk, send: Sender, tiny_base: BaseModel, objects: FileObjects, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     send("a", steps=3, checkpoint_every=50)
@@ -417,8 +408,8 @@ def test_a_trainer_that_dies_after_the_last_step_and_before_the_handing_over_rep
         while not talk.of("a", "fault"):
             trainer.serve_once()
     trainer.close()
-    other = JointTrainer(base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
-    monkeypatch.setattr(TrainingLoop, "step", lambda self: pytest.fail("every step has been taken"))
+    other = JointTrainer(tiny_base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
+    monkeypatch.setattr("likeness.training.loop.draw_batch", lambda *given: pytest.fail("every step has been taken"))
     send("a", steps=3, checkpoint_every=50, attempt=2)
     serve(other)
     assert talk.of("a", "joined")[-1]["step"] == 3
@@ -426,13 +417,12 @@ def test_a_trainer_that_dies_after_the_last_step_and_before_the_handing_over_rep
     other.close()
 
 
-def test_a_preview_is_the_picture_of_the_adapter_as_it_would_be_published(base: BaseModel) -> None:
+def test_a_preview_is_the_picture_of_the_adapter_as_it_would_be_published(tiny_base: BaseModel) -> None:
     """Also where the text encoder trains at another scale than the U-Net."""
     recipe = recipe_named("fast", steps=2, rank=4, alpha=2, text_rank=2, instance_rows=2, prior_rows=1)
-    loop, served = TrainingLoop(base, capacity=1, rank=4), None
+    loop, served = TrainingLoop(tiny_base, capacity=1, rank=4), None
     try:
-        loop.join("anna", recipe, random_person(base, 1), seed=3)
-        slot = loop.slot_of("anna")
+        slot = loop.join("anna", recipe, random_person(tiny_base, 1), seed=3).slot
         noise = torch.randn(loop.bank.columns, generator=torch.Generator().manual_seed(0))
         loop.bank.write(slot, loop.bank.flat[slot] + 0.3 * noise)  # as after a longer training
         for span in loop.bank.spans:  # the text encoder's rank is smaller
@@ -441,14 +431,14 @@ def test_a_preview_is_the_picture_of_the_adapter_as_it_would_be_published(base: 
                 A[2:], B[:, 2:] = 0, 0
         (request,), (adapter,) = preview_requests(FineTuneOrder(Subject("anna"), recipe), slot, 1)
         request = replace(request, steps=2)
-        preview = denoise_all(base, loop.bank, [request], [adapter])
+        preview = denoise_all(tiny_base, loop.bank, [request], [adapter])
         one_scale = replace(adapter, text_encoder_scale=adapter.unet_scale)
-        wrong = denoise_all(base, loop.bank, [request], [one_scale])
+        wrong = denoise_all(tiny_base, loop.bank, [request], [one_scale])
         weights = loop.leave("anna")
         loop.close()
-        served = LoraBank(base.networks, base.family.targets, slots=2, rank=4)
+        served = LoraBank(tiny_base.networks, tiny_base.family.targets, slots=2, rank=4)
         served.write(1, served.row_of(weights, scale=recipe.alpha / recipe.rank))
-        published = denoise_all(base, served, [request], [AdapterSlot(1)])
+        published = denoise_all(tiny_base, served, [request], [AdapterSlot(1)])
     finally:
         loop.close()
         if served is not None:

@@ -10,13 +10,13 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.waiting import until
 from likeness.errors import StorageUnavailable
+from likeness.jobs.job import JobOrder
 from likeness.jobs.leases import FORGOTTEN_AFTER_S, MOST_TAKEOVERS, Lease, LeaseObserver, Leases, renew_until
 from likeness.jobs.queue import Queue
 from likeness.jobs.tables import jobs, open_jobs_database, workers
-from likeness.jobs.types import JobOrder
 from tests.jobs.claims import claimed, next_claim, set_lease
-from tests.waiting import until
 
 LEASE_S, HOUR_S = 10.0, 3600.0
 

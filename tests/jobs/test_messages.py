@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from likeness.jobs.job import Failure, Invocation, Job, JobOrder, Notice, State, read_order
 from likeness.jobs.messages import COMPLETED, inference_message, iso_time, messages_about, result_document
-from likeness.jobs.types import Failure, Invocation, Job, JobOrder, Notice, State, read_order
 
 CALL = Invocation(
     "fine-tuning", "id-1", "s3://in/anna.tar", "s3://out/anna/x.out", "s3://out/anna/failures/x-error.out",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from fixtures.waiting import HANG_S, until
 from likeness.errors import StorageUnavailable
 from likeness.jobs.messages import Message
 from likeness.jobs.notifier import (
@@ -22,7 +23,6 @@ from likeness.jobs.notifier import (
 )
 from likeness.jobs.tables import deliveries, open_jobs_database
 from likeness.storage.database import Database
-from tests.waiting import HANG_S, until
 
 
 @pytest.fixture
@@ -240,6 +240,7 @@ def test_a_notifier_that_is_closed_starts_nothing_more_and_leaves_no_queue_for_t
     notifier.close()
     assert notifier.deliver_due() == 0
     released.set()
-    for lane in notifier._lanes:
-        lane.threads.shutdown(wait=True)  # as the interpreter does at its end
+    for thread in threading.enumerate():
+        if thread.name.startswith("notifier"):
+            thread.join(HANG_S)
     assert len(sent) == AT_ONCE

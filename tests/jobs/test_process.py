@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.installation import SRC, pids_with
+from fixtures.waiting import HANG_S, until
 from likeness.jobs.process import LEASE_LOST, PARENT_GONE, ChildProcess, Document, Inbox, Line
-from tests.jobs.installation import SRC, pids_with
-from tests.waiting import HANG_S, until
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc"),

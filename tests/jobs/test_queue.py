@@ -18,9 +18,9 @@ from likeness.errors import (
     UsageError,
 )
 from likeness.jobs import queue as queue_module
+from likeness.jobs.job import Failure, Job, JobOrder
 from likeness.jobs.queue import Queue
 from likeness.jobs.tables import jobs, open_jobs_database
-from likeness.jobs.types import Failure, Job, JobOrder
 from tests.jobs.claims import claimed, next_claim, taken_over
 
 Shelf = dict[tuple[str, str], str]
@@ -147,7 +147,7 @@ def test_the_queue_is_bounded(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_cannot_be_trained_is_refused_before_it_waits(queue: Queue, changes: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         queue.submit(replace(order("rex"), **changes))  # type: ignore[arg-type]
-    assert queue.open_jobs() == 0
+    assert queue.backlog().open_jobs == 0
 
 
 def test_a_cancelled_job_stays_cancelled_and_leaves_the_queue(queue: Queue) -> None:

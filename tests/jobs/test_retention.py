@@ -3,14 +3,14 @@
 import json
 from dataclasses import replace
 
+from fixtures.installation import Installation
 from likeness.jobs import object_keys
+from likeness.jobs.job import SUBJECT_PHOTOS, Job, JobOrder
 from likeness.jobs.retention import Retention
 from likeness.jobs.tables import jobs
-from likeness.jobs.types import SUBJECT_PHOTOS, Job, JobOrder
 from likeness.storage.catalog import now
 from likeness.storage.records import PhotoRecord, SubjectRecord
 from tests.jobs.claims import claimed
-from tests.jobs.installation import Installation
 
 
 def finished(installation: Installation, *, keep_photos_s: float, photos: str = "local/x") -> Job:

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
+from fixtures.installation import PHOTOS, Installation
 from likeness.artifacts import bundle
-from likeness.errors import InputRefused, RankTooLarge, StorageUnavailable, TrainingError
+from likeness.errors import InputRefused, Mismatch, StorageUnavailable, TrainingError
 from likeness.jobs import object_keys, stages
+from likeness.jobs.job import Claim, JobOrder
 from likeness.jobs.locations import Locations
 from likeness.jobs.stages import Gone, Stages
 from likeness.jobs.tables import jobs
-from likeness.jobs.types import Claim, JobOrder
 from likeness.storage.library import AdapterLibrary
 from tests.jobs.claims import claimed, stages_of, taken_over
-from tests.jobs.installation import PHOTOS, Installation
 from tests.storage.cards import adapter
 
 
@@ -128,9 +128,9 @@ def test_a_rank_that_came_with_the_archive_is_refused_before_the_trainer_is_aske
 ) -> None:
     claim, order = begun(installation)
     larger = dataclasses.replace(order, changes={**order.changes, "rank": made.most_rank + 1})
-    with pytest.raises(RankTooLarge):
+    with pytest.raises(Mismatch):
         made.train(claim, larger)
-    with pytest.raises(RankTooLarge):
+    with pytest.raises(Mismatch):
         made.admit(claim, larger, consent="")
     assert installation.training.queue.status(claim.job, "local").order == order
 

@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from likeness.jobs.job import FINAL, Claim, Failure, Job, JobOrder, Notice
 from likeness.jobs.queue import Queue
 from likeness.jobs.tables import open_jobs_database
-from likeness.jobs.types import FINAL, Claim, Failure, Job, JobOrder, Notice
 from tests.jobs.claims import claimed, next_claim, set_lease
 
 FAILURE = Failure("NonFiniteLoss", "the loss stopped being a number")

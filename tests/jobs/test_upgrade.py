@@ -14,17 +14,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from fixtures.installation import PHOTOS, Installation
+from fixtures.waiting import HANG_S, until
 from likeness.config import Settings
 from likeness.errors import SettingsError
 from likeness.jobs import tables as job_tables
-from likeness.jobs.types import Job
+from likeness.jobs.job import Job
 from likeness.service.training import training_of
+from likeness.storage import catalog_tables
 from likeness.storage import database as database_module
-from likeness.storage import tables as catalog_tables
 from likeness.storage.database import Database, Schema
 from tests.jobs.claims import claimed, next_claim
-from tests.jobs.installation import PHOTOS, Installation
-from tests.waiting import HANG_S, until
 
 OLD = Path(__file__).parent / "old"
 STATES = {
@@ -38,7 +38,7 @@ SCHEMAS = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def old(tmp_path: Path, base_folder: Path) -> Iterator[Installation]:
+def old(tmp_path: Path, tiny_base_folder: Path) -> Iterator[Installation]:
     """The old home; its open jobs were ordered just now."""
     home = tmp_path / "home"
     home.mkdir()
@@ -50,7 +50,7 @@ def old(tmp_path: Path, base_folder: Path) -> Iterator[Installation]:
                 connection.execute("UPDATE jobs SET queue_until_s = ?, purge_s = NULL", (now_s + 3600,))
                 connection.execute("UPDATE jobs SET started_s = ? WHERE state = 'running'", (now_s,))
                 connection.commit()
-    settings = Settings(home=home, base=str(base_folder), heartbeat_s=1)
+    settings = Settings(home=home, base=str(tiny_base_folder), heartbeat_s=1)
     installation = Installation(settings, training_of(settings))
     yield installation
     installation.stop()
@@ -98,7 +98,7 @@ def test_a_worker_ends_the_open_jobs_of_an_old_installation(old: Installation) -
     for name in ("running", "waiting"):
         old.training.objects.put(found[name].order.photos, PHOTOS)
     old.start("w-1")
-    until(lambda: old.training.queue.open_jobs() == 0)
+    until(lambda: old.training.queue.backlog().open_jobs == 0)
     assert {name: job.state for name, job in jobs(old).items()} == STATES | dict.fromkeys(
         ("running", "waiting"), "succeeded"
     )

@@ -4,15 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from fixtures.installation import PHOTOS, Installation
 from likeness.errors import AdapterBusy, InputRefused, UsageError
+from likeness.jobs.job import JobOrder
 from likeness.jobs.locations import Locations
 from likeness.jobs.retention import Retention
 from likeness.jobs.tables import jobs
-from likeness.jobs.types import JobOrder
-from likeness.jobs.uploads import drop_upload
 from likeness.storage.objects import FileObjects
 from tests.jobs.claims import claimed
-from tests.jobs.installation import PHOTOS, Installation
 
 ORDER = JobOrder("local", "rex", "", "dog", "fast")
 
@@ -69,10 +68,10 @@ def test_an_archive_that_another_open_job_needs_stays(installation: Installation
     training = installation.training
     job = training.submit(ORDER, archive=PHOTOS)
     other = replace(ORDER, name="max", photos=job.order.photos)
-    assert not drop_upload(training.queue.store, training.objects, other)
+    assert not training.queue.store.drop_upload(training.objects, other)
     training.queue.cancel(job.id, "local")
-    assert drop_upload(training.queue.store, training.objects, other)
-    assert not drop_upload(training.queue.store, training.objects, replace(other, photos="subject"))
+    assert training.queue.store.drop_upload(training.objects, other)
+    assert not training.queue.store.drop_upload(training.objects, replace(other, photos="subject"))
 
 
 def test_a_tenant_of_a_server_with_keys_reads_its_own_folder_only(installation: Installation) -> None:

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.waiting import HANG_S
 from likeness.errors import StorageUnavailable, UsageError
 from likeness.jobs import webhooks
+from likeness.jobs.job import Notice
 from likeness.jobs.messages import Message
-from likeness.jobs.types import Notice
 from likeness.jobs.webhooks import (
     SendOptions,
     check_notice,
@@ -30,7 +31,6 @@ from likeness.jobs.webhooks import (
     signature,
     tenant_secret,
 )
-from tests.waiting import HANG_S
 
 OPTIONS = SendOptions(b"secret", private_webhooks=True)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from likeness.jobs.types import Job
+from fixtures.installation import PHOTOS, Installation, archive, installed, picture, pids_with
+from fixtures.waiting import until
+from likeness.jobs.job import Job
 from likeness.service import build
-from tests.jobs.installation import PHOTOS, Installation, archive, installed, picture, pids_with
-from tests.waiting import until
 
 pytestmark = [
     pytest.mark.slow,
@@ -107,9 +107,9 @@ def test_who_kills_the_trainer_three_times_fails_alone(installation: Installatio
 
 
 def test_what_becomes_of_bad_input_of_poison_and_of_who_does_not_want_any_more(
-    tmp_path: Path, base_folder: Path
+    tmp_path: Path, tiny_base_folder: Path
 ) -> None:
-    with installed(tmp_path / "home", base_folder) as installation:
+    with installed(tmp_path / "home", tiny_base_folder) as installation:
         upload = installation.training.upload
 
         def submit(name: str, content: bytes = PHOTOS, **changes: object) -> Job:

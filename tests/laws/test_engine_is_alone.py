@@ -17,17 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bench.pixels import RecordingBase, difference, recording
+from fixtures.contrast import build_contrasted_folder
+from fixtures.people import RANK, Store, person
+from fixtures.pixels import RecordingBase, difference, recording
+from fixtures.tiny import random_row
+from fixtures.waiting import HANG_S
 from likeness.diffusion.base import load_base
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.engine.engine import Engine
 from likeness.errors import NotFound, RequestCancelled
 from likeness.types import ImageRequest
-from tests.contrast import build_contrasted_folder
-from tests.engine.people import RANK, Store, person
-from tests.tiny import random_row
-from tests.waiting import HANG_S
 
 SAME = 1e-5  # of the [0, 1] range of a picture
 NAMES = ("anna", "bert", "cleo")

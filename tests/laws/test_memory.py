@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from fixtures.tiny import random_person, random_row, relative
 from likeness.diffusion import stable_diffusion
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.counting import Counting
 from likeness.training.loop import StepMemory, TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
-from tests.tiny import random_person, random_row, relative
 
 RECIPE = recipe_named("standard", rank=4, alpha=4, instance_rows=4, prior_rows=2)
 RECIPES = {
@@ -30,7 +30,7 @@ def gradients(
         jobs = [loop.join(name, recipe, random_person(base, len(name)), seed=len(name)) for name in names]
         for job in jobs:
             loop.bank.write(job.slot, 0.3 * random_row(loop.bank, len(job.name)))
-        losses, gradient = loop._losses_and_gradient(jobs)
+        losses, gradient = loop.losses_and_gradient(jobs)
         assert not loop.bank._tape
         return losses, {job.name: gradient[job.slot] for job in jobs}
     finally:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from fixtures.tiny import random_row, relative
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, Denoising, advance, begin, denoise_all
 from likeness.types import ImageRequest
-from tests.tiny import random_row, relative
 
 Asked = tuple[ImageRequest, AdapterSlot]
 

@@ -13,22 +13,22 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.nn import functional as F
 
+from fixtures.tiny import build_tiny_sdxl, random_person, random_row, relative
 from likeness.artifacts import adapter as folders
 from likeness.artifacts import bundle, tensors
 from likeness.artifacts.foreign import foreign_card
 from likeness.artifacts.formats import FORMATS
-from likeness.artifacts.keys import compvis_names
+from likeness.artifacts.layer_names import compvis_names
 from likeness.artifacts.reading import read_foreign
 from likeness.diffusion import family
 from likeness.diffusion.base import BaseModel, load_base, outline_of
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
-from likeness.errors import WrongBase
+from likeness.errors import Mismatch
 from likeness.training.loop import TrainingLoop, draw_batch
 from likeness.training.recipe import recipe_named
 from likeness.types import Adapter, ImageRequest, LoraPair, Network
-from tests.tiny import build_tiny_sdxl, random_person, random_row, relative
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the peers' own deprecations
 
@@ -176,7 +176,7 @@ def test_one_step_has_the_gradient_of_diffusers_own_loss(folder: Path, base: Bas
         start = job.generator.get_state()
         batch = draw_batch(job, base.schedule.timesteps)
         job.generator.set_state(start)
-        losses, gradient = loop._losses_and_gradient([job])
+        losses, gradient = loop.losses_and_gradient([job])
         factors, mine = (loop.bank.pairs_of(one, RANK) for one in (row, gradient[job.slot]))
     finally:
         loop.close()
@@ -268,13 +268,13 @@ def test_adapters_of_other_families_are_refused_in_both_directions(
     base: BaseModel, bank: LoraBank, tmp_path: Path
 ) -> None:
     FORMATS["kohya"].export(adapter_of(base, bank, 1), tmp_path / "sdxl.safetensors")
-    with pytest.raises(WrongBase, match="got one of base"):
+    with pytest.raises(Mismatch, match="got one of base"):
         read_foreign(tmp_path / "sdxl.safetensors", outline_of())
     key = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
     A, B = np.ones((2, 768), np.float32), np.ones((32, 2), np.float32)
     arrays: tensors.Tensors = {f"{key}.lora_down.weight": A, f"{key}.lora_up.weight": B}
     (tmp_path / "sd15.safetensors").write_bytes(tensors.encode(arrays, {}))
-    with pytest.raises(WrongBase, match="expected an adapter of sdxl, got one of Stable Diffusion 1"):
+    with pytest.raises(Mismatch, match="expected an adapter of sdxl, got one of Stable Diffusion 1"):
         read_foreign(tmp_path / "sd15.safetensors", base.outline, adapter_of(base, bank, 1).card)
 
 

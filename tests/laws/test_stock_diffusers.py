@@ -9,13 +9,13 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
+from fixtures.tiny import PUBLISHED_SCHEDULERS, random_row, relative
 from likeness.artifacts.formats import FORMATS
 from likeness.diffusion.base import BUILT_IN, BaseModel, load_base, locate
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.types import Adapter, AdapterCard, ImageRequest
-from tests.tiny import PUBLISHED_SCHEDULERS, random_row, relative
 
 PROMPT, NEGATIVE, SEED, STEPS, GUIDANCE = "photo of <<TOK>> man in the snow", "woman", 5, 8, 3.0
 

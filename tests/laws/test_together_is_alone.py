@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from fixtures.tiny import random_person, relative
 from likeness.diffusion.base import BaseModel
 from likeness.errors import TrainingError
 from likeness.training.data import TrainingSet
 from likeness.training.loop import Progress, TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
 from likeness.types import LoraPair, Network
-from tests.tiny import random_person, relative
 
 BANK_RANK = 6
 Weights = Mapping[Network, Mapping[str, LoraPair]]
@@ -131,7 +131,7 @@ def test_a_step_of_the_standard_recipe_is_the_same_to_rounding(tiny_base: BaseMo
             }
             noise = torch.randn(loop.bank.columns, generator=torch.Generator().manual_seed(0))
             loop.bank.write(jobs["ben"].slot, loop.bank.flat[jobs["ben"].slot] + 0.02 * noise)
-            gradients.append(loop._losses_and_gradient(list(jobs.values()))[1][jobs["ben"].slot].clone())
+            gradients.append(loop.losses_and_gradient(list(jobs.values()))[1][jobs["ben"].slot].clone())
             loop.close()
     together, alone = gradients
     assert alone.norm() > 0
@@ -158,7 +158,7 @@ def test_gradients_together_equal_gradients_alone(tiny_base: BaseModel) -> None:
             # B away from zero, so that A has gradients too
             noise = torch.randn(loop.bank.columns, generator=torch.Generator().manual_seed(group[name].seed))
             loop.bank.write(jobs[name].slot, loop.bank.flat[jobs[name].slot] + 0.02 * noise)
-        gradient = loop._losses_and_gradient(list(jobs.values()))[1]
+        gradient = loop.losses_and_gradient(list(jobs.values()))[1]
         loop.close()
         assert gradient[0].count_nonzero() == 0
         return {name: gradient[job.slot] for name, job in jobs.items()}

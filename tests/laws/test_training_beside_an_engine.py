@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fixtures.people import RANK, Store, person
+from fixtures.tiny import random_person, random_row
+from fixtures.waiting import HANG_S
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
 from likeness.engine.engine import Engine
 from likeness.training.loop import TrainingLoop
 from likeness.training.recipe import recipe_named
 from likeness.types import ImageRequest
-from tests.engine.people import RANK, Store, person
-from tests.tiny import random_person, random_row
-from tests.waiting import HANG_S
 
 T = TypeVar("T")
 STEPS = 8

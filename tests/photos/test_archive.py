@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from likeness.errors import ArchiveRefused, InputRefused, UsageError
+from likeness.errors import InputRefused, UsageError
 from likeness.photos import Limits, check, read_archive, read_photos
 from likeness.types import MAX_PHOTOS, Photo
 
@@ -102,7 +102,7 @@ REFUSALS: dict[str, Callable[[], bytes]] = {
 def test_hostile_archives_are_refused_by_name(case: str, tmp_path: Path) -> None:
     path = tmp_path / "upload.zip"
     path.write_bytes(REFUSALS[case]())
-    with pytest.raises(ArchiveRefused, match=f"^{case.split()[0]}:") as refusal:
+    with pytest.raises(InputRefused, match=f"^{case.split()[0]}:") as refusal:
         read_photos([path], TIGHT)
     assert refusal.value.hint
     assert "evil" not in str(refusal.value)
@@ -137,7 +137,7 @@ def test_one_file_spoils_nothing_but_itself(case: str) -> None:
 
 def test_what_is_no_photograph_counts_for_little_in_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only its beginning is read, so an album's films do not fill the limit of what is unpacked."""
-    monkeypatch.setattr("likeness.photos.archive._HEAD_BYTES", 100)
+    monkeypatch.setattr("likeness.photos.archive.HEAD_BYTES", 100)
     photos = read_archive(tarred(*((f"{i}.mov", bytes(3500)) for i in range(3))), TIGHT)
     assert [len(photo.content) for photo in photos] == [100] * 3
     reasons = [reason.code for report in check(photos, False).reports for reason in report.reasons]
@@ -154,7 +154,7 @@ def test_an_archives_limits_are_not_a_folders(tmp_path: Path, monkeypatch: pytes
     assert sum(len(photo.content) for photo in photos) > TIGHT.total_bytes
     (reason,) = check(photos, False).reports[-1].reasons
     assert reason.message == "expected a photograph, got a video"
-    monkeypatch.setattr("likeness.photos.archive._OWN_FILE_BYTES", 2000)
+    monkeypatch.setattr("likeness.photos.archive.OWN_FILE_BYTES", 2000)
     (tmp_path / "7.jpg").write_bytes(JPEG * 10)
     assert [photo.unread for photo in read_photos([tmp_path])] == ["too_large"] * 6 + [None, "not_an_image"]
 
@@ -162,7 +162,7 @@ def test_an_archives_limits_are_not_a_folders(tmp_path: Path, monkeypatch: pytes
 def test_more_photographs_than_a_set_has_are_counted_and_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("likeness.photos.archive._HEAD_BYTES", 20)
+    monkeypatch.setattr("likeness.photos.archive.HEAD_BYTES", 20)
     for index in range(MAX_PHOTOS + 3):
         (tmp_path / f"{index:03d}.jpg").write_bytes(JPEG * 10)
     photos = read_photos([tmp_path])
@@ -199,7 +199,7 @@ def test_a_file_or_folder_without_the_right_to_read_is_named(tmp_path: Path, mon
 def test_encrypted_zip_is_refused() -> None:
     content = bytearray(zipped(("a.jpg", PICTURE)))
     content[content.index(b"PK\x01\x02") + 8] |= 1
-    with pytest.raises(ArchiveRefused, match=r"^encrypted:"):
+    with pytest.raises(InputRefused, match=r"^encrypted:"):
         read_archive(bytes(content))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from likeness.errors import InputRefused
 from likeness.photos import MediaPipeFaces, check, decode, quality
 from likeness.photos.checks import BLUR_REFUSED, BLUR_WARNED, DARK_WARNED
-from likeness.photos.covered import _EYES
+from likeness.photos.covered import EYES
 from likeness.photos.report import CheckResult
 from likeness.types import MAX_PHOTOS, Photo
 
@@ -316,7 +316,7 @@ def but_the_eyes(image: Image, faces: MediaPipeFaces, factor: float) -> Image:
     """Skin and surroundings reflect less light, eyes as much as before."""
     (face, *_) = faces.detect(image)
     reflects = np.full((*image.shape[:2], 1), factor, np.float32)
-    for ring in _EYES:
+    for ring in EYES:
         cv2.fillPoly(reflects, [np.rint(face.landmarks[list(ring), :2]).astype(np.int32)], (1.0,))
     return (image * reflects).astype(np.uint8)
 

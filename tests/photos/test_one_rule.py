@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from likeness.config import Settings
 from likeness.deploy.sagemaker.fine_tuning_service import FineTuningService
 from likeness.errors import InputRefused
-from likeness.fine_tuning import FineTuneOrder
 from likeness.jobs import preparer
 from likeness.jobs.inputs import pack_photos
-from likeness.jobs.types import JobOrder
+from likeness.jobs.job import JobOrder
 from likeness.service import Likeness, build
 from likeness.storage.objects import FileObjects
 from likeness.storage.prepared_photos import unpack_prepared
-from likeness.training.recipe import recipe_named
+from likeness.training.recipe import FineTuneOrder, recipe_named
 from likeness.types import Photo, PreparedPhoto, Subject
 
 Door = Callable[[list[Photo], bool], list[str]]  # photographs, whether strangers are kept -> what is trained on
@@ -36,8 +35,8 @@ def likeness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Likeness:
     def stop(base: Any, order: Any, prepared: list[PreparedPhoto], **options: Any) -> None:
         raise Reached(sorted({one.source_sha256 for one in prepared}))
 
-    monkeypatch.setattr("likeness.fine_tuning.fine_tune", stop)
-    monkeypatch.setattr("likeness.fine_tuning.adapter_bytes", lambda base, recipe: 0)
+    monkeypatch.setattr("likeness.training.pipeline.fine_tune", stop)
+    monkeypatch.setattr("likeness.training.pipeline.adapter_bytes", lambda base, recipe: 0)
     monkeypatch.setattr(Likeness, "base", None)
     return build(Settings(home=tmp_path))
 
@@ -61,7 +60,10 @@ def door(request: pytest.FixtureRequest, likeness: Likeness, tmp_path: Path) -> 
         objects.put("in", pack_photos(photos))
         wanted = JobOrder("local", "anna", "in", keep_strangers=keep).document()
         asked = {"job": "1", "photos": "in", "prepared": "out", "order": wanted}
-        preparer._prepare(SimpleNamespace(send=lambda **said: None), objects, asked)  # type: ignore[arg-type]
+        said: list[dict[str, Any]] = []
+        preparer.serve(SimpleNamespace(send=lambda **one: said.append(one)), objects, asked)  # type: ignore[arg-type]
+        if said[-1]["event"] == "failed":
+            raise InputRefused(said[-1]["message"])
         return sorted({one.source_sha256 for one in unpack_prepared(objects.get("out"))})
 
     def sagemaker(photos: list[Photo], keep: bool) -> list[str]:

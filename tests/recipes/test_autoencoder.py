@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("numba", reason="the captions' tables lie beside kernels that numba compiles")
 
+from fixtures.tiny import build_tiny_folder
 from likeness.diffusion.base import load_base
 from recipes.base_model import classifier, train_autoencoder
 from recipes.base_model.autoencoder import DECODER_BLOCKS, build_autoencoder, reconstruct, with_decoder_blocks
@@ -32,7 +33,6 @@ from recipes.base_model.near_latents import check_same_latents, near_latents
 from recipes.base_model.precision import ROUNDS, faster_dtype, mixed
 from recipes.base_model.spectrum import band_ratios, period_two_ratio
 from recipes.base_model.train_autoencoder import ALONE_STEPS, CROP_PX, Material, Training
-from tests.tiny import build_tiny_folder
 
 CPU = torch.device("cpu")
 TOLD = {

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("numba", reason="the pack's reader lies beside kernels that numba compiles")
 
 from recipes.base_model.render import build_pack
-from recipes.base_model.render.assets import LOWEST_Y_DM, TEXTURE_PX, _proxy, _targets
+from recipes.base_model.render.assets import LOWEST_Y_DM, TEXTURE_PX, read_proxy, read_targets
 
 OBJ = """# a square of the body, and something else
 v 0 0 0
@@ -113,11 +113,11 @@ def test_a_pack_is_what_the_renderer_reads(sources: list[str], tmp_path: Path, m
     monkeypatch.setattr("sys.argv", ["build_pack", *sources])
     build_pack.main()
     with np.load(tmp_path / "pack/assets.npz") as pack:
-        targets = _targets(pack)
+        targets = read_targets(pack)
         assert list(targets) == ["nose/nose-long"] and targets["nose/nose-long"][0].tolist() == [2, 3]
         meta = json.loads(bytes(pack["meta_json"]))
         assert list(meta) == ["hair/hat", "eyes/high-poly"]
-        hat = _proxy(pack, "hair/hat", meta["hair/hat"])
+        hat = read_proxy(pack, "hair/hat", meta["hair/hat"])
         assert hat.scales == ((0, 1, 1.5), (0, 3, 8.0), (1, 2, 2.5)) and hat.faces.shape == (3, 3)
         assert pack["base/faces"].shape == (2, 3) and pack["base/lip_mask"].max() > 0.7
     textures = sorted((tmp_path / "pack/textures").iterdir())

@@ -11,7 +11,9 @@ import torch
 
 pytest.importorskip("numba", reason="the renderer compiles its kernels with numba")
 
+from fixtures.tiny import build_tiny_folder, random_person, random_row
 from likeness.diffusion.lora import LoraBank
+from likeness.photos.styles import STYLES
 from likeness.training.data import TrainingSet
 from likeness.training.recipe import FineTuneRecipe
 from likeness.types import Photo
@@ -21,8 +23,6 @@ from recipes.base_model.gates import GOALS, Measured
 from recipes.base_model.render import captions
 from recipes.base_model.render.captions import STYLE_NOUNS
 from recipes.base_model.render.places import PLACES
-from recipes.base_model.render.styles import STYLES
-from tests.tiny import build_tiny_folder, random_person, random_row
 
 CARD = Path(__file__).parents[2] / "src/likeness/assets/base/README.md"
 TOLD = {
@@ -172,7 +172,7 @@ def test_portraits_are_those_of_the_persons_own_adapter(tiny_exam: Exam, monkeyp
 def test_kept_descriptors_are_those_that_were_made(tiny_exam: Exam, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
-    def points(exam: Exam, seed: int, count: int, *, stream: int) -> np.ndarray:
+    def points(exam: Exam, seed: int, count: int, *, stream: int, styles: object) -> np.ndarray:
         made.append(seed)
         return np.full((count if seed else 0, 128), seed + stream, float)
 

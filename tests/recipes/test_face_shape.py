@@ -11,6 +11,7 @@ import torch
 
 pytest.importorskip("numba", reason="the renderer compiles its kernels with numba")
 
+from fixtures.tiny import build_tiny_folder
 from likeness.photos import Face
 from likeness.photos.report import Usable
 from likeness.types import Photo, PreparedPhoto
@@ -18,7 +19,6 @@ from recipes.base_model import autoencoder_gate, faces_gate
 from recipes.base_model.exam import Exam, Settings
 from recipes.base_model.face_shape import COMPONENTS, FaceShapes, eye_contrast, jitter, normalised
 from recipes.base_model.faces_gate import Look
-from tests.tiny import build_tiny_folder
 
 SIDE = 128
 CANONICAL = np.random.default_rng(7).normal(size=(478, 3)) * (30, 40, 20)
@@ -139,6 +139,10 @@ def test_the_figures_of_faces_are_those_of_samples_over_renders(exam: Exam, monk
     shaded = faces_gate.compared(exam, shapes, [*sampled, dark], true)
     assert shaded["eye contrast"] == figures["eye contrast"] and shaded["faces"].value == pytest.approx(75)
     assert "eye contrast" not in faces_gate.compared(exam, shapes, [dark], true)
+    assert "broken faces, glasses" not in shaded  # no true render wears any
+    round_ones = [Look(look.picture, look.face, "round glasses") for look in (front, faceless)]
+    worn = faces_gate.compared(exam, shapes, [turned, *round_ones], [*true, Look(strong, true[0].face, "sunglasses")])
+    assert worn["broken faces, glasses"].value == 50 and worn["broken faces, glasses"].samples == 2
     worse = [*sampled, Look(weak, some_face(3, 6.0), None)]
     assert faces_gate.compared(exam, shapes, worse, true)["broken faces"].value == pytest.approx(50)
     assert faces_gate.compared(exam, shapes, [faceless], true)["broken faces"].value == 100

@@ -12,6 +12,8 @@ import pytest
 pytest.importorskip("numba", reason="the renderer compiles its kernels with numba")
 
 from likeness.photos.align import EYES_ROW
+from likeness.photos.styles import STYLES
+from recipes.base_model.prompts import photo_prompts, says_glasses
 from recipes.base_model.render import captions, dataset, demo_person, picture
 from recipes.base_model.render.assets import Assets, load_assets
 from recipes.base_model.render.figure import HAIR, build_figure
@@ -21,7 +23,6 @@ from recipes.base_model.render.picture import RenderedImage, attributes, render
 from recipes.base_model.render.places import PLACES
 from recipes.base_model.render.raster import rasterise
 from recipes.base_model.render.scene import Scene, sample_scene
-from recipes.base_model.render.styles import STYLES
 
 PACK = Path(__file__).resolve().parents[2] / "../shared/makehuman"
 SAMPLED = 300
@@ -49,6 +50,14 @@ def front(person: Person, seed: int = 4) -> Scene:
 def portrait(assets: Assets) -> tuple[Person, RenderedImage]:
     person = next(p for p in (sample_person(s, assets) for s in range(500, 540)) if p.glasses == "none")
     return person, render(person, front(person), assets, 128)
+
+
+def test_prompts_of_photos_ask_for_glasses_as_often_as_renders_have_them(assets: Assets) -> None:
+    asked = photo_prompts(100, assets)
+    assert [prompt.text for prompt in photo_prompts(5, assets)] == [prompt.text for prompt in asked[:5]]
+    assert {prompt.asked["style"] for prompt in asked} == {"photo"}
+    bare = [prompt for prompt in asked if prompt.asked["glasses"] == "none"]
+    assert 55 < len(bare) < 80 and not any(says_glasses(prompt.text) for prompt in bare)
 
 
 def test_same_seed_same_person_and_same_picture(assets: Assets, portrait: tuple[Person, RenderedImage]) -> None:
@@ -110,7 +119,7 @@ def test_three_of_five_are_photos_and_heads_are_mostly_turned_a_little(people: l
 def test_eyes_lie_at_fixed_places_however_the_head_is_turned(yaw_deg: float, assets: Assets) -> None:
     person = sample_person(500, assets)
     scene = replace(front(person), yaw_deg=yaw_deg, pitch_deg=6.0, roll_deg=8.0)
-    _, screen = picture._project(build_figure(person, scene, assets), scene, 200)
+    _, screen = picture.project(build_figure(person, scene, assets), scene, 200)
     right, left = (screen[list(rows), :2].mean(0) for rows in (picture.RIGHT_EYE, picture.LEFT_EYE))
     assert (right + left) / 2 == pytest.approx((100, 200 * EYES_ROW), abs=0.01)
     assert abs(np.degrees(np.arctan2(*(left - right)[::-1]))) < 6  # a nodding, turned head foreshortens one side
@@ -217,7 +226,7 @@ def test_the_demo_is_held_out(assets: Assets) -> None:
 def test_hair_ends_in_shades_not_in_dots(assets: Assets, people: list[Person]) -> None:
     person = next(p for p in people if p.hair.mesh == "long01" and p.glasses == "none")
     figure = build_figure(person, front(person), assets)
-    _, screen = picture._project(figure, front(person), 128)
+    _, screen = picture.project(figure, front(person), 128)
     buffers = rasterise(
         screen,
         figure.triangles,

@@ -20,6 +20,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 pytest.importorskip("numba", reason="the captions' tables lie beside kernels that numba compiles")
 
+from fixtures.tiny import tiny_unet
+from fixtures.waiting import until
 from recipes.base_model import model_card, parallel, train_autoencoder, train_unet
 from recipes.base_model.autoencoder import build_autoencoder, reconstruct
 from recipes.base_model.classifier import HEADS
@@ -30,8 +32,6 @@ from recipes.base_model.networks import MAX_TOKENS, TEXT_WIDTH, load_tokenizer
 from recipes.base_model.render import captions
 from recipes.base_model.said import UNSAID, SaidHeads, said_loss
 from recipes.base_model.tokenizer import write_tokenizer
-from tests.tiny import tiny_unet
-from tests.waiting import until
 
 TOLD: dict[str, Any] = {
     "style": "photo", "place": "city", "gender": "woman", "age": "young", "ethnicity": "asian", "hair": "bob",

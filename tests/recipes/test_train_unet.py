@@ -9,7 +9,7 @@ import torch
 from torch import distributed, nn
 from torch.multiprocessing.spawn import spawn
 
-from recipes.base_model.feed import CLASSES, PHOTO_GAIN, chances
+from recipes.base_model.feed import CLASSES, GLASSES_GAIN, PHOTO_GAIN, chances
 from recipes.base_model.muon import orthogonalised
 from recipes.base_model.parallel import agreed, average_gradients, join
 from recipes.base_model.train_unet import Training, clean_latent_loss, face_emphasis, is_wide
@@ -70,13 +70,15 @@ def test_training_goes_down_and_a_resumed_one_goes_on_the_same(tmp_path: Path) -
     assert all(torch.equal(a, b) for a, b in zip(second.average, whole.average, strict=True))
 
 
-def test_rare_hair_is_drawn_more_often_photos_twice_and_every_ethnicity_alike() -> None:
+def test_rare_hair_and_glasses_are_drawn_more_often_and_every_ethnicity_alike() -> None:
     photo, painting = CLASSES["style"].index("photo"), CLASSES["style"].index("oil painting")
-    plain = [[0, 0, photo]] * 45 + [[0, 0, painting]] * 45
-    classes = torch.tensor([*plain, *[[1, 0, photo]] * 9, *[[0, 1, painting]] * 300])
+    bare, sunglasses = CLASSES["glasses"].index("none"), CLASSES["glasses"].index("sunglasses")
+    plain = [[0, 0, photo, bare]] * 45 + [[0, 0, painting, bare]] * 44 + [[0, 0, painting, sunglasses]]
+    classes = torch.tensor([*plain, *[[1, 0, photo, bare]] * 9, *[[0, 1, painting, bare]] * 300])
     weights = chances(classes)
     assert weights[:99].sum().item() == pytest.approx(0.5) and weights.sum().item() == pytest.approx(1)
     assert weights[0].item() == pytest.approx(PHOTO_GAIN * weights[45].item())
+    assert weights[89].item() == pytest.approx(GLASSES_GAIN * weights[45].item())
     assert 4 * weights[0] < weights[95] < 9 * weights[0]  # of 390 and 9 pictures
 
 

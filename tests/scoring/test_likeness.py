@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from likeness.errors import InputRefused
 from likeness.photos import SAME_PERSON
-from likeness.scoring.card import LikenessScore, middle
 from likeness.scoring.likeness import Reference, portraits_of, ranked, threshold_of
+from likeness.scoring.score_card import LikenessScore, middle
 from likeness.types import PreparedPhoto
 
 

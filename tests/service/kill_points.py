@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
+from fixtures.installation import PHOTOS, picture
 from likeness.artifacts import bundle
 from likeness.config import Settings
 from likeness.jobs import object_keys
-from likeness.jobs.types import JobOrder, Notice
+from likeness.jobs.job import JobOrder, Notice
 from likeness.service import Likeness, build
 from likeness.storage.catalog import LOCAL
 from likeness.storage.records import Receipt
 from likeness.types import GeneratedImage, ImageRequest, Photo, Subject
 from tests.jobs.claims import claimed, set_lease, stages_of
-from tests.jobs.installation import PHOTOS, picture
 from tests.storage.cards import CARD, adapter
 
 NAME = "zelda-quine"
@@ -142,7 +142,7 @@ def killed_at(point: int, home: Path) -> int:
 def main(folder: Path, first: int, every: int) -> dict[str, object]:
     template = folder / "template"
     fresh = opened(template)
-    assert not fresh.training.queue.open_jobs() and not fresh.catalog.object_keys()  # both databases are made
+    assert not fresh.training.queue.backlog().open_jobs and not fresh.catalog.object_keys()  # both databases are made
     fresh.close()
 
     def at(point: int, look: Callable[[Path], None]) -> int:

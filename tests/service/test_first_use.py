@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.tiny import build_tiny_folder
+from fixtures.waiting import HANG_S
 from likeness.config import Settings
 from likeness.diffusion import base as base_module
 from likeness.service import Likeness, build
 from likeness.storage import catalog as catalog_module
-from tests.tiny import build_tiny_folder
-from tests.waiting import HANG_S
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fixtures.tiny import build_tiny_stable_diffusion, relative
 from likeness.artifacts.formats import FORMATS
 from likeness.config import Settings
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.diffusion.lora import LoraBank
-from likeness.errors import WrongBase
+from likeness.errors import Mismatch
 from likeness.service import build
 from likeness.service.exchange import import_from
 from likeness.types import Subject
-from tests.tiny import build_tiny_stable_diffusion, relative
 
 RANK, ALPHA = 4, 2.0
 # sd-scripts, networks/lora.py: every Linear and every 1x1 convolution within modules of these classes
@@ -122,7 +122,7 @@ def test_it_is_the_same_picture_as_with_the_weights_changed(base: BaseModel, tmp
 @pytest.mark.parametrize("layer", ["down_blocks_9_resnets_0_conv1", "no_such_layer"])
 def test_layers_that_the_base_lacks_are_named(base: BaseModel, tmp_path: Path, layer: str) -> None:
     write_lora(base, tmp_path / "lora.safetensors", extra=f"lora_unet_{layer}")
-    with pytest.raises(WrongBase, match=f"expected layers of sd-1.5, got lora_unet_{layer}") as caught:
+    with pytest.raises(Mismatch, match=f"expected layers of sd-1.5, got lora_unet_{layer}") as caught:
         import_from(tmp_path / "lora.safetensors", "kohya", Subject("anna"), base.outline, FORMATS)
     assert "Stable Diffusion 1" in caught.value.hint
 
@@ -141,7 +141,7 @@ def test_an_import_loads_no_weights(base: BaseModel, tmp_path: Path, monkeypatch
     arrays = load_file(tmp_path / "lora.safetensors")
     name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
     save_file(arrays | {name: torch.ones(RANK, 1024)}, tmp_path / "other.safetensors")
-    with pytest.raises(WrongBase, match=r"attn2\.to_k of sd-1\.5"):
+    with pytest.raises(Mismatch, match=r"attn2\.to_k of sd-1\.5"):
         likeness.import_adapter(tmp_path / "other.safetensors", "bert")
     assert [record.name for record in likeness.catalog.list_adapters("local")] == ["anna"]
     likeness.close()

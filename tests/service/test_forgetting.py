@@ -14,24 +14,23 @@ import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
+from fixtures.installation import PHOTOS, picture
 from likeness.config import Settings
 from likeness.errors import AdapterBusy, DeletionUnfinished, NotFound, StorageUnavailable
 from likeness.http.app import create_app
 from likeness.jobs import object_keys
+from likeness.jobs.job import Job, JobOrder, Notice
 from likeness.jobs.leases import MARGIN_S, Leases
 from likeness.jobs.retention import Retention
 from likeness.jobs.tables import deliveries
-from likeness.jobs.types import Job, JobOrder, Notice
 from likeness.service import Likeness, build
-from likeness.service.forgetting import Forgetting
 from likeness.storage import forgettings
-from likeness.storage.catalog import LOCAL, now
+from likeness.storage.catalog import LOCAL, Catalog, now
 from likeness.storage.database import empty_log
 from likeness.storage.objects import FileObjects
-from likeness.storage.records import SubjectRecord
+from likeness.storage.records import ForgottenItem, SubjectRecord
 from likeness.types import Photo, Subject
 from tests.jobs.claims import claimed, set_lease, stages_of
-from tests.jobs.installation import PHOTOS, picture
 from tests.storage.cards import record
 
 ROOT = Path(__file__).parents[2]
@@ -313,14 +312,14 @@ def test_a_full_disk_takes_a_deletion_all_the_same(likeness: Likeness, monkeypat
 def test_one_deletion_that_fails_holds_up_no_other(likeness: Likeness, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ida", "rex"):
         forgettings.begin(likeness.catalog, LOCAL, name)
-    advance = Forgetting._advance
+    forget = Catalog.forget
 
-    def failing(self: Forgetting, tenant: str, name: str) -> str | None:
+    def failing(self: Catalog, tenant: str, name: str) -> tuple[ForgottenItem, ...]:
         if name == "ida":
             raise KeyError(name)
-        return advance(self, tenant, name)
+        return forget(self, tenant, name)
 
-    monkeypatch.setattr(Forgetting, "_advance", failing)
+    monkeypatch.setattr(Catalog, "forget", failing)
     with pytest.raises(KeyError):  # so that it is logged and counted
         likeness.forgetting.resume()
     assert [one.name for one in forgettings.under_way(likeness.catalog)] == ["ida"]
@@ -333,14 +332,14 @@ def test_a_recorded_deletion_goes_on_with_the_reserves_room(
 ) -> None:
     forgettings.begin(likeness.catalog, LOCAL, "rex")
     assert likeness.reserve.keep()
-    advance = Forgetting._advance
+    forget = Catalog.forget
 
-    def full(self: Forgetting, tenant: str, name: str) -> str | None:
+    def full(self: Catalog, tenant: str, name: str) -> tuple[ForgottenItem, ...]:
         if (likeness.home.root / "reserve").exists():
-            raise StorageUnavailable("expected the log of a database to be emptied, got SQLITE_FULL")
-        return advance(self, tenant, name)
+            raise StorageUnavailable("expected an answer of the catalog's database, got SQLITE_FULL")
+        return forget(self, tenant, name)
 
-    monkeypatch.setattr(Forgetting, "_advance", full)
+    monkeypatch.setattr(Catalog, "forget", full)
     assert likeness.forgetting.resume() == 1
     assert (likeness.home.root / "reserve").exists()  # for the next one
 

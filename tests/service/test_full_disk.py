@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from fixtures.published import publish_person
+from fixtures.tiny import build_tiny_folder
 from likeness.config import Settings
 from likeness.errors import StorageUnavailable
 from likeness.http.app import create_app
 from likeness.service import Likeness, build
 from likeness.storage.reserve import BYTES, Reserve
 from likeness.types import Subject
-from tests.people import publish_person
-from tests.tiny import build_tiny_folder
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def likeness(disk: Path, tmp_path: Path) -> Iterator[Likeness]:
     made = build(Settings(home=disk / "home", base=str(build_tiny_folder(tmp_path / "base"))))
     publish_person(made, "anna", 1)
     made.subjects.create("local", Subject("rex", "dog"), consent="word " * 100)
-    assert made.training.queue.open_jobs() == 0
+    assert made.training.queue.backlog().open_jobs == 0
     yield made
     made.close()
 

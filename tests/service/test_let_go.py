@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from fixtures.contrast import build_contrasted_folder
+from fixtures.published import publish_person
 from likeness.config import Settings
 from likeness.service import build
 from likeness.storage.library import engine_key
 from likeness.types import ImageRequest
-from tests.contrast import build_contrasted_folder
-from tests.people import publish_person
 
 
 def test_a_forget_elsewhere_empties_this_engine(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from fixtures.tiny import build_tiny_folder
 from likeness.cli import app
 from likeness.config import Settings
 from likeness.errors import SettingsError, UsageError
@@ -18,7 +19,6 @@ from likeness.service import build
 from likeness.service.image_files import AI_GENERATED, encode
 from likeness.service.provenance import signer, unsigned
 from likeness.types import JPEG, PNG, GeneratedImage, ImageRequest
-from tests.tiny import build_tiny_folder
 
 PICTURE = GeneratedImage(
     ImageRequest("a 🧑 in the snow", "anna", seed=7),

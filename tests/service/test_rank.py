@@ -6,24 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.people import person
 from likeness.config import Settings
-from likeness.errors import RankTooLarge
-from likeness.fine_tuning import FineTuneOrder
-from likeness.jobs.types import JobOrder
+from likeness.errors import Mismatch
+from likeness.jobs.job import JobOrder
 from likeness.service import Likeness, build
-from likeness.training.recipe import PRESETS, recipe_named
+from likeness.training.recipe import PRESETS, FineTuneOrder, recipe_named
 from likeness.types import Adapter, ImageRequest, Subject
-from tests.engine.people import person
-from tests.tiny import build_tiny_folder
 
 MOST = Settings().rank
 
 
 @pytest.fixture(scope="module")
-def likeness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
+def likeness(tmp_path_factory: pytest.TempPathFactory, tiny_base_folder: Path) -> Iterator[Likeness]:
     """With an engine that was started before any adapter was published."""
-    base = build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base")
-    made = build(Settings(home=tmp_path_factory.mktemp("home"), base=str(base)))
+    made = build(Settings(home=tmp_path_factory.mktemp("home"), base=str(tiny_base_folder)))
     made.open()
     yield made
     made.close()
@@ -53,12 +50,12 @@ def test_a_larger_rank_is_refused_before_any_work(likeness: Likeness, order: dic
     name = order.get("recipe", "changed")
     asked = JobOrder("local", str(name), "somewhere", class_noun="dog", **order)  # type: ignore[arg-type]
     recipe = recipe_named(asked.recipe, **asked.changes)
-    with pytest.raises(RankTooLarge, match=f"rank {MOST} at most, got {recipe.rank}") as refused:
+    with pytest.raises(Mismatch, match=f"rank {MOST} at most, got {recipe.rank}") as refused:
         likeness.training.submit(asked, archive=b"x")
     assert "LIKENESS_RANK" in refused.value.hint and refused.value.http_status == 409
     assert likeness.training.queue.ids_of("local", asked.name) == []
     assert list(likeness.library.objects.list(f"local/uploads/{asked.name}/")) == []
-    with pytest.raises(RankTooLarge):
+    with pytest.raises(Mismatch):
         likeness.train([], FineTuneOrder(Subject(asked.name, "dog"), recipe))
     roomy = with_rank(likeness, recipe.rank)
     job = roomy.training.submit(asked, archive=b"x")
@@ -70,7 +67,7 @@ def test_a_larger_rank_is_refused_at_import(likeness: Likeness, tmp_path: Path) 
     published(likeness, "large", MOST + 1)
     file = likeness.export("large", "diffusers", tmp_path / "large.safetensors")
     for source in (file, file.read_bytes()):
-        with pytest.raises(RankTooLarge):
+        with pytest.raises(Mismatch):
             likeness.import_adapter(source, "imported", "diffusers")
     assert not likeness.catalog.has_adapter("local", "imported")
     roomy = with_rank(likeness, MOST + 1)
@@ -86,7 +83,7 @@ def test_one_large_adapter_sizes_nobodys_slots(likeness: Likeness) -> None:
     again.__dict__["base"] = likeness.base
     try:
         assert again.engine.bank.rank == 4
-        with pytest.raises(RankTooLarge):
+        with pytest.raises(Mismatch):
             again.generate([ImageRequest("photo of {me}", "large", steps=1)])
         assert len(again.generate([ImageRequest("photo of {me}", "small", steps=1)])) == 1
     finally:

@@ -7,17 +7,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
+from fixtures.installation import archive, picture
 from likeness.config import Settings
 from likeness.errors import InputRefused, KeyRefused, LikenessError, UsageError
-from likeness.fine_tuning import FineTuneOrder
 from likeness.jobs.inputs import with_config
-from likeness.jobs.types import JobOrder
+from likeness.jobs.job import JobOrder
 from likeness.service import Likeness, build
-from likeness.storage import keys, tables
+from likeness.storage import api_keys, catalog_tables
 from likeness.storage.catalog import LOCAL, now
-from likeness.training.recipe import recipe_named
+from likeness.training.recipe import FineTuneOrder, recipe_named
 from likeness.types import RESULTS, Subject, checked_name, checked_new_name, checked_tenant
-from tests.jobs.installation import archive, picture
 from tests.storage.cards import record
 
 NAMES = ["base", "model_setup"]
@@ -66,7 +65,7 @@ def test_only_what_is_reserved_is_refused() -> None:
 
 def test_the_folder_of_all_results_is_no_tenants(likeness: Likeness) -> None:
     with pytest.raises(UsageError, match="async means"):
-        keys.new_key(likeness.catalog, RESULTS)
+        api_keys.new_key(likeness.catalog, RESULTS)
     with pytest.raises(UsageError, match="async means"):
         likeness.training.queue.submit(JobOrder(RESULTS, "x", "subject", "dog"))
     likeness.library.objects.put("async/ten-a/failures/1-error.out", b"another's")
@@ -76,13 +75,13 @@ def test_the_folder_of_all_results_is_no_tenants(likeness: Likeness) -> None:
 
 
 def test_a_key_of_before_is_refused(likeness: Likeness) -> None:
-    text, made = keys.new_key(likeness.catalog, "anna")
+    text, made = api_keys.new_key(likeness.catalog, "anna")
     with likeness.catalog.engine.begin() as connection:
-        connection.execute(insert(tables.tenants).values(tenant=RESULTS, created=now()))
-        connection.execute(tables.api_keys.update().values(tenant=RESULTS))
+        connection.execute(insert(catalog_tables.tenants).values(tenant=RESULTS, created=now()))
+        connection.execute(catalog_tables.api_keys.update().values(tenant=RESULTS))
     with pytest.raises(KeyRefused, match="reserved"):
-        keys.key_of(likeness.catalog, text)
-    assert [one.id for one in keys.list_keys(likeness.catalog)] == [made.id]
+        api_keys.key_of(likeness.catalog, text)
+    assert [one.id for one in api_keys.list_keys(likeness.catalog)] == [made.id]
 
 
 def test_results_lie_where_no_tenant_can_be(likeness: Likeness) -> None:

@@ -12,27 +12,27 @@ import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
+from fixtures.installation import PHOTOS, Installation, pids_with
+from fixtures.postgres import Postgres, postgres
+from fixtures.tiny import build_tiny_folder
+from fixtures.waiting import HANG_S, until
 from likeness.artifacts.card import write_card
 from likeness.config import Settings
 from likeness.errors import AdapterBusy, AlreadyExists, QueueFull
 from likeness.http.app import create_app
 from likeness.jobs import queue as queue_module
+from likeness.jobs.job import SUBJECT_PHOTOS, JobOrder
 from likeness.jobs.queue import Queue
 from likeness.jobs.tables import JOBS, jobs, open_jobs_database, remembered
-from likeness.jobs.types import SUBJECT_PHOTOS, JobOrder
 from likeness.service import build
 from likeness.service.training import training_of
-from likeness.storage import forgettings, tables
+from likeness.storage import catalog_tables, forgettings
 from likeness.storage.catalog import refuse_if_forgetting
 from likeness.storage.database import migrate
 from likeness.storage.records import AdapterRecord
 from likeness.types import Subject
 from tests.jobs.claims import claimed, next_claim, taken_over
-from tests.jobs.installation import PHOTOS, Installation, pids_with
-from tests.services.postgres import Postgres, postgres
 from tests.storage.cards import record
-from tests.tiny import build_tiny_folder
-from tests.waiting import HANG_S, until
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 TRAINER = "likeness.jobs.trainer"
@@ -199,7 +199,7 @@ def test_forgetting_is_complete_and_keeps_out_what_is_being_written(cluster: Pos
 
     def publish() -> None:
         with catalog.engine.begin() as connection:
-            connection.execute(tables.adapters.insert().values(_row(record("otto"))))
+            connection.execute(catalog_tables.adapters.insert().values(_row(record("otto"))))
             refuse_if_forgetting(connection, "local", "otto")
             written.set()
             until(is_blocked)  # who announces waits for this transaction

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from fixtures.contrast import build_contrasted_folder
+from fixtures.installation import PHOTOS, SMALL, Installation, archive, picture
+from fixtures.waiting import HANG_S, until
 from likeness.deploy.extension import protocols
 from likeness.http.app import create_app
 from likeness.service import build
-from tests.contrast import build_contrasted_folder
 from tests.http.conftest import running
-from tests.jobs.installation import PHOTOS, SMALL, Installation, archive, picture
-from tests.waiting import HANG_S, until
 
 boto3 = pytest.importorskip("boto3", reason="these tests speak through boto3")
 moto_server = pytest.importorskip("moto.server", reason="S3, SNS and SQS come from moto")

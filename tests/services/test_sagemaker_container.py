@@ -15,11 +15,11 @@ import httpx2
 import pytest
 from PIL import Image
 
+from fixtures import isolated_network
+from fixtures.contrast import build_contrasted_folder
+from fixtures.triton_server import namespace
+from fixtures.waiting import HANG_S, until
 from likeness.errors import MissingPart
-from tests.contrast import build_contrasted_folder
-from tests.services import isolated_network
-from tests.services.triton_server import namespace
-from tests.waiting import HANG_S, until
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 

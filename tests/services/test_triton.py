@@ -9,12 +9,7 @@ from functools import partial
 
 import pytest
 
-from likeness.artifacts.package import unpack
-from likeness.artifacts.triton_model import read_model
-from likeness.deploy.payload import request_of
-from likeness.engine.engine import Engine
-from likeness.engine.prompts import worded
-from tests.services.hosting import (
+from fixtures.hosting import (
     NAMES,
     PROMPT,
     Endpoint,
@@ -27,8 +22,13 @@ from tests.services.hosting import (
     together,
     world,
 )  # fmt: skip
-from tests.services.triton_server import Reply, TritonServer
-from tests.waiting import HANG_S, until
+from fixtures.triton_server import Reply, TritonServer
+from fixtures.waiting import HANG_S, until
+from likeness.artifacts.package import unpack
+from likeness.artifacts.triton_model import read_model
+from likeness.deploy.payload import request_of
+from likeness.engine.engine import Engine
+from likeness.engine.prompts import worded
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from fixtures import isolated_network
+from fixtures.hosting import World, skip_without_triton, world
+from fixtures.triton_server import TritonServer, namespace
+from fixtures.waiting import HANG_S, until
 from likeness.artifacts.package import unpack
 from likeness.deploy.triton.engine_client import EngineFailed
-from tests.services import isolated_network
-from tests.services.hosting import World, skip_without_triton, world
-from tests.services.triton_server import TritonServer, namespace
-from tests.waiting import HANG_S, until
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 PORT = 8000

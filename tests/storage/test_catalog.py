@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from fixtures.postgres import postgres
 from likeness.artifacts.card import read_card, write_card
 from likeness.errors import (
     AlreadyExists,
@@ -25,7 +26,6 @@ from likeness.errors import (
 from likeness.storage import database, forgettings
 from likeness.storage.catalog import Catalog, now
 from likeness.storage.records import ForgottenItem, OutputRecord, PhotoRecord, SubjectRecord
-from tests.services.postgres import postgres
 from tests.storage.cards import CARD, record
 
 SECRET = "a-word-that-nobody-else-shall-see"

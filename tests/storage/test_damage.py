@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from likeness.errors import CorruptAdapter, StorageDamaged, StorageUnavailable
-from likeness.jobs.forgetting import forget_jobs
+from likeness.jobs.job import JobOrder
 from likeness.jobs.locations import Locations
 from likeness.jobs.queue import Queue
-from likeness.jobs.retention import Retention
+from likeness.jobs.retention import Retention, forget_jobs
 from likeness.jobs.tables import events, jobs, open_jobs_database
-from likeness.jobs.types import JobOrder
 from likeness.storage.catalog import Catalog
 from likeness.storage.objects import FileObjects
 from likeness.storage.records import AdapterRecord
@@ -116,7 +115,7 @@ def test_one_damaged_job_hides_no_other_and_ends_and_goes(tmp_path: Path, column
     database.run(lambda c: c.execute(jobs.update().where(jobs.c.id == ill.id).values(queue_until_s=0.0)))
     queue.store.expire()
     queue.store.cancel(ill.id, "anna")
-    assert queue.open_jobs() == 1
+    assert queue.backlog().open_jobs == 1
     database.run(lambda c: c.execute(jobs.update().where(jobs.c.id == ill.id).values(purge_s=0.0)))
     objects, catalog = FileObjects(tmp_path / "objects"), Catalog(f"sqlite:///{tmp_path / 'catalog.sqlite'}")
     objects.put(f"anna/jobs/{ill.id}/photos", b"x")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.waiting import HANG_S
 from likeness.errors import AdapterBusy, UsageError
 from likeness.storage.home import Home
-from tests.waiting import HANG_S
 
 SECRET = b"a face nobody else shall see"
 

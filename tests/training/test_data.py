@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from fixtures.tiny import random_person
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.family import LIKENESS_128, SD_15
 from likeness.diffusion.pixels import to_pixels
+from likeness.photos.styles import STYLES
 from likeness.training import prior
-from likeness.training.data import TEMPLATES, augment, build_training_set, captions, class_captions
+from likeness.training.data import TEMPLATES, augment, build_training_set, captions, class_captions, style_copies
 from likeness.training.loop import FineTune, draw_batch
 from likeness.training.recipe import recipe_named
 from likeness.types import PreparedPhoto, Subject
-from tests.tiny import random_person
 
 
 def a_photo(seed: int, framing: str = "portrait") -> PreparedPhoto:
@@ -28,7 +29,7 @@ def a_photo(seed: int, framing: str = "portrait") -> PreparedPhoto:
 
 @pytest.mark.parametrize("framing", TEMPLATES)
 def test_captions_hold_identifier_and_class_noun(framing: str) -> None:
-    for caption in captions(Subject("anna", "woman", "<<TOK>>"), framing):
+    for caption in captions(Subject("anna", "woman", "<<TOK>>"), TEMPLATES[framing]):
         assert "<<TOK>> woman" in caption
 
 
@@ -53,6 +54,25 @@ def test_the_first_copy_of_each_photo_is_as_it_is_and_every_second_is_mirrored()
     assert np.array_equal(things[2].image, photos[0].image)
 
 
+def test_styled_copies_go_through_the_family_s_styles_and_keep_the_masks() -> None:
+    photos, recipe = [a_photo(k, "aligned") for k in range(3)], recipe_named("standard", styled_copies=4)
+    copies = style_copies(photos, LIKENESS_128, recipe, is_person=True, seed=0)
+    assert [template for template, _ in copies[:9]] == list(LIKENESS_128.styles) and len(copies) == 12
+    assert copies[0][1].image.shape == photos[0].image.shape
+    assert not np.array_equal(copies[0][1].image, photos[0].image) and copies[4][1].matte is photos[1].matte
+    again = style_copies(photos, LIKENESS_128, recipe, is_person=True, seed=0)
+    assert all(np.array_equal(a.image, b.image) for (_, a), (_, b) in zip(copies, again, strict=True))
+    assert not style_copies([a_photo(0, "whole")], LIKENESS_128, recipe, is_person=True, seed=0)
+    assert not style_copies(photos, SD_15, recipe, is_person=True, seed=0)
+    assert not style_copies(photos, LIKENESS_128, recipe, is_person=False, seed=0)
+    assert not style_copies(photos, LIKENESS_128, recipe_named("origin-2023"), is_person=True, seed=0)
+
+
+def test_every_style_of_a_family_is_a_filter_and_says_who() -> None:
+    for template, style in LIKENESS_128.styles.items():
+        assert style in STYLES and style in template.replace(" portrait", "") and template.endswith(" {}")
+
+
 def test_pixels_are_resized_to_the_base_and_scaled() -> None:
     white, black = np.full((64, 64, 3), 255, np.uint8), np.zeros((64, 64, 3), np.uint8)
     for size_px in (32, 128):
@@ -63,17 +83,19 @@ def test_pixels_are_resized_to_the_base_and_scaled() -> None:
 
 
 def test_a_training_set_has_a_row_for_every_copy(tiny_base: BaseModel) -> None:
-    recipe = recipe_named("fast", variants=2)
+    recipe = recipe_named("fast", variants=2, styled_copies=3)
     photos = [a_photo(0, "aligned"), a_photo(1, "portrait"), a_photo(2, "whole")]  # the family takes no portraits
     made = build_training_set(
         tiny_base, Subject("anna"), photos, recipe=recipe, prior_latents=torch.zeros(4, *tiny_base.latent_shape), seed=0
     )
-    assert made.latents.shape == (4, *tiny_base.latent_shape)
-    torch.testing.assert_close(made.emphasis.mean((1, 2, 3)), torch.ones(4))
+    assert made.latents.shape == (2 * 2 + 3, *tiny_base.latent_shape)
+    torch.testing.assert_close(made.emphasis.mean((1, 2, 3)), torch.ones(7))
     assert made.emphasis[0, 0, 6, 7] > made.emphasis[0, 0, 14, 7] > made.emphasis[0, 0, 0, 0]  # face, body, room
     assert torch.equal(made.ids[0, 0], tiny_base.tokenize(["photo of <<TOK>> person"])[0])
     assert torch.equal(made.ids[0, 3], tiny_base.tokenize(["close-up photo of <<TOK>> person"])[0])
     assert torch.equal(made.ids[2, 2], tiny_base.tokenize(["a picture of <<TOK>> person"])[0])
+    assert torch.equal(made.ids[4, 0], tiny_base.tokenize(["pencil sketch of <<TOK>> person"])[0])
+    assert torch.equal(made.ids[5, 1], tiny_base.tokenize(["an oil painting of <<TOK>> person"])[0])
     assert made.prior_ids.shape == (4, 48)
     none = build_training_set(
         tiny_base, Subject("anna"), photos, recipe=recipe, prior_latents=torch.zeros(0, *tiny_base.latent_shape), seed=0

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from fixtures.tiny import scheduler
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.schedule import schedule_from_config
 from likeness.training.loss import dreambooth_weights, min_snr_weight, place_emphasis, row_losses
-from tests.tiny import scheduler
 
 
 def test_min_snr_weights_by_hand() -> None:

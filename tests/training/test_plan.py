@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fixtures.tiny import build_tiny_folder, build_tiny_sdxl
 from likeness.diffusion import family
 from likeness.diffusion.base import BaseModel, fake_base, load_base
 from likeness.diffusion.counting import Counting
@@ -15,7 +16,6 @@ from likeness.training.data import stand_in
 from likeness.training.loop import StepMemory, TrainingLoop
 from likeness.training.plan import fitting_plan, people_that_fit, plan_of, ways
 from likeness.training.recipe import recipe_named
-from tests.tiny import build_tiny_folder, build_tiny_sdxl
 
 CPU = torch.device("cpu")
 RECIPE = recipe_named("standard", rank=4, alpha=4, instance_rows=3, prior_rows=1)

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fixtures.tiny import random_person
 from likeness.diffusion.base import BaseModel
 from likeness.training.loop import Progress, TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
-from tests.tiny import random_person
 
 RECIPE = recipe_named("fast", steps=8, rank=2, instance_rows=2, prior_rows=2, warmup_steps=1, clip_norm=1000)
 

@@ -66,8 +66,8 @@ def load_assets(folder: Path) -> Assets:
         uv=pack["base/uv"].astype(np.float32)[near],
         fields=anatomy.field_table(vertices, pack["base/lip_mask"].astype(np.float32)),
         head_weight=anatomy.head_weight(vertices),
-        targets=_targets(pack),
-        proxies={_kind_and_name(key): _proxy(pack, key, entry) for key, entry in meta.items()},
+        targets=read_targets(pack),
+        proxies={_kind_and_name(key): read_proxy(pack, key, entry) for key, entry in meta.items()},
         textures=textures,
         texture_index=texture_index,
         noise=noise,
@@ -88,7 +88,7 @@ def _kind_and_name(key: str) -> tuple[str, str]:
     return kind, name
 
 
-def _targets(pack: Any) -> dict[str, tuple[NDArray[np.int32], NDArray[np.float32]]]:
+def read_targets(pack: Any) -> dict[str, tuple[NDArray[np.int32], NDArray[np.float32]]]:
     names = [
         key[len("target/") : -len("/index")] for key in pack.files if key.endswith("/index") and key[:7] == "target/"
     ]
@@ -97,7 +97,7 @@ def _targets(pack: Any) -> dict[str, tuple[NDArray[np.int32], NDArray[np.float32
     }
 
 
-def _proxy(pack: Any, key: str, entry: dict[str, Any]) -> Proxy:
+def read_proxy(pack: Any, key: str, entry: dict[str, Any]) -> Proxy:
     base = f"proxy/{key}"
     scales = tuple(tuple(entry[axis]) if axis in entry else None for axis in ("x_scale", "y_scale", "z_scale"))
     return Proxy(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from likeness.photos.styles import STYLES
 from recipes.base_model.render.people import (
     AGE_GROUPS,
     BEARDS,
@@ -22,7 +23,6 @@ from recipes.base_model.render.people import (
 )
 from recipes.base_model.render.places import PLACES
 from recipes.base_model.render.scene import CLOTHES_NAMES, CLOTHES_RGB, EXPRESSIONS
-from recipes.base_model.render.styles import STYLES
 
 NAMED_SHARE = 0.35
 PERSON_SHARE = 0.15  # 'person' instead of 'man' or 'woman'

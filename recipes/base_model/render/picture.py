@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.photos.align import EYES_ROW, alignment
+from likeness.photos.styles import STYLES
 from recipes.base_model.render import albedo, anatomy, lighting, shade
 from recipes.base_model.render.assets import Assets
 from recipes.base_model.render.figure import BROW, EYE, LASH, LENS, Figure, build_figure
@@ -18,7 +19,6 @@ from recipes.base_model.render.people import Person
 from recipes.base_model.render.places import PLACES, defocused, noise
 from recipes.base_model.render.raster import Buffers, rasterise
 from recipes.base_model.render.scene import CLOTHES_NAMES, CLOTHES_RGB, Scene
-from recipes.base_model.render.styles import STYLES
 
 Array = NDArray[np.float32]
 CAMERA_WIDTH_DM = 3.2  # of what the camera sees at the head's distance, before the picture is aligned
@@ -56,7 +56,7 @@ class RenderedImage:
 def render(person: Person, scene: Scene, assets: Assets, size_px: int = 256) -> RenderedImage:
     """One picture, deterministic in its arguments. About 45 ms at 256 px."""
     figure = build_figure(person, scene, assets)
-    eye, screen = _project(figure, scene, size_px)
+    eye, screen = project(figure, scene, size_px)
     buffers = rasterise(
         screen,
         figure.triangles,
@@ -118,7 +118,7 @@ def attributes(person: Person, scene: Scene) -> dict[str, Any]:
     }
 
 
-def _project(figure: Figure, scene: Scene, size_px: int) -> tuple[Array, Array]:
+def project(figure: Figure, scene: Scene, size_px: int) -> tuple[Array, Array]:
     """Camera position (3,) and screen points (V, 3) of the aligned picture: x px, y px, distance in decimetres."""
     distance = CAMERA_WIDTH_DM / 2 / math.tan(math.radians(scene.field_of_view_deg) / 2)
     relative = figure.vertices - figure.head_centre

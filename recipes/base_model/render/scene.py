@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from likeness.photos.styles import STYLES
 from recipes.base_model.render.people import Person
 from recipes.base_model.render.places import PLACES
-from recipes.base_model.render.styles import STYLES
 
 # Expression units and their strength.
 EXPRESSIONS: dict[str, dict[str, float]] = {

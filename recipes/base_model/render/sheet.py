@@ -7,11 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from likeness.photos.styles import STYLES
 from recipes.base_model.render.assets import load_assets
 from recipes.base_model.render.people import sample_person
 from recipes.base_model.render.picture import render
 from recipes.base_model.render.scene import sample_scene
-from recipes.base_model.render.styles import STYLES
 
 
 def sheet(assets_folder: Path, people: range, columns: list[str], size_px: int = 128) -> np.ndarray:

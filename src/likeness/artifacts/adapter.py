@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import AlreadyExists, CorruptAdapter, NotFound, WrongBase
+from ..errors import AlreadyExists, CorruptAdapter, Mismatch, NotFound
 from ..types import Adapter, AdapterCard, Network
 from . import tensors
 from .card import FILE_NAME, MAX_BYTES, read_card, strict_json, write_card
@@ -118,11 +118,12 @@ def read_network(folder: Path, network: Network, *, alpha: float) -> dict[Networ
 
 
 def check_base(card: AdapterCard, base_sha256: str) -> None:
-    """Raises WrongBase unless the adapter was trained on the base with this hash."""
+    """Raises Mismatch unless the adapter was trained on the base with this hash."""
     if card.base_sha256 != base_sha256:
-        raise WrongBase(
+        raise Mismatch(
             f"expected an adapter of base {base_sha256[:12]}..., got one of base {card.base_sha256[:12]}...",
             hint="use the base that the adapter was trained on, or train again on this base",
+            code="WrongBase",
         )
 
 

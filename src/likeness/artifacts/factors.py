@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptAdapter, WrongBase
+from ..errors import CorruptAdapter, Mismatch
 from ..types import Adapter, AdapterCard, LoraPair, Network, encodes_text
 from .card import MAX_RANK
 
@@ -170,15 +170,16 @@ def conform(module: str, pair: LoraPair, shape: Sequence[int], *, base: str) -> 
         base: name of the base, for the message.
 
     Raises:
-        WrongBase: the dimensions do not match.
+        Mismatch: the dimensions do not match.
     """
     A, B, r = pair.A, pair.B, pair.A.shape[0]
     a_shape, b_shape = (r, *shape[1:]), (shape[0], r, *(1 for _ in shape[2:]))
     is_flat = A.ndim == 2 or A.shape[2:] == (1, 1)
     fits_a = A.shape == a_shape or (is_flat and A.size == math.prod(a_shape))
     if not fits_a or B.shape[0] != shape[0] or B.size != math.prod(b_shape):
-        raise WrongBase(
-            f"expected A {a_shape} and B {b_shape} for {label(module)} of {base}, got {A.shape} and {B.shape}"
+        raise Mismatch(
+            f"expected A {a_shape} and B {b_shape} for {label(module)} of {base}, got {A.shape} and {B.shape}",
+            code="WrongBase",
         )
     return LoraPair(A.reshape(a_shape), B.reshape(b_shape))
 

@@ -15,7 +15,7 @@ from ..types import Adapter, AdapterCard, Network
 from .adapter import check_base
 from .card import read_card, write_card
 from .factors import Layer, check_content, conform, stored, uniform
-from .keys import LayerNames
+from .layer_names import LayerNames
 
 CARD_KEY = "likeness.card"
 
@@ -62,7 +62,7 @@ def own_card(metadata: Mapping[str, str], base: BaseOutline) -> AdapterCard | No
 
     Raises:
         CorruptAdapter: the card is damaged.
-        WrongBase: the card is for another base.
+        Mismatch: the card is for another base.
     """
     if CARD_KEY not in metadata:
         return None
@@ -86,7 +86,7 @@ def assemble(
 
     Raises:
         CorruptAdapter: no card, or the weights do not match the card in the file.
-        WrongBase: a layer has other dimensions than the base's, or the card is for another base.
+        Mismatch: a layer has other dimensions than the base's, or the card is for another base.
     """
     own = own_card(metadata, base)
     fitted = {
@@ -115,7 +115,7 @@ def own_layers(adapter: Adapter, base: BaseOutline) -> dict[Network, dict[str, L
     """The layers of an adapter written by Likeness, with this base's names, with or without CLIP's `text_model` prefix.
 
     Raises:
-        WrongBase: a layer that the base does not have.
+        Mismatch: a layer that the base does not have.
     """
     names = LayerNames(base)
     layers: dict[Network, dict[str, Layer]] = {}

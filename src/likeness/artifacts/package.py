@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from ..errors import AlreadyExists, ArchiveRefused, CorruptAdapter, NotFound
+from ..errors import AlreadyExists, CorruptAdapter, InputRefused, NotFound
 from .card import MAX_BYTES, strict_json
 
 MANIFEST_NAME = "manifest.json"
@@ -39,7 +39,7 @@ def pack(folder: Path) -> bytes:
 
     Raises:
         NotFound: no such folder.
-        ArchiveRefused: links, invalid names, or above the limits of an archive.
+        InputRefused: links, invalid names, or above the limits of an archive.
     """
     if not folder.is_dir():
         raise NotFound(
@@ -50,7 +50,7 @@ def pack(folder: Path) -> bytes:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ArchiveRefused("expected files and folders, got a link or a device", hint="remove it first")
+            raise _refused("expected files and folders, got a link or a device", hint="remove it first")
         if path.is_file():
             _check_name(name)
             size += path.stat().st_size
@@ -85,7 +85,7 @@ def unpack(source: bytes | Path, into: Path, *, needs_manifest: bool = True) -> 
 
     Raises:
         AlreadyExists: `into` exists.
-        ArchiveRefused: not a tar.gz; links, devices, folders, invalid or repeated names; too many or too large files.
+        InputRefused: not a tar.gz; links, devices, folders, invalid or repeated names; too many or too large files.
         CorruptAdapter: files or hashes do not match the manifest.
     """
     if into.exists():
@@ -102,7 +102,7 @@ def unpack(source: bytes | Path, into: Path, *, needs_manifest: bool = True) -> 
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:  # BadGzipFile is an OSError
         if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
             raise
-        raise ArchiveRefused(f"expected a complete tar.gz, got {type(error).__name__}", hint=_HINT) from None
+        raise _refused(f"expected a complete tar.gz, got {type(error).__name__}") from None
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return into
@@ -123,17 +123,17 @@ def _unpack_entries(stream: gzip.GzipFile, folder: Path, *, needs_manifest: bool
         if manifest is None and not seen and entry.name == MANIFEST_NAME and entry.size <= MAX_BYTES:
             manifest = _read_manifest(_exactly(stream, entry.size))
         elif manifest is None and needs_manifest:
-            raise ArchiveRefused("expected manifest.json as the first file", hint=_HINT)
+            raise _refused("expected manifest.json as the first file")
         else:
             if entry.name in seen:
-                raise ArchiveRefused("expected each file once, got a repeated name", hint=_HINT)
+                raise _refused("expected each file once, got a repeated name")
             if manifest is not None and entry.name not in manifest:
                 raise CorruptAdapter("expected only files of the manifest, got another", hint=_HINT)
             seen.add(entry.name)
             _unpack_file(stream, entry, folder, expected=None if manifest is None else manifest[entry.name])
         _exactly(stream, -entry.size % _BLOCK)
     if manifest is None and not seen:
-        raise ArchiveRefused("expected files in the archive, got none", hint=_HINT)
+        raise _refused("expected files in the archive, got none")
     if manifest is not None and (missing := len(manifest.keys() - seen)):
         raise CorruptAdapter(f"expected all files of the manifest, {missing} are missing", hint=_HINT)
 
@@ -155,10 +155,10 @@ def _entries(stream: gzip.GzipFile, *, foreign: bool) -> Iterator[tarfile.TarInf
         try:
             entry = tarfile.TarInfo.frombuf(block, "ascii", "strict")
         except (tarfile.TarError, ValueError) as error:
-            raise ArchiveRefused(f"expected a tar header, got {type(error).__name__}", hint=_HINT) from None
+            raise _refused(f"expected a tar header, got {type(error).__name__}") from None
         is_file = entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
         if entry.size < 0 or not (is_file or (foreign and entry.type in _PASSED_OVER)):
-            raise ArchiveRefused("expected regular files only, got a link, a folder or a device", hint=_HINT)
+            raise _refused("expected regular files only, got a link, a folder or a device")
         size += entry.size
         _check_room(count, size)
         if foreign:
@@ -168,7 +168,7 @@ def _entries(stream: gzip.GzipFile, *, foreign: bool) -> Iterator[tarfile.TarInf
                 continue
         _check_name(entry.name, inside=True)
         yield entry
-    raise ArchiveRefused(f"expected at most {MAX_FILES} files", hint=_HINT)
+    raise _refused(f"expected at most {MAX_FILES} files")
 
 
 def _pass_over(stream: gzip.GzipFile, size: int) -> None:
@@ -180,7 +180,7 @@ def _pass_over(stream: gzip.GzipFile, size: int) -> None:
 def _check_end(stream: gzip.GzipFile) -> None:
     rest = stream.read(32 * _BLOCK)  # a tar is padded to 20 blocks
     if any(rest) or stream.read(1):
-        raise ArchiveRefused("expected nothing after the end of the archive", hint=_HINT)
+        raise _refused("expected nothing after the end of the archive")
 
 
 def _read_manifest(content: bytes) -> dict[str, tuple[int, str]]:
@@ -207,9 +207,7 @@ def _unpack_file(
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("xb")
     except OSError:
-        raise ArchiveRefused(
-            "expected names that can exist together, got a file that is also a folder", hint=_HINT
-        ) from None
+        raise _refused("expected names that can exist together, got a file that is also a folder") from None
     with file:
         while left:
             chunk = _exactly(stream, min(left, _CHUNK))
@@ -223,18 +221,20 @@ def _unpack_file(
 def _exactly(stream: gzip.GzipFile, size: int) -> bytes:
     content = stream.read(size)
     if len(content) != size:
-        raise ArchiveRefused("expected more data, got the end of the archive", hint=_HINT)
+        raise _refused("expected more data, got the end of the archive")
     return content
 
 
 def _check_name(name: str, *, inside: bool = False) -> None:
     reserved = name == MANIFEST_NAME and not inside
     if reserved or len(name) > 100 or not _NAME.fullmatch(name):
-        raise ArchiveRefused(
-            "expected file names of letters, digits, _ . - and /, inside the folder, at most 100 characters", hint=_HINT
-        )
+        raise _refused("expected file names of letters, digits, _ . - and /, inside the folder, at most 100 characters")
 
 
 def _check_room(count: int, size: int) -> None:
     if count > MAX_FILES or size > MAX_UNPACKED_BYTES:
-        raise ArchiveRefused(f"expected at most {MAX_FILES} files and {MAX_UNPACKED_BYTES} bytes unpacked", hint=_HINT)
+        raise _refused(f"expected at most {MAX_FILES} files and {MAX_UNPACKED_BYTES} bytes unpacked")
+
+
+def _refused(message: str, *, hint: str = _HINT) -> InputRefused:
+    return InputRefused(message, hint=hint, code="ArchiveRefused")

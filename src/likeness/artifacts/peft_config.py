@@ -14,7 +14,7 @@ from ..errors import CorruptAdapter, InputRefused
 from ..types import Network
 from .card import strict_json
 from .factors import NETWORKS, TEXT_ROOT, AlphaOf, label
-from .keys import CONVERT
+from .layer_names import CONVERT
 
 _DEFAULT_ALPHA = 8.0  # of a LoraConfig that does not say
 _HINT = "use an intact copy of the file"

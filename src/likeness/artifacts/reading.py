@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..diffusion.family import BaseOutline
-from ..errors import CorruptAdapter, NotFound, WrongBase
+from ..errors import CorruptAdapter, Mismatch, NotFound
 from ..types import Adapter, AdapterCard, Network
 from . import adapter as folders
 from . import tensors
 from .card import FILE_NAME, MAX_BYTES, strict_json
 from .factors import NETWORKS, AlphaOf, Layer
 from .foreign import assemble, card_metadata, own_card, own_layers
-from .keys import Arrays, origin_of, read_layers
+from .layer_names import Arrays, origin_of, read_layers
 from .package import unpack
 from .peft_config import config_alpha, header_alphas
 from .triton_model import CONFIG_NAME as TRITON_CONFIG
@@ -55,8 +55,8 @@ def read_foreign(path: Path, base: BaseOutline, card: AdapterCard | None = None)
         NotFound: no such path.
         InputRefused: not a plain LoRA; the message says what it is.
         CorruptAdapter: damaged, a pickle, or a folder without an adapter.
-        ArchiveRefused: a damaged tar.gz, or one with contents other than an adapter.
-        WrongBase: layers that the base does not have or that have other dimensions, or a card for another base.
+        InputRefused: a damaged tar.gz, or one with contents other than an adapter.
+        Mismatch: layers that the base does not have or that have other dimensions, or a card for another base.
     """
     if path.is_dir():
         return _read_folder(path, base, card)
@@ -128,11 +128,13 @@ def _read_files(files: Sequence[_File], base: BaseOutline, card: AdapterCard | N
                 raise CorruptAdapter("expected one set of weights for each network, got two", hint=_EXPECTED)
             layers |= found
         return assemble(layers, base, metadata=files[0].metadata, card=card)
-    except WrongBase as error:
+    except Mismatch as error:
         origin = next(filter(None, (origin_of(file.arrays, file.metadata) for file in files)), None)
         looks = "" if origin is None else f"; it appears to be for {origin}"
-        raise WrongBase(
-            error.message, hint=error.hint or f"use --base with the base that it was trained on{looks}"
+        raise Mismatch(
+            error.message,
+            hint=error.hint or f"use --base with the base that it was trained on{looks}",
+            code="WrongBase",
         ) from None
 
 

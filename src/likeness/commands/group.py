@@ -17,13 +17,13 @@ from ..config import Settings
 from ..errors import Interrupted, LikenessError, OutOfMemory, UsageError
 from ..service import Likeness, build
 from ..storage.files import file_failed
-from ..terminal import Terminal
+from .terminal import Terminal
 
 if TYPE_CHECKING:  # these import FastAPI
     from starlette.applications import Starlette
 
     from ..artifacts.formats import Format
-    from ..http.protocol import WireProtocol
+    from ..http.wire_protocol import WireProtocol
 
 
 @dataclass(frozen=True)

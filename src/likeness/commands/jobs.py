@@ -11,14 +11,14 @@ import typer
 
 from ..service.training import training_of
 from ..storage.catalog import LOCAL
-from ..terminal import interruptible, rows_table
 from ..types import Subject
 from .group import Call
 from .options import ClassNoun, Consent, KeepStrangers, NewName, Photos, Recipe, Seed, Steps
 from .sending import photos_to_send
+from .terminal import interruptible, rows_table
 
 if TYPE_CHECKING:
-    from ..jobs.types import Job, JobEvent
+    from ..jobs.job import Job, JobEvent
 
 jobs = typer.Typer(help="The training queue.", no_args_is_help=False)
 Id = Annotated[str, typer.Argument(metavar="ID")]
@@ -56,7 +56,7 @@ def submit(
 ) -> None:
     """Submit a training job to the queue; `likeness work` runs it."""
     from ..jobs.inputs import pack_photos
-    from ..jobs.types import JobOrder
+    from ..jobs.job import JobOrder
 
     call: Call = ctx.obj
     archive = pack_photos(photos_to_send(call, photos))

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import LikenessError, StorageUnavailable, UsageError
-from ..progress import Advance, ShouldStop, Watch
+from ..types import Advance, ShouldStop, Watch
 
 TIMEOUT_S = 60.0
 RECONNECT_S = 2.0

@@ -9,15 +9,14 @@ import typer
 
 from ..errors import InputRefused, UsageError
 from ..photos import read_photos
-from ..progress import Watch
 from ..storage.prepared_photos import load_prepared
-from ..types import GeneratedImage, PreparedPhoto
+from ..types import GeneratedImage, PreparedPhoto, Watch
 from .group import Call
 from .options import Base, Name, Revision
 
 if TYPE_CHECKING:
-    from ..scoring.card import ScoreCard
     from ..scoring.likeness import Reference
+    from ..scoring.score_card import ScoreCard
     from ..service import Likeness
 
 MAX_REPEATS = 16
@@ -40,7 +39,7 @@ def score(
     revision: Revision = None,
 ) -> None:
     """Measure an adapter: similarity, prompt following, memorisation."""
-    from ..scoring.score import score_adapter
+    from ..scoring.measure import score_adapter
 
     call: Call = ctx.obj
     if not 1 <= repeats <= MAX_REPEATS or not 0 <= seed <= 2**62:

@@ -14,7 +14,7 @@ def photos_to_send(call: Call, paths: Sequence[Path]) -> list[Photo]:
 
     Raises:
         InputRefused: no photograph is left, or too many for one set.
-        UsageError, ArchiveRefused: see `read_photos`.
+        UsageError, InputRefused: see `read_photos`.
     """
     read = read_photos(paths)
     refuse_too_many(read)

@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from ..errors import SettingsError, UsageError
+from ..storage.api_keys import list_keys, new_key, revoke_key
 from ..storage.catalog import LOCAL
-from ..storage.keys import list_keys, new_key, revoke_key
 from ..storage.scratch import scratch
-from ..terminal import rows_table
 from .group import Call
+from .terminal import rows_table
 from .workers import training_workers
 
 keys = typer.Typer(help="API keys of the server.", no_args_is_help=False)

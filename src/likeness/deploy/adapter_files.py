@@ -13,7 +13,7 @@ from ..artifacts import bundle, tensors
 from ..artifacts.adapter import check_base
 from ..config import Settings
 from ..engine.prompts import unread_of, worded
-from ..errors import WrongBase
+from ..errors import Mismatch
 from ..service.image_files import encode
 from ..service.provenance import signer
 from ..types import Adapter, AdapterCard, GeneratedImage, ImageRequest
@@ -34,7 +34,7 @@ class FileEngine:
         self._card = lru_cache(MAX_CARDS)(_checked_card)
 
     def admit(self, key: str) -> None:
-        """Check an adapter's file before its first request. Raises CorruptAdapter, WrongBase."""
+        """Check an adapter's file before its first request. Raises CorruptAdapter, Mismatch."""
         check_base(self._card(key), self.engine.base.sha256)
 
     def submit(self, request: ImageRequest, key: str | None, deadline_s: float) -> tuple["Ticket", tuple[str, ...]]:
@@ -61,7 +61,7 @@ def file_engine(settings: Settings, *, base_sha256: str | None = None) -> Iterat
         base_sha256: the base that must be loaded; None: any.
 
     Raises:
-        WrongBase: the settings name another base.
+        Mismatch: the settings name another base.
         NotFound, CorruptBase, SettingsError: as `load_base` and `signer`.
     """
     from ..diffusion.base import load_base
@@ -69,7 +69,11 @@ def file_engine(settings: Settings, *, base_sha256: str | None = None) -> Iterat
 
     base = load_base(settings.base, settings.revision)
     if base_sha256 not in (None, base.sha256):
-        raise WrongBase("the engine's base is not the one that the adapter was trained on", hint="set LIKENESS_BASE")
+        raise Mismatch(
+            "the engine's base is not the one that the adapter was trained on",
+            hint="set LIKENESS_BASE",
+            code="WrongBase",
+        )
     sign = signer(settings.c2pa_certificate, settings.c2pa_key)
     engine = Engine(
         base, load=load, slots=settings.slots, rank=settings.rank,

@@ -141,10 +141,10 @@ def invoke_model(
     call: Call = ctx.obj
     check_out(out.parent)
     gen_args = json.dumps({"num_inference_steps": steps, "guidance_scale": guidance, "seed": seed})
-    picture = client.portrait(Stack(_calls(call, dry_run), stack), target, [prompt, negative, gen_args])
+    image = client.portrait(Stack(_calls(call, dry_run), stack), target, [prompt, negative, gen_args])
     if not dry_run:
-        out.write_bytes(picture)
-    call.terminal.document({"file": str(out), "bytes": len(picture), "dry_run": dry_run})
+        out.write_bytes(image)
+    call.terminal.document({"file": str(out), "bytes": len(image), "dry_run": dry_run})
     call.terminal.say(str(out))
 
 

@@ -11,12 +11,12 @@ from .triton.export import TRITON
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from ..http.protocol import WireProtocol
+    from ..http.wire_protocol import WireProtocol
 
 
 def protocols() -> "tuple[WireProtocol, ...]":
     """SageMaker's runtime protocol, with KServe's as its payload."""
-    from ..http.protocol import WireProtocol
+    from ..http.wire_protocol import WireProtocol
     from .sagemaker import runtime, runtime_async
     from .sagemaker.protocol import MAX_BODY_BYTES, PREFIX, failure
 

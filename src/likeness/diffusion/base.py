@@ -17,11 +17,13 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from diffusers.utils import logging as diffusers_log
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, StrictDataclassError
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_log
 
 from ..errors import CorruptBase, NotFound
 from .batch_invariance import make_batch_invariant
@@ -158,7 +160,7 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+def load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     variant = "fp16" if all(".fp16" in path.name for path in _weight_files(folder)) else None
     options = {"use_safetensors": True, "output_loading_info": True, "dtype": dtype, "variant": variant}
     try:
@@ -173,16 +175,6 @@ def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     if wrong := [f"{len(report[kind])} {kind.replace('_', ' ')}" for kind in kinds if report.get(kind)]:
         raise CorruptBase(f"expected {folder.name}'s weights to match its config exactly, got {', '.join(wrong)}")
     return model.eval().requires_grad_(False)
-
-
-def resident_sha256(base: BaseModel) -> str:
-    """Hash of a base's weights and buffers in memory; it must not change with use."""
-    digest = hashlib.sha256()
-    for _, network in sorted(base.parts.items()):
-        for name, tensor in sorted(network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def load_base(
@@ -219,13 +211,20 @@ def load_base(
         f"the base on the {device.type}", hint="close other programs that use the device, or choose a smaller base"
     ):
         parts = {
-            name: _load_part(one, folder / name, kind.dtype_of(name, configs[name], dtype)).to(device)
+            name: load_part(one, folder / name, kind.dtype_of(name, configs[name], dtype)).to(device)
             for name, one in kinds.items()
         }
     if device.type == "cpu":
         for name in kind.adapted:
             make_batch_invariant(parts[name])
     return kind(_id_of(base, revision), sha256, family, schedule, tokenizers, parts)
+
+
+def silence_libraries() -> None:
+    """Stop diffusers and transformers from writing progress and warnings to standard error in this process."""
+    diffusers_log.set_verbosity_error()
+    transformers_log.set_verbosity_error()
+    transformers_log.disable_progress_bar()
 
 
 def outline_of(base: str = BUILT_IN, revision: str | None = None) -> BaseOutline:

@@ -36,8 +36,9 @@ class Family:
     trained: Mapping[Network, tuple[str, ...]]  # the subset that recipes may name
     framings: tuple[str, ...]  # framings of a person's prepared photographs that training uses
     class_templates: tuple[str, ...]  # captions of the class images, in turn; {} is the class noun
+    styles: Mapping[str, str]  # caption -> filter of `photos.styles` for styled copies of the photographs; {} as above
     learning_rate_scale: float  # recipes are for Stable Diffusion; small networks need larger rates
-    origins: tuple[str, ...]  # LoRA files of other programs that may fit, by `artifacts.keys.origin_of`
+    origins: tuple[str, ...]  # LoRA files of other programs that may fit, by `artifacts.layer_names.origin_of`
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,14 @@ _LIKENESS_CLASS = (
     "marble statue of {}", "pop art portrait of {}", "black and white photo of {}",
 )  # fmt: skip
 
+# The styles that a filter of a photograph gives. Without styled copies, this network learns the subject in photos only.
+_LIKENESS_STYLES: Mapping[str, str] = MappingProxyType({
+    "pencil sketch of {}": "pencil sketch", "oil painting of {}": "oil painting",
+    "watercolor painting of {}": "watercolor painting", "comic book portrait of {}": "comic book",
+    "anime portrait of {}": "anime", "pixel art of {}": "pixel art", "neon cyberpunk portrait of {}": "neon cyberpunk",
+    "pop art portrait of {}": "pop art", "black and white photo of {}": "black and white photo",
+})  # fmt: skip
+
 LIKENESS_128 = Family(
     name="likeness-128",
     architecture="stable-diffusion",
@@ -98,6 +107,7 @@ LIKENESS_128 = Family(
     trained=_LIKENESS_TRAINED,
     framings=("aligned",),  # its training data are aligned headshots
     class_templates=_LIKENESS_CLASS,
+    styles=_LIKENESS_STYLES,
     learning_rate_scale=40.0,
     origins=_STABLE_DIFFUSION,
 )
@@ -111,6 +121,7 @@ SD_15 = Family(
     trained=_SD_TRAINED,
     framings=CROPS,
     class_templates=("photo of {}",),
+    styles=MappingProxyType({}),
     learning_rate_scale=1.0,
     origins=_STABLE_DIFFUSION,
 )
@@ -124,6 +135,7 @@ SD_21_BASE = Family(
     trained=_SD_TRAINED,
     framings=CROPS,
     class_templates=("photo of {}",),
+    styles=MappingProxyType({}),
     learning_rate_scale=1.0,
     origins=_STABLE_DIFFUSION,
 )
@@ -137,6 +149,7 @@ SD_21 = Family(
     trained=_SD_TRAINED,
     framings=CROPS,
     class_templates=("photo of {}",),
+    styles=MappingProxyType({}),
     learning_rate_scale=1.0,
     origins=_STABLE_DIFFUSION,
 )

@@ -29,7 +29,7 @@ from .facts import EngineFacts
 from .packed import SlotWriter, pack
 from .request_queue import RequestQueue
 from .ticket import OnStep, StepEvent, Ticket, results
-from .work import Turn, Work
+from .turn import Turn, Work
 
 HOST_BYTES = 256 << 20
 log = logging.getLogger("likeness.engine")

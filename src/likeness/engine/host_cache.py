@@ -55,6 +55,11 @@ class HostCache:
         """Adapters in host memory, least recently used first."""
         return tuple(self._kept)
 
+    @property
+    def loading(self) -> int:
+        """Loads under way."""
+        return len(self._loading)
+
     def get(self, key: str) -> PackedAdapter | None:
         """The adapter, marked as the most recently used; None if it is not in host memory."""
         if key in self._kept:

@@ -40,8 +40,8 @@ def pack(adapter: Adapter, bank: LoraBank, base_sha256: str) -> PackedAdapter:
     """Check an adapter against the bank and flatten it.
 
     Raises:
-        WrongBase: trained on another base.
-        RankTooLarge: of a rank above the bank's.
+        Mismatch: trained on another base.
+        Mismatch: of a rank above the bank's.
         CorruptAdapter: layers that the bank lacks, or of another shape.
     """
     check_base(adapter.card, base_sha256)

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Condition, Lock
 
-from ..errors import DeadlinePassed, EngineBusy, EngineClosed, LikenessError, RequestCancelled
+from ..errors import EngineBusy, EngineClosed, LikenessError, RequestCancelled
 from ..types import GeneratedImage
 from .batcher import Shares, cost, expected_wait_s, is_out_of_reach, plan, retry_after_s
 from .facts import EngineFacts, Tally
 from .host_cache import HostCache
 from .packed import PackedAdapter
 from .slot_cache import SlotCache
-from .work import Turn, Work
+from .turn import Turn, Work
 
 log = logging.getLogger("likeness.engine")
 
@@ -89,7 +89,7 @@ class RequestQueue:
                 self._running[id].is_cancelled = True
 
     def forget(self, key: str) -> None:
-        """Drop an adapter from host memory at once, from its slot when no picture in the making needs it."""
+        """Drop an adapter from host memory at once, from its slot once no running request needs it."""
         with self._locked():
             slot = self._slots.forget(key)
             if slot is not None:
@@ -225,7 +225,9 @@ class RequestQueue:
         for work in planned.expired:
             left = sum(cost(other) for other in (*self._waiting.values(), *self._running.values()))
             again_s = retry_after_s(left, rate=self._tally.row_steps_per_s)
-            late = DeadlinePassed("the deadline passed before the image was finished", retry_after_s=again_s)
+            late = EngineBusy(
+                "the deadline passed before the image was finished", retry_after_s=again_s, code="DeadlinePassed"
+            )
             self._settle(work, late)
         writes: list[tuple[int, PackedAdapter]] = []
         # requests whose adapters are in slots first: they pin these slots, so that the others do not evict them

@@ -18,20 +18,20 @@ from ..errors import LikenessError, UsageError
 from ..jobs.chores import Chore
 from ..service import Likeness
 from ..storage.files import file_failed
-from . import images, jobs, metrics, openai, rest
+from . import images, job_routes, metrics, openai, rest
 from .auth import Access, KeyLimits
 from .boundary import BodyLimits, Boundary
 from .failures import SHAPES, NoSuchRoute, failure
 from .invalid import invalid
 from .origins import Origins
-from .protocol import WireProtocol
 from .queue_metrics import QueueCollector
+from .wire_protocol import WireProtocol
 
 TEND_EVERY_S = 2.0
 LET_GO_EVERY_S = 20.0  # within this time, adapters deleted by other processes leave the memory
 SWEEP_EVERY_S = 3600.0
 THREADS = 32  # for blocking calls
-ROUTERS = (rest.router, images.router, jobs.router, openai.router)
+ROUTERS = (rest.router, images.router, job_routes.router, openai.router)
 
 Answer = Callable[[Request], Awaitable[Response]]
 

@@ -18,9 +18,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 from starlette.datastructures import Headers
 
-from ..errors import KeyRefused, TooManyRequests
+from ..errors import KeyRefused
+from ..storage.api_keys import PREFIX, ApiKey, key_of
 from ..storage.catalog import LOCAL, Catalog
-from ..storage.keys import PREFIX, ApiKey, key_of
+from .failures import TooManyRequests
 
 OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})
 _OPERATOR_PATHS = frozenset({"/metrics"})  # metrics cover all tenants

@@ -70,7 +70,7 @@ class Boundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        passage = _Passage(scope, receive, send, limits=self._limits, shapes=self._shapes)
+        passage = Passage(scope, receive, send, limits=self._limits, shapes=self._shapes)
         try:
             with self._traffic.in_flight():
                 await self._serve(passage, scope)
@@ -89,7 +89,7 @@ class Boundary:
                 },
             )  # fmt: skip
 
-    async def _serve(self, passage: "_Passage", scope: Scope) -> None:
+    async def _serve(self, passage: "Passage", scope: Scope) -> None:
         try:
             headers = Headers(scope=scope)
             if self._origins is not None and scope["path"] not in OPEN_PATHS:
@@ -116,7 +116,7 @@ class Boundary:
             )
 
 
-class _Passage:
+class Passage:
     """The state of one request."""
 
     def __init__(

@@ -12,13 +12,25 @@ from math import ceil
 from starlette.responses import Response
 
 from ..errors import (
-    AccessError,
     EngineBusy,
     KeyRefused,
     LikenessError,
     NotFound,
-    TooManyRequests,
 )
+
+
+class AccessError(LikenessError):
+    """The request is refused before its body is read; the connection is closed."""
+
+
+class TooManyRequests(AccessError):
+    """Args: retry_after_s: when the key may be used again."""
+
+    http_status = 429
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: float) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
 
 
 class OriginRefused(AccessError):
@@ -84,7 +96,7 @@ def failure(error: LikenessError, path: str, request_id: str, shapes: Mapping[st
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None and shaped.status in (429, 503):  # it has no meaning with other statuses
         headers["Retry-After"] = str(max(ceil(retry_after_s), 1))
-    if isinstance(error, AccessError):
+    if isinstance(error, AccessError | KeyRefused):
         headers["Connection"] = "close"  # the rest of the body is not read
     headers["X-Request-Id"] = request_id
     return shaped
@@ -105,7 +117,7 @@ def _openai(error: LikenessError, request_id: str) -> Failure:
             code, param = "model_not_found", "model"
         case TooManyRequests():
             kind = code = "rate_limit_exceeded"
-        case EngineBusy():
+        case EngineBusy(code="EngineBusy"):
             kind, code = "server_error", "overloaded"
         case RequestTooLarge():
             code = "request_too_large"

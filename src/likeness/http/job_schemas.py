@@ -4,15 +4,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..jobs.job import Job, JobEvent, Notice
 from ..jobs.notifier import Delivery
-from ..jobs.types import Job, JobEvent, Notice
 from .schemas import Name
 
 MOST_NOTICES = 8
 
 
 class NoticeIn(BaseModel):
-    """Somebody to tell when the job is over."""
+    """A recipient of a message when the job ends."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -25,7 +25,7 @@ class NoticeIn(BaseModel):
 
 
 class NewJob(BaseModel):
-    """A training. Ranges are those of the command line."""
+    """A fine-tune to run. The limits are those of the command line."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -35,15 +35,15 @@ class NewJob(BaseModel):
     )
     class_noun: str | None = Field(default=None, max_length=100, description="the subject's by default")
     recipe: Annotated[str, Field(max_length=40, examples=["fast"])] = "standard"
-    recipe_changes: dict[str, Any] = Field(default_factory=dict, description="fields of the recipe, as `steps`")
+    recipe_changes: dict[str, Any] = Field(default_factory=dict, description="recipe fields to change, as `steps`")
     seed: int = 0
     replace: bool = False
-    keep_strangers: bool = Field(default=False, description="use photos that probably show another person too")
+    keep_strangers: bool = Field(default=False, description="also use photographs that probably show another person")
     time_limit_s: int = 3600
     queue_limit_s: int = 21_600
     notices: Annotated[list[NoticeIn], Field(max_length=MOST_NOTICES)] = Field(default_factory=list)
     consent: Annotated[str, Field(max_length=2000)] = Field(
-        default="", description="as of a subject; where there is no subject of this name yet, one is made"
+        default="", description="who agreed, and when; a subject is created if there is none of this name"
     )
 
 
@@ -54,7 +54,7 @@ class FailureOut(BaseModel):
 
 
 class JobOut(BaseModel):
-    """A job as it stands. Times are seconds since 1970."""
+    """The current state of a job. Times are seconds since 1970."""
 
     id: str
     name: str
@@ -86,7 +86,7 @@ class EventsOut(BaseModel):
 
 
 class DeliveryOut(BaseModel):
-    """One message about a job, and what came of it."""
+    """One message about a job, and its delivery."""
 
     id: str
     kind: str
@@ -104,15 +104,15 @@ class DeliveriesOut(BaseModel):
 
 
 class ReplayedOut(BaseModel):
-    messages: int = Field(description="how many will be sent again")
+    messages: int = Field(description="messages that will be sent again")
 
 
 class SecretOut(BaseModel):
-    secret: str = Field(description="what this tenant's webhooks are signed with")
+    secret: str = Field(description="the key that signs this tenant's webhooks")
 
 
 class TestedOut(BaseModel):
-    id: str = Field(description="of the message, as in its header webhook-id")
+    id: str = Field(description="the message's id, as in its header webhook-id")
 
 
 def job_out(job: Job) -> JobOut:

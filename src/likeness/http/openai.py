@@ -1,6 +1,6 @@
 """OpenAI's images protocol under /openai/v1: `model` is an adapter's name, or `base`.
 
-A parameter that would change the picture is obeyed or refused by name. Those that cannot change it (`user`,
+A parameter that would change the image is used, or refused by name. Those that cannot change it (`user`,
 `safety_identifier`, `moderation`, `complexity`) are accepted and mean nothing here. `quality` is a number of steps.
 `revised_prompt` is what the base read: with the subject put in, and cut where it was too long. `warnings` is ours.
 Source: OpenAI's API reference, 'Images' and 'Models', and its Python client 3.57.

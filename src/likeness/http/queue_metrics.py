@@ -32,13 +32,13 @@ class QueueCollector(Collector):
             yield family
 
     def describe(self) -> Iterable[Metric]:
-        return ()  # registering asks nobody
+        return ()  # registration does not query the database
 
 
 def figures(backlog: Backlog) -> dict[str, tuple[str, float]]:
     """SageMaker's name -> description and current value."""
     counts = backlog.counts
-    open_jobs = counts.get("queued", 0) + counts.get("running", 0)
+    open_jobs = backlog.open_jobs
     return {
         "ApproximateBacklogSize": ("Queued and running jobs", open_jobs),
         "ApproximateBacklogSizePerInstance": (

@@ -19,7 +19,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ..errors import FileFailed, SettingsError, reason_of
+from ..errors import SettingsError, StorageError, reason_of
 
 HEAD_S = 10.0  # time limit for a request's head
 CONNECTIONS = 1024  # beyond this, uvicorn answers 503
@@ -75,7 +75,7 @@ def listening(bind: Bind) -> Iterator[list[socket.socket]]:
     """Open the sockets before anything slow is loaded; connections wait until `run` serves them.
 
     Raises:
-        FileFailed: the port is in use or needs privileges, or the host is not an address of this machine.
+        StorageError: the port is in use or needs privileges, or the host is not an address of this machine.
     """
     try:
         found = socket.getaddrinfo(bind.host or None, bind.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -105,28 +105,28 @@ def url_of(bind: Bind, sockets: Sequence[socket.socket]) -> str:
     return f"{'http' if bind.certificate is None else 'https'}://{host}:{sockets[0].getsockname()[1]}"
 
 
-def _refused(port: int, error: OSError) -> FileFailed:
+def _refused(port: int, error: OSError) -> StorageError:
     if error.errno == errno.EADDRINUSE:
-        return FileFailed(
+        return StorageError(
             f"expected a free port, got {port}, which another program uses",
             hint="choose another port; --port 0 uses any free port",
             code="PortUnavailable",
         )
     if error.errno in (errno.EACCES, errno.EPERM):
-        return FileFailed(
+        return StorageError(
             f"expected a port that this user may listen on, got {port}",
             hint="choose one above 1023",
             code="PortUnavailable",
         )
-    return FileFailed(
+    return StorageError(
         f"expected to listen on port {port}, got: {reason_of(error)}",
         hint="choose another --port",
         code="PortUnavailable",
     )
 
 
-def _not_ours() -> FileFailed:
-    return FileFailed(
+def _not_ours() -> StorageError:
+    return StorageError(
         "expected --host to be an address of this machine, got another",
         hint="0.0.0.0 means all addresses; it requires API keys",
         code="PortUnavailable",

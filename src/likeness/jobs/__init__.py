@@ -1,1 +1,1 @@
-"""The durable queue: jobs go in, a worker trains many people at once, adapters come out, and nobody is forgotten."""
+"""The training service: a durable queue of jobs, workers that train many people in one loop, notifications."""

@@ -1,4 +1,4 @@
-"""What a job is sent: an archive of photographs, with an optional config.json that says what to make of them.
+"""The input of a job: an archive of photographs, with an optional config.json.
 
     {"name": "anna", "class_noun": "woman", "consent": "Anna agreed on 2026-03-01", "recipe": "fast", "seed": 3,
      "replace": false, "keep_strangers": false, "steps": 200, ...}
@@ -17,9 +17,9 @@ from typing import Any
 
 from ..errors import InputRefused, UsageError
 from ..photos import looks_like_image, read_archive
-from ..training.recipe import FineTuneRecipe, recipe_named
-from ..types import Photo, Subject, checked_seed, checked_subject
-from .types import JobOrder
+from ..training.recipe import FineTuneRecipe
+from ..types import Photo
+from .job import JobOrder
 
 CONFIG_NAME = "config.json"
 _MOST_BYTES = 64 << 10
@@ -40,7 +40,7 @@ class JobInput:
 
     @property
     def consent(self) -> str:
-        """Who agreed, as config.json says it; empty where it does not. It is no part of the order."""
+        """The consent in config.json, empty if there is none. It is not part of the order."""
         return str(self.config.get("consent", ""))
 
 
@@ -48,7 +48,7 @@ def read_input(content: bytes) -> JobInput:
     """Photographs and settings of one archive.
 
     Raises:
-        ArchiveRefused: hostile, broken or too large.
+        InputRefused: hostile, broken or too large.
         InputRefused: a config.json that cannot be read, or that says something unknown.
     """
     read = read_archive(content)
@@ -68,10 +68,10 @@ def refuse_without_photos(photos: Sequence[Photo]) -> None:
 
 
 def pack_photos(photos: Sequence[Photo], config: Mapping[str, Any] | None = None) -> bytes:
-    """Photographs, and what is to be made of them, as the archive that `read_input` takes; equal ones, equal bytes.
+    """Photographs and settings as the archive that `read_input` takes; equal inputs give equal bytes.
 
     Args:
-        config: what config.json says; None = there is none.
+        config: the content of config.json; None: no such file.
     """
     files = [(f"{i:03d}-{photo.name}", photo.content) for i, photo in enumerate(photos)]
     if config is not None:
@@ -106,18 +106,16 @@ def read_config(content: bytes) -> dict[str, Any]:
 
 
 def with_config(order: JobOrder, config: Mapping[str, Any]) -> JobOrder:
-    """The order with what config.json says instead. Raises InputRefused for a value outside its limits."""
+    """The order with the values of config.json. Raises InputRefused for a value outside its limits."""
     if not config:
-        return order  # what it says itself was checked when it was ordered
+        return order  # checked when it was submitted
     changes = {
         key: tuple(value) if isinstance(value, list) else value for key, value in config.items() if key != "consent"
     }
     said: dict[str, Any] = {key: changes.pop(key) for key in _KINDS if key in changes}
     changed = replace(order, **said, changes={**order.changes, **changes})
     try:
-        checked_subject(Subject(changed.name, changed.class_noun))
-        checked_seed(changed.seed)
-        recipe_named(changed.recipe, **changed.changes)
+        changed.fine_tune()
     except UsageError as error:
         raise InputRefused(f"config.json: {error.message}", hint=error.hint) from error
     return changed

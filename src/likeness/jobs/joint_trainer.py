@@ -11,6 +11,7 @@ import json
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,18 +21,19 @@ from ..artifacts import bundle
 from ..diffusion.base import BaseModel
 from ..diffusion.devices import is_out_of_memory
 from ..diffusion.sampling import AdapterSlot, denoise_all
-from ..errors import CheckpointMismatch, Interrupted, LikenessError, OutOfMemory, StorageUnavailable
-from ..fine_tuning import Checkpoints, FineTuneOrder, Stepped, Together, Unsaved, adapter_of, mark_of, training_set
-from ..progress import Advance, Stopwatch
-from ..scoring.score import score_adapter
+from ..errors import Interrupted, LikenessError, Mismatch, OutOfMemory, StorageUnavailable
+from ..scoring.measure import score_adapter
 from ..storage.objects import Objects
 from ..storage.prepared_photos import unpack_prepared
+from ..training.checkpoint import Checkpoints, Unsaved
 from ..training.data import TrainingSet
-from ..training.recipe import recipe_named
-from ..types import AdapterCard, ImageRequest, PreparedPhoto, Subject
+from ..training.loop import FineTune, Progress, TrainingLoop
+from ..training.pipeline import adapter_of, mark_of, training_set
+from ..training.recipe import FineTuneOrder
+from ..types import AdapterCard, Advance, ImageRequest, PreparedPhoto, Stopwatch
 from . import object_keys
+from .job import JobOrder, read_order
 from .process import Document, Inbox, Line
-from .types import JobOrder, read_order
 
 SECONDS_BETWEEN_REPORTS = 1.0
 SECONDS_BETWEEN_TRIES = 2.0
@@ -49,6 +51,7 @@ class _Member:
     is_alone: bool
     fine_tune: FineTuneOrder
     prepared: tuple[PreparedPhoto, ...] = ()
+    training: FineTune | None = None  # in the loop
     reported_s: float = 0.0
 
 
@@ -58,7 +61,7 @@ class JointTrainer:
     Args:
         capacity: most jobs at once.
         class_images: folder of the shared class images of this machine.
-        previews: pictures at each checkpoint.
+        previews: number of preview images at each checkpoint.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class JointTrainer:
         self._class_images, self._previews = Path(class_images), previews
         self._waiting: list[_Member] = []
         self._members: dict[str, _Member] = {}
-        self._together: Together | None = None
+        self._loop: TrainingLoop | None = None
         self._to_score: list[_Member] = []
         self._trained: list[tuple[_Member, AdapterCard, bytes]] = []  # trained, and the store does not take it
         self._next_try_s = 0.0
@@ -94,8 +97,8 @@ class JointTrainer:
         while (member := self._next_to_join()) is not None:
             self._waiting.remove(member)
             self._admit(member)
-        if self._together is not None and self._members:
-            self._step(self._together)
+        if self._loop is not None and self._members:
+            self._step(self._loop)
         self._store_trained()
         if self._to_score:
             self._score(self._to_score.pop(0))
@@ -115,7 +118,7 @@ class JointTrainer:
             return None
         member = self._waiting[0]
         if self._members:
-            rank = self._together.loop.bank.rank if self._together is not None else 0
+            rank = self._loop.bank.rank if self._loop is not None else 0
             if member.is_alone or member.fine_tune.recipe.rank > rank:
                 return None
             if any(other.is_alone for other in self._members.values()):
@@ -132,7 +135,7 @@ class JointTrainer:
                 watch=lambda advance: self._report(member, advance), should_stop=lambda: self._must_leave(job),
                 clock=Stopwatch(),
             )  # fmt: skip
-            step = self._join(member, data)
+            member.training = self._join(member, data)
         except Interrupted:
             return  # the worker has asked for it
         except (StorageUnavailable, OSError) as error:
@@ -144,58 +147,62 @@ class JointTrainer:
             self._make_room(member)
         else:
             self._members[job] = member
-            self._line.send(event="joined", job=job, step=step, steps=member.fine_tune.recipe.steps,
+            self._line.send(event="joined", job=job, step=member.training.step, steps=member.fine_tune.recipe.steps,
                             together=len(self._members))  # fmt: skip
 
-    def _join(self, member: _Member, data: TrainingSet) -> int:
-        rank = member.fine_tune.recipe.rank
+    def _join(self, member: _Member, data: TrainingSet) -> FineTune:
+        order, rank = member.fine_tune, _loop_rank(member.fine_tune.recipe.rank)
         if not self._members:
-            if self._together is not None and self._together.loop.bank.rank != _loop_rank(rank):
+            if self._loop is not None and self._loop.bank.rank != rank:
                 self.close()
-            if self._together is None:
-                self._together = Together(self.base, capacity=self.capacity, rank=_loop_rank(rank))
-        assert self._together is not None
+            if self._loop is None:
+                self._loop = TrainingLoop(self.base, capacity=self.capacity, rank=rank)
+        assert self._loop is not None
         checkpoints = self._checkpoints(member)
+        join = partial(self._loop.join, member.job, order.recipe, data, seed=order.seed, checkpoints=checkpoints)
         try:
-            return self._together.join(member.job, member.fine_tune, data, checkpoints=checkpoints)
-        except CheckpointMismatch:  # of another base or version: what it has learnt is worth nothing here
+            return join()
+        except Mismatch:  # of another base or version: what it has learnt is worth nothing here
             checkpoints.clear()
-            return self._together.join(member.job, member.fine_tune, data, checkpoints=checkpoints)
+            return join()
 
-    def _step(self, together: Together) -> None:
+    def _step(self, loop: TrainingLoop) -> None:
         try:
-            taken = together.step()
+            taken = loop.step()
         except (RuntimeError, MemoryError) as error:
             _raise_unless_full(error)
             last = self._members[list(self._members)[-1]]
             self._drop(last.job)
             self._make_room(last)
         else:
-            for stepped in taken:
-                self._after(together, self._members[stepped.name], stepped)
+            for progress in taken:
+                self._after(loop, self._members[progress.name], progress)
 
-    def _after(self, together: Together, member: _Member, stepped: Stepped) -> None:
+    def _after(self, loop: TrainingLoop, member: _Member, progress: Progress) -> None:
         job = member.job
-        self._tell_unsaved(job, stepped.unsaved)
-        if stepped.error is not None:
+        self._tell_unsaved(job, progress.unsaved)
+        if progress.error is not None:
             del self._members[job]
-            self._fail(job, stepped.error)
-        elif stepped.trained is not None:
+            self._fail(job, progress.error)
+        elif progress.finished:
             del self._members[job]
+            assert member.training is not None
+            weights = loop.leave(job)
             try:
-                kept, content = bundle.encode(adapter_of(self.base, member.fine_tune, member.prepared, stepped.trained))
+                adapter = adapter_of(self.base, member.fine_tune, member.prepared, member.training, weights)
+                kept, content = bundle.encode(adapter)
             except LikenessError as error:  # numbers that float16 does not hold, say: the end of this job only
                 self._fail(job, error)
                 return
-            self._report(member, stepped.advance, always=True)
+            self._report(member, progress.advance, always=True)
             self._trained.append((member, kept.card, content))
         else:
-            self._report(member, stepped.advance)
-            if stepped.saved:
+            self._report(member, progress.advance)
+            if progress.saved:
                 member.is_alone = False  # it got past the place of the crash
-                self._line.send(event="checkpoint", job=job, step=stepped.advance.done)
+                self._line.send(event="checkpoint", job=job, step=progress.step)
                 with suppress(StorageUnavailable, OSError):  # one preview less
-                    self._preview(together, member, stepped.advance.done)
+                    self._preview(loop, member, progress.step)
 
     def _store_trained(self) -> None:
         """Write trained adapters to the object store, again and again until it takes them."""
@@ -239,12 +246,11 @@ class JointTrainer:
             _raise_unless_full(error)
             self._line.send(event="scored", job=job, card=None, reason="the device had no memory for it", hint="")
 
-    def _preview(self, together: Together, member: _Member, step: int) -> None:
-        if not self._previews:
+    def _preview(self, loop: TrainingLoop, member: _Member, step: int) -> None:
+        if not self._previews or member.training is None:
             return
-        slot = together.loop.slot_of(member.job)
-        previews = preview_requests(member.fine_tune, slot, self._previews)
-        pixels = self.base.decode(denoise_all(self.base, together.loop.bank, *previews))  # (B, 3, H, W) in [-1, 1]
+        previews = preview_requests(member.fine_tune, member.training.slot, self._previews)
+        pixels = self.base.decode(denoise_all(self.base, loop.bank, *previews))  # (B, 3, H, W) in [-1, 1]
         sheet = torch.cat(list(pixels), dim=2).add(1).mul(127.5).round().byte().permute(1, 2, 0).cpu().numpy()
         png = io.BytesIO()
         Image.fromarray(sheet).save(png, "PNG")
@@ -293,20 +299,20 @@ class JointTrainer:
 
     def _drop(self, job: str) -> None:
         del self._members[job]
-        if self._together is not None:
-            self._together.leave(job)
+        if self._loop is not None:
+            self._loop.leave(job)
 
     def _save_all(self) -> None:
         """Checkpoints of all jobs, so that no step is repeated."""
         for job in self._members:
-            if self._together is not None:
-                self._tell_unsaved(job, self._together.try_to_save(job))
+            if self._loop is not None:
+                self._tell_unsaved(job, self._loop.try_to_save(job))
 
     def close(self) -> None:
         """Leave the base as it was."""
-        if self._together is not None:
-            self._together.close()
-            self._together = None
+        if self._loop is not None:
+            self._loop.close()
+            self._loop = None
 
     def _tell_unsaved(self, job: str, error: Unsaved | None) -> None:
         if error is not None:
@@ -335,9 +341,7 @@ def preview_requests(fine_tune: FineTuneOrder, slot: int, count: int) -> tuple[l
 
 def _member(said: Document) -> _Member:
     order = read_order(said["order"])
-    recipe = recipe_named(order.recipe, **order.changes)
-    fine_tune = FineTuneOrder(Subject(order.name, order.class_noun), recipe, seed=order.seed)
-    return _Member(said["job"], order, said["attempt"], said["alone"], fine_tune)
+    return _Member(said["job"], order, said["attempt"], said["alone"], order.fine_tune())
 
 
 def _raise_unless_full(error: Exception) -> None:

@@ -25,10 +25,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ..errors import StorageUnavailable
 from ..storage.database import Database
+from .job import Claim, Failure
 from .notifier import is_being_sent
 from .store import PATIENCE_S, JobStore, add_event
 from .tables import deliveries, is_open, jobs, workers
-from .types import Claim, Failure
 
 BEATS_IN_LEASE = 2
 MOST_TAKEOVERS = 10  # of one job whose worker died each time, without progress between

@@ -1,7 +1,7 @@
 """Where jobs may read from and write to outside our own objects: only places that the operator has named.
 
 A caller names an object by URL; it is looked up in the named place that the URL begins with, so neither '..', nor
-another bucket, nor a file beside the folder can be reached, whoever's credentials the worker runs with.
+another bucket, nor a file beside the folder can be reached, whatever the worker's own credentials allow.
 """
 
 import tempfile
@@ -15,7 +15,7 @@ from ..errors import InputRefused, NotFound, UsageError
 from ..storage.catalog import LOCAL
 from ..storage.objects import Objects, checked_key, objects_at
 from ..types import Adapter, checked_tenant
-from .types import JobOrder
+from .job import JobOrder
 
 MOST_BYTES = 1 << 30  # SageMaker's limit for an asynchronous payload
 

@@ -1,8 +1,8 @@
-"""What is said about a job that has ended: SageMaker's asynchronous inference message, its result and failure objects.
+"""Messages about a job that has ended: SageMaker's asynchronous inference message, its result and failure objects.
 
 Pure: a job in, messages out. Fields as in the SageMaker Developer Guide, 'Check prediction results' (asynchronous
 inference); a failure has `failureReason` and no `responseParameters`. A message's id depends on the job and the
-addressee only, so whoever gets one twice can tell.
+recipient only, so a receiver can recognise a message that is delivered twice.
 """
 
 import hashlib
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from .job import Job, Notice
 from .locations import artifact_url
-from .types import Job, Notice
 
 DEFAULT_ENDPOINT = "fine-tuning"
 LOCAL_REGION = "local"
@@ -22,7 +22,7 @@ TEST_NOTIFICATION = {"eventVersion": "1.0", "eventSource": "aws:sagemaker", "eve
 
 @dataclass(frozen=True)
 class Message:
-    """One thing to say to one addressee."""
+    """One message to one recipient."""
 
     id: str
     job: str
@@ -30,11 +30,11 @@ class Message:
     kind: str  # a NoticeKind
     target: str
     body: str  # JSON
-    place: int  # of the job's messages: result objects come before whoever is told of them
+    place: int  # among the job's messages: a result object is written before the messages that mention it
 
 
 def messages_about(job: Job) -> Iterator[Message]:
-    """Everything to say now that this job is over."""
+    """All messages about a job that has ended."""
     good = job.state == "succeeded"
     place = 0
     if (call := job.order.invocation) is not None:

@@ -17,9 +17,9 @@ import sqlalchemy as sa
 
 from ..errors import LikenessError
 from ..storage.database import Database
+from .job import Notice
 from .messages import TEST_NOTIFICATION, Message
 from .tables import deliveries
-from .types import Notice
 
 GIVE_UP_AFTER_S = 86_400.0
 GIVE_TEST_UP_AFTER_S = 600.0  # a test is looked at now
@@ -50,11 +50,11 @@ class Delivery:
 
 @dataclass(frozen=True, eq=False)
 class _Lane:
-    """Threads for some of the messages, and what they have to do."""
+    """Threads for one group of messages, and the messages in their hands."""
 
     its: sa.ColumnElement[bool]  # which messages
     threads: ThreadPoolExecutor
-    under_way: set[str] = field(default_factory=set)  # ids: whose claim is over may still be in a sender's hands
+    under_way: set[str] = field(default_factory=set)  # ids; also of messages whose claim has expired
 
     @property
     def room(self) -> int:
@@ -83,19 +83,19 @@ class Notifier:
             return 0 if self._closed or not self.has_due() else sum(self._fill(lane) for lane in self._lanes)
 
     def close(self) -> None:
-        """Send no more; what is claimed and not sent becomes due again when the claim is over."""
+        """Send no more; claimed messages that are not sent become due again when the claim expires."""
         with self._filling:
             self._closed = True
         for lane in self._lanes:
             lane.threads.shutdown(wait=False, cancel_futures=True)
 
     def has_due(self) -> bool:
-        """Whether something waits to be sent now."""
+        """Whether a message is due."""
         query = sa.select(deliveries.c.id).where(*self._due()).limit(1)
         return self._database.run(lambda connection: connection.execute(query).first(), reads_only=True) is not None
 
     def log(self, tenant: str, job: str) -> list[Delivery]:
-        """Everything that was to be said about a job of this tenant, and what came of it."""
+        """All messages about a job of this tenant, with their delivery states."""
         columns = [deliveries.c[name] for name in Delivery.__dataclass_fields__]
         query = sa.select(*columns).where(deliveries.c.tenant == tenant, deliveries.c.job == job)
         rows = self._database.run(
@@ -104,7 +104,7 @@ class Notifier:
         return [Delivery(**row._mapping) for row in rows]
 
     def replay(self, tenant: str, job: str) -> int:
-        """Send everything about a job again, whatever came of it before; returns how many."""
+        """Send all messages about a job again, delivered ones too; returns how many."""
         now = self._database.now
         again = (
             deliveries.update()
@@ -114,7 +114,7 @@ class Notifier:
         return self._database.run(lambda connection: connection.execute(again).rowcount)
 
     def test(self, tenant: str, notice: Notice) -> str:
-        """Send SageMaker's TestNotification to somebody; returns the id of what `log` then has under it."""
+        """Send SageMaker's TestNotification to an address; returns the id of its entry in `log`."""
         id, now = secrets.token_hex(16), self._database.now
         row = deliveries.insert().values(
             id=id, job=id, tenant=tenant, kind=notice.kind, target=notice.target, body=json.dumps(TEST_NOTIFICATION),
@@ -124,7 +124,7 @@ class Notifier:
         return id
 
     def _due(self) -> tuple[sa.ColumnElement[bool], ...]:
-        """What waits, is due, and does not have to wait for an earlier message of its job."""
+        """Waiting messages that are due and not blocked by an earlier message of their job."""
         earlier = deliveries.alias()
         blocked = sa.exists().where(
             earlier.c.job == deliveries.c.job, earlier.c.kind == "object", earlier.c.state == "waiting",
@@ -167,7 +167,7 @@ class Notifier:
             lane.under_way.discard(message.id)
 
     def _sent(self, message: Message) -> str | None:
-        """Send it; what went wrong, if anything did."""
+        """Send a message; returns the error, if there was one."""
         try:
             self._senders[message.kind](message)
         except LikenessError as refused:

@@ -1,4 +1,4 @@
-"""The child process that reads uploaded pictures: archive in, prepared photographs out, one job at a time.
+"""The child process that reads uploaded photographs: archive in, prepared photographs out, one job at a time.
 
 It is a process of its own because decoders and face detectors are native code: a crash ends no training, and since it
 works on one job at a time, it is known which photographs caused it.
@@ -8,10 +8,10 @@ import sys
 from typing import Any
 
 from ..errors import LikenessError, OutOfMemory, StorageUnavailable
-from ..progress import Advance
+from ..types import Advance
 from .inputs import read_input, refuse_without_photos, with_config
+from .job import read_order
 from .process import Document, Inbox, Line, attach
-from .types import read_order
 
 
 def main(argv: list[str]) -> None:
@@ -58,7 +58,7 @@ def serve(line: Line, objects: Any, asked: Document) -> None:
 
 def _prepare(line: Line, objects: Any, asked: Document) -> int:
     """Check and crop; the order is the final one. Returns how many photographs can be used."""
-    from ..photos import check, prepare
+    from ..photos import check, prepare_usable
     from ..storage.prepared_photos import pack_prepared
     from ..types import means_person
 
@@ -67,11 +67,11 @@ def _prepare(line: Line, objects: Any, asked: Document) -> int:
     checked = check(content.photos, means_person(order.class_noun), keep_strangers=order.keep_strangers)
     line.send(event="checked", job=asked["job"], report=checked.to_json())
     checked.raise_if_refused()
-    prepared = []
-    for done, (photo, image, face) in enumerate(checked.usable, start=1):
-        prepared += prepare(image, face, photo.sha256)
-        line.send(event="advance", job=asked["job"], **Advance("prepare", done, len(checked.usable)).to_json())
-    objects.put(asked["prepared"], pack_prepared(prepared))
+
+    def watch(advance: Advance) -> None:
+        line.send(event="advance", job=asked["job"], **advance.to_json())
+
+    objects.put(asked["prepared"], pack_prepared(prepare_usable(checked, watch=watch)))
     return len(checked.usable)
 
 

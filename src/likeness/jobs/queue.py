@@ -9,11 +9,10 @@ from sqlalchemy.exc import IntegrityError
 
 from ..errors import AdapterBusy, AlreadyExists, NotFound, QueueFull, UsageError
 from ..storage.database import Database
-from ..training.recipe import recipe_named
-from ..types import Subject, checked_seed, checked_subject, checked_tenant
+from ..types import checked_tenant
+from .job import Failure, Job, JobEvent, JobOrder
 from .store import JobStore, add_event
 from .tables import deliveries, events, is_open, jobs, workers
-from .types import Failure, Job, JobEvent, JobOrder
 
 _SUBMIT_LOCK = 7310590  # PostgreSQL's advisory lock of submits, with the tenant's hash
 MOST_OPEN_OF_TENANT = 200
@@ -32,13 +31,17 @@ class Backlog:
     oldest_s: float  # age of the job that waits longest
     workers: int  # that are alive
 
+    @property
+    def open_jobs(self) -> int:
+        return self.counts.get("queued", 0) + self.counts.get("running", 0)
+
 
 class Queue:
     """The queue of one installation.
 
     Args:
         database: with the queue's tables.
-        published: what is there under a name; a job is read as succeeded only where it says so too.
+        published: the hash of the adapter of a name, if there is one; without it no job of the name reads as succeeded.
     """
 
     def __init__(self, database: Database, published: Published) -> None:
@@ -77,7 +80,7 @@ class Queue:
         return self.status(found, order.tenant)
 
     def status(self, job: str, tenant: str) -> Job:
-        """A job as it stands. Raises NotFound."""
+        """The current state of a job. Raises NotFound."""
         found = self.store.find(job, tenant)
         if found is None:
             raise NotFound(
@@ -94,12 +97,12 @@ class Queue:
         return [_seen(job, published.get(job.order.name)) for job in found]
 
     def cancel(self, job: str, tenant: str) -> Job:
-        """End a job that is not over; one that is over stays what it is. Raises NotFound."""
+        """End a job; a final state stays. Raises NotFound."""
         self.store.cancel(job, tenant)
         return self.status(job, tenant)
 
     def events(self, job: str, tenant: str, *, after: int = 0) -> list[JobEvent]:
-        """What happened to a job after event `after`, oldest first. Raises NotFound."""
+        """The events of a job after event `after`, oldest first. Raises NotFound."""
         self.status(job, tenant)
         return self.store.events(job, after)
 
@@ -135,11 +138,6 @@ class Queue:
             return Backlog(counts, oldest_s, int(connection.execute(alive).scalar() or 0))
 
         return self.database.run(work, reads_only=True)
-
-    def open_jobs(self) -> int:
-        """How many jobs wait or run, over all tenants."""
-        query = sa.select(sa.func.count()).select_from(jobs).where(is_open)
-        return int(self.database.run(lambda connection: connection.execute(query).scalar() or 0, reads_only=True))
 
     def close(self) -> None:
         self.database.close()
@@ -184,7 +182,7 @@ def _has_won(job: Job) -> bool:
 
 
 def _seen(job: Job, published: str | None) -> Job:
-    """Success is what the catalog confirms: the job's adapter, or a later one that has taken its place."""
+    """A job has succeeded only while the catalog has its adapter, or a later one of the same name."""
     if not _has_won(job) or published is not None:
         return job
     gone = Failure("AdapterNotFound", "the adapter of this job was published, and has been deleted since")
@@ -210,9 +208,7 @@ def _busy() -> AdapterBusy:
 
 def _check(order: JobOrder) -> None:
     checked_tenant(order.tenant)
-    checked_subject(Subject(order.name, order.class_noun))
-    checked_seed(order.seed)
-    recipe_named(order.recipe, **order.changes)
+    order.fine_tune()
     ranges = {
         "time_limit_s": (order.time_limit_s, TIME_LIMITS_S),
         "queue_limit_s": (order.queue_limit_s, QUEUE_LIMITS_S),
@@ -221,4 +217,4 @@ def _check(order: JobOrder) -> None:
         if not low <= value <= high:
             raise UsageError(f"expected {name} from {low} to {high}, got {value}")
     if len(order.notices) > 8:
-        raise UsageError(f"expected at most 8 who are told, got {len(order.notices)}")
+        raise UsageError(f"expected at most 8 notices, got {len(order.notices)}")

@@ -1,6 +1,7 @@
-"""The retention clock: photographs do not stay for ever once a job is over."""
+"""Deletion: a finished job's photographs when their retention time is over, everything of a name when it is deleted."""
 
 import logging
+from collections import Counter
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -11,15 +12,25 @@ from ..errors import NotFound, StorageDamaged
 from ..storage.catalog import Catalog
 from ..storage.database import Database
 from ..storage.objects import Objects
+from ..storage.records import ForgottenItem
 from . import object_keys
+from .job import SUBJECT_PHOTOS, read_order
+from .leases import being_written
+from .locations import Locations
+from .notifier import is_being_sent
+from .queue import Queue
 from .store import JobStore, add_event
 from .tables import deliveries, jobs
-from .types import SUBJECT_PHOTOS, read_order
-from .uploads import drop_upload
 
 log = logging.getLogger("likeness.retention")
 
 TESTS_KEPT_S = 3600.0  # messages that tested an address: no job and no name leads to them
+# the beginning of a key behind a job's prefix -> what it is, in a receipt
+_KINDS = {
+    "photos": "job photographs", "prepared": "prepared photographs", "checkpoints": "checkpoints",
+    "previews": "previews", "adapter": "unpublished adapter",
+    "score": "score cards",
+}  # fmt: skip
 KEPT_SUFFIXES = ("previews/", "score.json")  # made by us, and the owner's to keep until the name is forgotten
 
 
@@ -62,7 +73,7 @@ class Retention:
         except StorageDamaged as error:
             log.error("only the own objects of job %s were deleted: %s", row.id, error)
             return count
-        count += drop_upload(self._store, self._objects, order)  # the end of the job may not have
+        count += self._store.drop_upload(self._objects, order)  # the end of the job may not have
         if row.state == "succeeded" and order.photos == SUBJECT_PHOTOS:
             count += self._purge_subject(row.tenant, row.name, row.finished_s)
         return count
@@ -83,3 +94,54 @@ class Retention:
     def _note(self, job: str, count: int, connection: sa.Connection) -> None:
         connection.execute(jobs.update().where(jobs.c.id == job).values(purge_s=None))
         add_event(self._database, connection, job, "purged", {"objects": count})
+
+
+def forget_jobs(queue: Queue, objects: Objects, locations: Locations, *, tenant: str, name: str) -> list[ForgottenItem]:
+    """Delete all jobs of a name, over or not; those that run are cancelled.
+
+    The rows of a job that has a lease stay until it is released or over: to be called again while `queue.ids_of` finds
+    any. Objects go before the rows that lead to them, so this can be interrupted anywhere.
+
+    Raises:
+        StorageUnavailable: try again; what went is gone, and the rest is still found.
+    """
+    found = queue.ids_of(tenant, name)
+    for job in found:
+        queue.store.cancel(job, tenant)
+    busy = queue.database.run(lambda connection: being_written(queue.database, connection, found), reads_only=True)
+    free = [job for job in found if job not in busy]  # asked before their objects are looked for
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for job in found:
+        prefix = object_keys.job_prefix(tenant, job)
+        for facts in list(objects.list(prefix)):
+            kind = next((kind for start, kind in _KINDS.items() if facts.key.startswith(prefix + start)), "job files")
+            objects.delete(facts.key)
+            counts[kind] += 1
+            sizes[kind] += facts.bytes
+        objects.prune(prefix)
+    for order in queue.store.orders(found):
+        counts["uploads"] += queue.store.drop_upload(objects, order)
+        for store, key in locations.written(order):
+            if store.has(key):
+                store.delete(key)
+                counts["results"] += 1
+    uploads = object_keys.uploads_prefix(tenant, name)
+    for facts in list(objects.list(uploads)):
+        objects.delete(facts.key)
+        counts["uploads"] += 1
+        sizes["uploads"] += facts.bytes
+    objects.prune(uploads)
+    counts["job messages"] += _drop_messages(queue, tenant, found)
+    counts.update(queue.erase(free))
+    return [ForgottenItem(kind, count, sizes[kind]) for kind, count in counts.items() if count]
+
+
+def _drop_messages(queue: Queue, tenant: str, found: list[str]) -> int:
+    """Delete messages about the jobs that are not being sent, and test messages to the same addresses."""
+    targets = {notice.target for order in queue.store.orders(found) for notice in order.notices}
+    is_test = sa.and_(deliveries.c.job == deliveries.c.id, deliveries.c.target.in_(targets))
+    asked = deliveries.delete().where(
+        deliveries.c.tenant == tenant, sa.or_(deliveries.c.job.in_(found), is_test), ~is_being_sent(queue.database)
+    )
+    return queue.database.run(lambda connection: connection.execute(asked).rowcount, patience_s=5.0)

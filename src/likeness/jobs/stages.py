@@ -29,11 +29,10 @@ from ..storage.objects import Objects
 from ..types import Photo, Subject, checked_rank
 from . import object_keys
 from .inputs import pack_photos
+from .job import SUBJECT_PHOTOS, Claim, Failure, JobOrder, State, read_order
 from .locations import Locations
 from .process import ChildProcess, Document
 from .store import PATIENCE_S, JobStore
-from .types import SUBJECT_PHOTOS, Claim, Failure, JobOrder, State, rank_of, read_order
-from .uploads import drop_upload
 
 T = TypeVar("T")
 
@@ -142,7 +141,7 @@ class Stages:
         Raises:
             ConsentMissing: the order, as it is now, is of a person without consent on record.
             AdapterBusy, AlreadyExists, UsageError: the name that came with the photographs is taken or reserved.
-            RankTooLarge: the rank that came with them is above the installation's largest.
+            Mismatch: the rank that came with them is above the installation's largest.
             Failed, Gone, TrainingError: see `_in_child`.
         """
         self._tell(claim, "stage", {"stage": "check"})
@@ -168,7 +167,7 @@ class Stages:
     def admit(self, claim: Claim, order: JobOrder, *, consent: str) -> None:
         """The checks of `submit`, on the order as the archive has made it."""
         catalog = self.library.catalog
-        checked_rank(rank_of(order), self.most_rank)
+        checked_rank(order.fine_tune().recipe.rank, self.most_rank)
         require_consent(catalog, order.tenant, Subject(order.name, order.class_noun), consent=consent)
         if not order.replace and catalog.has_adapter(order.tenant, order.name):
             raise AlreadyExists(
@@ -179,8 +178,8 @@ class Stages:
         self.store.amend(claim, order)
 
     def train(self, claim: Claim, order: JobOrder) -> Document:
-        """Train together with the trainer's other jobs. Returns the hash of what was learnt. Raises RankTooLarge."""
-        checked_rank(rank_of(order), self.most_rank)
+        """Train together with the trainer's other jobs. Returns the hash of what was learnt. Raises Mismatch."""
+        checked_rank(order.fine_tune().recipe.rank, self.most_rank)
         self._tell(claim, "stage", {"stage": "train"})
         asked = {"order": order.document(), "attempt": claim.attempt, "alone": False}
 
@@ -361,7 +360,7 @@ class Stages:
             keys += [object_keys.trained_key(order.tenant, job), object_keys.prepared_key(order.tenant, job)]
             for key in keys:
                 self.objects.delete(key)
-            drop_upload(self.store, self.objects, order)
+            self.store.drop_upload(self.objects, order)
 
     def _subject_archive(self, order: JobOrder) -> bytes:
         """The photographs kept for a subject, as an archive. Raises InputRefused, NotFound."""

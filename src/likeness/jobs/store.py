@@ -20,9 +20,10 @@ from sqlalchemy.exc import IntegrityError
 
 from ..errors import AdapterBusy, StorageDamaged
 from ..storage.database import Database
+from ..storage.objects import Objects
+from .job import STATES, Claim, Failure, Job, JobEvent, JobOrder, State, read_document, read_order
 from .messages import messages_about
 from .tables import deliveries, events, is_open, jobs
-from .types import STATES, Claim, Failure, Job, JobEvent, JobOrder, State, read_document, read_order
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -72,17 +73,29 @@ class JobStore:
         return self._read(work)
 
     def orders(self, found: Sequence[str]) -> list[JobOrder]:
-        """What these jobs were ordered to do. Damaged rows are logged and left out."""
+        """The orders of these jobs. Damaged rows are logged and left out."""
         query = sa.select(jobs.c.order).where(jobs.c.id.in_(found))
         return readable(read_order, self._read(lambda connection: connection.execute(query).scalars().all()))
 
     def uploads(self, tenant: str | None = None) -> frozenset[str]:
-        """Where the photographs of open jobs are; of all tenants, or of one."""
+        """Locations of the photographs of open jobs; of all tenants, or of one."""
         query = sa.select(jobs.c.order).where(is_open)
         if tenant is not None:
             query = query.where(jobs.c.tenant == tenant)
         rows = self._read(lambda connection: connection.execute(query).scalars().all())
         return frozenset(order.photos for order in readable(read_order, rows))
+
+    def drop_upload(self, objects: Objects, order: JobOrder) -> bool:
+        """Delete the archive that was uploaded for an order, unless an open job waits for the same one.
+
+        Returns whether there was one: photographs may lie elsewhere. Raises StorageUnavailable.
+        """
+        key = order.photos
+        if not key.startswith(f"{order.tenant}/uploads/") or key in self.uploads(order.tenant):
+            return False
+        there = objects.has(key)
+        objects.delete(key)
+        return there
 
     def ids(self) -> frozenset[tuple[str, str]]:
         """Tenant and id of every job."""
@@ -90,12 +103,12 @@ class JobStore:
         return self._read(lambda connection: frozenset((row.tenant, row.id) for row in connection.execute(query)))
 
     def events(self, job: str, after: int = 0, *, limit: int = 1000) -> list[JobEvent]:
-        """What happened to a job, oldest first. Damaged rows are logged and left out."""
+        """The events of a job, oldest first. Damaged rows are logged and left out."""
         query = sa.select(events).where(events.c.job == job, events.c.seq > after)
         rows = self._read(lambda c: c.execute(query.order_by(events.c.seq).limit(limit)).all())
         return readable(lambda row: JobEvent(row.seq, row.at_s, row.kind, read_document(row.facts)), rows)
 
-    # what the holder of a claim writes
+    # writes of the worker that holds the claim
 
     def holds(self, claim: Claim) -> bool:
         """Whether the job still runs under this claim."""
@@ -128,7 +141,7 @@ class JobStore:
         return self._write(claim, stages=json.dumps(results), deaths=0, takeovers=0)
 
     def got_further(self, claim: Claim) -> None:
-        """A checkpoint was written: earlier crashes were not this job's."""
+        """Reset the crash counts after a checkpoint: earlier crashes were not caused by this job."""
         self._write(claim, deaths=0, takeovers=0)
 
     def died(self, claim: Claim) -> int:
@@ -137,11 +150,11 @@ class JobStore:
         return self.database.run(lambda c: int(c.execute(update).scalar() or 0), patience_s=PATIENCE_S)
 
     def publishes(self, claim: Claim, adapter_sha256: str) -> bool:
-        """Write down what is about to be published. False: the claim is not held any more, so do not publish."""
+        """Record the adapter that is about to be published. False: the claim is lost, so it must not be published."""
         return self._write(claim, adapter_sha256=adapter_sha256)
 
     def amend(self, claim: Claim, order: JobOrder) -> None:
-        """Replace the order by what config.json among the photographs has made of it. Raises AdapterBusy."""
+        """Replace the order by the one that config.json in the archive has changed. Raises AdapterBusy."""
         busy = AdapterBusy("another job of this name is not over yet", hint="wait for it or cancel it")
         try:
             self._write(claim, order=order.document(), name=order.name)
@@ -152,7 +165,7 @@ class JobStore:
         """End a job under this claim, with the messages about it. False: the claim is not held any more."""
         return self.end(claim.job, _held(claim), state, failure=failure, keep_photos_s=keep_photos_s)
 
-    # what anybody may write
+    # transitions that need no claim
 
     def cancel(self, job: str, tenant: str) -> bool:
         """End a job that waits or runs; its worker notices within `stages.LOOK_EVERY_S`."""
@@ -216,7 +229,7 @@ def add_event(database: Database, connection: sa.Connection, job: str, kind: str
 
 
 def readable(read: Callable[[S], T], rows: Sequence[S]) -> list[T]:
-    """What the rows say. A damaged row is logged and left out, so that it does not hide the others."""
+    """The contents of rows. A damaged row is logged and left out, so that it does not hide the others."""
     found = []
     for row in rows:
         try:

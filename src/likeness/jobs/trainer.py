@@ -31,17 +31,12 @@ def main(argv: list[str]) -> None:
 
 def _open(line: Line, inbox: Inbox, options: Document) -> Any:
     """Everything slow is imported here, after the process has been bound to its parent."""
-    from diffusers.utils import logging as diffusers_log
-    from transformers.utils import logging as transformers_log
-
-    from ..diffusion.base import load_base
+    from ..diffusion.base import load_base, silence_libraries
     from ..storage.objects import objects_at
     from ..training.capacity import measured_capacity
     from .joint_trainer import JointTrainer
 
-    diffusers_log.set_verbosity_error()
-    transformers_log.set_verbosity_error()
-    transformers_log.disable_progress_bar()
+    silence_libraries()
     base = load_base(options["base"], options["revision"])
     capacity = options["concurrency"] or measured_capacity(base)
     return JointTrainer(

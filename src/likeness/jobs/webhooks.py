@@ -25,10 +25,10 @@ from urllib.parse import urlsplit
 import httpx2
 
 from ..errors import StorageUnavailable, UsageError
+from .job import Notice
 from .locations import Locations
 from .messages import Message
 from .notifier import Sender
-from .types import Notice
 
 TIMEOUT_S = 10.0  # of a webhook, from connecting to the end of the answer
 _MOST_ANSWER_BYTES = 1 << 16

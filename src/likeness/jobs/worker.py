@@ -23,6 +23,7 @@ from ..errors import AdapterBusy, NotFound, StorageError, StorageUnavailable
 from ..storage.database import Database
 from ..storage.library import AdapterLibrary
 from .chores import Chore
+from .job import Claim
 from .leases import Leases, renew_until
 from .locations import Locations
 from .notifier import Notifier
@@ -30,7 +31,6 @@ from .process import ChildProcess
 from .queue import Queue
 from .retention import Retention
 from .stages import Stages
-from .types import Claim
 
 TICK_S = 0.25
 TIDY_EVERY_S = 1.0
@@ -196,7 +196,7 @@ class Worker:
         if self.options.exit_when_idle_s is None:
             return True
         try:
-            return self._queue.open_jobs() > 0 or self._notifier.has_due()
+            return self._queue.backlog().open_jobs > 0 or self._notifier.has_due()
         except StorageError:  # not known
             return True
 

@@ -1,6 +1,6 @@
 """Photographs in, prepared photographs out.
 
-    paths -> read_photos -> check -> prepare -> vary_background
+    paths -> read_photos -> check -> prepare -> vary_background, styled
 
 This package does not import torch. Importing it loads no network: mediapipe and dlib are loaded at the first face.
 """
@@ -14,8 +14,9 @@ from .descriptor import SAME_PERSON, descriptor, distance
 from .face import Face, FaceDetector, MediaPipeFaces
 from .guide import guide
 from .identity import choose
-from .prepare import prepare
+from .prepare import prepare, prepare_usable
 from .report import CheckResult, PhotoReport, Reason, SetReport, Usable
+from .styles import styled
 
 __all__ = [
     "SAME_PERSON",
@@ -38,8 +39,10 @@ __all__ = [
     "guide",
     "looks_like_image",
     "prepare",
+    "prepare_usable",
     "read_archive",
     "read_photos",
     "refuse_too_many",
+    "styled",
     "vary_background",
 ]

@@ -24,15 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from ..errors import ArchiveRefused, UsageError
+from ..errors import InputRefused, UsageError
 from ..types import MAX_PHOTOS, Photo
 from .decode import looks_like_image
 
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 _CHUNK_BYTES = 1 << 20
 _NAME_LENGTH = 120
-_HEAD_BYTES = 128 << 10  # enough to recognise a file's type, and for a job's whole config.json
-_OWN_FILE_BYTES = 256 << 20  # TIFF of 80 megapixels
+HEAD_BYTES = 128 << 10  # enough to recognise a file's type, and for a job's whole config.json
+OWN_FILE_BYTES = 256 << 20  # TIFF of 80 megapixels
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def read_photos(paths: Sequence[str | os.PathLike[str]], limits: Limits | None =
 
     Raises:
         UsageError: a path does not exist.
-        ArchiveRefused: an archive is hostile, broken or too large.
+        InputRefused: an archive is hostile, broken or too large.
     """
     limits = limits or Limits()
     photos: list[Photo] = []
@@ -83,7 +83,7 @@ def read_archive(content: bytes | IO[bytes], limits: Limits | None = None) -> li
         content: the archive's bytes, or a seekable binary file.
 
     Raises:
-        ArchiveRefused: see `Limits` and the module's docstring.
+        InputRefused: see `Limits` and the module's docstring.
     """
     limits = limits or Limits()
     file = io.BytesIO(content) if isinstance(content, bytes) else content
@@ -96,7 +96,7 @@ def read_archive(content: bytes | IO[bytes], limits: Limits | None = None) -> li
             with _gunzipped(file, limits) as plain:
                 return _collect(_tar_members(plain, limits), limits)
         return _collect(_tar_members(file, limits), limits)
-    except ArchiveRefused:
+    except InputRefused:
         raise
     except (OSError, EOFError, ValueError, RuntimeError, LookupError, OverflowError) as error:  # hostile headers
         raise _refused("not_an_archive", "expected a readable zip or tar archive, got a damaged one") from error
@@ -115,8 +115,8 @@ def _is_zip(head: bytes) -> bool:
 
 def _refused(
     reason: str, message: str, hint: str = "pack the photographs again, as regular files, without links or a password"
-) -> ArchiveRefused:
-    return ArchiveRefused(f"{reason}: {message}", hint=hint)
+) -> InputRefused:
+    return InputRefused(f"{reason}: {message}", hint=hint, code="ArchiveRefused")
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -134,7 +134,7 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _own_limit(whole: int) -> int | None:
-    return _OWN_FILE_BYTES if whole < MAX_PHOTOS else None
+    return OWN_FILE_BYTES if whole < MAX_PHOTOS else None
 
 
 def _read_file(file: Path, limits: Limits, *, open_archives: bool, most_bytes: int | None) -> list[Photo]:
@@ -159,9 +159,9 @@ def _photo(name: str, stream: IO[bytes], most_bytes: int | None, *, is_bomb: boo
         most_bytes: None: the set already has too many photographs, so only the beginning is read.
         is_bomb: whether its compression ratio exceeds that of photographs.
     """
-    head = stream.read(_HEAD_BYTES)
+    head = stream.read(HEAD_BYTES)
     if not looks_like_image(head):
-        return Photo(name, head, unread="not_an_image" if len(head) == _HEAD_BYTES else None)
+        return Photo(name, head, unread="not_an_image" if len(head) == HEAD_BYTES else None)
     if most_bytes is None:
         return Photo(name, head, unread="too_many")
     if is_bomb:

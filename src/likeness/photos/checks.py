@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputRefused
-from ..progress import Advance, Watch, unwatched
-from ..types import MAX_PHOTOS, Photo, Verdict
+from ..types import MAX_PHOTOS, Advance, Photo, Verdict, Watch, unwatched
 from . import quality
 from .archive import is_archive
 from .covered import covered_parts, eye_brightness, eye_light

@@ -26,7 +26,7 @@ _CHEEKS = (
     (345, 346, 347, 348, 329, 266, 425, 411, 352),
 )
 _JAWS = ((207, 214, 210, 169, 135, 192), (427, 434, 430, 394, 364, 416))
-_EYES = (
+EYES = (
     (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
     (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
 )
@@ -65,8 +65,8 @@ def covered_parts(image: NDArray[np.uint8], landmarks: NDArray[np.floating], yaw
         lightness, a, b = np.median(lab[inside], axis=0)
         return float(lightness), float(a), float(b), float(detail[inside].mean())
 
-    cheeks, jaws, eyes = ([patch(ring) for ring in rings] for rings in (_CHEEKS, _JAWS, _EYES))
-    rings = [patch(ring, hole) for ring, hole in zip(_EYE_RINGS, _EYES, strict=True)]
+    cheeks, jaws, eyes = ([patch(ring) for ring in rings] for rings in (_CHEEKS, _JAWS, EYES))
+    rings = [patch(ring, hole) for ring, hole in zip(_EYE_RINGS, EYES, strict=True)]
     lips, chin = patch(_LIPS), patch(_CHIN)
     skin = _skin([patch(ring) for ring in (_FOREHEAD, _BRIDGE, _NOSE)] + [*cheeks, *jaws, chin])
     facing = [side for side in (0, 1) if (yaw_deg, -yaw_deg)[side] > -_TURNED_DEG]
@@ -99,7 +99,7 @@ def eye_brightness(luma: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> 
         return 1.0
     around = [
         luma[_inside(luma.shape, points, ring) & ~_inside(luma.shape, points, eye)]
-        for ring, eye in zip(_EYE_RINGS, _EYES, strict=True)
+        for ring, eye in zip(_EYE_RINGS, EYES, strict=True)
     ]
     lit = [float(np.median(skin)) for skin in around if skin.size]
     return max(lit, default=255.0) / max(float(np.median(cheeks)), 1.0)
@@ -110,7 +110,7 @@ def eye_light(luma: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> float
 
     The white of the eye is as bright whatever the skin is, so that it tells the light from the skin.
     """
-    eyes = [luma[_inside(luma.shape, landmarks[:, :2], ring)] for ring in _EYES]
+    eyes = [luma[_inside(luma.shape, landmarks[:, :2], ring)] for ring in EYES]
     return max((float(np.percentile(eye, 95)) for eye in eyes if eye.size), default=0.0)
 
 

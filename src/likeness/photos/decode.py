@@ -37,15 +37,15 @@ MAX_PIXELS = 80_000_000
 MAX_REDUCED_PIXELS = 400_000_000  # for a format that is reduced during decoding, in strips
 MAX_SIDE_PX = 2560  # five times the training size: faces keep their detail, twelve photos stay under 250 MB
 
-# Orientation -> (transpose first, flip rows, flip columns); the eight cases of the EXIF standard.
+# EXIF orientation -> what makes the image upright
 _TURNS = {
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 
 
@@ -84,7 +84,9 @@ def decode(content: bytes) -> NDArray[np.uint8]:
             rgb.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
         if picture.mode not in ("L", "CMYK"):  # already reduced
             rgb = _in_srgb(rgb, profile)
-        return _upright(np.asarray(rgb, dtype=np.uint8), orientation)
+        if orientation in _TURNS:
+            rgb = rgb.transpose(_TURNS[orientation])
+        return np.asarray(rgb, dtype=np.uint8)
     except InputRefused:
         raise
     except Exception as error:  # with malicious bytes, decoders raise any exception
@@ -207,11 +209,3 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         ground = Image.new("RGBA", layer.size, (_NEUTRAL_GREY,) * 3 + (255,))
         return Image.alpha_composite(ground, layer).convert("RGB")
     return picture.convert("RGB")
-
-
-def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    transpose, flip_rows, flip_columns = _TURNS.get(orientation, (False, False, False))
-    turned = image.transpose(1, 0, 2) if transpose else image
-    turned = turned[::-1] if flip_rows else turned
-    turned = turned[:, ::-1] if flip_columns else turned
-    return np.ascontiguousarray(turned)

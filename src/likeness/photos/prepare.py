@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..types import PreparedPhoto
+from ..types import Advance, PreparedPhoto, Watch, unwatched
 from .align import face_alignment
 from .face import Face
 from .matte import covering, only_at, person_probability, refine
+from .report import CheckResult
 
 _CLOSE_FILL = 0.61  # the face's share of the frame's side, as in the built-in base's training images
 _PORTRAIT_FILL = 0.42
@@ -30,6 +31,15 @@ _SALIENCY_SIDE_PX = 64
 
 Pixels = NDArray[np.integer | np.floating]  # array types that cv2 accepts
 Frame = tuple[int, int, int]  # left, top, side in pixels; may reach beyond the image
+
+
+def prepare_usable(checked: CheckResult, *, watch: Watch = unwatched) -> tuple[PreparedPhoto, ...]:
+    """Training images (512 px) of every usable photograph, in order. Raises MissingPart."""
+    prepared: list[PreparedPhoto] = []
+    for done, (photo, image, face) in enumerate(checked.usable, start=1):
+        prepared += prepare(image, face, photo.sha256)
+        watch(Advance("prepare", done, len(checked.usable)))
+    return tuple(prepared)
 
 
 def prepare(

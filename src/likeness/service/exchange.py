@@ -41,7 +41,7 @@ def import_from(
 
     Raises:
         UsageError: an unknown format.
-        NotFound, CorruptAdapter, InputRefused, ArchiveRefused, WrongBase: see reading.read_foreign.
+        NotFound, CorruptAdapter, InputRefused, Mismatch: see reading.read_foreign.
     """
     from ..artifacts.foreign import foreign_card
     from ..artifacts.reading import read_foreign

@@ -1,6 +1,7 @@
-"""One installation and what can be asked of it; `build` wires it. Importing this module loads no network and no torch.
+"""One installation and its operations; `build` wires it. Importing this module loads no network and no torch.
 
-The base is loaded by the first verb that needs it, once. Every verb takes a tenant and sees nothing of any other's.
+The base is loaded once, by the first operation that needs it. Every operation takes a tenant and cannot see another
+tenant's data.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from ..artifacts.formats import FORMATS, Format
 from ..config import Settings
 from ..engine.prompts import worded
 from ..engine.ticket import StepEvent, Ticket, results
-from ..errors import AlreadyExists, FileFailed, StorageUnavailable, reason_of
-from ..progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
+from ..errors import AlreadyExists, StorageError, StorageUnavailable, reason_of
 from ..storage.catalog import LOCAL, Catalog
 from ..storage.database import sqlite_url
 from ..storage.files import make_private
@@ -33,14 +33,20 @@ from ..types import (
     PNG,
     Adapter,
     AdapterCard,
+    Advance,
     GeneratedImage,
     ImageRequest,
     Photo,
     PreparedPhoto,
+    ShouldStop,
+    Stopwatch,
     Subject,
+    Watch,
     checked_rank,
     checked_subject,
     means_person,
+    never,
+    unwatched,
 )
 from . import kept
 from .exchange import AUTO, exported, import_from, layout
@@ -48,7 +54,6 @@ from .fine_tuned import FineTuned
 from .forgetting import WAIT_S, Forgetting
 from .image_files import JPEG_QUALITY, encode
 from .loading import loaded_base, started_engine
-from .names import checked_order
 from .provenance import Sign, signer
 from .subjects import Subjects
 from .training import Training, training_of
@@ -58,8 +63,8 @@ if TYPE_CHECKING:  # these import torch, mediapipe's package or both
     from ..diffusion.family import BaseOutline
     from ..engine.engine import Engine
     from ..engine.facts import EngineFacts
-    from ..fine_tuning import FineTuneOrder
     from ..photos import CheckResult
+    from ..training.recipe import FineTuneOrder
 
 Checked = Callable[["CheckResult"], None]
 
@@ -94,7 +99,7 @@ class Likeness:
 
     @property
     def base(self) -> BaseModel:
-        """The one base, loaded at first use, whichever threads ask first. Raises NotFound, CorruptBase."""
+        """The base, loaded at first use; thread-safe. Raises NotFound, CorruptBase."""
         with self._lock:
             if "base" not in self.__dict__:
                 self.__dict__["base"] = loaded_base(self.settings)
@@ -103,7 +108,7 @@ class Likeness:
 
     @property
     def outline(self) -> BaseOutline:
-        """What adapters for the base have to fit; loads no weights. Raises NotFound, CorruptBase."""
+        """The properties that an adapter must match; loads no weights. Raises NotFound, CorruptBase."""
         from ..diffusion.base import outline_of
 
         loaded = vars(self).get("base")
@@ -111,7 +116,7 @@ class Likeness:
 
     @property
     def training(self) -> Training:
-        """The queue of trainings, opened at the first question to it."""
+        """The training queue, opened at first use."""
         training: Training = self.__dict__.setdefault("training", training_of(self.settings, self.library))
         return training
 
@@ -129,27 +134,27 @@ class Likeness:
             return self._engines[0]
 
     def open(self) -> None:
-        """Open the catalog and start the engine now: before anything is served.
+        """Open the catalog and start the engine, so that errors appear before the first request.
 
         Raises:
-            StorageUnavailable, StorageDamaged, SettingsError, NotFound, CorruptBase: what is wrong with them.
+            StorageUnavailable, StorageDamaged, SettingsError, NotFound, CorruptBase: see errors.
         """
         _ = self.catalog.engine
         _ = self.engine
         self.reserve.keep()
 
     def engine_facts(self) -> EngineFacts | None:
-        """What the engine tells of itself; None where it has not started."""
+        """The engine's metrics; None before it has started."""
         engines = list(self._engines)
         return engines[0].facts() if engines else None
 
     @property
     def reserve(self) -> Reserve:
-        """Room for deletions on the home's disk."""
+        """Disk space reserved for deletions."""
         return self.forgetting.reserve
 
     def let_go(self) -> int:
-        """Drop from memory what another process has forgotten or replaced; how many adapters that were."""
+        """Drop adapters from memory that another process has deleted or replaced; returns how many."""
         engines = list(self._engines)
         if not engines or not (held := engines[0].held()):
             return 0
@@ -159,7 +164,7 @@ class Likeness:
         return len(gone)
 
     def close(self) -> None:
-        """Stop the engine, leave the base as it was, give the database back. Any verb may start them again."""
+        """Stop the engine, restore the base, close the databases. The next operation opens them again."""
         with self._lock:
             while self._engines:
                 self._engines.pop().close()
@@ -172,20 +177,16 @@ class Likeness:
         self, photos: Sequence[Photo], class_noun: str = Subject.class_noun, *,
         keep_strangers: bool = False, watch: Watch = unwatched,
     ) -> CheckResult:  # fmt: skip
-        """Judge photographs one by one and as a set. Raises InputRefused for more than can be held."""
+        """Check photographs one by one and as a set. Raises InputRefused for too many."""
         from ..photos import check
 
         return check(photos, means_person(class_noun), keep_strangers=keep_strangers, watch=watch)
 
     def prepare(self, checked: CheckResult, *, watch: Watch = unwatched) -> tuple[PreparedPhoto, ...]:
         """Training images (512 px) of every usable photograph, in order."""
-        from ..photos import prepare
+        from ..photos import prepare_usable
 
-        prepared: list[PreparedPhoto] = []
-        for done, (photo, image, face) in enumerate(checked.usable, start=1):
-            prepared += prepare(image, face, photo.sha256)
-            watch(Advance("prepare", done, len(checked.usable)))
-        return tuple(prepared)
+        return prepare_usable(checked, watch=watch)
 
     def train(
         self, photos: Sequence[Photo], order: FineTuneOrder, *, tenant: str = LOCAL, keep_strangers: bool = False,
@@ -195,22 +196,21 @@ class Likeness:
 
         Args:
             keep_strangers: train on photographs that probably show another person too.
-            on_checked: told the verdicts before anything else happens, whatever they are.
+            on_checked: called with the verdicts, before a refused set raises.
 
         Raises:
-            UsageError: a name, word or seed that no adapter may have.
-            RankTooLarge: the recipe's rank is above the installation's largest.
+            Mismatch: the recipe's rank is above the installation's largest.
             AlreadyExists: the name is taken and the order does not say to replace it.
             AdapterBusy: another process trains or deletes this name.
             InputRefused: too few usable photographs, or photographs of different people.
-            FileFailed: no room for the adapter, said before the training; or it could not be published, and then the
+            StorageError: no room for the adapter, said before the training; or it could not be published, and then the
                 same order goes on from the last step.
             Interrupted: stopped; the same order goes on from where it was.
-            TrainingError, CheckpointMismatch, NotFound, CorruptBase: see errors.
+            TrainingError, Mismatch, NotFound, CorruptBase: see errors.
         """
-        from ..fine_tuning import adapter_bytes, fine_tune, stop_if
+        from ..training.pipeline import adapter_bytes, fine_tune, stop_if
 
-        name, clock, home = checked_order(order).subject.name, Stopwatch(), self.home.of(tenant)
+        name, clock, home = order.subject.name, Stopwatch(), self.home.of(tenant)
         checked_rank(order.recipe.rank, self.settings.rank)
         with home.lock(name), home.new_photos(name) as new_photos:
             if not order.replace:
@@ -237,9 +237,10 @@ class Likeness:
                 try:
                     card = self.library.publish(adapter, tenant, replace=order.replace)
                 except (OSError, StorageUnavailable) as error:
-                    raise FileFailed(
+                    raise StorageError(
                         f"the adapter is trained but was not published: {reason_of(error)}",
                         hint="run the same command again when this is mended: it goes on from the newest checkpoint",
+                        code="FileFailed",
                     ) from error
                 home.keep_photos(name)
                 shutil.rmtree(folder)
@@ -290,7 +291,7 @@ class Likeness:
 
         Raises:
             NotFound, UsageError: as `submit`.
-            CorruptAdapter, WrongBase: the adapter is damaged, or of another base.
+            CorruptAdapter, Mismatch: the adapter is damaged, or of another base.
         """
         total = len(requests)
         watch(Advance("generate", 0, total))
@@ -325,7 +326,7 @@ class Likeness:
         return path
 
     def exported(self, name: str, format: str, *, tenant: str = LOCAL) -> bytes:
-        """What `export` writes, as bytes; a folder as tar.gz. Raises UsageError, NotFound."""
+        """The output of `export` as bytes; a folder as tar.gz. Raises UsageError, NotFound."""
         return exported(layout(self.formats, format), self.adapter(name, tenant=tenant))
 
     def import_adapter(
@@ -341,8 +342,8 @@ class Likeness:
         Raises:
             UsageError: a name or word that no adapter may have, or an unknown format.
             AlreadyExists: the name is taken.
-            CorruptAdapter, InputRefused, ArchiveRefused, WrongBase: see reading.read_foreign.
-            RankTooLarge: its rank is above the installation's largest.
+            CorruptAdapter, InputRefused, Mismatch: see reading.read_foreign.
+            Mismatch: its rank is above the installation's largest.
         """
         said = checked_subject(Subject(name, class_noun, identifier))
         self._refuse_taken(tenant, name, hint="choose another name or forget it first")
@@ -352,7 +353,7 @@ class Likeness:
             return self.library.publish(adapter, tenant)
 
     def refuse_unknown(self, name: str, *, tenant: str = LOCAL) -> None:
-        """Raises NotFound: nothing of this name is here, no subject, job, adapter, file. UsageError: no name."""
+        """Raises NotFound if there is no subject, job, adapter or file of this name; UsageError if it is no name."""
         if not self.forgetting.knows(tenant, name):
             self.catalog.find_adapter(tenant, name)  # raises with the near miss
 

@@ -12,14 +12,9 @@ if TYPE_CHECKING:  # these import torch
 
 def loaded_base(settings: Settings) -> "BaseModel":
     """Raises NotFound, CorruptBase."""
-    from diffusers.utils import logging as diffusers_log
-    from transformers.utils import logging as transformers_log
+    from ..diffusion.base import load_base, silence_libraries
 
-    from ..diffusion.base import load_base
-
-    diffusers_log.set_verbosity_error()  # both would write to standard error, between our progress bars
-    transformers_log.set_verbosity_error()
-    transformers_log.disable_progress_bar()
+    silence_libraries()  # they would write between our progress bars
     return load_base(settings.base, settings.revision)
 
 

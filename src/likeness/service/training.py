@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import Settings
-from ..errors import AdapterBusy, ArchiveRefused, LikenessError, NotFound, UsageError
+from ..errors import AdapterBusy, InputRefused, LikenessError, NotFound, UsageError
 from ..storage import forgettings
 from ..storage.consent import require_consent
 from ..storage.database import sqlite_url
@@ -26,10 +26,10 @@ from ..types import RESULTS, Subject, checked_rank
 
 if TYPE_CHECKING:
     from ..jobs.inputs import JobInput
+    from ..jobs.job import Job, JobOrder
     from ..jobs.locations import Locations
     from ..jobs.notifier import Notifier
     from ..jobs.queue import Queue
-    from ..jobs.types import Job, JobOrder
     from ..jobs.webhooks import SendOptions
     from ..jobs.worker import Worker
     from ..storage.database import Database
@@ -43,7 +43,7 @@ _DAY_S = 86_400.0
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """The queue of one installation, opened at the first question."""
+    """The job queue of one installation, opened at first use."""
 
     settings: Settings
     library: AdapterLibrary
@@ -60,7 +60,7 @@ class Training:
 
     @property
     def is_used(self) -> bool:
-        """Whether there is a queue to ask; on a machine that trains at the command line there is none."""
+        """Whether a queue exists; a machine that trains only at the command line has none."""
         return self.settings.jobs is not None or (self.home / DATABASE_FILE).exists()
 
     @property
@@ -101,7 +101,7 @@ class Training:
 
     @cached_property
     def send_options(self) -> SendOptions:
-        """How messages leave. Makes the installation's webhook secret at first use."""
+        """Settings of the senders. Creates the installation's webhook secret at first use."""
         from ..jobs.webhooks import SendOptions
 
         settings = self.settings
@@ -128,7 +128,7 @@ class Training:
         return key
 
     def class_noun(self, tenant: str, name: str) -> str:
-        """What an order is of that does not say it: what the subject of its name is, else a person."""
+        """The default class noun of an order: that of the recorded subject of its name, or `person`."""
         try:
             return self.library.catalog.find_subject(tenant, name).class_noun
         except NotFound:
@@ -146,15 +146,14 @@ class Training:
 
         Raises:
             AdapterBusy: the name is being deleted.
-            ConsentMissing: a person who has not agreed. An invocation whose archive lies elsewhere does not say yet
-                whose it is: the worker checks it, as it checks every job, before the photographs are prepared.
+            ConsentMissing: a person without consent. For an invocation whose archive lies elsewhere, the name is not
+                known yet: the worker checks every job again before the photographs are prepared.
             UsageError, InputRefused: a notice, a location or a config.json that is not allowed.
-            RankTooLarge: the recipe's rank is above the installation's largest.
+            Mismatch: the recipe's rank is above the installation's largest.
             AlreadyExists, AdapterBusy, QueueFull: see `Queue.submit`.
         """
         from ..jobs.inputs import with_config
-        from ..jobs.types import SUBJECT_PHOTOS, rank_of
-        from ..jobs.uploads import drop_upload
+        from ..jobs.job import SUBJECT_PHOTOS
         from ..jobs.webhooks import check_notice
 
         for notice in order.notices:
@@ -164,7 +163,7 @@ class Training:
             order, consent, says_whose = with_config(order, sent.config), sent.consent or consent, True
         elif archive is None and order.photos != SUBJECT_PHOTOS:
             self.locations.resolve(order.photos, order.tenant)
-        checked_rank(rank_of(order), self.settings.rank)
+        checked_rank(order.fine_tune().recipe.rank, self.settings.rank)
         queue = self.queue  # opened here: no writer shall wait for that
         with self.objects.writing():
             if forgettings.is_under_way(self.library.catalog, order.tenant, order.name):
@@ -175,12 +174,12 @@ class Training:
                     order = self._uploaded(order, archive)
                 job = queue.submit(order, idempotency_key=idempotency_key)
             except LikenessError:
-                drop_upload(queue.store, self.objects, order)
+                queue.store.drop_upload(self.objects, order)
                 if recorded is not None and not queue.ids_of(order.tenant, order.name):
                     self.library.catalog.withdraw_subject(recorded)
                 raise
         if archive is not None and job.is_over:  # ordered before, with the same key
-            drop_upload(self.queue.store, self.objects, order)
+            self.queue.store.drop_upload(self.objects, order)
         elif archive is not None and not self.objects.has(order.photos):  # the end of an equal job took it along
             self.objects.put(order.photos, archive)
         return job
@@ -190,7 +189,7 @@ class Training:
         return require_consent(self.library.catalog, order.tenant, subject, consent=consent)
 
     def _uploaded(self, order: JobOrder, archive: bytes) -> JobOrder:
-        """The order of an archive that is among our objects now."""
+        """Store the archive; returns the order with its key."""
         key, call = self.upload(order.tenant, order.name, archive), order.invocation
         return replace(
             order, photos=key, invocation=None if call is None else replace(call, input_location=key)
@@ -221,20 +220,20 @@ class Training:
     def forget(self, tenant: str, name: str) -> list[ForgottenItem]:
         """Delete what the queue, its log and the object store hold of a name's jobs; open ones are cancelled.
 
-        To be repeated while `holds`: see `jobs.forgetting`.
+        To be repeated while `holds`: see `jobs.retention`.
         """
         if not self.is_used:
             return []
-        from ..jobs.forgetting import forget_jobs
+        from ..jobs.retention import forget_jobs
 
         return forget_jobs(self.queue, self.objects, self.locations, tenant=tenant, name=name)
 
     def scrub(self) -> bool:
-        """Take what was deleted out of the log of the queue's database; False where that must be tried again."""
+        """Remove deleted rows from the log of the queue's database; False: to be tried again."""
         return self.database.scrub() if self.is_used else True
 
     def places(self) -> tuple[Objects, ...]:
-        """Where this service writes: our objects, and the place of results where there is one already."""
+        """The stores that this service writes to: our objects, and the location of results if it is in use."""
         return (self.objects, objects_at(self.outputs_url)) if self.is_used else (self.objects,)
 
     @property
@@ -269,7 +268,7 @@ class Training:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Give connections back; the next question opens anew."""
+        """Close the connections; the next use opens them again."""
         with self._lock:
             opened, names = dict(self._open), ("notifier", "queue", "database")
             self._open.clear()
@@ -278,7 +277,7 @@ class Training:
                 opened[name].close()
 
     def _opened(self, name: str, make: Callable[[], T]) -> T:
-        """One of each, whoever asks first: requests come on many threads."""
+        """One of each per process; requests come on many threads."""
         with self._lock:
             if name not in self._open:
                 self._open[name] = make()
@@ -286,7 +285,7 @@ class Training:
             return found
 
     def _secret(self) -> bytes:
-        """This installation's own, made once; all of its machines have the same."""
+        """The installation's webhook secret, created once and shared by its machines."""
         from ..jobs.tables import remembered
 
         return remembered(self.database, SECRET, secrets.token_hex(32)).encode()
@@ -304,12 +303,14 @@ def training_of(settings: Settings, library: AdapterLibrary | None = None) -> Tr
 
 
 def _read(archive: bytes) -> JobInput | None:
-    """What was sent; None where it cannot be read, which the worker says in its report. Raises InputRefused."""
+    """The content of an archive; None if it cannot be read, which the worker reports. Raises InputRefused."""
     from ..jobs.inputs import read_input
 
     try:
         return read_input(archive)
-    except ArchiveRefused:
+    except InputRefused as error:
+        if error.code != "ArchiveRefused":
+            raise
         return None
 
 

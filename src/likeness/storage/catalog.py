@@ -27,7 +27,7 @@ from ..errors import (
     UsageError,
 )
 from ..types import checked_name, checked_new_name
-from . import tables
+from . import catalog_tables as tables
 from .database import Database
 from .records import AdapterRecord, ForgottenItem, OutputRecord, PhotoRecord, Receipt, SubjectRecord
 

@@ -3,14 +3,15 @@
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import FileFailed, StorageUnavailable, reason_of
+from ..errors import StorageError, StorageUnavailable, reason_of
 
 
-def file_failed(error: OSError) -> FileFailed:
+def file_failed(error: OSError) -> StorageError:
     """An operating-system error as a Likeness error, without the path."""
-    return FileFailed(
+    return StorageError(
         f"expected this machine's files and connections to work, got: {reason_of(error)}",
         hint="check free space and permissions, and the paths of --out and --home",
+        code="FileFailed",
     )
 
 

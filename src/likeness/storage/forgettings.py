@@ -15,8 +15,8 @@ from sqlalchemy.exc import IntegrityError
 from ..errors import StorageDamaged
 from ..types import checked_name
 from .catalog import Catalog, hold_name, now, read_items, write_items
+from .catalog_tables import forgettings, receipts
 from .records import ForgottenItem, Receipt
-from .tables import forgettings, receipts
 
 log = logging.getLogger("likeness.catalog")
 

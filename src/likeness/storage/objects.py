@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 from urllib.parse import unquote, urlsplit
 
-from ..errors import FileFailed, MissingPart, NotFound, SettingsError, StorageUnavailable, UsageError
+from ..errors import MissingPart, NotFound, SettingsError, StorageError, StorageUnavailable, UsageError
 from .files import make_private
 
 _PART = r"[A-Za-z0-9_!*'()][A-Za-z0-9_.!*'()-]{0,199}"  # no leading dot: excludes '..' and partly written files
@@ -333,15 +333,16 @@ def objects_at(url: str) -> Objects:
 
 
 def refuse_full(objects: Objects, needed_bytes: int) -> None:
-    """Check free space before work with a result of this size. Raises FileFailed: too little free space."""
+    """Check free space before work with a result of this size. Raises StorageError: too little free space."""
     if not isinstance(objects, FileObjects):
         return
     folder = next(place for place in (objects.root.absolute(), *objects.root.absolute().parents) if place.exists())
     needed, free = needed_bytes + _MARGIN_BYTES, shutil.disk_usage(folder).free
     if free < needed:
-        raise FileFailed(
+        raise StorageError(
             f"expected {needed / 1e6:.1f} MB of free space for the result, got {free / 1e6:.1f} MB",
             hint="free some space, or set LIKENESS_OBJECTS to another disk or a bucket",
+            code="FileFailed",
         )
 
 

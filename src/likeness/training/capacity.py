@@ -10,7 +10,7 @@ from .data import stand_in
 from .loop import TrainingLoop
 from .recipe import recipe_named
 
-MOST = 16  # beyond it a step takes so long that nobody gains
+MOST = 16  # more people make a step longer without a gain in throughput
 SHARE = 0.85  # of the memory: previews, class images and fragmentation need the rest
 
 

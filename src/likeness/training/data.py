@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..diffusion.base import BaseModel
 from ..diffusion.family import Family
 from ..diffusion.pixels import to_pixels
-from ..photos import vary_background
+from ..photos import styled, vary_background
 from ..types import PreparedPhoto, Subject
 from .loss import place_emphasis
 from .recipe import FineTuneRecipe
@@ -61,9 +61,9 @@ class Captions:
         return cls(ids, instance.view(data.ids.shape[:2]), prior)
 
 
-def captions(subject: Subject, framing: str) -> list[str]:
-    """The instance captions of one framing, with identifier and class noun (Ruiz et al. 2023, section 3.1)."""
-    return [template.format(f"{subject.identifier} {subject.class_noun}") for template in TEMPLATES[framing]]
+def captions(subject: Subject, templates: Sequence[str]) -> list[str]:
+    """Instance captions with identifier and class noun (Ruiz et al. 2023, section 3.1)."""
+    return [template.format(f"{subject.identifier} {subject.class_noun}") for template in templates]
 
 
 def augment(
@@ -84,6 +84,21 @@ def augment(
     return out
 
 
+def style_copies(
+    prepared: Sequence[PreparedPhoto], family: Family, recipe: FineTuneRecipe, *, is_person: bool, seed: int
+) -> list[tuple[str, PreparedPhoto]]:
+    """Caption template and styled copy, `recipe.styled_copies` of each photograph, the family's styles in turn.
+
+    A photograph without a framing of the family ("whole") has no figure to draw, and gives none.
+    """
+    if not is_person or not family.styles:
+        return []
+    rng = np.random.default_rng(seed)
+    turns = itertools.cycle(family.styles.items())
+    wanted = [photo for photo in prepared if photo.framing in family.framings for _ in range(recipe.styled_copies)]
+    return [(template, styled(photo, style, rng)) for photo, (template, style) in zip(wanted, turns, strict=False)]
+
+
 def _coverage(masks: Sequence[np.ndarray], cells: int) -> Tensor:
     """(H, W) uint8 each -> coverage of each latent cell, (B, 1, cells, cells)."""
     stacked = torch.from_numpy(np.stack(masks))[:, None].float() / 255
@@ -94,12 +109,16 @@ def build_training_set(
     base: BaseModel, subject: Subject, prepared: Sequence[PreparedPhoto], *,
     recipe: FineTuneRecipe, prior_latents: Tensor, seed: int,
 ) -> TrainingSet:  # fmt: skip
-    """Select the framings of the base's family, augment, encode and tokenize.
+    """Select the framings of the base's family, augment, add styled copies, encode and tokenize.
 
     prior_latents: (M, C, h, w) from `prior.class_latents`.
     """
     framed = [photo for photo in prepared if photo.framing in (*base.family.framings, "whole")]
     copies = augment(framed, recipe, is_person=subject.is_person, seed=seed)
+    templates = [TEMPLATES[copy.framing] for copy in copies]
+    for template, copy in style_copies(framed, base.family, recipe, is_person=subject.is_person, seed=seed):
+        copies.append(copy)
+        templates.append((template, f"{'an' if template[0] in 'aeiou' else 'a'} {template}"))
     cells = base.latent_shape[-1]
     latents = torch.cat([
         base.encode_photo(to_pixels([copy.image for copy in copies[i : i + 8]], base.family.resolution_px))
@@ -111,10 +130,10 @@ def build_training_set(
         background=recipe.background_weight,
         face_gain=recipe.face_gain,
     )
-    most = max(len(templates) for templates in TEMPLATES.values())
+    most = max(len(some) for some in TEMPLATES.values())
     ids = torch.stack([
         base.tokenize([texts[k % len(texts)] for k in range(most)])
-        for texts in (captions(subject, copy.framing) for copy in copies)
+        for texts in (captions(subject, some) for some in templates)
     ])  # fmt: skip
     prior_ids = base.tokenize(class_captions(base.family, subject.class_noun, len(prior_latents)) or [""])
     return TrainingSet(
@@ -127,7 +146,7 @@ def stand_in(base: BaseModel) -> TrainingSet:
     """A training set with the shapes and captions of a person's, and zeros, to measure a step."""
     subject, count = Subject("nobody"), 8
     latents = torch.zeros(count, *base.latent_shape, device=base.device)
-    framings = [captions(subject, framing) for framing in base.family.framings]
+    framings = [captions(subject, TEMPLATES[framing]) for framing in base.family.framings]
     most = max(len(texts) for texts in framings)
     ids = [base.tokenize([texts[k % len(texts)] for k in range(most)]) for texts in framings]
     return TrainingSet(

@@ -1,16 +1,18 @@
 """The training loop: the fine-tunes of many people in one forward and one backward pass.
 
-People join and leave between steps. Each has its own rows, random generator, step count, learning rate, clipping and
-optimiser row. The shared networks normalise within a row, so a person's gradient does not depend on the others.
+People join and leave between steps. Each has its own rows, random generator, step count, learning rate, clipping,
+optimiser row and checkpoints. The shared networks normalise within a row, so a person's gradient does not depend on the
+others. A fine-tune alone is a loop of one.
 
 The loop knows neither photographs nor adapter files nor queues.
 """
 
 import logging
 import math
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,8 +22,9 @@ from ..diffusion.base import BaseModel
 from ..diffusion.batch_invariance import paired
 from ..diffusion.devices import is_out_of_memory, release_memory
 from ..diffusion.lora import LoraBank
-from ..errors import CheckpointMismatch, TrainingError, UsageError
-from ..types import LoraPair, Network, encodes_text
+from ..errors import Mismatch, StorageUnavailable, TrainingError, UsageError
+from ..types import Advance, LoraPair, Network, encodes_text
+from .checkpoint import Checkpoints, Unsaved
 from .data import TrainingSet
 from .loss import dreambooth_weights, min_snr_weight, row_losses
 from .optimizer import RowAdamW, clip_rows
@@ -41,10 +44,18 @@ class Progress:
     loss: float
     gradient_norm: float
     error: TrainingError | None = None  # set if this person's training has ended; the others continue
+    images_per_s: float | None = None  # this person's rows per second
+    saved: bool = False  # a checkpoint was written
+    unsaved: Unsaved | None = None  # why a checkpoint that was due was not written
 
     @property
     def finished(self) -> bool:
         return self.error is not None or self.step >= self.steps
+
+    @property
+    def advance(self) -> Advance:
+        loss = self.loss if math.isfinite(self.loss) else None
+        return Advance("train", self.step, self.steps, loss, self.images_per_s)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +105,19 @@ class FineTune:
     data: TrainingSet
     generator: torch.Generator  # on the CPU, so that the numbers do not depend on the device
     slot: int
-    step: int = 0
+    checkpoints: Checkpoints | None = None
+    losses: list[float] = field(default_factory=list)  # of every step, those before a resume included
+    seconds: float = 0.0  # in steps, likewise
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return len(self.losses)
+
+    @property
+    def rows(self) -> int:
+        """Rows per step."""
+        return self.recipe.instance_rows + min(self.recipe.prior_rows, len(self.data.prior_latents))
 
 
 Group = list[tuple[FineTune, Batch]]  # people of one forward pass, or of one step
@@ -195,15 +218,18 @@ class TrainingLoop:
     def names(self) -> tuple[str, ...]:
         return tuple(self._jobs)
 
-    def slot_of(self, name: str) -> int:
-        return self._jobs[name].slot
-
-    def join(self, name: str, recipe: FineTuneRecipe, data: TrainingSet, *, seed: int) -> FineTune:
+    def join(
+        self, name: str, recipe: FineTuneRecipe, data: TrainingSet, *, seed: int, checkpoints: Checkpoints | None = None
+    ) -> FineTune:
         """Give a person a slot with a fresh adapter: A uniform, B zero (Hu et al. 2021, section 4.1).
+
+        Args:
+            checkpoints: the newest is restored; others are written every `recipe.checkpoint_every` steps.
 
         Raises:
             TrainingError: no free slot, the name is training already, or the rank is above the bank's.
             UsageError: the recipe targets no layer of this base.
+            Mismatch: the checkpoint is of another fine-tune; the person has not joined.
         """
         free = sorted(set(range(1, self.bank.slots)) - {job.slot for job in self._jobs.values()})
         if not free or name in self._jobs or recipe.rank > self.bank.rank:
@@ -214,10 +240,16 @@ class TrainingLoop:
         row = self._fresh_row(recipe, generator)
         if not row.any():
             raise UsageError("expected target layers that this base has, got none", hint="use the recipe's own targets")
-        job = FineTune(name, recipe, data, generator, free[0])
+        job = FineTune(name, recipe, data, generator, free[0], checkpoints)
         self.bank.write(job.slot, row)
         self._optimizer.clear(job.slot)
         self._jobs[name] = job
+        try:
+            if checkpoints is not None and (state := checkpoints.newest()) is not None:
+                self.restore(name, state)
+        except Exception:
+            self.leave(name)
+            raise
         return job
 
     def leave(self, name: str) -> dict[Network, dict[str, LoraPair]]:
@@ -231,12 +263,17 @@ class TrainingLoop:
     def step(self) -> list[Progress]:
         """One optimiser step for everyone, in one forward and one backward pass.
 
+        A person whose loss is not finite has left the loop after it. If all steps of some people had been taken when
+        they joined, only they are reported, and no step is taken.
         If the device runs out of memory, the step is repeated in a way that needs less (`StepMemory.smaller`), as are
         later steps. If there is none, the step has had no effect and can be repeated with fewer people.
         """
         jobs = list(self._jobs.values())
+        if over := [job for job in jobs if job.step >= job.recipe.steps]:
+            return [Progress(job.name, job.step, job.recipe.steps, job.losses[-1], math.nan) for job in over]
         if not jobs:
             return []
+        started_s = time.perf_counter()
         losses, gradient = self._in_memory(jobs)
         limits = torch.ones(self.bank.slots, device=gradient.device)
         for job in jobs:
@@ -247,10 +284,22 @@ class TrainingLoop:
             loss, norm = losses[job.name], norms[job.slot].item()
             if math.isfinite(loss) and math.isfinite(norm):
                 self._update(job, gradient)
+                job.losses.append(loss)
                 out.append(Progress(job.name, job.step, job.recipe.steps, loss, norm))
             else:
                 out.append(self._fail(job))
-        return out
+        step_s = time.perf_counter() - started_s
+        return [self._after(job, progress, step_s) for job, progress in zip(jobs, out, strict=True)]
+
+    def try_to_save(self, name: str) -> Unsaved | None:
+        """Write a checkpoint now. Returns why it was not written, if so: the training goes on without it."""
+        job = self._jobs[name]
+        try:
+            if job.checkpoints is not None:
+                job.checkpoints.save(self.state(name))
+        except (OSError, StorageUnavailable) as error:
+            return error
+        return None
 
     def state(self, name: str) -> dict[str, Tensor]:
         """The state of one person's training that a step changes; after the last step only the factors matter.
@@ -263,49 +312,51 @@ class TrainingLoop:
         if job.step < job.recipe.steps:
             rows |= {"mean": self._optimizer.mean, "variance": self._optimizer.variance}
         state = {key: rows_of[job.slot].detach().cpu()[own] for key, rows_of in rows.items()}
-        return state | {"step": torch.tensor(job.step), "generator": job.generator.get_state()}
+        return state | {
+            "step": torch.tensor(job.step), "generator": job.generator.get_state(),
+            "losses": torch.tensor(job.losses, dtype=torch.float64), "seconds": torch.tensor(job.seconds),
+        }  # fmt: skip
 
     def restore(self, name: str, state: dict[str, Tensor]) -> None:
         """Reset a joined person to `state`; the following steps are the same as after it was saved.
 
         Raises:
-            CheckpointMismatch: `state` has another rank or base.
+            Mismatch: `state` has another rank or base.
         """
         job = self._jobs[name]
         own = columns_of_rank(self.bank, job.recipe.rank)
         if state["factors"].shape != own.shape:
-            raise CheckpointMismatch(f"expected {len(own)} factors, got {state['factors'].numel()}")
+            raise Mismatch(f"expected {len(own)} factors, got {state['factors'].numel()}", code="CheckpointMismatch")
         rows = {"factors": self.bank.flat, "mean": self._optimizer.mean, "variance": self._optimizer.variance}
         with torch.no_grad():
             for key in rows.keys() & state.keys():
                 whole = torch.zeros(self.bank.columns)
                 whole[own] = state[key]
                 rows[key][job.slot].copy_(whole)
-        job.step = int(state["step"])
+        job.losses, job.seconds = state["losses"].tolist(), float(state["seconds"])
         job.generator.set_state(state["generator"])
 
     def close(self) -> None:
         self.bank.close()
 
     def _in_memory(self, jobs: list[FineTune]) -> tuple[dict[str, float], Tensor]:
-        """`_losses_and_gradient` in the first way that fits; the random numbers of a failed attempt are drawn again."""
+        """`losses_and_gradient` in the first way that fits; the random numbers of a failed attempt are drawn again."""
         drawn_from = [job.generator.get_state() for job in jobs]
         while True:
             try:
-                return self._losses_and_gradient(jobs)
+                return self.losses_and_gradient(jobs)
             except Exception as error:
                 for job, state in zip(jobs, drawn_from, strict=True):
                     job.generator.set_state(state)
                 self.bank.forget_forwards()
-                rows = sum(job.recipe.instance_rows + job.recipe.prior_rows for job in jobs)
-                smaller = self.memory.smaller(rows) if is_out_of_memory(error) else None
+                smaller = self.memory.smaller(sum(job.rows for job in jobs)) if is_out_of_memory(error) else None
                 if smaller is None:
                     raise
             self.memory = smaller  # outside the handler, whose traceback holds the failed attempt's tensors
             release_memory()
             log.warning("out of memory: %s", smaller)
 
-    def _losses_and_gradient(self, jobs: list[FineTune]) -> tuple[dict[str, float], Tensor]:
+    def losses_and_gradient(self, jobs: list[FineTune]) -> tuple[dict[str, float], Tensor]:
         """The loss of each person, and the gradient (S, P) of the finite ones.
 
         People with equal numbers of rows share a forward pass; others use separate ones, because with unequal numbers a
@@ -386,12 +437,24 @@ class TrainingLoop:
         rates = [
             (self.bank.columns_of(network), recipe.learning_rate_of(network) * factor) for network in self.base.networks
         ]
-        job.step += 1
         with torch.no_grad():
             self._optimizer.step(
                 self.bank.flat, gradient, job.slot,
-                count=job.step, rates=rates, weight_decay=recipe.weight_decay,
+                count=job.step + 1, rates=rates, weight_decay=recipe.weight_decay,
             )  # fmt: skip
+
+    def _after(self, job: FineTune, progress: Progress, step_s: float) -> Progress:
+        """Write the checkpoint that is due: after the last step too, because publishing may fail."""
+        job.seconds += step_s
+        progress = replace(progress, images_per_s=job.rows / step_s)
+        is_due = progress.finished or job.step % job.recipe.checkpoint_every == 0
+        if job.checkpoints is None or not is_due:
+            return progress
+        if progress.error is not None:
+            job.checkpoints.clear()  # a training resumed from one would fail at the same step
+            return progress
+        unsaved = self.try_to_save(job.name)
+        return replace(progress, saved=unsaved is None, unsaved=unsaved)
 
     def _fail(self, job: FineTune) -> Progress:
         error = TrainingError(

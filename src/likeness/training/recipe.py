@@ -8,8 +8,7 @@ standard     rank = alpha, U-Net 1e-4 and the text encoder 10 times lower (kohya
              own prediction (docs/log.md); face-masked loss (cog-sdxl, cloneofsimo/lora).
 thorough     more steps and twice the rank; cf. the 100 steps per photo of Astria's high-quality preset.
 origin-2023  the reference solution's settings: rank 128, 64 in the text encoder, alpha 1, 1e-4, 1000 steps of one
-photo,
-             attention q and v only, no masks. Its rank is above the default of LIKENESS_RANK.
+             photo, attention q and v only, no masks. Its rank is above the default of LIKENESS_RANK.
 """
 
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 
 from ..errors import UsageError
-from ..types import Network, encodes_text
+from ..types import Network, Subject, checked_seed, checked_subject, encodes_text
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class FineTuneRecipe:
     clip_norm: float = 1.0
     variants: int = 6  # augmented copies of each prepared photograph
     vary_background: bool = True
+    styled_copies: int = 3  # of each prepared photograph, if the base's family has styles
     checkpoint_every: int = 100
 
     def rank_of(self, network: Network) -> int:
@@ -69,6 +69,21 @@ class FineTuneRecipe:
         return self.alpha / self.rank_of(network)
 
 
+@dataclass(frozen=True)
+class FineTuneOrder:
+    """The request for one fine-tune. Raises UsageError for a subject or seed outside its limits."""
+
+    subject: Subject
+    recipe: FineTuneRecipe
+    seed: int = 0
+    restart: bool = False  # from the first step, even if there is a checkpoint
+    replace: bool = False  # an existing adapter of this name
+
+    def __post_init__(self) -> None:
+        checked_subject(self.subject)
+        checked_seed(self.seed)
+
+
 _ALL_UNET = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
 _ALL_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
@@ -80,7 +95,7 @@ _ORIGIN = FineTuneRecipe(
     name="origin-2023", steps=1000, instance_rows=1, prior_rows=1, rank=128, alpha=1,
     unet_learning_rate=1e-4, text_learning_rate=1e-4, unet_targets=("to_q", "to_v"), text_targets=("q_proj", "v_proj"),
     text_rank=64, class_images=50, warmup_steps=100, decay=False, min_snr_gamma=None, background_weight=1.0,
-    face_gain=0.0, weight_decay=0.01, variants=1, vary_background=False, prior_from_base=False,
+    face_gain=0.0, weight_decay=0.01, variants=1, vary_background=False, styled_copies=0, prior_from_base=False,
     middle_timesteps=False,
 )  # fmt: skip
 
@@ -97,6 +112,7 @@ _LIMITS = {
     "steps": (1, 20_000), "instance_rows": (1, 64), "prior_rows": (0, 64), "rank": (1, 256), "alpha": (0.001, 1024),
     "text_rank": (1, 256),
     "unet_learning_rate": (0, 0.1), "text_learning_rate": (0, 0.1), "class_images": (0, 1000), "variants": (1, 64),
+    "styled_copies": (0, 64),
     "prior_weight": (0, 10), "background_weight": (0, 1), "face_gain": (0, 10), "warmup_steps": (0, 20_000),
     "min_snr_gamma": (0.01, 1000), "weight_decay": (0, 1), "clip_norm": (0.001, 1000), "checkpoint_every": (1, 20_000),
 }  # fmt: skip

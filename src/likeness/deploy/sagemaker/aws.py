@@ -6,9 +6,21 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from ...errors import HostUnavailable, MissingPart
+from ...errors import LikenessError, MissingPart
 
 _SHOWN_CHARACTERS = 400
+
+
+class HostUnavailable(LikenessError):
+    """AWS does not answer, or lacks what was asked for: try again later."""
+
+    http_status = 503
+
+
+class ModelFailed(LikenessError):
+    """The deployed model has failed at a request."""
+
+    http_status = 424
 
 
 class Refused(HostUnavailable):

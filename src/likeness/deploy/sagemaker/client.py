@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...errors import HostUnavailable, ModelFailed
 from ...jobs.inputs import pack_photos
 from ...types import Photo
 from ..payload import INPUTS
-from .aws import Aws, Refused
+from .aws import Aws, HostUnavailable, ModelFailed, Refused
 from .stack import Stack
 
 POLL_S = 10.0
@@ -58,7 +57,7 @@ def wait_for(calls: Aws, queued: Mapping[str, str], *, limit_s: float, poll_s: f
             return document
         failure = _object_at(calls, queued["failure_location"]) if queued["failure_location"] else None
         if failure is not None:
-            raise ModelFailed(failure.decode(errors="replace")[:1000], status=500)
+            raise ModelFailed(failure.decode(errors="replace")[:1000])
         if time.monotonic() > end_s:
             raise HostUnavailable("the fine-tune was not done in time", hint="its topic reports failures too")
         time.sleep(poll_s)

@@ -103,7 +103,7 @@ class Container:
         return name, *self.loaded[name]
 
     def _key_in(self, folder: Path) -> str:
-        """The engine's key of the one model in a folder, whose file is checked. Raises CorruptAdapter, WrongBase."""
+        """The engine's key of the one model in a folder, whose file is checked. Raises CorruptAdapter, Mismatch."""
         models = [path.parent for path in folder.glob(f"*/{CONFIG_NAME}")]
         if len(models) != 1:
             raise CorruptAdapter("expected one model", hint="`likeness export --format triton` makes the archive")

@@ -15,12 +15,11 @@ from pathlib import Path
 from ...config import Settings, settings_from
 from ...errors import SettingsError
 from ...jobs.inputs import read_input, refuse_without_photos, with_config
-from ...jobs.types import JobOrder
+from ...jobs.job import JobOrder
 from ...service import Likeness, build
 from ...storage.catalog import LOCAL
 from ...storage.consent import require_word
 from ...storage.objects import Objects, objects_at
-from ...types import Subject
 from ..triton.export import SUFFIX, archive
 
 MODELS = "likeness_models"  # option.likeness_models in serving.properties, OPTION_LIKENESS_MODELS in the environment
@@ -50,15 +49,11 @@ class FineTuningService:
             ConsentMissing: a person, and config.json has no consent.
             InputRefused, TrainingError, StorageUnavailable: nothing was published.
         """
-        from ...fine_tuning import FineTuneOrder  # torch
-        from ...training.recipe import recipe_named
-
         read = read_input(content or b"")
         job = with_config(JobOrder(LOCAL, f"avatar-{secrets.token_hex(4)}", "inline"), read.config)
         refuse_without_photos(read.photos)
-        subject = Subject(job.name, job.class_noun)
-        require_word(subject, read.consent)
-        order = FineTuneOrder(subject, recipe_named(job.recipe, **job.changes), seed=job.seed)
+        order = job.fine_tune()
+        require_word(order.subject, read.consent)
         with tempfile.TemporaryDirectory(prefix="fine-tuning-") as home:  # with it the photographs are deleted
             settings = replace(self.settings, home=Path(home), objects=None, catalog=None)
             with closing(self.open_likeness(settings)) as likeness:

@@ -9,17 +9,8 @@ from collections.abc import Mapping
 
 from fastapi import Request
 
-from ...errors import (
-    AccessError,
-    DeadlinePassed,
-    EngineBusy,
-    KeyRefused,
-    LikenessError,
-    NotFound,
-    StorageUnavailable,
-    TooManyRequests,
-)
-from ...http.failures import Failure, NoSuchRoute, Unforeseen
+from ...errors import EngineBusy, KeyRefused, LikenessError, NotFound, StorageUnavailable
+from ...http.failures import AccessError, Failure, NoSuchRoute, TooManyRequests, Unforeseen
 
 PREFIX = "/endpoints/"
 MAX_BODY_BYTES = 6 << 20  # SageMaker's own limit
@@ -64,7 +55,7 @@ def failure(error: LikenessError, request_id: str) -> Failure:
             name, status = "UnrecognizedClientException", 403
         case TooManyRequests():
             name, status = "ThrottlingException", 429
-        case EngineBusy():
+        case EngineBusy(code="EngineBusy"):
             name, status = "ServiceUnavailable", 503
         case StorageUnavailable():
             name, status = "ModelNotReadyException", 429  # clients retry it
@@ -82,7 +73,7 @@ def failure(error: LikenessError, request_id: str) -> Failure:
 
 def _model_error(error: LikenessError, request_id: str) -> Failure:
     """An error of the model's container, wrapped as SageMaker wraps it."""
-    status = 0 if isinstance(error, DeadlinePassed) else error.http_status
+    status = 0 if isinstance(error, EngineBusy) else error.http_status
     kind = "client" if 400 <= status < 500 else "server"
     document = {
         "Message": f'Received {kind} error ({status}) from model with message "{error}"',

@@ -20,8 +20,8 @@ from fastapi import APIRouter, Request, Response
 
 from ...errors import LikenessError, QueueFull, StorageUnavailable, UsageError
 from ...http.auth import Asking
-from ...http.jobs import training_of_app
-from ...jobs.types import Invocation, JobOrder, Notice
+from ...http.job_routes import training_of_app
+from ...jobs.job import Invocation, JobOrder, Notice
 from ...service.training import Training
 from ...storage.objects import checked_key
 from ...types import RESULTS, checked_new_name

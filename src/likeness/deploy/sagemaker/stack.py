@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ...artifacts.package import pack
-from ...errors import HostUnavailable, UsageError
-from .aws import Aws, Refused
+from ...errors import UsageError
+from .aws import Aws, HostUnavailable, Refused
 
 PLACEHOLDER = "BUCKET-OF-THE-STACK"
 DRY_RUN_OUTPUTS = {

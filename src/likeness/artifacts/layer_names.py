@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..diffusion.family import BaseOutline
-from ..errors import CorruptAdapter, InputRefused, WrongBase
+from ..errors import CorruptAdapter, InputRefused, Mismatch
 from ..types import Network
 from .factors import TEXT_ROOT, AlphaOf, Key, Layer, Part, gather, label, plain_module
 
@@ -133,19 +133,19 @@ class LayerNames:
 
         Raises:
             InputRefused: the key is not part of a LoRA.
-            WrongBase: the base does not have the layer.
+            Mismatch: the base does not have the layer.
             CorruptAdapter: the key matches two layers.
         """
         name, part = _split(key)
         return (*self.find(name), part)
 
     def find(self, name: str, network: Network | None = None) -> tuple[Network, str]:
-        """The layer with a name. Raises WrongBase, CorruptAdapter."""
+        """The layer with a name. Raises Mismatch, CorruptAdapter."""
         rest = _flat(name.replace(".processor.", "."))
         while not (found := self._of(rest, network)):
             prefix = next((prefix for prefix in _PREFIXES if rest.startswith(prefix)), None)
             if prefix is None:
-                raise WrongBase(f"expected layers of {self._base.family.name}, got {label(name)}")
+                raise Mismatch(f"expected layers of {self._base.family.name}, got {label(name)}", code="WrongBase")
             rest, network = rest.removeprefix(prefix), _PREFIXES[prefix] or network
         if len(found) > 1:
             raise CorruptAdapter(
@@ -167,15 +167,16 @@ def read_layers(
 
     Raises:
         InputRefused: not a plain LoRA; the message says what it is.
-        WrongBase: layers that the base does not have, or a LoRA for another kind of base.
+        Mismatch: layers that the base does not have, or a LoRA for another kind of base.
         CorruptAdapter: as `factors.gather`.
     """
     refuse_other_kinds(arrays)
     origin = origin_of(arrays, metadata)
     if origin is not None and origin not in base.family.origins:
-        raise WrongBase(
+        raise Mismatch(
             f"expected an adapter of {base.family.name}, got one of {origin}",
             hint="use a LoRA for Stable Diffusion 1.5, 2.1 or XL, with --base set to the base it was trained on",
+            code="WrongBase",
         )
     return gather(arrays, LayerNames(base).parse, alphas)
 

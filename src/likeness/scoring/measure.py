@@ -18,12 +18,11 @@ from ..diffusion.lora import BASE_SLOT, LoraBank
 from ..diffusion.pixels import to_images, to_pixels
 from ..diffusion.sampling import AdapterSlot, denoise_all
 from ..photos import FaceDetector, MediaPipeFaces
-from ..progress import Advance, Watch, unwatched
-from ..types import Adapter, ImageRequest, PreparedPhoto, means_person
-from .card import LikenessScore, OverfittingScore, PromptScore, ScoreCard, middle
+from ..types import Adapter, Advance, ImageRequest, PreparedPhoto, Watch, means_person, unwatched
 from .likeness import Image, Reference, identity_of, portraits_of, threshold_of
 from .overfitting import copied_backgrounds, copies
 from .prompt import denoising_losses, most_likely_prompts
+from .score_card import LikenessScore, OverfittingScore, PromptScore, ScoreCard, middle
 
 # Places, where faces can be compared, and styles, where only the prompt can be classified.
 PLACES = ("photo of {} in the mountains", "photo of {} on a beach", "photo of {} in a library", "photo of {} in space")
@@ -35,7 +34,7 @@ _PARTS = 2 * _PROMPTS + 2  # each prompt with and without the adapter, then the 
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class ScoredImages:
     """The images of all prompts: places first, then styles."""
 
     latents: Tensor  # (B, C, h, w)
@@ -59,7 +58,7 @@ def score_adapter(
         watch: called with the stage 'score' after every prompt; an exception from it ends the scoring.
 
     Raises:
-        WrongBase: the adapter is for another base.
+        Mismatch: the adapter is for another base.
         CorruptAdapter: the adapter has layers that the base does not have.
         InputRefused: fewer than three photographs with a face, of a person.
         MissingPart: mediapipe or dlib is not installed.
@@ -76,8 +75,8 @@ def score_adapter(
         bank.write(_SLOT, bank.row_of(adapter.weights, scale=card.alpha / card.rank))
         tell(0)
         subject = f"{card.identifier} {card.class_noun}"
-        mine = _pictures(base, bank, subject, slot=_SLOT, seed=seed, repeats=repeats, drawn=tell)
-        bare = _pictures(
+        mine = _generate(base, bank, subject, slot=_SLOT, seed=seed, repeats=repeats, drawn=tell)
+        bare = _generate(
             base, bank, card.class_noun, slot=BASE_SLOT, seed=seed, repeats=repeats,
             drawn=lambda count: tell(_PROMPTS + count),
         )  # fmt: skip
@@ -101,10 +100,10 @@ def score_adapter(
     )  # fmt: skip
 
 
-def _pictures(
+def _generate(
     base: BaseModel, bank: LoraBank, subject: str, *,
     slot: int, seed: int, repeats: int, drawn: Callable[[int], None],
-) -> Pictures:  # fmt: skip
+) -> ScoredImages:  # fmt: skip
     """`repeats` images of every prompt; `drawn` is called with the number of finished prompts."""
     latents = []
     for k, prompt in enumerate(PLACES + STYLES):
@@ -114,7 +113,7 @@ def _pictures(
         latents.append(denoise_all(base, bank, requests, [AdapterSlot(slot)] * repeats))
         drawn(k + 1)
     together = torch.cat(latents)
-    return Pictures(together, _images(base, together))
+    return ScoredImages(together, _images(base, together))
 
 
 def _images(base: BaseModel, latents: Tensor) -> list[Image]:
@@ -122,15 +121,20 @@ def _images(base: BaseModel, latents: Tensor) -> list[Image]:
     return to_images(pixels)
 
 
-def _recognised(base: BaseModel, pictures: Pictures, class_noun: str, *, seed: int) -> float:
+def _recognised(base: BaseModel, made: ScoredImages, class_noun: str, *, seed: int) -> float:
     prompts = [prompt.format(class_noun) for prompt in PLACES + STYLES]
-    found = most_likely_prompts(base, pictures.latents, prompts, seed=seed)
+    found = most_likely_prompts(base, made.latents, prompts, seed=seed)
     repeats = len(found) // len(prompts)
     return sum(place == k // repeats for k, place in enumerate(found)) / len(found)
 
 
 def _likeness(
-    base: BaseModel, prepared: Sequence[PreparedPhoto], mine: Pictures, bare: Pictures, *, detector: FaceDetector
+    base: BaseModel,
+    prepared: Sequence[PreparedPhoto],
+    mine: ScoredImages,
+    bare: ScoredImages,
+    *,
+    detector: FaceDetector,
 ) -> LikenessScore:
     reference = Reference.of(prepared, detector=detector)
     faces = [photo for photo in portraits_of(prepared) if identity_of(photo.image, detector) is not None]

@@ -1,14 +1,18 @@
-"""The types of the training service: what is ordered, what became of it, and what happened on the way."""
+"""The types of the training service: orders, jobs, events, claims."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+from pydantic import TypeAdapter, ValidationError
+
 from ..errors import StorageDamaged
-from ..training.recipe import recipe_named
+from ..training.recipe import FineTuneOrder, recipe_named
+from ..types import Subject
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
 NoticeKind = Literal["object", "webhook", "mail", "sns"]
@@ -29,7 +33,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Invocation:
-    """What came over SageMaker's asynchronous protocol and has to be said again when the job ends."""
+    """Fields of an asynchronous invocation of SageMaker, which the messages about its end repeat."""
 
     endpoint: str
     inference_id: str
@@ -43,7 +47,7 @@ class Invocation:
 
 @dataclass(frozen=True)
 class JobOrder:
-    """One fine-tune as it was asked for."""
+    """The request for one fine-tune, as it is stored."""
 
     tenant: str
     name: str  # of the adapter
@@ -69,48 +73,44 @@ class JobOrder:
 
     @property
     def sha256(self) -> str:
-        """Of everything that was asked for; where the photographs lie counts, so equal uploads need equal keys."""
+        """Hash of the whole order, with the location of the photographs: equal uploads need equal keys."""
         return hashlib.sha256(self.document().encode()).hexdigest()
 
-
-def rank_of(order: JobOrder) -> int:
-    """The rank of the adapter that the order's recipe makes. Raises UsageError: there is no such recipe."""
-    return recipe_named(order.recipe, **order.changes).rank
+    def fine_tune(self) -> FineTuneOrder:
+        """The same as the pipeline takes it. Raises UsageError for a value outside its limits."""
+        recipe = recipe_named(self.recipe, **self.changes)
+        return FineTuneOrder(Subject(self.name, self.class_noun), recipe, seed=self.seed, replace=self.replace)
 
 
 def read_order(document: str) -> JobOrder:
     """The inverse of `JobOrder.document`; for our own database only. Raises StorageDamaged."""
-    try:
-        plain = json.loads(document)
-        notices = tuple(Notice(**notice) for notice in plain.pop("notices"))
-        said = plain.pop("invocation")
-        changes = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in plain.pop("changes").items()
-        }
-        order = JobOrder(**plain, changes=changes, notices=notices, invocation=Invocation(**said) if said else None)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise StorageDamaged(f"expected a job's order to be readable, got {type(error).__name__}") from error
-    texts, numbers = ("tenant", "name", "photos", "class_noun", "recipe"), ("seed", "time_limit_s", "queue_limit_s")
-    kinds = dict.fromkeys(texts, str) | dict.fromkeys(numbers, int) | {"replace": bool}
-    if wrong := [name for name, kind in kinds.items() if not isinstance(getattr(order, name), kind)]:
-        raise StorageDamaged(f"expected a job's order to be readable, got another kind of value for {wrong[0]}")
-    return order
+    order: JobOrder = _read(JobOrder, document, "order")
+    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in order.changes.items()}
+    return replace(order, changes=changes)
 
 
 def read_document(text: str) -> dict[str, Any]:
     """A JSON object from our own database. Raises StorageDamaged."""
+    found: dict[str, Any] = _read(dict[str, Any], text, "row")
+    return found
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _read(kind: Any, text: str, what: str) -> Any:
     try:
-        document = json.loads(text)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise StorageDamaged(f"expected a job's row to be readable, got {type(error).__name__}") from error
-    if not isinstance(document, dict):
-        raise StorageDamaged(f"expected a job's row to be readable, got {type(document).__name__}")
-    return document
+        return _adapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        reason = error.errors()[0]["type"]
+        raise StorageDamaged(f"expected a job's {what} to be readable, got {reason}") from error
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job did not succeed: for a machine, for a reader, and what the reader can do."""
+    """Why a job did not succeed: a stable code, a reason, and what to do."""
 
     code: str
     reason: str
@@ -119,7 +119,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Job:
-    """One job as it stands. Times are seconds since 1970 by the database's clock."""
+    """The current state of a job. Times are seconds since 1970 by the database's clock."""
 
     id: str
     order: JobOrder
@@ -151,7 +151,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobEvent:
-    """Something that happened to a job; `seq` grows, so a reader resumes after the last one it has read."""
+    """An event of a job; `seq` grows, so a reader resumes after the last event it has read."""
 
     seq: int
     at_s: float

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from likeness.errors import KeyRefused, UsageError
+from likeness.storage.api_keys import key_of, list_keys, new_key, revoke_key
 from likeness.storage.catalog import Catalog
-from likeness.storage.keys import key_of, list_keys, new_key, revoke_key
 
 
 @pytest.fixture

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness import demo
+from likeness.commands import demo
 from likeness.config import Settings
 from likeness.errors import Interrupted
-from likeness.progress import Advance
 from likeness.service import Likeness, build
 from likeness.training.recipe import recipe_named
-from tests.tiny import build_tiny_folder
+from likeness.types import Advance
 
 RECIPE = replace(
     recipe_named("fast", steps=3, class_images=2, variants=1, rank=2, alpha=2), instance_rows=2, prior_rows=1
@@ -22,8 +21,8 @@ RECIPE = replace(
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base"))
+def base(tiny_base_folder: Path) -> str:
+    return str(tiny_base_folder)
 
 
 @pytest.fixture

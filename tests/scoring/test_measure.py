@@ -10,19 +10,19 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from fixtures.tiny import random_row
 from likeness.cli import app
+from likeness.commands.demo import demo_photos
 from likeness.commands.score import kept_photos, most_alike
-from likeness.demo import demo_photos
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
-from likeness.errors import InputRefused, WrongBase
+from likeness.errors import InputRefused, Mismatch
 from likeness.photos import check, prepare, read_photos
-from likeness.scoring import prompt, score
+from likeness.scoring import measure, prompt
 from likeness.scoring.likeness import Reference, ranked
-from likeness.scoring.score import PLACES, STYLES, score_adapter
+from likeness.scoring.measure import PLACES, STYLES, score_adapter
 from likeness.service import save_prepared
 from likeness.types import Adapter, AdapterCard, GeneratedImage, ImageRequest, LoraPair, Network, PreparedPhoto
-from tests.tiny import random_row
 
 
 def adapter_of(base: BaseModel, class_noun: str, *, base_sha256: str | None = None) -> Adapter:
@@ -47,7 +47,7 @@ def person() -> tuple[PreparedPhoto, ...]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score, "STEPS", 2)
+    monkeypatch.setattr(measure, "STEPS", 2)
 
 
 def test_the_prompt_that_denoises_best_is_the_answer(tiny_base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_a_card_of_a_person_measures_the_photographs_too(
 ) -> None:
     large = [photo.image for photo in person if photo.framing == "portrait"]
     # the tiny base paints noise; what is under test is what is done with pictures, so it shows the photographs
-    monkeypatch.setattr(score, "_images", lambda base, latents: (large * 2)[: len(latents)])
+    monkeypatch.setattr(measure, "to_images", lambda pixels: (large * 2)[: len(pixels)])
     card = score_adapter(tiny_base, adapter_of(tiny_base, "man"), person)
     like = card.likeness
     assert like is not None
@@ -99,7 +99,7 @@ def test_a_card_of_a_person_measures_the_photographs_too(
 
 @pytest.mark.usefixtures("quick")
 def test_an_adapter_of_another_base_is_refused(tiny_base: BaseModel) -> None:
-    with pytest.raises(WrongBase):
+    with pytest.raises(Mismatch):
         score_adapter(tiny_base, adapter_of(tiny_base, "dog", base_sha256="0" * 64), ())
 
 

@@ -20,11 +20,11 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from .errors import LikenessError
-from .progress import Advance, ShouldStop, Watch
+from ..errors import LikenessError
+from ..types import Advance, ShouldStop, Watch
 
 if TYPE_CHECKING:
-    from .photos import CheckResult
+    from ..photos import CheckResult
 
 _COLORS = {"accepted": "green", "warned": "yellow", "refused": "red"}
 

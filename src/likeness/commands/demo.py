@@ -10,18 +10,16 @@ from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 
-from .config import Settings
+from ..config import Settings
+from ..diffusion.base import BUILT_IN
+from ..errors import Interrupted, Mismatch, MissingPart
+from ..photos import read_photos
+from ..service import FineTuned, Likeness
+from ..service.image_files import facts, save_png
+from ..training.recipe import FineTuneOrder, FineTuneRecipe
+from ..types import Advance, GeneratedImage, ImageRequest, ShouldStop, Stopwatch, Subject, Watch, never, unwatched
 from .contact_sheet import Tile, contact_sheet
-from .diffusion.base import BUILT_IN
-from .errors import CheckpointMismatch, Interrupted, MissingPart
-from .fine_tuning import FineTuneOrder
-from .photos import read_photos
-from .progress import Advance, ShouldStop, Stopwatch, Watch, never, unwatched
-from .report import Report, write_report
-from .service import FineTuned, Likeness
-from .service.image_files import facts, save_png
-from .training.recipe import FineTuneRecipe
-from .types import GeneratedImage, ImageRequest, Subject
+from .training_report import Report, write_report
 
 NAME = "demo"
 CLASS_NOUN = "man"  # of the person in the shipped photographs
@@ -107,7 +105,7 @@ def run_demo(
     order = FineTuneOrder(Subject(NAME, CLASS_NOUN), recipe, seed=seed, replace=True)
     try:
         tuned = likeness.train(read, order, watch=watch, should_stop=should_stop)
-    except CheckpointMismatch:  # an interrupted demo with another seed, recipe or base
+    except Mismatch:  # an interrupted demo with another seed, recipe or base
         tuned = likeness.train(read, replace(order, restart=True), watch=watch, should_stop=should_stop)
 
     def made(advance: Advance) -> None:

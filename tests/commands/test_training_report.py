@@ -1,15 +1,16 @@
 """The contact sheet and the report page."""
 
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from likeness.contact_sheet import CELL_PX, Tile, contact_sheet, wrapped
+from likeness.commands.contact_sheet import CELL_PX, Tile, contact_sheet, wrapped
+from likeness.commands.training_report import Report, loss_curve, running_mean, write_report
 from likeness.photos import CheckResult, PhotoReport, Reason, SetReport, Usable
-from likeness.report import Report, _photos, loss_curve, running_mean, write_report
 from likeness.types import AdapterCard, Photo, PreparedPhoto
 
 UNREADABLE = Reason("unreadable", "no photograph", "send another", "refused")
@@ -73,12 +74,23 @@ class Page(HTMLParser):
         self.sources += [value or "" for key, value in attrs if key in ("src", "href")]
 
 
-def test_of_two_photographs_with_one_name_each_has_its_own_verdict() -> None:
+def test_of_two_photographs_with_one_name_each_has_its_own_verdict(tmp_path: Path) -> None:
     refused = PhotoReport("IMG_1.jpg", (Reason("blurred", "too blurred", "hold still", "refused"),))
     usable = Usable(Photo("IMG_1.jpg", b"content"), image(64), None)
-    page = _photos(CheckResult((refused, PhotoReport("IMG_1.jpg")), SetReport(1, {}), (usable,)))
+    checked = CheckResult((refused, PhotoReport("IMG_1.jpg")), SetReport(1, {}), (usable,))
+    page = write_report(report(checked), tmp_path / "report.html").read_text().partition("<body>")[2]
     assert page.count("<img") == 1
     assert page.index("accepted") < page.index("<li>") < page.index("refused")
+
+
+def report(checked: CheckResult, *, prepared: Sequence[PreparedPhoto] = (), portraits: Sequence[Tile] = ()) -> Report:
+    card = AdapterCard(
+        "demo", "person", "<<TOK>>", "built-in", "a" * 64, "likeness-128", {"name": "fast"}, 0, 1, 3, 1.0,
+        "2026-01-01", {"likeness": "1"}, 8, 8.0, "b" * 64,
+    )  # fmt: skip
+    return Report(
+        "Demo", card, checked, prepared, [1.0, 0.5], portraits, {"train": 1.25}, "cpu", 2**20, is_built_in=True
+    )
 
 
 def test_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
@@ -92,15 +104,8 @@ def test_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
         (Usable(photo, image(64), None),),
     )
     prepared = PreparedPhoto(image(64), image(64)[..., 0], image(64)[..., 0], "whole", photo.sha256)
-    card = AdapterCard(
-        "demo", "person", "<<TOK>>", "built-in", "a" * 64, "likeness-128", {"name": "fast"}, 0, 1, 3, 1.0,
-        "2026-01-01", {"likeness": "1"}, 8, 8.0, "b" * 64,
-    )  # fmt: skip
-    report = Report(
-        "Demo", card, checked, [prepared], [1.0, 0.5], [Tile(image(32), "pencil sketch")], {"train": 1.25},
-        "cpu", 2**20, is_built_in=True,
-    )  # fmt: skip
-    text = write_report(report, tmp_path / "report.html").read_text()
+    made = report(checked, prepared=[prepared], portraits=[Tile(image(32), "pencil sketch")])
+    text = write_report(made, tmp_path / "report.html").read_text()
     page = Page()
     page.feed(text)
     assert "script" not in page.tags

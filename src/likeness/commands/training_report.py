@@ -1,42 +1,25 @@
-"""The report of a fine-tune: one self-contained HTML file without scripts.
+"""The report of a fine-tune: one self-contained HTML file without scripts, from `assets/training_report.html`.
 
-All foreign text is escaped.
+The template escapes all text.
 """
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from jinja2 import Template
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..photos import CheckResult
+from ..types import AdapterCard, PreparedPhoto
 from .contact_sheet import Tile, square
-from .photos import CheckResult
-from .types import AdapterCard, PreparedPhoto
 
-_BUILT_IN_NOTE = (
-    "The images are made by the small built-in base model: 128 x 128 pixels, meant for a first try, for tests "
-    "and for machines without a GPU. It knows virtual people, a dozen styles and a dozen places. For better images use "
-    "a large model such as Stable Diffusion, with the same commands."
-)
-_STYLE = """
-:root { color-scheme: light }
-body { font: 16px/1.55 system-ui, sans-serif; color: #222226; background: #faf9f6; margin: 0 }
-main { max-width: 1100px; margin: 0 auto; padding: 32px 24px 64px }
-h1 { font-size: 30px; margin: 0 0 8px } h2 { font-size: 20px; margin: 40px 0 12px }
-p.note { background: #f0ede4; border-left: 4px solid #b79b5b; padding: 10px 16px; max-width: 75ch }
-.grid { display: grid; gap: 16px; grid-template-columns: repeat(auto-fill, minmax(var(--cell), 1fr)) }
-figure { margin: 0 } figcaption { font-size: 14px; margin-top: 6px; overflow-wrap: anywhere }
-img { width: 100%; display: block; border-radius: 4px } figcaption small { color: #6e6e74; display: block }
-.accepted { color: #1c6b3c } .warned { color: #8a5a00 } .refused { color: #a32020 }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-td, th { text-align: left; padding: 4px 24px 4px 0; border-bottom: 1px solid #e3e0d8; vertical-align: top }
-td { overflow-wrap: anywhere } svg { width: 100%; max-width: 760px; height: auto }
-"""
+TEMPLATE = "training_report.html"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,19 +40,16 @@ class Report:
 
 def write_report(report: Report, path: Path) -> Path:
     """Write the page."""
-    sections = [
-        f"<h1>{escape(report.title)}</h1>",
-        f'<p class="note">{_BUILT_IN_NOTE}</p>' if report.is_built_in else "",
-        _portraits(report.portraits),
-        _photos(report.checked),
-        _prepared(report.prepared),
-        f"<h2>Training loss</h2>{loss_curve(report.losses)}",
-        _table("Time of each stage", _time_rows(report.stage_seconds)),
-        _table("Facts", _fact_rows(report)),
-    ]
-    head = f'<meta charset="utf-8"><title>{escape(report.title)}</title><style>{_STYLE}</style>'
-    page = f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><main>\n'
-    path.write_text(page + "\n".join(sections) + "\n</main></body></html>\n", encoding="utf-8")
+    photos = report.checked.reports
+    shown = [photo for photo in photos if photo.verdict != "refused"]
+    template = Template((resources.files("likeness") / "assets" / TEMPLATE).read_text("utf-8"), autoescape=True)
+    page = template.render(
+        report=report, png=_png, jpeg=_jpeg, curve=loss_curve(report.losses),
+        accepted=zip(shown, report.checked.usable, strict=True),  # in the same order; names can repeat
+        refused_ones=[photo for photo in photos if photo.verdict == "refused"],
+        times=_time_rows(report.stage_seconds), facts=_fact_rows(report),
+    )  # fmt: skip
+    path.write_text(page, encoding="utf-8")
     return path
 
 
@@ -112,32 +92,6 @@ def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64
     return np.asarray((sums[ends] - sums[starts]) / (ends - starts))
 
 
-def _portraits(tiles: Sequence[Tile]) -> str:
-    figures = [_figure(_png(tile.image), escape(tile.caption)) for tile in tiles]
-    return f"<h2>Portraits</h2><p>All of them AI-generated.</p>{_grid(figures, '240px')}"
-
-
-def _photos(checked: CheckResult) -> str:
-    images = iter(checked.usable)  # the photographs that are not refused, in the same order; names can repeat
-    figures, unusable = [], []
-    for report in checked.reports:
-        reasons = "; ".join(escape(reason.message) for reason in report.reasons)
-        verdict = (
-            f'<span class="{report.verdict}">{report.verdict}</span> {escape(report.file)}<small>{reasons}</small>'
-        )
-        if report.verdict == "refused":
-            unusable.append(f"<li>{verdict}</li>")
-        else:
-            figures.append(_figure(_jpeg(next(images).image, 200), verdict))
-    advice = [f"<li>{escape(one.message)}; {escape(one.hint)}</li>" for one in checked.set_report.advice]
-    return f"<h2>Photographs</h2>{_grid(figures, '150px')}<ul>{''.join(unusable + advice)}</ul>"
-
-
-def _prepared(prepared: Sequence[PreparedPhoto]) -> str:
-    figures = [_figure(_jpeg(photo.image, 160), escape(photo.framing)) for photo in prepared]
-    return f"<h2>Prepared for training</h2>{_grid(figures, '110px')}"
-
-
 def _time_rows(stage_seconds: Mapping[str, float]) -> list[tuple[str, str]]:
     rows = [(stage, f"{seconds:.1f} s") for stage, seconds in stage_seconds.items()]
     return [*rows, ("total", f"{sum(stage_seconds.values()):.1f} s")]
@@ -160,19 +114,6 @@ def _fact_rows(report: Report) -> list[tuple[str, str]]:
         ("peak memory", f"{report.peak_memory_bytes / 2**20:.0f} MiB"),
         ("made", card.created),
     ]
-
-
-def _table(heading: str, rows: Sequence[tuple[str, str]]) -> str:
-    body = "".join(f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>' for key, value in rows)
-    return f"<h2>{heading}</h2><table>{body}</table>"
-
-
-def _grid(figures: Sequence[str], cell: str) -> str:
-    return f'<div class="grid" style="--cell: {cell}">{"".join(figures)}</div>'
-
-
-def _figure(source: str, caption_html: str) -> str:
-    return f'<figure><img src="{source}" alt="" loading="lazy"><figcaption>{caption_html}</figcaption></figure>'
 
 
 def _png(image: NDArray[np.uint8]) -> str:

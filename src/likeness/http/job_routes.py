@@ -10,9 +10,9 @@ from fastapi import APIRouter, Form, Header, Query, Request, Response, UploadFil
 from pydantic import ValidationError
 
 from ..errors import UsageError
+from ..jobs.job import SUBJECT_PHOTOS, Job, JobEvent, JobOrder
 from ..jobs.object_keys import preview_key
 from ..jobs.queue import Queue
-from ..jobs.types import SUBJECT_PHOTOS, Job, JobEvent, JobOrder
 from ..jobs.webhooks import check_notice, tenant_secret
 from ..service.training import Training
 from .auth import Asking
@@ -149,7 +149,7 @@ async def job_events(
 
 @router.get("/{id}/previews/{step}", response_class=Response)
 async def job_preview(request: Request, asking: Asking, id: Id, step: int) -> Response:
-    """The pictures of a checkpoint, side by side."""
+    """The preview images of a checkpoint, side by side."""
     training = training_of_app(request)
 
     def work() -> bytes:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from ..errors import KeyRefused, UsageError
 from ..types import checked_tenant
 from .catalog import Catalog, now
-from .tables import api_keys, tenants
+from .catalog_tables import api_keys, tenants
 
 PREFIX = "lk_"
 _KEY = re.compile(r"lk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")

@@ -1,15 +1,21 @@
-"""Styles: filters that turn a rendered photograph into a sketch, a painting, pixel art and so on.
+"""Styles: filters that turn a photograph into a sketch, a painting, pixel art and so on.
+
+The built-in base has learned these styles from filtered renders (`recipes/base_model/render`), so filtered photographs
+show an adapter what the subject looks like in each of them.
 
 A filter takes the image (S, S, 3) uint8, the figure's mask (S, S) bool and a generator, and returns an image of the
-same size. Bronze and marble are materials (shade.py), so their filters only finish the image. Lengths are for 256 px
-and scale with the image. Faces must remain recognisable at 128 px.
+same size. Bronze and marble are materials, which only the renderer can give: their filters finish the image. Lengths
+are for 256 px and scale with the image. Faces must remain recognisable at 128 px.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from ..types import PreparedPhoto
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -284,3 +290,9 @@ STYLES: dict[str, Callable[[Image, Mask, np.random.Generator], Image]] = {
     "pop art": _pop_art,
     "black and white photo": _black_and_white,
 }
+
+
+def styled(prepared: PreparedPhoto, style: str, rng: np.random.Generator) -> PreparedPhoto:
+    """A prepared photograph in one of `STYLES`; deterministic for a generator state."""
+    image = STYLES[style](prepared.image, prepared.matte >= 128, rng)
+    return replace(prepared, image=np.ascontiguousarray(image, np.uint8))

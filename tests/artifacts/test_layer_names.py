@@ -10,10 +10,10 @@ import pytest
 
 from likeness.artifacts import tensors
 from likeness.artifacts.foreign import foreign_card
-from likeness.artifacts.keys import compvis_names
+from likeness.artifacts.layer_names import compvis_names
 from likeness.artifacts.reading import read_foreign
 from likeness.diffusion.family import SD_15, BaseOutline
-from likeness.errors import CorruptAdapter, InputRefused, WrongBase
+from likeness.errors import CorruptAdapter, InputRefused, Mismatch
 from likeness.types import Adapter, AdapterCard, Network
 
 BLOCKS = "down_blocks.0", "down_blocks.1"
@@ -274,7 +274,7 @@ def test_adapters_of_other_families_are_called_by_their_names(
 ) -> None:
     """Also beside layers that would fit, of the encoder that SDXL shares with Stable Diffusion 1."""
     arrays = OTHER_BASES[origin] | pair_of("lora_te1_text_model_encoder_layers_0_mlp_fc1", 16, 16)
-    with pytest.raises(WrongBase, match=f"sd-1.5, got one of .*{origin.split(',')[0]}"):
+    with pytest.raises(Mismatch, match=f"sd-1.5, got one of .*{origin.split(',')[0]}"):
         read_foreign(written(tmp_path / "x", arrays), base, card)
 
 
@@ -285,7 +285,7 @@ def test_a_header_that_says_sdxl_is_believed(
 ) -> None:
     arrays = pair_of("lora_te1_text_model_encoder_layers_0_mlp_fc1", 16, 16)
     read_foreign(written(tmp_path / "x", arrays), base, card)
-    with pytest.raises(WrongBase, match="got one of SDXL"):
+    with pytest.raises(Mismatch, match="got one of SDXL"):
         read_foreign(written(tmp_path / "x", arrays, **said), base, card)
 
 
@@ -293,12 +293,12 @@ def test_a_header_that_says_sdxl_is_believed(
 def test_dimensions_are_those_of_the_layer(
     base: BaseOutline, card: AdapterCard, tmp_path: Path, d_in: int, d_out: int
 ) -> None:
-    with pytest.raises(WrongBase, match=f"A \\({R}, 8\\) and B \\(8, {R}\\) for {TO_Q} of sd-1.5, got"):
+    with pytest.raises(Mismatch, match=f"A \\({R}, 8\\) and B \\(8, {R}\\) for {TO_Q} of sd-1.5, got"):
         read_foreign(written(tmp_path / "x", pair_of(FLAT, d_in, d_out)), base, card)
 
 
 def test_an_adapter_of_the_other_stable_diffusion_says_so(base: BaseOutline, card: AdapterCard, tmp_path: Path) -> None:
-    with pytest.raises(WrongBase, match=r"attn2\.to_k of sd-1\.5") as caught:
+    with pytest.raises(Mismatch, match=r"attn2\.to_k of sd-1\.5") as caught:
         read_foreign(written(tmp_path / "x", pair_of(CROSS, 1024)), base, card)
     assert "Stable Diffusion 2" in caught.value.hint
 
@@ -309,7 +309,7 @@ def test_the_layer_that_is_named_does_not_depend_on_the_order_of_the_file(
     names = [f"lora_unet_nothing_{letter}" for letter in "cab"]
     said = set()
     for first, second in pairwise([*names, *names]):
-        with pytest.raises(WrongBase) as caught:
+        with pytest.raises(Mismatch) as caught:
             read_foreign(written(tmp_path / "x", pair_of(second, 8) | pair_of(first, 8)), base, card)
         said.add((caught.value.message[-1], min(first[-1], second[-1])))
     assert all(named == smallest for named, smallest in said)
@@ -331,5 +331,5 @@ def test_a_card_of_ours_on_another_base_is_of_the_wrong_base(tools, base: BaseOu
     from likeness.artifacts.formats import export_kohya
 
     export_kohya(tools.adapter(), tmp_path / "x")
-    with pytest.raises(WrongBase, match="expected an adapter of base cdcdcd"):
+    with pytest.raises(Mismatch, match="expected an adapter of base cdcdcd"):
         read_foreign(tmp_path / "x", replace(base, sha256="cd" * 32))
