@@ -164,6 +164,7 @@ SDXL = Family(
     trained=_SDXL_TRAINED,
     framings=CROPS,
     class_templates=("photo of {}",),
+    styles=MappingProxyType({}),
     learning_rate_scale=1.0,
     origins=("SDXL",),
 )
