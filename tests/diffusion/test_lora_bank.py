@@ -19,7 +19,7 @@ from likeness.diffusion.conditioning import Conditioning
 from likeness.diffusion.lora import LoraBank, adapted_linear
 from likeness.diffusion.routing import route_of
 from likeness.errors import CorruptAdapter, UsageError
-from likeness.types import LoraPair, Network
+from likeness.types import LoraPair
 
 RANK = 4
 
@@ -58,9 +58,9 @@ def digest(base: BaseModel) -> str:
     return hashlib.sha256(b"".join(state)).hexdigest()
 
 
-def unhooked(base: BaseModel) -> dict[Network, Any]:
+def unhooked(base: BaseModel) -> dict[str, Any]:
     """Copies of the networks that no bank reaches."""
-    twins: dict[Network, Any] = {name: copy.deepcopy(network) for name, network in base.networks.items()}
+    twins: dict[str, Any] = {name: copy.deepcopy(network) for name, network in base.networks.items()}
     for twin in twins.values():
         for module in twin.modules():
             module._forward_hooks.clear()

@@ -220,7 +220,7 @@ def with_lora(network: Any, pairs: dict[str, LoraPair]) -> Any:
     """The network in PEFT with these factors."""
     config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(pairs))
     model = get_peft_model(network, config)
-    layers = dict(model.base_model.model.named_modules())
+    layers: dict[str, Any] = dict(model.get_base_model().named_modules())
     with torch.no_grad():
         for name, pair in pairs.items():
             layers[name].lora_A["default"].weight.copy_(torch.from_numpy(pair.A))

@@ -33,6 +33,8 @@ class Counting(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if function.namespace != "aten":  # a question about a tensor
+            return function(*args, **kwargs)
         for tensor in tree_leaves((args, kwargs)):  # those from before the block do not count
             if isinstance(tensor, torch.Tensor):
                 self._seen.add(tensor.untyped_storage())
