@@ -21,8 +21,9 @@ from likeness.training.data import stand_in
 from likeness.training.loop import StepMemory, TrainingLoop, draw_batch
 from likeness.training.recipe import recipe_named
 from likeness.types import ImageRequest
+from recipes.measurement import Row
 
-from .report import Goal, Row, finish, options
+from .report import Goal, finish, options
 from .true_size import BASES, write_configs
 
 MOST = 1.25  # times the bare network's kernels
@@ -107,7 +108,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = write_configs(args.base, Path(folder) / args.base)
-        base = fake_base(str(path), device=torch.device("cuda"), dtype=torch.bfloat16)
+        base = fake_base(str(path), dtype=torch.bfloat16)
         rows = table_of(base)
     goals = [
         Goal(f"{row['step']}: times the kernels of the bare network", float(str(row["of the bare"])), MOST, False)

@@ -19,7 +19,7 @@ from likeness.diffusion.conditioning import Conditioning
 from likeness.diffusion.lora import LoraBank, adapted_linear
 from likeness.diffusion.routing import route_of
 from likeness.errors import CorruptAdapter, UsageError
-from likeness.types import LoraPair
+from likeness.types import LoraPair, Network
 
 RANK = 4
 
@@ -58,9 +58,9 @@ def digest(base: BaseModel) -> str:
     return hashlib.sha256(b"".join(state)).hexdigest()
 
 
-def unhooked(base: BaseModel) -> dict[str, Any]:
+def unhooked(base: BaseModel) -> dict[Network, Any]:
     """Copies of the networks that no bank reaches."""
-    twins: dict[str, Any] = {name: copy.deepcopy(network) for name, network in base.networks.items()}
+    twins: dict[Network, Any] = {name: copy.deepcopy(network) for name, network in base.networks.items()}
     for twin in twins.values():
         for module in twin.modules():
             module._forward_hooks.clear()
@@ -74,7 +74,7 @@ def merged_copy(base: BaseModel, bank: LoraBank, slot: int) -> BaseModel:
         A, B = (factor[slot] for factor in bank.factors(span))
         weight = networks[span.network].get_submodule(span.module).weight
         weight.data += (B @ A.flatten(1)).view_as(weight)
-    return replace(base, parts={**base.parts, **networks})
+    return replace(base, parts=dict(base.parts) | {str(name): one for name, one in networks.items()})
 
 
 def test_linear_and_convolution_layers_of_both_networks_are_adapted(bank: LoraBank) -> None:
@@ -129,7 +129,9 @@ def test_equals_peft(tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor,
             layer = network.get_submodule(module)
             layer.lora_A["default"].weight.data.copy_(torch.from_numpy(pair.A))
             layer.lora_B["default"].weight.data.copy_(torch.from_numpy(pair.B))
-    theirs = forward(replace(tiny_base, parts={**tiny_base.parts, **networks}), inputs)
+    theirs = forward(
+        replace(tiny_base, parts=dict(tiny_base.parts) | {str(name): one for name, one in networks.items()}), inputs
+    )
     assert relative(routed(tiny_base, bank, inputs, slots=[2] * 4), theirs) <= 1e-5
 
 

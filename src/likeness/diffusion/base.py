@@ -242,13 +242,10 @@ def outline_of(base: str = BUILT_IN, revision: str | None = None) -> BaseOutline
     return outline(_id_of(base, revision), weights_sha256(folder), family, networks)
 
 
-def fake_base(
+def untrained_base(
     base: str = BUILT_IN, revision: str | None = None, *, device: torch.device, dtype: torch.dtype
 ) -> BaseModel:
-    """A base of fake tensors, with shapes and types and without numbers: for counting, see `training.plan`.
-
-    Args:
-        device: on which it would be loaded. The fake tensors say they are on the CPU: no device is needed.
+    """A base of these configs with the random weights that its classes begin with, for measurements.
 
     Raises:
         NotFound, CorruptBase: as `load_base`, for what the configs show.
@@ -259,16 +256,23 @@ def fake_base(
         kind = _CLASSES[family.architecture]
         tokenizers = {name: one.from_pretrained(folder / name) for name, one in kind.tokenizer_kinds.items()}
         schedule = schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json"))
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            parts = {}
-            for name, one in kind.kinds(configs).items():
-                with _default_dtype(kind.dtype_of(name, configs[name], dtype)):
-                    parts[name] = _empty(one, folder / name)
-    for name, part in parts.items():
-        part.eval().requires_grad_(False)
-        if device.type == "cpu" and name in kind.adapted:
-            make_batch_invariant(part)
+        parts = {}
+        for name, one in kind.kinds(configs).items():
+            with _default_dtype(kind.dtype_of(name, configs[name], dtype)), device:
+                parts[name] = _empty(one, folder / name).eval().requires_grad_(False)
+    if device.type == "cpu":
+        for name in kind.adapted:
+            make_batch_invariant(parts[name])
     return kind(_id_of(base, revision), "", family, schedule, tokenizers, parts)
+
+
+def fake_base(base: str = BUILT_IN, revision: str | None = None, *, dtype: torch.dtype) -> BaseModel:
+    """A base of fake tensors, with shapes and types and without numbers: for counting, see `training.plan`.
+
+    The fake tensors say that they are on the CPU; no device and no memory is needed. Raises as `untrained_base`.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return untrained_base(base, revision, device=torch.device("cpu"), dtype=dtype)
 
 
 @contextmanager

@@ -320,9 +320,7 @@ class LoraBank:
             if route.scales is not None:
                 B = B * route.scales.to(x.dtype)
             n, is_whole = route.adapted, not route.bare
-            mine = (
-                (output, x, A, B) if is_whole else (output[:n], x[:n], A, B)
-            )  # a slice of all rows is no view in backward
+            mine = (output, x, A, B) if is_whole else (output[:n], x[:n], A, B)  # backward copies even a slice of all
             head = adapted_conv(*mine, layer) if isinstance(layer, nn.Conv2d) else adapted_linear(*mine)
             if is_whole:
                 return head
@@ -349,11 +347,12 @@ class LoraBank:
         columns = self.columns_of(network)
         leaf = route.take(self.flat[:, columns]).detach().requires_grad_()
         self._tape.append((columns, route, leaf))
-        mine = [(index, span) for index, span in enumerate(self.spans) if span.network == network]
-        sizes = [size for _, span in mine for size in (span.a_size, span.stop - span.start - span.a_size)]
-        parts = iter(leaf.to(dtype).split(sizes, dim=1))
+        mine = {index: span for index, span in enumerate(self.spans) if span.network == network}
+        sizes = [size for span in mine.values() for size in (span.a_size, span.stop - span.start - span.a_size)]
+        parts = leaf.to(dtype).split(sizes, dim=1)
         return {
-            index: (next(parts).view(-1, *span.a_shape), next(parts).view(-1, *span.b_shape)) for index, span in mine
+            index: (A.view(-1, *span.a_shape), B.view(-1, *span.b_shape))
+            for (index, span), A, B in zip(mine.items(), parts[::2], parts[1::2], strict=True)
         }
 
 
