@@ -98,8 +98,8 @@ def training_set(exam: Exam, sitter: Sitter, recipe: FineTuneRecipe) -> Training
 
 def _path(exam: Exam, sitter: Sitter, recipe: FineTuneRecipe) -> Path:
     key = key_of(
-        base=exam.base.sha256, recipe=recipe_document(recipe), noun=sitter.class_noun, seed=TRAINING_SEED,
-        photos=[photo.sha256 for photo in sitter.photos],
+        base=exam.base.sha256, recipe=recipe_document(recipe), styles=sorted(exam.base.family.styles.values()),
+        noun=sitter.class_noun, seed=TRAINING_SEED, photos=[photo.sha256 for photo in sitter.photos],
     )  # fmt: skip
     return exam.settings.work / "adapters" / f"{sitter.subject.name}-{key}.safetensors"
 

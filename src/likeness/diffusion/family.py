@@ -89,11 +89,12 @@ _LIKENESS_CLASS = (
     "marble statue of {}", "pop art portrait of {}", "black and white photo of {}",
 )  # fmt: skip
 
-# The styles that a filter of a photograph gives. Without styled copies, this network learns the subject in photos only.
+# Without styled copies of the photographs, this network learns the subject in photos only.
 _LIKENESS_STYLES: Mapping[str, str] = MappingProxyType({
     "pencil sketch of {}": "pencil sketch", "oil painting of {}": "oil painting",
     "watercolor painting of {}": "watercolor painting", "comic book portrait of {}": "comic book",
     "anime portrait of {}": "anime", "pixel art of {}": "pixel art", "neon cyberpunk portrait of {}": "neon cyberpunk",
+    "bronze statue of {}": "bronze statue", "marble statue of {}": "marble statue",
     "pop art portrait of {}": "pop art", "black and white photo of {}": "black and white photo",
 })  # fmt: skip
 

@@ -4,12 +4,13 @@ The built-in base has learned these styles from filtered renders (`recipes/base_
 show an adapter what the subject looks like in each of them.
 
 A filter takes the image (S, S, 3) uint8, the figure's mask (S, S) bool and a generator, and returns an image of the
-same size. Bronze and marble are materials, which only the renderer can give: their filters finish the image. Lengths
-are for 256 px and scale with the image. Faces must remain recognisable at 128 px.
+same size. Bronze and marble are materials: for renders, which have them, the filter only finishes the image; for
+photographs it imitates them. Lengths are for 256 px and scale with the image. Faces must remain recognisable at 128 px.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -292,7 +293,38 @@ STYLES: dict[str, Callable[[Image, Mask, np.random.Generator], Image]] = {
 }
 
 
+# Twelve tones from dark to light, (12, 3) each: the means of equal shares of the figure's pixels in true renders.
+BRONZE = (
+    (19, 12, 5), (40, 24, 10), (53, 32, 13), (67, 41, 16), (82, 50, 20), (98, 59, 23), (114, 69, 28), (132, 81, 33),
+    (151, 94, 39), (174, 111, 44), (196, 131, 54), (216, 173, 102),
+)  # fmt: skip
+MARBLE = (
+    (72, 71, 69), (111, 109, 106), (133, 130, 124), (150, 149, 144), (166, 164, 158), (178, 176, 169),
+    (188, 185, 178), (196, 193, 187), (203, 201, 194), (209, 207, 200), (215, 213, 207), (224, 223, 218),
+)  # fmt: skip
+
+
+def _cast(image: Image, mask: Mask, rng: np.random.Generator, *, tones: tuple[tuple[int, int, int], ...]) -> Image:
+    """A photograph's figure as if made of one material: brightness relative to its surroundings, in the tones given.
+
+    Dividing by the local mean takes out most of the difference between skin, hair and clothes (a retinex, Jobson et
+    al. 1997).
+    """
+    tone = 0.15 + 0.85 * _evened(_smooth(image, 2, 30), mask)
+    relief = tone / (cv2.GaussianBlur(tone, (0, 0), 18 * _unit(image)) + 0.04)
+    low, high = np.percentile(relief[mask], (2, 98)) if mask.any() else (0.0, 1.0)
+    relief = np.clip((relief - low) / max(0.01, high - low), 0, 1)
+    level = np.clip(0.88 * relief + 0.12 * tone, 0, 1)
+    ramp, places = np.array(tones, np.float32), np.linspace(0, 1, len(tones))
+    cast = np.stack([np.interp(level, places, ramp[:, k]) for k in range(3)], -1)
+    return _statue(np.where(mask[..., None], cast, image).astype(np.uint8), mask, rng)
+
+
+# As STYLES, for photographs: their figures have no material.
+OF_PHOTOGRAPHS = STYLES | {"bronze statue": partial(_cast, tones=BRONZE), "marble statue": partial(_cast, tones=MARBLE)}
+
+
 def styled(prepared: PreparedPhoto, style: str, rng: np.random.Generator) -> PreparedPhoto:
-    """A prepared photograph in one of `STYLES`; deterministic for a generator state."""
-    image = STYLES[style](prepared.image, prepared.matte >= 128, rng)
+    """A prepared photograph in one of the styles; deterministic for a generator state."""
+    image = OF_PHOTOGRAPHS[style](prepared.image, prepared.matte >= 128, rng)
     return replace(prepared, image=np.ascontiguousarray(image, np.uint8))

@@ -47,7 +47,7 @@ class FineTuneRecipe:
     clip_norm: float = 1.0
     variants: int = 6  # augmented copies of each prepared photograph
     vary_background: bool = True
-    styled_copies: int = 3  # of each prepared photograph, if the base's family has styles
+    styled_copies: int = 6  # of each prepared photograph, if the base's family has styles
     checkpoint_every: int = 100
 
     def rank_of(self, network: Network) -> int:
