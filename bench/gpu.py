@@ -142,7 +142,7 @@ def measured(name: str, source: str, clock: Clock, *, most: int) -> dict[str, li
     """
     device = pick_device()
     dtype = pick_dtype(device)
-    base, fake = untrained_base(source, device=device, dtype=dtype), fake_base(source, dtype=dtype)
+    base, fake = (make(source, device=device, dtype=dtype) for make in (untrained_base, fake_base))
     return {
         f"{name}: training": training_table(base, fake, clock, most),
         f"{name}: serving": serving_table(base, clock, most),

@@ -108,7 +108,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = write_configs(args.base, Path(folder) / args.base)
-        base = fake_base(str(path), dtype=torch.bfloat16)
+        base = fake_base(str(path), device=torch.device("cuda"), dtype=torch.bfloat16)
         rows = table_of(base)
     goals = [
         Goal(f"{row['step']}: times the kernels of the bare network", float(str(row["of the bare"])), MOST, False)

@@ -1,8 +1,10 @@
 """The measurements for a GPU run here too, on small networks, and say what was not measured."""
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
 
 from bench import gpu, launches
 from bench.true_size import BASES, write_configs
@@ -30,18 +32,18 @@ def test_without_time_or_device_nothing_is_measured(
     late = document(capsys)
     assert {row["s a step"] for table in late["tables"].values() for row in table} == {"not measured"}
     assert late["goals"] == []
-    monkeypatch.setattr(gpu, "pick_device", lambda: gpu.torch.device("cpu"))
+    monkeypatch.setattr(gpu, "pick_device", lambda: torch.device("cpu"))
     gpu.main([])
     tables = document(capsys)["tables"]
     assert set(tables) == {f"{name}: {what}" for name in gpu.DEFAULT for what in ("training", "serving")}
     assert {row["s a step"] for table in tables.values() for row in table} == {"not measured"}
 
 
-def test_published_sizes(tmp_path) -> None:
+def test_published_sizes(tmp_path: Path) -> None:
     """Parameters in millions, as published."""
     found = {}
     for name in BASES:
-        base = fake_base(str(write_configs(name, tmp_path / name)), dtype=gpu.torch.bfloat16)
+        base = fake_base(str(write_configs(name, tmp_path / name)), device=torch.device("cuda"), dtype=torch.bfloat16)
         found[name] = [round(sum(p.numel() for p in base.parts[part].parameters()) / 1e6, 1) for part in base.adapted]
         assert base.family.name == name
     assert found == {
@@ -51,8 +53,8 @@ def test_published_sizes(tmp_path) -> None:
 
 
 def test_kernels_are_counted_on_fake_tensors(capsys: pytest.CaptureFixture[str]) -> None:
-    base = fake_base("built-in", dtype=gpu.torch.bfloat16)
-    rows = {row["step"]: row for row in launches.table_of(base)}
+    base = fake_base("built-in", device=torch.device("cuda"), dtype=torch.bfloat16)
+    rows: dict[object, dict] = {row["step"]: dict(row) for row in launches.table_of(base)}
     assert rows["denoising: the bare network"]["of the bare"] == 1
     assert 1 < rows["denoising: 8 people, guided"]["of the bare"] < 3
     assert 1 < rows["training: one person"]["of the bare"] < 4

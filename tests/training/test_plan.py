@@ -28,7 +28,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(family._BY_SHAPE, (2048, 16), replace(family.SDXL, resolution_px=128))
         build_tiny_folder(folder) if request.param == "tiny" else build_tiny_sdxl(folder, cells=16)
-        yield load_base(str(folder), device=CPU, dtype=torch.float32), fake_base(str(folder), dtype=torch.float32)
+        yield tuple(make(str(folder), device=CPU, dtype=torch.float32) for make in (load_base, fake_base))
 
 
 def counted_step(base: BaseModel, people: int, memory: StepMemory) -> Counting:
@@ -79,5 +79,5 @@ def test_a_plan_needs_no_weights(tmp_path: Path) -> None:
     folder = build_tiny_folder(tmp_path / "base")
     for weights in folder.glob("*/*.safetensors"):
         weights.unlink()
-    fake = fake_base(str(folder), dtype=torch.bfloat16)
+    fake = fake_base(str(folder), device=torch.device("cuda"), dtype=torch.bfloat16)
     assert plan_of(fake, RECIPE, people=1, memory=StepMemory()).to_json()["rows_at_once"] == 4

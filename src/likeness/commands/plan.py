@@ -40,7 +40,7 @@ def plan(
     budget = memory_bytes(device) if memory is None else _bytes(memory)
     reserve = 0 if device.type == "cpu" else RESERVE_BYTES
     settings = call.with_base(base, revision)
-    found = fake_base(settings.base, settings.revision, dtype=dtype)
+    found = fake_base(settings.base, settings.revision, device=device, dtype=dtype)
     chosen = recipe_named(recipe)
     made = fitting_plan(found, chosen, people=people, budget_bytes=budget, reserve_bytes=reserve)
     most = people_that_fit(found, chosen, made, budget_bytes=budget)

@@ -10,7 +10,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -250,6 +250,28 @@ def untrained_base(
     Raises:
         NotFound, CorruptBase: as `load_base`, for what the configs show.
     """
+    return _without_weights(base, revision, device=device, dtype=dtype, within=device)
+
+
+def fake_base(
+    base: str = BUILT_IN, revision: str | None = None, *, device: torch.device, dtype: torch.dtype
+) -> BaseModel:
+    """A base of fake tensors, with shapes and types and without numbers: for counting, see `training.plan`.
+
+    Args:
+        device: on which it would be loaded. The fake tensors say they are on the CPU: no device is needed.
+
+    Raises:
+        NotFound, CorruptBase: as `load_base`, for what the configs show.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    return _without_weights(base, revision, device=device, dtype=dtype, within=mode)
+
+
+def _without_weights(
+    base: str, revision: str | None, *, device: torch.device, dtype: torch.dtype, within: AbstractContextManager[object]
+) -> BaseModel:
+    """A base whose networks are made within a context, and as they would be on a device."""
     folder = locate(base, revision, weights=False)
     with _configs():
         family, configs = _read(folder)
@@ -258,21 +280,12 @@ def untrained_base(
         schedule = schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json"))
         parts = {}
         for name, one in kind.kinds(configs).items():
-            with _default_dtype(kind.dtype_of(name, configs[name], dtype)), device:
+            with _default_dtype(kind.dtype_of(name, configs[name], dtype)), within:
                 parts[name] = _empty(one, folder / name).eval().requires_grad_(False)
     if device.type == "cpu":
         for name in kind.adapted:
             make_batch_invariant(parts[name])
     return kind(_id_of(base, revision), "", family, schedule, tokenizers, parts)
-
-
-def fake_base(base: str = BUILT_IN, revision: str | None = None, *, dtype: torch.dtype) -> BaseModel:
-    """A base of fake tensors, with shapes and types and without numbers: for counting, see `training.plan`.
-
-    The fake tensors say that they are on the CPU; no device and no memory is needed. Raises as `untrained_base`.
-    """
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        return untrained_base(base, revision, device=torch.device("cpu"), dtype=dtype)
 
 
 @contextmanager
