@@ -79,7 +79,7 @@ def training_row(base: BaseModel, people: int, memory: StepMemory) -> Row:
 
 def training_table(base: BaseModel, fake: BaseModel, clock: Clock, most: int) -> list[Row]:
     recipe = recipe_named("standard", rank=RANK, alpha=RANK)
-    rows = []
+    rows: list[Row] = []
     for people in (count for count in TRAINED if count <= most):
         for memory in WAYS:
             found = clock.try_row(lambda p=people, m=memory: training_row(base, p, m), ("GiB", "s a step"))  # type: ignore[misc]
