@@ -29,6 +29,11 @@ with any `Host` header. A server without keys answers only to this machine's own
 `LIKENESS_HOST_NAMES`. Web pages of other origins may call the server only if `LIKENESS_CORS_ORIGINS` lists them.
 `GET` and `HEAD /healthz` need no key.
 
+The web app at `/` and its files below `/web/` need no key. A browser signs in at `POST /v1/session` and sends a cookie
+(http-only, same-site) in place of the key. Requests with the cookie that change something must have the server's own
+`Origin`. A session ends after a week, at `DELETE /v1/session`, and when its key is revoked. Keys of the tenant `local`
+may use `/v1/operator`.
+
 An error response is `{"error": {"code", "message", "hint"}}`; under `/endpoints` and `/openai` it has the form of
 SageMaker and OpenAI. `Retry-After` is set with 429 when a key exceeds its rate, and with 503 when the engine's queue
 is full or an image would miss its deadline. Other refusals (a full training queue, an unavailable store) do not set

@@ -375,11 +375,12 @@ def test_version(home: Path) -> None:
 
 @pytest.mark.slow
 def test_demo(home: Path, base: str, tmp_path: Path) -> None:
-    from likeness.commands.demo import PORTRAITS, demo_photos
+    from likeness.commands.demo import PORTRAITS
     from likeness.errors import MissingPart
+    from likeness.service.example import example_photos
 
     try:
-        demo_photos()
+        example_photos()
     except MissingPart:
         pytest.skip("the shipped photographs are not in this checkout")
     got = document(home, "demo", "--base", base, "--out", str(tmp_path / "demo"), "--steps", "2")

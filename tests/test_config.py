@@ -89,6 +89,29 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         settings_from({"LIKENESS_HOME": str(tmp_path)})
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("SMTP", "localhost"), ("SMTP", "http://localhost"), ("SMTP", "smtp://"), ("SMTP", "smtp://["),
+        ("SMTP", "smtp://h:0"), ("SMTP", "smtp://h:99999"), ("SMTP", "smtp://u:p@w@h"), ("SMTP", "smtps://h#x"),
+        ("MAIL_FROM", "us"), ("MAIL_FROM", "us@example.com\nBcc: x@y"), ("SNS_TOPICS", "jobs"),
+        ("SNS_SUCCESS_TOPIC", "arn:aws:sns:eu-west-1:12:jobs"),
+        ("SNS_ERROR_TOPIC", "arn:aws:sqs:eu-west-1:123456789012:x"),
+    ],
+)  # fmt: skip
+def test_where_messages_go_is_checked_at_the_start(name: str, text: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=f"LIKENESS_{name}"):
+        settings_from({"LIKENESS_HOME": str(tmp_path), f"LIKENESS_{name}": text})
+
+
+def test_topics_and_a_mail_server_with_a_password(tmp_path: Path) -> None:
+    topic = "arn:aws:sns:eu-west-1:123456789012:jobs"
+    said = {"LIKENESS_SMTP": "smtps://us%40example.com:p%40ss@mail.example:465", "LIKENESS_MAIL_FROM": "us@example.com"}
+    topics = {"LIKENESS_SNS_TOPICS": f"{topic}, {topic}2", "LIKENESS_SNS_ERROR_TOPIC": topic}
+    found = settings_from({"LIKENESS_HOME": str(tmp_path), **said, **topics})
+    assert (found.smtp, found.sns_topics) == (said["LIKENESS_SMTP"], topics["LIKENESS_SNS_TOPICS"])
+
+
 def test_an_empty_home_is_not_the_working_folder() -> None:
     with pytest.raises(SettingsError, match="LIKENESS_HOME to be text, got an empty text"):
         settings_from({"LIKENESS_HOME": ""})

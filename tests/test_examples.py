@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from likeness.commands.demo import demo_photos
 from likeness.diffusion.base import load_base
+from likeness.service.example import example_photos
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -20,7 +20,7 @@ def test_portraits_from_photos(tiny_base_folder: Path, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIKENESS_BASE", str(tiny_base_folder))
     main = runpy.run_path(str(EXAMPLES / "portraits_from_photos.py"))["main"]
-    paths = main([demo_photos()], steps=2)
+    paths = main([example_photos()], steps=2)
     assert len(paths) == 2 and all(path.stat().st_size > 0 for path in paths)
 
 

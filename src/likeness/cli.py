@@ -210,7 +210,7 @@ def generate(
     revision: Revision = None,
 ) -> None:
     """Make portraits. 'photo of <<TOK>> CLASS-NOUN, ' is put before a prompt without {me}."""
-    from .commands.contact_sheet import Tile, contact_sheet
+    from .service.contact_sheet import Tile, contact_sheet
 
     call: Call = ctx.obj
     likeness = call.likeness(base, revision)

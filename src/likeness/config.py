@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import SettingsError, reason_of
+from .errors import SettingsError, UsageError, reason_of
+from .urls import MAIL_SCHEMES, web_url
 
 PREFIX = "LIKENESS_"
 FILE_NAME = "likeness.toml"
@@ -23,6 +24,13 @@ _LEAST = {
     "slots": 2, "max_batch": 1, "rank": 1, "host_mb": 1, "queue_limit": 1, "deadline_s": 1, "requests_per_minute": 1,
     "concurrent_requests": 1, "upload_mb": 1, "heartbeat_s": 1, "keep_photos_days": 0, "private_webhooks": 0,
 }  # fmt: skip
+_TOPIC = r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_.-]{1,256}"
+_FORMS = {  # of settings that would fail only when a message is sent
+    "mail_from": (re.compile(r"[!-~]{1,64}@[A-Za-z0-9.-]{1,200}"), "an e-mail address"),
+    "sns_topics": (re.compile(rf" *{_TOPIC} *(, *{_TOPIC} *)*"), "comma-separated ARNs of SNS topics"),
+    "sns_success_topic": (re.compile(_TOPIC), "the ARN of an SNS topic"),
+    "sns_error_topic": (re.compile(_TOPIC), "the ARN of an SNS topic"),
+}
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _PLACE = re.compile(
     r"\(at (line \d+, column \d+|end of document)\)"
@@ -39,7 +47,7 @@ class Settings:
     revision: str | None = None  # commit of the model id
     slots: int = 8  # slots in the bank, slot 0 included
     max_batch: int = 8  # images in one forward pass
-    rank: int = 32  # largest rank that is trained, imported and served; sizes the bank
+    rank: int = 32  # of the slots; the largest of an import or a changed recipe
     host_mb: int = 1024  # size of the host cache
     queue_limit: int = 256  # waiting images; further requests are refused
     deadline_s: int = 120  # time limit of an image
@@ -128,6 +136,13 @@ def _checked(name: str, value: object, said_as: str) -> object:
     elif not isinstance(value, str) or not value:
         got = "an empty text" if value == "" else type(value).__name__
         raise SettingsError(f"expected {said_as} to be text, got {got}")
+    elif name in _FORMS and not _FORMS[name][0].fullmatch(value):
+        raise SettingsError(f"expected {said_as} to be {_FORMS[name][1]}, got another text")
+    elif name == "smtp":
+        try:
+            web_url(value, schemes=MAIL_SCHEMES, what=said_as)
+        except UsageError as error:
+            raise SettingsError(error.message, hint="for example: smtps://USER:PASSWORD@HOST:PORT") from error
     return value
 
 

@@ -85,6 +85,10 @@ def test_a_server_makes_pictures_logs_json_and_ends_in_order(tmp_path: Path, bas
         asked = {"prompt": "secret words", "steps": 1}
         status, document = ask(port, "POST", "/v1/images", asked, **{"X-Request-Id": "mine-1"})
         assert status == 200 and document["images"][0]["data"]
+        form = {"Content-Type": "multipart/form-data; boundary=b"}
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_S)) as connection:
+            connection.request("POST", "/v1/subjects/anna/photos", "--x", form)  # which its parser warns of
+            assert connection.getresponse().status == 400
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_S)) as connection:
             long = json.dumps({"prompt": "secret words", "steps": 40})
             connection.request("POST", "/v1/images", long, {"Content-Type": "application/json"})
@@ -92,7 +96,7 @@ def test_a_server_makes_pictures_logs_json_and_ends_in_order(tmp_path: Path, bas
             process.send_signal(signal.SIGTERM)  # what is under way is finished first
             assert connection.getresponse().status == 200
         assert process.wait() == 0
-    lines = [json.loads(line) for line in (tmp_path / "server.log").read_text().splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in (tmp_path / "server.log").read_text().splitlines()]
     requests = [line for line in lines if line["logger"] == "likeness.http"]
     assert any(line.get("request_id") == "mine-1" and line["status"] == 200 for line in requests)
     assert "secret" not in (tmp_path / "server.log").read_text()

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from likeness.commands.contact_sheet import CELL_PX, Tile, contact_sheet, wrapped
 from likeness.commands.training_report import Report, loss_curve, running_mean, write_report
 from likeness.photos import CheckResult, PhotoReport, Reason, SetReport, Usable
+from likeness.service.contact_sheet import CELL_PX, Tile, contact_sheet, wrapped
 from likeness.types import AdapterCard, Photo, PreparedPhoto
 
 UNREADABLE = Reason("unreadable", "no photograph", "send another", "refused")

@@ -206,9 +206,11 @@ def test_foreign_layers_wrong_shapes_and_large_ranks_are_refused(bank: LoraBank)
         return LoraPair(np.zeros((rank, d_in), np.float32), np.zeros((d_out, rank), np.float32))
 
     bank.row_of({"text_encoder": {name: pair(RANK)}})
-    for module, bad in ((name, pair(RANK + 1)), (name, pair(RANK, d_in=7)), (name, pair(RANK, d_out=7))):
-        with pytest.raises(CorruptAdapter, match=f"smaller rank for {re.escape(name)}, got"):
-            bank.row_of({"text_encoder": {module: bad}})
+    for bad in (pair(RANK, d_in=7), pair(RANK, d_out=7)):
+        with pytest.raises(CorruptAdapter, match=f"another rank for {re.escape(name)}, got"):
+            bank.row_of({"text_encoder": {name: bad}})
+    with pytest.raises(CorruptAdapter, match=f"rank {RANK} at most, got {RANK + 1}"):
+        bank.row_of({"text_encoder": {name: pair(RANK + 1)}})
     with pytest.raises(CorruptAdapter, match="the base's text_encoder"):
         bank.row_of({"text_encoder": {"nowhere": pair(RANK)}})
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fixtures.people import RANK, of_another_base
+from fixtures.people import RANK, of_another_base, person
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.sampling import completed
 from likeness.engine.engine import Engine
@@ -38,6 +38,27 @@ def test_mixed_batches_equal_each_request_alone(
         got = together.generate(requests())
     assert [image.request for image in got] == [completed(tiny_base, one) for one in requests()]  # as it was made
     assert min(difference(got[i], got[k]) for i in range(5) for k in range(i)) > 10  # or the next line says nothing
+    assert max(difference(*pair) for pair in zip(got, expected, strict=True)) <= 1
+
+
+def test_large_adapters_take_turns_beside_the_others(tiny_base: BaseModel, people: dict[str, Adapter]) -> None:
+    """Two large adapters and one slot for them, in one batch with small ones; every picture as it is alone."""
+    adapters = {**people, "large": person(tiny_base, "large", 7, rank=9), "wide": person(tiny_base, "wide", 8, rank=5)}
+    named = [ImageRequest("photo of {me}", name, seed=6, steps=3) for name in ("large", "wide", "large")]
+    asked = [*requests()[:3], *named]
+    with Engine(tiny_base, load=adapters.__getitem__, slots=2, rank=9, max_batch=1) as alone:
+        expected = [alone.generate([request])[0] for request in asked]
+    with Engine(tiny_base, load=adapters.__getitem__, slots=4, rank=RANK, large_rank=9, max_batch=8) as together:
+        assert together.banks.usual.rank == RANK
+        got = together.generate(asked)
+        for name in adapters:
+            together.forget(name)
+        together.generate([ImageRequest("x", steps=1)])  # a turn later the slots are wiped
+        assert not together.banks.usual.flat.any() and not together.banks.at(4)[0].flat.any()
+        adapters["huge"] = person(tiny_base, "huge", 9, rank=10)
+        with pytest.raises(Mismatch, match="rank 9 at most"):
+            together.generate([ImageRequest("x", "huge", steps=1)])
+    assert min(difference(got[i], got[k]) for i in range(5) for k in range(i)) > 10
     assert max(difference(*pair) for pair in zip(got, expected, strict=True)) <= 1
 
 

@@ -192,7 +192,7 @@ def test_a_forgotten_adapter_is_gone_from_memory(opened: Open, store: Store) -> 
         engine.submit(SHORT, key="anna").result(HANG_S)
     picture.result(HANG_S)  # in the making: finished
     engine.submit(SHORT, key=None).result(HANG_S)  # a step later
-    assert not engine.bank.flat.any()
+    assert not engine.banks.usual.flat.any()
     assert engine.facts().host_bytes == engine.facts().slots_held == 0
 
 

@@ -25,7 +25,14 @@ def likeness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
     """anna and bert, a stranger of another base, and one whose file is cut off; another tenant has an anna too."""
     folder = build_contrasted_folder(tmp_path_factory.mktemp("base") / "tiny-base")
     installation = build(
-        Settings(home=tmp_path_factory.mktemp("home"), base=str(folder), slots=4, max_batch=4, upload_mb=4)
+        Settings(
+            home=tmp_path_factory.mktemp("home"),
+            base=str(folder),
+            slots=4,
+            max_batch=4,
+            upload_mb=4,
+            deadline_s=86_400,  # or a busy machine refuses long requests
+        )
     )
     for seed, name in enumerate(("anna", "bert", "broken"), 1):
         publish_person(installation, name, seed)

@@ -5,14 +5,18 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
+from likeness.config import Settings
 from likeness.deploy.extension import protocols
 from likeness.errors import SettingsError
 from likeness.http.app import create_app
 from likeness.http.auth import Access, KeyLimits, presented
-from likeness.http.failures import TooManyRequests
+from likeness.http.failures import OriginRefused, TooManyRequests
+from likeness.http.origins import Origins
 from likeness.service import Likeness
 from likeness.storage.api_keys import new_key, revoke_key
 
@@ -143,13 +147,52 @@ def test_on_this_machine_alone_a_key_of_ours_chooses_the_tenant(client: TestClie
         {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://localhost:81"},
         {"Host": "testserver"}, {"Host": "testserver:80", "Origin": "http://testserver:80"},
         {"Origin": "http://["}, {"Origin": "http://[x]"}, {"Origin": "//"}, {"Origin": ""},
-        {"Host": "localhost", "Origin": "http://127.0.0.1"},
+        {"Host": "localhost", "Origin": "http://127.0.0.1"}, {"Host": "[::1%25lo]"}, {"Host": "u@localhost"},
+        {"Origin": "javascript://localhost"}, {"Origin": "http://localhost/x"}, {"Origin": "//localhost"},
+        {"Origin": "http://u@localhost"}, {"Origin": "http://localhost?"}, {"Origin": "http://evil.example\\@localhost"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
     ],
 )  # fmt: skip
 def test_on_this_machine_alone_pages_of_others_are_refused(client: TestClient, headers: dict[str, str]) -> None:
     answer = client.post("/v1/subjects", json={"name": "x", "class_noun": "dog"}, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "OriginRefused")
     assert "evil" not in answer.text
+
+
+@given(st.text("htps:/localevi.@\\[]1%?#0", max_size=30).map("http://localhost{}".format) | st.text(max_size=20))
+def test_no_other_origin_is_taken_for_this_machines(origin: str) -> None:
+    headers = Headers(raw=[(b"host", b"localhost"), (b"origin", origin.encode("utf-8", "replace"))])
+    if origin == "http://localhost":
+        Origins().refuse_strangers(headers)
+    else:
+        with pytest.raises(OriginRefused):
+            Origins().refuse_strangers(headers)
+
+
+def test_a_page_of_another_site_may_link_here_and_not_embed(client: TestClient) -> None:
+    elsewhere = {"Sec-Fetch-Site": "cross-site"}
+    linked = client.get("/v1/adapters", headers=elsewhere | {"Sec-Fetch-Mode": "navigate"})
+    assert linked.status_code == 200
+    assert linked.headers["cross-origin-resource-policy"] == "same-origin"
+    assert client.get("/v1/adapters", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("host_names", "https://x.example"), ("host_names", "a..b"), ("host_names", "127.1"), ("host_names", "x:80"),
+        ("cors_origins", "https://x.example/a"), ("cors_origins", "https://x.example:0"), ("cors_origins", "ftp://x"),
+        ("cors_origins", "https://u@x.example"), ("cors_origins", "https://x\\@y"), ("cors_origins", "x.example"),
+    ],
+)  # fmt: skip
+def test_what_is_no_host_name_or_origin_is_no_setting(name: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=f"expected {name}"):
+        Origins.of(replace(Settings(), **{name: text}), needs_keys=True)  # type: ignore[arg-type]
+
+
+def test_an_origin_is_compared_as_browsers_write_it() -> None:
+    of = Origins.of(replace(Settings(), cors_origins="HTTPS://App.example.com:443, *"), needs_keys=True)
+    assert of.pages == ("https://app.example.com", "*")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "[::1]:8000", "LOCALHOST"])

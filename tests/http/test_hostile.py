@@ -123,7 +123,7 @@ def test_every_route_with_a_form_is_known_to_the_boundary(app: FastAPI) -> None:
     with_form = {
         path
         for path, verbs in app.openapi()["paths"].items()
-        if set(verbs.get("post", {}).get("requestBody", {}).get("content", ())) - {"application/json"}
+        if "multipart/form-data" in verbs.get("post", {}).get("requestBody", {}).get("content", ())
     }
     assert with_form == {route.replace("anna", "{name}") for route in FORMS}
     assert all(boundary.takes_form(route) for route in with_form)
@@ -285,6 +285,15 @@ def test_an_upload_that_is_slow_but_steady_is_waited_for(
         return passage.received
 
     assert asyncio.run(upload()) == received
+
+
+def test_a_body_of_two_lengths_is_refused_and_nothing_after_it_is_read(address: str) -> None:
+    with connected(address) as line:
+        line.sendall(head(5, extra="Transfer-Encoding: chunked\r\n") + b"2\r\n{}\r\n0\r\n\r\n")
+        line.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        got = rest_of(line)
+    assert got.startswith(b"HTTP/1.1 400") and got.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in got.lower()
 
 
 def test_what_is_no_http_is_hung_up_on(impatient: str) -> None:

@@ -73,7 +73,7 @@ def test_a_bare_picture_says_that_it_was_made(client: TestClient, kind: str, for
 
 
 def test_events_tell_every_step_with_previews_and_end_with_the_pictures(client: TestClient) -> None:
-    asked = {"prompt": "x", "adapter": "bert", "steps": 6, "n": 2, "format": "jpeg"}
+    asked = {"prompt": "x", "adapter": "bert", "steps": 6, "n": 2, "seed": 0, "format": "jpeg"}
     answer = client.post("/v1/images", json=asked, headers={"Accept": "text/event-stream"})
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.headers["x-accel-buffering"] == "no"

@@ -31,6 +31,7 @@ from likeness.jobs.webhooks import (
     signature,
     tenant_secret,
 )
+from likeness.urls import WebUrl
 
 OPTIONS = SendOptions(b"secret", private_webhooks=True)
 
@@ -197,7 +198,10 @@ def test_over_tls_too_an_answer_is_read_and_a_slow_one_given_up(
         "https://[::1]/", "https://[::ffff:127.0.0.1]/", "https://[fd00::1]/", "https://[64:ff9b::7f00:1]/",
         "https://0.0.0.0/", "https://100.64.0.1/", "file:///etc/passwd", "https://example.com/#x", "",
         "https://example.com/\0", "https://example.com/a b", "https://[/", "https://[x]/", "https://]/", "https://a..b/",
-        f"https://{'a' * 64}.example/",
+        f"https://{'a' * 64}.example/", "https://localhost/", "https://a.localhost/", "https://127.1/", "https://2130706433/",
+        "https://[2002:7f00:1::]/", "https://[::127.0.0.1]/", "https://[64:ff9b:1::7f00:1]/", "https://[2001:0:7f00:1::]/",
+        "https://@example.com/", "https://example.com:0/", "https://example.com\\@10.0.0.1/", "https://\uff11\uff12\uff17.0.0.1/",
+        "https://example.com/é",
     ],
 )  # fmt: skip
 def test_private_and_odd_addresses_are_refused(url: str) -> None:
@@ -206,19 +210,19 @@ def test_private_and_odd_addresses_are_refused(url: str) -> None:
 
 
 def test_a_public_address_is_taken() -> None:
-    assert check_webhook("https://example.com/a?b=c", private_webhooks=False) == ("https", "example.com", 443, "/a?b=c")
+    found = check_webhook("https://example.com/a?b=c", private_webhooks=False)
+    assert found == WebUrl("https", "example.com", 443, "/a?b=c")
     check_webhook("https://8.8.8.8/", private_webhooks=False)
+    check_webhook("https://[2606:4700::1111]/", private_webhooks=False)
 
 
 @given(st.text(max_size=60) | st.text("[]:.@/%x1", max_size=20).map("https://{}".format))
 def test_any_text_is_a_url_or_refused(text: str) -> None:
     try:
-        scheme, host, port, _ = check_webhook(text, private_webhooks=False)
+        url = check_webhook(text, private_webhooks=False)
     except UsageError:
         return
-    assert scheme == "https"
-    assert host
-    assert 0 < port < 65536
+    assert url.scheme == "https" and url.host and url.user is None
 
 
 def test_a_name_that_means_this_machine_is_refused_when_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from fixtures.tiny import random_row
 from likeness.cli import app
-from likeness.commands.demo import demo_photos
 from likeness.commands.score import kept_photos, most_alike
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
@@ -22,6 +21,7 @@ from likeness.scoring import measure, prompt
 from likeness.scoring.likeness import Reference, ranked
 from likeness.scoring.measure import PLACES, STYLES, score_adapter
 from likeness.service import save_prepared
+from likeness.service.example import example_photos
 from likeness.types import Adapter, AdapterCard, GeneratedImage, ImageRequest, LoraPair, Network, PreparedPhoto
 
 
@@ -40,7 +40,7 @@ def adapter_of(base: BaseModel, class_noun: str, *, base_sha256: str | None = No
 @pytest.fixture(scope="module")
 def person() -> tuple[PreparedPhoto, ...]:
     """Four of the shipped photographs."""
-    paths = sorted(path for path in demo_photos().iterdir() if path.suffix in (".jpg", ".png", ".webp"))[:4]
+    paths = sorted(path for path in example_photos().iterdir() if path.suffix in (".jpg", ".png", ".webp"))[:4]
     checked = check(read_photos(paths), True)
     return tuple(one for photo, image, face in checked.usable for one in prepare(image, face, photo.sha256))
 

@@ -1,8 +1,9 @@
-"""The rank of adapters is the installation's policy: higher ranks are refused on arrival, all others are served."""
+"""The installation limits the rank of changed recipes and imports; all else is served, whatever the engine holds."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from likeness.config import Settings
 from likeness.errors import Mismatch
 from likeness.jobs.job import JobOrder
 from likeness.service import Likeness, build
-from likeness.training.recipe import PRESETS, FineTuneOrder, recipe_named
+from likeness.training.recipe import LARGEST_PRESET_RANK, PRESETS, FineTuneOrder, recipe_named
 from likeness.types import Adapter, ImageRequest, Subject
 
 MOST = Settings().rank
@@ -38,19 +39,32 @@ def published(likeness: Likeness, name: str, rank: int) -> Adapter:
     return adapter
 
 
-@pytest.mark.parametrize("rank", sorted({1, MOST, *(one.rank for one in PRESETS.values() if one.rank <= MOST)}))
+@pytest.mark.parametrize("rank", sorted({1, MOST, *(one.rank for one in PRESETS.values())}))
 def test_what_may_be_trained_is_served_without_a_restart(likeness: Likeness, rank: int) -> None:
     published(likeness, "anna", rank)
     (image,) = likeness.generate([ImageRequest("photo of {me}", "anna", steps=1)])
     assert image.adapter_sha256 == likeness.catalog.content_sha256("local", "anna")
 
 
-@pytest.mark.parametrize("order", [{"recipe": "origin-2023"}, {"changes": {"rank": MOST + 1, "alpha": 1}}])
-def test_a_larger_rank_is_refused_before_any_work(likeness: Likeness, order: dict[str, object]) -> None:
+@pytest.mark.parametrize("recipe", PRESETS)
+def test_every_recipe_is_taken_as_it_is(likeness: Likeness, recipe: str) -> None:
+    asked = JobOrder("local", f"as-{recipe}", "somewhere", class_noun="dog", recipe=recipe)
+    job = likeness.training.submit(asked, archive=b"x")
+    likeness.training.queue.cancel(job.id, "local")
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        {"changes": {"rank": MOST + 1, "alpha": 1}},
+        {"recipe": "origin-2023", "changes": {"rank": PRESETS["origin-2023"].rank + 1}},
+    ],
+)
+def test_a_larger_rank_is_refused_before_any_work(likeness: Likeness, order: dict[str, Any]) -> None:
     name = order.get("recipe", "changed")
-    asked = JobOrder("local", str(name), "somewhere", class_noun="dog", **order)  # type: ignore[arg-type]
+    asked = JobOrder("local", name, "somewhere", class_noun="dog", **order)
     recipe = recipe_named(asked.recipe, **asked.changes)
-    with pytest.raises(Mismatch, match=f"rank {MOST} at most, got {recipe.rank}") as refused:
+    with pytest.raises(Mismatch, match=f"rank {recipe.rank - 1} at most, got {recipe.rank}") as refused:
         likeness.training.submit(asked, archive=b"x")
     assert "LIKENESS_RANK" in refused.value.hint and refused.value.http_status == 409
     assert likeness.training.queue.ids_of("local", asked.name) == []
@@ -76,15 +90,17 @@ def test_a_larger_rank_is_refused_at_import(likeness: Likeness, tmp_path: Path) 
 
 
 def test_one_large_adapter_sizes_nobodys_slots(likeness: Likeness) -> None:
-    """Of before the policy, say: the engine has the room that it is told to have, and says what does not fit."""
-    published(likeness, "large", 128)
+    """It has a slot of its own, beside those of the settings' rank; what no slot holds is refused."""
+    published(likeness, "large", LARGEST_PRESET_RANK)
+    published(likeness, "larger", LARGEST_PRESET_RANK + 1)
     published(likeness, "small", 2)
     again = with_rank(likeness, 4)
     again.__dict__["base"] = likeness.base
     try:
-        assert again.engine.bank.rank == 4
+        pictures = again.generate([ImageRequest("photo of {me}", name, steps=1) for name in ("large", "small")])
+        assert len(pictures) == 2 and again.engine.banks.usual.rank == 4
         with pytest.raises(Mismatch):
-            again.generate([ImageRequest("photo of {me}", "large", steps=1)])
+            again.generate([ImageRequest("photo of {me}", "larger", steps=1)])
         assert len(again.generate([ImageRequest("photo of {me}", "small", steps=1)])) == 1
     finally:
         again.engine.close()

@@ -150,15 +150,18 @@ def test_whatever_is_a_key_stays_inside(text: str) -> None:
     assert os.path.normpath(f"/place/{key}") == f"/place/{key}"
 
 
-def test_links_are_not_followed(tmp_path: Path) -> None:
+def test_links_are_not_followed_and_pipes_not_waited_for(tmp_path: Path) -> None:
     outside = tmp_path / "secret"
     outside.write_bytes(b"secret")
     objects = FileObjects(tmp_path / "root")
     objects.put("a/b", b"x")
     (tmp_path / "root" / "a" / "link").symlink_to(outside)
-    with pytest.raises(NotFound):
-        objects.get("a/link")
-    assert not objects.has("a/link") and keys(objects) == ["a/b"]
+    os.mkfifo(tmp_path / "root" / "a" / "pipe")
+    for key in ("a/link", "a/pipe"):
+        with pytest.raises(NotFound):
+            objects.get(key)
+        assert not objects.has(key)
+    assert keys(objects) == ["a/b"]
 
 
 def test_a_key_cannot_be_another_keys_folder(tmp_path: Path) -> None:
@@ -224,6 +227,15 @@ def test_places_by_url(tmp_path: Path) -> None:
         "s3://bucket/x?y=1",
         "s3://[/x",
         "file://[x]/",
+        "s3://user@bucket/x",
+        "s3://bucket:80/x",
+        "s3://Bucket\\x/y",
+        "s3://bucket/x#y",
+        "s3://bucket/x\ny",
+        "file:///x#y",
+        "file:///x?y",
+        "file:///x%00y",
+        "x\0y",
     ):
         with pytest.raises(SettingsError):
             objects_at(url)

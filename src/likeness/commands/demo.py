@@ -6,23 +6,22 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 
 from ..config import Settings
 from ..diffusion.base import BUILT_IN
-from ..errors import Interrupted, Mismatch, MissingPart
+from ..errors import Interrupted, Mismatch
 from ..photos import read_photos
 from ..service import FineTuned, Likeness
+from ..service.contact_sheet import Tile, contact_sheet
+from ..service.example import CLASS_NOUN, example_photos
 from ..service.image_files import facts, save_png
 from ..training.recipe import FineTuneOrder, FineTuneRecipe
 from ..types import Advance, GeneratedImage, ImageRequest, ShouldStop, Stopwatch, Subject, Watch, never, unwatched
-from .contact_sheet import Tile, contact_sheet
 from .training_report import Report, write_report
 
 NAME = "demo"
-CLASS_NOUN = "man"  # of the person in the shipped photographs
 STEPS = 25
 
 # caption -> prompt; {me} is the subject
@@ -73,14 +72,6 @@ class DemoResult:
         }
 
 
-def demo_photos() -> Path:
-    """The folder of the shipped photographs. Raises MissingPart."""
-    folder = Path(str(resources.files("likeness") / "assets" / "demo"))
-    if not folder.is_dir():
-        raise MissingPart("the demo's photographs are missing from this installation", hint="install Likeness again")
-    return folder
-
-
 def demo_settings(settings: Settings, out: Path) -> Settings:
     """Settings with a separate home folder in `out`, so that the demo does not touch the user's adapters."""
     return replace(settings, home=out / "home", objects=None, catalog=None, jobs=None)
@@ -101,7 +92,7 @@ def run_demo(
     Raises:
         as `Likeness.train` and `Likeness.generate`; Interrupted also between two portraits.
     """
-    read = read_photos(photos or [demo_photos()])
+    read = read_photos(photos or [example_photos()])
     order = FineTuneOrder(Subject(NAME, CLASS_NOUN), recipe, seed=seed, replace=True)
     try:
         tuned = likeness.train(read, order, watch=watch, should_stop=should_stop)

@@ -11,10 +11,10 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..errors import LikenessError, StorageUnavailable, UsageError
 from ..types import Advance, ShouldStop, Watch
+from ..urls import web_url
 
 TIMEOUT_S = 60.0
 RECONNECT_S = 2.0
@@ -34,14 +34,10 @@ class Remote:
     key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        try:
-            parts = urlsplit(self.url)
-            is_server = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # brackets without an address, or a port that is not a number
-            is_server = False
-        if not is_server or parts.username or parts.query:
-            raise UsageError("expected the URL of a Likeness server, such as https://likeness.example")
-        if self.key and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        url = web_url(self.url, schemes=("http", "https"), what="--remote")
+        if url.user is not None or "?" in url.target:
+            raise UsageError("expected the URL of a Likeness server, without credentials and query")
+        if self.key and url.scheme == "http" and url.host not in _LOOPBACK:
             raise UsageError(
                 "expected https for a server that needs an API key",
                 hint="without TLS, the API key could be read on the network",

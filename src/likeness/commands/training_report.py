@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..photos import CheckResult
+from ..service.contact_sheet import Tile, square
 from ..types import AdapterCard, PreparedPhoto
-from .contact_sheet import Tile, square
 
 TEMPLATE = "training_report.html"
 

@@ -21,6 +21,7 @@ from ..types import Adapter, AdapterCard, GeneratedImage, ImageRequest
 if TYPE_CHECKING:
     from ..engine.engine import Engine
     from ..engine.ticket import Ticket
+    from ..training.recipe import LARGEST_PRESET_RANK
 
 Encode = Callable[[GeneratedImage, str], bytes]  # image and media type -> a file
 MAX_CARDS = 4096
@@ -76,7 +77,7 @@ def file_engine(settings: Settings, *, base_sha256: str | None = None) -> Iterat
         )
     sign = signer(settings.c2pa_certificate, settings.c2pa_key)
     engine = Engine(
-        base, load=load, slots=settings.slots, rank=settings.rank,
+        base, load=load, slots=settings.slots, rank=settings.rank, large_rank=LARGEST_PRESET_RANK,
         max_batch=settings.max_batch, host_bytes=settings.host_mb << 20, queue_limit=settings.queue_limit,
     )  # fmt: skip
     with engine:

@@ -210,24 +210,26 @@ class LoraBank:
                 span = self.span_for(network, module, pair)
                 A, B = torch.as_tensor(pair.A).float(), torch.as_tensor(pair.B).float().flatten(1)
                 r = A.shape[0]
+                if r > self.rank:
+                    raise CorruptAdapter(f"expected layers of rank {self.rank} at most, got {r}", hint=_IMPORT)
                 a_view, b_view = self._views(row[None], span)
                 a_view[0, :r], b_view[0, :, :r] = A, B * scale
         return row
 
     def span_for(self, network: Network, module: str, pair: LoraPair) -> LayerSpan:
-        """The columns of a layer's factors.
+        """The columns of a layer's factors, which may be of any rank.
 
         Raises:
-            CorruptAdapter: a module that the bank does not have, a wrong shape, or a rank above the bank's.
+            CorruptAdapter: a module that the bank does not have, or a wrong shape.
         """
         span = self._by_name.get((network, module))
         if span is None:
             raise CorruptAdapter(f"expected only layers that the base's {network} has, got another", hint=_IMPORT)
         r, d_out = pair.A.shape[0], span.b_shape[0]
         fits = pair.A.shape[1:] == span.a_shape[1:] and pair.B.shape in ((d_out, r), (d_out, r, 1, 1))
-        if r > self.rank or not fits:
+        if not fits:
             raise CorruptAdapter(
-                f"expected factors {span.a_shape} and {span.b_shape} or of a smaller rank for {module}, "
+                f"expected factors {span.a_shape} and {span.b_shape} or of another rank for {module}, "
                 f"got {pair.A.shape} and {pair.B.shape}",
                 hint=_IMPORT,
             )

@@ -12,17 +12,24 @@ Bad Version of Itself'), where the bare base is the version that does not know t
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ..types import ImageRequest
 from .conditioning import Conditioning
-from .lora import BASE_SLOT, LoraBank
+from .lora import BASE_SLOT
 from .model import BaseModel
 from .noise import row_noise
 from .samplers import SAMPLERS, Sampler
+
+
+class Router(Protocol):
+    """Slots of adapters: `LoraBank`, or several of them."""
+
+    def route(self, slots: Tensor, scales: Tensor | None = None) -> AbstractContextManager[None]:
+        """See `LoraBank.route`."""
 
 
 class RowAdapter(NamedTuple):
@@ -78,7 +85,7 @@ def row_count(request: ImageRequest) -> int:
 
 @torch.no_grad()
 def begin(
-    base: BaseModel, bank: LoraBank | None, requests: Sequence[ImageRequest], slots: Sequence[AdapterSlot]
+    base: BaseModel, bank: Router | None, requests: Sequence[ImageRequest], slots: Sequence[AdapterSlot]
 ) -> list[Denoising]:
     """Encode the prompts of all requests in one batch and start their samplers.
 
@@ -109,7 +116,7 @@ def begin(
 
 
 @torch.no_grad()
-def advance(base: BaseModel, bank: LoraBank | None, images: Sequence[Denoising]) -> None:
+def advance(base: BaseModel, bank: Router | None, images: Sequence[Denoising]) -> None:
     """One step of every image in one forward. Classifier-free guidance: Ho & Salimans 2022, eq. 6."""
     rows = [image for image in images for _ in range(len(image.prompts))]
     x = torch.stack([row.x for row in rows])  # (R, C, h, w)
@@ -132,7 +139,7 @@ def advance(base: BaseModel, bank: LoraBank | None, images: Sequence[Denoising])
 
 
 def denoise_all(
-    base: BaseModel, bank: LoraBank | None, requests: Sequence[ImageRequest], slots: Sequence[AdapterSlot] | None = None
+    base: BaseModel, bank: Router | None, requests: Sequence[ImageRequest], slots: Sequence[AdapterSlot] | None = None
 ) -> Tensor:
     """Run all requests in one batch to their ends: latents (B, C, h, w) in their order.
 
@@ -157,7 +164,7 @@ def _scaled(row: RowAdapter, factor: float) -> RowAdapter:
 
 @contextmanager
 def _ordered(
-    base: BaseModel, bank: LoraBank | None, adapters: Sequence[RowAdapter]
+    base: BaseModel, bank: Router | None, adapters: Sequence[RowAdapter]
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Within the block, forward passes use the adapters of rows in the order in which they are computed.
 
@@ -172,7 +179,7 @@ def _ordered(
         yield order, places
 
 
-def _route(bank: LoraBank | None, rows: Sequence[RowAdapter]) -> AbstractContextManager[None]:
+def _route(bank: Router | None, rows: Sequence[RowAdapter]) -> AbstractContextManager[None]:
     if bank is None:
         return nullcontext()
     slots, scales = zip(*rows, strict=True)

@@ -10,7 +10,8 @@ import torch
 
 from ..diffusion.base import BaseModel
 from ..diffusion.devices import counts_memory
-from ..diffusion.lora import BASE_SLOT, LoraBank
+from ..diffusion.lora import BASE_SLOT
+from ..diffusion.sampling import Router
 from .batcher import RowLimit, rows_that_fit
 
 
@@ -22,12 +23,12 @@ class Limits:
     images: RowLimit  # of a decoding
 
 
-def measured_limits(base: BaseModel, bank: LoraBank, *, max_batch: int) -> Limits:
+def measured_limits(base: BaseModel, banks: Router, *, max_batch: int) -> Limits:
     """Limits for `max_batch` guided images, or fewer if the memory is too small."""
     rows, images = 2 * max_batch, max_batch
     if counts_memory(base.device):
         free = _free_bytes()
-        rows = rows_that_fit(free, _bytes_per_item(lambda count: _denoise(base, bank, count), rows), most=rows)
+        rows = rows_that_fit(free, _bytes_per_item(lambda count: _denoise(base, banks, count), rows), most=rows)
         images = rows_that_fit(free, _bytes_per_item(lambda count: _decode(base, count), images), most=images)
     return Limits(RowLimit(rows, rows), RowLimit(images, images))
 
@@ -56,9 +57,9 @@ def _free_bytes() -> int:
 
 
 @torch.no_grad()
-def _denoise(base: BaseModel, bank: LoraBank, rows: int) -> None:
+def _denoise(base: BaseModel, banks: Router, rows: int) -> None:
     ids = base.tokenize([""] * rows)
-    with bank.route(torch.full((rows,), BASE_SLOT)):
+    with banks.route(torch.full((rows,), BASE_SLOT)):
         x = torch.zeros(rows, *base.latent_shape, device=base.device)
         base.denoise(x, torch.zeros(rows, dtype=torch.int64, device=base.device), base.encode_prompt(ids))
 

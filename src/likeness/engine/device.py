@@ -18,9 +18,8 @@ from torch import Tensor
 
 from ..diffusion.base import BaseModel
 from ..diffusion.devices import is_out_of_memory, release_memory
-from ..diffusion.lora import LoraBank
 from ..diffusion.pixels import to_images
-from ..diffusion.sampling import AdapterSlot, Denoising, advance, begin, row_count
+from ..diffusion.sampling import AdapterSlot, Denoising, Router, advance, begin, row_count
 from ..errors import DeviceFailed, LikenessError
 from ..types import ImageRequest
 from .batch_limits import Limits
@@ -34,17 +33,17 @@ R = TypeVar("R")
 
 
 class Device:
-    """One base and its bank. Not thread-safe."""
+    """One base and its banks. Not thread-safe."""
 
-    def __init__(self, base: BaseModel, bank: LoraBank, *, limits: Limits) -> None:
-        self.base, self.bank = base, bank
+    def __init__(self, base: BaseModel, banks: Router, *, limits: Limits) -> None:
+        self.base, self.banks = base, banks
         self.rows, self.images = limits.rows, limits.images
 
     def begin(self, asked: Sequence[tuple[ImageRequest, AdapterSlot]]) -> list[Denoising | Exception]:
         """Encode prompts and draw the noise."""
 
         def start(part: Sequence[tuple[ImageRequest, AdapterSlot]]) -> list[Denoising]:
-            return begin(self.base, self.bank, [request for request, _ in part], [slot for _, slot in part])
+            return begin(self.base, self.banks, [request for request, _ in part], [slot for _, slot in part])
 
         out, self.rows = apart(asked, start, self.rows, rows=lambda one: row_count(one[0]))
         return out
@@ -56,7 +55,7 @@ class Device:
         def step(part: Sequence[Denoising]) -> list[None]:
             behind = [image for image in part if image.step < targets[id(image)]]
             if behind:  # a part that failed half way has images that have taken this step already
-                advance(self.base, self.bank, behind)
+                advance(self.base, self.banks, behind)
             return [None] * len(part)
 
         out, self.rows = apart(images, step, self.rows, rows=lambda image: len(image.prompts))

@@ -18,8 +18,6 @@ from threading import Thread
 from types import TracebackType
 
 from ..diffusion.base import BaseModel
-from ..diffusion.devices import memory_for
-from ..diffusion.lora import LoraBank
 from ..diffusion.sampling import AdapterSlot, completed
 from ..errors import DeviceFailed, UsageError
 from ..types import Adapter, GeneratedImage, ImageRequest
@@ -28,6 +26,7 @@ from .device import Device, small
 from .facts import EngineFacts
 from .packed import SlotWriter, pack
 from .request_queue import RequestQueue
+from .slot_banks import SlotBanks
 from .ticket import OnStep, StepEvent, Ticket, results
 from .turn import Turn, Work
 
@@ -41,7 +40,8 @@ class Engine:
     Args:
         load: key -> adapter; called on a loader thread; what it raises is the error of the requests for this key.
         slots: of the bank, slot 0 (the bare base) included.
-        rank: the largest that an adapter may have.
+        rank: of the slots.
+        large_rank: the largest that an adapter may have: those above `rank` take turns in one further slot.
         max_batch: guided images in one forward, two rows each; an unguided image is one row.
         host_bytes: of adapters kept in host memory.
         queue_limit: requests that may wait.
@@ -49,20 +49,20 @@ class Engine:
     """
 
     def __init__(
-        self, base: BaseModel, *, load: Callable[[str], Adapter], slots: int = 8, rank: int = 8, max_batch: int = 8,
-        host_bytes: int = HOST_BYTES, queue_limit: int = 256, clock: Callable[[], float] = time.monotonic,
+        self, base: BaseModel, *, load: Callable[[str], Adapter], slots: int = 8, rank: int = 8, large_rank: int = 0,
+        max_batch: int = 8, host_bytes: int = HOST_BYTES, queue_limit: int = 256,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         for name, got in {"max_batch": max_batch, "host_bytes": host_bytes, "queue_limit": queue_limit}.items():
             if got < 1:
                 raise UsageError(f"expected {name} of at least 1, got {got}")
         self.base = base
-        with memory_for(f"{slots} slots of rank {rank}", hint="set LIKENESS_SLOTS or LIKENESS_RANK lower"):
-            self.bank = LoraBank(base.networks, base.family.targets, slots=slots, rank=rank)
-        self._writer = SlotWriter(self.bank)
-        self._device = Device(base, self.bank, limits=measured_limits(base, self.bank, max_batch=max_batch))
+        self.banks = banks = SlotBanks(base, slots=slots, rank=rank, large_rank=large_rank)
+        self._writer = SlotWriter(banks)
+        self._device = Device(base, banks, limits=measured_limits(base, banks, max_batch=max_batch))
         self._clock, self._ids = clock, itertools.count(1)
         self._queue = RequestQueue(
-            lambda key: pack(load(key), self.bank, base.sha256),
+            lambda key: pack(load(key), banks, base.sha256),
             slots=slots, host_bytes=host_bytes, limit=queue_limit, clock=clock,
         )  # fmt: skip
         self._thread = Thread(target=self._run, name="likeness-device", daemon=True)
@@ -138,7 +138,7 @@ class Engine:
         self._queue.close()
         self._thread.join()
         self._queue.close_loads()
-        self.bank.close()
+        self.banks.close()
 
     # the device thread
 

@@ -5,11 +5,13 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..artifacts.adapter import check_base
 from ..diffusion.lora import LoraBank
-from ..types import Adapter, checked_rank
+from ..types import Adapter, LoraPair, checked_rank
+from .slot_banks import SlotBanks
 
 LAYOUTS = 4  # positions kept for this many different layouts; each is as long as an adapter, in 8-byte numbers
 
@@ -30,67 +32,69 @@ class PackedAdapter:
     scale: float  # alpha / r; goes into B on the device, so that the numbers here keep the precision of their file
     layout: Layout
     values: Tensor  # (n,), per layer A then B, float16 or float32 on the host
+    is_large: bool = False  # of a rank above the usual slots'
 
     @property
     def nbytes(self) -> int:
         return self.values.nbytes
 
 
-def pack(adapter: Adapter, bank: LoraBank, base_sha256: str) -> PackedAdapter:
-    """Check an adapter against the bank and flatten it.
+def pack(adapter: Adapter, banks: SlotBanks, base_sha256: str) -> PackedAdapter:
+    """Check an adapter against the banks and flatten it.
 
     Raises:
-        Mismatch: trained on another base.
-        Mismatch: of a rank above the bank's.
+        Mismatch: trained on another base, or of a rank above that of the largest slot.
         CorruptAdapter: layers that the bank lacks, or of another shape.
     """
     check_base(adapter.card, base_sha256)
-    checked_rank(adapter.card.rank, bank.rank)
+    bank, scale = banks.usual, adapter.card.alpha / adapter.card.rank
     numbers = {span.start: i for i, span in enumerate(bank.spans)}
     found = {
         numbers[bank.span_for(network, module, pair).start]: pair
         for network, pairs in adapter.weights.items()
         for module, pair in pairs.items()
     }
-    ranks = {pair.A.shape[0] for pair in found.values()}
-    rank = max(ranks, default=bank.rank)
-    if len(ranks) > 1:  # not written by Likeness: padded to the bank's rank
-        rank, spans = bank.rank, tuple(range(len(bank.spans)))
-        return PackedAdapter(
-            adapter.card.content_sha256, adapter.card.alpha / adapter.card.rank, Layout(spans, rank),
-            bank.row_of(adapter.weights),
-        )  # fmt: skip
+    rank = max((pair.A.shape[0] for pair in found.values()), default=1)
+    checked_rank(max(rank, adapter.card.rank), banks.large_rank)
     spans = tuple(sorted(found))
-    flat = [part.reshape(-1) for span in spans for part in (found[span].A, found[span].B)]
+    flat = [part.reshape(-1) for span in spans for part in _of_rank(found[span], rank)]
     values = torch.from_numpy(np.concatenate(flat)) if flat else torch.empty(0)
-    return PackedAdapter(
-        adapter.card.content_sha256, adapter.card.alpha / adapter.card.rank, Layout(spans, rank), values
-    )
+    return PackedAdapter(adapter.card.content_sha256, scale, Layout(spans, rank), values, rank > banks.rank)
+
+
+def _of_rank(pair: LoraPair, rank: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """A and B, padded with zeros to a rank: the layers of an imported adapter can differ in rank."""
+    missing = rank - pair.A.shape[0]
+    if not missing:
+        return pair.A, pair.B
+    a_pads, b_pads = [(0, 0)] * pair.A.ndim, [(0, 0)] * pair.B.ndim
+    a_pads[0] = b_pads[1] = (0, missing)
+    return np.pad(pair.A, a_pads), np.pad(pair.B, b_pads)
 
 
 class SlotWriter:
-    """Writes packed adapters into the bank's slots. Used by the device thread only."""
+    """Writes packed adapters into slots. Used by the device thread only."""
 
-    def __init__(self, bank: LoraBank) -> None:
-        self._bank = bank
-        self._whole = Layout(tuple(range(len(bank.spans))), bank.rank)
-        device = bank.flat.device
-        self._positions = lru_cache(LAYOUTS)(lambda layout: positions(bank, layout).to(device))
-        self._is_b = lru_cache(LAYOUTS)(lambda layout: is_b(bank, layout).to(device))
+    def __init__(self, banks: SlotBanks) -> None:
+        self._banks = banks
+        self._positions = lru_cache(LAYOUTS)(lambda bank, layout: positions(bank, layout).to(bank.flat.device))
+        self._is_b = lru_cache(LAYOUTS)(lambda bank, layout: is_b(bank, layout).to(bank.flat.device))
 
     def write(self, slot: int, packed: PackedAdapter) -> None:
         """One row copy; an adapter of fewer layers or a smaller rank is scattered to its columns on the device."""
-        values = packed.values.to(self._bank.flat.device).to(self._bank.flat.dtype)
+        bank, slot = self._banks.at(slot)
+        values = packed.values.to(bank.flat.device).to(bank.flat.dtype)
         if packed.scale != 1:
-            values = torch.where(self._is_b(packed.layout), values * packed.scale, values)
-        if packed.layout != self._whole:
-            row = torch.zeros_like(self._bank.flat[slot])
-            values = row.index_copy_(0, self._positions(packed.layout), values)
-        self._bank.write(slot, values, rank=packed.layout.rank)
+            values = torch.where(self._is_b(bank, packed.layout), values * packed.scale, values)
+        if packed.layout != Layout(tuple(range(len(bank.spans))), bank.rank):
+            row = torch.zeros_like(bank.flat[slot])
+            values = row.index_copy_(0, self._positions(bank, packed.layout), values)
+        bank.write(slot, values, rank=packed.layout.rank)
 
     def wipe(self, slot: int) -> None:
         """Write zeros, so that a deleted adapter does not stay in device memory."""
-        self._bank.write(slot, torch.zeros_like(self._bank.flat[slot]), rank=1)
+        bank, slot = self._banks.at(slot)
+        bank.write(slot, torch.zeros_like(bank.flat[slot]), rank=1)
 
 
 def positions(bank: LoraBank, layout: Layout) -> Tensor:

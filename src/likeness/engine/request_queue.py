@@ -243,7 +243,9 @@ class RequestQueue:
         if work.key is not None:
             is_held = work.key in self._slots
             packed = None if is_held else self._host.get(work.key)
-            slot = self._slots.acquire(work.key) if is_held or packed is not None else None
+            is_here = is_held or packed is not None
+            is_large = packed is not None and packed.is_large
+            slot = self._slots.acquire(work.key, is_large=is_large) if is_here else None
             if slot is None:
                 return  # a request that joined in this turn took the last slot; this one waits on
             self._tally.slot_hits += is_held

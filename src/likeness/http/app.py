@@ -18,7 +18,7 @@ from ..errors import LikenessError, UsageError
 from ..jobs.chores import Chore
 from ..service import Likeness
 from ..storage.files import file_failed
-from . import images, job_routes, metrics, openai, rest
+from . import coaching, example, gallery, images, job_routes, metrics, openai, operator, rest, session, web
 from .auth import Access, KeyLimits
 from .boundary import BodyLimits, Boundary
 from .failures import SHAPES, NoSuchRoute, failure
@@ -31,7 +31,10 @@ TEND_EVERY_S = 2.0
 LET_GO_EVERY_S = 20.0  # within this time, adapters deleted by other processes leave the memory
 SWEEP_EVERY_S = 3600.0
 THREADS = 32  # for blocking calls
-ROUTERS = (rest.router, images.router, job_routes.router, openai.router)
+ROUTERS = (
+    web.router, session.router, rest.router, example.router, coaching.router, gallery.router, images.router,
+    job_routes.router, operator.router, openai.router,
+)  # fmt: skip
 
 Answer = Callable[[Request], Awaitable[Response]]
 
@@ -82,13 +85,16 @@ def create_app(likeness: Likeness, *, needs_keys: bool = False, protocols: Seque
     app.state.shapes = shapes = SHAPES | {protocol.prefix: protocol.failure for protocol in protocols}
     # One upload at a time uses memory and a thread; others wait in temporary files without blocking other requests.
     app.state.uploads = asyncio.Semaphore(1)
+    app.state.coach, app.state.needs_keys = coaching.Coach(), needs_keys
+    app.state.failed_requests = failed_requests = operator.FailedRequests()
+    app.state.access = access = Access(
+        likeness.catalog, needs_keys=needs_keys,
+        limits=KeyLimits(settings.requests_per_minute, settings.concurrent_requests),
+    )  # fmt: skip
     app.add_middleware(
         Boundary,
-        access=Access(
-            likeness.catalog, needs_keys=needs_keys,
-            limits=KeyLimits(settings.requests_per_minute, settings.concurrent_requests),
-        ),
-        traffic=traffic, shapes=shapes, origins=None if needs_keys else origins,
+        access=access,
+        traffic=traffic, failed_requests=failed_requests, shapes=shapes, origins=None if needs_keys else origins,
         limits=BodyLimits(
             upload_bytes=settings.upload_mb << 20,
             by_prefix={protocol.prefix: protocol.body_bytes for protocol in protocols},
@@ -96,7 +102,8 @@ def create_app(likeness: Likeness, *, needs_keys: bool = False, protocols: Seque
     )  # fmt: skip
     if origins.pages:  # outermost, because preflights have no key and pages must be able to read error responses
         app.add_middleware(
-            CORSMiddleware, allow_origins=origins.pages, allow_methods=["GET", "POST", "DELETE"], allow_headers=["*"],
+            CORSMiddleware, allow_origins=origins.pages, allow_headers=["*"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
             expose_headers=["X-Request-Id", "X-Image-Id", "Retry-After"],
         )  # fmt: skip
     app.add_exception_handler(LikenessError, _refusal)

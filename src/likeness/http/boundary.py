@@ -19,8 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import LikenessError, RequestCancelled
 from ..storage.files import file_failed
 from .auth import OPEN_PATHS, Access
-from .failures import MediaTypeRefused, RequestTooLarge, RequestTooSlow, Shape, Unforeseen, failure
+from .failures import AccessError, MediaTypeRefused, RequestTooLarge, RequestTooSlow, Shape, Unforeseen, failure
 from .metrics import Traffic
+from .operator import FailedRequests
 from .origins import Origins
 
 log = logging.getLogger("likeness.http")
@@ -54,6 +55,7 @@ class Boundary:
     Args:
         access: authentication and rate limits.
         traffic: counts requests.
+        failed_requests: told of responses with a status of 500 or above.
         limits: of bodies.
         origins: allowed host names and origins of a server without keys. None: the key decides.
         shapes: of errors, by path prefix.
@@ -61,10 +63,10 @@ class Boundary:
 
     def __init__(
         self, app: ASGIApp, *, access: Access, traffic: Traffic, limits: BodyLimits, origins: Origins | None,
-        shapes: Mapping[str, Shape],
+        shapes: Mapping[str, Shape], failed_requests: FailedRequests,
     ) -> None:  # fmt: skip
         self._app, self._access, self._traffic, self._limits = app, access, traffic, limits
-        self._origins, self._shapes = origins, shapes
+        self._origins, self._shapes, self._failed_requests = origins, shapes, failed_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,6 +82,8 @@ class Boundary:
                 scope.get("route"), "path", "unmatched"
             )  # the route's template, so that no names are logged
             self._traffic.observe(scope["method"], route, passage.status, seconds)
+            if passage.status >= 500:
+                self._failed_requests.add(passage.id, scope["method"], route, passage.status)
             caller = scope["state"].get("caller")
             log.info(
                 "request", extra={
@@ -94,8 +98,8 @@ class Boundary:
             headers = Headers(scope=scope)
             if self._origins is not None and scope["path"] not in OPEN_PATHS:
                 self._origins.refuse_strangers(headers)
-            passage.refuse_length(headers)
-            async with self._access.admitted(scope["path"], headers) as caller:
+            passage.refuse_framing(headers)
+            async with self._access.admitted(scope["path"], headers, scope["method"]) as caller:
                 scope["state"]["caller"] = caller
                 if scope["method"] == "POST" and takes_form(scope["path"]):
                     refuse_other_forms(headers)
@@ -129,6 +133,7 @@ class Passage:
         said = Headers(scope=scope).get("x-request-id", "")
         self.id = said if _ID.fullmatch(said) else uuid.uuid4().hex
         self.status, self.received, self.sent = 0, 0, 0
+        self._closes = False
         # Why reading the body was aborted. The framework sees a body that cannot be parsed; its response is replaced.
         self.broken_off: LikenessError | None = None
         scope.setdefault("state", {})["request_id"] = self.id
@@ -137,8 +142,19 @@ class Passage:
     def seconds(self) -> float:
         return time.perf_counter() - self._started_s
 
-    def refuse_length(self, headers: Headers) -> None:
-        """Raises RequestTooLarge if the Content-Length exceeds the limit."""
+    def refuse_framing(self, headers: Headers) -> None:
+        """Refuse a body that is too long by its Content-Length, or whose length is given twice.
+
+        A proxy could read another length than this server and take the rest for a further request (CWE-444), so the
+        connection is closed. Source: RFC 9112, section 6.1.
+
+        Raises:
+            RequestTooLarge: of more bytes than the limit.
+            AccessError: with Content-Length and Transfer-Encoding.
+        """
+        if "transfer-encoding" in headers and "content-length" in headers:
+            self._closes = True
+            raise AccessError("expected Content-Length or Transfer-Encoding, got both")
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length[:20]) > self._most:
             raise self._too_large()
@@ -174,6 +190,9 @@ class Passage:
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.id
             headers["X-Content-Type-Options"] = "nosniff"
+            headers["Cross-Origin-Resource-Policy"] = "same-origin"
+            if self._closes:
+                headers["Connection"] = "close"
             headers.setdefault("Cache-Control", "no-store")
         else:
             self.sent += len(message.get("body", b""))

@@ -25,11 +25,19 @@ class JsonLines(logging.Formatter):
 
 
 def log_to_stderr(level: str = "INFO") -> None:
-    """Write the logs of Likeness and uvicorn to standard error as JSON lines. Call once per server process."""
+    """Write logs and warnings of all libraries to standard error as JSON lines. Call once per server process.
+
+    Args:
+        level: for Likeness and uvicorn; other libraries log warnings and errors.
+    """
     told = logging.StreamHandler(sys.stderr)
     told.setFormatter(JsonLines())
     for name in ("likeness", "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [told], False
         logger.setLevel(level)
+    root = logging.getLogger()
+    root.handlers = [told]
+    root.setLevel(logging.WARNING)
+    logging.captureWarnings(True)
     logging.getLogger("uvicorn.access").disabled = True  # the boundary's line says more, without the path

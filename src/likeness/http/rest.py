@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 
@@ -13,7 +13,7 @@ from ..errors import DeletionUnfinished
 from ..service import AUTO, Likeness
 from ..storage.forgettings import under_way
 from ..storage.records import AdapterRecord, PhotoRecord, SubjectRecord
-from ..types import MAX_PHOTOS, Photo, Subject
+from ..types import JPEG, MAX_PHOTOS, Photo, Subject
 from .auth import Asking
 from .generation import likeness_of
 from .schemas import (
@@ -32,6 +32,10 @@ from .schemas import (
     SubjectsOut,
     UnfinishedOut,
 )
+from .thumbnails import crops_sheet, thumbnail
+
+if TYPE_CHECKING:
+    from ..photos import CheckResult
 
 log = logging.getLogger("likeness.http")
 
@@ -95,21 +99,40 @@ async def add_photos(
 ) -> CheckedOut:  # fmt: skip
     """Upload photographs. The response has a verdict on each and advice for the set. Pixels are kept, without metadata.
 
-    Refused photographs are not kept. Photographs that probably show another person are refused unless the query has
-    keep_strangers=true.
+    Zip and tar archives are unpacked. Refused photographs are not kept. Photographs that probably show another person
+    are refused unless the query has keep_strangers=true.
     """
     likeness = likeness_of(request)
     await asyncio.to_thread(likeness.subjects.find, asking.tenant, name)
     async with request.app.state.uploads:
-        read = [Photo(shown(photo.filename), await photo.read()) for photo in photos]
+        sent = [(shown(photo.filename), await photo.read()) for photo in photos]
+        read = await asyncio.to_thread(unpacked, sent)
         checked = await asyncio.to_thread(
             likeness.subjects.add_photos, asking.tenant, name, read, keep_strangers=keep_strangers
         )
-    document = checked.to_json()
-    verdicts = [
-        {"sha256": photo.sha256, **report.to_json()} for photo, report in zip(read, checked.reports, strict=True)
-    ]
-    return CheckedOut.model_validate({"photos": verdicts, "set": document["set"]})
+    return checked_out(read, checked)
+
+
+@router.get("/subjects/{name}/check", tags=["subjects"])
+async def check_photos(request: Request, asking: Asking, name: str) -> CheckedOut:
+    """The verdicts on all kept photographs, as of an upload: advice for the set, the plan of shots, what fills it."""
+    return checked_out(*await asyncio.to_thread(likeness_of(request).subjects.check, asking.tenant, name))
+
+
+@router.get("/subjects/{name}/photos/{sha256}", tags=["subjects"], response_class=Response)
+async def show_photo(
+    request: Request, asking: Asking, name: str, sha256: Id, view: Literal["whole", "thumbnail", "training"] = "whole"
+) -> Response:
+    """A kept photograph, a JPEG of at most 320 px of it, or the crops and mattes that training uses."""
+    subjects = likeness_of(request).subjects
+
+    def work() -> bytes:
+        if view == "training":
+            return crops_sheet(subjects.prepared(asking.tenant, name, sha256))
+        content = subjects.photo(asking.tenant, name, sha256)
+        return thumbnail(content) if view == "thumbnail" else content
+
+    return Response(await asyncio.to_thread(work), media_type=JPEG)
 
 
 @router.get("/subjects/{name}/photos", tags=["subjects"])
@@ -211,6 +234,32 @@ async def _forgotten(likeness: Likeness, response: Response, tenant: str, name: 
     if isinstance(found, UnfinishedOut):
         response.status_code = 202
     return found
+
+
+def unpacked(sent: Sequence[tuple[str, bytes]]) -> list[Photo]:
+    """Name and content of the files -> photographs, those of archives included. Raises ArchiveRefused."""
+    from ..photos import read_archive
+    from ..photos.archive import is_archive
+
+    found: list[Photo] = []
+    for name, content in sent:
+        found += read_archive(content) if is_archive(content[:512]) else [Photo(name, content)]
+    return found
+
+
+def checked_out(photos: Sequence[Photo], checked: "CheckResult") -> CheckedOut:
+    """The document of an upload or of a check."""
+    from ..photos.plan import next_shot, plan, shows
+
+    faces = {one.photo.sha256: one.face for one in checked.usable}
+    verdicts = []
+    for photo, report in zip(photos, checked.reports, strict=True):
+        repeats = any(reason.code == "near_duplicate" for reason in report.reasons)
+        face = None if repeats else faces.get(photo.sha256)
+        verdicts.append({"sha256": photo.sha256, **report.to_json(), "shows": shows(face) if face else []})
+    shots = plan(checked.set_report.coverage)
+    found = {**checked.set_report.to_json(), "plan": [asdict(one) for one in shots], "next_shot": next_shot(shots)}
+    return CheckedOut.model_validate({"photos": verdicts, "set": found})
 
 
 def shown(name: str | None) -> str:

@@ -1,6 +1,7 @@
 """The JSON documents of /v1, requests and responses. Unknown fields of a request are refused."""
 
 import re
+import secrets
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -9,6 +10,7 @@ from ..types import MAX_IMAGES, MAX_PROMPT_CHARACTERS, ImageRequest, Verdict, ad
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", examples=["anna"])]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
+RANDOM_SEEDS = 2**32  # short enough to be read out and typed
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -68,6 +70,15 @@ class PhotoOut(BaseModel):
     verdict: Verdict
     reasons: list[ReasonOut]
     hint: str
+    shows: list[str] = Field(default_factory=list, description="the shots of the plan that it fills")
+
+
+class ShotOut(BaseModel):
+    """A line of the plan of shots."""
+
+    shot: str = Field(examples=["three_quarter_left"])
+    wanted: int
+    have: int
 
 
 class SetOut(BaseModel):
@@ -76,6 +87,8 @@ class SetOut(BaseModel):
     count: int
     coverage: dict[str, dict[str, int]]
     advice: list[ReasonOut]
+    plan: list[ShotOut] = Field(description="what a good set of a person has; the largest gain first")
+    next_shot: str | None = Field(description="what one more photograph would improve most")
 
 
 class CheckedOut(BaseModel):
@@ -144,7 +157,7 @@ class NewImages(_Asked):
     adapter: Name | None = Field(default=None, description="none, or `base`: the bare base")
     negative_prompt: Prompt = ""
     n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = Field(default=1, description="seeds count up")
-    seed: int = 0
+    seed: int | None = Field(default=None, description="random by default")
     steps: int = Field(default=30, description="1 to 200")
     guidance_scale: float | None = Field(default=None, description="1 (not guided) to 30; the base's own by default")
     adapter_scale: float = Field(default=1.0, description="0 to 2")
@@ -157,8 +170,9 @@ class NewImages(_Asked):
 
     def request(self) -> ImageRequest:
         """The first of the images. Raises UsageError: a value out of its range."""
+        seed = secrets.randbelow(RANDOM_SEEDS) if self.seed is None else self.seed
         return ImageRequest(
-            self.prompt, adapter_named(self.adapter), self.negative_prompt, self.seed, self.steps, self.guidance_scale,
+            self.prompt, adapter_named(self.adapter), self.negative_prompt, seed, self.steps, self.guidance_scale,
             self.adapter_scale, self.negative_scale, self.sampler,
         )  # fmt: skip
 

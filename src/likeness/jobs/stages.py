@@ -26,7 +26,8 @@ from ..errors import (
 from ..storage.consent import require_consent
 from ..storage.library import AdapterLibrary
 from ..storage.objects import Objects
-from ..types import Photo, Subject, checked_rank
+from ..training.recipe import check_rank
+from ..types import Photo, Subject
 from . import object_keys
 from .inputs import pack_photos
 from .job import SUBJECT_PHOTOS, Claim, Failure, JobOrder, State, read_order
@@ -167,7 +168,7 @@ class Stages:
     def admit(self, claim: Claim, order: JobOrder, *, consent: str) -> None:
         """The checks of `submit`, on the order as the archive has made it."""
         catalog = self.library.catalog
-        checked_rank(order.fine_tune().recipe.rank, self.most_rank)
+        check_rank(order.fine_tune().recipe, self.most_rank)
         require_consent(catalog, order.tenant, Subject(order.name, order.class_noun), consent=consent)
         if not order.replace and catalog.has_adapter(order.tenant, order.name):
             raise AlreadyExists(
@@ -179,7 +180,7 @@ class Stages:
 
     def train(self, claim: Claim, order: JobOrder) -> Document:
         """Train together with the trainer's other jobs. Returns the hash of what was learnt. Raises Mismatch."""
-        checked_rank(order.fine_tune().recipe.rank, self.most_rank)
+        check_rank(order.fine_tune().recipe, self.most_rank)
         self._tell(claim, "stage", {"stage": "train"})
         asked = {"order": order.document(), "attempt": claim.attempt, "alone": False}
 

@@ -72,6 +72,22 @@ class JobStore:
 
         return self._read(work)
 
+    def open(self, limit: int = 200) -> list[tuple[Job, int]]:
+        """Jobs of all tenants that run or wait, in the queue's order, with their priorities (small goes first)."""
+        order = jobs.c.state.desc(), jobs.c.priority, jobs.c.submitted_s
+        query = sa.select(jobs).where(is_open).order_by(*order).limit(limit)
+
+        def work(connection: sa.Connection) -> list[tuple[Job, int]]:
+            rows = connection.execute(query).mappings().all()
+            return readable(lambda row: (_job(connection, row), int(row["priority"])), rows)
+
+        return self._read(work)
+
+    def prioritise(self, job: str, priority: int) -> bool:
+        """Set the priority of a job that waits; small goes first. False: it does not wait."""
+        update = jobs.update().where(jobs.c.id == job, jobs.c.state == "queued").values(priority=priority)
+        return self.database.run(lambda c: c.execute(update).rowcount > 0, patience_s=READ_PATIENCE_S)
+
     def orders(self, found: Sequence[str]) -> list[JobOrder]:
         """The orders of these jobs. Damaged rows are logged and left out."""
         query = sa.select(jobs.c.order).where(jobs.c.id.in_(found))

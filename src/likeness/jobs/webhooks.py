@@ -20,11 +20,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.message import EmailMessage
-from urllib.parse import urlsplit
 
 import httpx2
 
 from ..errors import StorageUnavailable, UsageError
+from ..urls import MAIL_SCHEMES, WebUrl, web_url
 from .job import Notice
 from .locations import Locations
 from .messages import Message
@@ -33,8 +33,12 @@ from .notifier import Sender
 TIMEOUT_S = 10.0  # of a webhook, from connecting to the end of the answer
 _MOST_ANSWER_BYTES = 1 << 16
 _MAIL_ADDRESS = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,200}")
-_UNSENDABLE = re.compile(r"[\x00-\x20\x7f]")  # in a request's first line
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# IPv6 networks whose addresses mean an IPv4 address, possibly a private one: IPv4-compatible and -mapped, NAT64
+# (RFC 6052 and 8215), Teredo, 6to4
+_IPV4_INSIDE = [
+    ipaddress.ip_network(text)
+    for text in ("::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")
+]
 
 
 @dataclass(frozen=True)
@@ -98,37 +102,19 @@ def check_notice(notice: Notice, options: SendOptions) -> None:
         raise UsageError("expected a notice of webhook, mail or sns")
 
 
-def check_webhook(url: str, *, private_webhooks: bool) -> tuple[str, str, int, str]:
-    """Scheme, host, port and path of a URL that may be called.
+def check_webhook(text: str, *, private_webhooks: bool) -> WebUrl:
+    """A URL that may be called.
 
     Raises:
-        UsageError: malformed, another scheme, credentials, a fragment or a space in it, or an address literal that is
-            private.
+        UsageError: malformed, another scheme, credentials in it, or this machine's name or a private address.
     """
+    url = web_url(text, schemes=("https", "http") if private_webhooks else ("https",), what="the webhook")
     hint = "give an https URL of a public host"
-    if _UNSENDABLE.search(url):
-        raise UsageError("expected a webhook URL without spaces and control characters", hint=hint)
-    try:
-        parts = urlsplit(url)
-        (parts.hostname or "").encode("idna")  # as the name will be looked up
-    except ValueError:  # brackets without an address in them, a label of more than 63 characters
-        raise UsageError("expected a webhook URL with a valid host", hint=hint) from None
-    try:
-        port = parts.port
-    except ValueError:
-        raise UsageError("expected a port from 1 to 65535 in the webhook's URL", hint=hint) from None
-    schemes = ("https", "http") if private_webhooks else ("https",)
-    if parts.scheme not in schemes or not parts.hostname or parts.username or parts.fragment or len(url) > 2000:
+    if url.user is not None:
         raise UsageError("expected a webhook URL without credentials", hint=hint)
-    try:
-        literal = ipaddress.ip_address(parts.hostname)
-    except ValueError:
-        pass
-    else:
-        if not private_webhooks and not is_public(literal):
-            raise UsageError("expected a public address for the webhook, got a private one", hint=hint)
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80), path
+    if not private_webhooks and not _may_be_public(url.host):
+        raise UsageError("expected a public address for the webhook, got a private one", hint=hint)
+    return url
 
 
 def send_webhook(message: Message, options: SendOptions) -> None:
@@ -137,22 +123,22 @@ def send_webhook(message: Message, options: SendOptions) -> None:
 
 
 async def _post(message: Message, options: SendOptions) -> None:
-    scheme, host, port, path = check_webhook(message.target, private_webhooks=options.private_webhooks)
+    url = check_webhook(message.target, private_webhooks=options.private_webhooks)
     body, timestamp = message.body, str(int(time.time()))
     secret = tenant_secret(options.webhook_secret, message.tenant)
     headers = {
-        "Host": urlsplit(message.target).netloc, "Content-Type": "application/json", "User-Agent": "Likeness",
+        "Host": url.authority, "Content-Type": "application/json", "User-Agent": "Likeness",
         "webhook-id": message.id, "webhook-timestamp": timestamp,
         "webhook-signature": signature(secret, message.id, timestamp, body),
     }  # fmt: skip
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            address = await _address_of(host, port, private_webhooks=options.private_webhooks)
+            address = await _address_of(url.host, url.port, private_webhooks=options.private_webhooks)
             async with (
                 httpx2.AsyncClient(verify=ssl.create_default_context(), trust_env=False, timeout=None) as client,
                 client.stream(
-                    "POST", f"{scheme}://{address}:{port}{path}", content=body, headers=headers,
-                    extensions={"sni_hostname": host},  # the certificate is the host's, not the address's
+                    "POST", f"{url.scheme}://{address}:{url.port}{url.target}", content=body, headers=headers,
+                    extensions={"sni_hostname": url.host},  # the certificate is the host's, not the address's
                 ) as answer,
             ):  # fmt: skip
                 read = 0
@@ -169,7 +155,7 @@ def send_mail(message: Message, options: SendOptions) -> None:
     """One plain mail. Raises UsageError, OSError, smtplib.SMTPException."""
     if options.smtp is None:
         raise UsageError("expected a mail server, got none", hint="set LIKENESS_SMTP")
-    server = urlsplit(options.smtp)
+    server = web_url(options.smtp, schemes=MAIL_SCHEMES, what="LIKENESS_SMTP")
     said = json.loads(message.body)
     mail = EmailMessage()
     mail["From"], mail["To"], mail["Message-ID"] = options.mail_from, message.target, f"<{message.id}@likeness>"
@@ -178,11 +164,11 @@ def send_mail(message: Message, options: SendOptions) -> None:
     reason = f"\n{said['failureReason']}\n" if "failureReason" in said else ""
     mail.set_content(f"Job {message.job}: {became}.\n{reason}\n{json.dumps(said, indent=2)}\n")
     kind = smtplib.SMTP_SSL if server.scheme == "smtps" else smtplib.SMTP
-    with kind(server.hostname or "localhost", server.port or 0, timeout=TIMEOUT_S) as client:
-        if server.username:
+    with kind(server.host, server.port, timeout=TIMEOUT_S) as client:
+        if server.user:
             if server.scheme != "smtps":
                 client.starttls(context=ssl.create_default_context())
-            client.login(server.username, server.password or "")
+            client.login(server.user, server.password or "")
         client.send_message(mail)
 
 
@@ -203,8 +189,16 @@ def publish(topic: str, body: str) -> None:
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is one machine's on the public network; NAT64 (RFC 6052) can mean any IPv4 address."""
-    return address.is_global and not address.is_multicast and address not in _NAT64
+    """Whether an address is one machine's on the public network."""
+    return address.is_global and not address.is_multicast and not any(address in inside for inside in _IPV4_INSIDE)
+
+
+def _may_be_public(host: str) -> bool:
+    """False for private address literals and names of this machine. Other names are judged when they are looked up."""
+    try:
+        return is_public(ipaddress.ip_address(host))
+    except ValueError:
+        return host.rpartition(".")[2] != "localhost"
 
 
 async def _address_of(host: str, port: int, *, private_webhooks: bool) -> str:

@@ -6,7 +6,7 @@ is, and the subject's face is checked on each. `guide` checks the set as a whole
 The limits were set on 11 photographs of one man and 32 renders of virtual people; the measured ranges are beside them.
 """
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,6 +66,7 @@ class Examined:
 def check(
     photos: Sequence[Photo], is_person: bool, *,
     detector: FaceDetector | None = None, watch: Watch = unwatched, keep_strangers: bool = False,
+    examined_before: MutableMapping[tuple[str, bool], "Examined"] | None = None,
 ) -> CheckResult:  # fmt: skip
     """Check photographs one by one and as a set; each is decoded once.
 
@@ -74,6 +75,8 @@ def check(
         is_person: whether faces are checked.
         detector: finds faces; mediapipe's by default.
         keep_strangers: use photographs that probably show another person too.
+        examined_before: measurements of single photographs by hash and `is_person`, which are not made again; new ones
+            are added.
 
     Raises:
         InputRefused: more than `MAX_PHOTOS`.
@@ -84,7 +87,7 @@ def check(
     examined: list[Examined] = []
     watch(Advance("check", 0, len(photos)))
     for photo in photos:
-        examined.append(_examine(photo, finder))
+        examined.append(_examined(photo, finder, {} if examined_before is None else examined_before))
         watch(Advance("check", len(examined), len(photos)))
     examined = [_without_repeats(one, examined[:place]) for place, one in enumerate(examined)]
     # A repeated file counts once when the subject is determined.
@@ -134,6 +137,19 @@ def first_look(photo: Photo) -> Reason | None:
     if not photo.content:
         return _empty()
     return None if looks_like_image(photo.content) else _not_an_image(photo.content)
+
+
+def _examined(
+    photo: Photo, finder: FaceDetector | None, before: MutableMapping[tuple[str, bool], Examined]
+) -> Examined:
+    """Measure a photograph, unless that was done before. An unreadable file has no hash that says which it is."""
+    key = photo.sha256, finder is not None
+    if photo.unread is None and (known := before.get(key)) is not None:
+        return replace(known, photo=photo)
+    found = _examine(photo, finder)
+    if photo.unread is None:
+        before[key] = found
+    return found
 
 
 def _examine(photo: Photo, finder: FaceDetector | None) -> Examined:

@@ -56,6 +56,7 @@ def guide(
             "pitch": _count(PITCHES, faces, lambda face: pitch_name(face.pitch_deg)),
             "expression": _count(EXPRESSIONS, faces, lambda face: face.expression),
             **coverage,
+            "outfit": {"distinct": distinct_colours([seen for one in usable if (seen := _outfit(one)) is not None])},
         }
         advice += _coverage_advice(coverage) if faces else []
     count = len(usable) + repeats
@@ -151,6 +152,16 @@ def _lighting(one: Usable) -> NDArray[np.floating]:
     left, top, right, bottom = one.face.box_px
     window = one.image[max(top, 0) : bottom, max(left, 0) : right]
     return _mean_lab(window if window.size else one.image)
+
+
+def _outfit(one: Usable) -> NDArray[np.floating] | None:
+    """Mean colour below the chin, where clothes are; None if the image ends there."""
+    if one.face is None:
+        return None
+    left, _, right, bottom = one.face.box_px
+    size = one.face.size_px
+    window = one.image[max(bottom + size // 3, 0) : bottom + size, max(left, 0) : right]
+    return _mean_lab(window) if window.shape[0] >= size // 5 and window.size else None
 
 
 def _mean_lab(pixels: NDArray[np.uint8]) -> NDArray[np.floating]:

@@ -57,25 +57,31 @@ def encode(image: GeneratedImage, media_type: str = PNG, *, quality: int = JPEG_
         UsageError: another media type than image/png and image/jpeg.
     """
     picture, buffer = Image.fromarray(image.image), io.BytesIO()
-    xmp = _XMP.format(source=quoteattr(AI_GENERATED))
     if media_type == JPEG:
+        xmp = _XMP.format(source=quoteattr(AI_GENERATED))
         exif = Image.Exif()
         exif[_EXIF_SOFTWARE] = f"Likeness {__version__}"
         picture.save(
             buffer, "JPEG", quality=quality, subsampling=0, xmp=xmp.encode(), exif=exif, comment="AI-generated"
         )
     elif media_type == PNG:
-        info = PngInfo()
-        for key, value in facts(image).items():
-            if value not in (None, "") and key != "seconds":  # equal requests give equal files
-                info.add_text(key, str(value))
-        info.add_text("Software", f"Likeness {__version__}")
-        info.add_text("Comment", "AI-generated")
-        info.add_text("DigitalSourceType", AI_GENERATED)
-        info.add_itxt("XML:com.adobe.xmp", xmp)
-        picture.save(buffer, "PNG", pnginfo=info)
+        said = {key: value for key, value in facts(image).items() if value not in (None, "") and key != "seconds"}
+        return marked_png(picture, said)  # without the seconds, equal requests give equal files
     else:
         raise UsageError(f"expected a media type of {PNG} and {JPEG}")
+    return buffer.getvalue()
+
+
+def marked_png(picture: Image.Image, said: Mapping[str, object] | None = None) -> bytes:
+    """A PNG marked as made by a trained algorithm, with `said` in text chunks."""
+    info, buffer = PngInfo(), io.BytesIO()
+    for key, value in (said or {}).items():
+        info.add_text(key, str(value))
+    info.add_text("Software", f"Likeness {__version__}")
+    info.add_text("Comment", "AI-generated")
+    info.add_text("DigitalSourceType", AI_GENERATED)
+    info.add_itxt("XML:com.adobe.xmp", _XMP.format(source=quoteattr(AI_GENERATED)))
+    picture.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 

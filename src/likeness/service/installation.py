@@ -6,6 +6,7 @@ tenant's data.
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +53,7 @@ from . import kept
 from .exchange import AUTO, exported, import_from, layout
 from .fine_tuned import FineTuned
 from .forgetting import WAIT_S, Forgetting
-from .image_files import JPEG_QUALITY, encode
+from .image_files import JPEG_QUALITY, encode, facts
 from .loading import loaded_base, started_engine
 from .provenance import Sign, signer
 from .subjects import Subjects
@@ -155,6 +156,7 @@ class Likeness:
 
     def let_go(self) -> int:
         """Drop adapters from memory that another process has deleted or replaced; returns how many."""
+        self.subjects.examined.drop_idle()
         engines = list(self._engines)
         if not engines or not (held := engines[0].held()):
             return 0
@@ -209,9 +211,10 @@ class Likeness:
             TrainingError, Mismatch, NotFound, CorruptBase: see errors.
         """
         from ..training.pipeline import adapter_bytes, fine_tune, stop_if
+        from ..training.recipe import check_rank
 
         name, clock, home = order.subject.name, Stopwatch(), self.home.of(tenant)
-        checked_rank(order.recipe.rank, self.settings.rank)
+        check_rank(order.recipe, self.settings.rank)
         with home.lock(name), home.new_photos(name) as new_photos:
             if not order.replace:
                 self._refuse_taken(tenant, name, hint="choose another name, or say --replace")
@@ -308,7 +311,8 @@ class Likeness:
         Raises:
             NotFound, AdapterBusy: the adapter was, or is being, forgotten while the image was made.
         """
-        return kept.keep(self.library, tenant, image.request.adapter, content, media_type)
+        how = json.dumps(facts(image))
+        return kept.keep(self.library, tenant, image.request.adapter, content, media_type, facts=how)
 
     def kept(self, id: str, *, tenant: str = LOCAL) -> tuple[bytes, str]:
         """A stored image's file and media type. Raises NotFound."""
@@ -371,6 +375,7 @@ class Likeness:
         try:
             return self.forgetting.forget(tenant, name, wait_s=wait_s)
         finally:
+            self.subjects.examined.drop(tenant, name)
             if sha256 is not None:
                 for engine in self._engines:
                     engine.forget(engine_key_of(tenant, name, sha256))

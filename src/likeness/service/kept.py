@@ -4,19 +4,23 @@
 """
 
 import uuid
+from contextlib import suppress
 
-from ..errors import AdapterBusy, NotFound
+from ..errors import AdapterBusy, NotFound, StorageUnavailable
 from ..storage.catalog import now
 from ..storage.library import AdapterLibrary
 from ..storage.records import OutputRecord
 from ..types import BARE_BASE
 
 
-def keep(library: AdapterLibrary, tenant: str, adapter: str | None, content: bytes, media_type: str) -> str:
+def keep(
+    library: AdapterLibrary, tenant: str, adapter: str | None, content: bytes, media_type: str, *, facts: str = "{}"
+) -> str:
     """Store an image's file; returns its id for `find`.
 
     Args:
         adapter: the image's adapter; None: the base without an adapter.
+        facts: how the image was made, JSON.
 
     Raises:
         NotFound: the adapter was deleted while the image was made.
@@ -28,7 +32,7 @@ def keep(library: AdapterLibrary, tenant: str, adapter: str | None, content: byt
     with objects.writing():
         objects.put(key, content)
         try:
-            catalog.add_output(OutputRecord(tenant, id, subject, media_type, len(content), key, now()))
+            catalog.add_output(OutputRecord(tenant, id, subject, media_type, len(content), key, now(), facts))
         except AdapterBusy:
             objects.delete(key)
             raise
@@ -41,9 +45,23 @@ def keep(library: AdapterLibrary, tenant: str, adapter: str | None, content: byt
 
 def find(library: AdapterLibrary, tenant: str, id: str) -> tuple[bytes, str]:
     """A stored image's file and media type. Raises NotFound."""
+    record = found(library, tenant, id)
+    return library.objects.get(record.key), record.media_type
+
+
+def found(library: AdapterLibrary, tenant: str, id: str) -> OutputRecord:
+    """A stored image's record. Raises NotFound."""
     record = library.catalog.find_output(tenant, id)
     if record is None:
         raise NotFound(
             "there is no such image", hint="it may have been deleted with its adapter", code="ObjectNotFound"
         )
-    return library.objects.get(record.key), record.media_type
+    return record
+
+
+def delete(library: AdapterLibrary, tenant: str, id: str) -> None:
+    """Delete a stored image: its file first, so that this can be repeated. Raises NotFound."""
+    library.objects.delete(found(library, tenant, id).key)
+    library.catalog.delete_output(tenant, id)
+    with suppress(StorageUnavailable):  # the row is deleted; the next deletion empties the log
+        library.catalog.scrub()

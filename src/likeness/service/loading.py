@@ -19,10 +19,12 @@ def loaded_base(settings: Settings) -> "BaseModel":
 
 
 def started_engine(settings: Settings, base: "BaseModel", library: AdapterLibrary) -> "Engine":
-    """The slots have the largest rank that the settings allow."""
+    """Adapters of every rank that the settings and the presets allow are served."""
     from ..engine.engine import Engine
+    from ..training.recipe import LARGEST_PRESET_RANK
 
     return Engine(
-        base, slots=settings.slots, rank=settings.rank, max_batch=settings.max_batch,
-        host_bytes=settings.host_mb << 20, queue_limit=settings.queue_limit, load=library.load,
+        base, slots=settings.slots, rank=settings.rank, large_rank=LARGEST_PRESET_RANK,
+        max_batch=settings.max_batch, host_bytes=settings.host_mb << 20, queue_limit=settings.queue_limit,
+        load=library.load,
     )  # fmt: skip

@@ -17,7 +17,8 @@ from ..storage.catalog import Catalog, now
 from ..storage.consent import record_subject
 from ..storage.objects import Objects
 from ..storage.records import PhotoRecord, SubjectRecord
-from ..types import MAX_PHOTOS, Photo, Subject, means_person
+from ..types import MAX_PHOTOS, Photo, PreparedPhoto, Subject, means_person
+from .examined import ExaminedPhotos
 
 if TYPE_CHECKING:
     from ..photos import CheckResult
@@ -31,6 +32,7 @@ class Subjects:
     catalog: Catalog
     # One set at a time: face detection uses much memory and all cores.
     _checking: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    examined: ExaminedPhotos = field(default_factory=ExaminedPhotos, repr=False, compare=False)
 
     def create(self, tenant: str, subject: Subject, *, consent: str) -> SubjectRecord:
         """Create a subject.
@@ -67,7 +69,7 @@ class Subjects:
             NotFound, UsageError: no such subject; no photographs or too many.
             AdapterBusy: the subject is being deleted.
         """
-        from ..photos import check, clean_copy
+        from ..photos import clean_copy
 
         subject, earlier = self.find(tenant, name), self.photos(tenant, name)
         if not photos or len(earlier) + len(photos) > MAX_PHOTOS:
@@ -75,8 +77,7 @@ class Subjects:
                 f"expected 1 to {MAX_PHOTOS - len(earlier)} photos, got {len(photos)}",
                 hint="ten to twelve good photos are enough; delete some before you add more",
             )
-        with self._checking:
-            checked = check([*earlier, *photos], means_person(subject.class_noun), keep_strangers=keep_strangers)
+        checked = self._checked(subject, [*earlier, *photos], keep_strangers=keep_strangers)
         reports = checked.reports[len(earlier) :]
         images = {usable.photo.sha256: usable.image for usable in checked.usable}
         for photo, report in zip(photos, reports, strict=True):
@@ -96,6 +97,30 @@ class Subjects:
                         raise
         return replace(checked, reports=reports)
 
+    def check(self, tenant: str, name: str) -> "tuple[list[Photo], CheckResult]":
+        """The stored photographs, judged again as a set. Raises NotFound, UsageError."""
+        subject, photos = self.find(tenant, name), self.photos(tenant, name)
+        return photos, self._checked(subject, photos, keep_strangers=True)
+
+    def prepared(self, tenant: str, name: str, sha256: str) -> list[PreparedPhoto]:
+        """The training images of one stored photograph, each with its matte. Raises NotFound, UsageError."""
+        from ..photos import prepare
+
+        _, checked = self.check(tenant, name)
+        found = next((one for one in checked.usable if one.photo.sha256 == sha256), None)
+        if found is None:
+            raise _no_photo()
+        return prepare(found.image, found.face, sha256)
+
+    def _checked(self, subject: SubjectRecord, photos: Sequence[Photo], *, keep_strangers: bool) -> "CheckResult":
+        from ..photos import check
+
+        memory = self.examined.of(subject.tenant, subject.name)
+        with self._checking:
+            return check(
+                photos, means_person(subject.class_noun), keep_strangers=keep_strangers, examined_before=memory
+            )
+
     def list_photos(self, tenant: str, name: str) -> tuple[PhotoRecord, ...]:
         """The records, in the order of upload. Raises NotFound, UsageError."""
         return self.catalog.list_photos(tenant, name)
@@ -110,15 +135,26 @@ class Subjects:
                 continue
         return found
 
+    def photo(self, tenant: str, name: str, sha256: str) -> bytes:
+        """The clean copy of one photograph, a JPEG. Raises NotFound, UsageError."""
+        self.find(tenant, name)
+        record = self.catalog.find_photo(tenant, name, sha256)
+        if record is None:
+            raise _no_photo()
+        return self.objects.get(record.key)
+
     def delete_photo(self, tenant: str, name: str, sha256: str) -> None:
         """Raises NotFound (no such photo), UsageError."""
         self.find(tenant, name)
         record = self.catalog.find_photo(tenant, name, sha256)
         if record is None:
-            raise NotFound(
-                "there is no such photo", hint="list the subject's photos to find its id", code="ObjectNotFound"
-            )
+            raise _no_photo()
+        self.examined.drop(tenant, name)
         self.objects.delete(record.key)  # first: as long as the row exists, this can be repeated
         self.catalog.delete_photo(tenant, name, sha256)
         with suppress(StorageUnavailable):  # the row is deleted; the next deletion empties the log
             self.catalog.scrub()
+
+
+def _no_photo() -> NotFound:
+    return NotFound("there is no such photo", hint="list the subject's photos to find its id", code="ObjectNotFound")

@@ -22,7 +22,7 @@ from ..storage.home import Home
 from ..storage.library import AdapterLibrary
 from ..storage.objects import Objects, objects_at
 from ..storage.records import ForgottenItem, SubjectRecord
-from ..types import RESULTS, Subject, checked_rank
+from ..types import RESULTS, Subject
 
 if TYPE_CHECKING:
     from ..jobs.inputs import JobInput
@@ -155,6 +155,7 @@ class Training:
         from ..jobs.inputs import with_config
         from ..jobs.job import SUBJECT_PHOTOS
         from ..jobs.webhooks import check_notice
+        from ..training.recipe import check_rank
 
         for notice in order.notices:
             check_notice(notice, self.send_options)
@@ -163,7 +164,7 @@ class Training:
             order, consent, says_whose = with_config(order, sent.config), sent.consent or consent, True
         elif archive is None and order.photos != SUBJECT_PHOTOS:
             self.locations.resolve(order.photos, order.tenant)
-        checked_rank(order.fine_tune().recipe.rank, self.settings.rank)
+        check_rank(order.fine_tune().recipe, self.settings.rank)
         queue = self.queue  # opened here: no writer shall wait for that
         with self.objects.writing():
             if forgettings.is_under_way(self.library.catalog, order.tenant, order.name):

@@ -4,11 +4,24 @@ The definitions are the same for SQLite and PostgreSQL. No secrets are stored; o
 needs a revision in `migrations/catalog`.
 """
 
-from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    false,
+    text,
+)
 
 from .database import Schema
 
-CATALOG = Schema("catalog", "0001", "the catalog's database")
+CATALOG = Schema("catalog", "0002", "the catalog's database")
 
 metadata = MetaData()
 _NAME, _SHA256, _TIME = String(63), String(64), String(40)  # times are ISO 8601 in UTC, so they sort as text
@@ -79,7 +92,19 @@ outputs = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("key", String(900), nullable=False),
     Column("created", _TIME, nullable=False),
+    Column("facts", Text, nullable=False, server_default=text("'{}'")),  # JSON: prompt, seed, ... of the image
+    Column("is_favourite", Boolean, nullable=False, server_default=false()),
     Index("outputs_of_subject", "tenant", "subject", "created"),
+)
+
+sessions = Table(  # of the web app, signed in with an API key
+    "sessions",
+    metadata,
+    Column("token_sha256", _SHA256, primary_key=True),
+    Column("key_id", String(32), nullable=False),
+    Column("created", _TIME, nullable=False),
+    Column("expires", _TIME, nullable=False),
+    ForeignKeyConstraint(["key_id"], ["api_keys.id"]),
 )
 
 receipts = Table(

@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from ..errors import MissingPart, NotFound, SettingsError, StorageError, StorageUnavailable, UsageError
 from .files import make_private
@@ -31,6 +32,8 @@ _INCOMING = ".incoming"
 _LOOK_S = 0.02
 _GRACE_S = 3600.0  # much longer than writing a row can wait for the database
 _MARGIN_BYTES = 256 << 10  # for the catalog's row and write-ahead log
+_S3 = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[^?#\x00-\x20\x7f]*)?")
+_FILE = re.compile(r"file://(?:localhost)?(/[^?#\x00-\x20\x7f]*)")
 _PLACES = "expected an object store: a folder, file:///FOLDER or s3://BUCKET/PREFIX"
 # errors for: missing, a folder, a file as part of the path, a link
 _NO_OBJECT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
@@ -125,7 +128,7 @@ class FileObjects:
     @_answering()
     def get(self, key: str) -> bytes:
         try:
-            with open(self.root / checked_key(key), "rb", opener=_no_links) as file:
+            with open(self.root / checked_key(key), "rb", opener=_regular) as file:
                 return file.read()
         except OSError as error:
             if error.errno in _NO_OBJECT:
@@ -319,15 +322,11 @@ def objects_at(url: str) -> Objects:
         SettingsError: another kind of URL.
         MissingPart: S3 without boto3.
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:  # brackets without an address in them
-        raise SettingsError(_PLACES) from error
-    if parts.scheme == "s3" and parts.netloc and not parts.query:
-        return S3Objects(parts.netloc, parts.path)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return FileObjects(Path(unquote(parts.path)))
-    if "://" not in url and url:
+    if bucket := _S3.fullmatch(url):
+        return S3Objects(bucket[1], bucket[2] or "")
+    if folder := _FILE.fullmatch(url):
+        url = unquote(folder[1])
+    if url and "://" not in url and "\0" not in url:
         return FileObjects(Path(url).expanduser())
     raise SettingsError(_PLACES)
 
@@ -386,5 +385,10 @@ def _move(staged: Path, path: Path) -> None:
             os.close(folder)
 
 
-def _no_links(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW)
+def _regular(path: str, flags: int) -> int:
+    """For `open`: a regular file only. Opening a pipe without O_NONBLOCK would wait for a writer."""
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return handle

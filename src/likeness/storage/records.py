@@ -57,6 +57,8 @@ class OutputRecord:
     bytes: int
     key: str
     created: str
+    facts: str = "{}"  # JSON, see service.image_files.facts
+    is_favourite: bool = False
 
 
 @dataclass(frozen=True)

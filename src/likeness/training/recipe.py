@@ -8,7 +8,7 @@ standard     rank = alpha, U-Net 1e-4 and the text encoder 10 times lower (kohya
              own prediction (docs/log.md); face-masked loss (cog-sdxl, cloneofsimo/lora).
 thorough     more steps and twice the rank; cf. the 100 steps per photo of Astria's high-quality preset.
 origin-2023  the reference solution's settings: rank 128, 64 in the text encoder, alpha 1, 1e-4, 1000 steps of one
-             photo, attention q and v only, no masks. Its rank is above the default of LIKENESS_RANK.
+             photo, attention q and v only, no masks.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 
 from ..errors import UsageError
-from ..types import Network, Subject, checked_seed, checked_subject, encodes_text
+from ..types import Network, Subject, checked_rank, checked_seed, checked_subject, encodes_text
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,8 @@ PRESETS: Mapping[str, FineTuneRecipe] = MappingProxyType(
     }
 )
 
+LARGEST_PRESET_RANK = max(recipe.rank for recipe in PRESETS.values())
+
 _LIMITS = {
     "steps": (1, 20_000), "instance_rows": (1, 64), "prior_rows": (0, 64), "rank": (1, 256), "alpha": (0.001, 1024),
     "text_rank": (1, 256),
@@ -126,6 +128,15 @@ _ACCEPTED: Mapping[object, tuple[type, ...]] = MappingProxyType(
         int | None: (int, type(None)),
     }
 )
+
+
+def check_rank(recipe: FineTuneRecipe, most: int) -> None:
+    """Check a recipe's rank against an installation's largest. A preset's own rank is always allowed.
+
+    Raises:
+        Mismatch: a changed recipe of a larger rank.
+    """
+    checked_rank(recipe.rank, max(most, PRESETS[recipe.name].rank))
 
 
 def recipe_named(name: str, /, **changes: object) -> FineTuneRecipe:

@@ -1,0 +1,121 @@
+// @ts-check
+import { complain } from "../failures.js";
+import { gallery } from "../gallery_store.js";
+import { html, useEffect, useRef, useState } from "../html.js";
+import { revision, say } from "../state.js";
+import { plain, t } from "../texts.js";
+import { ask } from "./confirm.js";
+import { Lightbox } from "./lightbox.js";
+
+/**
+ * Kept images: open, select one, many or a range, favourites, download, delete.
+ * @param {{adapter: string | null, onLike: (image: any) => void}} props `adapter`: only of this one, or `base`; null: all
+ */
+export function Gallery({ adapter, onLike }) {
+  const [favourites, setFavourites] = useState(false);
+  const [isSelecting, setSelecting] = useState(false);
+  const [chosen, setChosen] = useState(/** @type {Set<string>} */ (new Set()));
+  const [open, setOpen] = useState(/** @type {string | null} */ (null));
+  const last = useRef(-1);
+  const end = useRef(null);
+  const { images, next, isLoaded } = gallery.state.value;
+  const words = t.gallery;
+  useEffect(() => {
+    gallery.load({ adapter, favourites }).catch(complain);
+  }, [adapter, favourites, revision.value]);
+  useEffect(() => {
+    if (!end.current) return undefined;
+    const watcher = new IntersectionObserver((seen) => {
+      if (seen.some((one) => one.isIntersecting)) gallery.more().catch(complain);
+    }, { rootMargin: "600px" });
+    watcher.observe(end.current);
+    return () => watcher.disconnect();
+  }, [next]);
+
+  /** @param {any} event @param {number} place */
+  const clicked = (event, place) => {
+    const image = images[place];
+    if (!isSelecting && !event.shiftKey) {
+      setOpen(image.id);
+      return;
+    }
+    setSelecting(true);
+    const changed = new Set(chosen);
+    if (event.shiftKey && last.current >= 0) {
+      const [from, to] = [Math.min(last.current, place), Math.max(last.current, place)];
+      images.slice(from, to + 1).forEach((one) => changed.add(one.id));
+    } else if (!changed.delete(image.id)) changed.add(image.id);
+    last.current = place;
+    setChosen(changed);
+  };
+  /** @param {any} event */
+  const moved = (event) => {
+    const steps = /** @type {Record<string, number>} */ ({ ArrowLeft: -1, ArrowRight: 1, ArrowUp: 0, ArrowDown: 0 });
+    if (!(event.key in steps)) return;
+    const buttons = /** @type {HTMLElement[]} */ ([...event.currentTarget.querySelectorAll(".tile > button")]);
+    const place = buttons.indexOf(event.target);
+    if (place < 0) return;
+    event.preventDefault();
+    const columns = Math.max(1, buttons.findIndex((one) => one.offsetParent && one.getBoundingClientRect().top > buttons[0].getBoundingClientRect().top));
+    const step = steps[event.key] || (event.key === "ArrowUp" ? -columns : columns);
+    buttons[place + step]?.focus();
+  };
+  const stopSelecting = () => {
+    setSelecting(false);
+    setChosen(new Set());
+    last.current = -1;
+  };
+  const remove = async () => {
+    if (!(await ask(words.deleteAsk(chosen.size)))) return;
+    try {
+      await gallery.remove([...chosen]);
+      say(words.deleted(chosen.size));
+      stopSelecting();
+    } catch (error) {
+      complain(error);
+    }
+  };
+  const query = [...chosen].map((id) => `id=${id}`).join("&");
+  const shown = images.findIndex((one) => one.id === open);
+  return html`
+    <section class="stack" aria-labelledby="gallery">
+      <div class="row spread">
+        <h2 id="gallery">${words.title}</h2>
+        <div class="row">
+          <div class="segments" role="group" aria-label=${words.show}>
+            <button type="button" aria-pressed=${!favourites} onClick=${() => setFavourites(false)}>${words.all}</button>
+            <button type="button" aria-pressed=${favourites} onClick=${() => setFavourites(true)}>${words.favourites}</button>
+          </div>
+          ${images.length > 0 && html`<button class="button plain-button" type="button" onClick=${() => (isSelecting ? stopSelecting() : setSelecting(true))}>${isSelecting ? words.done : words.select}</button>`}
+        </div>
+      </div>
+      ${isLoaded && images.length === 0 && html`<p class="soft">${words.empty}</p>`}
+      <ul class="grid" onKeyDown=${moved}>
+        ${images.map((image, place) => {
+          const label = words.alt(plain(image.prompt), image.seed);
+          return html`
+            <li key=${image.id} class=${`tile ${chosen.has(image.id) ? "chosen" : ""}`}>
+              <button type="button" aria-pressed=${isSelecting ? chosen.has(image.id) : undefined} onClick=${(/** @type {any} */ event) => clicked(event, place)}
+                aria-label=${isSelecting ? words.selectOne(label) : words.open(label)}>
+                <img src=${`/v1/images/${image.id}/thumbnail`} alt="" loading="lazy" decoding="async" width="160" height="160" />
+              </button>
+              ${(image.is_favourite || chosen.has(image.id)) && html`<span class="mark" aria-hidden="true">${chosen.has(image.id) ? "✓" : "♥"}</span>`}
+            </li>
+          `;
+        })}
+      </ul>
+      ${next && html`<div class="row" ref=${end}><button class="button" type="button" onClick=${() => gallery.more().catch(complain)}>${words.more}</button></div>`}
+      ${isSelecting && html`
+        <div class="selection" role="group" aria-label=${words.select}>
+          <strong>${words.selected(chosen.size)}</strong>
+          <button class="button plain-button" type="button" onClick=${() => setChosen(new Set(images.map((one) => one.id)))}>${words.selectAll}</button>
+          ${chosen.size > 0 && html`
+            <a class="button plain-button" href=${`/v1/images/archive?${query}`} download>${t.actions.download}</a>
+            <button class="button plain-button" type="button" onClick=${remove}>${t.actions.delete}</button>
+          `}
+        </div>
+      `}
+      ${shown >= 0 && html`<${Lightbox} images=${images} place=${shown} onPlace=${(/** @type {number} */ place) => setOpen(images[place].id)} onClose=${() => setOpen(null)} onLike=${onLike} />`}
+    </section>
+  `;
+}

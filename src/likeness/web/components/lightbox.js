@@ -1,0 +1,76 @@
+// @ts-check
+import { complain } from "../failures.js";
+import { gallery } from "../gallery_store.js";
+import { html, useEffect, useRef } from "../html.js";
+import { say } from "../state.js";
+import { day, plain, t } from "../texts.js";
+import { ask } from "./confirm.js";
+
+const SWIPE_PX = 50;
+const FACTS = /** @type {const} */ (["prompt", "negative_prompt", "seed", "steps", "guidance_scale", "adapter_scale", "created"]);
+
+/**
+ * One image in full, with arrows, keys and swipes to its neighbours.
+ * @param {{images: any[], place: number, onPlace: (place: number) => void, onClose: () => void, onLike: (image: any) => void}} props
+ */
+export function Lightbox({ images, place, onPlace, onClose, onLike }) {
+  const dialog = useRef(null);
+  const began = useRef(0);
+  const image = images[place];
+  const words = t.gallery;
+  useEffect(() => {
+    const box = /** @type {HTMLDialogElement | null} */ (dialog.current);
+    if (box && !box.open) box.showModal();
+  }, []);
+  /** @param {number} step */
+  const move = (step) => {
+    if (images[place + step]) onPlace(place + step);
+  };
+  const remove = async () => {
+    if (!(await ask(words.deleteAsk(1)))) return;
+    try {
+      const neighbour = images[place + 1] ? place + 1 : place - 1;
+      if (neighbour >= 0) onPlace(neighbour);
+      await gallery.remove([image.id]);
+      say(words.deleted(1));
+    } catch (error) {
+      complain(error);
+    }
+  };
+  /** @param {string} name */
+  const fact = (name) => (name === "created" ? day(image.created) : name === "prompt" ? plain(image.prompt) : image[name]);
+  return html`
+    <dialog class="sheet" ref=${dialog} aria-label=${words.alt(plain(image.prompt), image.seed)} onClose=${onClose}
+      onKeyDown=${(/** @type {KeyboardEvent} */ event) => event.key === "ArrowLeft" ? move(-1) : event.key === "ArrowRight" && move(1)}>
+      <div class="viewer">
+        <div class="picture" onPointerDown=${(/** @type {PointerEvent} */ event) => { began.current = event.clientX; }}
+          onPointerUp=${(/** @type {PointerEvent} */ event) => {
+            const moved = event.clientX - began.current;
+            if (Math.abs(moved) > SWIPE_PX) move(moved < 0 ? 1 : -1);
+          }}>
+          <img src=${`/v1/images/${image.id}`} alt=${words.alt(plain(image.prompt), image.seed)} draggable=${false} />
+        </div>
+        <div class="stack">
+          <div class="row spread">
+            <div class="row">
+              <button class="button round" type="button" aria-label=${words.previous} disabled=${place === 0} onClick=${() => move(-1)}>‹</button>
+              <button class="button round" type="button" aria-label=${words.next} disabled=${place === images.length - 1} onClick=${() => move(1)}>›</button>
+            </div>
+            <button class="button" type="button" autofocus onClick=${() => /** @type {any} */ (dialog.current)?.close()}>${t.actions.close}</button>
+          </div>
+          <dl class="facts small">
+            ${FACTS.filter((name) => fact(name) !== null && fact(name) !== "").map((name) => html`<dt key=${name}>${words.facts[name]}</dt><dd>${fact(name)}</dd>`)}
+          </dl>
+          <div class="row">
+            <button class="button main-button" type="button" onClick=${() => { onLike(image); /** @type {any} */ (dialog.current)?.close(); }}>${words.likeThis}</button>
+            <button class="button" type="button" aria-pressed=${image.is_favourite} onClick=${() => gallery.favour(image, !image.is_favourite).catch(complain)}>
+              ${image.is_favourite ? words.unfavourite : words.favourite}
+            </button>
+            <a class="button" href=${`/v1/images/${image.id}`} download=${`portrait-${image.id.slice(0, 8)}.${image.media_type.split("/")[1]}`}>${t.actions.download}</a>
+            <button class="button bad-button" type="button" onClick=${remove}>${t.actions.delete}</button>
+          </div>
+        </div>
+      </div>
+    </dialog>
+  `;
+}

@@ -1,0 +1,65 @@
+// @ts-check
+/** The kept images that the gallery shows, in pages, the newest first. */
+import { call, get } from "./api.js";
+import { signal } from "./html.js";
+
+const PAGE = 60;
+
+/** @typedef {{adapter: string | null, favourites: boolean}} Filter */
+/** @type {import("./html.js").Signal<{images: any[], next: string | null, isLoaded: boolean}>} */
+const state = signal({ images: [], next: null, isLoaded: false });
+/** @type {Filter} */
+let filter = { adapter: null, favourites: false };
+let round = 0;
+let isLoadingMore = false;
+
+/** @param {Filter} found @param {string} [before] */
+function path({ adapter, favourites }, before = "") {
+  const query = new URLSearchParams({ limit: String(PAGE), favourites: String(favourites) });
+  if (adapter) query.set("adapter", adapter);
+  if (before) query.set("before", before);
+  return `/images?${query}`;
+}
+
+/** @param {Filter} wanted */
+async function load(wanted) {
+  filter = wanted;
+  const mine = ++round;
+  const page = await get(path(wanted));
+  if (mine === round) state.value = { images: page.images, next: page.next, isLoaded: true };
+}
+
+async function more() {
+  const { images, next } = state.peek();
+  if (!next || isLoadingMore) return;
+  isLoadingMore = true;
+  const mine = round;
+  try {
+    const page = await get(path(filter, next));
+    if (mine === round) state.value = { images: [...images, ...page.images], next: page.next, isLoaded: true };
+  } finally {
+    isLoadingMore = false;
+  }
+}
+
+/** A new image. @param {any} image */
+function add(image) {
+  if (filter.favourites || (filter.adapter && filter.adapter !== (image.adapter || "base"))) return;
+  state.value = { ...state.peek(), images: [image, ...state.peek().images.filter((one) => one.id !== image.id)] };
+}
+
+/** @param {string[]} ids */
+async function remove(ids) {
+  for (const id of ids) {
+    await call("DELETE", `/images/${id}`);
+    state.value = { ...state.peek(), images: state.peek().images.filter((one) => one.id !== id) };
+  }
+}
+
+/** @param {any} image @param {boolean} isFavourite */
+async function favour(image, isFavourite) {
+  const changed = await call("PUT", `/images/${image.id}/favourite`, { json: { is_favourite: isFavourite } });
+  state.value = { ...state.peek(), images: state.peek().images.map((one) => (one.id === image.id ? changed : one)) };
+}
+
+export const gallery = { add, favour, load, more, remove, state };

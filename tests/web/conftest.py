@@ -1,0 +1,44 @@
+"""One server with the built-in base, one worker and one browser for a module of tests.
+
+Not for the session: an open Playwright runs its event loop in this thread, and tests of other modules start theirs.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.browser import chromium, executable, process, serving
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    executable()
+    home = tmp_path_factory.mktemp("home")
+    with serving(home) as found, process(home, "work", "--no-score", "--id", "web"):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory, demo_photos: Path) -> Path:
+    """A film for the fake camera: the example person, who looks into it. Motion JPEG: pictures in a row."""
+    from PIL import Image
+
+    file: Path = tmp_path_factory.mktemp("clip") / "camera.mjpeg"
+    with Image.open(demo_photos / "photo_01.jpg") as picture:
+        frame = Image.new("RGB", (640, 480), (90, 90, 90))
+        frame.paste(picture.convert("RGB").resize((480, 480)), (80, 0))
+    with file.open("wb") as film:
+        for _ in range(10):
+            frame.save(film, "JPEG", quality=95)
+    return file
+
+
+@pytest.fixture(scope="module")
+def browser(clip: Path) -> Iterator[Any]:
+    with chromium(
+        "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-video-capture={clip}",
+    ) as found:  # fmt: skip
+        yield found
