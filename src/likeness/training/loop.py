@@ -192,8 +192,9 @@ class StepMemory:
         Fewer rows cost some speed. Recomputing costs a third of the operations, so it comes after two rows did not fit.
         """
         now = min(self.rows or rows, rows)
-        if now > (1 if self.recompute else LEAST_ROWS):
-            return replace(self, rows=now // 2)
+        least = 1 if self.recompute else LEAST_ROWS
+        if now > least:
+            return replace(self, rows=max(least, now // 2))
         return None if self.recompute else StepMemory(recompute=True)
 
 
