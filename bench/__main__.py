@@ -7,6 +7,8 @@ NAMES = (
     "adapter_size",
     "mixed_forward",
     "train_together",
+    "launches",
+    "gpu",
     "generate",
     "engine_cold",
     "engine_exact",

@@ -38,7 +38,7 @@ SETTLED = 20  # adapters before the first memory measurement
 def begins_of(base: BaseModel) -> Iterator[list[float]]:
     """The times at which the U-Net was called, on the performance counter, in seconds."""
     begins: list[float] = []
-    hook = base.unet.register_forward_pre_hook(lambda *_: begins.append(time.perf_counter()))
+    hook = base.networks["unet"].register_forward_pre_hook(lambda *_: begins.append(time.perf_counter()))
     try:
         yield begins
     finally:

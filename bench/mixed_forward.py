@@ -60,13 +60,19 @@ def attention_unet() -> UNet2DConditionModel:
 
 
 def cases(base: BaseModel) -> list[Case]:
-    tokens = base.tokenizer.model_max_length
+    tokens = base.max_tokens
     linear, standard = ATTENTION + FEED_FORWARD, recipe_named("standard")
     large = attention_unet().to(base.device)
     return [
-        Case("base, attention and feed-forward, rank 4", base.unet, tokens, linear, 4),
-        Case("base, attention and feed-forward, rank 8", base.unet, tokens, linear, 8),
-        Case(f"base, recipe standard, rank {standard.rank}", base.unet, tokens, standard.unet_targets, standard.rank),
+        Case("base, attention and feed-forward, rank 4", base.parts["unet"], tokens, linear, 4),
+        Case("base, attention and feed-forward, rank 8", base.parts["unet"], tokens, linear, 8),
+        Case(
+            f"base, recipe standard, rank {standard.rank}",
+            base.parts["unet"],
+            tokens,
+            standard.unet_targets,
+            standard.rank,
+        ),
         Case("34 M parameters, attention, rank 4", large, 77, ATTENTION, 4),
     ]
 

@@ -50,7 +50,7 @@ def random_person(base: BaseModel, seed: int) -> TrainingSet:
     return TrainingSet(
         latents=torch.randn(PHOTOS, *base.latent_shape, generator=g).to(base.device),
         emphasis=(emphasis / emphasis.mean((1, 2, 3), keepdim=True)).to(base.device),
-        ids=ids.expand(PHOTOS, -1, -1),
+        ids=torch.stack([ids] * PHOTOS),
         prior_latents=torch.randn(CLASS_IMAGES, *base.latent_shape, generator=g).to(base.device),
         prior_ids=base.tokenize(class_captions(base.family, subject.class_noun, CLASS_IMAGES)),
     )
@@ -59,7 +59,7 @@ def random_person(base: BaseModel, seed: int) -> TrainingSet:
 @contextmanager
 def loop_of(base: BaseModel, recipe: FineTuneRecipe, people: range) -> Iterator[TrainingLoop]:
     """A loop with its own copy of the networks, without the hooks of other loops."""
-    twin = replace(base, unet=copy.deepcopy(base.unet), text_encoder=copy.deepcopy(base.text_encoder))
+    twin = replace(base, parts=copy.deepcopy(base.parts))
     loop = TrainingLoop(twin, capacity=len(people), rank=recipe.rank)
     for k in people:
         loop.join(NAMES[k], recipe, random_person(twin, k), seed=k)

@@ -223,7 +223,7 @@ MEMORY = [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeEr
 @pytest.mark.parametrize(
     ("place", "full"),
     [("training.loop.TrainingLoop.step", MEMORY[0]), ("training.prior.denoise_all", MEMORY[1]),
-     ("diffusion.base.BaseModel.encode_photo", MEMORY[2]), ("diffusion.base.load_part", MEMORY[2])],
+     ("diffusion.stable_diffusion.StableDiffusion.encode_photo", MEMORY[2]), ("diffusion.base.load_part", MEMORY[2])],
 )  # fmt: skip
 def test_a_training_without_memory_is_an_error_with_a_hint(
     things: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, full: Exception

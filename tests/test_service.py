@@ -38,7 +38,7 @@ from likeness.service import Likeness, build, save_prepared
 from likeness.service.image_files import AI_GENERATED, file_name, save_png
 from likeness.storage.catalog import LOCAL
 from likeness.storage.objects import FileObjects
-from likeness.training.loss import dreambooth_loss
+from likeness.training.loss import row_losses
 from likeness.training.pipeline import adapter_bytes
 from likeness.training.recipe import FineTuneOrder, FineTuneRecipe, recipe_named
 from likeness.types import Advance, GeneratedImage, ImageRequest, Photo, Subject
@@ -153,11 +153,11 @@ def test_a_failed_training_publishes_nothing(
 ) -> None:
     losses: list[Tensor] = []
 
-    def poisoned(each: Tensor, is_prior: Tensor, prior_weight: float) -> Tensor:
-        losses.append(dreambooth_loss(each, is_prior, prior_weight))
+    def poisoned(output: Tensor, target: Tensor, **weights: Tensor) -> Tensor:
+        losses.append(row_losses(output, target, **weights))
         return losses[-1] * float("nan") if len(losses) == 3 else losses[-1]
 
-    monkeypatch.setattr("likeness.training.loop.dreambooth_loss", poisoned)
+    monkeypatch.setattr("likeness.training.loop.row_losses", poisoned)
     with pytest.raises(TrainingError):
         likeness.train(photos, order("nan"))
     assert not likeness.catalog.has_adapter(LOCAL, "nan")

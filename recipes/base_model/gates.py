@@ -142,7 +142,7 @@ def measure_speed(exam: Exam) -> Figures:
 def measure_words(exam: Exam) -> Figures:
     """How far a word moves the text encoder's states, as a share of their norm: near 0, it has no effect."""
     changed = [WORDS_OF.replace(*change) for change in CHANGES]
-    states = exam.base.encode_prompt(exam.base.tokenize([WORDS_OF, *changed])).flatten(1)  # (1 + W, N * d)
+    states = exam.base.encode_prompt(exam.base.tokenize([WORDS_OF, *changed])).states.flatten(1)  # (1 + W, N * d)
     shares = (states[1:] - states[0]).norm(dim=1) / states[0].norm()
     word, other = CHANGES[int(shares.argmin())]
     return {"words": Measured(100 * shares.min().item(), len(changed), f"the least: '{other}' for '{word}'")}

@@ -58,5 +58,5 @@ def near_latents(base: BaseModel, images: Tensor, attributes: Sequence[dict[str,
         captions = [compose(row, rng) for row in attributes[start : start + len(x)]]
         states = base.encode_prompt(base.tokenize(captions))
         clean = base.schedule.denoised(noisy, base.denoise(noisy, t, states), t)
-        parts.append((clean / base.vae.config["scaling_factor"]).half().cpu())
+        parts.append((clean / base.parts["vae"].config["scaling_factor"]).half().cpu())
     return torch.cat(parts)

@@ -29,6 +29,7 @@ from .commands.options import (
     Steps,
     one_of,
 )
+from .commands.plan import plan
 from .commands.score import kept_reference, most_alike, score
 from .commands.terminal import Terminal, interruptible, rows_table, set_lines, verdict_table
 from .commands.workers import work
@@ -359,6 +360,7 @@ def demo(
 app.command()(serving.serve)
 app.add_typer(serving.keys, name="keys")
 app.command()(work)
+app.command()(plan)
 app.command()(score)
 app.add_typer(jobs, name="jobs")
 app.add_typer(deploy, name="deploy")

@@ -20,7 +20,7 @@ from .errors import Mismatch, UsageError
 
 Verdict = Literal["accepted", "warned", "refused"]
 Unread = Literal["not_an_image", "too_large", "compression", "damaged", "not_readable", "too_many"]
-Network = Literal["unet", "text_encoder"]
+Network = Literal["unet", "text_encoder", "text_encoder_2"]  # networks that adapters modify; sub-folders of a base
 
 MAX_SEED = 2**63 - 1  # what a torch.Generator takes
 SAMPLER_NAMES = ("dpmpp_2m", "ddim", "euler")  # implemented in diffusion.samplers; the first is the default
@@ -28,6 +28,11 @@ PNG, JPEG = "image/png", "image/jpeg"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MAX_WORD = 100
+
+
+def encodes_text(network: Network) -> bool:
+    """Whether a network is a text encoder; the other network of a base denoises."""
+    return network.startswith("text_encoder")
 
 
 def checked_name(name: str) -> str:

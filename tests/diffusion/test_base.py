@@ -58,7 +58,7 @@ def test_facts(tiny_base: BaseModel, tiny_base_folder: Path) -> None:
     assert tiny_base.latent_shape == (16, 16, 16)
     assert tiny_base.sha256 == weights_sha256(tiny_base_folder)
     assert tiny_base.id == tiny_base_folder.name
-    for network in (tiny_base.unet, tiny_base.text_encoder, tiny_base.vae):
+    for network in tiny_base.parts.values():
         assert not network.training
         assert not any(p.requires_grad for p in network.parameters())
 
@@ -83,8 +83,8 @@ def test_key_names_of_older_transformers_load(folder: Path, tiny_base: BaseModel
     weights = {f"text_model.{key}": tensor for key, tensor in load_file(folder / TEXT).items()}
     weights["text_model.embeddings.position_ids"] = torch.arange(48)[None]
     save_file(weights, folder / TEXT, metadata={"format": "pt"})
-    loaded = load(folder).text_encoder.state_dict()
-    assert all(torch.equal(loaded[key], tensor) for key, tensor in tiny_base.text_encoder.state_dict().items())
+    loaded = load(folder).parts["text_encoder"].state_dict()
+    assert all(torch.equal(loaded[key], tensor) for key, tensor in tiny_base.parts["text_encoder"].state_dict().items())
 
 
 @pytest.mark.parametrize("file", [UNET, TEXT, VAE])
@@ -237,7 +237,7 @@ def test_from_the_hub_come_full_weights_where_there_are_any_else_halves(
 
     monkeypatch.setattr("likeness.diffusion.base.snapshot_download", download)
     base = load_base("someone/some-base", "0" * 40, device=CPU, dtype=torch.float32)
-    assert base.unet.dtype == torch.float32
+    assert base.dtype == torch.float32
     fetched = {path.parent.name for path in here.rglob("*.fp16*")}
     assert fetched == set(halves)
     assert not (here / "sd.ckpt").exists()
@@ -251,7 +251,7 @@ def test_photo_and_prompt_routes(tiny_base: BaseModel) -> None:
     assert pixels.abs().max() <= 1
     ids = tiny_base.tokenize(["photo of <<TOK>> person", "word " * 200, "", "лицо 🙂"])
     assert ids.shape == (4, 48)
-    assert tiny_base.encode_prompt(ids).shape == (4, 48, 192)
+    assert tiny_base.encode_prompt(ids).states.shape == (4, 48, 192)
 
 
 @given(st.lists(st.sampled_from(["photo", "of", "woman", "\n"]), max_size=70))

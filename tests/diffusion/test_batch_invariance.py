@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.batch_invariance import make_batch_invariant
+from likeness.diffusion.conditioning import Conditioning
 
 
 def route(base: BaseModel, rows: slice) -> tuple[Tensor, ...]:
@@ -14,8 +15,8 @@ def route(base: BaseModel, rows: slice) -> tuple[Tensor, ...]:
     x = torch.randn(24, *base.latent_shape, generator=g)[rows].requires_grad_()
     t = torch.randint(1000, (24,), generator=g)[rows]
     ids = torch.randint(3, (24, 48), generator=g)[rows]
-    states = base.encode_prompt(ids).detach().requires_grad_()
-    output = base.denoise(x, t, states)
+    states = base.encode_prompt(ids).states.detach().requires_grad_()
+    output = base.denoise(x, t, Conditioning(states))
     gradients = torch.autograd.grad(output.square().sum(), [x, states])
     return states.detach(), output.detach(), *gradients
 

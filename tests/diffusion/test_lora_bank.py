@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fixtures.tiny import random_row, relative
 from likeness.diffusion.base import BaseModel
+from likeness.diffusion.conditioning import Conditioning
 from likeness.diffusion.lora import LoraBank, adapted_linear
 from likeness.diffusion.routing import route_of
 from likeness.errors import CorruptAdapter, UsageError
@@ -73,7 +74,7 @@ def merged_copy(base: BaseModel, bank: LoraBank, slot: int) -> BaseModel:
         A, B = (factor[slot] for factor in bank.factors(span))
         weight = networks[span.network].get_submodule(span.module).weight
         weight.data += (B @ A.flatten(1)).view_as(weight)
-    return replace(base, unet=networks["unet"], text_encoder=networks["text_encoder"])
+    return replace(base, parts=dict(base.parts) | {str(name): one for name, one in networks.items()})
 
 
 def test_linear_and_convolution_layers_of_both_networks_are_adapted(bank: LoraBank) -> None:
@@ -128,7 +129,9 @@ def test_equals_peft(tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor,
             layer = network.get_submodule(module)
             layer.lora_A["default"].weight.data.copy_(torch.from_numpy(pair.A))
             layer.lora_B["default"].weight.data.copy_(torch.from_numpy(pair.B))
-    theirs = forward(replace(tiny_base, unet=networks["unet"], text_encoder=networks["text_encoder"]), inputs)
+    theirs = forward(
+        replace(tiny_base, parts=dict(tiny_base.parts) | {str(name): one for name, one in networks.items()}), inputs
+    )
     assert relative(routed(tiny_base, bank, inputs, slots=[2] * 4), theirs) <= 1e-5
 
 
@@ -184,7 +187,7 @@ def test_a_forward_computes_with_the_largest_rank_among_its_own_rows(
         def states(bank: LoraBank, *slots: int) -> Tensor:
             ranks.clear()
             with torch.no_grad(), bank.route(torch.tensor(slots)):
-                return tiny_base.encode_prompt(ids)
+                return tiny_base.encode_prompt(ids).states
 
         for slots, rank in (((1, 1), 2), ((2, 1), 8), ((1, 0), 2), ((2, 2), 8)):
             found = states(roomy, *slots)
@@ -266,7 +269,7 @@ def test_layers_that_nobody_routed_has_are_left_alone(
     pairs = bank.pairs_of(full, RANK)
     attention = bank.row_of({"unet": {name: pair for name, pair in pairs["unet"].items() if name.endswith("to_q")}})
     calls: list[str] = []
-    convolution = next(module for name, module in tiny_base.unet.named_modules() if name.endswith("conv1"))
+    convolution = next(module for name, module in tiny_base.networks["unet"].named_modules() if name.endswith("conv1"))
     watch = convolution.register_forward_hook(
         lambda *seen: calls.append("changed" if seen[2].requires_grad else "bare")
     )
@@ -274,7 +277,7 @@ def test_layers_that_nobody_routed_has_are_left_alone(
         bank.write(1, attention)
         x, t, ids = inputs
         with bank.route(torch.tensor([1, 1, 0, 0])):
-            tiny_base.denoise(x, t, tiny_base.encode_prompt(ids).detach())
+            tiny_base.denoise(x, t, Conditioning(tiny_base.encode_prompt(ids).states.detach()))
         assert calls == ["bare"]  # the first convolution lies before all attention
         bank.write(2, full)
         mixed = routed(tiny_base, bank, inputs, slots=[1, 2, 0, 1])

@@ -349,7 +349,7 @@ def test_the_base_is_never_written(opened: Open, tiny_base: BaseModel, store: St
         engine.submit(replace(SHORT, steps=1), key=list(store.adapters)[k % 6]).result(HANG_S)
     assert engine.facts().slot_misses == 12
     assert resident_sha256(tiny_base) == before
-    parameter = next(tiny_base.unet.parameters())
+    parameter = next(tiny_base.networks["unet"].parameters())
     parameter.view(-1)[0] += 1
     assert resident_sha256(tiny_base) != before  # or the line above says nothing
     parameter.view(-1)[0] -= 1

@@ -131,6 +131,6 @@ def test_at_negative_scale_0_guidance_leads_away_from_the_bare_base(tiny_base: B
 def test_guidance_1_is_not_guided_and_costs_one_row(tiny_base: BaseModel, bank: LoraBank) -> None:
     plain = replace(FIRST, guidance_scale=1.0)
     first, second = begun(tiny_base, bank, [(plain, HERS), (FIRST, HERS)])
-    assert (len(first.states), len(second.states)) == (1, 2)
+    assert (len(first.prompts), len(second.prompts)) == (1, 2)
     near = latents(tiny_base, bank, [(replace(FIRST, guidance_scale=1.0 + 1e-6), HERS)])
     assert relative(latents(tiny_base, bank, [(plain, HERS)]), near) <= 1e-4

@@ -44,9 +44,9 @@ def test_a_route_is_of_the_thread_that_made_it(tiny_base: BaseModel) -> None:
     def states(bank: LoraBank | None, rows: int, *slots: int) -> torch.Tensor:
         with torch.no_grad():
             if bank is None:
-                return tiny_base.encode_prompt(ids[:rows])
+                return tiny_base.encode_prompt(ids[:rows]).states
             with bank.route(torch.tensor(slots)):
-                return tiny_base.encode_prompt(ids[:rows])
+                return tiny_base.encode_prompt(ids[:rows]).states
 
     mine, others = bank_of(tiny_base, 1), bank_of(tiny_base, 2)
     try:
@@ -57,7 +57,7 @@ def test_a_route_is_of_the_thread_that_made_it(tiny_base: BaseModel) -> None:
             assert torch.equal(elsewhere(lambda: states(None, 3)), bare)
             assert torch.equal(elsewhere(lambda: states(others, 2, 2, 1)), routed)  # another number of rows
             assert torch.equal(elsewhere(lambda: states(mine, 3, 1, 2, 0)), alone)
-            assert torch.equal(tiny_base.encode_prompt(ids), alone)
+            assert torch.equal(tiny_base.encode_prompt(ids).states, alone)
     finally:
         mine.close()
         others.close()

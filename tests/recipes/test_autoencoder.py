@@ -294,12 +294,12 @@ def test_near_latents_are_those_of_little_noise(tmp_path: Path) -> None:
     base = load_base(str(build_tiny_folder(tmp_path / "base", "epsilon")), device=CPU, dtype=torch.float32)
     images = pictures(3)
     with torch.no_grad():
-        base.unet.conv_out.weight.zero_()
-        base.unet.conv_out.bias.zero_()  # so that an estimate is x_t / a_t
+        base.parts["unet"].conv_out.weight.zero_()
+        base.parts["unet"].conv_out.bias.zero_()  # so that an estimate is x_t / a_t
     near = near_latents(base, images, [TOLD] * 3, seed=0)
-    exact = base.encode_photo(images.float() / 127.5 - 1) / base.vae.config["scaling_factor"]
+    exact = base.encode_photo(images.float() / 127.5 - 1) / base.parts["vae"].config["scaling_factor"]
     assert near.shape == exact.shape and near.dtype == torch.half
-    error = ((near - exact) * base.vae.config["scaling_factor"]).flatten(1).std(1)
+    error = ((near - exact) * base.parts["vae"].config["scaling_factor"]).flatten(1).std(1)
     assert (error > 0).all() and (error < (1 / 0.8 - 1) ** 0.5 * 1.1).all()
     assert torch.equal(near, near_latents(base, images, [TOLD] * 3, seed=0))
 
@@ -326,7 +326,7 @@ def test_near_latents_are_made_once_of_a_base_and_its_pictures(tmp_path: Path, m
 
 def test_a_base_of_other_latents_is_refused(tmp_path: Path) -> None:
     base = load_base(str(build_tiny_folder(tmp_path / "base")), device=CPU, dtype=torch.float32)
-    check_same_latents(base, base.vae, pictures(2))
+    check_same_latents(base, base.parts["vae"], pictures(2))
     with pytest.raises(ValueError, match="expected a base with the autoencoder's own latents"):
         check_same_latents(base, autoencoder(), pictures(2))
 

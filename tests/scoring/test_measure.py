@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 from typer.testing import CliRunner
 
 from fixtures.tiny import random_row
@@ -60,7 +59,7 @@ def test_the_prompt_that_denoises_best_is_the_answer(tiny_base: BaseModel, monke
 
 def test_the_loss_is_that_of_each_picture_under_its_own_text(tiny_base: BaseModel) -> None:
     latents = torch.randn(3, *tiny_base.latent_shape)
-    states: Tensor = tiny_base.encode_prompt(tiny_base.tokenize(["a man", "a woman", "snow"]))
+    states = tiny_base.encode_prompt(tiny_base.tokenize(["a man", "a woman", "snow"]))
     together = prompt.denoising_losses(tiny_base, latents, states, seed=4)
     assert together.shape == (3, len(prompt.TIMES))
     for k in range(3):
@@ -105,7 +104,7 @@ def test_an_adapter_of_another_base_is_refused(tiny_base: BaseModel) -> None:
 
 
 def test_the_bank_goes_away_even_where_scoring_fails(tiny_base: BaseModel) -> None:
-    layer = next(module for name, module in tiny_base.unet.named_modules() if name.endswith("to_q"))
+    layer = next(module for name, module in tiny_base.networks["unet"].named_modules() if name.endswith("to_q"))
     before = len(layer._forward_hooks)
     with pytest.raises(Exception, match="boom"):  # noqa: PT012
 

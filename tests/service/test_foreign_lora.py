@@ -52,8 +52,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
 def layers(base: BaseModel, *, is_locon: bool = False) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
     """Each adapted layer under its name in the file."""
     if is_locon:
-        yield from (("lora_unet_conv_in", base.unet.conv_in), ("lora_unet_conv_out", base.unet.conv_out))
-    for prefix, network in (("lora_unet", base.unet), ("lora_te", base.text_encoder)):
+        yield from (
+            ("lora_unet_conv_in", base.parts["unet"].conv_in),
+            ("lora_unet_conv_out", base.parts["unet"].conv_out),
+        )
+    for prefix, network in (("lora_unet", base.parts["unet"]), ("lora_te", base.parts["text_encoder"])):
         for outer, module in network.named_modules():
             if type(module).__name__ not in WITHIN[prefix] + (LOCON if is_locon else ()):
                 continue

@@ -6,7 +6,7 @@ import torch
 from fixtures.tiny import scheduler
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.schedule import schedule_from_config
-from likeness.training.loss import dreambooth_loss, min_snr_weight, place_emphasis, row_losses
+from likeness.training.loss import dreambooth_weights, min_snr_weight, place_emphasis, row_losses
 
 
 def test_min_snr_weights_by_hand() -> None:
@@ -44,10 +44,10 @@ def test_row_losses_by_hand() -> None:
     assert loss.tolist() == [15.25]
 
 
-def test_dreambooth_loss_by_hand() -> None:
-    losses = torch.tensor([1.0, 3.0, 10.0])
-    assert dreambooth_loss(losses, torch.tensor([False, False, True]), 0.5).item() == 2 + 0.5 * 10
-    assert dreambooth_loss(losses, torch.tensor([False, False, False]), 0.5).item() == pytest.approx(14 / 3)
+def test_dreambooth_weights_by_hand() -> None:
+    losses = torch.tensor([1.0, 3.0, 10.0, 20.0])
+    assert (losses * torch.tensor(dreambooth_weights(2, 2, 0.5))).sum().item() == 2 + 0.5 * 15
+    assert (losses * torch.tensor(dreambooth_weights(4, 0, 0.5))).sum().item() == pytest.approx(34 / 4)
 
 
 def test_emphasis_has_mean_one_and_the_right_proportions() -> None:

@@ -2,7 +2,7 @@
 
     NAME/card.json
     NAME/unet/adapter_model.safetensors, adapter_config.json
-    NAME/text_encoder/...                                     if the text encoder was trained too
+    NAME/text_encoder/...                                     if text encoders were trained too
 
 `peft.PeftModel.from_pretrained(unet, NAME/"unet")` loads it. Layout: PEFT 0.21, `save_pretrained`.
 """

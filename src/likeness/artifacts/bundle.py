@@ -6,7 +6,7 @@ One object needs one atomic read, from a folder or S3. Alpha is not folded in, s
 """
 
 import re
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from .foreign import CARD_KEY
 
 SUFFIX = ".safetensors"
 _HINT = "train it again, or import it from an intact copy"
-_KEY = re.compile(r"(unet|text_encoder)/(.+)\.lora_([AB])\.weight")
+_KEY = re.compile(rf"({'|'.join(NETWORKS)})/(.+)\.lora_([AB])\.weight")
 
 
 def encode(adapter: Adapter, dtype: type[np.float16] | type[np.float32] = np.float16) -> tuple[Adapter, bytes]:
@@ -89,5 +89,4 @@ def _parsed(key: str) -> Key | None:
     found = _KEY.fullmatch(key)
     if found is None:
         return None
-    network: Network = "unet" if found[1] == "unet" else "text_encoder"
-    return network, found[2], "A" if found[3] == "A" else "B"
+    return cast(Network, found[1]), found[2], "A" if found[3] == "A" else "B"

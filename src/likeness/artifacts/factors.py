@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CorruptAdapter, Mismatch
-from ..types import Adapter, AdapterCard, LoraPair, Network
+from ..types import Adapter, AdapterCard, LoraPair, Network, encodes_text
 from .card import MAX_RANK
 
 Weights = dict[Network, dict[str, LoraPair]]
@@ -198,7 +198,7 @@ def content_sha256(weights: Mapping[Network, Mapping[str, LoraPair]]) -> str:
 
 def plain_module(network: Network, module: str) -> str:
     """The module's name without the prefix that only some versions of transformers use."""
-    return module.removeprefix(TEXT_ROOT) if network == "text_encoder" else module
+    return module.removeprefix(TEXT_ROOT) if encodes_text(network) else module
 
 
 def label(text: str) -> str:

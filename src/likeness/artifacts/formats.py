@@ -17,11 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import AlreadyExists
-from ..types import Adapter
+from ..types import Adapter, encodes_text
 from . import adapter as folders
 from . import kohya, tensors
 from .factors import TEXT_ROOT, Weights, plain_module, scaled, stored
 from .foreign import card_metadata
+
+_TEXT_ENDINGS = "lora_linear_layer.down", "lora_linear_layer.up"
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,12 @@ def export_diffusers(adapter: Adapter, path: Path) -> None:
     """
     kept = folded(adapter)
     arrays: tensors.Tensors = {}
-    for module, pair in kept.weights.get("unet", {}).items():
-        arrays[f"unet.{module}.lora_A.weight"], arrays[f"unet.{module}.lora_B.weight"] = pair.A, pair.B
-    for module, pair in kept.weights.get("text_encoder", {}).items():
-        start = f"text_encoder.{TEXT_ROOT}{plain_module('text_encoder', module)}.lora_linear_layer"
-        arrays[f"{start}.down.weight"], arrays[f"{start}.up.weight"] = pair.A, pair.B
+    for network, pairs in kept.weights.items():
+        for module, pair in pairs.items():
+            name, (down, up) = f"{network}.{module}", ("lora_A", "lora_B")
+            if encodes_text(network):
+                name, (down, up) = f"{network}.{TEXT_ROOT}{plain_module(network, module)}", _TEXT_ENDINGS
+            arrays[f"{name}.{down}.weight"], arrays[f"{name}.{up}.weight"] = pair.A, pair.B
     write_new(path, tensors.encode(arrays, {"format": "pt"} | card_metadata(kept.card)))
 
 

@@ -4,6 +4,7 @@
     lora_unet_down_blocks_0_..._to_q.lora_up.weight     B
     lora_unet_down_blocks_0_..._to_q.alpha              one number per layer
     lora_te_text_model_encoder_layers_0_...             the text encoder, always with text_model
+    lora_te1_text_model_..., lora_te2_text_model_...    the two text encoders of SDXL
 
 For writing; `keys` reads them.
 Sources: kohya-ss/sd-scripts networks/lora.py and library/train_util.py; comfyanonymous/ComfyUI comfy/lora.py.
@@ -11,23 +12,30 @@ Sources: kohya-ss/sd-scripts networks/lora.py and library/train_util.py; comfyan
 
 import numpy as np
 
-from ..types import Adapter, AdapterCard, Network
+from ..types import Adapter, AdapterCard, Network, encodes_text
 from .factors import TEXT_ROOT, plain_module
 from .tensors import Tensors
 
 _STARTS: dict[Network, str] = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
+_STARTS_OF_SDXL: dict[Network, str] = {
+    "unet": "lora_unet_",
+    "text_encoder": "lora_te1_",
+    "text_encoder_2": "lora_te2_",
+}
 _VERSIONS = {
     "sd-1.5": "sd_v1",
     "sd-2.1-base": "sd_v2",
     "sd-2.1": "sd_v2_v",
+    "sdxl": "sdxl_base_v1-0",
 }  # family -> name in sd-scripts, if any
 
 
-def flat_name(network: Network, module: str) -> str:
-    """The kohya name of a module."""
+def flat_name(family: str, network: Network, module: str) -> str:
+    """The kohya name of a module of a family's network."""
     plain = plain_module(network, module)
-    spelled = TEXT_ROOT + plain if network == "text_encoder" else plain
-    return _STARTS[network] + spelled.replace(".", "_")
+    spelled = TEXT_ROOT + plain if encodes_text(network) else plain
+    starts = _STARTS_OF_SDXL if family == "sdxl" else _STARTS
+    return starts[network] + spelled.replace(".", "_")
 
 
 def tensors_of(adapter: Adapter) -> Tensors:
@@ -35,7 +43,7 @@ def tensors_of(adapter: Adapter) -> Tensors:
     arrays: Tensors = {}
     for network, found in adapter.weights.items():
         for module, pair in found.items():
-            name = flat_name(network, module)
+            name = flat_name(adapter.card.family, network, module)
             arrays[f"{name}.lora_down.weight"], arrays[f"{name}.lora_up.weight"] = pair.A, pair.B
             arrays[f"{name}.alpha"] = np.array(adapter.card.alpha, np.float32)
     return arrays

@@ -36,10 +36,15 @@ _PREFIXES: dict[str, Network | None] = {
     "diffusion_model_": "unet",
     "lora_te_": "text_encoder",
     "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
+    "text_encoder_2_": "text_encoder_2",
     "text_encoder_": "text_encoder",
+    "text_encoders_clip_g_transformer_": "text_encoder_2",
     "text_encoders_clip_l_transformer_": "text_encoder",
     "clip_l_transformer_": "text_encoder",
     "clip_l_": "text_encoder",
+    "clip_g_transformer_": "text_encoder_2",
+    "clip_g_": "text_encoder_2",
     "cond_stage_model_transformer_": "text_encoder",
     "base_model_model_": None,
     "lycoris_": None,
@@ -102,12 +107,12 @@ _ORIGINS_BY_WIDTH = {
 _CROSS_ATTENTION = re.compile(  # factor A of a layer as wide as the text encoder's states
     r"attn2[._](?:processor[._])?to_[kv](?:_lora)?\.(?:lora_A|lora_down|lora\.down|lora_linear_layer\.down|down)\b"
 )
-_SERVED = ("Likeness' built-in base", "Stable Diffusion 1", "Stable Diffusion 2")
 
 _RESNET = {"conv1": "in_layers.2", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1",
            "conv_shortcut": "skip_connection"}  # fmt: skip
 _ENDS = {"conv_in": "input_blocks.0.0", "conv_out": "out.2",
-         "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2"}  # fmt: skip
+         "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+         "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}  # fmt: skip
 _BLOCK = re.compile(r"(?:(down|up)_blocks\.(\d+)|mid_block)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
 _OLD_TEXT = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
 
@@ -167,10 +172,10 @@ def read_layers(
     """
     refuse_other_kinds(arrays)
     origin = origin_of(arrays, metadata)
-    if origin is not None and origin not in _SERVED:
+    if origin is not None and origin not in base.family.origins:
         raise Mismatch(
             f"expected an adapter of {base.family.name}, got one of {origin}",
-            hint="use a LoRA for Stable Diffusion 1.5 or 2.1, with --base set to the base it was trained on",
+            hint="use a LoRA for Stable Diffusion 1.5, 2.1 or XL, with --base set to the base it was trained on",
             code="WrongBase",
         )
     return gather(arrays, LayerNames(base).parse, alphas)

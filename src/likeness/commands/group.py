@@ -51,6 +51,10 @@ class Call:
 
     def likeness(self, base: str | None = None, revision: str | None = None) -> Likeness:
         """The installation, optionally with another base. Raises UsageError: a revision without a model id."""
+        return build(self.with_base(base, revision), self.extension.formats)
+
+    def with_base(self, base: str | None, revision: str | None) -> Settings:
+        """The settings, optionally with another base. Raises UsageError: a revision without a model id."""
         settings = self.settings
         if base is not None:
             settings = replace(settings, base=base, revision=revision)
@@ -62,7 +66,7 @@ class Call:
                 "expected --revision together with a Hugging Face model id as --base",
                 hint="the built-in base and folders have no revision",
             )
-        return build(settings, self.extension.formats)
+        return settings
 
 
 class Commands(TyperGroup):

@@ -1,57 +1,58 @@
-"""The base model: four methods over the classes of diffusers and transformers.
+"""Finds, checks and loads a base; `model.BaseModel` is what it gives.
 
-    photo -> encode_photo -> latent        prompt -> tokenize -> encode_prompt -> states
-    (x_t, t, states) -> denoise -> network output          latent -> decode -> photo
-
-Loads any Stable Diffusion folder in diffusers' layout, such as the built-in base, or a Hugging Face model id with a
-pinned revision. Only safetensors is read; missing and unexpected keys are errors. The base is frozen: adapters are
+Loads any folder in diffusers' layout of a supported family, such as the built-in base, or a Hugging Face model id with
+a pinned revision. Only safetensors is read; missing and unexpected keys are errors. The base is frozen: adapters are
 applied by `lora.LoraBank`, which never writes to it.
 """
 
 import hashlib
 import json
 import re
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast
+from types import MappingProxyType
+from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.utils import logging as diffusers_log
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, StrictDataclassError
-from tokenizers import Tokenizer
-from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_log
 
 from ..errors import CorruptBase, NotFound
-from ..types import Network
-from .batch_invariance import make_batch_invariant, paired
+from .batch_invariance import make_batch_invariant
 from .devices import is_out_of_memory, memory_for, pick_device, pick_dtype
-from .family import BaseOutline, Family, family_of
-from .lora import target_modules
-from .schedule import Schedule, schedule_from_config
+from .family import Architecture, BaseOutline, Family, family_of
+from .model import BaseModel as BaseModel
+from .model import Configs, outline
+from .schedule import schedule_from_config
+from .stable_diffusion import StableDiffusion, StableDiffusionXL
 
 BUILT_IN = "built-in"
 CHECKSUMS = "checksums.json"
-_PARTS = ("text_encoder", "unet", "vae")
-_SETTINGS = ("scheduler", "tokenizer")  # sub-folders without weights
+_PARTS = ("text_encoder", "unet", "vae")  # sub-folders with weights of every base
+_FURTHER_PARTS = ("text_encoder_2",)
+_SETTINGS = ("scheduler", "tokenizer", "tokenizer_2")  # sub-folders without weights
+_CLASSES: Mapping[Architecture, type[BaseModel]] = MappingProxyType(
+    {"stable-diffusion": StableDiffusion, "stable-diffusion-xl": StableDiffusionXL}
+)
 _TEXTS = (".json", ".txt")
 # exceptions of the libraries for missing or damaged configs and files
 _DAMAGED = (OSError, ValueError, LookupError, TypeError, NotImplementedError, StrictDataclassError)
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
-def locate(base: str, revision: str | None = None) -> Path:
+def locate(base: str, revision: str | None = None, *, weights: bool = True) -> Path:
     """The folder of a base: the built-in one, a local folder, or a model id pinned to a commit.
+
+    Args:
+        weights: False: of a model id, only configs and tokenizers are downloaded.
 
     Raises:
         NotFound: no such folder; a model id without a commit; not cached while the hub cannot be reached.
@@ -68,11 +69,17 @@ def locate(base: str, revision: str | None = None) -> Path:
             code="BaseNotFound",
         )
     # without single-file checkpoints and second copies of the same weights, which have gigabytes each
-    wanted = [f"{part}/*" for part in (*_PARTS, *_SETTINGS)]
     unwanted = ["*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "*.non_ema*"]
+    settings = ["*/config.json", *(f"{part}/*" for part in _SETTINGS)]
+    configs = _from_hub(base, revision, settings, unwanted=unwanted)
+    with _configs():
+        _read(configs)  # an unsupported base is refused before its weights are downloaded
+    if not weights:
+        return configs
+    wanted = [f"{part}/*" for part in (*_parts_in(configs), *_SETTINGS)]
     folder = _from_hub(base, revision, wanted, unwanted=[*unwanted, "*.fp16*"])
     halves = [
-        f"{part}/*.fp16*" for part in _PARTS if not _weight_files(folder / part)
+        f"{part}/*.fp16*" for part in _parts_in(folder) if not _weight_files(folder / part)
     ]  # parts without full-precision weights
     return _from_hub(base, revision, halves, unwanted=unwanted) if halves else folder
 
@@ -88,6 +95,11 @@ def _from_hub(base: str, revision: str, wanted: list[str], *, unwanted: list[str
         ) from error
 
 
+def _parts_in(folder: Path) -> tuple[str, ...]:
+    """The sub-folders of a base that have weights."""
+    return (*_PARTS, *(part for part in _FURTHER_PARTS if (folder / part).is_dir()))
+
+
 def _weight_files(part: Path) -> list[Path]:
     """The weight files of one sub-folder that are loaded: full precision if present, else fp16."""
     files = sorted(path for path in part.glob("*.safetensors") if ".non_ema" not in path.name)
@@ -100,18 +112,19 @@ def weights_sha256(folder: Path) -> str:
     Raises:
         CorruptBase: a network has no weights in safetensors.
     """
-    found = {part: _weight_files(folder / part) for part in _PARTS}
+    found = {part: _weight_files(folder / part) for part in _parts_in(folder)}
     if not all(found.values()):
         empty = ", ".join(part for part, files in found.items() if not files)
-        raise CorruptBase(f"expected safetensors in text_encoder, unet and vae, found none in {empty}")
+        raise CorruptBase(f"expected safetensors in {', '.join(found)}, found none in {empty}")
     sums = _sums(folder, [path for files in found.values() for path in files])
     return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
 def file_sums(folder: Path) -> dict[str, str]:
     """SHA-256 of every file that a base is loaded from, by its path in the folder: the content of checksums.json."""
-    weights = [path for part in _PARTS for path in _weight_files(folder / part)]
-    texts = [path for part in (*_PARTS, *_SETTINGS) for path in (folder / part).iterdir() if path.suffix in _TEXTS]
+    parts = _parts_in(folder)
+    weights = [path for part in parts for path in _weight_files(folder / part)]
+    texts = [path for part in (*parts, *_SETTINGS) for path in (folder / part).glob("*") if path.suffix in _TEXTS]
     return _sums(folder, sorted([*weights, *texts]))
 
 
@@ -164,104 +177,6 @@ def load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     return model.eval().requires_grad_(False)
 
 
-@dataclass(frozen=True, eq=False)
-class BaseModel:
-    """A loaded, frozen base."""
-
-    id: str
-    sha256: str
-    family: Family
-    schedule: Schedule
-    tokenizer: CLIPTokenizer
-    text_encoder: CLIPTextModel
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL | AutoencoderTiny
-    _reader: Tokenizer = field(init=False, repr=False)  # without padding or truncation
-    # Each call changes the tokenizer's padding and truncation, so it must not be used by two threads at once.
-    _tokenizing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        reader = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
-        reader.no_truncation()
-        reader.no_padding()
-        object.__setattr__(self, "_reader", reader)
-
-    @property
-    def networks(self) -> dict[Network, nn.Module]:
-        """The two networks that adapters modify."""
-        return {"unet": self.unet, "text_encoder": self.text_encoder}
-
-    @property
-    def outline(self) -> BaseOutline:
-        """The properties that an adapter for this base must match."""
-        return _outline(self.id, self.sha256, self.family, self.networks)
-
-    @property
-    def device(self) -> torch.device:
-        return self.unet.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.unet.dtype
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) at the family's resolution."""
-        cells = self.unet.config["sample_size"]
-        return self.unet.config["in_channels"], cells, cells
-
-    @torch.no_grad()
-    def encode_photo(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> scaled latents (B, C, h, w), without sampling."""
-        encoded = self.vae.encode(pixels.to(self.device, self.dtype))
-        latents = encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
-        return latents * self.vae.config["scaling_factor"]
-
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (B, N) on the device, padded to the text encoder's length, or truncated: see `unread`."""
-        length = self.tokenizer.model_max_length
-        with self._tokenizing:
-            encoded = self.tokenizer(
-                list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-            )
-        return encoded["input_ids"].to(self.device)
-
-    def unread(self, prompt: str) -> str:
-        """The end of a prompt that `tokenize` truncates; empty if there is none. Thread-safe."""
-        places = self._reader.encode(prompt).offsets  # of the tokens, with start and end token
-        last = self.tokenizer.model_max_length - 1  # position of the end token of a truncated prompt
-        return prompt[places[last][0] :] if len(places) > last + 1 else ""
-
-    def says(self, text: str, words: str) -> bool:
-        """Whether `text` contains `words` as whole words: the same tokens, from the start of a word. Thread-safe.
-
-        Letters inside another word do not match; case matters only if the tokenizer distinguishes it.
-        """
-        said = self._reader.encode(text, add_special_tokens=False)
-        sought = self._reader.encode(words, add_special_tokens=False).ids
-        starts = [i for i in range(len(said.ids)) if i == 0 or _ends_word(said.tokens[i - 1], said.offsets, i)]
-        return any(said.ids[i : i + len(sought)] == sought for i in starts)
-
-    def encode_prompt(self, ids: Tensor) -> Tensor:
-        """Token ids (B, N) -> states (B, N, d)."""
-        return self.text_encoder(ids).last_hidden_state
-
-    def denoise(self, x_t: Tensor, t: Tensor, states: Tensor) -> Tensor:
-        """The network's raw output (B, C, h, w); `schedule.denoised` turns it into a clean latent."""
-        return self.unet(x_t.to(self.dtype), t.to(self.device), states, return_dict=False)[0]
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B, C, h, w) -> pixels (B, 3, H, W) in [-1, 1]."""
-        z = latents.to(self.device, self.dtype) / self.vae.config["scaling_factor"]
-        return self.vae.decode(paired(z), return_dict=False)[0][: len(z)].float().clamp(-1, 1)
-
-
-def _ends_word(token: str, places: Sequence[tuple[int, int]], following: int) -> bool:
-    """Whether a token ends a word: CLIP's vocabulary marks such tokens; added tokens are always whole words."""
-    return token.endswith("</w>") or places[following - 1][1] < places[following][0]
-
-
 def load_base(
     base: str = BUILT_IN,
     revision: str | None = None,
@@ -286,20 +201,23 @@ def load_base(
     folder = locate(base, revision)
     check_sums(folder)
     with _configs():
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        family, configs = _read(folder)
+        kind = _CLASSES[family.architecture]
+        tokenizers = {name: one.from_pretrained(folder / name) for name, one in kind.tokenizer_kinds.items()}
         schedule = schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json"))
-        family, is_tiny = _family_in(folder)
+        kinds = kind.kinds(configs)
     sha256 = weights_sha256(folder)
     with memory_for(
         f"the base on the {device.type}", hint="close other programs that use the device, or choose a smaller base"
     ):
-        unet = load_part(UNet2DConditionModel, folder / "unet", dtype).to(device)
-        text_encoder = load_part(CLIPTextModel, folder / "text_encoder", dtype).to(device)
-        vae = load_part(AutoencoderTiny if is_tiny else AutoencoderKL, folder / "vae", dtype).to(device)
+        parts = {
+            name: load_part(one, folder / name, kind.dtype_of(name, configs[name], dtype)).to(device)
+            for name, one in kinds.items()
+        }
     if device.type == "cpu":
-        make_batch_invariant(unet)
-        make_batch_invariant(text_encoder)
-    return BaseModel(_id_of(base, revision), sha256, family, schedule, tokenizer, text_encoder, unet, vae)
+        for name in kind.adapted:
+            make_batch_invariant(parts[name])
+    return kind(_id_of(base, revision), sha256, family, schedule, tokenizers, parts)
 
 
 def silence_libraries() -> None:
@@ -317,32 +235,82 @@ def outline_of(base: str = BUILT_IN, revision: str | None = None) -> BaseOutline
     """
     folder = locate(base, revision)
     with _configs(), torch.device("meta"):
-        family, _ = _family_in(folder)
-        unet_config = UNet2DConditionModel.load_config(folder / "unet")
-        networks: dict[Network, nn.Module] = {
-            "unet": UNet2DConditionModel.from_config(unet_config),
-            "text_encoder": CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder")),
-        }
-    return _outline(_id_of(base, revision), weights_sha256(folder), family, networks)
+        family, configs = _read(folder)
+        kind = _CLASSES[family.architecture]
+        kinds = kind.kinds(configs)
+        networks = {name: _empty(kinds[name], folder / name) for name in kind.adapted}
+    return outline(_id_of(base, revision), weights_sha256(folder), family, networks)
 
 
-def _outline(id: str, sha256: str, family: Family, networks: Mapping[Network, nn.Module]) -> BaseOutline:
-    layers = {
-        network: {
-            name: tuple(cast(Tensor, layer.weight).shape)
-            for name, layer in target_modules(module, family.targets[network]).items()
-        }
-        for network, module in networks.items()
-    }
-    return BaseOutline(id, sha256, family, layers)
+def untrained_base(
+    base: str = BUILT_IN, revision: str | None = None, *, device: torch.device, dtype: torch.dtype
+) -> BaseModel:
+    """A base of these configs with the random weights that its classes begin with, for measurements.
+
+    Raises:
+        NotFound, CorruptBase: as `load_base`, for what the configs show.
+    """
+    return _without_weights(base, revision, device=device, dtype=dtype, within=device)
 
 
-def _family_in(folder: Path) -> tuple[Family, bool]:
-    """The family of a folder by its configs, and whether its autoencoder is an AutoencoderTiny. Raises NotFound."""
-    vae_config = _config(folder / "vae" / "config.json")
-    latent_channels = vae_config.get("latent_channels", 4)  # diffusers' own default
-    family = family_of(_config(folder / "unet" / "config.json"), latent_channels=latent_channels)
-    return family, vae_config["_class_name"] == "AutoencoderTiny"
+def fake_base(
+    base: str = BUILT_IN, revision: str | None = None, *, device: torch.device, dtype: torch.dtype
+) -> BaseModel:
+    """A base of fake tensors, with shapes and types and without numbers: for counting, see `training.plan`.
+
+    Args:
+        device: on which it would be loaded. The fake tensors say they are on the CPU: no device is needed.
+
+    Raises:
+        NotFound, CorruptBase: as `load_base`, for what the configs show.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    return _without_weights(base, revision, device=device, dtype=dtype, within=mode)
+
+
+def _without_weights(
+    base: str, revision: str | None, *, device: torch.device, dtype: torch.dtype, within: AbstractContextManager[object]
+) -> BaseModel:
+    """A base whose networks are made within a context, and as they would be on a device."""
+    folder = locate(base, revision, weights=False)
+    with _configs():
+        family, configs = _read(folder)
+        kind = _CLASSES[family.architecture]
+        tokenizers = {name: one.from_pretrained(folder / name) for name, one in kind.tokenizer_kinds.items()}
+        schedule = schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json"))
+        parts = {}
+        for name, one in kind.kinds(configs).items():
+            with _default_dtype(kind.dtype_of(name, configs[name], dtype)), within:
+                parts[name] = _empty(one, folder / name).eval().requires_grad_(False)
+    if device.type == "cpu":
+        for name in kind.adapted:
+            make_batch_invariant(parts[name])
+    return kind(_id_of(base, revision), "", family, schedule, tokenizers, parts)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Within the block, networks are made in this type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _empty(kind: Any, folder: Path) -> nn.Module:
+    """A network of a config, on the default device."""
+    if issubclass(kind, PreTrainedModel):
+        return kind(kind.config_class.from_pretrained(folder))
+    return kind.from_config(kind.load_config(folder))
+
+
+def _read(folder: Path) -> tuple[Family, Configs]:
+    """The family of a folder by its configs, and the configs. Raises NotFound."""
+    configs = {part: _config(folder / part / "config.json") for part in _parts_in(folder)}
+    latent_channels = configs["vae"].get("latent_channels", 4)  # diffusers' own default
+    return family_of(configs["unet"], latent_channels=latent_channels), configs
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Properties of devices: the default device, its fastest type, and how it reports that its memory is full."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,13 @@ def counts_memory(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def memory_bytes(device: torch.device) -> int:
+    """The memory of a GPU, or of this machine."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def has_float64(device: torch.device) -> bool:
     """Whether the device supports float64; Apple's does not."""
     return device.type != "mps"
@@ -40,6 +48,12 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     said = str(error)
     return isinstance(error, RuntimeError) and any(words in said for words in _FULL)
+
+
+def release_memory() -> None:
+    """Return cached blocks to the device, after an allocation failed."""
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
 
 
 @contextmanager

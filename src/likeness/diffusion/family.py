@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import NotFound
 from ..types import Network
@@ -18,6 +18,8 @@ REST = (  # further U-Net layers, for imported LoCon files, which may adapt ever
 )  # fmt: skip
 CLIP_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 CLIP_FEED_FORWARD = ("fc1", "fc2")
+Architecture = Literal["stable-diffusion", "stable-diffusion-xl"]  # the classes and conventions of a family's networks
+
 CROPS = ("portrait", "close")  # upright, at two distances
 
 
@@ -26,6 +28,7 @@ class Family:
     """Properties of one kind of base model."""
 
     name: str
+    architecture: Architecture
     resolution_px: int
     guidance_scale: float  # default
     negative_scale: float | None  # default adapter scale for the negative prompt; None: as for the prompt
@@ -35,6 +38,7 @@ class Family:
     class_templates: tuple[str, ...]  # captions of the class images, in turn; {} is the class noun
     styles: Mapping[str, str]  # caption -> filter of `photos.styles` for styled copies of the photographs; {} as above
     learning_rate_scale: float  # recipes are for Stable Diffusion; small networks need larger rates
+    origins: tuple[str, ...]  # LoRA files of other programs that may fit, by `artifacts.layer_names.origin_of`
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,18 @@ _SD_TRAINED: Mapping[Network, tuple[str, ...]] = MappingProxyType(
     {"unet": ATTENTION + FEED_FORWARD, "text_encoder": CLIP_ATTENTION}
 )
 
+_SDXL_TARGETS: Mapping[Network, tuple[str, ...]] = MappingProxyType(
+    {
+        "unet": (*_TARGETS["unet"], "add_embedding.linear_1", "add_embedding.linear_2"),
+        "text_encoder": _TARGETS["text_encoder"],
+        "text_encoder_2": _TARGETS["text_encoder"],
+    }
+)
+_SDXL_TRAINED: Mapping[Network, tuple[str, ...]] = MappingProxyType(
+    {"unet": ATTENTION + FEED_FORWARD, "text_encoder": CLIP_ATTENTION, "text_encoder_2": CLIP_ATTENTION}
+)
+_STABLE_DIFFUSION = ("Likeness' built-in base", "Stable Diffusion 1", "Stable Diffusion 2")
+
 # All its styles: with photographs only, a network this small would learn that all images are photos.
 _LIKENESS_CLASS = (
     "photo of {}", "pencil sketch of {}", "oil painting of {}", "watercolor painting of {}",
@@ -84,6 +100,7 @@ _LIKENESS_STYLES: Mapping[str, str] = MappingProxyType({
 
 LIKENESS_128 = Family(
     name="likeness-128",
+    architecture="stable-diffusion",
     resolution_px=128,
     guidance_scale=2.0,
     negative_scale=0.0,  # sharper faces, more similar to the person (docs/log.md)
@@ -93,9 +110,11 @@ LIKENESS_128 = Family(
     class_templates=_LIKENESS_CLASS,
     styles=_LIKENESS_STYLES,
     learning_rate_scale=40.0,
+    origins=_STABLE_DIFFUSION,
 )
 SD_15 = Family(
     name="sd-1.5",
+    architecture="stable-diffusion",
     resolution_px=512,
     guidance_scale=7.5,
     negative_scale=None,
@@ -105,9 +124,11 @@ SD_15 = Family(
     class_templates=("photo of {}",),
     styles=MappingProxyType({}),
     learning_rate_scale=1.0,
+    origins=_STABLE_DIFFUSION,
 )
 SD_21_BASE = Family(
     name="sd-2.1-base",
+    architecture="stable-diffusion",
     resolution_px=512,
     guidance_scale=7.5,
     negative_scale=None,
@@ -117,9 +138,11 @@ SD_21_BASE = Family(
     class_templates=("photo of {}",),
     styles=MappingProxyType({}),
     learning_rate_scale=1.0,
+    origins=_STABLE_DIFFUSION,
 )
 SD_21 = Family(
     name="sd-2.1",
+    architecture="stable-diffusion",
     resolution_px=768,
     guidance_scale=7.5,
     negative_scale=None,
@@ -129,10 +152,26 @@ SD_21 = Family(
     class_templates=("photo of {}",),
     styles=MappingProxyType({}),
     learning_rate_scale=1.0,
+    origins=_STABLE_DIFFUSION,
+)
+
+SDXL = Family(
+    name="sdxl",
+    architecture="stable-diffusion-xl",
+    resolution_px=1024,
+    guidance_scale=5.0,  # diffusers' default for this base
+    negative_scale=None,
+    targets=_SDXL_TARGETS,
+    trained=_SDXL_TRAINED,
+    framings=CROPS,
+    class_templates=("photo of {}",),
+    styles=MappingProxyType({}),
+    learning_rate_scale=1.0,
+    origins=("SDXL",),
 )
 
 # (cross-attention width, latent cells a side) -> family
-_BY_SHAPE = {(192, 16): LIKENESS_128, (768, 64): SD_15, (1024, 64): SD_21_BASE, (1024, 96): SD_21}
+_BY_SHAPE = {(192, 16): LIKENESS_128, (768, 64): SD_15, (1024, 64): SD_21_BASE, (1024, 96): SD_21, (2048, 128): SDXL}
 
 
 def family_of(unet_config: Mapping[str, Any], *, latent_channels: int) -> Family:

@@ -17,11 +17,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import CorruptAdapter, UsageError
 from ..types import LoraPair, Network
@@ -101,6 +102,8 @@ class _Here(threading.local):
     route: Route | None = None
     adapts: Sequence[bool] = ()  # per layer: whether any adapter of the route has it; other layers are skipped
     rank: int = 0  # largest rank in the route
+    # in training: per network, the factors of each layer for the route's runs, as parts of one leaf tensor
+    trained: dict[Network, dict[int, tuple[Tensor, Tensor]]] | None = None
 
 
 class LoraBank:
@@ -140,7 +143,7 @@ class LoraBank:
         self._here = _Here()
         self._loss_scale = HALF_LOSS_SCALE if weight.dtype == torch.float16 else 1.0
         self._is_training = False
-        self._tape: list[tuple[int, Route, Tensor, Tensor]] = []  # layer, route, and the leaf tensors A and B
+        self._tape: list[tuple[slice, Route, Tensor]] = []  # columns, route, and their leaf tensor (runs, columns)
         self._hooks = [
             found[span.network][span.module].register_forward_hook(self._hook(i)) for i, span in enumerate(self.spans)
         ]
@@ -170,14 +173,15 @@ class LoraBank:
         adapters, so an engine and a training can share a base.
         """
         here = self._here
-        before = here.route, here.adapts, here.rank
+        before = here.route, here.adapts, here.rank, here.trained
         mine = set(slots.tolist())
         here.adapts = [any(layer) for layer in zip(*[self._used[slot] for slot in mine], strict=True)]
+        here.trained = {} if self._is_training and torch.is_grad_enabled() else None
         here.route, here.rank = route_of(slots, scales, self.flat), max(self._ranks[slot] for slot in mine)
         try:
             yield
         finally:
-            here.route, here.adapts, here.rank = before
+            here.route, here.adapts, here.rank, here.trained = before
 
     def write(self, slot: int, row: Tensor, *, rank: int | None = None) -> None:
         """Put one adapter's row (P,) into a slot.
@@ -253,6 +257,25 @@ class LoraBank:
         """From now on every forward pass with gradients records the factors it used, for `gradient`."""
         self._is_training = True
 
+    def recomputed(self, block: Callable[..., Any], *inputs: Any) -> Any:
+        """Call a block whose activations are not kept: backward computes it again (Chen et al. 2016).
+
+        The second computation has the route of this call, in any thread, and gives the same gradient to the last bit.
+        """
+        here = self._here
+        state = here.route, here.adapts, here.rank, here.trained
+
+        def run(*given: Any) -> Any:
+            there = self._here  # of the thread that runs backward
+            before = there.route, there.adapts, there.rank, there.trained
+            there.route, there.adapts, there.rank, there.trained = state
+            try:
+                return block(*given)
+            finally:
+                there.route, there.adapts, there.rank, there.trained = before
+
+        return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)
+
     def gradient(self, loss: Tensor) -> Tensor:
         """d loss / d flat, (S, P): a person's gradient is one row, so an optimiser step is a few operations."""
         total = torch.zeros_like(self.flat)
@@ -265,13 +288,10 @@ class LoraBank:
         If the base is float16, the loss is scaled (Micikevicius et al. 2018, 'Mixed Precision Training').
         """
         tape, self._tape = self._tape, []
-        leaves = [factor for _, _, A, B in tape for factor in (A, B)]
-        scale = self._loss_scale
+        scale, leaves = self._loss_scale, [leaf for _, _, leaf in tape]
         found = torch.autograd.grad(loss if scale == 1 else loss * scale, leaves, materialize_grads=True)
-        parts = iter(found if scale == 1 else [part / scale for part in found])
-        for index, route, _, _ in tape:
-            for whole in self._views(total, self.spans[index]):
-                route.give(whole, next(parts))
+        for (columns, route, _), part in zip(tape, found, strict=True):
+            route.give(total[:, columns], part if scale == 1 else part / scale)
 
     def forget_forwards(self) -> None:
         """Drop the records of forward passes whose gradient is not needed."""
@@ -298,30 +318,44 @@ class LoraBank:
                 raise UsageError(f"expected a batch of {route.rows} rows, one per routed slot, got {x.shape[0]}")
             if not here.adapts[index]:
                 return output
-            A, B = self._fetch(index, route, here.rank)
-            A, B = A.to(x.dtype), B.to(x.dtype)
+            A, B = self._fetch(index, route, x.dtype)
             if route.scales is not None:
                 B = B * route.scales.to(x.dtype)
-            n = route.adapted
-            mine = output[:n], x[:n], A, B
+            n, is_whole = route.adapted, not route.bare
+            mine = (output, x, A, B) if is_whole else (output[:n], x[:n], A, B)  # backward copies even a slice of all
             head = adapted_conv(*mine, layer) if isinstance(layer, nn.Conv2d) else adapted_linear(*mine)
-            if n == len(output):
+            if is_whole:
                 return head
             output[:n] = head
             return output
 
         return add_delta
 
-    def _fetch(self, index: int, route: Route, rank: int) -> tuple[Tensor, Tensor]:
-        """One layer's factors for the route's runs, up to a rank; in training at full rank, as leaf tensors."""
+    def _fetch(self, index: int, route: Route, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """One layer's factors for the route's runs, up to their rank; in training at full rank, with gradients."""
+        here = self._here
+        if here.trained is not None:
+            network = self.spans[index].network
+            if network not in here.trained:
+                here.trained[network] = self._with_gradients(network, route, dtype)
+            return here.trained[network][index]
         A, B = self._factors[index]
-        if rank < self.rank and not self._is_training:
-            A, B = A[:, :rank], B[:, :, :rank]
-        A, B = route.take(A), route.take(B)
-        if self._is_training and torch.is_grad_enabled():
-            A, B = A.detach().requires_grad_(), B.detach().requires_grad_()
-            self._tape.append((index, route, A, B))
-        return A, B
+        if here.rank < self.rank and not self._is_training:
+            A, B = A[:, : here.rank], B[:, :, : here.rank]
+        return route.take(A).to(dtype), route.take(B).to(dtype)
+
+    def _with_gradients(self, network: Network, route: Route, dtype: torch.dtype) -> dict[int, tuple[Tensor, Tensor]]:
+        """The factors of all layers of a network: one leaf tensor, one cast and one split, so one gradient."""
+        columns = self.columns_of(network)
+        leaf = route.take(self.flat[:, columns]).detach().requires_grad_()
+        self._tape.append((columns, route, leaf))
+        mine = {index: span for index, span in enumerate(self.spans) if span.network == network}
+        sizes = [size for span in mine.values() for size in (span.a_size, span.stop - span.start - span.a_size)]
+        parts = leaf.to(dtype).split(sizes, dim=1)
+        return {
+            index: (A.view(-1, *span.a_shape), B.view(-1, *span.b_shape))
+            for (index, span), A, B in zip(mine.items(), parts[::2], parts[1::2], strict=True)
+        }
 
 
 def _lay_out(found: Mapping[Network, Mapping[str, nn.Module]], rank: int) -> tuple[LayerSpan, ...]:

@@ -61,5 +61,7 @@ def route_of(slots: Tensor, scales: Tensor | None, like: Tensor) -> Route:
         if side_by_side
         else torch.tensor(mine, dtype=torch.long, device=like.device)
     )
-    mixed = torch.tensor([scale for _, scale in firsts]).to(like).view(len(mine), 1, 1)
-    return Route(places, len(mine), length, None if bool((mixed == 1).all()) else mixed, bare)
+    scaled = None
+    if any(scale != 1 for _, scale in firsts):
+        scaled = torch.tensor([scale for _, scale in firsts], device=like.device, dtype=like.dtype).view(-1, 1, 1)
+    return Route(places, len(mine), length, scaled, bare)

@@ -9,8 +9,8 @@ the adapter, guidance also strengthens the adapter: autoguidance (Karras et al. 
 Bad Version of Itself'), where the bare base is the version that does not know the subject.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from ..types import ImageRequest
-from .base import BaseModel
+from .conditioning import Conditioning
 from .lora import BASE_SLOT
+from .model import BaseModel
 from .noise import row_noise
 from .samplers import SAMPLERS, Sampler
 
@@ -61,9 +62,9 @@ class Denoising:
     sampler: Sampler
     x: Tensor  # (C, h, w), the next input of the network
     t: float
-    states: Tensor  # (1 or 2, N, d): the prompt, then the negative prompt if the image is guided
+    prompts: Conditioning  # 1 or 2 rows: the prompt, then the negative prompt if the image is guided
     guidance_scale: float
-    adapters: Sequence[RowAdapter]  # of the rows of `states`
+    adapters: Sequence[RowAdapter]  # of the rows of `prompts`
     step: int = 0
     clean: Tensor | None = None  # (C, h, w), the prediction of the clean latent at the last step
     latent: Tensor | None = None  # (C, h, w)
@@ -97,34 +98,36 @@ def begin(
         for i, (request, slot) in enumerate(zip(requests, slots, strict=True))
         for text, scale in _texts(request)
     ]
+    owned = [[k for k, (owner, _, _) in enumerate(rows) if owner == i] for i in range(len(requests))]
     ids = base.tokenize([text for _, text, _ in rows])
-    encoders = [_scaled(row, slots[i].text_encoder_scale) for i, _, row in rows]
-    states = _forward(base, bank, encoders, lambda order: base.encode_prompt(ids[order]))  # (rows, N, d)
+    with _ordered(base, bank, [_scaled(row, slots[i].text_encoder_scale) for i, _, row in rows]) as (order, places):
+        prompts = base.encode_prompt(ids[order])[places]
+    if base.zeroes_empty_negative:
+        prompts = prompts.without([k for own in owned for k in own[1:] if not rows[k][1]])
     noise = row_noise([request.seed for request in requests], base.latent_shape).to(base.device)
     out = []
     for i, (request, slot) in enumerate(zip(requests, slots, strict=True)):
         sampler = SAMPLERS[request.sampler](noise[i], base.schedule, request.steps)
         x, t = next(sampler)
-        own = [k for k, (owner, _, _) in enumerate(rows) if owner == i]
-        adapters = [_scaled(rows[k][2], slot.unet_scale) for k in own]
+        adapters = [_scaled(rows[k][2], slot.unet_scale) for k in owned[i]]
         assert request.guidance_scale is not None  # it is completed
-        out.append(Denoising(sampler, x, t, states[own], request.guidance_scale, adapters))
+        out.append(Denoising(sampler, x, t, prompts[owned[i]], request.guidance_scale, adapters))
     return out
 
 
 @torch.no_grad()
 def advance(base: BaseModel, bank: Router | None, images: Sequence[Denoising]) -> None:
     """One step of every image in one forward. Classifier-free guidance: Ho & Salimans 2022, eq. 6."""
-    rows = [image for image in images for _ in image.states]
+    rows = [image for image in images for _ in range(len(image.prompts))]
     x = torch.stack([row.x for row in rows])  # (R, C, h, w)
     t = torch.tensor([row.t for row in rows])  # on the host, where the schedule is
-    states = torch.cat([image.states for image in images])
-    adapters = [one for image in images for one in image.adapters]
-    output = _forward(base, bank, adapters, lambda order: base.denoise(x[order], t[order], states[order]))
+    prompts = Conditioning.cat([image.prompts for image in images])
+    with _ordered(base, bank, [one for image in images for one in image.adapters]) as (order, places):
+        output = base.denoise(x[order], t[order], prompts[order])[places]
     clean = base.schedule.denoised(x, output.to(x.dtype), t)
     start = 0
     for image in images:
-        count = len(image.states)
+        count = len(image.prompts)
         own = clean[start : start + count]
         start += count
         x0 = own[0] if count == 1 else own[1] + image.guidance_scale * (own[0] - own[1])
@@ -159,22 +162,21 @@ def _scaled(row: RowAdapter, factor: float) -> RowAdapter:
     return row if row == NO_ADAPTER else RowAdapter(row.slot, row.scale * factor)
 
 
-def _forward(
-    base: BaseModel, bank: Router | None, adapters: Sequence[RowAdapter], work: Callable[[list[int]], Tensor]
-) -> Tensor:
-    """Call `work` with the rows in the order in which they are computed; return its result (R, ...) in row order.
+@contextmanager
+def _ordered(
+    base: BaseModel, bank: Router | None, adapters: Sequence[RowAdapter]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Within the block, forward passes use the adapters of rows in the order in which they are computed.
 
-    Rows without an adapter come last, so that the bank can skip them. On a CPU a single row is computed twice, see
-    `batch_invariance`.
+    Yields that order, as row numbers, and the place of each row in it. Rows without an adapter come last, so that the
+    bank can skip them. On a CPU a single row is computed twice, see `batch_invariance`.
     """
     order = sorted(range(len(adapters)), key=lambda row: adapters[row] == NO_ADAPTER)
+    places = [order.index(row) for row in range(len(order))]
     if len(order) == 1 and base.device.type == "cpu":
         order *= 2
     with _route(bank, [adapters[row] for row in order]):
-        done = work(order)
-    out = torch.empty_like(done[: len(adapters)])
-    out[order] = done
-    return out
+        yield order, places
 
 
 def _route(bank: Router | None, rows: Sequence[RowAdapter]) -> AbstractContextManager[None]:

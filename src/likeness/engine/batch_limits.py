@@ -33,12 +33,6 @@ def measured_limits(base: BaseModel, banks: Router, *, max_batch: int) -> Limits
     return Limits(RowLimit(rows, rows), RowLimit(images, images))
 
 
-def release_memory() -> None:
-    """Return cached blocks to the device, after an allocation failed."""
-    if torch.accelerator.is_available():
-        torch.accelerator.empty_cache()
-
-
 def _bytes_per_item(work: Callable[[int], object], most: int) -> float:
     """Slope of the peak memory between one item and a few, without what the whole batch shares."""
     count = min(4, most)

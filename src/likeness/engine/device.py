@@ -17,12 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from ..diffusion.base import BaseModel
-from ..diffusion.devices import is_out_of_memory
+from ..diffusion.devices import is_out_of_memory, release_memory
 from ..diffusion.pixels import to_images
 from ..diffusion.sampling import AdapterSlot, Denoising, Router, advance, begin, row_count
 from ..errors import DeviceFailed, LikenessError
 from ..types import ImageRequest
-from .batch_limits import Limits, release_memory
+from .batch_limits import Limits
 from .batcher import RowLimit, parts_of
 
 PREVIEW_PX = 128  # longest side
@@ -58,7 +58,7 @@ class Device:
                 advance(self.base, self.banks, behind)
             return [None] * len(part)
 
-        out, self.rows = apart(images, step, self.rows, rows=lambda image: len(image.states))
+        out, self.rows = apart(images, step, self.rows, rows=lambda image: len(image.prompts))
         self.rows = self.rows.after_step()
         return [
             DeviceFailed("the sampler of this image broke off") if error is None and _is_dead(image) else error

@@ -52,8 +52,7 @@ def worded(base: "BaseModel", request: ImageRequest, card: AdapterCard | None) -
     prompt = prompt_of(request.prompt, card, base.says)
     if card is not None and not base.says(prompt.removesuffix(base.unread(prompt)), card.identifier):
         raise UsageError(
-            f"expected the subject within the first {base.tokenizer.model_max_length} tokens, which is all that this "
-            "base reads",
+            f"expected the subject within the first {base.max_tokens} tokens, which is all that this base reads",
             hint="make the prompt shorter, or move {me} to its beginning",
             param="prompt",
             code="PromptTooLong",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.base import BaseModel
+from ..diffusion.conditioning import Conditioning
 from ..diffusion.noise import row_noise
 
 TIMES = (
@@ -24,16 +25,16 @@ _ROWS = 32  # per forward pass
 
 
 @torch.no_grad()
-def denoising_losses(base: BaseModel, latents: Tensor, states: Tensor, *, seed: int) -> Tensor:
+def denoising_losses(base: BaseModel, latents: Tensor, prompts: Conditioning, *, seed: int) -> Tensor:
     """Squared error of the clean latent, (B, len(TIMES)), of each image with its own text.
 
-    latents: (B, C, h, w); states: (B, N, d) from `encode_prompt`. All images share the noise.
+    latents: (B, C, h, w); prompts: B rows from `encode_prompt`. All images share the noise.
     """
     noises = row_noise(range(seed, seed + len(TIMES)), tuple(latents.shape[1:])).to(latents)
     columns = []
     for share, noise in zip(TIMES, noises, strict=True):
         parts = []
-        for rows, texts in zip(latents.split(_ROWS), states.split(_ROWS), strict=True):
+        for rows, texts in zip(latents.split(_ROWS), prompts.split(_ROWS), strict=True):
             t = torch.full((len(rows),), int(share * base.schedule.timesteps), device=rows.device)
             x_t = base.schedule.add_noise(rows, noise.expand_as(rows), t)
             clean = base.schedule.denoised(x_t, base.denoise(x_t, t, texts).to(x_t.dtype), t)
@@ -49,9 +50,9 @@ def most_likely_prompts(base: BaseModel, latents: Tensor, prompts: Sequence[str]
     latents: (B, C, h, w). The losses of a timestep are divided by their mean over the prompts, so that all count
         equally.
     """
-    states = base.encode_prompt(base.tokenize(prompts))  # (P, N, d)
     b, p = len(latents), len(prompts)
-    losses = denoising_losses(base, latents.repeat_interleave(p, 0), states.repeat(b, 1, 1), seed=seed)
+    encoded = base.encode_prompt(base.tokenize(prompts))[[*range(p)] * b]
+    losses = denoising_losses(base, latents.repeat_interleave(p, 0), encoded, seed=seed)
     each = losses.view(b, p, -1)
     relative = each / each.mean(dim=1, keepdim=True).clamp(min=1e-12)
     return [int(place) for place in relative.mean(dim=2).argmin(dim=1)]

@@ -6,8 +6,7 @@ import torch
 
 from ..diffusion.base import BaseModel
 from ..diffusion.devices import is_out_of_memory
-from ..types import Subject
-from .data import TEMPLATES, TrainingSet, captions, class_captions
+from .data import stand_in
 from .loop import TrainingLoop
 from .recipe import recipe_named
 
@@ -39,20 +38,9 @@ def _peak_bytes(base: BaseModel, people: int) -> int:
     loop = TrainingLoop(base, capacity=people, rank=recipe.rank)
     try:
         for k in range(people):
-            loop.join(str(k), recipe, _nobody(base), seed=k)
+            loop.join(str(k), recipe, stand_in(base), seed=k)
         torch.cuda.reset_peak_memory_stats(base.device)
         loop.step()
         return torch.cuda.max_memory_allocated(base.device)
     finally:
         loop.close()
-
-
-def _nobody(base: BaseModel) -> TrainingSet:
-    """A training set of zeros with the size of a person's."""
-    latents = torch.zeros(8, *base.latent_shape, device=base.device)
-    subject = Subject("nobody")
-    return TrainingSet(
-        latents, torch.ones(8, 1, *base.latent_shape[1:], device=base.device),
-        base.tokenize(captions(subject, TEMPLATES["portrait"])).expand(8, -1, -1), latents,
-        base.tokenize(class_captions(base.family, subject.class_noun, 8)),
-    )  # fmt: skip

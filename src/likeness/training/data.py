@@ -36,9 +36,9 @@ class TrainingSet:
 
     latents: Tensor  # (N, C, h, w)
     emphasis: Tensor  # (N, 1, h, w), mean 1 over each row
-    ids: Tensor  # (N, K, tokens): K captions per latent
+    ids: Tensor  # (N, K, ...), token ids of K captions per latent
     prior_latents: Tensor  # (M, C, h, w)
-    prior_ids: Tensor  # (M, tokens)
+    prior_ids: Tensor  # (M, ...)
 
     @cached_property
     def captions(self) -> "Captions":
@@ -49,7 +49,7 @@ class TrainingSet:
 class Captions:
     """The distinct captions of a training set, and those of each latent."""
 
-    ids: Tensor  # (D, tokens)
+    ids: Tensor  # (D, ...)
     instance: Tensor  # (N, K) indices in `ids`
     prior: Tensor  # (M,)
 
@@ -139,6 +139,20 @@ def build_training_set(
     return TrainingSet(
         latents.float(), emphasis.to(base.device), ids, prior_latents.float().to(base.device),
         prior_ids[: len(prior_latents)],
+    )  # fmt: skip
+
+
+def stand_in(base: BaseModel) -> TrainingSet:
+    """A training set with the shapes and captions of a person's, and zeros, to measure a step."""
+    subject, count = Subject("nobody"), 8
+    latents = torch.zeros(count, *base.latent_shape, device=base.device)
+    framings = [captions(subject, TEMPLATES[framing]) for framing in base.family.framings]
+    most = max(len(texts) for texts in framings)
+    ids = [base.tokenize([texts[k % len(texts)] for k in range(most)]) for texts in framings]
+    return TrainingSet(
+        latents, torch.ones(count, 1, *base.latent_shape[1:], device=base.device),
+        torch.stack([ids[k % len(ids)] for k in range(count)]), latents,
+        base.tokenize(class_captions(base.family, subject.class_noun, count)),
     )  # fmt: skip
 
 

@@ -7,8 +7,11 @@ others. A fine-tune alone is a loop of one.
 The loop knows neither photographs nor adapter files nor queues.
 """
 
+import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,15 +20,18 @@ from torch import Tensor
 
 from ..diffusion.base import BaseModel
 from ..diffusion.batch_invariance import paired
+from ..diffusion.devices import is_out_of_memory, release_memory
 from ..diffusion.lora import LoraBank
 from ..errors import Mismatch, StorageUnavailable, TrainingError, UsageError
-from ..types import Advance, LoraPair, Network
+from ..types import Advance, LoraPair, Network, encodes_text
 from .checkpoint import Checkpoints, Unsaved
 from .data import TrainingSet
-from .loss import dreambooth_loss, min_snr_weight, row_losses
+from .loss import dreambooth_weights, min_snr_weight, row_losses
 from .optimizer import RowAdamW, clip_rows
 from .recipe import FineTuneRecipe
 from .timesteps import middle_timesteps, uniform_timesteps
+
+log = logging.getLogger("likeness.training")
 
 
 @dataclass(frozen=True)
@@ -59,15 +65,35 @@ class Batch:
     x0: Tensor  # (b, C, h, w) clean latents
     noise: Tensor  # (b, C, h, w)
     t: Tensor  # (b,) timesteps
-    ids: Tensor  # (k, tokens), captions to encode: all of the person's, or each row's if fewer
+    ids: Tensor  # (k, ...), token ids of captions to encode: all of the person's, or each row's if fewer
     caption: Tensor  # (b,) index in `ids`
     emphasis: Tensor  # (b, 1, h, w)
-    is_prior: Tensor  # (b,) bool
+    is_prior: Tensor  # (b,) bool, on the host
+    weight: Tensor  # (b,), the person's loss is the sum of the rows' losses with these weights
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows for the U-Net and for the text encoder."""
+        """Rows for the denoising network and for the text encoders."""
         return len(self.t), len(self.ids)
+
+    def split(self, rows: int) -> list["Batch"]:
+        """Consecutive parts of at most `rows` rows, whose losses and gradients add up to those of the whole."""
+        out = []
+        for start in range(0, len(self.t), rows):
+            part = slice(start, start + rows)
+            ids, caption = _needed(self.ids, self.caption[part])
+            out.append(Batch(
+                self.x0[part], self.noise[part], self.t[part], ids, caption, self.emphasis[part], self.is_prior[part],
+                self.weight[part],
+            ))  # fmt: skip
+        return out
+
+
+def _needed(ids: Tensor, caption: Tensor) -> tuple[Tensor, Tensor]:
+    """The captions to encode and each row's place in them: one per row if that is fewer."""
+    if len(ids) <= len(caption):
+        return ids, caption
+    return ids[caption], torch.arange(len(caption), device=ids.device)
 
 
 @dataclass(eq=False)
@@ -94,6 +120,9 @@ class FineTune:
         return self.recipe.instance_rows + min(self.recipe.prior_rows, len(self.data.prior_latents))
 
 
+Group = list[tuple[FineTune, Batch]]  # people of one forward pass, or of one step
+
+
 def draw_batch(job: FineTune, timesteps: int) -> Batch:
     """Instance rows, then prior rows; all random numbers come from the job's own generator."""
     recipe, data, g = job.recipe, job.data, job.generator
@@ -108,12 +137,11 @@ def draw_batch(job: FineTune, timesteps: int) -> Batch:
     even = torch.ones_like(data.emphasis[:1]).expand(priors, -1, -1, -1)
     is_prior = torch.arange(len(x0)) >= recipe.instance_rows
     known = data.captions
-    ids, place = known.ids, torch.cat([known.instance[photo, caption], known.prior[prior]])
-    if len(ids) > len(place):
-        ids, place = ids[place], torch.arange(len(place), device=ids.device)
+    ids, place = _needed(known.ids, torch.cat([known.instance[photo, caption], known.prior[prior]]))
+    weight = torch.tensor(dreambooth_weights(recipe.instance_rows, priors, recipe.prior_weight))
     return Batch(
-        x0, noise.to(x0), t.to(x0.device), ids, place,
-        torch.cat([data.emphasis[photo], even]), is_prior.to(x0.device),
+        x0, noise.to(x0), t.to(x0.device), ids, place, torch.cat([data.emphasis[photo], even]), is_prior,
+        weight.to(x0.device),
     )  # fmt: skip
 
 
@@ -136,12 +164,38 @@ def columns_of_rank(bank: LoraBank, rank: int) -> Tensor:
 def _one_scale(
     weights: dict[Network, dict[str, LoraPair]], recipe: FineTuneRecipe
 ) -> dict[Network, dict[str, LoraPair]]:
-    """The same adapter with scale alpha / rank in both networks, as in its card; the difference is folded into B."""
+    """The same adapter with scale alpha / rank in all networks, as in its card; the difference is folded into B."""
     ratio = np.float32(recipe.scale_of("text_encoder") / recipe.scale_of("unet"))
-    if ratio == 1 or "text_encoder" not in weights:
+    if ratio == 1:
         return weights
-    scaled = {name: LoraPair(pair.A, pair.B * ratio) for name, pair in weights["text_encoder"].items()}
-    return {**weights, "text_encoder": scaled}
+    return {
+        network: {name: LoraPair(pair.A, pair.B * ratio) for name, pair in pairs.items()}
+        if encodes_text(network)
+        else pairs
+        for network, pairs in weights.items()
+    }
+
+
+LEAST_ROWS = 2  # in one pass without recomputed activations
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """How a step trades time for memory; the gradient is that of the default, to rounding."""
+
+    rows: int | None = None  # at most in one forward and backward pass; None: those of all people at once
+    recompute: bool = False  # activations of the denoising network's blocks; the gradient is the same to the last bit
+
+    def smaller(self, rows: int) -> "StepMemory | None":
+        """The next way that needs less memory for a step of `rows` rows, the one with the fewest operations first.
+
+        Fewer rows cost some speed. Recomputing costs a third of the operations, so it comes after two rows did not fit.
+        """
+        now = min(self.rows or rows, rows)
+        least = 1 if self.recompute else LEAST_ROWS
+        if now > least:
+            return replace(self, rows=max(least, now // 2))
+        return None if self.recompute else StepMemory(recompute=True)
 
 
 class TrainingLoop:
@@ -151,10 +205,11 @@ class TrainingLoop:
         base: frozen.
         capacity: largest number of people at once.
         rank: of the bank; the largest rank of a job.
+        memory: see `StepMemory`; `plan` chooses it for a device.
     """
 
-    def __init__(self, base: BaseModel, *, capacity: int, rank: int) -> None:
-        self.base = base
+    def __init__(self, base: BaseModel, *, capacity: int, rank: int, memory: StepMemory | None = None) -> None:
+        self.base, self.memory = base, memory or StepMemory()
         self.bank = LoraBank(base.networks, base.family.trained, slots=capacity + 1, rank=rank, dtype=torch.float32)
         self.bank.enable_training()
         self._optimizer = RowAdamW.like(self.bank.flat)
@@ -211,7 +266,8 @@ class TrainingLoop:
 
         A person whose loss is not finite has left the loop after it. If all steps of some people had been taken when
         they joined, only they are reported, and no step is taken.
-        If the device runs out of memory, the step has had no effect and can be repeated with fewer people.
+        If the device runs out of memory, the step is repeated in a way that needs less (`StepMemory.smaller`), as are
+        later steps. If there is none, the step has had no effect and can be repeated with fewer people.
         """
         jobs = list(self._jobs.values())
         if over := [job for job in jobs if job.step >= job.recipe.steps]:
@@ -219,13 +275,7 @@ class TrainingLoop:
         if not jobs:
             return []
         started_s = time.perf_counter()
-        drawn_from = [job.generator.get_state() for job in jobs]
-        try:
-            losses, gradient = self.losses_and_gradient(jobs)
-        except Exception:
-            for job, state in zip(jobs, drawn_from, strict=True):
-                job.generator.set_state(state)
-            raise
+        losses, gradient = self._in_memory(jobs)
         limits = torch.ones(self.bank.slots, device=gradient.device)
         for job in jobs:
             limits[job.slot] = job.recipe.clip_norm
@@ -290,28 +340,60 @@ class TrainingLoop:
     def close(self) -> None:
         self.bank.close()
 
+    def _in_memory(self, jobs: list[FineTune]) -> tuple[dict[str, float], Tensor]:
+        """`losses_and_gradient` in the first way that fits; the random numbers of a failed attempt are drawn again."""
+        drawn_from = [job.generator.get_state() for job in jobs]
+        while True:
+            try:
+                return self.losses_and_gradient(jobs)
+            except Exception as error:
+                for job, state in zip(jobs, drawn_from, strict=True):
+                    job.generator.set_state(state)
+                self.bank.forget_forwards()
+                smaller = self.memory.smaller(sum(job.rows for job in jobs)) if is_out_of_memory(error) else None
+                if smaller is None:
+                    raise
+            self.memory = smaller  # outside the handler, whose traceback holds the failed attempt's tensors
+            release_memory()
+            log.warning("out of memory: %s", smaller)
+
     def losses_and_gradient(self, jobs: list[FineTune]) -> tuple[dict[str, float], Tensor]:
         """The loss of each person, and the gradient (S, P) of the finite ones.
 
         People with equal numbers of rows share a forward pass; others use separate ones, because with unequal numbers a
         person's matrix products would be split, and rounded, differently than alone.
         """
-        alike: dict[tuple[int, int], list[tuple[FineTune, Batch]]] = {}
+        alike: dict[tuple[int, int], Group] = {}
         for job in jobs:
             batch = draw_batch(job, self.base.schedule.timesteps)
             alike.setdefault(batch.shape, []).append((job, batch))
-        losses: dict[str, float] = {}
+        losses = {job.name: 0.0 for job in jobs}
         gradient = torch.zeros_like(self.bank.flat)
         for group in alike.values():
-            found = self._losses(group)
-            numbers = torch.stack(found).tolist()
-            losses |= {job.name: number for (job, _), number in zip(group, numbers, strict=True)}
-            # a sum of per-person means, so that each person's gradient is that of a separate training
-            if good := [loss for loss, number in zip(found, numbers, strict=True) if math.isfinite(number)]:
-                self.bank.add_gradient(torch.stack(good).sum(), gradient)
+            for part in self.parts(group):
+                found = self.losses(part)
+                numbers = torch.stack(found).tolist()
+                for (job, _), number in zip(part, numbers, strict=True):
+                    losses[job.name] += number
+                # a sum of per-person means, so that each person's gradient is that of a separate training
+                if good := [loss for loss, number in zip(found, numbers, strict=True) if math.isfinite(number)]:
+                    self.bank.add_gradient(torch.stack(good).sum(), gradient)
         return losses, gradient
 
-    def _losses(self, group: list[tuple[FineTune, Batch]]) -> list[Tensor]:
+    def parts(self, group: Group) -> Iterator[Group]:
+        """People with equal numbers of rows in forward passes of at most `memory.rows` rows.
+
+        Whole people if one fits, else parts of one, so that how a person's rows are divided does not depend on others.
+        """
+        rows, _ = group[0][1].shape
+        most = self.memory.rows or len(group) * rows
+        if most >= rows:
+            people = most // rows
+            yield from (group[start : start + people] for start in range(0, len(group), people))
+        else:
+            yield from ([(job, part)] for job, batch in group for part in batch.split(most))
+
+    def losses(self, group: Group) -> list[Tensor]:
         """The losses of people with equal numbers of rows, in one forward pass."""
         schedule = self.base.schedule
         jobs, batches = zip(*group, strict=True)
@@ -327,19 +409,21 @@ class TrainingLoop:
         self.bank.forget_forwards()
         with self.bank.route(slots.repeat_interleave(texts), text_scales.repeat_interleave(texts)):
             states = self.base.encode_prompt(ids)[caption]
-        with self.bank.route(slots.repeat_interleave(rows), scales.repeat_interleave(rows)):
+        recomputing = self.base.recomputing(self.bank.recomputed) if self.memory.recompute else nullcontext()
+        with self.bank.route(slots.repeat_interleave(rows), scales.repeat_interleave(rows)), recomputing:
             output = self.base.denoise(x_t, t, states)
         target, snr = schedule.target(x0, noise, t), schedule.snr(t)
-        held = torch.cat([b.is_prior & job.recipe.prior_from_base for job, b in group])
+        held = torch.cat([b.is_prior & job.recipe.prior_from_base for job, b in group])  # on the host
         if held.any():
-            target = target.clone()  # it may be x0 itself
-            target[held] = self._bare(x_t[held], t[held], ids[caption[held]]).to(target.dtype)
+            where = held.nonzero().flatten().to(t.device)
+            bare = self._bare(x_t[where], t[where], ids[caption[where]]).to(target.dtype)
+            target = target.index_copy(0, where, bare)
         losses = []
         for k, (job, batch) in enumerate(group):
             mine = slice(k * rows, (k + 1) * rows)
             weight = min_snr_weight(snr[mine], schedule.prediction_type, job.recipe.min_snr_gamma)
             each = row_losses(output[mine], target[mine], weight=weight, emphasis=batch.emphasis)
-            losses.append(dreambooth_loss(each, batch.is_prior, job.recipe.prior_weight))
+            losses.append((each * batch.weight).sum())
         return losses
 
     @torch.no_grad()
@@ -352,8 +436,7 @@ class TrainingLoop:
         recipe = job.recipe
         factor = learning_rate_factor(job.step, recipe) * self.base.family.learning_rate_scale
         rates = [
-            (self.bank.columns_of("unet"), recipe.unet_learning_rate * factor),
-            (self.bank.columns_of("text_encoder"), recipe.text_learning_rate * factor),
+            (self.bank.columns_of(network), recipe.learning_rate_of(network) * factor) for network in self.base.networks
         ]
         with torch.no_grad():
             self._optimizer.step(
@@ -388,15 +471,14 @@ class TrainingLoop:
 
         If A and B are both zero, so are their gradients: layers that are not targets are never trained.
         """
-        wanted = {"unet": recipe.unet_targets, "text_encoder": recipe.text_targets if recipe.text_learning_rate else ()}
-        weights: dict[Network, dict[str, LoraPair]] = {"unet": {}, "text_encoder": {}}
+        weights: dict[Network, dict[str, LoraPair]] = {}
         for span in self.bank.spans:
-            if not any(f".{span.module}".endswith(f".{end}") for end in wanted[span.network]):
+            if not any(f".{span.module}".endswith(f".{end}") for end in recipe.targets_of(span.network)):
                 continue
             rank = recipe.rank_of(span.network)
             shape = (rank, *span.a_shape[1:])
             bound = math.prod(shape[1:]) ** -0.5
             A = (torch.rand(shape, generator=generator) * 2 - 1) * bound  # (r, d_in) or (r, C_in, k, k)
             B = torch.zeros(span.b_shape[0], rank)
-            weights[span.network][span.module] = LoraPair(A.numpy(), B.numpy())
+            weights.setdefault(span.network, {})[span.module] = LoraPair(A.numpy(), B.numpy())
         return self.bank.row_of(weights)

@@ -37,18 +37,18 @@ def row_losses(output: Tensor, target: Tensor, *, weight: Tensor, emphasis: Tens
     return weight.float() * (error * emphasis.float()).flatten(1).mean(1)
 
 
-def dreambooth_loss(losses: Tensor, is_prior: Tensor, prior_weight: float) -> Tensor:
-    """Instance loss + prior_weight * prior-preservation loss (Ruiz et al. 2023, eq. 2) of one person's rows.
+def dreambooth_weights(instances: int, priors: int, prior_weight: float) -> list[float]:
+    """The weights of one person's rows, photographs first: mean instance loss + prior_weight * mean prior loss.
+
+    Prior preservation: Ruiz et al. 2023, eq. 2. As a weighted sum of rows, the loss can be computed in parts.
 
     The recipe chooses the target of prior rows: the class image, as in the paper, or the prediction of the base without
-    an adapter (Li & Hoiem 2016, 'Learning without Forgetting'). The second has the same minimum without the images'
-    noise,
-    which dominates the gradient of a small batch: it is zero until something is forgotten.
+    an adapter (Li & Hoiem 2016, 'Learning without Forgetting'). The second has the same minimum without the
+    images' noise, which dominates the gradient of a small batch: it is zero until something is forgotten.
 
-    losses: (B,); is_prior: (B,) bool, True: the row is a class image. Returns a scalar.
+    Returns one number per row.
     """
-    instance = losses[~is_prior].mean()
-    return instance + prior_weight * losses[is_prior].mean() if is_prior.any() else instance
+    return [1 / instances] * instances + [prior_weight / max(1, priors)] * priors
 
 
 def place_emphasis(matte: Tensor, face: Tensor, *, background: float, face_gain: float) -> Tensor:

@@ -126,11 +126,10 @@ def _train(
 
 def adapter_bytes(base: BaseModel, recipe: FineTuneRecipe) -> int:
     """Of the adapter that a recipe makes, when it is published: float16 factors."""
-    endings = {"unet": recipe.unet_targets, "text_encoder": recipe.text_targets if recipe.text_learning_rate else ()}
     total = 0
     for network, module in base.networks.items():
         trained = target_modules(module, base.family.trained[network])
-        for name in trained.keys() & target_modules(module, endings[network]).keys():
+        for name in trained.keys() & target_modules(module, recipe.targets_of(network)).keys():
             weight = module.get_parameter(f"{name}.weight")  # (d_out, d_in) or (C_out, C_in, k, k)
             total += weight[0].numel() + weight.shape[0]
     return 2 * recipe.rank * total

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 
 from ..errors import UsageError
-from ..types import Network, Subject, checked_rank, checked_seed, checked_subject
+from ..types import Network, Subject, checked_rank, checked_seed, checked_subject, encodes_text
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,17 @@ class FineTuneRecipe:
 
     def rank_of(self, network: Network) -> int:
         """r of this network's layers."""
-        return self.rank if network == "unet" or self.text_rank is None else self.text_rank
+        return self.rank if not encodes_text(network) or self.text_rank is None else self.text_rank
+
+    def learning_rate_of(self, network: Network) -> float:
+        """Of this network's layers; all text encoders have one."""
+        return self.text_learning_rate if encodes_text(network) else self.unet_learning_rate
+
+    def targets_of(self, network: Network) -> tuple[str, ...]:
+        """Endings of the module names that are trained in this network; none if its learning rate is 0."""
+        if encodes_text(network):
+            return self.text_targets if self.text_learning_rate else ()
+        return self.unet_targets
 
     def scale_of(self, network: Network) -> float:
         """alpha / r of this network's layers."""

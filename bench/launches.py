@@ -1,0 +1,122 @@
+"""Kernels per denoising and training step, against the bare network: counted on fake tensors at the published sizes.
+
+python -m bench.launches [--base sd-2.1-base] [--save]
+
+An operator that computes is one launch on an accelerator; views are none. The counts do not depend on the machine. What
+an accelerator adds, copies of indices from the host, is not counted; fused kernels would lower both sides.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from likeness.diffusion.base import BaseModel, fake_base
+from likeness.diffusion.conditioning import Conditioning
+from likeness.diffusion.counting import Counting
+from likeness.diffusion.lora import LoraBank
+from likeness.diffusion.sampling import AdapterSlot, advance, begin
+from likeness.training.data import stand_in
+from likeness.training.loop import StepMemory, TrainingLoop, draw_batch
+from likeness.training.recipe import recipe_named
+from likeness.types import ImageRequest
+from recipes.measurement import Row
+
+from .report import Goal, finish, options
+from .true_size import BASES, write_configs
+
+MOST = 1.25  # times the bare network's kernels
+PEOPLE = 8
+RANK = 8
+
+
+def kernels_of(work: Callable[[], object]) -> int:
+    with Counting() as counted:
+        work()
+    return counted.kernels
+
+
+def bare_step(base: BaseModel, rows: int, *, backward: bool) -> int:
+    """The denoising network alone; `backward`: with a gradient of its inputs."""
+    x = torch.zeros(rows, *base.latent_shape, dtype=base.dtype, requires_grad=backward)
+    t = torch.zeros(rows, dtype=torch.int64)
+    with torch.no_grad():
+        encoded = base.encode_prompt(base.tokenize([""] * rows))
+    prompts = Conditioning(encoded.states.detach().requires_grad_(backward), encoded.pooled)
+
+    def work() -> None:
+        with torch.set_grad_enabled(backward):
+            output = base.denoise(x, t, prompts)
+        if backward:
+            torch.autograd.grad(output.sum(), [x, prompts.states])
+
+    return kernels_of(work)
+
+
+def denoising_step(base: BaseModel, people: int) -> int:
+    """Guided images of different people in one forward pass: their second step, which is like all later ones."""
+    bank = LoraBank(base.networks, base.family.trained, slots=people + 1, rank=RANK)
+    try:
+        for slot in range(1, people + 1):
+            bank.write(slot, torch.ones(bank.columns))
+        requests = [ImageRequest("photo of a person", seed=k) for k in range(people)]
+        images = begin(base, bank, requests, [AdapterSlot(k + 1) for k in range(people)])
+        advance(base, bank, images)
+        return kernels_of(lambda: advance(base, bank, images))
+    finally:
+        bank.close()
+
+
+def training_step(base: BaseModel, people: int, memory: StepMemory | None = None) -> int:
+    """Forward and backward pass of the standard recipe; the optimizer has few kernels beside them."""
+    recipe = recipe_named("standard", rank=RANK, alpha=RANK)
+    with next(base.parts["vae"].parameters()).fake_mode:
+        loop = TrainingLoop(base, capacity=people, rank=RANK, memory=memory)
+    try:
+        jobs = [loop.join(str(k), recipe, stand_in(base), seed=k) for k in range(people)]
+        group = [(job, draw_batch(job, base.schedule.timesteps)) for job in jobs]
+        gradient = torch.zeros_like(loop.bank.flat)
+
+        def work() -> None:
+            for part in loop.parts(group):
+                loop.bank.add_gradient(torch.stack(loop.losses(part)).sum(), gradient)
+
+        return kernels_of(work)
+    finally:
+        loop.close()
+
+
+def table_of(base: BaseModel) -> list[Row]:
+    """Counts, and their ratio to the bare network's."""
+    forward, both = bare_step(base, 2 * PEOPLE, backward=False), bare_step(base, PEOPLE, backward=True)
+    found = {
+        "denoising: the bare network": (forward, forward),
+        "denoising: one person, guided": (denoising_step(base, 1), forward),
+        f"denoising: {PEOPLE} people, guided": (denoising_step(base, PEOPLE), forward),
+        "training: the bare network, forward and backward": (both, both),
+        "training: one person": (training_step(base, 1), both),
+        "training: two people": (training_step(base, 2), both),
+        "training: one person, recomputed": (training_step(base, 1, StepMemory(recompute=True)), both),
+    }
+    return [{"step": name, "kernels": count, "of the bare": count / bare} for name, (count, bare) in found.items()]
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--base", choices=BASES, default="sd-2.1-base")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_configs(args.base, Path(folder) / args.base)
+        base = fake_base(str(path), device=torch.device("cuda"), dtype=torch.bfloat16)
+        rows = table_of(base)
+    goals = [
+        Goal(f"{row['step']}: times the kernels of the bare network", float(str(row["of the bare"])), MOST, False)
+        for row in rows
+        if "bare network" not in str(row["step"]) and "recomputed" not in str(row["step"])
+    ]
+    finish("launches", {"kernels": rows}, goals=goals, settings={"base": args.base, "rank": RANK}, save=args.save)
+
+
+if __name__ == "__main__":
+    main()

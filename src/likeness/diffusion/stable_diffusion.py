@@ -1,0 +1,169 @@
+"""Stable Diffusion 1, 2 and XL, and the built-in base: CLIP, a U-Net and an autoencoder of diffusers' classes.
+
+StableDiffusion     one text encoder, its last states (Rombach et al. 2022)
+StableDiffusionXL   two text encoders, the states before their last layers side by side, the second's pooled
+                    state, and the size of the image as further inputs (Podell et al. 2023, section 2.2)
+"""
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, cast
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from ..types import Network
+from .batch_invariance import paired
+from .conditioning import Conditioning
+from .model import BaseModel, Configs
+
+AUTOENCODER_PIXELS = 2**20  # in one pass of the autoencoder: four images of 512 x 512, one of 1024 x 1024
+_AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+
+
+@dataclass(frozen=True, eq=False)
+class StableDiffusion(BaseModel):
+    """Stable Diffusion 1.5 and 2.1, and the built-in base."""
+
+    adapted: ClassVar[tuple[Network, ...]] = ("unet", "text_encoder")
+    tokenizer_kinds: ClassVar[Mapping[str, Any]] = {"tokenizer": CLIPTokenizer}
+    _reader: Tokenizer = field(init=False, repr=False)  # without padding or truncation
+    # Each call changes the tokenizer's padding and truncation, so it must not be used by two threads at once.
+    _tokenizing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        reader = Tokenizer.from_str(self.tokenizers["tokenizer"].backend_tokenizer.to_str())
+        reader.no_truncation()
+        reader.no_padding()
+        object.__setattr__(self, "_reader", reader)
+
+    @classmethod
+    def kinds(cls, configs: Configs) -> Mapping[str, Any]:
+        vae = _AUTOENCODERS.get(configs["vae"]["_class_name"], AutoencoderKL)
+        return {"unet": UNet2DConditionModel, "text_encoder": CLIPTextModel, "vae": vae}
+
+    @property
+    def unet(self) -> Any:
+        return self.parts["unet"]
+
+    @property
+    def text_encoder(self) -> nn.Module:
+        return self.parts["text_encoder"]
+
+    @property
+    def vae(self) -> Any:
+        return self.parts["vae"]
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        cells = self.unet.config["sample_size"]
+        return self.unet.config["in_channels"], cells, cells
+
+    @torch.no_grad()
+    def encode_photo(self, pixels: Tensor) -> Tensor:
+        return torch.cat([self._encoded(part) for part in pixels.split(_slice(pixels.shape[2:]))])
+
+    def _encoded(self, pixels: Tensor) -> Tensor:
+        encoded = self.vae.encode(pixels.to(self.device, self.vae.dtype))
+        latents = encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
+        return latents * self.vae.config["scaling_factor"]
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        side = [cells * self._pixels_per_cell for cells in latents.shape[2:]]
+        return torch.cat([self._decoded(part) for part in latents.split(_slice(side))])
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        z = latents.to(self.device, self.vae.dtype) / self.vae.config["scaling_factor"]
+        return self.vae.decode(paired(z), return_dict=False)[0][: len(z)].float().clamp(-1, 1)
+
+    @property
+    def _pixels_per_cell(self) -> int:
+        config = self.vae.config
+        return 2 ** (len(config.get("block_out_channels") or config["encoder_block_out_channels"]) - 1)
+
+    @property
+    def max_tokens(self) -> int:
+        return self.tokenizers["tokenizer"].model_max_length
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids (B, N)."""
+        return self._ids(self.tokenizers["tokenizer"], prompts)
+
+    def _ids(self, tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
+        with self._tokenizing:
+            encoded = tokenizer(
+                list(prompts), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            )
+        return encoded["input_ids"].to(self.device)
+
+    def unread(self, prompt: str) -> str:
+        places = self._reader.encode(prompt).offsets  # of the tokens, with start and end token
+        last = self.max_tokens - 1  # position of the end token of a truncated prompt
+        return prompt[places[last][0] :] if len(places) > last + 1 else ""
+
+    def says(self, text: str, words: str) -> bool:
+        said = self._reader.encode(text, add_special_tokens=False)
+        sought = self._reader.encode(words, add_special_tokens=False).ids
+        starts = [i for i in range(len(said.ids)) if i == 0 or _ends_word(said.tokens[i - 1], said.offsets, i)]
+        return any(said.ids[i : i + len(sought)] == sought for i in starts)
+
+    def encode_prompt(self, ids: Tensor) -> Conditioning:
+        return Conditioning(self.text_encoder(ids).last_hidden_state)
+
+    def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        return self.unet(x_t.to(self.dtype), t.to(self.device), conditioning.states, return_dict=False)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class StableDiffusionXL(StableDiffusion):
+    """Stable Diffusion XL base. Conventions as in diffusers' StableDiffusionXLPipeline."""
+
+    adapted: ClassVar[tuple[Network, ...]] = ("unet", "text_encoder", "text_encoder_2")
+    tokenizer_kinds: ClassVar[Mapping[str, Any]] = {"tokenizer": CLIPTokenizer, "tokenizer_2": CLIPTokenizer}
+    zeroes_empty_negative: ClassVar[bool] = True
+
+    @classmethod
+    def kinds(cls, configs: Configs) -> Mapping[str, Any]:
+        return {**super().kinds(configs), "text_encoder_2": CLIPTextModelWithProjection}
+
+    @classmethod
+    def dtype_of(cls, part: str, config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
+        """float32 for an autoencoder that overflows in float16."""
+        return torch.float32 if part == "vae" and config.get("force_upcast") else dtype
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids (B, 2, N): the two tokenizers share a vocabulary and differ in padding."""
+        return torch.stack([self._ids(tokenizer, prompts) for tokenizer in self.tokenizers.values()], dim=1)
+
+    def encode_prompt(self, ids: Tensor) -> Conditioning:
+        """(B, 2, N) -> states (B, N, d_1 + d_2) and pooled (B, D)."""
+        one = self.text_encoder(ids[:, 0], output_hidden_states=True)
+        two = self.parts["text_encoder_2"](ids[:, 1], output_hidden_states=True)
+        return Conditioning(torch.cat([one.hidden_states[-2], two.hidden_states[-2]], dim=-1), two.text_embeds)
+
+    def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """The size of the image is told as an original of the same size, not cropped."""
+        side = [float(cells * self._pixels_per_cell) for cells in x_t.shape[2:]]  # H, W
+        times = torch.tensor([*side, 0.0, 0.0, *side], device=self.device, dtype=conditioning.states.dtype)
+        further = {"text_embeds": cast(Tensor, conditioning.pooled), "time_ids": times.expand(len(x_t), -1)}
+        return self.unet(
+            x_t.to(self.dtype), t.to(self.device), conditioning.states, added_cond_kwargs=further, return_dict=False
+        )[0]
+
+
+def _slice(side: Sequence[int]) -> int:
+    """Images of this size in one pass of the autoencoder."""
+    return max(1, AUTOENCODER_PIXELS // math.prod(side))
+
+
+def _ends_word(token: str, places: Sequence[tuple[int, int]], following: int) -> bool:
+    """Whether a token ends a word: CLIP's vocabulary marks such tokens; added tokens are always whole words."""
+    return token.endswith("</w>") or places[following - 1][1] < places[following][0]

@@ -1,0 +1,160 @@
+"""What a training needs before it starts: memory and operations, counted on fake tensors.
+
+One step of the recipe runs through the training loop with a base of fake tensors (shapes and types, no numbers): the
+bytes that are alive at once are those of a real step, whatever the architecture. Not counted: the device's context,
+workspaces of its libraries and fragmentation, for which `RESERVE_BYTES` is added.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ..diffusion.counting import Counting
+from ..diffusion.model import BaseModel
+from ..errors import OutOfMemory
+from .data import stand_in
+from .loop import Group, StepMemory, TrainingLoop, draw_batch
+from .recipe import FineTuneRecipe
+
+GIB = 2**30
+RESERVE_BYTES = int(0.9 * GIB)  # of an accelerator: context 0.4 to 0.6 GiB, workspaces, fragmentation
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The prediction for some people who train in one loop."""
+
+    people: int
+    rows: int  # of one person in a step
+    memory: StepMemory
+    weights_bytes: int  # of the base
+    bank_bytes: int  # factors of all people
+    optimizer_bytes: int  # two moments of all people
+    gradient_bytes: int
+    activation_bytes: int  # most that are alive at once during a step
+    reserve_bytes: int  # see RESERVE_BYTES
+    step_operations: int  # floating point operations of a step of all people
+    steps: int
+
+    @property
+    def rows_at_once(self) -> int:
+        """In one forward and backward pass."""
+        return min(self.memory.rows or self.people * self.rows, self.people * self.rows)
+
+    @property
+    def total_bytes(self) -> int:
+        parts = (self.weights_bytes, self.bank_bytes, self.optimizer_bytes, self.gradient_bytes)
+        return sum(parts) + self.activation_bytes + self.reserve_bytes
+
+    @property
+    def operations_per_person(self) -> int:
+        """Of all steps, without class images and encoding."""
+        return self.steps * self.step_operations // self.people
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "people": self.people, "rows_per_person": self.rows, "rows_at_once": self.rows_at_once,
+            "recompute": self.memory.recompute, "total_bytes": self.total_bytes, "weights_bytes": self.weights_bytes,
+            "bank_bytes": self.bank_bytes, "optimizer_bytes": self.optimizer_bytes,
+            "gradient_bytes": self.gradient_bytes, "activation_bytes": self.activation_bytes,
+            "activation_bytes_per_row": self.activation_bytes // self.rows_at_once,
+            "reserve_bytes": self.reserve_bytes, "steps": self.steps, "step_operations": self.step_operations,
+            "operations_per_person": self.operations_per_person,
+        }  # fmt: skip
+
+
+def plan_of(
+    base: BaseModel, recipe: FineTuneRecipe, *, people: int, memory: StepMemory, reserve_bytes: int = RESERVE_BYTES
+) -> Plan:
+    """The prediction for one way to use memory.
+
+    Args:
+        base: from `fake_base`.
+        reserve_bytes: 0 on a CPU.
+    """
+    with next(base.parts["vae"].parameters()).fake_mode:
+        loop = TrainingLoop(base, capacity=people, rank=recipe.rank, memory=memory)
+    try:
+        jobs = [loop.join(str(k), recipe, stand_in(base), seed=k) for k in range(people)]
+        batches = [(job, draw_batch(job, base.schedule.timesteps)) for job in jobs]
+        parts = list(loop.parts(batches))
+        counts = [_count(loop, part) for part in (parts[:1] if len(parts) == 1 else [parts[0], parts[-1]])]
+        whole = _Count.of(batches)
+        flat = loop.bank.flat.nbytes
+    finally:
+        loop.close()
+    peak = max(count.peak_bytes for count in counts)
+    weights = sum(tensor.nbytes for one in base.parts.values() for tensor in (*one.parameters(), *one.buffers()))
+    return Plan(
+        people=people, rows=whole.rows // people, memory=memory, weights_bytes=weights, bank_bytes=flat,
+        optimizer_bytes=2 * flat, gradient_bytes=flat, activation_bytes=peak, reserve_bytes=reserve_bytes,
+        step_operations=_operations(counts, whole), steps=recipe.steps,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Count:
+    """The rows of a part of a step, and what was counted while it was computed."""
+
+    rows: int
+    priors: int  # of the rows, those of class images: the bare base predicts their target
+    peak_bytes: int = 0
+    operations: int = 0
+
+    @classmethod
+    def of(cls, part: Group, **counted: int) -> "_Count":
+        batches = [batch for _, batch in part]
+        return cls(sum(len(one.t) for one in batches), sum(int(one.is_prior.sum()) for one in batches), **counted)
+
+
+def _count(loop: TrainingLoop, part: Group) -> _Count:
+    gradient = torch.zeros_like(loop.bank.flat)
+    with Counting() as counted:
+        loop.bank.add_gradient(torch.stack(loop.losses(part)).sum(), gradient)
+    return _Count.of(part, peak_bytes=counted.peak_bytes, operations=counted.operations)
+
+
+def _operations(counts: list[_Count], whole: _Count) -> int:
+    """Of a whole step, from its first and last part: a cost per row, and more per class image."""
+    first, last = counts[0], counts[-1]
+    difference = last.priors * first.rows - first.priors * last.rows
+    if difference == 0:
+        return first.operations * whole.rows // first.rows
+    per_prior = (last.operations * first.rows - first.operations * last.rows) / difference
+    per_row = (first.operations - per_prior * first.priors) / first.rows
+    return int(per_row * whole.rows + per_prior * whole.priors)
+
+
+def fitting_plan(
+    base: BaseModel, recipe: FineTuneRecipe, *, people: int, budget_bytes: int, reserve_bytes: int = RESERVE_BYTES
+) -> Plan:
+    """The way with the fewest operations that fits.
+
+    Raises:
+        OutOfMemory: none fits; the message has the numbers.
+    """
+    rows = people * (recipe.instance_rows + recipe.prior_rows)
+    for memory in ways(rows):
+        plan = plan_of(base, recipe, people=people, memory=memory, reserve_bytes=reserve_bytes)
+        if plan.total_bytes <= budget_bytes:
+            return plan
+    raise OutOfMemory(
+        f"expected {plan.total_bytes / GIB:.1f} GiB of memory to train {people} at once with this base and recipe, "
+        f"got {budget_bytes / GIB:.1f}",
+        hint="train fewer people at once, or choose a smaller base, a smaller rank or a device with more memory",
+    )
+
+
+def ways(rows: int) -> Iterator[StepMemory]:
+    """Every `StepMemory` from the fewest operations to the least memory, for steps of `rows` rows."""
+    memory: StepMemory | None = StepMemory()
+    while memory is not None:
+        yield memory
+        memory = memory.smaller(rows)
+
+
+def people_that_fit(base: BaseModel, recipe: FineTuneRecipe, plan: Plan, *, budget_bytes: int) -> int:
+    """How many people fit at once in the way of `plan`, by what one more than in it needs."""
+    more = plan_of(base, recipe, people=plan.people + 1, memory=plan.memory, reserve_bytes=plan.reserve_bytes)
+    return plan.people + max(0, budget_bytes - plan.total_bytes) // (more.total_bytes - plan.total_bytes)
