@@ -29,7 +29,7 @@ _SHOWN = (
     "waiting", "running", "rows", "row_limit", "slots", "slots_held", "host_adapters", "host_bytes", "images",
     "refused", "cancelled", "row_steps_per_s",
 )  # fmt: skip
-_PACKAGES = ("torch", "diffusers", "mediapipe", "fastapi", "sqlalchemy")
+_PACKAGES = ("torch", "diffusers", "ai-edge-litert", "fastapi", "sqlalchemy")
 
 
 @dataclass(frozen=True)
