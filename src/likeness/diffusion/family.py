@@ -81,14 +81,6 @@ _SDXL_TRAINED: Mapping[Network, tuple[str, ...]] = MappingProxyType(
 )
 _STABLE_DIFFUSION = ("Likeness' built-in base", "Stable Diffusion 1", "Stable Diffusion 2")
 
-# All its styles: with photographs only, a network this small would learn that all images are photos.
-_LIKENESS_CLASS = (
-    "photo of {}", "pencil sketch of {}", "oil painting of {}", "watercolor painting of {}",
-    "comic book portrait of {}", "anime portrait of {}", "pixel art of {}",
-    "neon cyberpunk portrait of {}", "bronze statue of {}",
-    "marble statue of {}", "pop art portrait of {}", "black and white photo of {}",
-)  # fmt: skip
-
 # Without styled copies of the photographs, this network learns the subject in photos only.
 _LIKENESS_STYLES: Mapping[str, str] = MappingProxyType({
     "pencil sketch of {}": "pencil sketch", "oil painting of {}": "oil painting",
@@ -107,7 +99,8 @@ LIKENESS_128 = Family(
     targets=_TARGETS,
     trained=_LIKENESS_TRAINED,
     framings=("aligned",),  # its training data are aligned headshots
-    class_templates=_LIKENESS_CLASS,
+    # In all its styles: with photos only, a network this small would learn that all images are photos.
+    class_templates=("photo of {}", *_LIKENESS_STYLES),
     styles=_LIKENESS_STYLES,
     learning_rate_scale=40.0,
     origins=_STABLE_DIFFUSION,
