@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SettingsError, UsageError, reason_of
-from .urls import MAIL_SCHEMES, web_url
+from .net.urls import MAIL_SCHEMES, web_url
 
 PREFIX = "LIKENESS_"
 FILE_NAME = "likeness.toml"

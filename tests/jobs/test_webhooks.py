@@ -31,7 +31,7 @@ from likeness.jobs.webhooks import (
     signature,
     tenant_secret,
 )
-from likeness.urls import WebUrl
+from likeness.net.urls import WebUrl
 
 OPTIONS = SendOptions(b"secret", private_webhooks=True)
 
@@ -182,7 +182,7 @@ def test_over_tls_too_an_answer_is_read_and_a_slow_one_given_up(
 ) -> None:
     tls, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile=certificate[0])
     tls.load_cert_chain(*certificate)
-    monkeypatch.setattr("likeness.jobs.webhooks.ssl.create_default_context", lambda: trusting)
+    monkeypatch.setattr("likeness.net.public_post.ssl.create_default_context", lambda: trusting)
     with trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"x", tls) as address:
         send_webhook(message(f"https://{address}"), OPTIONS)
     monkeypatch.setattr(webhooks, "TIMEOUT_S", 1.0)

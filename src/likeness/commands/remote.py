@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import LikenessError, StorageUnavailable, UsageError
+from ..net.urls import web_url
 from ..types import Advance, ShouldStop, Watch
-from ..urls import web_url
 
 TIMEOUT_S = 60.0
 RECONNECT_S = 2.0

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 
 from ..config import Settings
 from ..errors import SettingsError, UsageError
-from ..urls import WebUrl, is_host, web_url
+from ..net.urls import WebUrl, is_host, web_url
 from .failures import OriginRefused
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from likeness.errors import UsageError
-from likeness.urls import WebUrl, is_host, web_url
+from likeness.net.urls import WebUrl, is_host, web_url
 
 WEB = ("http", "https")
 PIECES = (

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from .errors import UsageError
+from ..errors import UsageError
 
 _URL = re.compile(
     r"(?P<scheme>[a-z]+)://(?:(?P<user>[a-z0-9._~!$&'()*+,;=%-]+)(?::(?P<password>[a-z0-9._~!$&'()*+,;=:%-]*))?@)?"

@@ -1,0 +1,1 @@
+"""URLs and addresses of others: which are accepted, and how they are called."""
