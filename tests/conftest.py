@@ -66,6 +66,14 @@ def tiny_base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def contrasted_base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny base with pictures that differ, as a folder that no test writes to."""
+    from fixtures.contrast import build_contrasted_folder  # torch
+
+    return build_contrasted_folder(tmp_path_factory.mktemp("contrasted") / "tiny-base")
+
+
+@pytest.fixture(scope="session")
 def tiny_base(tiny_base_folder: Path) -> "BaseModel":
     """The tiny base, loaded once for all tests: on the CPU, in float32."""
     import torch

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from bench.readme import newest, pages, sentences, tables
 from bench.report import RESULTS
-from fixtures.tiny import build_tiny_folder
 from likeness import cli
 from likeness.cli import app
 from likeness.training.recipe import FineTuneRecipe, recipe_named
@@ -61,12 +60,12 @@ def short_recipe(name: str, **changes: object) -> FineTuneRecipe:
 
 
 @pytest.mark.slow
-def test_commands_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_run_in_their_order(tmp_path: Path, tiny_base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the base is a smaller one, random, of the built-in base's shape, and the training is short."""
     monkeypatch.setattr(cli, "recipe_named", short_recipe)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIKENESS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("LIKENESS_BASE", str(build_tiny_folder(tmp_path / "base")))
+    monkeypatch.setenv("LIKENESS_BASE", str(tiny_base_folder))
     (tmp_path / "photos").symlink_to(str(resources.files("likeness") / "assets" / "demo"))
     for words in commands():
         result = CliRunner().invoke(app, words, input="y\n")

@@ -69,10 +69,9 @@ def photos() -> list[Photo]:
 
 
 @pytest.fixture(scope="module")
-def likeness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
+def likeness(contrasted_base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
     """One installation for the whole file; every test uses names of its own."""
-    folder = build_contrasted_folder(tmp_path_factory.mktemp("base") / "tiny-base")
-    installation = build(Settings(home=tmp_path_factory.mktemp("home"), base=str(folder)))
+    installation = build(Settings(home=tmp_path_factory.mktemp("home"), base=str(contrasted_base_folder)))
     yield installation
     installation.close()
 

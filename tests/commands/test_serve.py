@@ -64,10 +64,10 @@ def ask(port: int, method: str, path: str, body: object = None, **headers: str) 
         return answer.status, json.loads(answer.read())
 
 
-def has_begun(port: int) -> bool:
+def has_begun(port: int, headers: dict[str, str]) -> bool:
     """Whether the second picture is in the batch, or done already."""
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_S)) as connection:
-        connection.request("GET", "/metrics")
+        connection.request("GET", "/metrics", headers=headers)
         said = connection.getresponse().read()
     return b"\nlikeness_engine_running 1.0\n" in said or b"\nlikeness_engine_images_total 2.0\n" in said
 
@@ -80,34 +80,38 @@ def call(home: Path, *words: str) -> Any:
 
 
 @pytest.mark.services
-def test_a_server_makes_pictures_logs_json_and_ends_in_order(tmp_path: Path, base: str) -> None:
-    with serving(tmp_path, base) as (process, port):
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="children are looked for in /proc")
+def test_a_server_asks_for_keys_makes_pictures_logs_json_and_ends_in_order(tmp_path: Path, base: str) -> None:
+    """With its training worker, which ends with it."""
+    key = call(tmp_path, "keys", "new", "--tenant", "anna", "--label", "laptop")["key"]
+    mine = {"Authorization": f"Bearer {key}"}
+    operator = {"Authorization": f"Bearer {call(tmp_path, 'keys', 'new')['key']}"}
+    with serving(tmp_path, base, "--require-keys", "--workers", "1") as (process, port):
+        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        (worker,) = [pid for pid in listed if b"work" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+        assert ask(port, "GET", "/v1/adapters")[0] == 401
+        assert ask(port, "GET", "/v1/adapters", **mine) == (200, {"adapters": [], "next": None})
         asked = {"prompt": "secret words", "steps": 1}
-        status, document = ask(port, "POST", "/v1/images", asked, **{"X-Request-Id": "mine-1"})
+        status, document = ask(port, "POST", "/v1/images", asked, **mine, **{"X-Request-Id": "mine-1"})
         assert status == 200 and document["images"][0]["data"]
-        form = {"Content-Type": "multipart/form-data; boundary=b"}
+        form = {**mine, "Content-Type": "multipart/form-data; boundary=b"}
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_S)) as connection:
             connection.request("POST", "/v1/subjects/anna/photos", "--x", form)  # which its parser warns of
             assert connection.getresponse().status == 400
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_S)) as connection:
             long = json.dumps({"prompt": "secret words", "steps": 40})
-            connection.request("POST", "/v1/images", long, {"Content-Type": "application/json"})
-            until(lambda: has_begun(port), pause_s=0.01)
+            connection.request("POST", "/v1/images", long, {**mine, "Content-Type": "application/json"})
+            until(lambda: has_begun(port, operator), pause_s=0.01)
             process.send_signal(signal.SIGTERM)  # what is under way is finished first
             assert connection.getresponse().status == 200
         assert process.wait() == 0
-    lines = [json.loads(line) for line in (tmp_path / "server.log").read_text().splitlines()]
+        until(lambda: not is_alive(worker))
+    said = (tmp_path / "server.log").read_text().splitlines()
+    lines = [json.loads(line) for line in said if line.startswith("{")]  # the others are the worker's
     requests = [line for line in lines if line["logger"] == "likeness.http"]
     assert any(line.get("request_id") == "mine-1" and line["status"] == 200 for line in requests)
     assert "secret" not in (tmp_path / "server.log").read_text()
-
-
-@pytest.mark.services
-def test_keys_are_asked_for_where_they_are_required(tmp_path: Path, base: str) -> None:
-    key = call(tmp_path, "keys", "new", "--tenant", "anna", "--label", "laptop")["key"]
-    with serving(tmp_path, base, "--require-keys") as (_, port):
-        assert ask(port, "GET", "/v1/adapters")[0] == 401
-        assert ask(port, "GET", "/v1/adapters", Authorization=f"Bearer {key}") == (200, {"adapters": [], "next": None})
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "likeness.example", ""])
@@ -172,17 +176,21 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
 
 
 @pytest.mark.services
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="children are looked for in /proc")
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_the_training_worker_ends_with_the_server(tmp_path: Path, base: str, how: signal.Signals) -> None:
-    with serving(tmp_path, base, "--workers", "1") as (process, _):
-        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        workers = [pid for pid in listed if b"work" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
-        assert len(workers) == 1
-        process.send_signal(how)
-        assert process.wait() == (0 if how == signal.SIGTERM else -how)
-        until(lambda: not is_alive(workers[0]))
+@pytest.mark.skipif(sys.platform != "linux", reason="a child that ends with its parent: prctl(2)")
+def test_the_training_worker_ends_with_a_server_that_was_killed(tmp_path: Path, base: str) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from likeness.commands.workers import start_worker\n"
+        "print(start_worker(Path(sys.argv[1]), 'w-0').pid, flush=True); time.sleep(600)"
+    )
+    environment = os.environ | {"LIKENESS_BASE": base, "PYTHONPATH": SRC}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        worker = process.stdout.readline().decode().strip()
+        assert is_alive(worker)
+        process.kill()
+    until(lambda: not is_alive(worker))
 
 
 def is_alive(pid: str) -> bool:

@@ -8,16 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from fixtures.contrast import build_contrasted_folder
 from fixtures.people import person
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.types import Adapter
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    folder: Path = build_contrasted_folder(tmp_path_factory.mktemp("tiny") / "tiny-base")
-    return load_base(str(folder), device=torch.device("cpu"), dtype=torch.float64)
+def tiny_base(contrasted_base_folder: Path) -> BaseModel:
+    return load_base(str(contrasted_base_folder), device=torch.device("cpu"), dtype=torch.float64)
 
 
 @pytest.fixture(scope="session")

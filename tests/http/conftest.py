@@ -4,13 +4,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from fixtures.contrast import build_contrasted_folder
 from fixtures.published import publish_person
 from fixtures.waiting import until
 from likeness.config import Settings
@@ -21,13 +21,12 @@ from likeness.service import Likeness, build
 
 
 @pytest.fixture(scope="module")
-def likeness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
+def likeness(contrasted_base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Likeness]:
     """anna and bert, a stranger of another base, and one whose file is cut off; another tenant has an anna too."""
-    folder = build_contrasted_folder(tmp_path_factory.mktemp("base") / "tiny-base")
     installation = build(
         Settings(
             home=tmp_path_factory.mktemp("home"),
-            base=str(folder),
+            base=str(contrasted_base_folder),
             slots=4,
             max_batch=4,
             upload_mb=4,

@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fixtures.contrast import build_contrasted_folder
 from fixtures.people import RANK, Store, person
 from fixtures.pixels import RecordingBase, difference, recording
 from fixtures.tiny import random_row
@@ -54,9 +53,8 @@ def world_of(base: RecordingBase, strength: float) -> World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder: Path = build_contrasted_folder(tmp_path_factory.mktemp("contrasted") / "base")
-    with recording(load_base(str(folder), device=torch.device("cpu"), dtype=torch.float64)) as recorder:
+def world(contrasted_base_folder: Path) -> Iterator[World]:
+    with recording(load_base(str(contrasted_base_folder), device=torch.device("cpu"), dtype=torch.float64)) as recorder:
         yield world_of(recorder, 1.0)
 
 

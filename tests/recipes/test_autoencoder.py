@@ -15,7 +15,7 @@ from torch import Tensor, nn
 pytest.importorskip("numba", reason="the captions' tables lie beside kernels that numba compiles")
 
 from fixtures.tiny import build_tiny_folder
-from likeness.diffusion.base import load_base
+from likeness.diffusion.base import BaseModel, load_base
 from recipes.base_model import classifier, train_autoencoder
 from recipes.base_model.autoencoder import DECODER_BLOCKS, build_autoencoder, reconstruct, with_decoder_blocks
 from recipes.base_model.classifier import AttributeNet
@@ -324,8 +324,8 @@ def test_near_latents_are_made_once_of_a_base_and_its_pictures(tmp_path: Path, m
     assert made == [3, 3, 2] and [part[0].item() for part in found] == [1, 1, 2, 3, 1]
 
 
-def test_a_base_of_other_latents_is_refused(tmp_path: Path) -> None:
-    base = load_base(str(build_tiny_folder(tmp_path / "base")), device=CPU, dtype=torch.float32)
+def test_a_base_of_other_latents_is_refused(tiny_base: BaseModel) -> None:
+    base = tiny_base
     check_same_latents(base, base.parts["vae"], pictures(2))
     with pytest.raises(ValueError, match="expected a base with the autoencoder's own latents"):
         check_same_latents(base, autoencoder(), pictures(2))

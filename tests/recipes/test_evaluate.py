@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("numba", reason="the renderer compiles its kernels with numba")
 
-from fixtures.tiny import build_tiny_folder, random_person, random_row
+from fixtures.tiny import random_person, random_row
 from likeness.diffusion.lora import LoraBank
 from likeness.photos.styles import STYLES
 from likeness.training.data import TrainingSet
@@ -124,10 +124,10 @@ def test_looks_in_words_are_those_of_a_caption_without_a_name() -> None:
 
 
 @pytest.fixture
-def tiny_exam(tmp_path: Path) -> Exam:
+def tiny_exam(tiny_base_folder: Path, tmp_path: Path) -> Exam:
     (tmp_path / "assets.npz").write_bytes(b"a pack")
     (tmp_path / "work").mkdir()
-    return Exam(Settings(str(build_tiny_folder(tmp_path / "base")), tmp_path, None, tmp_path / "work", tune_steps=2))
+    return Exam(Settings(str(tiny_base_folder), tmp_path, None, tmp_path / "work", tune_steps=2))
 
 
 def test_a_kept_adapter_is_used_by_other_sampling_and_not_by_another_recipe(
@@ -279,10 +279,10 @@ def test_the_card_is_renewed_only_between_its_marks(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_one_json_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_base_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gates, "SPEED_STEPS", 2)
-    base, out, photos = build_tiny_folder(tmp_path / "base"), tmp_path / "result.json", tmp_path / "of-a-friend"
+    base, out, photos = tiny_base_folder, tmp_path / "result.json", tmp_path / "of-a-friend"
     told = ["--photos", str(photos), "--class-noun", "woman"]
     evaluate.main(["--base", str(base), "--assets", "none", "--only", "size,speed", "--out", str(out), *told])
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])

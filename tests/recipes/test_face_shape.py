@@ -11,7 +11,6 @@ import torch
 
 pytest.importorskip("numba", reason="the renderer compiles its kernels with numba")
 
-from fixtures.tiny import build_tiny_folder
 from likeness.photos import Face
 from likeness.photos.report import Usable
 from likeness.types import Photo, PreparedPhoto
@@ -117,8 +116,8 @@ def test_a_mesh_that_goes_with_the_picture_has_no_jitter() -> None:
 
 
 @pytest.fixture
-def exam(tmp_path: Path) -> Exam:
-    return Exam(Settings(str(build_tiny_folder(tmp_path / "base")), tmp_path, None, tmp_path))
+def exam(tiny_base_folder: Path, tmp_path: Path) -> Exam:
+    return Exam(Settings(str(tiny_base_folder), tmp_path, None, tmp_path))
 
 
 def test_the_figures_of_faces_are_those_of_samples_over_renders(exam: Exam, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.tiny import build_tiny_folder
 from fixtures.waiting import HANG_S
 from likeness.config import Settings
 from likeness.diffusion import base as base_module
@@ -23,8 +22,9 @@ from likeness.storage import catalog as catalog_module
     ],
 )
 def test_many_first_requests_are_one_load(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: str, ask: Callable[[Likeness], object]
-) -> None:
+    tiny_base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    module: object, name: str, ask: Callable[[Likeness], object],
+) -> None:  # fmt: skip
     real, loads, all_here = getattr(module, name), [], threading.Barrier(4)
 
     def slow(*given: object, **named: object) -> object:
@@ -33,7 +33,7 @@ def test_many_first_requests_are_one_load(
         return real(*given, **named)
 
     monkeypatch.setattr(module, name, slow)
-    likeness = build(Settings(home=tmp_path / "home", base=str(build_tiny_folder(tmp_path / "base"))))
+    likeness = build(Settings(home=tmp_path / "home", base=str(tiny_base_folder)))
 
     def first(_: int) -> object:
         all_here.wait(HANG_S)

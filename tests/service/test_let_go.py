@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from fixtures.contrast import build_contrasted_folder
 from fixtures.published import publish_person
 from likeness.config import Settings
 from likeness.service import build
@@ -10,9 +9,8 @@ from likeness.storage.library import engine_key
 from likeness.types import ImageRequest
 
 
-def test_a_forget_elsewhere_empties_this_engine(tmp_path: Path) -> None:
-    base = build_contrasted_folder(tmp_path / "tiny-base")
-    settings = Settings(home=tmp_path / "home", base=str(base), slots=4, max_batch=4)
+def test_a_forget_elsewhere_empties_this_engine(contrasted_base_folder: Path, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", base=str(contrasted_base_folder), slots=4, max_batch=4)
     server, elsewhere = build(settings), build(settings)
     try:
         assert server.let_go() == 0  # no engine yet

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fixtures.tiny import build_tiny_folder
 from likeness.cli import app
 from likeness.config import Settings
 from likeness.errors import SettingsError, UsageError
@@ -127,12 +126,11 @@ def test_an_installation_signs_where_it_is_told_to(pem_files: tuple[str, str], t
 
 
 def test_the_command_line_signs_too(
-    pem_files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pem_files: tuple[str, str], tiny_base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = build_tiny_folder(tmp_path / "tiny-base")
     monkeypatch.setenv("LIKENESS_C2PA_CERTIFICATE", pem_files[0])
     monkeypatch.setenv("LIKENESS_C2PA_KEY", pem_files[1])
-    words = ["generate", "base", "x", "--steps", "1", "--base", str(base), "--out", str(tmp_path / "out")]
+    words = ["generate", "base", "x", "--steps", "1", "--base", str(tiny_base_folder), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, ["--home", str(tmp_path / "home"), *words])
     assert result.exit_code == 0, result.stderr
     (path,) = (tmp_path / "out").iterdir()

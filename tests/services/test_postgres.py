@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,14 +14,14 @@ from starlette.testclient import TestClient
 
 from fixtures.installation import PHOTOS, Installation, pids_with
 from fixtures.postgres import Postgres, postgres
-from fixtures.tiny import build_tiny_folder
 from fixtures.waiting import HANG_S, until
 from likeness.artifacts.card import write_card
 from likeness.config import Settings
-from likeness.errors import AdapterBusy, AlreadyExists, QueueFull
+from likeness.errors import AdapterBusy, AlreadyExists, QueueFull, StorageUnavailable
 from likeness.http.app import create_app
 from likeness.jobs import queue as queue_module
-from likeness.jobs.job import SUBJECT_PHOTOS, JobOrder
+from likeness.jobs.job import SUBJECT_PHOTOS, Claim, JobOrder
+from likeness.jobs.leases import Leases, renew_until
 from likeness.jobs.queue import Queue
 from likeness.jobs.tables import JOBS, jobs, open_jobs_database, remembered
 from likeness.service import build
@@ -137,25 +137,50 @@ def test_equal_submits_at_the_same_moment_are_one_job(cluster: Postgres) -> None
         queue.close()
 
 
-def test_a_database_that_goes_away_loses_nothing(cluster: Postgres, tmp_path: Path) -> None:
+@contextmanager
+def idle_worker(url: str) -> Iterator[list[Claim]]:
+    """A worker with nothing to do, which would take over what looks expired; gives what it has taken."""
+    leases, stop, taken = Leases(open_jobs_database(url), "w-1", beat_s=1.0), threading.Event(), list[Claim]()
+    leases.register()
+
+    def work() -> None:
+        while not stop.wait(0.25):
+            with suppress(StorageUnavailable):
+                taken.extend(filter(None, [leases.claim()]))
+
+    beats = threading.Thread(target=renew_until, args=(stop, leases), kwargs={"renewed": lambda: None})
+    claims = threading.Thread(target=work)
+    for thread in (beats, claims):
+        thread.start()
+    try:
+        yield taken
+    finally:
+        stop.set()
+        for thread in (beats, claims):
+            thread.join()
+
+
+def test_a_database_that_goes_away_loses_nothing(cluster: Postgres, tiny_base_folder: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     settings = Settings(
-        home=home, base=str(build_tiny_folder(tmp_path / "base")), heartbeat_s=1, jobs=cluster.url,
+        home=home, base=str(tiny_base_folder), heartbeat_s=1, jobs=cluster.url,
         catalog=cluster.url,
     )  # fmt: skip
     installation = Installation(settings, training_of(settings))
     try:
-        jobs = [installation.submit(name, steps=60, checkpoint_every=10) for name in ("rex", "max", "bob")]
-        installation.start("w-0", wait=False)
-        installation.start("w-1")
-        until(lambda: any("checkpoint" in installation.kinds(job) for job in jobs))
-        trainers = {pid for id in ("w-0", "w-1") for pid in installation.children(id, TRAINER)}
-        cluster.stop()
-        # an expired lease: the trainers exit, and no worker takes over a running job
-        until(lambda: not trainers & set(pids_with(TRAINER)))
-        cluster.start()
-        until(lambda: all(installation.job(job).is_over for job in jobs))
+        jobs = [installation.submit(name, steps=30, checkpoint_every=10) for name in ("rex", "max", "bob")]
+        installation.start("w-0", "--concurrency", "3")
+        until(lambda: all(installation.job(job).state == "running" for job in jobs))
+        with idle_worker(cluster.url) as taken_over:
+            until(lambda: any("checkpoint" in installation.kinds(job) for job in jobs))
+            trainers = set(installation.children("w-0", TRAINER))
+            cluster.stop()
+            # an expired lease: the trainer exits, and no worker takes over a running job
+            until(lambda: not trainers & set(pids_with(TRAINER)))
+            cluster.start()
+            until(lambda: all(installation.job(job).is_over for job in jobs))
+        assert taken_over == []
         for job in jobs:
             over = installation.job(job)
             assert (over.state, over.failure) == ("succeeded", None)

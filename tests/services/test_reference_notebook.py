@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fixtures.contrast import build_contrasted_folder
 from fixtures.installation import PHOTOS, SMALL, Installation, archive, picture
 from fixtures.waiting import HANG_S, until
 from likeness.deploy.extension import protocols
@@ -68,10 +67,11 @@ def topics(aws: str, queue_url: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def installation(aws: str, topics: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    base = build_contrasted_folder(tmp_path_factory.mktemp("base") / "tiny-base")
+def installation(
+    aws: str, topics: dict[str, str], contrasted_base_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
     settings = Settings(
-        home=tmp_path_factory.mktemp("home"), base=str(base), heartbeat_s=1,
+        home=tmp_path_factory.mktemp("home"), base=str(contrasted_base_folder), heartbeat_s=1,
         job_inputs=f"s3://{BUCKET}/{PREFIX}", job_outputs=f"s3://{BUCKET}/{PREFIX}/async_inference/output",
         objects=f"s3://{BUCKET}/likeness", sns_success_topic=topics["success"], sns_error_topic=topics["error"],
     )  # fmt: skip

@@ -205,11 +205,12 @@ class Likeness:
             AlreadyExists: the name is taken and the order does not say to replace it.
             AdapterBusy: another process trains or deletes this name.
             InputRefused: too few usable photographs, or photographs of different people.
-            StorageError: no room for the adapter, said before the training; or it could not be published, and then the
-                same order goes on from the last step.
+            StorageError: no space for adapter and checkpoint, raised before the training; or the adapter could not be
+                published, and then the same order goes on from the last step.
             Interrupted: stopped; the same order goes on from where it was.
             TrainingError, Mismatch, NotFound, CorruptBase: see errors.
         """
+        from ..training.checkpoint import SUFFIX
         from ..training.pipeline import adapter_bytes, fine_tune, stop_if
         from ..training.recipe import check_rank
 
@@ -240,9 +241,10 @@ class Likeness:
                 try:
                     card = self.library.publish(adapter, tenant, replace=order.replace)
                 except (OSError, StorageUnavailable) as error:
+                    start = "the newest checkpoint" if any(folder.glob(f"*{SUFFIX}")) else "the first step"
                     raise StorageError(
                         f"the adapter is trained but was not published: {reason_of(error)}",
-                        hint="run the same command again when this is mended: it goes on from the newest checkpoint",
+                        hint=f"run the same command again when this is mended: it goes on from {start}",
                         code="FileFailed",
                     ) from error
                 home.keep_photos(name)

@@ -1,7 +1,7 @@
-"""Disk space reserved for deletions.
+"""Disk space reserved for what has to be written on a full disk too: a file that is removed when its space is needed.
 
-Deleting needs free space: a database writes to its log before it overwrites rows. On a full disk, data could not be
-deleted. A file of a few megabytes in the home folder is therefore removed when a deletion needs its space.
+Deleting needs free space, because a database writes to its log before it overwrites rows; so does the state of a
+training whose result cannot be published.
 """
 
 import os
@@ -16,16 +16,24 @@ from ..errors import StorageUnavailable
 
 FILE_NAME = "reserve"
 BYTES = 8 << 20  # more than the logs of both databases, which SQLite empties at 4 MB each
-ENOUGH = 4  # times BYTES: with less free space no reserve is created
+ENOUGH = 4  # times BYTES
+_CHUNK = 1 << 20
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Reserve:
-    """One file in a folder, never read."""
+    """One file in a folder, never read.
+
+    Args:
+        bytes: its size.
+        enough: with less than so many times its size free, no reserve is created.
+    """
 
     folder: Path
+    bytes: int = BYTES
+    enough: int = ENOUGH
 
     @property
     def _path(self) -> Path:
@@ -34,16 +42,18 @@ class Reserve:
     def keep(self) -> bool:
         """Write the file if it is missing and there is space; returns whether it exists."""
         with suppress(OSError):
-            if not self._path.exists() and shutil.disk_usage(self.folder).free >= ENOUGH * BYTES:
+            if not self._path.exists() and shutil.disk_usage(self.folder).free >= self.enough * self.bytes:
                 staged = self._path.with_suffix(".new")
                 try:
-                    staged.write_bytes(os.urandom(BYTES))  # some file systems store zeros without using space
+                    with staged.open("wb") as file:
+                        for start in range(0, self.bytes, _CHUNK):  # some file systems store zeros without using space
+                            file.write(os.urandom(min(_CHUNK, self.bytes - start)))
                     staged.rename(self._path)
                 finally:
                     staged.unlink(missing_ok=True)
         return self._path.exists()
 
-    def _give(self) -> bool:
+    def give(self) -> bool:
         """Remove the reserve; returns whether there was one."""
         try:
             self._path.unlink()
@@ -51,17 +61,17 @@ class Reserve:
             return False
         return True
 
-    def used_by(self, deletion: Callable[[], T]) -> T:
-        """Run an idempotent deletion; if storage refuses it, free the reserve and run it again.
+    def used_by(self, work: Callable[[], T]) -> T:
+        """Run something idempotent; if storage refuses it, free the reserve and run it again.
 
         Raises:
             StorageUnavailable: there is no reserve, or its space was not enough.
         """
         try:
-            return deletion()
+            return work()
         except StorageUnavailable:
-            if not self._give():
+            if not self.give():
                 raise
-        done = deletion()
+        done = work()
         self.keep()
         return done

@@ -7,6 +7,7 @@ identifies the fine-tune; a checkpoint with another fingerprint is refused.
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..errors import Mismatch, StorageUnavailable
 from ..storage.objects import Objects
+from ..storage.reserve import Reserve
 from .recipe import FineTuneRecipe, recipe_document
 
 SUFFIX = ".safetensors"
@@ -64,17 +66,23 @@ class Checkpoints:
 
     Args:
         mark: the fine-tune's fingerprint.
+        reserve: its space is used when there is no other.
     """
 
     objects: Objects
     mark: str
     prefix: str = ""
     writer: str = "state"
+    reserve: Reserve | None = None
 
     def save(self, state: dict[str, Tensor]) -> None:
         """Write a state and delete older ones. Raises OSError, StorageUnavailable."""
         mine = f"{self.prefix}{self.writer}{SUFFIX}"
-        self.objects.put(mine, pack_checkpoint(state, mark=self.mark))
+        put = partial(self.objects.put, mine, pack_checkpoint(state, mark=self.mark))
+        if self.reserve is None:
+            put()
+        else:
+            self.reserve.used_by(put)
         for key in self._keys():
             if key < mine:
                 self.objects.delete(key)

@@ -14,6 +14,7 @@ training service's worker runs the same stages for many people, and keeps the re
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,8 @@ from ..diffusion.base import BaseModel
 from ..diffusion.devices import memory_for
 from ..diffusion.lora import target_modules
 from ..errors import Interrupted, reason_of
-from ..storage.objects import FileObjects
+from ..storage.objects import FileObjects, refuse_full
+from ..storage.reserve import Reserve
 from ..types import Adapter, AdapterCard, Advance, LoraPair, Network, PreparedPhoto, ShouldStop, Stopwatch, Watch
 from .checkpoint import Checkpoints, Unsaved, fingerprint
 from .data import TrainingSet, build_training_set
@@ -35,6 +37,7 @@ from .loop import FineTune, TrainingLoop
 from .prior import class_latents
 from .recipe import FineTuneOrder, FineTuneRecipe, recipe_document
 
+_CHECKPOINT_REST = 1 << 16  # bytes of a checkpoint's header and of the generator's state
 _FULL = (
     "close other programs that use the device, take --recipe origin-2023, which has fewer rows at once, or a smaller "
     "base; the same command goes on from the last checkpoint"
@@ -49,19 +52,27 @@ def fine_tune(
 
     Args:
         class_images: folder of the shared class images.
-        checkpoint_folder: of this job.
+        checkpoint_folder: of this job. Space for a checkpoint is reserved there until the end, so that the state of
+            the last step is kept if the disk is full by then.
 
     Raises:
+        StorageError: no space for a checkpoint.
         Interrupted: `should_stop` said so; a checkpoint was written if the loop had begun.
         Mismatch: the checkpoint is of another recipe, base, seed or set of photos.
         TrainingError: the training diverged.
         OutOfMemory: the device or this machine cannot hold it.
     """
-    checkpoints = Checkpoints(FileObjects(checkpoint_folder), mark_of(base, order, prepared))
+    objects = FileObjects(checkpoint_folder)
+    reserve = Reserve(checkpoint_folder, checkpoint_bytes(base, order.recipe), enough=1)
+    checkpoints = Checkpoints(objects, mark_of(base, order, prepared), reserve=reserve)
     if order.restart:
         checkpoints.clear()
+    reserve.give()  # of a run that was killed
+    refuse_full(objects, reserve.bytes)
+    reserve.keep()
     rows = order.recipe.instance_rows + order.recipe.prior_rows
-    with memory_for(f"a training of {rows} rows at once on the {base.device.type}", hint=_FULL):
+    with ExitStack() as at_end, memory_for(f"a training of {rows} rows at once on the {base.device.type}", hint=_FULL):
+        at_end.callback(reserve.give)
         data = training_set(
             base, order, prepared, class_images=class_images, watch=watch, should_stop=should_stop, clock=clock
         )
@@ -133,6 +144,11 @@ def adapter_bytes(base: BaseModel, recipe: FineTuneRecipe) -> int:
             weight = module.get_parameter(f"{name}.weight")  # (d_out, d_in) or (C_out, C_in, k, k)
             total += weight[0].numel() + weight.shape[0]
     return 2 * recipe.rank * total
+
+
+def checkpoint_bytes(base: BaseModel, recipe: FineTuneRecipe) -> int:
+    """Of the largest checkpoint: factors and Adam's two moments in float32, a loss of each step, the generator."""
+    return 3 * 2 * adapter_bytes(base, recipe) + 8 * recipe.steps + _CHECKPOINT_REST
 
 
 def adapter_of(
