@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def pytest_configure() -> None:
     """Before any test module is imported, so that torch and the hub's client see it."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are tiny; threads would only wait
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # of tests with two threads: on a busy machine they would spin
     os.environ["HF_HUB_OFFLINE"] = "1"
     # Examples are the same in every CI run; time limits per example would measure the neighbours.
     hypothesis.settings.register_profile("likeness", deadline=None, derandomize="CI" in os.environ)
@@ -81,6 +82,15 @@ def tiny_base(tiny_base_folder: Path) -> "BaseModel":
     from likeness.diffusion.base import load_base
 
     return load_base(str(tiny_base_folder), device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def few_steps() -> Iterator[None]:
+    """Class images and score cards of random networks need two steps, not twenty."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("likeness.training.prior.STEPS", 2)
+        patch.setattr("likeness.scoring.measure.STEPS", 2)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -325,7 +325,9 @@ def import_adapter(
         path, name, format, class_noun=class_noun, identifier=identifier
     )
     call.terminal.document(asdict(card))
-    call.terminal.say(f"imported {name}: rank {card.rank}, for base {card.base_sha256[:12]}")
+    call.terminal.say(
+        f"imported {name}: rank {card.rank}, for base {card.base_sha256[:12]}, identifier {card.identifier}"
+    )
 
 
 @app.command()

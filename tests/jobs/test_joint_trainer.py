@@ -30,6 +30,8 @@ from likeness.training.pipeline import training_set
 from likeness.training.recipe import FineTuneOrder, recipe_named
 from likeness.types import Adapter, Photo, Subject
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 class Talk:
     """Line and inbox of a worker in the same process."""

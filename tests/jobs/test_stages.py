@@ -1,16 +1,23 @@
 """Faults of the installation are waited out, as long as the job is wanted and has time; faults of the input end it."""
 
 import dataclasses
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from fixtures.installation import PHOTOS, Installation
+from fixtures.waiting import HANG_S, until
 from likeness.artifacts import bundle
 from likeness.errors import InputRefused, Mismatch, StorageUnavailable, TrainingError
 from likeness.jobs import object_keys, stages
 from likeness.jobs.job import Claim, JobOrder
 from likeness.jobs.locations import Locations
+from likeness.jobs.process import ChildProcess
 from likeness.jobs.stages import Gone, Stages
 from likeness.jobs.tables import jobs
 from likeness.storage.library import AdapterLibrary
@@ -133,6 +140,47 @@ def test_a_rank_that_came_with_the_archive_is_refused_before_the_trainer_is_aske
     with pytest.raises(Mismatch):
         made.admit(claim, larger, consent="")
     assert installation.training.queue.status(claim.job, "local").order == order
+
+
+def test_who_kills_the_trainer_three_times_fails_alone(
+    installation: Installation, made: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a real process, which another job shares until it has crashed once."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    trainer = ChildProcess("tests.jobs.fragile_trainer", {"lease_s": HANG_S})
+    made = dataclasses.replace(made, trainer=trainer)
+    innocent, poison = (
+        claimed(installation.training.database, job=installation.submit(name).id) for name in ("innocent", "poison")
+    )
+    store, stop = installation.training.queue.store, threading.Event()
+
+    def facts(claim: Claim, kind: str) -> list[Mapping[str, object]]:
+        return [event.facts for event in store.events(claim.job) if event.kind == kind]
+
+    def train(claim: Claim) -> None:
+        job = store.find(claim.job)
+        assert job is not None
+        made.train(claim, job.order)
+
+    def tend() -> None:  # one thread starts all processes: they end with it
+        while not stop.wait(0.01):
+            trainer.tend()
+
+    with ThreadPoolExecutor(3) as threads:
+        tending, beside = threads.submit(tend), threads.submit(train, innocent)
+        until(lambda: facts(innocent, "joined"))
+        with pytest.raises(TrainingError, match="died 3 times at the same place") as caught:
+            train(poison)
+        assert caught.value.code == "PoisonJob"
+        store.cancel(innocent.job, "local")  # it would train on
+        with pytest.raises(Gone):
+            beside.result(HANG_S)
+        stop.set()
+        trainer.close(patience_s=0.0)
+        tending.result(HANG_S)
+    assert [said["deaths"] for said in facts(poison, "died")] == [1, 2, 3]
+    assert [said["alone"] for said in facts(poison, "joined")] == [False, True, True]
+    assert facts(poison, "died")[0]["together"] == 2
 
 
 def left(installation: Installation, claim: Claim) -> list[str]:

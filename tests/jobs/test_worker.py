@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -81,29 +80,6 @@ def test_a_receipt_during_a_training_is_true_also_when_the_worker_is_killed(inst
         assert not any(name in path.name for path in installation.settings.home.rglob("*"))
         assert not any(path.is_file() for path in (installation.settings.home / "objects").rglob("*"))
     likeness.close()
-
-
-def test_who_kills_the_trainer_three_times_fails_alone(installation: Installation) -> None:
-    poison = installation.submit("poison", steps=20_000, checkpoint_every=20_000)
-    installation.start("w-0")
-    until(lambda: facts(installation, poison, "joined"))
-    innocent = installation.submit("innocent", steps=20)
-    until(lambda: facts(installation, innocent, "joined"))
-    killed: set[int] = set()
-    while not installation.job(poison).is_over:
-        joined = len(facts(installation, poison, "joined"))
-        (trainer,) = installation.children("w-0", TRAINER) or (0,)
-        if joined == len(killed) + 1 and trainer not in {0, *killed}:
-            os.kill(trainer, signal.SIGKILL)
-            killed.add(trainer)
-        time.sleep(0.05)
-    failure = installation.job(poison).failure
-    assert failure is not None
-    assert (failure.code, len(killed)) == ("PoisonJob", 3)
-    assert [said["deaths"] for said in facts(installation, poison, "died")] == [1, 2, 3]
-    assert all(said["together"] == 1 for said in facts(installation, poison, "joined")[1:])  # suspected: alone
-    until(lambda: installation.job(innocent).is_over)
-    assert installation.job(innocent).state == "succeeded"
 
 
 def test_what_becomes_of_bad_input_of_poison_and_of_who_does_not_want_any_more(

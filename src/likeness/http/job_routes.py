@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..jobs.job import SUBJECT_PHOTOS, Job, JobEvent, JobOrder
 from ..jobs.object_keys import preview_key
 from ..jobs.queue import Queue
-from ..jobs.webhooks import check_notice, tenant_secret
+from ..jobs.senders import check_notice, tenant_secret
 from ..service.training import Training
 from .auth import Asking
 from .events import EVENTS, EventStream, event

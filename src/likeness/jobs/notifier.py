@@ -2,7 +2,7 @@
 
 At-least-once: a crash between sending and writing that down sends again, under the same id. Any number of processes may
 deliver; a row is claimed by moving its due time. Every tenant's first message goes before any tenant's second, and
-result objects never wait behind a slow webhook. `webhooks` sends.
+result objects never wait behind a slow webhook. `senders` sends.
 """
 
 import json

@@ -30,15 +30,10 @@ FACE_REFUSED_PX, FACE_WARNED_PX = 32, 100  # 32: enough for the built-in base, w
 # Sharp photographs 0.39 to 0.48, renders 0.49 to 0.69; photographs' faces of 290 px blurred by a Gaussian of 3 px 0.70
 # to 0.78, of 5 px 0.81 to 0.85, of 7 px 0.86 to 0.88, of 10 to 40 px 0.88 to 0.97.
 BLUR_WARNED, BLUR_REFUSED = 0.71, 0.85
-DARK_WARNED, DARK_REFUSED = (
-    80.0,
-    40.0,
-)  # luma of the brightest skin or the white of the eyes; well-lit faces are above 90
+DARK_WARNED, DARK_REFUSED = 80.0, 40.0  # luma of the brightest skin or the white of the eyes; well-lit faces 90 and up
 BLOWN_WARNED, BLOWN_REFUSED = 0.15, 0.4  # share of overexposed pixels; at most 0.04 in photographs and renders
 EYES_COVERED = 0.35  # sunglasses 0.10 to 0.16; bare eyes, glasses and fringes 0.48 and up
 CUT_WARNED, CUT_REFUSED = 0.03, 0.25  # share of the face's box outside the image
-
-
 TILT_WARNED_DEG = 30.0  # roll of the head; beyond `face.LYING_DEG` the photograph is rotated
 GREY_FACE, GREY_THING = 6.0, 1.0  # colourfulness; coloured faces 17 and up, grey, sepia and duotone ones up to 5
 _FORMATS_HINT = f"send {FORMATS}"

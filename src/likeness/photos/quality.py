@@ -20,6 +20,7 @@ NEAR_BITS, NEAR_CORRELATION = 6, 0.955
 _BLUR_SIDES_PX = {192: 0.0, 96: 0.5}
 _BLUR_TAPS = 9
 _TONE_SIDE_PX, _TONE_STEPS = 96, 16
+_WELL_LIT, _MOST_GAIN = 0.75, 4.0  # the brightest channel of an image that is not brightened; more shows its noise
 
 
 class Print(NamedTuple):
@@ -65,13 +66,16 @@ def blown_share(luma: Grey) -> float:
 def colourfulness(image: NDArray[np.uint8]) -> float:
     """Variation of colour: 96th percentile of the distance in Lab to the typical colour at the same lightness.
 
-    0 for grey photographs and for those in one tone, such as sepia, where the lightness determines the colour.
+    0 for grey photographs and for those in one tone, such as sepia, where the lightness determines the colour. A dark
+    image is brightened first, because all distances are smaller in it; otherwise dark skin in dim light would be grey.
 
     Args:
         image: (H, W, 3) RGB, 0..255.
     """
     small = cv2.resize(image, (_TONE_SIDE_PX,) * 2, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    lab = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2LAB), dtype=np.float32).reshape(-1, 3)
+    brightest = max(float(np.percentile(small.max(axis=2), 99)), 1 / 255)
+    small *= min(max(_WELL_LIT / brightest, 1.0), _MOST_GAIN)
+    lab = np.asarray(cv2.cvtColor(small.clip(0, 1), cv2.COLOR_RGB2LAB), dtype=np.float32).reshape(-1, 3)
     lightness, colour = lab[:, 0], lab[:, 1:].copy()
     step = np.digitize(lightness, np.quantile(lightness, np.linspace(0, 1, _TONE_STEPS + 1)[1:-1]))
     for one in np.unique(step):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..jobs.locations import Locations
     from ..jobs.notifier import Notifier
     from ..jobs.queue import Queue
-    from ..jobs.webhooks import SendOptions
+    from ..jobs.senders import SendOptions
     from ..jobs.worker import Worker
     from ..storage.database import Database
 
@@ -102,7 +102,7 @@ class Training:
     @cached_property
     def send_options(self) -> SendOptions:
         """Settings of the senders. Creates the installation's webhook secret at first use."""
-        from ..jobs.webhooks import SendOptions
+        from ..jobs.senders import SendOptions
 
         settings = self.settings
         topics = {*_words(settings.sns_topics), settings.sns_success_topic, settings.sns_error_topic} - {None}
@@ -115,7 +115,7 @@ class Training:
     def notifier(self) -> Notifier:
         """The delivery log, with its senders. Raises StorageUnavailable."""
         from ..jobs.notifier import Notifier
-        from ..jobs.webhooks import senders
+        from ..jobs.senders import senders
 
         return self._opened("notifier", lambda: Notifier(self.database, senders(self.send_options, self.locations)))
 
@@ -154,7 +154,7 @@ class Training:
         """
         from ..jobs.inputs import with_config
         from ..jobs.job import SUBJECT_PHOTOS
-        from ..jobs.webhooks import check_notice
+        from ..jobs.senders import check_notice
         from ..training.recipe import check_rank
 
         for notice in order.notices:

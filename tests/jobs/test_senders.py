@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from fixtures.waiting import HANG_S
 from likeness.errors import StorageUnavailable, UsageError
-from likeness.jobs import webhooks
+from likeness.jobs import senders
 from likeness.jobs.job import Notice
 from likeness.jobs.messages import Message
-from likeness.jobs.webhooks import (
+from likeness.jobs.senders import (
     SendOptions,
     check_notice,
     check_webhook,
@@ -48,7 +48,7 @@ def message(target: str, kind: str = "webhook") -> Message:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who answers here may be slow: the machine has other things to do."""
-    monkeypatch.setattr(webhooks, "TIMEOUT_S", HANG_S)
+    monkeypatch.setattr(senders, "TIMEOUT_S", HANG_S)
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def test_whatever_is_no_2xx_was_not_taken_and_redirects_are_not_followed(status:
 
 
 def test_an_endpoint_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(senders, "TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(TimeoutError):
         send_webhook(message(f"http://127.0.0.1:{silent.getsockname()[1]}/"), OPTIONS)
 
@@ -148,7 +148,7 @@ TRICKLES = {
 
 @pytest.mark.parametrize("where", TRICKLES)
 def test_who_answers_a_byte_at_a_time_is_given_up_at_one_deadline(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(senders, "TIMEOUT_S", 0.5)
     with trickling(*TRICKLES[where]) as address, pytest.raises(TimeoutError):
         send_webhook(message(f"http://{address}"), OPTIONS)
 
@@ -185,7 +185,7 @@ def test_over_tls_too_an_answer_is_read_and_a_slow_one_given_up(
     monkeypatch.setattr("likeness.net.public_post.ssl.create_default_context", lambda: trusting)
     with trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"x", tls) as address:
         send_webhook(message(f"https://{address}"), OPTIONS)
-    monkeypatch.setattr(webhooks, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(senders, "TIMEOUT_S", 1.0)
     with trickling(*TRICKLES["header"], tls) as address, pytest.raises(TimeoutError):
         send_webhook(message(f"https://{address}"), OPTIONS)
 
