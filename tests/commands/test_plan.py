@@ -5,14 +5,14 @@ import json
 import pytest
 from typer.testing import CliRunner, Result
 
-from fixtures.tiny import build_tiny_folder
+from fixtures.tiny import SHALLOW, build_tiny_folder
 from likeness import cli
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A base without weights."""
-    folder = build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base")
+    folder = build_tiny_folder(tmp_path_factory.mktemp("base") / "tiny-base", **SHALLOW)
     for weights in folder.glob("*/*.safetensors"):
         weights.unlink()
     return str(folder)

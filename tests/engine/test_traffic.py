@@ -2,8 +2,10 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -297,20 +299,24 @@ def test_a_picture_that_breaks_the_device_breaks_alone(opened: Open, monkeypatch
     good.result(HANG_S)
 
 
+def break_turns(monkeypatch: pytest.MonkeyPatch, breaks: list[BaseException]) -> None:
+    """Each of these errors ends a turn of the engine at its start, before a slot is written."""
+
+    def look() -> float:
+        if breaks:
+            raise breaks.pop()
+        return time.perf_counter()
+
+    monkeypatch.setattr("likeness.engine.engine.time", SimpleNamespace(perf_counter=look))
+
+
 def test_a_turn_that_breaks_off_fails_its_pictures_and_the_next_ones_are_made(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = opened(slots=2)
     wanted = {key: engine.submit(SHORT, key=key).result(HANG_S) for key in ("anna", "bert")}
-    begin = engine._begin
-    breaks: list[Exception] = []
-
-    def breaking(turn: Any, outcomes: Any) -> None:
-        if breaks:
-            raise breaks.pop()
-        begin(turn, outcomes)
-
-    monkeypatch.setattr(engine, "_begin", breaking)
+    breaks: list[BaseException] = []
+    break_turns(monkeypatch, breaks)
     for _ in range(2):
         breaks.append(SystemError("a bug"))
         with pytest.raises(DeviceFailed):
@@ -321,11 +327,7 @@ def test_a_turn_that_breaks_off_fails_its_pictures_and_the_next_ones_are_made(
 
 def test_a_device_thread_that_ends_leaves_nobody_waiting(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = opened()
-
-    def take(turn: object) -> None:
-        raise SystemExit("a bug")
-
-    monkeypatch.setattr(engine, "_take", take)
+    break_turns(monkeypatch, [SystemExit("a bug")])
     with pytest.raises(DeviceFailed):
         engine.submit(SHORT, key=None).result(HANG_S)
     with pytest.raises(DeviceFailed):

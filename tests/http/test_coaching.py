@@ -38,7 +38,7 @@ def test_what_is_no_frame_is_refused(client: TestClient, content: bytes) -> None
 
 
 def test_a_late_frame_is_dropped(client: TestClient, app: FastAPI) -> None:
-    with app.state.coach._busy:  # another frame is being examined
+    with app.state.coach.busy:  # another frame is being examined
         assert client.post("/v1/coach", content=picture((320, 240)), headers=JPEG).json()["hint"] == "late"
 
 

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,17 @@ def test_a_neighbours_name_is_not_a_folder(objects: Objects) -> None:
 
 
 @pytest.mark.services
-def test_listing_goes_beyond_one_page(s3_url: str) -> None:
+def test_listing_goes_beyond_one_page(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    boto3 = pytest.importorskip("boto3", reason="S3 needs boto3")
+    real = boto3.client
+
+    def with_short_pages(*named: Any, **options: Any) -> Any:
+        client = real(*named, **options)
+        monkeypatch.setattr(client, "list_objects_v2", partial(client.list_objects_v2, MaxKeys=2))
+        return client
+
+    monkeypatch.setattr(boto3, "client", with_short_pages)
     objects = S3Objects(BUCKET, "pages")
-    real = objects._client.list_objects_v2
-
-    def short(**arguments: Any) -> Any:
-        return real(**arguments, MaxKeys=2)
-
-    objects._client.list_objects_v2 = short
     for k in range(5):
         objects.put(f"a/{k}", b"x")
     assert keys(objects, "a/") == [f"a/{k}" for k in range(5)]

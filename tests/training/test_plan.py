@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fixtures.tiny import build_tiny_folder, build_tiny_sdxl
+from fixtures.tiny import SHALLOW, build_tiny_folder, build_tiny_sdxl
 from likeness.diffusion import family
 from likeness.diffusion.base import BaseModel, fake_base, load_base
 from likeness.diffusion.counting import Counting
@@ -23,13 +23,12 @@ CPU = torch.device("cpu")
 RECIPE = recipe_named("standard", rank=4, alpha=4, instance_rows=3, prior_rows=1)
 
 
-@pytest.fixture(scope="module", params=["tiny", "sdxl"])
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BaseModel, ...]]:
+@pytest.fixture
+def pair(request: pytest.FixtureRequest, tiny_base_folder: Path, tmp_path: Path) -> Iterator[tuple[BaseModel, ...]]:
     """A base, and the same as fake tensors."""
-    folder: Path = tmp_path_factory.mktemp("plan") / "base"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(family._BY_SHAPE, (2048, 16), replace(family.SDXL, resolution_px=128))
-        build_tiny_folder(folder) if request.param == "tiny" else build_tiny_sdxl(folder, cells=16)
+        folder = tiny_base_folder if request.param == "tiny" else build_tiny_sdxl(tmp_path / "base", cells=16)
         yield tuple(make(str(folder), device=CPU, dtype=torch.float32) for make in (load_base, fake_base))
 
 
@@ -44,7 +43,11 @@ def counted_step(base: BaseModel, people: int, memory: StepMemory) -> Counting:
     return counted
 
 
-@pytest.mark.parametrize(("people", "memory"), [(1, StepMemory()), (2, StepMemory(3, recompute=True))], ids=str)
+@pytest.mark.parametrize(
+    ("pair", "people", "memory"),
+    [("tiny", 1, StepMemory()), ("tiny", 2, StepMemory(3, recompute=True)), ("sdxl", 1, StepMemory(3, recompute=True))],
+    indirect=["pair"], ids=str,
+)  # fmt: skip
 def test_a_plan_is_within_a_tenth_of_what_is_counted(
     pair: tuple[BaseModel, BaseModel], people: int, memory: StepMemory
 ) -> None:
@@ -58,7 +61,7 @@ def test_a_plan_is_within_a_tenth_of_what_is_counted(
 
 
 def test_the_fewest_operations_that_fit_are_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = fake_base(str(build_tiny_folder(tmp_path / "base")), device=CPU, dtype=torch.float32)
+    fake = fake_base(str(build_tiny_folder(tmp_path / "base", **SHALLOW)), device=CPU, dtype=torch.float32)
     monkeypatch.setattr(plan_module, "plan_of", cache(plan_of))  # each is counted once
     plans = [plan_module.plan_of(fake, RECIPE, people=1, memory=memory, reserve_bytes=0) for memory in ways(4)]
     assert [(plan.rows_at_once, plan.memory.recompute) for plan in plans] == [
@@ -78,7 +81,7 @@ def test_the_fewest_operations_that_fit_are_chosen(tmp_path: Path, monkeypatch: 
 
 
 def test_a_plan_needs_no_weights(tmp_path: Path) -> None:
-    folder = build_tiny_folder(tmp_path / "base")
+    folder = build_tiny_folder(tmp_path / "base", **SHALLOW)
     for weights in folder.glob("*/*.safetensors"):
         weights.unlink()
     fake = fake_base(str(folder), device=torch.device("cuda"), dtype=torch.bfloat16)

@@ -41,10 +41,10 @@ class CoachingOut(BaseModel):
 
 
 class Coach:
-    """Examines one frame at a time."""
+    """Examines one frame at a time; `busy` is held meanwhile."""
 
     def __init__(self) -> None:
-        self._busy = threading.Lock()
+        self.busy = threading.Lock()
         self._finder: FaceDetector | None = None
 
     def look(self, content: bytes, shot: str) -> "Coaching | None":
@@ -52,13 +52,13 @@ class Coach:
         from ..photos import MediaPipeFaces
         from ..photos.coach import coach
 
-        if not self._busy.acquire(blocking=False):
+        if not self.busy.acquire(blocking=False):
             return None
         try:
             self._finder = self._finder or MediaPipeFaces()
             return coach(frame_of(content), shot, self._finder)
         finally:
-            self._busy.release()
+            self.busy.release()
 
 
 @router.post("/coach", openapi_extra={"requestBody": {"content": {"image/jpeg": {"schema": {
