@@ -5,16 +5,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
 
+from likeness.cli import app
 from likeness.config import Settings
 from likeness.deploy.sagemaker.fine_tuning_service import FineTuningService
 from likeness.errors import InputRefused
 from likeness.jobs import preparer
 from likeness.jobs.inputs import pack_photos
 from likeness.jobs.job import JobOrder
+from likeness.photos import MediaPipeFaces, decode
+from likeness.photos.descriptor import SAME_PERSON, descriptor, distance
 from likeness.service import Likeness, build
 from likeness.storage.objects import FileObjects
 from likeness.storage.prepared_photos import unpack_prepared
@@ -99,3 +105,35 @@ def test_different_people_are_trained_on_where_the_user_insists(door: Door, crow
 
 def test_a_stranger_is_left_out(door: Door, crowd: list[Photo], virtual_man: list[Photo]) -> None:
     assert door([crowd[1], *virtual_man[:4]], False) == sorted(photo.sha256 for photo in virtual_man[:4])
+
+
+def test_beside_a_larger_stranger_the_subject_is_cut_out(
+    likeness: Likeness, virtual_man: list[Photo], virtual_people: NDArray[np.uint8], faces: MediaPipeFaces,
+    as_photo: Callable[..., Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """By `prepare` and by `train`, of the photograph with two people."""
+    pair = np.full((760, 760 + 420, 3), 130, np.uint8)
+    pair[:, :760] = cv2.resize(virtual_people[6], (760, 760), interpolation=cv2.INTER_CUBIC)
+    pair[200:620, 760:] = cv2.resize(decode(virtual_man[1].content), (420, 420), interpolation=cv2.INTER_AREA)
+    photos = [as_photo(pair, "0.png"), *virtual_man[2:6]]
+    for photo in photos:
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / photo.name).write_bytes(photo.content)
+    told = ["--home", str(tmp_path / "home"), "prepare", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, told).exit_code == 0
+    crops = {"prepare": np.asarray(Image.open(tmp_path / "out" / "01-portrait.png"))}
+
+    def stop(base: Any, order: Any, prepared: list[PreparedPhoto], **options: Any) -> None:
+        (crops["train"],) = (
+            one.image for one in prepared if (one.source_sha256, one.framing) == (photos[0].sha256, "portrait")
+        )
+        raise Reached([])
+
+    monkeypatch.setattr("likeness.training.pipeline.fine_tune", stop)
+    reached(lambda: likeness.train(photos, FineTuneOrder(Subject("anna"), recipe_named("fast"))))
+    known, stranger = (
+        descriptor(image, faces.detect(image)[0]) for image in (decode(virtual_man[2].content), virtual_people[6])
+    )
+    for door, crop in crops.items():
+        found = descriptor(crop, faces.detect(crop)[0])
+        assert distance(found, known) < SAME_PERSON < distance(found, stranger), door
