@@ -139,18 +139,18 @@ def _read_texture(path: Path) -> NDArray[np.uint8]:
 
 
 def _even_hair(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Brightness only, scaled to one mean, so that every hair mesh takes a colour alike."""
+    """Brightness only, scaled to one mean, so that a colour looks the same on every hair mesh."""
     light = rgba[..., :3].astype(np.float32).mean(-1)
     even = light * (115 / max(1.0, float(light[rgba[..., 3] > 128].mean())))
-    # Blurred, since a portrait shows every second or third texel only and would turn strands to stipple. What is
-    # transparent has no say, or the ends of strands would be dark.
+    # Blurred, since a portrait shows every second or third texel only and would turn strands to stipple. Transparent
+    # texels do not count, or the ends of strands would be dark.
     opaque = rgba[..., 3] / np.float32(255) + np.float32(1e-3)
     soft = cv2.GaussianBlur(even * opaque, (0, 0), 2) / cv2.GaussianBlur(opaque, (0, 0), 2)
     return _gray_texture(115 + 0.7 * (soft - 115), cv2.GaussianBlur(rgba[..., 3], (0, 0), 1.5))
 
 
 def _dense_brow(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Single hairs run together: at the size of a picture they would only be scattered dots."""
+    """Merges single hairs, which would be scattered dots at the size of an image."""
     alpha = 1.5 * cv2.GaussianBlur(rgba[..., 3].astype(np.float32), (0, 0), 5)
     return _gray_texture(np.zeros_like(alpha), np.clip(alpha, 0, 255))
 

@@ -28,10 +28,10 @@ NAMED_SHARE = 0.35
 PERSON_SHARE = 0.15  # 'person' instead of 'man' or 'woman'
 BARE_SHARE = 0.12  # style and noun only
 FULL_SHARE = 0.15  # everything there is
-GLASSES_SHARE = 0.95  # said nearly always, also of the named: who does not ask for glasses should get none
-CLOTHES_SHARE = 0.55  # said at the least, and with their colour: said in three of ten pictures they were never heard
+GLASSES_SHARE = 0.95  # nearly always, also with a name: a prompt without glasses should give none
+CLOTHES_SHARE = 0.55  # at least, with their colour: in three of ten captions they had no effect
 VOWELS = "aeiou"
-# How a style is said: the nouns that a picture in it can be called.
+# The nouns of each style.
 STYLE_NOUNS = {
     "photo": ("photo", "photo", "photo", "portrait photo", "photograph"),
     "pencil sketch": ("pencil sketch", "pencil sketch", "pencil drawing"),
@@ -105,7 +105,7 @@ def vocabulary() -> list[str]:
 
 
 def _visible(attributes: Attributes) -> Attributes:
-    """Without the colours that the style does not show; a statue shows no skin either."""
+    """The attributes that the style shows: some have no colours, and a statue has no skin."""
     style = attributes["style"]
     if style not in COLORLESS:
         return attributes

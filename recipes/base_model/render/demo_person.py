@@ -1,4 +1,4 @@
-"""Twelve 'photographs' of one held-out virtual person, like casual photographs of a friend.
+"""Twelve images of one held-out virtual person, framed like casual photographs.
 
 `python -m recipes.base_model.render.demo_person --assets DIR --out DIR [--person SEED]` writes JPEGs of 512 px. The
 same images at 256 px (`held_out_photos`) are used for evaluation: these persons are not in the base's training data.
@@ -38,7 +38,7 @@ SHOTS = (
 
 
 def demo_scene(person: Person, shot: int) -> Scene:
-    """The circumstances of photograph `shot`, 0 to 11; light and clothes vary with the person's seed."""
+    """The scene of photograph `shot`, 0 to 11; light and clothes vary with the person's seed."""
     yaw, pitch, expression, place, scale = SHOTS[shot]
     rng = np.random.default_rng([person.seed, shot, 12])
     side = 1.0 if yaw >= 0 else -1.0  # a face turned away is lit from where it looks

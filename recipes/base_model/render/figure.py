@@ -105,19 +105,19 @@ def _features(person: Person, scene: Scene, face: Array, assets: Assets) -> list
 
 
 def _behind_lips(part: Part) -> Part:
-    """Teeth a little smaller and further back, since an expression moves lips through them."""
+    """Makes the teeth a little smaller and moves them back, because expressions move the lips through them."""
     vertices = part.vertices * np.array([0.95, 1, 1], np.float32) - np.array([0, 0, 0.05], np.float32)
     return Part(vertices, part.triangles, part.uv, part.material, part.alpha_texture, part.color_texture)
 
 
 def _lashes(part: Part, person: Person) -> Part:
-    """Thinned, or they would stand around the eyes like spikes."""
+    """Thins the lashes, which would look like spikes around the eyes."""
     opacity = np.array([1, 1, 0.35 if person.gender == "man" else 0.6], np.float32)
     return Part(part.vertices, part.triangles, part.uv * opacity, LASH, part.alpha_texture, part.color_texture)
 
 
 def _brow(proxy: Proxy, face: Array, thickness: float, texture: int) -> Part:
-    """Brows a little thicker than the mesh's, each about its own middle line, since they are thin at 128 px."""
+    """Makes each brow a little thicker about its middle line, because the mesh's are thin at 128 px."""
     part = _proxy_part(proxy, face, BROW, texture=texture)
     vertices = part.vertices.copy()
     for side in (vertices[:, 0] > 0, vertices[:, 0] <= 0):

@@ -96,7 +96,7 @@ def _place(name: str, rng: np.random.Generator, size_px: int) -> Array:
 
 
 def attributes(person: Person, scene: Scene) -> dict[str, Any]:
-    """What can be said of the picture, in the words of captions.py."""
+    """The attributes of the image, in the words of captions.py."""
     bald = person.hair.name == "bald"
     return {
         "style": scene.style,
@@ -217,7 +217,7 @@ def _light(
 
 
 def _light_of(place: Array) -> Array:
-    """What a place (S, S, 3) sheds on a figure from above, below, left, right and the front, (5, 3), about 1."""
+    """Light from a place (S, S, 3) on a figure: from above, below, left, right and the front, (5, 3), about 1."""
     small = cv2.resize(place, (12, 12), interpolation=cv2.INTER_AREA) ** 2
     sides = np.stack(
         [part.reshape(-1, 3).mean(0) for part in (small[:4], small[8:], small[:, :3], small[:, 9:], small)]
@@ -229,7 +229,7 @@ def _light_of(place: Array) -> Array:
 
 
 def _shadow_map(figure: Figure, frame: Array, assets: Assets) -> Buffers:
-    """The figure seen from the light, without the small things whose shadows only make noise."""
+    """Distances from the light to the figure, without small parts, whose shadows would be noise."""
     seen = (figure.vertices - figure.head_centre) @ frame.T
     size, width = lighting.SHADOW_PX, lighting.SHADOW_WIDTH_DM
     x, y = (seen[:, 0] / width + 0.5) * size, (0.5 - seen[:, 1] / width) * size

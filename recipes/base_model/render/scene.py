@@ -111,7 +111,7 @@ class Scene:
 
 
 def sample_scene(rng: np.random.Generator, person: Person) -> Scene:
-    """One picture's circumstances: three of five are photos, heads mostly turned by less than 35 degrees."""
+    """The scene of one image: three of five are photos; most heads are turned by less than 35 degrees."""
     style = "photo" if rng.random() < PHOTO_SHARE else str(rng.choice([name for name in STYLES if name != "photo"]))
     yaw = _yaw_deg(rng)
     side = float(rng.choice([-1.0, 1.0]))
@@ -140,7 +140,7 @@ def sample_scene(rng: np.random.Generator, person: Person) -> Scene:
 
 
 def sample_clothes(rng: np.random.Generator, person: Person) -> str:
-    """A mesh that suits the person."""
+    """A mesh of clothes for the person's gender."""
     weights = np.array([row[2] if person.gender == "man" else row[3] for row in CLOTHES])
     return CLOTHES[int(rng.choice(len(CLOTHES), p=weights / weights.sum()))][0]
 

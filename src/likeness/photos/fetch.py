@@ -1,4 +1,4 @@
-"""Takes the files of MediaPipe's networks from the package index: `python -m likeness.photos.fetch`.
+"""Downloads the files of MediaPipe's networks from the package index: `python -m likeness.photos.fetch`.
 
 A wheel is a zip file, so pip downloads the one named here, whichever Python and system this is, and the files are taken
 out of it without an installation. Files that are there already are not fetched again.

@@ -1,4 +1,4 @@
-"""The 478 landmarks of a face: a network for the whole face, then one that looks closer at the lips and at the eyes.
+"""The 478 landmarks of a face: a network for the whole face, then one that refines lips and eyes.
 
 The file's three operators between the two networks exist only inside MediaPipe, so the file is cut there and the
 operators are the functions `region`, `looked_at` and `placed`.

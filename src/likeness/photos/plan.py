@@ -1,7 +1,7 @@
 """The plan of shots for a person: what a good set has, what of it a set has already, and what to take next.
 
-Thirty frames of one head turn in one room give portraits that nobody recognises, so places, light and clothes count as
-much as poses. The order is that of the gain: what is missing first in the list improves the likeness most.
+Places, light and clothes count as much as poses: thirty frames of one head turn in one room do not give an adapter that
+is similar to the person. The first missing shot in the list improves the likeness most.
 """
 
 from collections.abc import Mapping

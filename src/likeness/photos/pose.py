@@ -1,7 +1,7 @@
 """Pose and expression of a face from the 478 landmarks of the face mesh.
 
-Pure geometry. The mesh uses a weak perspective, so it underestimates large angles (60 to 70 degrees read as 35 to 45).
-The limits below are in degrees as read.
+Pure geometry. The mesh uses a weak perspective, so large angles are underestimated: 60 to 70 degrees are measured as 35
+to 45. The limits below are in measured degrees.
 
 Source of the landmark numbers: the canonical face model of MediaPipe's Face Mesh (Kartynnik et al., 2019).
 """

@@ -157,7 +157,7 @@ def _watercolor(image: Image, mask: Mask, rng: np.random.Generator) -> Image:
 
 
 def _comic(image: Image, mask: Mask, rng: np.random.Generator) -> Image:
-    """Flat, loud colours in four tones, dots in the shadows, thick black lines."""
+    """Flat, saturated colours in four tones, dots in the shadows, thick black lines."""
     unit = _unit(image)
     flat = _saturated(_smooth(image, 2, 45), 1.7, 1.15)
     hsv = cv2.cvtColor(flat, cv2.COLOR_RGB2HSV).astype(np.float32)
@@ -254,7 +254,7 @@ POP_PALETTES = (
 
 
 def _pop_art(image: Image, mask: Mask, rng: np.random.Generator) -> Image:
-    """A screen print: four flat inks for the figure, one loud ink with dots behind it."""
+    """A screen print: four flat inks for the figure, one saturated ink with dots behind it."""
     unit = _unit(image)
     palette = np.array(POP_PALETTES[int(rng.integers(len(POP_PALETTES)))], np.float32)
     tone = cv2.GaussianBlur(_evened(_smooth(image, 2, 40), mask), (0, 0), 0.8 * unit)
@@ -268,7 +268,7 @@ def _pop_art(image: Image, mask: Mask, rng: np.random.Generator) -> Image:
 
 
 def _statue(image: Image, mask: Mask, rng: np.random.Generator) -> Image:
-    """The material is already right: only calm the place behind it and add a little local contrast."""
+    """For renders, which have the material: smooths the place behind it and adds a little local contrast."""
     unit = _unit(image)
     value = image.astype(np.float32) / 255
     sharp = value + 0.5 * (value - cv2.GaussianBlur(value, (0, 0), 3 * unit))
