@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from ..errors import AdapterBusy, AlreadyExists, NotFound, QueueFull, UsageError
+from ..errors import AlreadyExists, NotFound, QueueFull, UsageError
+from ..storage.catalog import adapter_exists
 from ..storage.database import Database
 from ..types import checked_tenant
 from .job import Failure, Job, JobEvent, JobOrder
-from .store import JobStore, add_event
+from .store import JobStore, add_event, job_of_name_open
 from .tables import deliveries, events, is_open, jobs, workers
 
 _SUBMIT_LOCK = 7310590  # PostgreSQL's advisory lock of submits, with the tenant's hash
@@ -63,11 +64,7 @@ class Queue:
         if (earlier := self._earlier(order, idempotency_key)) is not None:
             return earlier
         if not order.replace and self._published(order.tenant, order.name) is not None:
-            raise AlreadyExists(
-                "an adapter of this name exists already",
-                hint="choose another name, or say to replace it",
-                code="AdapterExists",
-            )
+            raise adapter_exists()
         job = secrets.token_hex(12)
         try:
             found = self.database.run(
@@ -76,7 +73,7 @@ class Queue:
         except IntegrityError:  # the database's own rules: a key once, one open job of a name
             if (earlier := self._earlier(order, idempotency_key)) is not None:
                 return earlier
-            raise _busy() from None
+            raise job_of_name_open() from None
         return self.status(found, order.tenant)
 
     def status(self, job: str, tenant: str) -> Job:
@@ -160,7 +157,7 @@ class Queue:
                    sa.func.count(sa.case((sa.and_(is_tenants, jobs.c.name == order.name), 1)))]  # fmt: skip
         of_all, of_tenant, of_name = tuple(connection.execute(sa.select(*counted).where(is_open)).one())
         if of_name:
-            raise _busy()
+            raise job_of_name_open()
         if of_all >= MOST_OPEN or of_tenant >= MOST_OPEN_OF_TENANT:
             raise QueueFull(
                 f"expected fewer than {MOST_OPEN_OF_TENANT} open jobs, got {of_tenant}", hint="wait until some are done"
@@ -200,10 +197,6 @@ def _of_key(connection: sa.Connection, order: JobOrder, key: str) -> str | None:
             "this idempotency key came with another order before", hint="use a new key", code="IdempotencyConflict"
         )
     return str(row.id)
-
-
-def _busy() -> AdapterBusy:
-    return AdapterBusy("another job of this name is not over yet", hint="wait for it or cancel it")
 
 
 def _check(order: JobOrder) -> None:

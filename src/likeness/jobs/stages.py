@@ -23,6 +23,7 @@ from ..errors import (
     StorageUnavailable,
     TrainingError,
 )
+from ..storage.catalog import adapter_exists
 from ..storage.consent import require_consent
 from ..storage.library import AdapterLibrary
 from ..storage.objects import Objects
@@ -171,11 +172,7 @@ class Stages:
         check_rank(order.fine_tune().recipe, self.most_rank)
         require_consent(catalog, order.tenant, Subject(order.name, order.class_noun), consent=consent)
         if not order.replace and catalog.has_adapter(order.tenant, order.name):
-            raise AlreadyExists(
-                "an adapter of this name exists already",
-                hint="choose another name, or say to replace it",
-                code="AdapterExists",
-            )
+            raise adapter_exists()
         self.store.amend(claim, order)
 
     def train(self, claim: Claim, order: JobOrder) -> Document:

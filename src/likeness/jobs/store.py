@@ -171,11 +171,10 @@ class JobStore:
 
     def amend(self, claim: Claim, order: JobOrder) -> None:
         """Replace the order by the one that config.json in the archive has changed. Raises AdapterBusy."""
-        busy = AdapterBusy("another job of this name is not over yet", hint="wait for it or cancel it")
         try:
             self._write(claim, order=order.document(), name=order.name)
         except IntegrityError:
-            raise busy from None
+            raise job_of_name_open() from None
 
     def finish(self, claim: Claim, state: State, *, failure: Failure | None = None, keep_photos_s: float) -> bool:
         """End a job under this claim, with the messages about it. False: the claim is not held any more."""
@@ -237,6 +236,11 @@ class JobStore:
 
     def _write(self, claim: Claim, **values: object) -> bool:
         return self.database.run(lambda connection: _update(connection, claim, **values), patience_s=PATIENCE_S)
+
+
+def job_of_name_open() -> AdapterBusy:
+    """A name has one open job at most."""
+    return AdapterBusy("another job of this name is not over yet", hint="wait for it or cancel it")
 
 
 def add_event(database: Database, connection: sa.Connection, job: str, kind: str, facts: Mapping[str, object]) -> None:

@@ -25,7 +25,6 @@ _LEAST_FACE_SCORE, _LEAST_MESH_SCORE = 0.2, 0.5  # the caller's detector has fou
 _CELLS = 48  # side of the features
 _FEATURE_PX = _SIDE_PX / _CELLS
 REGION_CELLS = 16
-_REGION_PX = REGION_CELLS * _FEATURE_PX
 _MESH = 468
 _EYELIDS = 16  # the first landmarks of an eye; their mean depth is the iris'
 

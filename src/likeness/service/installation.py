@@ -20,8 +20,8 @@ from ..artifacts.formats import FORMATS, Format
 from ..config import Settings
 from ..engine.prompts import worded
 from ..engine.ticket import StepEvent, Ticket, results
-from ..errors import AlreadyExists, StorageError, StorageUnavailable, reason_of
-from ..storage.catalog import LOCAL, Catalog
+from ..errors import StorageError, StorageUnavailable, reason_of
+from ..storage.catalog import LOCAL, Catalog, adapter_exists
 from ..storage.database import sqlite_url
 from ..storage.files import make_private
 from ..storage.home import Home
@@ -218,7 +218,7 @@ class Likeness:
         check_rank(order.recipe, self.settings.rank)
         with home.lock(name), home.new_photos(name) as new_photos:
             if not order.replace:
-                self._refuse_taken(tenant, name, hint="choose another name, or say --replace")
+                self._refuse_taken(tenant, name)
             with clock.stage("check"):
                 checked = self.check(photos, order.subject.class_noun, keep_strangers=keep_strangers, watch=watch)
             on_checked(checked)
@@ -352,7 +352,7 @@ class Likeness:
             Mismatch: its rank is above the installation's largest.
         """
         said = checked_subject(Subject(name, class_noun, identifier))
-        self._refuse_taken(tenant, name, hint="choose another name or forget it first")
+        self._refuse_taken(tenant, name)
         adapter = import_from(source, format, said, self.outline, self.formats)
         checked_rank(adapter.card.rank, self.settings.rank)
         with self.home.of(tenant).lock(name):
@@ -382,6 +382,6 @@ class Likeness:
                 for engine in self._engines:
                     engine.forget(engine_key_of(tenant, name, sha256))
 
-    def _refuse_taken(self, tenant: str, name: str, *, hint: str) -> None:
+    def _refuse_taken(self, tenant: str, name: str) -> None:
         if self.catalog.has_adapter(tenant, name):
-            raise AlreadyExists("an adapter of this name exists already", hint=hint, code="AdapterExists")
+            raise adapter_exists()

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import Settings
-from ..errors import AdapterBusy, InputRefused, LikenessError, NotFound, UsageError
+from ..errors import InputRefused, LikenessError, NotFound, UsageError
 from ..storage import forgettings
+from ..storage.catalog import being_deleted
 from ..storage.consent import require_consent
 from ..storage.database import sqlite_url
 from ..storage.home import Home
@@ -168,7 +169,7 @@ class Training:
         queue = self.queue  # opened here: no writer shall wait for that
         with self.objects.writing():
             if forgettings.is_under_way(self.library.catalog, order.tenant, order.name):
-                raise AdapterBusy("this name is being deleted", hint="wait until its deletion is complete")
+                raise being_deleted()
             recorded = self._consented(order, consent) if says_whose else None
             try:
                 if archive is not None:

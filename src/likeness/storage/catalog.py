@@ -91,11 +91,7 @@ class Catalog:
                 connection.execute(insert(tables.adapters).values(**values))
                 refuse_if_forgetting(connection, record.tenant, card.name)
         except IntegrityError as error:
-            raise AlreadyExists(
-                "an adapter of this name already exists",
-                hint="choose another name, replace it (--replace, or `replace` in the request), or forget it first",
-                code="AdapterExists",
-            ) from error
+            raise adapter_exists() from error
         return str(before[0].key) if before else None
 
     def withdraw(self, tenant: str, name: str, content_sha256: str) -> bool:
@@ -324,13 +320,27 @@ def hold_name(connection: Connection, tenant: str, name: str, *, shared: bool = 
         connection.execute(text(f"SELECT {lock}(hashtextextended(:name, 0))"), {"name": f"{tenant}/{name}"})
 
 
+def adapter_exists() -> AlreadyExists:
+    """The name of a new adapter is taken."""
+    return AlreadyExists(
+        "an adapter of this name exists already",
+        hint="choose another name, replace it (--replace, or `replace` in the request), or forget it first",
+        code="AdapterExists",
+    )
+
+
+def being_deleted() -> AdapterBusy:
+    """Nothing new of a name is accepted while it is being deleted."""
+    return AdapterBusy("this name is being deleted", hint="wait until its deletion is complete")
+
+
 def refuse_if_forgetting(connection: Connection, tenant: str, name: str) -> None:
     """Call after writing a row, in the same transaction. Raises AdapterBusy: the name is being deleted."""
     hold_name(connection, tenant, name, shared=True)
     columns = tables.forgettings.c
     asked = select(columns.name).where(columns.tenant == tenant, columns.name == name)
     if connection.execute(asked).first() is not None:
-        raise AdapterBusy("this name is being deleted", hint="wait until its deletion is complete")
+        raise being_deleted()
 
 
 def _deleted(connection: Connection, table: Table, tenant: str, **values: str) -> Sequence[Row[Any]]:
