@@ -8,12 +8,12 @@ an accelerator adds, copies of indices from the host, is not counted; fused kern
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from likeness.diffusion.base import BaseModel, fake_base
-from likeness.diffusion.conditioning import Conditioning
 from likeness.diffusion.counting import Counting
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, advance, begin
@@ -43,7 +43,7 @@ def bare_step(base: BaseModel, rows: int, *, backward: bool) -> int:
     t = torch.zeros(rows, dtype=torch.int64)
     with torch.no_grad():
         encoded = base.encode_prompt(base.tokenize([""] * rows))
-    prompts = Conditioning(encoded.states.detach().requires_grad_(backward), encoded.pooled)
+    prompts = replace(encoded, states=encoded.states.detach().requires_grad_(backward))
 
     def work() -> None:
         with torch.set_grad_enabled(backward):

@@ -1,8 +1,10 @@
-"""Bases at their published sizes, with random weights or none: configs of Stable Diffusion 1.5, 2.1 and XL.
+"""Bases at their published sizes, with random weights or none: Stable Diffusion, FLUX.2-klein and Z-Image.
 
 Sources: unet/config.json, text_encoder*/config.json, vae/config.json and scheduler/scheduler_config.json of
-stable-diffusion-v1-5, stable-diffusion-2-1-base, stable-diffusion-2-1 and stable-diffusion-xl-base-1.0. The tokenizer
-is the built-in base's, with their length and number of embeddings.
+stable-diffusion-v1-5, stable-diffusion-2-1-base, stable-diffusion-2-1 and stable-diffusion-xl-base-1.0; for the flows
+diffusers' defaults for Z-Image, the depths and widths that FLUX.2-klein-base-4B's model card and trainers name, and the
+config.json of Qwen3-4B. The tokenizers are the built-in base's, with CLIP's length and number of embeddings, and the
+tests' of Qwen's class.
 """
 
 import json
@@ -14,6 +16,7 @@ from typing import Any
 
 from transformers import CLIPTokenizer
 
+from fixtures.tiny import tiny_qwen_tokenizer
 from likeness.diffusion.base import BUILT_IN, locate
 
 _UNET: dict[str, Any] = {
@@ -44,6 +47,12 @@ _SCHEDULE: dict[str, Any] = {
     "clip_sample": False, "num_train_timesteps": 1000, "set_alpha_to_one": False, "steps_offset": 1,
     "prediction_type": "epsilon",
 }  # fmt: skip
+_QWEN: dict[str, Any] = {
+    "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "vocab_size": 151936, "hidden_size": 2560,
+    "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "head_dim": 128, "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
+}  # fmt: skip
+_FLOW: dict[str, Any] = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,28 @@ BASES: Mapping[str, Published] = MappingProxyType(
             },
             {**_SCHEDULE, "_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"},
         ),
+        "flux2-klein-base-4b": Published(
+            {
+                "transformer": {
+                    "_class_name": "Flux2Transformer2DModel", "in_channels": 128, "num_layers": 5,
+                    "num_single_layers": 20, "attention_head_dim": 128, "num_attention_heads": 24,
+                    "joint_attention_dim": 7680, "guidance_embeds": False,
+                },
+                "text_encoder": _QWEN, "vae": {"_class_name": "AutoencoderKLFlux2"},
+            },
+            {**_FLOW, "shift": 3.0, "use_dynamic_shifting": True},
+        ),
+        "z-image": Published(
+            {
+                "transformer": {"_class_name": "ZImageTransformer2DModel", "cap_feat_dim": 2560},
+                "text_encoder": _QWEN,
+                "vae": {
+                    **_VAE, "latent_channels": 16, "scaling_factor": 0.3611, "shift_factor": 0.1159,
+                    "use_quant_conv": False, "use_post_quant_conv": False,
+                },
+            },
+            {**_FLOW, "shift": 6.0},
+        ),
     }
 )  # fmt: skip
 
@@ -93,6 +124,9 @@ def write_configs(name: str, folder: Path) -> Path:
     for part, config in published.configs.items():
         _write(folder / part / "config.json", config)
     _write(folder / "scheduler" / "scheduler_config.json", published.schedule)
+    if "transformer" in published.configs:
+        tiny_qwen_tokenizer().save_pretrained(folder / "tokenizer")
+        return folder
     tokenizer = CLIPTokenizer.from_pretrained(locate(BUILT_IN) / "tokenizer", model_max_length=77)
     for part in ("tokenizer", "tokenizer_2"):
         tokenizer.save_pretrained(folder / part)

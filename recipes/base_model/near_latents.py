@@ -48,7 +48,8 @@ def near_latents(base: BaseModel, images: Tensor, attributes: Sequence[dict[str,
         (N, C, h, w) float16 on the host, as the decoder takes them (not scaled).
     """
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
-    levels = int((base.schedule.alpha_bar > LEAST_ALPHA_BAR).sum())
+    alpha_bar = base.schedule.signal(torch.arange(base.schedule.timesteps)).square()
+    levels = int((alpha_bar > LEAST_ALPHA_BAR).sum())
     parts = []
     for start in range(0, len(images), BATCH):
         x = base.encode_photo(to_float(images[start : start + BATCH]))

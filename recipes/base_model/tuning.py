@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from likeness.photos import check, prepare, read_photos
+from likeness.storage.objects import FileObjects
 from likeness.training.data import TrainingSet, build_training_set
 from likeness.training.loop import TrainingLoop
 from likeness.training.prior import class_latents
@@ -89,8 +90,8 @@ def training_set(exam: Exam, sitter: Sitter, recipe: FineTuneRecipe) -> Training
     usable = check(sitter.photos, is_person=True).usable
     size = 2 * exam.base.family.resolution_px
     prepared = [part for photo, image, face in usable for part in prepare(image, face, photo.sha256, size_px=size)]
-    folder = exam.settings.work / "class-images"
-    prior = class_latents(exam.base, sitter.class_noun, recipe.class_images, folder=folder)
+    objects = FileObjects(exam.settings.work)
+    prior = class_latents(exam.base, sitter.class_noun, recipe.class_images, objects=objects)
     return build_training_set(
         exam.base, sitter.subject, prepared, recipe=recipe, prior_latents=prior, seed=TRAINING_SEED
     )

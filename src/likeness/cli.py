@@ -32,6 +32,7 @@ from .commands.options import (
 from .commands.plan import plan
 from .commands.score import kept_reference, most_alike, score
 from .commands.terminal import Terminal, interruptible, rows_table, set_lines, verdict_table
+from .commands.warm_up import warm_up
 from .commands.workers import work
 from .config import settings_from
 from .deploy.commands import deploy
@@ -191,7 +192,9 @@ def generate(
     count: Annotated[
         int, typer.Option("-n", "--count", help="Number of images; the seed increases by 1 for each.")
     ] = 1,
-    steps: Annotated[int, typer.Option(help="Sampling steps, 1 to 200.")] = 30,
+    steps: Annotated[
+        int | None, typer.Option(help="Sampling steps, 1 to 200; the base's default if not given.")
+    ] = None,
     guidance: Annotated[
         float | None, typer.Option(help="Guidance scale, 1 (off) to 30; the base's default if not given.")
     ] = None,
@@ -201,7 +204,7 @@ def generate(
         float | None,
         typer.Option(help="Scale of the adapter for the negative prompt, 0 to 2; the base's default if not given."),
     ] = None,
-    sampler: Sampler = ImageRequest.sampler,
+    sampler: Sampler = None,
     best_of: Annotated[
         int | None, typer.Option(help="Make this many images and keep the -n most similar ones.")
     ] = None,
@@ -316,13 +319,17 @@ def import_adapter(
     format: ImportFormat = AUTO,
     class_noun: ClassNoun = Subject.class_noun,
     identifier: Annotated[str, typer.Option(help="Identifier that the adapter was trained with.")] = Subject.identifier,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="Of an adapter trained on the undistilled base, on the distilled --base; 1 if not given."),
+    ] = None,
     base: Base = None,
     revision: Revision = None,
 ) -> None:
     """Import an adapter that another program trained on the same base."""
     call: Call = ctx.obj
     card = call.likeness(base, revision).import_adapter(
-        path, name, format, class_noun=class_noun, identifier=identifier
+        path, name, format, class_noun=class_noun, identifier=identifier, strength=strength
     )
     call.terminal.document(asdict(card))
     call.terminal.say(
@@ -363,6 +370,7 @@ app.command()(serving.serve)
 app.add_typer(serving.keys, name="keys")
 app.command()(work)
 app.command()(plan)
+app.command("warm-up")(warm_up)
 app.command()(score)
 app.add_typer(jobs, name="jobs")
 app.add_typer(deploy, name="deploy")

@@ -20,10 +20,11 @@ from .errors import Mismatch, UsageError
 
 Verdict = Literal["accepted", "warned", "refused"]
 Unread = Literal["not_an_image", "too_large", "compression", "damaged", "not_readable", "too_many"]
-Network = Literal["unet", "text_encoder", "text_encoder_2"]  # networks that adapters modify; sub-folders of a base
+# networks that adapters modify; sub-folders of a base
+Network = Literal["unet", "text_encoder", "text_encoder_2", "transformer"]
 
 MAX_SEED = 2**63 - 1  # what a torch.Generator takes
-SAMPLER_NAMES = ("dpmpp_2m", "ddim", "euler")  # implemented in diffusion.samplers; the first is the default
+SAMPLER_NAMES = ("dpmpp_2m", "ddim", "euler")  # implemented in diffusion.samplers
 PNG, JPEG = "image/png", "image/jpeg"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -53,8 +54,9 @@ def checked_name(name: str) -> str:
 BARE_BASE = "base"  # where an adapter is named: none
 SETUP_MODEL = "model_setup"  # the reference solution's clients invoke it first; here nothing is to set up
 RESULTS = "async"  # beside the tenants' folders among the objects: results of the SageMaker protocol, all tenants
+CLASS_IMAGES = "class-images"  # likewise: the images for prior preservation, which all tenants share
 _RESERVED_NAMES = {BARE_BASE: "no adapter", SETUP_MODEL: "the model that SageMaker's clients set up first"}
-_RESERVED_TENANTS = {RESULTS: "the results of all tenants"}
+_RESERVED_TENANTS = {RESULTS: "the results of all tenants", CLASS_IMAGES: "the class images of all tenants"}
 
 
 def adapter_named(name: str | None) -> str | None:
@@ -162,6 +164,9 @@ _PERSON_NOUNS = _GENDERED_NOUNS | {
 }  # fmt: skip
 
 
+PREPARED_PX = 512  # side of a prepared photograph; larger for bases of larger images
+
+
 @dataclass(frozen=True, eq=False)
 class PreparedPhoto:
     """A photograph cropped for training, with the masks that the loss and the backgrounds need."""
@@ -201,6 +206,7 @@ class AdapterCard:
     rank: int
     alpha: float
     content_sha256: str = ""  # of the weights file(s); filled in when written
+    serves: Mapping[str, float] = field(default_factory=dict)  # SHA-256 of each distilled base -> strength on it
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,11 +233,11 @@ class ImageRequest:
     adapter: str | None = None  # None = the bare base
     negative_prompt: str = ""
     seed: int = 0
-    steps: int = 30
+    steps: int | None = None  # None = the base's default, as for the sampler
     guidance_scale: float | None = None  # 1 = not guided; None = the base's default
     adapter_scale: float = 1.0
     negative_scale: float | None = None  # adapter scale for the negative prompt; None = the base's default
-    sampler: str = SAMPLER_NAMES[0]
+    sampler: str | None = None
 
     def __post_init__(self) -> None:
         ranges: dict[str, tuple[str, float, float | None, float]] = {
@@ -252,7 +258,7 @@ class ImageRequest:
                 )
             if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise UsageError(f"expected a {name} of whole characters, without NUL", param=param)
-        if self.sampler not in SAMPLER_NAMES:
+        if self.sampler not in (None, *SAMPLER_NAMES):
             raise UsageError(f"expected a sampler of {', '.join(SAMPLER_NAMES)}", param="sampler")
 
     def numbered(self, count: int) -> "list[ImageRequest]":

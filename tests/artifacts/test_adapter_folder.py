@@ -85,9 +85,9 @@ def test_missing_folder(tmp_path):
 
 
 def test_check_base(tools):
-    folders.check_base(tools.card(), tools.base_sha256)
+    assert folders.strength_on(tools.card(), tools.base_sha256) == 1
     with pytest.raises(Mismatch):
-        folders.check_base(tools.card(), "cd" * 32)
+        folders.strength_on(tools.card(), "cd" * 32)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e9])

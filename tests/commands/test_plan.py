@@ -26,7 +26,7 @@ def test_a_plan_adds_up(base: str) -> None:
     result = run("--base", base, "--memory", "12GB", "--people", "2", "--json")
     assert result.exit_code == 0, result.output
     plan = json.loads(result.stdout)
-    parts = ("weights", "bank", "optimizer", "gradient", "activation", "reserve")
+    parts = ("weights", "prompts", "bank", "optimizer", "gradient", "activation", "reserve")
     assert plan["total_bytes"] == sum(plan[f"{part}_bytes"] for part in parts) <= plan["budget_bytes"] == 12 * 2**30
     assert (plan["family"], plan["dtype"], plan["people"], plan["rows_at_once"]) == ("likeness-128", "bfloat16", 2, 16)
     assert plan["people_that_fit"] > 2

@@ -11,7 +11,7 @@ from torch import Tensor
 from fixtures.tiny import PUBLISHED_SCHEDULERS, scheduler
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.samplers import SAMPLERS, run, timesteps
-from likeness.diffusion.schedule import schedule_from_config
+from likeness.diffusion.schedule import diffusion_schedule
 from likeness.errors import CorruptBase, UsageError
 
 THEIRS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler, "dpmpp_2m": DPMSolverMultistepScheduler}
@@ -52,7 +52,7 @@ def by_diffusers(name: str, config: dict[str, Any], steps: int, noise: Tensor) -
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_equals_diffusers(name: str, which: str, steps: int) -> None:
     config = CONFIGS[which]
-    schedule = schedule_from_config(config)
+    schedule = diffusion_schedule(config)
     noise = row_noise([3], (4, 8, 8))
 
     def denoise(x: Tensor, t: float) -> Tensor:
@@ -67,7 +67,7 @@ def test_equals_diffusers(name: str, which: str, steps: int) -> None:
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_perfect_denoiser_ends_at_the_clean_latent(name: str) -> None:
-    schedule = schedule_from_config(dict(scheduler().config))
+    schedule = diffusion_schedule(dict(scheduler().config))
     truth = row_noise([1], (4, 2, 2))[0]
     *_, last = run(SAMPLERS[name](row_noise([2], (4, 2, 2))[0], schedule, 12), lambda x, t: truth)
     # DDIM stops at alpha_bar[0], as Stable Diffusion's set_alpha_to_one = False says
@@ -78,7 +78,7 @@ def test_a_perfect_denoiser_ends_at_the_clean_latent(name: str) -> None:
 @pytest.mark.parametrize("which", CONFIGS)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_timesteps_fall_within_the_schedule_and_are_those_of_diffusers(name: str, which: str) -> None:
-    schedule = schedule_from_config(CONFIGS[which])
+    schedule = diffusion_schedule(CONFIGS[which])
     theirs = THEIRS[name].from_config(CONFIGS[which])
     for steps in (1, 7, 16, 48, 300, 998, 999):
         times = timesteps(schedule, name, steps)
@@ -92,19 +92,19 @@ def test_timesteps_fall_within_the_schedule_and_are_those_of_diffusers(name: str
 
 def test_published_configs_leave_the_spacing_to_each_sampler() -> None:
     for config in PUBLISHED_SCHEDULERS.values():
-        assert schedule_from_config(config).spacing == {"dpmpp_2m": "linspace", "ddim": "leading", "euler": "linspace"}
-    assert set(schedule_from_config(OURS).spacing.values()) == {"leading"}
+        assert diffusion_schedule(config).spacing == {"dpmpp_2m": "linspace", "ddim": "leading", "euler": "linspace"}
+    assert set(diffusion_schedule(OURS).spacing.values()) == {"leading"}
 
 
 def test_an_unknown_spacing_is_refused() -> None:
     with pytest.raises(CorruptBase, match="timestep_spacing of leading, linspace, trailing"):
-        schedule_from_config(OURS | {"timestep_spacing": "logarithmic"})
+        diffusion_schedule(OURS | {"timestep_spacing": "logarithmic"})
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_schedule_that_ends_in_noise_alone_has_finite_steps(name: str) -> None:
     config = PUBLISHED_SCHEDULERS["sd-2.1"] | {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    schedule = schedule_from_config(config)
+    schedule = diffusion_schedule(config)
     assert schedule.alpha_bar[-1] == 0
     truth = row_noise([1], (4, 2, 2))[0]
     for x in run(SAMPLERS[name](row_noise([2], (4, 2, 2))[0], schedule, 8), lambda x, t: truth):
@@ -114,6 +114,6 @@ def test_a_schedule_that_ends_in_noise_alone_has_finite_steps(name: str) -> None
 @pytest.mark.parametrize("steps", [0, -1, 1000])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_impossible_step_counts_are_refused(name: str, steps: int) -> None:
-    schedule = schedule_from_config(dict(scheduler().config))
+    schedule = diffusion_schedule(dict(scheduler().config))
     with pytest.raises(UsageError, match="1 to 999"):
         next(SAMPLERS[name](torch.zeros(1, 2, 2), schedule, steps))

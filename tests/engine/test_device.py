@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot
+from likeness.diffusion.schedule import DiffusionSchedule
 from likeness.engine.batch_limits import measured_limits
 from likeness.engine.batcher import RowLimit
 from likeness.engine.device import Device, apart
@@ -50,6 +51,7 @@ def test_every_item_gets_its_own_result_or_its_own_error(
 
 def test_an_error_of_ours_is_handed_on_as_it_is(device: Device) -> None:
     """A request of more steps than the base's schedule has."""
+    assert isinstance(device.base.schedule, DiffusionSchedule)
     short = replace(device.base.schedule, alpha_bar=device.base.schedule.alpha_bar[:50])
     device.base = replace(device.base, schedule=short)
     plain, bare = ImageRequest("x", steps=2, guidance_scale=1.0, sampler="ddim"), AdapterSlot()

@@ -85,7 +85,7 @@ def objects(tmp_path: Path) -> FileObjects:
 
 @pytest.fixture
 def trainer(tiny_base: BaseModel, objects: FileObjects, talk: Talk, tmp_path: Path) -> Iterator[JointTrainer]:
-    made = JointTrainer(tiny_base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=1)  # type: ignore[arg-type]
+    made = JointTrainer(tiny_base, objects, talk, talk, capacity=2, previews=1)  # type: ignore[arg-type]
     yield made
     made.close()
 
@@ -172,7 +172,7 @@ def test_another_worker_goes_on_from_the_checkpoint(
     for _ in range(3):
         trainer.serve_once()
     assert talk.of("a", "checkpoint")[-1]["step"] == 2
-    other = JointTrainer(tiny_base, objects, talk, talk, capacity=3, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
+    other = JointTrainer(tiny_base, objects, talk, talk, capacity=3, previews=0)  # type: ignore[arg-type]
     trainer.close()  # two banks on one base would add up
     send("big", steps=8, rank=20)  # the other's loop has another rank
     other.serve_once()
@@ -410,7 +410,7 @@ def test_a_trainer_that_dies_after_the_last_step_and_before_the_handing_over_rep
         while not talk.of("a", "fault"):
             trainer.serve_once()
     trainer.close()
-    other = JointTrainer(tiny_base, objects, talk, talk, capacity=2, class_images=str(tmp_path / "class"), previews=0)  # type: ignore[arg-type]
+    other = JointTrainer(tiny_base, objects, talk, talk, capacity=2, previews=0)  # type: ignore[arg-type]
     monkeypatch.setattr("likeness.training.loop.draw_batch", lambda *given: pytest.fail("every step has been taken"))
     send("a", steps=3, checkpoint_every=50, attempt=2)
     serve(other)

@@ -95,7 +95,7 @@ def test_a_picture_is_what_it_is_alone(
             long = replace(request, steps=100) if fate == "is cancelled" else request
             key = "nobody" if fate == "has no adapter" else request.adapter
             begun = threading.Event()
-            ticket = engine.submit(long, key=key, tenant=request.sampler, on_step=partial(set_event, begun))
+            ticket = engine.submit(long, key=key, tenant=request.sampler or "local", on_step=partial(set_event, begun))
             ticket.add_done_callback(partial(set_event, begun))
             assert not is_awaited or begun.wait(HANG_S)
             if fate == "is cancelled":

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fixtures.tiny import random_person, random_row, relative
-from likeness.diffusion import stable_diffusion
+from likeness.diffusion import model
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.counting import Counting
 from likeness.training.loop import StepMemory, TrainingLoop
@@ -66,8 +66,11 @@ def test_together_is_alone_with_any_memory(tiny_base: BaseModel, memory: StepMem
 def test_each_saves_memory(tiny_base: BaseModel) -> None:
     peaks = []
     for memory in (StepMemory(), StepMemory(2), StepMemory(recompute=True), StepMemory(2, recompute=True)):
+        loop = TrainingLoop(tiny_base, capacity=1, rank=RECIPE.rank, memory=memory)
+        job = loop.join("anna", RECIPE, random_person(tiny_base, 4), seed=4)
         with Counting() as counted:
-            gradients(tiny_base, RECIPE, memory, ("anna",))
+            loop.losses_and_gradient([job])
+        loop.close()
         peaks.append(counted.peak_bytes)
     whole, parts, recomputed, both = peaks
     assert max(parts, recomputed) < 0.7 * whole
@@ -80,7 +83,7 @@ def test_the_autoencoder_works_in_slices(tiny_base: BaseModel, monkeypatch: pyte
     latents = tiny_base.encode_photo(pixels)
     images, peaks = tiny_base.decode(latents), []
     for slices in (6, 2):
-        monkeypatch.setattr(stable_diffusion, "AUTOENCODER_PIXELS", slices * 128**2)
+        monkeypatch.setattr(model, "AUTOENCODER_PIXELS", slices * 128**2)
         assert torch.equal(tiny_base.encode_photo(pixels), latents)
         with Counting() as counted:
             assert torch.equal(tiny_base.decode(latents), images)

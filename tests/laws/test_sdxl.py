@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionXLPipeline
-from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor
+from peft import PeftModel
 from torch.nn import functional as F
 
+from fixtures.peft_peer import flat, gradients, outputs, with_lora
 from fixtures.tiny import build_tiny_sdxl, random_person, random_row, relative
 from likeness.artifacts import adapter as folders
 from likeness.artifacts import bundle, tensors
@@ -28,7 +28,7 @@ from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.errors import Mismatch
 from likeness.training.loop import TrainingLoop, draw_batch
 from likeness.training.recipe import recipe_named
-from likeness.types import Adapter, ImageRequest, LoraPair, Network
+from likeness.types import Adapter, ImageRequest, Network
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the peers' own deprecations
 
@@ -171,7 +171,7 @@ def test_one_step_has_the_gradient_of_diffusers_own_loss(folder: Path, base: Bas
     try:
         job = loop.join("anna", recipe, data, seed=3)
         row = loop.bank.flat[job.slot] + 0.05 * random_row(loop.bank, 4) * (loop.bank.flat[job.slot] != 0)
-        row += 0.05 * random_row(loop.bank, 5) * _outputs(loop.bank, recipe.targets_of)  # B away from zero too
+        row += 0.05 * random_row(loop.bank, 5) * outputs(loop.bank, recipe.targets_of)  # B away from zero too
         loop.bank.write(job.slot, row)
         start = job.generator.get_state()
         batch = draw_batch(job, base.schedule.timesteps)
@@ -205,41 +205,6 @@ def test_one_step_has_the_gradient_of_diffusers_own_loss(folder: Path, base: Bas
         assert trained and relative(flat(mine[network]), flat(trained)) < 1e-4
         for name in theirs.keys() - trained.keys():  # a layer behind the states that the U-Net takes
             assert not theirs[name].A.any() and not theirs[name].B.any()
-
-
-def _outputs(bank: LoraBank, targets_of: Any) -> Tensor:
-    """1 for the columns of every factor B of the targets."""
-    mask = torch.zeros(bank.columns)
-    for span in bank.spans:
-        if any(span.module.endswith(f".{end}") for end in targets_of(span.network)):
-            mask[span.start + span.a_size : span.stop] = 1
-    return mask
-
-
-def with_lora(network: Any, pairs: dict[str, LoraPair]) -> Any:
-    """The network in PEFT with these factors."""
-    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(pairs))
-    model = get_peft_model(network, config)
-    layers: dict[str, Any] = dict(model.get_base_model().named_modules())
-    with torch.no_grad():
-        for name, pair in pairs.items():
-            layers[name].lora_A["default"].weight.copy_(torch.from_numpy(pair.A))
-            layers[name].lora_B["default"].weight.copy_(torch.from_numpy(pair.B))
-    return model
-
-
-def gradients(model: Any) -> dict[str, LoraPair]:
-    out = {}
-    for name, layer in model.base_model.model.named_modules():
-        if hasattr(layer, "lora_A"):
-            A, B = (getattr(layer, part)["default"].weight for part in ("lora_A", "lora_B"))
-            out[name] = LoraPair(*(np.zeros(w.shape) if w.grad is None else w.grad.numpy() for w in (A, B)))
-    return out
-
-
-def flat(pairs: dict[str, LoraPair]) -> Tensor:
-    factors = [factor for _, pair in sorted(pairs.items()) for factor in (pair.A, pair.B)]
-    return torch.cat([torch.from_numpy(factor).flatten().float() for factor in factors])
 
 
 @pytest.mark.parametrize("names", ["diffusers", "sgm"])

@@ -45,7 +45,7 @@ def test_every_folder_that_is_made_is_private_and_none_that_was_there_is_changed
 def test_objects_home_and_databases_in_an_open_folder(tmp_path: Path) -> None:
     FileObjects(tmp_path / "elsewhere" / "objects").put("local/adapters/maria/x", b"1")
     home = Home(tmp_path)
-    folders = [home.outputs_folder("maria"), home.checkpoint_folder("maria"), home.class_images_folder()]
+    folders = [home.outputs_folder("maria"), home.checkpoint_folder("maria")]
     folders.append(home.of("anna").outputs_folder("x"))
     with home.lock("maria"):
         assert folders

@@ -45,14 +45,14 @@ def fill(home: Home, name: str) -> None:
 
 def test_deleting_leaves_nothing(home: Home, tmp_path: Path) -> None:
     fill(home, "anna")
-    (home.class_images_folder() / "1.png").write_bytes(b"nobody")
+    home.outputs_folder("ben").joinpath("1.png").write_bytes(b"nobody")
     outside = tmp_path / "outside"
     outside.write_bytes(b"keep")
     (home.outputs_folder("anna") / "link").symlink_to(outside)
     with home.lock("anna"):
         items = home.delete("anna")
     left = [path for path in home.root.rglob("*") if path.is_file()]
-    assert {path.parent.name for path in left} == {"class-images"}
+    assert {path.parent.name for path in left} == {"ben"}
     assert list(home.root.rglob("*anna*")) == []
     assert outside.read_bytes() == b"keep"
     counts = {item.kind: (item.count, item.bytes) for item in items}
@@ -97,10 +97,9 @@ def test_deleting_touches_no_neighbour(home: Home) -> None:
     assert home.of("other").holds("anna") and not home.holds("anna")
 
 
-def test_tenants_have_folders_and_locks_of_their_own_and_share_class_images(home: Home) -> None:
+def test_tenants_have_folders_and_locks_of_their_own(home: Home) -> None:
     other = home.of("other")
     assert other.photos_folder("anna") != home.photos_folder("anna")
-    assert other.class_images_folder() == home.class_images_folder()
     assert home.of("local") == home
     with home.lock("anna"), other.lock("anna"):
         pass

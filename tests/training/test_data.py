@@ -11,7 +11,9 @@ from fixtures.tiny import random_person
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.family import LIKENESS_128, SD_15
 from likeness.diffusion.pixels import to_pixels
+from likeness.diffusion.schedule import DiffusionSchedule
 from likeness.photos.styles import STYLES
+from likeness.storage.objects import FileObjects
 from likeness.training import prior
 from likeness.training.data import TEMPLATES, augment, build_training_set, captions, class_captions, style_copies
 from likeness.training.loop import FineTune, draw_batch
@@ -119,19 +121,20 @@ def test_a_batch_has_instance_rows_then_prior_rows(tiny_base: BaseModel) -> None
 def test_class_images_are_made_once(tiny_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prior, "STEPS", 3)
     done: list[int] = []
-    first = prior.class_latents(tiny_base, "man; rm -rf ../", 10, folder=tmp_path, progress=done.append)
+    first = prior.class_latents(tiny_base, "man; rm -rf ../", 10, objects=FileObjects(tmp_path), progress=done.append)
     assert first.shape == (10, *tiny_base.latent_shape)
     assert done == [8, 10]
     assert not torch.equal(first[0], first[1])
     assert torch.equal(
-        prior.class_latents(tiny_base, "man; rm -rf ../", 10, folder=tmp_path, progress=done.append), first
+        prior.class_latents(tiny_base, "man; rm -rf ../", 10, objects=FileObjects(tmp_path), progress=done.append),
+        first,
     )
     assert done == [8, 10]
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) == 2
     assert not any("man" in str(path.relative_to(tmp_path)) for path in files)
-    assert not torch.equal(prior.class_latents(tiny_base, "woman", 2, folder=tmp_path), first[:2])
-    assert len(prior.class_latents(tiny_base, "cat", 0, folder=tmp_path)) == 0
+    assert not torch.equal(prior.class_latents(tiny_base, "woman", 2, objects=FileObjects(tmp_path)), first[:2])
+    assert len(prior.class_latents(tiny_base, "cat", 0, objects=FileObjects(tmp_path))) == 0
 
 
 def test_class_images_are_kept_batch_by_batch(
@@ -144,13 +147,15 @@ def test_class_images_are_kept_batch_by_batch(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prior.class_latents(tiny_base, "man", 6, folder=tmp_path, progress=stop)
+        prior.class_latents(tiny_base, "man", 6, objects=FileObjects(tmp_path), progress=stop)
     made: list[int] = []
-    whole = prior.class_latents(tiny_base, "man", 6, folder=tmp_path, progress=made.append)
+    whole = prior.class_latents(tiny_base, "man", 6, objects=FileObjects(tmp_path), progress=made.append)
     assert made == [4, 6]  # the first two are there already
     (damaged, *_) = sorted(path for path in tmp_path.rglob("*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-9])
-    assert torch.equal(prior.class_latents(tiny_base, "man", 6, folder=tmp_path, progress=made.append), whole)
+    assert torch.equal(
+        prior.class_latents(tiny_base, "man", 6, objects=FileObjects(tmp_path), progress=made.append), whole
+    )
     assert made == [4, 6, 2]
 
 
@@ -160,20 +165,22 @@ def test_class_images_that_cannot_be_kept_are_made_all_the_same(
     monkeypatch.setattr(prior, "STEPS", 2)
     (tmp_path / "file").write_text("no folder")
     errors: list[Exception] = []
-    made = prior.class_latents(tiny_base, "man", 3, folder=tmp_path / "file", unsaved=errors.append)
+    made = prior.class_latents(tiny_base, "man", 3, objects=FileObjects(tmp_path / "file"), unsaved=errors.append)
     assert len(made) == 3 and len(errors) == 1
 
 
 def test_the_class_image_cache_knows_how_its_images_were_made(
-    tiny_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def folder(base: BaseModel = tiny_base, noun: str = "man") -> Path:
-        return prior.cache_folder(tmp_path, base, noun)
+    def folder(base: BaseModel = tiny_base, noun: str = "man") -> str:
+        return prior.cache_prefix(base, noun)
 
     folders = [folder(), folder(noun="woman")]
+    assert isinstance(tiny_base.schedule, DiffusionSchedule)
     changed = replace(tiny_base.schedule, last_alpha_bar=0.5), replace(tiny_base.family, guidance_scale=9.0)
     folders += [folder(replace(tiny_base, schedule=changed[0])), folder(replace(tiny_base, family=changed[1]))]
-    for name, value in {"STEPS": 21, "SAMPLER": "ddim", "__version__": "0"}.items():
+    folders.append(folder(replace(tiny_base, family=replace(tiny_base.family, sampler="ddim"))))
+    for name, value in {"STEPS": 21, "__version__": "0"}.items():
         with monkeypatch.context() as patch:
             patch.setattr(prior, name, value)
             folders.append(folder())
@@ -185,6 +192,6 @@ def test_class_images_do_not_depend_on_the_batch(
     tiny_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prior, "STEPS", 3)
-    by_eight = prior.class_latents(tiny_base, "man", 5, folder=tmp_path / "a")
+    by_eight = prior.class_latents(tiny_base, "man", 5, objects=FileObjects(tmp_path / "a"))
     monkeypatch.setattr(prior, "BATCH", 2)
-    torch.testing.assert_close(prior.class_latents(tiny_base, "man", 5, folder=tmp_path / "b"), by_eight)
+    torch.testing.assert_close(prior.class_latents(tiny_base, "man", 5, objects=FileObjects(tmp_path / "b")), by_eight)

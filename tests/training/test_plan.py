@@ -16,7 +16,7 @@ from likeness.errors import OutOfMemory
 from likeness.training import plan as plan_module
 from likeness.training.data import stand_in
 from likeness.training.loop import StepMemory, TrainingLoop
-from likeness.training.plan import fitting_plan, people_that_fit, plan_of, ways
+from likeness.training.plan import GIB, fitting_plan, people_that_fit, plan_here, plan_of, ways
 from likeness.training.recipe import recipe_named
 
 CPU = torch.device("cpu")
@@ -38,6 +38,7 @@ def counted_step(base: BaseModel, people: int, memory: StepMemory) -> Counting:
         loop = TrainingLoop(base, capacity=people, rank=RECIPE.rank, memory=memory)
         for k in range(people):
             loop.join(str(k), RECIPE, data, seed=k)
+        counted.operations = 0  # those of the step are compared
         assert all(progress.error is None for progress in loop.step())
     loop.close()
     return counted
@@ -86,3 +87,25 @@ def test_a_plan_needs_no_weights(tmp_path: Path) -> None:
         weights.unlink()
     fake = fake_base(str(folder), device=torch.device("cuda"), dtype=torch.bfloat16)
     assert plan_of(fake, RECIPE, people=1, memory=StepMemory()).to_json()["rows_at_once"] == 4
+
+
+def test_the_plan_of_this_machine_is_for_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A made-up GPU: it decides how many people train at once, in which way, and what is refused before the work."""
+    folder = str(build_tiny_folder(tmp_path / "base"))
+    assert plan_here(folder, None, RECIPE, people=3) == (3, StepMemory())  # a CPU
+    free = 16 * GIB
+    for name, found in {
+        "pick_device": lambda: torch.device("cuda"), "pick_dtype": lambda device: torch.bfloat16,
+        "counts_memory": lambda device: True, "memory_bytes": lambda device: 16 * GIB,
+        "available_bytes": lambda device: free,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(plan_module, name, found)
+    assert plan_here(folder, None, RECIPE) == (16, StepMemory())
+    assert plan_here(folder, None, RECIPE, people=2) == (2, StepMemory())
+    fake = fake_base(folder, device=torch.device("cuda"), dtype=torch.bfloat16)
+    one = plan_of(fake, RECIPE, people=1, memory=StepMemory(rows=2))
+    free = int(one.total_bytes / plan_module.SHARE) + 1
+    assert plan_here(folder, None, RECIPE) == (1, StepMemory(rows=2))
+    free = GIB // 2
+    with pytest.raises(OutOfMemory, match=r"expected 0\.9 GiB of memory to train 1 at once .*, got 0\.5"):
+        plan_here(folder, None, RECIPE)

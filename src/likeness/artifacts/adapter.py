@@ -117,14 +117,21 @@ def read_network(folder: Path, network: Network, *, alpha: float) -> dict[Networ
     return gather(arrays, parse, {network: lambda module, rank: alpha})
 
 
-def check_base(card: AdapterCard, base_sha256: str) -> None:
-    """Raises Mismatch unless the adapter was trained on the base with this hash."""
-    if card.base_sha256 != base_sha256:
+def strength_on(card: AdapterCard, base_sha256: str) -> float:
+    """The strength of an adapter on the base with this hash: 1 where it was trained, see `AdapterCard.serves`.
+
+    Raises:
+        Mismatch: it was trained on another base, and its card does not name this one.
+    """
+    if card.base_sha256 == base_sha256:
+        return 1.0
+    if base_sha256 not in card.serves:
         raise Mismatch(
             f"expected an adapter of base {base_sha256[:12]}..., got one of base {card.base_sha256[:12]}...",
             hint="use the base that the adapter was trained on, or train again on this base",
             code="WrongBase",
         )
+    return float(card.serves[base_sha256])
 
 
 def _config(adapter: Adapter, network: Network) -> dict[str, object]:

@@ -10,10 +10,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..diffusion.family import BaseOutline
-from ..errors import CorruptAdapter
+from ..errors import CorruptAdapter, UsageError
 from ..types import Adapter, AdapterCard, Network
-from .adapter import check_base
-from .card import read_card, write_card
+from .adapter import strength_on
+from .card import MAX_STRENGTH, read_card, write_card
 from .factors import Layer, check_content, conform, stored, uniform
 from .layer_names import LayerNames
 
@@ -60,6 +60,9 @@ def card_metadata(card: AdapterCard) -> dict[str, str]:
 def own_card(metadata: Mapping[str, str], base: BaseOutline) -> AdapterCard | None:
     """The Likeness card in a file's header; None if there is none.
 
+    If the base is distilled from the one of the training, it serves the adapter too, with strength 1 if the card does
+    not say another. A strength of its own for each adapter and base is `with_strength`'s.
+
     Raises:
         CorruptAdapter: the card is damaged.
         Mismatch: the card is for another base.
@@ -67,8 +70,26 @@ def own_card(metadata: Mapping[str, str], base: BaseOutline) -> AdapterCard | No
     if CARD_KEY not in metadata:
         return None
     card = read_card(metadata[CARD_KEY].encode())
-    check_base(card, base.sha256)
+    if base.family.undistilled == card.family and base.sha256 not in card.serves:
+        card = with_strength(card, base.sha256, 1.0)
+    strength_on(card, base.sha256)
     return card
+
+
+def with_strength(card: AdapterCard, base_sha256: str, strength: float) -> AdapterCard:
+    """The card, with the strength of its adapter on a distilled base.
+
+    Raises:
+        UsageError: on the base of its training the strength is 1; or out of range.
+    """
+    if not 0 < strength <= MAX_STRENGTH:
+        raise UsageError(f"expected a strength above 0 and at most {MAX_STRENGTH:g}, got {strength:g}")
+    if base_sha256 == card.base_sha256:
+        raise UsageError(
+            "expected a strength for a distilled base, got one for the base of the training",
+            hint="import the adapter without --strength, and make images with --scale",
+        )
+    return replace(card, serves={**card.serves, base_sha256: strength})
 
 
 def assemble(

@@ -1,7 +1,7 @@
 """Export to the LoRA formats of other programs; `reading` imports them.
 
     peft       folders as PEFT writes them (also our own layout, see adapter.py)
-    diffusers  one file for StableDiffusionPipeline.load_lora_weights
+    diffusers  one file for the `load_lora_weights` of diffusers' pipelines
     kohya      one file for ComfyUI, A1111 and kohya's sd-scripts, see kohya.py
 
 `deploy.triton.export` adds one for NVIDIA Triton and SageMaker.
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import AlreadyExists
+from ..errors import AlreadyExists, UsageError
 from ..types import Adapter, encodes_text
 from . import adapter as folders
 from . import kohya, tensors
@@ -62,7 +62,16 @@ def export_diffusers(adapter: Adapter, path: Path) -> None:
 
 
 def export_kohya(adapter: Adapter, path: Path) -> None:
-    """Write one file for ComfyUI and A1111."""
+    """Write one file for ComfyUI and A1111.
+
+    Raises:
+        UsageError: the adapter is for a transformer, for which ComfyUI does not read these names.
+    """
+    if "transformer" in adapter.weights:
+        raise UsageError(
+            f"expected an adapter of Stable Diffusion for the format kohya, got one of {adapter.card.family}",
+            hint="take the format diffusers: ComfyUI reads it too",
+        )
     kept = stored(adapter)
     write_new(path, tensors.encode(kohya.tensors_of(kept), kohya.metadata_of(kept.card) | card_metadata(kept.card)))
 

@@ -9,6 +9,9 @@ All programs store the same two factors under different names:
     lora_unet_down_blocks_0_attentions_0_..._attn1_to_q.lora_down.weight      sd-scripts
     lora_unet_input_blocks_1_1_..._attn1_to_q.lora_down.weight            the same, with CompVis' names of blocks
     diffusion_model.input_blocks.1.1...attn1.to_q.lora_up.weight          ComfyUI
+    transformer.transformer_blocks.0.attn.to_q.lora_A.weight              diffusers, ComfyUI: transformers
+    diffusion_model.layers.0.attention.to_q.lora_A.weight                 ComfyUI: transformers
+    diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight            the same, with the names of `native_names`
 
 Names are compared without prefixes and with `_` for `.`, against the base's list of layers.
 Sources: diffusers 0.42 utils/state_dict_utils.py and loaders/lora_conversion_utils.py; kohya-ss/sd-scripts
@@ -23,15 +26,18 @@ from numpy.typing import NDArray
 
 from ..diffusion.family import BaseOutline
 from ..errors import CorruptAdapter, InputRefused, Mismatch
-from ..types import Network
+from ..types import Network, encodes_text
 from .factors import TEXT_ROOT, AlphaOf, Key, Layer, Part, gather, label, plain_module
+from .native_names import native_name, without_fused
 
 Arrays = Mapping[str, NDArray[np.floating]]
 
-# prefix, with `_` for `.` -> its network; None: either
+# prefix, with `_` for `.` -> its network, where "unet" is the denoising network, which can be a transformer; None: any
 _PREFIXES: dict[str, Network | None] = {
     "lora_unet_": "unet",
     "unet_": "unet",
+    "lora_transformer_": "unet",
+    "transformer_": "unet",
     "model_diffusion_model_": "unet",
     "diffusion_model_": "unet",
     "lora_te_": "text_encoder",
@@ -122,6 +128,7 @@ class LayerNames:
 
     def __init__(self, base: BaseOutline) -> None:
         self._base = base
+        self._denoiser: Network = "transformer" if "transformer" in base.layers else "unet"
         self._known: dict[str, dict[tuple[Network, str], None]] = {}
         for network, layers in base.layers.items():
             for module, spellings in _spellings(network, layers).items():
@@ -146,7 +153,8 @@ class LayerNames:
             prefix = next((prefix for prefix in _PREFIXES if rest.startswith(prefix)), None)
             if prefix is None:
                 raise Mismatch(f"expected layers of {self._base.family.name}, got {label(name)}", code="WrongBase")
-            rest, network = rest.removeprefix(prefix), _PREFIXES[prefix] or network
+            named = self._denoiser if _PREFIXES[prefix] == "unet" else _PREFIXES[prefix]
+            rest, network = rest.removeprefix(prefix), named or network
         if len(found) > 1:
             raise CorruptAdapter(
                 f"{label(name)} matches {len(found)} layers of the base", hint="export the file again in another format"
@@ -175,10 +183,10 @@ def read_layers(
     if origin is not None and origin not in base.family.origins:
         raise Mismatch(
             f"expected an adapter of {base.family.name}, got one of {origin}",
-            hint="use a LoRA for Stable Diffusion 1.5, 2.1 or XL, with --base set to the base it was trained on",
+            hint="use a LoRA for this family, or set --base to the base that it was trained on",
             code="WrongBase",
         )
-    return gather(arrays, LayerNames(base).parse, alphas)
+    return gather(without_fused(arrays, _split), LayerNames(base).parse, alphas)
 
 
 def refuse_other_kinds(keys: Iterable[str]) -> None:
@@ -257,8 +265,8 @@ def _spellings(network: Network, layers: Collection[str]) -> dict[str, set[str]]
     spelled: dict[str, set[str]] = {}
     compvis = compvis_names(layers) if network == "unet" else {}
     for module in layers:
-        if network == "unet":
-            names = {module, compvis.get(module, module)}
+        if not encodes_text(network):
+            names = {module, compvis.get(module, module), native_name(module)}
             spelled[module] = names | {name.removesuffix(".0") for name in names if name.endswith("to_out.0")}
         else:
             block, _, last = plain_module(network, module).rpartition(".")

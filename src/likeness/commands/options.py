@@ -30,5 +30,5 @@ KeepStrangers = Annotated[
 Seed = Annotated[int, typer.Option(help="0 to 2**63 - 1; the same seed gives the same result.")]
 Recipe = Annotated[str, one_of(PRESETS)]
 Steps = Annotated[int | None, typer.Option(help="Training steps, instead of the recipe's.")]
-Sampler = Annotated[str, one_of(SAMPLER_NAMES)]
+Sampler = Annotated[str | None, one_of(SAMPLER_NAMES)]
 ImportFormat = Annotated[str, typer.Option(help="Usually not needed: the format is detected.")]

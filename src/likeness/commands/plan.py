@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError
+from ..training.recipe import MOST_PEOPLE
 from .group import Call
 from .options import Base, Recipe, Revision
 
-MOST_PEOPLE = 16
 _SIZE = re.compile(r"(\d{1,4}(?:\.\d{1,3})?) ?(?:GB|GiB|G)?", re.IGNORECASE)
 
 
@@ -40,7 +40,7 @@ def plan(
     budget = memory_bytes(device) if memory is None else _bytes(memory)
     reserve = 0 if device.type == "cpu" else RESERVE_BYTES
     settings = call.with_base(base, revision)
-    found = fake_base(settings.base, settings.revision, device=device, dtype=dtype)
+    found = fake_base(settings.base, settings.revision, device=device, dtype=dtype, memory=budget)
     chosen = recipe_named(recipe)
     made = fitting_plan(found, chosen, people=people, budget_bytes=budget, reserve_bytes=reserve)
     most = people_that_fit(found, chosen, made, budget_bytes=budget)
@@ -51,12 +51,15 @@ def plan(
     title = f"{found.id} ({found.family.name}), {found.family.resolution_px} px, recipe {recipe}, {people} at once"
     call.terminal.say(title)
     parts = {
-        "weights": made.weights_bytes, "bank": made.bank_bytes, "optimizer": made.optimizer_bytes,
+        "weights": made.weights_bytes, "prompts": made.prompts_bytes, "bank": made.bank_bytes,
+        "optimizer": made.optimizer_bytes,
         "gradient": made.gradient_bytes, "activations": made.activation_bytes, "reserve": made.reserve_bytes,
         "total": made.total_bytes, "budget": budget,
     }  # fmt: skip
     for name, size in parts.items():
         call.terminal.say(f"{name:<14}{size / GIB:8.2f} GiB")
+    if made.host_bytes:
+        call.terminal.say(f"{'in host memory':<14}{made.host_bytes / GIB:8.2f} GiB: {', '.join(found.streaming)}")
     how = "recomputed in the backward pass" if made.memory.recompute else "kept"
     call.terminal.say(f"{made.rows_at_once} of {people * made.rows} rows in one pass, activations {how}")
     call.terminal.say(f"{made.steps} steps, {made.operations_per_person / 1e15:.2f} PFLOP a person")

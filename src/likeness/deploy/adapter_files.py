@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifacts import bundle, tensors
-from ..artifacts.adapter import check_base
+from ..artifacts.adapter import strength_on
 from ..config import Settings
 from ..engine.prompts import unread_of, worded
 from ..errors import Mismatch
@@ -35,7 +35,7 @@ class FileEngine:
 
     def admit(self, key: str) -> None:
         """Check an adapter's file before its first request. Raises CorruptAdapter, Mismatch."""
-        check_base(self._card(key), self.engine.base.sha256)
+        strength_on(self._card(key), self.engine.base.sha256)
 
     def submit(self, request: ImageRequest, key: str | None, deadline_s: float) -> tuple["Ticket", tuple[str, ...]]:
         """Submit a request for an adapter, or for the bare base; the ticket, and remarks on words that are not read.

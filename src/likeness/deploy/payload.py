@@ -33,7 +33,7 @@ class GenArgs(BaseModel):
     seed: Integer = ImageRequest.seed
     adapter_scale: float = ImageRequest.adapter_scale
     negative_scale: float | None = None
-    sampler: str = ImageRequest.sampler
+    sampler: str | None = None
     format: Literal["jpeg", "png"] = "jpeg"
 
 

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -27,20 +28,29 @@ from transformers.utils import logging as transformers_log
 
 from ..errors import CorruptBase, NotFound
 from .batch_invariance import make_batch_invariant
-from .devices import is_out_of_memory, memory_for, pick_device, pick_dtype
+from .devices import is_out_of_memory, memory_bytes, memory_for, pick_device, pick_dtype
 from .family import Architecture, BaseOutline, Family, family_of
+from .flux2 import Flux2Klein
 from .model import BaseModel as BaseModel
 from .model import Configs, outline
+from .qwen import stream
 from .schedule import schedule_from_config
 from .stable_diffusion import StableDiffusion, StableDiffusionXL
+from .z_image import ZImage
 
 BUILT_IN = "built-in"
 CHECKSUMS = "checksums.json"
-_PARTS = ("text_encoder", "unet", "vae")  # sub-folders with weights of every base
-_FURTHER_PARTS = ("text_encoder_2",)
+INDEX = "model_index.json"
+_PARTS = ("text_encoder", "vae")  # sub-folders with weights of every base
+_FURTHER_PARTS = ("unet", "transformer", "text_encoder_2")  # the denoising network is one of the first two
 _SETTINGS = ("scheduler", "tokenizer", "tokenizer_2")  # sub-folders without weights
 _CLASSES: Mapping[Architecture, type[BaseModel]] = MappingProxyType(
-    {"stable-diffusion": StableDiffusion, "stable-diffusion-xl": StableDiffusionXL}
+    {
+        "stable-diffusion": StableDiffusion,
+        "stable-diffusion-xl": StableDiffusionXL,
+        "flux2-klein": Flux2Klein,
+        "z-image": ZImage,
+    }
 )
 _TEXTS = (".json", ".txt")
 # exceptions of the libraries for missing or damaged configs and files
@@ -70,7 +80,7 @@ def locate(base: str, revision: str | None = None, *, weights: bool = True) -> P
         )
     # without single-file checkpoints and second copies of the same weights, which have gigabytes each
     unwanted = ["*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "*.non_ema*"]
-    settings = ["*/config.json", *(f"{part}/*" for part in _SETTINGS)]
+    settings = [INDEX, "*/config.json", *(f"{part}/*" for part in _SETTINGS)]
     configs = _from_hub(base, revision, settings, unwanted=unwanted)
     with _configs():
         _read(configs)  # an unsupported base is refused before its weights are downloaded
@@ -97,7 +107,7 @@ def _from_hub(base: str, revision: str, wanted: list[str], *, unwanted: list[str
 
 def _parts_in(folder: Path) -> tuple[str, ...]:
     """The sub-folders of a base that have weights."""
-    return (*_PARTS, *(part for part in _FURTHER_PARTS if (folder / part).is_dir()))
+    return tuple(sorted((*_PARTS, *(part for part in _FURTHER_PARTS if (folder / part).is_dir()))))
 
 
 def _weight_files(part: Path) -> list[Path]:
@@ -183,6 +193,7 @@ def load_base(
     *,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
+    streams: bool | None = None,
 ) -> BaseModel:
     """Load a base strictly.
 
@@ -190,6 +201,8 @@ def load_base(
         base: "built-in", a local folder, or a Hugging Face model id.
         revision: commit of the model id, 40 hexadecimal digits; required for a model id.
         device, dtype: the best of this machine by default.
+        streams: whether networks that are needed for new prompts only stay in host memory (`qwen.stream`); None: if the
+            weights fill more than half of the device's memory.
 
     Raises:
         NotFound: see `locate`; or the shape is not that of a known family.
@@ -203,21 +216,48 @@ def load_base(
     with _configs():
         family, configs = _read(folder)
         kind = _CLASSES[family.architecture]
-        tokenizers = {name: one.from_pretrained(folder / name) for name, one in kind.tokenizer_kinds.items()}
-        schedule = schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json"))
+        settings = _settings_of(kind, folder, family)
         kinds = kind.kinds(configs)
     sha256 = weights_sha256(folder)
+    if streams is None:
+        size = sum(path.stat().st_size for name in kinds for path in _weight_files(folder / name))
+        streams = device.type == "cuda" and is_crowded(size, memory_bytes(device))
+    streaming = kind.streamed if streams else ()
     with memory_for(
         f"the base on the {device.type}", hint="close other programs that use the device, or choose a smaller base"
     ):
-        parts = {
-            name: load_part(one, folder / name, kind.dtype_of(name, configs[name], dtype)).to(device)
-            for name, one in kinds.items()
-        }
-    if device.type == "cpu":
+        parts = {}
+        for name, one in kinds.items():
+            parts[name] = part = load_part(one, folder / name, kind.dtype_of(name, configs[name], dtype))
+            if name in streaming:
+                stream(part, device)
+            else:
+                part.to(device)
+    return _built(
+        kind, _id_of(base, revision), sha256, device=device, family=family, parts=parts, streaming=streaming, **settings
+    )
+
+
+def is_crowded(weights: int, memory: int) -> bool:
+    """Whether a base's weights leave so little of a device's memory, in bytes, that some should not stay there."""
+    return 2 * weights > memory
+
+
+def _settings_of(kind: type[BaseModel], folder: Path, family: Family) -> dict[str, Any]:
+    """What a base has besides networks, by the field of `BaseModel`."""
+    tokens = kind.image_tokens(family)
+    return {
+        "schedule": schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json"), tokens=tokens),
+        "tokenizers": {name: one.from_pretrained(folder / name) for name, one in kind.tokenizer_kinds.items()},
+        "index": _index(folder),
+    }
+
+
+def _built(kind: type[BaseModel], id: str, sha256: str, *, device: torch.device, **fields: Any) -> BaseModel:
+    if device.type == "cpu" and kind.is_batch_invariant:
         for name in kind.adapted:
-            make_batch_invariant(parts[name])
-    return kind(_id_of(base, revision), sha256, family, schedule, tokenizers, parts)
+            make_batch_invariant(fields["parts"][name])
+    return kind(id=id, sha256=sha256, **fields)
 
 
 def silence_libraries() -> None:
@@ -242,6 +282,17 @@ def outline_of(base: str = BUILT_IN, revision: str | None = None) -> BaseOutline
     return outline(_id_of(base, revision), weights_sha256(folder), family, networks)
 
 
+def family_at(base: str = BUILT_IN, revision: str | None = None) -> Family:
+    """The family of a base, from its configs alone.
+
+    Raises:
+        NotFound, CorruptBase: as `load_base`, for what the configs show.
+    """
+    with _configs():
+        family, _ = _read(locate(base, revision, weights=False))
+    return family
+
+
 def untrained_base(
     base: str = BUILT_IN, revision: str | None = None, *, device: torch.device, dtype: torch.dtype
 ) -> BaseModel:
@@ -254,18 +305,28 @@ def untrained_base(
 
 
 def fake_base(
-    base: str = BUILT_IN, revision: str | None = None, *, device: torch.device, dtype: torch.dtype
+    base: str = BUILT_IN,
+    revision: str | None = None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory: int | None = None,
 ) -> BaseModel:
     """A base of fake tensors, with shapes and types and without numbers: for counting, see `training.plan`.
 
     Args:
         device: on which it would be loaded. The fake tensors say they are on the CPU: no device is needed.
+        memory: of the device in bytes, see `streams` of `load_base`; None: enough for all networks.
 
     Raises:
         NotFound, CorruptBase: as `load_base`, for what the configs show.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    return _without_weights(base, revision, device=device, dtype=dtype, within=mode)
+    found = _without_weights(base, revision, device=device, dtype=dtype, within=mode)
+    size = sum(weight.nbytes for part in found.parts.values() for weight in part.parameters())
+    if memory is None or device.type != "cuda" or not is_crowded(size, memory):
+        return found
+    return replace(found, streaming=found.streamed)
 
 
 def _without_weights(
@@ -276,16 +337,12 @@ def _without_weights(
     with _configs():
         family, configs = _read(folder)
         kind = _CLASSES[family.architecture]
-        tokenizers = {name: one.from_pretrained(folder / name) for name, one in kind.tokenizer_kinds.items()}
-        schedule = schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json"))
+        settings = _settings_of(kind, folder, family)
         parts = {}
         for name, one in kind.kinds(configs).items():
             with _default_dtype(kind.dtype_of(name, configs[name], dtype)), within:
                 parts[name] = _empty(one, folder / name).eval().requires_grad_(False)
-    if device.type == "cpu":
-        for name in kind.adapted:
-            make_batch_invariant(parts[name])
-    return kind(_id_of(base, revision), "", family, schedule, tokenizers, parts)
+    return _built(kind, _id_of(base, revision), "", device=device, family=family, parts=parts, **settings)
 
 
 @contextmanager
@@ -310,7 +367,14 @@ def _read(folder: Path) -> tuple[Family, Configs]:
     """The family of a folder by its configs, and the configs. Raises NotFound."""
     configs = {part: _config(folder / part / "config.json") for part in _parts_in(folder)}
     latent_channels = configs["vae"].get("latent_channels", 4)  # diffusers' own default
-    return family_of(configs["unet"], latent_channels=latent_channels), configs
+    denoiser = configs.get("transformer") or configs["unet"]
+    scheduler = _config(folder / "scheduler" / "scheduler_config.json")
+    return family_of(denoiser, latent_channels=latent_channels, scheduler=scheduler, index=_index(folder)), configs
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    """The settings of diffusers' pipeline; none if the folder has no such file."""
+    return _config(folder / INDEX) if (folder / INDEX).exists() else {}
 
 
 @contextmanager

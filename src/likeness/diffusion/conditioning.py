@@ -13,13 +13,18 @@ class Conditioning:
 
     states: Tensor  # (B, N, d), one vector per token
     pooled: Tensor | None = None  # (B, D), one vector per prompt
+    lengths: tuple[int, ...] = ()  # tokens of each row that are read, from the first; (): all
 
     def __len__(self) -> int:
         return len(self.states)
 
     def __getitem__(self, rows: Tensor | slice | list[int]) -> "Conditioning":
         """These rows, in their order; rows may repeat."""
-        return replace(self, states=self.states[rows], pooled=None if self.pooled is None else self.pooled[rows])
+        pooled = None if self.pooled is None else self.pooled[rows]
+        if not self.lengths:
+            return Conditioning(self.states[rows], pooled)
+        places = torch.arange(len(self))[rows.cpu() if isinstance(rows, Tensor) else rows].tolist()
+        return Conditioning(self.states[rows], pooled, tuple(self.lengths[place] for place in places))
 
     def without(self, rows: Sequence[int]) -> "Conditioning":
         """The same with zeros in these rows: 'no prompt' of families that do not encode an empty text for it."""
@@ -36,4 +41,5 @@ class Conditioning:
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
         """The rows of all parts, which are of one family."""
         pooled = [part.pooled for part in parts if part.pooled is not None]
-        return Conditioning(torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None)
+        lengths = tuple(length for part in parts for length in part.lengths)
+        return Conditioning(torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None, lengths)

@@ -37,6 +37,12 @@ def memory_bytes(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def available_bytes(device: torch.device) -> int:
+    """The memory of a GPU that is free, or that this process holds already."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device)
+
+
 def has_float64(device: torch.device) -> bool:
     """Whether the device supports float64; Apple's does not."""
     return device.type != "mps"

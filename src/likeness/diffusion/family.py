@@ -1,12 +1,12 @@
 """The supported families of base models, as a table. A family is data: no code depends on its name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
 from ..errors import NotFound
-from ..types import Network
+from ..types import PREPARED_PX, Network
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
@@ -18,7 +18,14 @@ REST = (  # further U-Net layers, for imported LoCon files, which may adapt ever
 )  # fmt: skip
 CLIP_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 CLIP_FEED_FORWARD = ("fc1", "fc2")
-Architecture = Literal["stable-diffusion", "stable-diffusion-xl"]  # the classes and conventions of a family's networks
+# FLUX.2: attention and feed-forward of the double blocks, for image and text; the fused layers of the single blocks
+FLUX2 = (
+    *ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "ff.linear_in", "ff.linear_out",
+    "ff_context.linear_in", "ff_context.linear_out", "to_qkv_mlp_proj", "attn.to_out",
+)  # fmt: skip
+Z_IMAGE_FEED_FORWARD = ("feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
+# the classes and conventions of a family's networks
+Architecture = Literal["stable-diffusion", "stable-diffusion-xl", "flux2-klein", "z-image"]
 
 CROPS = ("portrait", "close")  # upright, at two distances
 
@@ -30,15 +37,24 @@ class Family:
     name: str
     architecture: Architecture
     resolution_px: int
-    guidance_scale: float  # default
-    negative_scale: float | None  # default adapter scale for the negative prompt; None: as for the prompt
+    guidance_scale: float  # default; 1: not guided
     targets: Mapping[Network, tuple[str, ...]]  # endings of the names of modules that adapters may modify
     trained: Mapping[Network, tuple[str, ...]]  # the subset that recipes may name
-    framings: tuple[str, ...]  # framings of a person's prepared photographs that training uses
-    class_templates: tuple[str, ...]  # captions of the class images, in turn; {} is the class noun
-    styles: Mapping[str, str]  # caption -> filter of `photos.styles` for styled copies of the photographs; {} as above
-    learning_rate_scale: float  # recipes are for Stable Diffusion; small networks need larger rates
     origins: tuple[str, ...]  # LoRA files of other programs that may fit, by `artifacts.layer_names.origin_of`
+    steps: int = 30  # default of sampling
+    sampler: str = "dpmpp_2m"  # default
+    negative_scale: float | None = None  # default adapter scale for the negative prompt; None: as for the prompt
+    framings: tuple[str, ...] = CROPS  # framings of a person's prepared photographs that training uses
+    class_templates: tuple[str, ...] = ("photo of {}",)  # captions of the class images, in turn; {} is the class noun
+    # caption -> filter of `photos.styles` for styled copies of the photographs; {} as above
+    styles: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    learning_rate_scale: float = 1.0  # recipes are for Stable Diffusion; small networks need larger rates
+    undistilled: str | None = None  # the family that adapters for this distilled one are trained on
+
+    @property
+    def photo_px(self) -> int:
+        """The side of the prepared photographs."""
+        return max(PREPARED_PX, self.resolution_px)
 
 
 @dataclass(frozen=True)
@@ -95,93 +111,99 @@ LIKENESS_128 = Family(
     architecture="stable-diffusion",
     resolution_px=128,
     guidance_scale=2.0,
-    negative_scale=0.0,  # sharper faces, more similar to the person (docs/log.md)
     targets=_TARGETS,
     trained=_LIKENESS_TRAINED,
+    origins=_STABLE_DIFFUSION,
+    negative_scale=0.0,  # sharper faces, more similar to the person (docs/log.md)
     framings=("aligned",),  # its training data are aligned headshots
     # In all its styles: with photos only, a network this small would learn that all images are photos.
     class_templates=("photo of {}", *_LIKENESS_STYLES),
     styles=_LIKENESS_STYLES,
     learning_rate_scale=40.0,
-    origins=_STABLE_DIFFUSION,
 )
 SD_15 = Family(
     name="sd-1.5",
     architecture="stable-diffusion",
     resolution_px=512,
     guidance_scale=7.5,
-    negative_scale=None,
     targets=_TARGETS,
     trained=_SD_TRAINED,
-    framings=CROPS,
-    class_templates=("photo of {}",),
-    styles=MappingProxyType({}),
-    learning_rate_scale=1.0,
     origins=_STABLE_DIFFUSION,
 )
-SD_21_BASE = Family(
-    name="sd-2.1-base",
-    architecture="stable-diffusion",
-    resolution_px=512,
-    guidance_scale=7.5,
-    negative_scale=None,
-    targets=_TARGETS,
-    trained=_SD_TRAINED,
-    framings=CROPS,
-    class_templates=("photo of {}",),
-    styles=MappingProxyType({}),
-    learning_rate_scale=1.0,
-    origins=_STABLE_DIFFUSION,
-)
-SD_21 = Family(
-    name="sd-2.1",
-    architecture="stable-diffusion",
-    resolution_px=768,
-    guidance_scale=7.5,
-    negative_scale=None,
-    targets=_TARGETS,
-    trained=_SD_TRAINED,
-    framings=CROPS,
-    class_templates=("photo of {}",),
-    styles=MappingProxyType({}),
-    learning_rate_scale=1.0,
-    origins=_STABLE_DIFFUSION,
-)
-
+SD_21_BASE = replace(SD_15, name="sd-2.1-base")
+SD_21 = replace(SD_15, name="sd-2.1", resolution_px=768)
 SDXL = Family(
     name="sdxl",
     architecture="stable-diffusion-xl",
     resolution_px=1024,
     guidance_scale=5.0,  # diffusers' default for this base
-    negative_scale=None,
     targets=_SDXL_TARGETS,
     trained=_SDXL_TRAINED,
-    framings=CROPS,
-    class_templates=("photo of {}",),
-    styles=MappingProxyType({}),
-    learning_rate_scale=1.0,
     origins=("SDXL",),
 )
+# Steps and guidance of the flows: their model cards. They make images up to 1024 px; 512 px trains on a small GPU.
+KLEIN_BASE_4B = Family(
+    name="flux2-klein-base-4b",
+    architecture="flux2-klein",
+    resolution_px=512,
+    guidance_scale=4.0,
+    targets=MappingProxyType({"transformer": FLUX2}),
+    trained=MappingProxyType({"transformer": FLUX2}),
+    origins=("Flux", "a diffusion transformer"),
+    steps=50,
+    sampler="euler",
+)
+KLEIN_4B = replace(KLEIN_BASE_4B, name="flux2-klein-4b", guidance_scale=1.0, steps=4, undistilled=KLEIN_BASE_4B.name)
+Z_IMAGE = replace(
+    KLEIN_BASE_4B,
+    name="z-image",
+    architecture="z-image",
+    guidance_scale=5.0,  # 4 in diffusers, which counts it from 0 for this family
+    targets=MappingProxyType({"transformer": ATTENTION + Z_IMAGE_FEED_FORWARD}),
+    trained=MappingProxyType({"transformer": ATTENTION + Z_IMAGE_FEED_FORWARD}),
+    origins=("a diffusion transformer",),
+)
+Z_IMAGE_TURBO = replace(Z_IMAGE, name="z-image-turbo", guidance_scale=1.0, steps=8, undistilled=Z_IMAGE.name)
 
 # (cross-attention width, latent cells a side) -> family
 _BY_SHAPE = {(192, 16): LIKENESS_128, (768, 64): SD_15, (1024, 64): SD_21_BASE, (1024, 96): SD_21, (2048, 128): SDXL}
+# class of the denoising network, width of the text's states, whether it is distilled -> family
+_BY_CLASS: Mapping[tuple[object, object, bool], Family] = {
+    ("Flux2Transformer2DModel", 7680, False): KLEIN_BASE_4B,
+    ("Flux2Transformer2DModel", 7680, True): KLEIN_4B,
+    ("ZImageTransformer2DModel", 2560, False): Z_IMAGE,
+    ("ZImageTransformer2DModel", 2560, True): Z_IMAGE_TURBO,
+}
+_CHOOSE = "choose a base of a supported family"
+_TURBO_SHIFT = 3.0  # of Z-Image-Turbo's scheduler, the only config in which it differs from Z-Image
 
 
-def family_of(unet_config: Mapping[str, Any], *, latent_channels: int) -> Family:
-    """The family of a U-Net config of diffusers and a number of latent channels.
+def family_of(
+    denoiser: Mapping[str, Any], *, latent_channels: int, scheduler: Mapping[str, Any], index: Mapping[str, Any]
+) -> Family:
+    """The family of a base by its configs of diffusers.
+
+    Args:
+        denoiser: config of the denoising network.
+        latent_channels: of the autoencoder.
+        scheduler: scheduler_config.json.
+        index: model_index.json.
 
     Raises:
-        NotFound: the shape is not in the table, or the network has further inputs (inpainting, editing).
+        NotFound: the shape is not in the tables, or the network has further inputs (inpainting, editing).
     """
-    shape = (unet_config.get("cross_attention_dim"), unet_config.get("sample_size"))
+    kind = denoiser.get("_class_name")
+    if kind in {name for name, _, _ in _BY_CLASS}:
+        return _transformer_family(denoiser, scheduler, index)
+    shape = (denoiser.get("cross_attention_dim"), denoiser.get("sample_size"))
     if shape not in _BY_SHAPE:
         known = ", ".join(f"{family.name} {width, cells}" for (width, cells), family in _BY_SHAPE.items())
         raise NotFound(
             f"expected a U-Net whose cross-attention width and latent size are one of: {known}",
-            hint="choose a base of a supported family",
+            hint=_CHOOSE,
             code="BaseNotFound",
         )
-    channels = unet_config.get("in_channels", 4), unet_config.get("out_channels", 4)
+    channels = denoiser.get("in_channels", 4), denoiser.get("out_channels", 4)
     if channels != (latent_channels, latent_channels):
         raise NotFound(
             f"expected a U-Net with {latent_channels} input and output channels, as many as the latents have",
@@ -189,3 +211,14 @@ def family_of(unet_config: Mapping[str, Any], *, latent_channels: int) -> Family
             code="BaseNotFound",
         )
     return _BY_SHAPE[shape]
+
+
+def _transformer_family(denoiser: Mapping[str, Any], scheduler: Mapping[str, Any], index: Mapping[str, Any]) -> Family:
+    kind, is_flux = denoiser["_class_name"], denoiser["_class_name"] == "Flux2Transformer2DModel"
+    width = denoiser.get("joint_attention_dim" if is_flux else "cap_feat_dim")
+    is_distilled = bool(index.get("is_distilled")) if is_flux else scheduler.get("shift") == _TURBO_SHIFT
+    found = _BY_CLASS.get((kind, width, is_distilled))
+    if found is None:
+        known = ", ".join(f"{family.name} {width}" for (name, width, _), family in _BY_CLASS.items() if name == kind)
+        raise NotFound(f"expected a text width of {known}, got {width}", hint=_CHOOSE, code="BaseNotFound")
+    return found

@@ -72,7 +72,27 @@ def adapted_linear(output: Tensor, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
     # Contiguous, because rounding depends on the memory layout.
     rows = x.contiguous().view(len(A), -1, x.shape[-1])  # (G, B / G * N, d_in)
     flat = output.reshape(len(A), -1, output.shape[-1])  # (G, B / G * N, d_out)
+    if A.requires_grad:
+        return cast(Tensor, _Products.apply(flat, rows, A, B)).view(output.shape)
     return torch.baddbmm(flat, torch.bmm(rows, A.mT), B.mT).view(output.shape)
+
+
+class _Products(torch.autograd.Function):
+    """y + (x A^T) B^T with the gradients of A and B as they are laid out; autograd would transpose and copy each."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
+        h = torch.bmm(x, A.mT)  # (G, n, r)
+        ctx.save_for_backward(x, A, B, h)
+        return torch.baddbmm(y, h, B.mT)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        (g,) = gradients  # (G, n, d_out)
+        x, A, B, h = ctx.saved_tensors
+        gh = torch.bmm(g, B)  # (G, n, r)
+        of_x = torch.bmm(gh, A) if ctx.needs_input_grad[1] else None
+        return g, of_x, torch.bmm(gh.mT, x), torch.bmm(g.mT, h)
 
 
 def adapted_conv(output: Tensor, x: Tensor, A: Tensor, B: Tensor, layer: nn.Conv2d) -> Tensor:

@@ -9,22 +9,24 @@ conditioning on without reading them, by their first axis only. What a network's
 `base.load_base` finds the subclass by the family and builds it.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..types import Network
+from ..types import Network, encodes_text
 from .conditioning import Conditioning
 from .family import BaseOutline, Family
 from .lora import target_modules
 from .schedule import Schedule
 
 Configs = Mapping[str, Mapping[str, Any]]  # sub-folder -> its config.json
+AUTOENCODER_PIXELS = 2**20  # in one pass of the autoencoder: four images of 512 x 512, one of 1024 x 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +39,13 @@ class BaseModel(ABC):
     schedule: Schedule
     tokenizers: Mapping[str, Any]  # sub-folder -> tokenizer
     parts: Mapping[str, Any]  # sub-folder -> frozen network, of diffusers' and transformers' classes
+    index: Mapping[str, Any]  # model_index.json: settings of diffusers' pipeline
+    streaming: tuple[str, ...] = field(default=(), kw_only=True)  # sub-folders of networks that are in host memory
 
     adapted: ClassVar[tuple[Network, ...]]  # the networks that adapters modify; the denoising network is the first
     tokenizer_kinds: ClassVar[Mapping[str, Any]]  # sub-folder -> class with `from_pretrained`
+    streamed: ClassVar[tuple[str, ...]] = ()  # sub-folders of networks that can be in host memory
+    is_batch_invariant: ClassVar[bool] = False  # on a CPU, after `make_batch_invariant` of the adapted networks
 
     @classmethod
     @abstractmethod
@@ -50,6 +56,11 @@ class BaseModel(ABC):
     def dtype_of(cls, part: str, config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
         """The type in which a network is loaded if the base's is `dtype`; other where it would overflow."""
         return dtype
+
+    @classmethod
+    def image_tokens(cls, family: Family) -> int:
+        """Of an image in the denoising network; 0: the noise process does not depend on it."""
+        return 0
 
     @property
     def networks(self) -> dict[Network, nn.Module]:
@@ -69,6 +80,24 @@ class BaseModel(ABC):
             yield
         finally:
             network.disable_gradient_checkpointing()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each network, by its sub-folder."""
+        return {
+            name: sum(tensor.nbytes for tensor in (*part.parameters(), *part.buffers()))
+            for name, part in self.parts.items()
+        }
+
+    @property
+    def host_bytes(self) -> int:
+        """Of the networks that are in host memory; the others are on the device."""
+        return sum(self.sizes[name] for name in self.streaming)
+
+    @property
+    def adapts_text(self) -> bool:
+        """Whether adapters modify text encoders. If not, an encoded prompt is the same for everybody."""
+        return any(encodes_text(network) for network in self.adapted)
 
     @property
     def outline(self) -> BaseOutline:
@@ -93,13 +122,29 @@ class BaseModel(ABC):
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) at the family's resolution."""
 
+    @property
     @abstractmethod
+    def pixels_per_cell(self) -> int:
+        """Of a latent, along one side."""
+
+    @torch.no_grad()
     def encode_photo(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> scaled latents (B, C, h, w), without sampling."""
+        return torch.cat([self._encoded(part) for part in pixels.split(_slice(pixels.shape[2:]))])
 
-    @abstractmethod
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) -> pixels (B, 3, H, W) in [-1, 1], float32."""
+        side = [cells * self.pixels_per_cell for cells in latents.shape[2:]]
+        return torch.cat([self._decoded(part) for part in latents.split(_slice(side))])
+
+    @abstractmethod
+    def _encoded(self, pixels: Tensor) -> Tensor:
+        """`encode_photo` in one pass."""
+
+    @abstractmethod
+    def _decoded(self, latents: Tensor) -> Tensor:
+        """`decode` in one pass."""
 
     @abstractmethod
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
@@ -125,11 +170,19 @@ class BaseModel(ABC):
     def encode_prompt(self, ids: Tensor) -> Conditioning:
         """Token ids (B, ...) of `tokenize` -> conditioning of B rows."""
 
-    zeroes_empty_negative: ClassVar[bool] = False  # an empty negative prompt is zeros, not the encoding of ''
+    @property
+    def zeroes_empty_negative(self) -> bool:
+        """Whether an empty negative prompt is zeros, not the encoding of ''."""
+        return False
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The network's raw output (B, C, h, w) at timesteps (B,); `schedule.denoised` makes a clean latent of it."""
+
+
+def _slice(side: Sequence[int]) -> int:
+    """Images of this size in one pass of the autoencoder."""
+    return max(1, AUTOENCODER_PIXELS // math.prod(side))
 
 
 def outline(id: str, sha256: str, family: Family, networks: Mapping[Network, nn.Module]) -> BaseOutline:

@@ -7,6 +7,7 @@ The formulas hold for a row or a batch: x is (C, h, w) or (B, C, h, w). Timestep
 scheduler of the sampler's name spaces them with the base's scheduler config, so that both give the same image.
 """
 
+import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping
 from types import MappingProxyType
 
@@ -16,14 +17,15 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..types import SAMPLER_NAMES
-from .schedule import Schedule
+from .schedule import DiffusionSchedule, FlowSchedule, Schedule
 
 Sampler = Generator[tuple[Tensor, float], Tensor, Tensor]  # yields (x_t, t), is sent x_0, returns the last x
-MakeSampler = Callable[[Tensor, Schedule, int], Sampler]
+MakeSampler = Callable[[Tensor, DiffusionSchedule, int], Sampler]
+FLOW_SAMPLER = "euler"  # the only one of flows
 _LEAST_ALPHA_BAR = 2.0**-24  # replaces 0 in schedules that end in pure noise, as in diffusers
 
 
-def timesteps(schedule: Schedule, sampler: str, steps: int) -> list[float]:
+def timesteps(schedule: DiffusionSchedule, sampler: str, steps: int) -> list[float]:
     """`steps` decreasing timesteps of a sampler; integers, except for Euler.
 
     They are computed with numpy in the order of diffusers, so that halves are rounded after the same errors.
@@ -45,7 +47,7 @@ def timesteps(schedule: Schedule, sampler: str, steps: int) -> list[float]:
     return [float(t) for t in rising[::-1][:steps]]
 
 
-def ddim(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
+def ddim(noise: Tensor, schedule: DiffusionSchedule, steps: int) -> Sampler:
     """Deterministic DDIM (Song et al. 2021, eq. 12 with sigma = 0). `noise` is standard normal."""
     times = [int(t) for t in timesteps(schedule, "ddim", steps)]
     x, stride = noise, schedule.timesteps // steps
@@ -58,7 +60,7 @@ def ddim(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
     return x
 
 
-def euler(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
+def euler(noise: Tensor, schedule: DiffusionSchedule, steps: int) -> Sampler:
     """Euler steps in sigma (Karras et al. 2022, algorithm 2 without churn), sigma = s_t / a_t.
 
     The state is in Karras' variance-exploding space; yielded latents are scaled by a_t.
@@ -74,7 +76,7 @@ def euler(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
     return x
 
 
-def dpmpp_2m(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
+def dpmpp_2m(noise: Tensor, schedule: DiffusionSchedule, steps: int) -> Sampler:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), lambda = log(a / s); the last step is of first order."""
     times = [int(t) for t in timesteps(schedule, "dpmpp_2m", steps)]
     alpha_bar = schedule.alpha_bar[times].clamp(min=_LEAST_ALPHA_BAR)
@@ -97,7 +99,30 @@ def dpmpp_2m(noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
     return x
 
 
+def flow_euler(noise: Tensor, schedule: FlowSchedule, steps: int) -> Sampler:
+    """Euler steps along the flow from noise to image (Lipman et al. 2023), in s_t."""
+    x, sigmas = noise, schedule.sampling_sigmas(steps)
+    for sigma, sigma_next in itertools.pairwise(sigmas):
+        x0 = yield x, sigma * schedule.timesteps
+        x = x + (x - x0) / sigma * (sigma_next - sigma)
+    return x
+
+
 SAMPLERS: Mapping[str, MakeSampler] = MappingProxyType(dict(zip(SAMPLER_NAMES, (dpmpp_2m, ddim, euler), strict=True)))
+
+
+def start(name: str, noise: Tensor, schedule: Schedule, steps: int) -> Sampler:
+    """The sampler of this name for a schedule.
+
+    Raises:
+        UsageError: the schedule has none of this name, or fewer timesteps.
+    """
+    if isinstance(schedule, DiffusionSchedule):
+        return SAMPLERS[name](noise, schedule, steps)
+    if name != FLOW_SAMPLER:
+        raise UsageError(f"expected the sampler {FLOW_SAMPLER} for this base, got {name}", param="sampler")
+    assert isinstance(schedule, FlowSchedule)
+    return flow_euler(noise, schedule, steps)
 
 
 def run(sampler: Sampler, denoise: Callable[[Tensor, float], Tensor]) -> Iterator[Tensor]:

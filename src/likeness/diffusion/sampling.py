@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from ..types import ImageRequest
+from . import samplers
 from .conditioning import Conditioning
 from .lora import BASE_SLOT
 from .model import BaseModel
 from .noise import row_noise
-from .samplers import SAMPLERS, Sampler
+from .samplers import Sampler
 
 
 class Router(Protocol):
@@ -71,11 +72,12 @@ class Denoising:
 
 
 def completed(base: BaseModel, request: ImageRequest) -> ImageRequest:
-    """The request with the base's default for each scale that it leaves open."""
+    """The request with the base's default for everything that it leaves open."""
     family = base.family
     guidance = family.guidance_scale if request.guidance_scale is None else request.guidance_scale
     negative = family.negative_scale if request.negative_scale is None else request.negative_scale
-    return replace(request, guidance_scale=guidance, negative_scale=negative)
+    steps, sampler = request.steps or family.steps, request.sampler or family.sampler
+    return replace(request, steps=steps, guidance_scale=guidance, negative_scale=negative, sampler=sampler)
 
 
 def row_count(request: ImageRequest) -> int:
@@ -90,7 +92,7 @@ def begin(
     """Encode the prompts of all requests in one batch and start their samplers.
 
     Raises:
-        UsageError: more steps than the base's schedule has timesteps.
+        UsageError: more steps than the base's schedule has timesteps, or a sampler that it does not have.
     """
     requests = [completed(base, request) for request in requests]
     rows = [
@@ -107,10 +109,10 @@ def begin(
     noise = row_noise([request.seed for request in requests], base.latent_shape).to(base.device)
     out = []
     for i, (request, slot) in enumerate(zip(requests, slots, strict=True)):
-        sampler = SAMPLERS[request.sampler](noise[i], base.schedule, request.steps)
+        assert request.sampler is not None and request.steps is not None and request.guidance_scale is not None
+        sampler = samplers.start(request.sampler, noise[i], base.schedule, request.steps)
         x, t = next(sampler)
         adapters = [_scaled(rows[k][2], slot.unet_scale) for k in owned[i]]
-        assert request.guidance_scale is not None  # it is completed
         out.append(Denoising(sampler, x, t, prompts[owned[i]], request.guidance_scale, adapters))
     return out
 

@@ -5,7 +5,6 @@ StableDiffusionXL   two text encoders, the states before their last layers side 
                     state, and the size of the image as further inputs (Podell et al. 2023, section 2.2)
 """
 
-import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,6 @@ from .batch_invariance import paired
 from .conditioning import Conditioning
 from .model import BaseModel, Configs
 
-AUTOENCODER_PIXELS = 2**20  # in one pass of the autoencoder: four images of 512 x 512, one of 1024 x 1024
 _AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 
 
@@ -34,6 +32,7 @@ class StableDiffusion(BaseModel):
 
     adapted: ClassVar[tuple[Network, ...]] = ("unet", "text_encoder")
     tokenizer_kinds: ClassVar[Mapping[str, Any]] = {"tokenizer": CLIPTokenizer}
+    is_batch_invariant: ClassVar[bool] = True
     _reader: Tokenizer = field(init=False, repr=False)  # without padding or truncation
     # Each call changes the tokenizer's padding and truncation, so it must not be used by two threads at once.
     _tokenizing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -66,26 +65,17 @@ class StableDiffusion(BaseModel):
         cells = self.unet.config["sample_size"]
         return self.unet.config["in_channels"], cells, cells
 
-    @torch.no_grad()
-    def encode_photo(self, pixels: Tensor) -> Tensor:
-        return torch.cat([self._encoded(part) for part in pixels.split(_slice(pixels.shape[2:]))])
-
     def _encoded(self, pixels: Tensor) -> Tensor:
         encoded = self.vae.encode(pixels.to(self.device, self.vae.dtype))
         latents = encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
         return latents * self.vae.config["scaling_factor"]
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        side = [cells * self._pixels_per_cell for cells in latents.shape[2:]]
-        return torch.cat([self._decoded(part) for part in latents.split(_slice(side))])
 
     def _decoded(self, latents: Tensor) -> Tensor:
         z = latents.to(self.device, self.vae.dtype) / self.vae.config["scaling_factor"]
         return self.vae.decode(paired(z), return_dict=False)[0][: len(z)].float().clamp(-1, 1)
 
     @property
-    def _pixels_per_cell(self) -> int:
+    def pixels_per_cell(self) -> int:
         config = self.vae.config
         return 2 ** (len(config.get("block_out_channels") or config["encoder_block_out_channels"]) - 1)
 
@@ -128,7 +118,6 @@ class StableDiffusionXL(StableDiffusion):
 
     adapted: ClassVar[tuple[Network, ...]] = ("unet", "text_encoder", "text_encoder_2")
     tokenizer_kinds: ClassVar[Mapping[str, Any]] = {"tokenizer": CLIPTokenizer, "tokenizer_2": CLIPTokenizer}
-    zeroes_empty_negative: ClassVar[bool] = True
 
     @classmethod
     def kinds(cls, configs: Configs) -> Mapping[str, Any]:
@@ -138,6 +127,10 @@ class StableDiffusionXL(StableDiffusion):
     def dtype_of(cls, part: str, config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
         """float32 for an autoencoder that overflows in float16."""
         return torch.float32 if part == "vae" and config.get("force_upcast") else dtype
+
+    @property
+    def zeroes_empty_negative(self) -> bool:
+        return bool(self.index.get("force_zeros_for_empty_prompt", True))
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (B, 2, N): the two tokenizers share a vocabulary and differ in padding."""
@@ -151,17 +144,12 @@ class StableDiffusionXL(StableDiffusion):
 
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The size of the image is told as an original of the same size, not cropped."""
-        side = [float(cells * self._pixels_per_cell) for cells in x_t.shape[2:]]  # H, W
+        side = [float(cells * self.pixels_per_cell) for cells in x_t.shape[2:]]  # H, W
         times = torch.tensor([*side, 0.0, 0.0, *side], device=self.device, dtype=conditioning.states.dtype)
         further = {"text_embeds": cast(Tensor, conditioning.pooled), "time_ids": times.expand(len(x_t), -1)}
         return self.unet(
             x_t.to(self.dtype), t.to(self.device), conditioning.states, added_cond_kwargs=further, return_dict=False
         )[0]
-
-
-def _slice(side: Sequence[int]) -> int:
-    """Images of this size in one pass of the autoencoder."""
-    return max(1, AUTOENCODER_PIXELS // math.prod(side))
 
 
 def _ends_word(token: str, places: Sequence[tuple[int, int]], following: int) -> bool:

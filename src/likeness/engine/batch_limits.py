@@ -1,4 +1,4 @@
-"""How many rows one forward may have: measured on the device before the first request.
+"""How many rows one forward may have, measured on the device before the first request; whether the base fits at all.
 
 On a device that does not count its memory (a CPU) the limit is `max_batch`, unmeasured.
 """
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from ..diffusion.base import BaseModel
+from ..diffusion.counting import Counting
 from ..diffusion.devices import counts_memory
-from ..diffusion.lora import BASE_SLOT
+from ..diffusion.lora import BASE_SLOT, LoraBank
 from ..diffusion.sampling import Router
 from .batcher import RowLimit, rows_that_fit
 
@@ -31,6 +32,21 @@ def measured_limits(base: BaseModel, banks: Router, *, max_batch: int) -> Limits
         rows = rows_that_fit(free, _bytes_per_item(lambda count: _denoise(base, banks, count), rows), most=rows)
         images = rows_that_fit(free, _bytes_per_item(lambda count: _decode(base, count), images), most=images)
     return Limits(RowLimit(rows, rows), RowLimit(images, images))
+
+
+def needed_bytes(base: BaseModel, *, slots: int, rank: int) -> int:
+    """Of weights, slots and one guided image, counted with a base of fake tensors (`fake_base`)."""
+    with next(base.parts["vae"].parameters()).fake_mode:
+        bank = LoraBank(base.networks, base.family.targets, slots=slots, rank=rank)
+    try:
+        with Counting() as denoised:
+            _denoise(base, bank, 2)
+        with Counting() as decoded:
+            _decode(base, 1)
+    finally:
+        bank.close()
+    weights = sum(base.sizes.values()) - base.host_bytes
+    return weights + bank.flat.nbytes + max(denoised.peak_bytes, decoded.peak_bytes)
 
 
 def _bytes_per_item(work: Callable[[int], object], most: int) -> float:

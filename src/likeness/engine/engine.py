@@ -167,7 +167,7 @@ class Engine:
         errors = self._device.advance(images) if images else []
         outcomes |= {work: error for work, error in zip(works, errors, strict=True) if error is not None}
         alive = [work for work in works if work not in outcomes]
-        self._queue.count_first_steps([work for work in alive if work.request.steps - work.steps_left == 1])
+        self._queue.count_first_steps([work for work in alive if work.steps - work.steps_left == 1])
         self._tell(alive)
         outcomes |= self._finished(alive)
         rows = sum(work.rows for work in alive)
@@ -209,7 +209,7 @@ class Engine:
                 continue
             preview = previews.get(work)
             thumbnail = None if preview is None or isinstance(preview, Exception) else small(preview)
-            steps = work.request.steps
+            steps = work.steps
             try:
                 work.on_step(StepEvent(steps - work.steps_left, steps, thumbnail))
             except Exception as error:  # a faulty callback must not fail the request

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..artifacts.adapter import check_base
+from ..artifacts.adapter import strength_on
 from ..diffusion.lora import LoraBank
 from ..types import Adapter, LoraPair, checked_rank
 from .slot_banks import SlotBanks
@@ -29,7 +29,7 @@ class PackedAdapter:
     """One adapter in host memory."""
 
     content_sha256: str
-    scale: float  # alpha / r; goes into B on the device, so that the numbers here keep the precision of their file
+    scale: float  # strength * alpha / r; goes into B on the device: the numbers here keep the precision of their file
     layout: Layout
     values: Tensor  # (n,), per layer A then B, float16 or float32 on the host
     is_large: bool = False  # of a rank above the usual slots'
@@ -43,11 +43,11 @@ def pack(adapter: Adapter, banks: SlotBanks, base_sha256: str) -> PackedAdapter:
     """Check an adapter against the banks and flatten it.
 
     Raises:
-        Mismatch: trained on another base, or of a rank above that of the largest slot.
+        Mismatch: not for this base, or of a rank above that of the largest slot.
         CorruptAdapter: layers that the bank lacks, or of another shape.
     """
-    check_base(adapter.card, base_sha256)
-    bank, scale = banks.usual, adapter.card.alpha / adapter.card.rank
+    bank = banks.usual
+    scale = strength_on(adapter.card, base_sha256) * adapter.card.alpha / adapter.card.rank
     numbers = {span.start: i for i, span in enumerate(bank.spans)}
     found = {
         numbers[bank.span_for(network, module, pair).start]: pair

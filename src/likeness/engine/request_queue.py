@@ -208,7 +208,7 @@ class RequestQueue:
             rows = sum(other.rows for other in self._running.values())
             is_full = bool(self._waiting) or (rows > 0 and rows + work.rows > self._row_limit)
             wait_s = expected_wait_s(ahead, work.tenant, rate=rate)
-            own_s = work.request.steps * (self._tally.turn_s or 0.0)
+            own_s = work.steps * (self._tally.turn_s or 0.0)
             if is_full and is_out_of_reach(wait_s + own_s, work.deadline_s - work.arrived_s):
                 self._tally.refused += 1
                 raise EngineBusy("the queue is too long for this deadline", retry_after_s=again_s)

@@ -33,8 +33,14 @@ class Work:
         return row_count(self.request)
 
     @property
+    def steps(self) -> int:
+        """Of the whole image."""
+        assert self.request.steps is not None  # it is completed
+        return self.request.steps
+
+    @property
     def steps_left(self) -> int:
-        return self.request.steps - (self.denoising.step if self.denoising else 0)
+        return self.steps - (self.denoising.step if self.denoising else 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,8 +27,8 @@ from .generation import encoded, likeness_of, made
 router = APIRouter(prefix="/openai/v1", tags=["openai"])
 
 MAX_N = 10
-_STEPS = {
-    "low": 15, "medium": 30, "high": 50, "xhigh": 75, "max": 100, "auto": 30, "standard": 30, "hd": 50,
+_STEPS: dict[str, int | None] = {  # None: the base's own
+    "low": 15, "medium": 30, "high": 50, "xhigh": 75, "max": 100, "auto": None, "standard": 30, "hd": 50,
 }  # fmt: skip
 # parameters that change the image and are not supported -> what to do instead
 _UNSUPPORTED = {

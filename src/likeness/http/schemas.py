@@ -158,13 +158,13 @@ class NewImages(_Asked):
     negative_prompt: Prompt = ""
     n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = Field(default=1, description="seeds count up")
     seed: int | None = Field(default=None, description="random by default")
-    steps: int = Field(default=30, description="1 to 200")
+    steps: int | None = Field(default=None, description="1 to 200; the base's own by default")
     guidance_scale: float | None = Field(default=None, description="1 (not guided) to 30; the base's own by default")
     adapter_scale: float = Field(default=1.0, description="0 to 2")
     negative_scale: float | None = Field(
         default=None, description="0 to 2: adapter scale for the negative prompt; the base's own by default"
     )
-    sampler: Annotated[str, Field(max_length=40, examples=["dpmpp_2m"])] = "dpmpp_2m"
+    sampler: Annotated[str | None, Field(max_length=40, examples=["dpmpp_2m"])] = None
     format: Literal["png", "jpeg"] = "png"
     keep: bool = Field(default=False, description="keep the images here; GET /v1/images/{id} returns them")
 

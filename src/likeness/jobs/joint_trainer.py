@@ -12,7 +12,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -27,7 +26,7 @@ from ..storage.objects import Objects
 from ..storage.prepared_photos import unpack_prepared
 from ..training.checkpoint import Checkpoints, Unsaved
 from ..training.data import TrainingSet
-from ..training.loop import FineTune, Progress, TrainingLoop
+from ..training.loop import FineTune, Progress, StepMemory, TrainingLoop
 from ..training.pipeline import adapter_of, mark_of, training_set
 from ..training.recipe import FineTuneOrder
 from ..types import AdapterCard, Advance, ImageRequest, PreparedPhoto, Stopwatch
@@ -60,17 +59,17 @@ class JointTrainer:
 
     Args:
         capacity: most jobs at once.
-        class_images: folder of the shared class images of this machine.
         previews: number of preview images at each checkpoint.
+        memory: see `TrainingLoop`.
     """
 
     def __init__(
         self, base: BaseModel, objects: Objects, line: Line, inbox: Inbox, *,
-        capacity: int, class_images: str, previews: int,
+        capacity: int, previews: int, memory: StepMemory | None = None,
     ) -> None:  # fmt: skip
-        self.base, self.capacity = base, capacity
+        self.base, self.capacity, self._memory = base, capacity, memory
         self._objects, self._line, self._inbox = objects, line, inbox
-        self._class_images, self._previews = Path(class_images), previews
+        self._previews = previews
         self._waiting: list[_Member] = []
         self._members: dict[str, _Member] = {}
         self._loop: TrainingLoop | None = None
@@ -131,7 +130,7 @@ class JointTrainer:
         try:
             member.prepared = unpack_prepared(self._objects.get(object_keys.prepared_key(member.order.tenant, job)))
             data = training_set(
-                self.base, member.fine_tune, member.prepared, class_images=self._class_images,
+                self.base, member.fine_tune, member.prepared, class_images=self._objects,
                 watch=lambda advance: self._report(member, advance), should_stop=lambda: self._must_leave(job),
                 clock=Stopwatch(),
             )  # fmt: skip
@@ -156,7 +155,7 @@ class JointTrainer:
             if self._loop is not None and self._loop.bank.rank != rank:
                 self.close()
             if self._loop is None:
-                self._loop = TrainingLoop(self.base, capacity=self.capacity, rank=rank)
+                self._loop = TrainingLoop(self.base, capacity=self.capacity, rank=rank, memory=self._memory)
         assert self._loop is not None
         checkpoints = self._checkpoints(member)
         join = partial(self._loop.join, member.job, order.recipe, data, seed=order.seed, checkpoints=checkpoints)

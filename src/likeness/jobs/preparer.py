@@ -71,7 +71,7 @@ def _prepare(line: Line, objects: Any, asked: Document) -> int:
     def watch(advance: Advance) -> None:
         line.send(event="advance", job=asked["job"], **advance.to_json())
 
-    objects.put(asked["prepared"], pack_prepared(prepare_usable(checked, watch=watch)))
+    objects.put(asked["prepared"], pack_prepared(prepare_usable(checked, size_px=asked["size_px"], watch=watch)))
     return len(checked.usable)
 
 

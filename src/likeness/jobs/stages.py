@@ -28,7 +28,7 @@ from ..storage.consent import require_consent
 from ..storage.library import AdapterLibrary
 from ..storage.objects import Objects
 from ..training.recipe import check_rank
-from ..types import Photo, Subject
+from ..types import PREPARED_PX, Photo, Subject
 from . import object_keys
 from .inputs import pack_photos
 from .job import SUBJECT_PHOTOS, Claim, Failure, JobOrder, State, read_order
@@ -64,6 +64,7 @@ class Stages:
     Args:
         release: takes back the lease of a claim.
         full: told how many jobs the device can hold after it was full.
+        photo_px: the side of prepared photographs for the trainer's base.
         scores: whether every adapter gets a score card.
         most_rank: the largest that a job may ask for; config.json in an archive that lies elsewhere is read here.
         keep_photos_s: after a job has succeeded or failed.
@@ -77,6 +78,7 @@ class Stages:
     trainer: ChildProcess
     release: Callable[[Claim], None]
     full: Callable[[int], None] = lambda concurrency: None
+    photo_px: Callable[[], int] = lambda: PREPARED_PX
     scores: bool = True
     most_rank: int = 32
     keep_photos_s: float = 0.0
@@ -149,8 +151,8 @@ class Stages:
         self._tell(claim, "stage", {"stage": "check"})
         asked = {
             "photos": object_keys.photos_key(order.tenant, claim.job),
-            "prepared": object_keys.prepared_key(order.tenant, claim.job),
-        }
+            "prepared": object_keys.prepared_key(order.tenant, claim.job), "size_px": self.photo_px(),
+        }  # fmt: skip
 
         def configured(said: Document) -> Document | None:
             return said if said["event"] == "configured" else None

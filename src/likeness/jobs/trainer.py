@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from ..errors import CorruptBase, LikenessError, MissingPart, NotFound
+from ..errors import CorruptBase, LikenessError, MissingPart, NotFound, OutOfMemory
 from .process import Document, Inbox, Line, attach
 
 
@@ -20,11 +20,12 @@ def main(argv: list[str]) -> None:
     inbox = Inbox(line, options["lease_s"])
     try:
         trainer = _open(line, inbox, options)
-    except (CorruptBase, MissingPart, NotFound) as error:
+    except (CorruptBase, MissingPart, NotFound, OutOfMemory) as error:
         line.send(event="unusable", code=error.code, message=error.message, hint=error.hint)
         time.sleep(60)  # the worker ends this process once it has read why
         return
-    line.send(event="ready", device=str(trainer.base.device), concurrency=trainer.capacity)
+    line.send(event="ready", device=str(trainer.base.device), concurrency=trainer.capacity,
+              photo_px=trainer.base.family.photo_px)  # fmt: skip
     while trainer.serve_once():
         pass
 
@@ -33,15 +34,17 @@ def _open(line: Line, inbox: Inbox, options: Document) -> Any:
     """Everything slow is imported here, after the process has been bound to its parent."""
     from ..diffusion.base import load_base, silence_libraries
     from ..storage.objects import objects_at
-    from ..training.capacity import measured_capacity
+    from ..training.plan import plan_here
+    from ..training.recipe import recipe_named
     from .joint_trainer import JointTrainer
 
     silence_libraries()
-    base = load_base(options["base"], options["revision"])
-    capacity = options["concurrency"] or measured_capacity(base)
+    named = options["base"], options["revision"]
+    capacity, memory = plan_here(*named, recipe_named("standard"), people=options["concurrency"] or None)
+    base = load_base(*named)
     return JointTrainer(
         base, objects_at(options["objects"]), line, inbox,
-        capacity=capacity, class_images=options["class_images"], previews=options["previews"],
+        capacity=capacity, memory=memory, previews=options["previews"],
     )  # fmt: skip
 
 

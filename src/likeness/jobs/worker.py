@@ -85,13 +85,14 @@ class Worker:
         shared = {"objects": options.objects, "lease_s": self._leases.lease_s}
         trainer = {
             **shared, "base": options.base, "revision": options.revision, "concurrency": options.concurrency,
-            "previews": options.previews, "class_images": str(options.home / "class-images"),
+            "previews": options.previews,
         }  # fmt: skip
         self._preparer = ChildProcess("likeness.jobs.preparer", shared, kill_to_leave=True)
         self._trainer = ChildProcess("likeness.jobs.trainer", trainer)
         self._stages = Stages(
             self._queue.store, library, locations, self._preparer, self._trainer, self._leases.release,
-            full=self._is_full, scores=options.scores, most_rank=options.rank, keep_photos_s=options.keep_photos_s,
+            full=self._is_full, photo_px=lambda: self._trainer.facts["photo_px"], scores=options.scores,
+            most_rank=options.rank, keep_photos_s=options.keep_photos_s,
         )  # fmt: skip
         retention = Retention(database, library.objects, library.catalog)
         works: dict[str, tuple[Callable[[], object], float]] = {

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..types import Advance, PreparedPhoto, Watch, unwatched
+from ..types import PREPARED_PX, Advance, PreparedPhoto, Watch, unwatched
 from .align import face_alignment
 from .face import Face
 from .matte import covering, only_at, person_probability, refine
@@ -33,17 +33,19 @@ Pixels = NDArray[np.integer | np.floating]  # array types that cv2 accepts
 Frame = tuple[int, int, int]  # left, top, side in pixels; may reach beyond the image
 
 
-def prepare_usable(checked: CheckResult, *, watch: Watch = unwatched) -> tuple[PreparedPhoto, ...]:
-    """Training images (512 px) of every usable photograph, in order. Raises MissingPart."""
+def prepare_usable(
+    checked: CheckResult, *, size_px: int = PREPARED_PX, watch: Watch = unwatched
+) -> tuple[PreparedPhoto, ...]:
+    """Training images of every usable photograph, in order. Raises as `prepare`."""
     prepared: list[PreparedPhoto] = []
     for done, (photo, image, face) in enumerate(checked.usable, start=1):
-        prepared += prepare(image, face, photo.sha256)
+        prepared += prepare(image, face, photo.sha256, size_px=size_px)
         watch(Advance("prepare", done, len(checked.usable)))
     return tuple(prepared)
 
 
 def prepare(
-    image: NDArray[np.uint8], face: Face | None, source_sha256: str, *, size_px: int = 512
+    image: NDArray[np.uint8], face: Face | None, source_sha256: str, *, size_px: int = PREPARED_PX
 ) -> list[PreparedPhoto]:
     """Training images of one photograph.
 

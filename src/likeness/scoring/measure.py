@@ -12,7 +12,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from ..artifacts.adapter import check_base
+from ..artifacts.adapter import strength_on
 from ..diffusion.base import BaseModel
 from ..diffusion.lora import BASE_SLOT, LoraBank
 from ..diffusion.pixels import to_images, to_pixels
@@ -68,11 +68,11 @@ def score_adapter(
         watch(Advance("score", done, _PARTS))
 
     started_s = time.perf_counter()
-    check_base(adapter.card, base.sha256)
     card = adapter.card
+    scale = strength_on(card, base.sha256) * card.alpha / card.rank
     bank = LoraBank(base.networks, base.family.targets, slots=2, rank=card.rank)
     try:
-        bank.write(_SLOT, bank.row_of(adapter.weights, scale=card.alpha / card.rank))
+        bank.write(_SLOT, bank.row_of(adapter.weights, scale=scale))
         tell(0)
         subject = f"{card.identifier} {card.class_noun}"
         mine = _generate(base, bank, subject, slot=_SLOT, seed=seed, repeats=repeats, drawn=tell)

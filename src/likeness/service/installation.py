@@ -11,7 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ from ..storage.records import Receipt
 from ..storage.reserve import Reserve
 from ..types import (
     PNG,
+    PREPARED_PX,
     Adapter,
     AdapterCard,
     Advance,
@@ -54,7 +55,7 @@ from .exchange import AUTO, exported, import_from, layout
 from .fine_tuned import FineTuned
 from .forgetting import WAIT_S, Forgetting
 from .image_files import JPEG_QUALITY, encode, facts
-from .loading import loaded_base, started_engine
+from .loading import loaded_base, refuse_unservable, started_engine
 from .provenance import Sign, signer
 from .subjects import Subjects
 from .training import Training, training_of
@@ -128,9 +129,11 @@ class Likeness:
 
     @property
     def engine(self) -> Engine:
-        """The one engine, started at first use."""
+        """The one engine, started at first use. Raises OutOfMemory, NotFound, CorruptBase."""
         with self._lock:
             if not self._engines:
+                if "base" not in vars(self):
+                    refuse_unservable(self.settings)
                 self._engines.append(started_engine(self.settings, self.base, self.library))
             return self._engines[0]
 
@@ -184,11 +187,13 @@ class Likeness:
 
         return check(photos, means_person(class_noun), keep_strangers=keep_strangers, watch=watch)
 
-    def prepare(self, checked: CheckResult, *, watch: Watch = unwatched) -> tuple[PreparedPhoto, ...]:
-        """Training images (512 px) of every usable photograph, in order."""
+    def prepare(
+        self, checked: CheckResult, *, size_px: int = PREPARED_PX, watch: Watch = unwatched
+    ) -> tuple[PreparedPhoto, ...]:
+        """Training images of every usable photograph, in order."""
         from ..photos import prepare_usable
 
-        return prepare_usable(checked, watch=watch)
+        return prepare_usable(checked, size_px=size_px, watch=watch)
 
     def train(
         self, photos: Sequence[Photo], order: FineTuneOrder, *, tenant: str = LOCAL, keep_strangers: bool = False,
@@ -207,11 +212,14 @@ class Likeness:
             InputRefused: too few usable photographs, or photographs of different people.
             StorageError: no space for adapter and checkpoint, raised before the training; or the adapter could not be
                 published, and then the same order goes on from the last step.
+            OutOfMemory: the training does not fit on the device in any way, said before any work.
             Interrupted: stopped; the same order goes on from where it was.
             TrainingError, Mismatch, NotFound, CorruptBase: see errors.
         """
+        from ..diffusion.base import family_at
         from ..training.checkpoint import SUFFIX
         from ..training.pipeline import adapter_bytes, fine_tune, stop_if
+        from ..training.plan import plan_here
         from ..training.recipe import check_rank
 
         name, clock, home = order.subject.name, Stopwatch(), self.home.of(tenant)
@@ -219,13 +227,15 @@ class Likeness:
         with home.lock(name), home.new_photos(name) as new_photos:
             if not order.replace:
                 self._refuse_taken(tenant, name)
+            _, memory = plan_here(self.settings.base, self.settings.revision, order.recipe, people=1)
             with clock.stage("check"):
                 checked = self.check(photos, order.subject.class_noun, keep_strangers=keep_strangers, watch=watch)
             on_checked(checked)
             checked.raise_if_refused()
             stop_if(should_stop)
             with clock.stage("prepare"):
-                prepared = self.prepare(checked, watch=watch)
+                size_px = family_at(self.settings.base, self.settings.revision).photo_px
+                prepared = self.prepare(checked, size_px=size_px, watch=watch)
                 save_prepared(prepared, make_private(new_photos))
             stop_if(should_stop)
             watch(Advance("load base", 0, 1))
@@ -234,8 +244,8 @@ class Likeness:
                 refuse_full(self.library.objects, adapter_bytes(base, order.recipe))
             folder = home.checkpoint_folder(name)
             adapter, losses = fine_tune(
-                base, order, prepared, class_images=home.class_images_folder(), checkpoint_folder=folder,
-                watch=watch, should_stop=should_stop, clock=clock,
+                base, order, prepared, class_images=self.library.objects, checkpoint_folder=folder,
+                watch=watch, should_stop=should_stop, clock=clock, memory=memory,
             )  # fmt: skip
             with clock.stage("publish"):
                 try:
@@ -250,6 +260,32 @@ class Likeness:
                 home.keep_photos(name)
                 shutil.rmtree(folder)
         return FineTuned(card, checked, prepared, losses, clock.seconds)
+
+    def warm_up(
+        self, class_noun: str, count: int, *, watch: Watch = unwatched, should_stop: ShouldStop = never
+    ) -> None:
+        """Make the class images of a class noun that are not in the store yet, before a training needs them.
+
+        Raises:
+            UsageError: a class noun that no subject may have.
+            Interrupted: stopped; finished batches are kept.
+            StorageUnavailable: the store does not take them.
+            OutOfMemory, NotFound, CorruptBase: as `base`.
+        """
+        from ..training.pipeline import stop_if
+        from ..training.prior import class_latents
+
+        checked_subject(Subject("nobody", class_noun))
+
+        def progress(done: int) -> None:
+            watch(Advance("class images", done, count))
+            stop_if(should_stop)
+
+        def unsaved(error: OSError | StorageUnavailable) -> None:
+            raise error
+
+        watch(Advance("class images", 0, count))
+        class_latents(self.base, class_noun, count, objects=self.library.objects, progress=progress, unsaved=unsaved)
 
     # images
 
@@ -337,16 +373,18 @@ class Likeness:
 
     def import_adapter(
         self, source: Path | bytes, name: str, format: str = AUTO, *,
-        class_noun: str = Subject.class_noun, identifier: str = Subject.identifier, tenant: str = LOCAL,
+        class_noun: str = Subject.class_noun, identifier: str = Subject.identifier, strength: float | None = None,
+        tenant: str = LOCAL,
     ) -> AdapterCard:  # fmt: skip
         """Publish an adapter from a file or folder of another program, or of another Likeness.
 
         Args:
             source, format: see exchange.import_from.
             class_noun, identifier: for files without a Likeness card; a card in the file goes before them.
+            strength: of an adapter that was trained on the undistilled base, on this installation's distilled base.
 
         Raises:
-            UsageError: a name or word that no adapter may have, or an unknown format.
+            UsageError: a name or word that no adapter may have, an unknown format, or a strength for another base.
             AlreadyExists: the name is taken.
             CorruptAdapter, InputRefused, Mismatch: see reading.read_foreign.
             Mismatch: its rank is above the installation's largest.
@@ -354,6 +392,10 @@ class Likeness:
         said = checked_subject(Subject(name, class_noun, identifier))
         self._refuse_taken(tenant, name)
         adapter = import_from(source, format, said, self.outline, self.formats)
+        if strength is not None:
+            from ..artifacts.foreign import with_strength
+
+            adapter = replace(adapter, card=with_strength(adapter.card, self.outline.sha256, strength))
         checked_rank(adapter.card.rank, self.settings.rank)
         with self.home.of(tenant).lock(name):
             return self.library.publish(adapter, tenant)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..config import Settings
+from ..errors import OutOfMemory
 from ..storage.library import AdapterLibrary
 
 if TYPE_CHECKING:  # these import torch
@@ -16,6 +17,33 @@ def loaded_base(settings: Settings) -> "BaseModel":
 
     silence_libraries()  # they would write between our progress bars
     return load_base(settings.base, settings.revision)
+
+
+def refuse_unservable(settings: Settings) -> None:
+    """Compare what serving needs with the memory of the device, if it counts that, before the base is loaded.
+
+    Raises:
+        OutOfMemory: weights, slots and one guided image do not fit; the message has the numbers.
+        NotFound, CorruptBase: as `load_base`, for what the configs show.
+    """
+    from ..diffusion.base import fake_base, silence_libraries
+    from ..diffusion.devices import available_bytes, counts_memory, memory_bytes, pick_device, pick_dtype
+    from ..engine.batch_limits import needed_bytes
+
+    device = pick_device()
+    if not counts_memory(device):
+        return
+    silence_libraries()
+    memory, dtype = memory_bytes(device), pick_dtype(device)
+    fake = fake_base(settings.base, settings.revision, device=device, dtype=dtype, memory=memory)
+    needed, available = needed_bytes(fake, slots=settings.slots, rank=settings.rank), available_bytes(device)
+    if needed > available:
+        raise OutOfMemory(
+            f"expected {needed / 2**30:.1f} GiB of free memory on the {device.type} for the base, {settings.slots} "
+            f"slots of rank {settings.rank} and one image, got {available / 2**30:.1f}",
+            hint="close other programs that use the device, set LIKENESS_SLOTS or LIKENESS_RANK lower, or choose a "
+            "smaller base",
+        )
 
 
 def started_engine(settings: Settings, base: "BaseModel", library: AdapterLibrary) -> "Engine":

@@ -9,7 +9,6 @@
     scratch/                  temporary files of servers and workers, see `scratch`
     tenants/TENANT/           the four above, for tenants other than `local`
     reserve                   random bytes: space for deletions on a full disk, see reserve.py
-    class-images/             shared by all trainings with one base and class noun
 
 Knows only folders and counts, not weights or images.
 """
@@ -67,11 +66,6 @@ class Home:
 
     def outputs_folder(self, name: str) -> Path:
         return self._made("outputs", checked_name(name))
-
-    def class_images_folder(self) -> Path:
-        self._make_root()
-        folder = self.root / "class-images"
-        return make_private(folder)
 
     @contextmanager
     def lock(self, name: str, *, wait_s: float = 0.0) -> Iterator[None]:

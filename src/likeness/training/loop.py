@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..diffusion.base import BaseModel
 from ..diffusion.batch_invariance import paired
+from ..diffusion.conditioning import Conditioning
 from ..diffusion.devices import is_out_of_memory, release_memory
 from ..diffusion.lora import LoraBank
 from ..errors import Mismatch, StorageUnavailable, TrainingError, UsageError
@@ -67,6 +68,7 @@ class Batch:
     t: Tensor  # (b,) timesteps
     ids: Tensor  # (k, ...), token ids of captions to encode: all of the person's, or each row's if fewer
     caption: Tensor  # (b,) index in `ids`
+    said: Tensor  # (b,) index among all captions of the person
     emphasis: Tensor  # (b, 1, h, w)
     is_prior: Tensor  # (b,) bool, on the host
     weight: Tensor  # (b,), the person's loss is the sum of the rows' losses with these weights
@@ -83,8 +85,8 @@ class Batch:
             part = slice(start, start + rows)
             ids, caption = _needed(self.ids, self.caption[part])
             out.append(Batch(
-                self.x0[part], self.noise[part], self.t[part], ids, caption, self.emphasis[part], self.is_prior[part],
-                self.weight[part],
+                self.x0[part], self.noise[part], self.t[part], ids, caption, self.said[part], self.emphasis[part],
+                self.is_prior[part], self.weight[part],
             ))  # fmt: skip
         return out
 
@@ -106,6 +108,7 @@ class FineTune:
     generator: torch.Generator  # on the CPU, so that the numbers do not depend on the device
     slot: int
     checkpoints: Checkpoints | None = None
+    prompts: Conditioning | None = None  # the captions, encoded by the base without adapters
     losses: list[float] = field(default_factory=list)  # of every step, those before a resume included
     seconds: float = 0.0  # in steps, likewise
 
@@ -137,12 +140,18 @@ def draw_batch(job: FineTune, timesteps: int) -> Batch:
     even = torch.ones_like(data.emphasis[:1]).expand(priors, -1, -1, -1)
     is_prior = torch.arange(len(x0)) >= recipe.instance_rows
     known = data.captions
-    ids, place = _needed(known.ids, torch.cat([known.instance[photo, caption], known.prior[prior]]))
+    said = torch.cat([known.instance[photo, caption], known.prior[prior]])
+    ids, place = _needed(known.ids, said)
     weight = torch.tensor(dreambooth_weights(recipe.instance_rows, priors, recipe.prior_weight))
     return Batch(
-        x0, noise.to(x0), t.to(x0.device), ids, place, torch.cat([data.emphasis[photo], even]), is_prior,
+        x0, noise.to(x0), t.to(x0.device), ids, place, said, torch.cat([data.emphasis[photo], even]), is_prior,
         weight.to(x0.device),
     )  # fmt: skip
+
+
+def _bare_prompts(group: Group) -> Conditioning:
+    """The conditioning of all rows by the base without adapters."""
+    return Conditioning.cat([job.prompts[batch.said] for job, batch in group if job.prompts is not None])
 
 
 def learning_rate_factor(step: int, recipe: FineTuneRecipe) -> float:
@@ -229,7 +238,7 @@ class TrainingLoop:
 
         Raises:
             TrainingError: no free slot, the name is training already, or the rank is above the bank's.
-            UsageError: the recipe targets no layer of this base.
+            UsageError: the base is distilled, or the recipe targets no layer of it.
             Mismatch: the checkpoint is of another fine-tune; the person has not joined.
         """
         free = sorted(set(range(1, self.bank.slots)) - {job.slot for job in self._jobs.values()})
@@ -237,11 +246,18 @@ class TrainingLoop:
             raise TrainingError(
                 f"expected a new name, one of {self.bank.slots - 1} free slots and a rank of at most {self.bank.rank}"
             )
+        if self.base.family.undistilled is not None:
+            raise UsageError(
+                f"expected an undistilled base for training, got {self.base.family.name}",
+                hint=f"train on {self.base.family.undistilled}, and import the adapter with this base as --base",
+            )
         generator = torch.Generator().manual_seed(seed)
         row = self._fresh_row(recipe, generator)
         if not row.any():
             raise UsageError("expected target layers that this base has, got none", hint="use the recipe's own targets")
-        job = FineTune(name, recipe, data, generator, free[0], checkpoints)
+        with torch.no_grad():
+            prompts = self.base.encode_prompt(data.captions.ids)
+        job = FineTune(name, recipe, data, generator, free[0], checkpoints, prompts)
         self.bank.write(job.slot, row)
         self._optimizer.clear(job.slot)
         self._jobs[name] = job
@@ -397,27 +413,23 @@ class TrainingLoop:
         """The losses of people with equal numbers of rows, in one forward pass."""
         schedule = self.base.schedule
         jobs, batches = zip(*group, strict=True)
-        rows, texts = batches[0].shape
+        rows = len(batches[0].t)
         x0, noise = torch.cat([b.x0 for b in batches]), torch.cat([b.noise for b in batches])
-        t, ids = torch.cat([b.t for b in batches]), torch.cat([b.ids for b in batches])
-        caption = torch.cat([b.caption + k * texts for k, b in enumerate(batches)])
+        t = torch.cat([b.t for b in batches])
         slots = torch.tensor([job.slot for job in jobs])
-        scales, text_scales = (
-            torch.tensor([job.recipe.scale_of(network) for job in jobs]) for network in ("unet", "text_encoder")
-        )
+        scales = torch.tensor([job.recipe.scale_of("unet") for job in jobs])
         x_t = schedule.add_noise(x0, noise, t)
         self.bank.forget_forwards()
-        with self.bank.route(slots.repeat_interleave(texts), text_scales.repeat_interleave(texts)):
-            states = self.base.encode_prompt(ids)[caption]
+        states = self._prompts(group, slots)
         recomputing = self.base.recomputing(self.bank.recomputed) if self.memory.recompute else nullcontext()
         with self.bank.route(slots.repeat_interleave(rows), scales.repeat_interleave(rows)), recomputing:
             output = self.base.denoise(x_t, t, states)
         target, snr = schedule.target(x0, noise, t), schedule.snr(t)
         held = torch.cat([b.is_prior & job.recipe.prior_from_base for job, b in group])  # on the host
         if held.any():
-            where = held.nonzero().flatten().to(t.device)
-            bare = self._bare(x_t[where], t[where], ids[caption[where]]).to(target.dtype)
-            target = target.index_copy(0, where, bare)
+            where = held.nonzero().flatten()
+            bare = self._bare(x_t[where.to(t.device)], t[where.to(t.device)], _bare_prompts(group)[where])
+            target = target.index_copy(0, where.to(t.device), bare.to(target.dtype))
         losses = []
         for k, (job, batch) in enumerate(group):
             mine = slice(k * rows, (k + 1) * rows)
@@ -426,11 +438,21 @@ class TrainingLoop:
             losses.append((each * batch.weight).sum())
         return losses
 
+    def _prompts(self, group: Group, slots: Tensor) -> Conditioning:
+        """The conditioning of all rows, with each person's text encoders."""
+        if not self.base.adapts_text:
+            return _bare_prompts(group)
+        texts = len(group[0][1].ids)
+        scales = torch.tensor([job.recipe.scale_of("text_encoder") for job, _ in group])
+        with self.bank.route(slots.repeat_interleave(texts), scales.repeat_interleave(texts)):
+            encoded = self.base.encode_prompt(torch.cat([batch.ids for _, batch in group]))
+        return encoded[torch.cat([batch.caption + k * texts for k, (_, batch) in enumerate(group)])]
+
     @torch.no_grad()
-    def _bare(self, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+    def _bare(self, x_t: Tensor, t: Tensor, prompts: Conditioning) -> Tensor:
         """The prediction of the base without adapters for these rows, (B, C, h, w)."""
-        states = self.base.encode_prompt(paired(ids))
-        return self.base.denoise(paired(x_t), paired(t), states)[: len(t)]
+        rows = [0] * len(paired(t)) if len(t) == 1 else slice(None)
+        return self.base.denoise(paired(x_t), paired(t), prompts[rows])[: len(t)]
 
     def _update(self, job: FineTune, gradient: Tensor) -> None:
         recipe = job.recipe

@@ -16,10 +16,10 @@ def min_snr_weight(snr: Tensor, prediction_type: PredictionType, gamma: float | 
     clean latent's error times min(snr, gamma). For a base that predicts the clean latent: min(snr + 1, gamma), the loss
     of v-prediction (Salimans & Ho 2022, section 4), because min-SNR has almost no weight at the noisy steps that form a
     face. The error of epsilon is snr times, that of v is snr + 1 times the clean latent's, so these factors are divided
-    out.
+    out. Flows have weight 1: the distribution of their timesteps has the effect (Esser et al. 2024, section 3.1).
     snr: (B,) -> (B,); gamma None: the plain squared error of the network's output, weight 1.
     """
-    if gamma is None:
+    if gamma is None or prediction_type == "flow":
         return torch.ones_like(snr)
     if prediction_type == "sample":
         return (snr + 1).clamp(max=gamma)

@@ -28,12 +28,12 @@ from ..diffusion.base import BaseModel
 from ..diffusion.devices import memory_for
 from ..diffusion.lora import target_modules
 from ..errors import Interrupted, reason_of
-from ..storage.objects import FileObjects, refuse_full
+from ..storage.objects import FileObjects, Objects, refuse_full
 from ..storage.reserve import Reserve
 from ..types import Adapter, AdapterCard, Advance, LoraPair, Network, PreparedPhoto, ShouldStop, Stopwatch, Watch
 from .checkpoint import Checkpoints, Unsaved, fingerprint
 from .data import TrainingSet, build_training_set
-from .loop import FineTune, TrainingLoop
+from .loop import FineTune, StepMemory, TrainingLoop
 from .prior import class_latents
 from .recipe import FineTuneOrder, FineTuneRecipe, recipe_document
 
@@ -46,14 +46,16 @@ _FULL = (
 
 def fine_tune(
     base: BaseModel, order: FineTuneOrder, prepared: Sequence[PreparedPhoto], *,
-    class_images: Path, checkpoint_folder: Path, watch: Watch, should_stop: ShouldStop, clock: Stopwatch,
+    class_images: Objects, checkpoint_folder: Path, watch: Watch, should_stop: ShouldStop, clock: Stopwatch,
+    memory: StepMemory | None = None,
 ) -> tuple[Adapter, tuple[float, ...]]:  # fmt: skip
     """Train an adapter alone, or finish training it. Returns it with the loss of every step.
 
     Args:
-        class_images: folder of the shared class images.
+        class_images: where the shared class images are, see `prior`.
         checkpoint_folder: of this job. Space for a checkpoint is reserved there until the end, so that the state of
             the last step is kept if the disk is full by then.
+        memory: see `TrainingLoop`.
 
     Raises:
         StorageError: no space for a checkpoint.
@@ -77,13 +79,15 @@ def fine_tune(
             base, order, prepared, class_images=class_images, watch=watch, should_stop=should_stop, clock=clock
         )
         with clock.stage("train"):
-            job, weights = _train(base, order, data, checkpoints=checkpoints, watch=watch, should_stop=should_stop)
+            job, weights = _train(
+                base, order, data, checkpoints=checkpoints, watch=watch, should_stop=should_stop, memory=memory
+            )
     return adapter_of(base, order, prepared, job, weights), tuple(job.losses)
 
 
 def training_set(
     base: BaseModel, order: FineTuneOrder, prepared: Sequence[PreparedPhoto], *,
-    class_images: Path, watch: Watch, should_stop: ShouldStop, clock: Stopwatch,
+    class_images: Objects, watch: Watch, should_stop: ShouldStop, clock: Stopwatch,
 ) -> TrainingSet:  # fmt: skip
     """Everything that the loop reads of one person: the photographs as latents, captions, class images.
 
@@ -102,7 +106,7 @@ def training_set(
             watch(Advance("class images", 0, count, warning=said))
 
         watch(Advance("class images", 0, count))
-        prior = class_latents(base, subject.class_noun, count, folder=class_images, progress=made, unsaved=unsaved)
+        prior = class_latents(base, subject.class_noun, count, objects=class_images, progress=made, unsaved=unsaved)
     watch(Advance("encode", 0, 1))
     with clock.stage("encode"):
         small = [reduced(photo, 2 * base.family.resolution_px) for photo in prepared]
@@ -111,10 +115,10 @@ def training_set(
 
 def _train(
     base: BaseModel, order: FineTuneOrder, data: TrainingSet, *,
-    checkpoints: Checkpoints, watch: Watch, should_stop: ShouldStop,
+    checkpoints: Checkpoints, watch: Watch, should_stop: ShouldStop, memory: StepMemory | None,
 ) -> tuple[FineTune, Mapping[Network, Mapping[str, LoraPair]]]:  # fmt: skip
     """The steps of one fine-tune, from its checkpoint or from the first. Raises as `fine_tune`."""
-    name, loop = order.subject.name, TrainingLoop(base, capacity=1, rank=order.recipe.rank)
+    name, loop = order.subject.name, TrainingLoop(base, capacity=1, rank=order.recipe.rank, memory=memory)
     try:
         job = loop.join(name, order.recipe, data, seed=order.seed, checkpoints=checkpoints)
         while True:

@@ -5,19 +5,23 @@ bytes that are alive at once are those of a real step, whatever the architecture
 workspaces of its libraries and fragmentation, for which `RESERVE_BYTES` is added.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
+from ..diffusion.base import fake_base
 from ..diffusion.counting import Counting
+from ..diffusion.devices import available_bytes, counts_memory, memory_bytes, pick_device, pick_dtype
 from ..diffusion.model import BaseModel
 from ..errors import OutOfMemory
 from .data import stand_in
 from .loop import Group, StepMemory, TrainingLoop, draw_batch
-from .recipe import FineTuneRecipe
+from .recipe import MOST_PEOPLE, FineTuneRecipe
 
 GIB = 2**30
+SHARE = 0.9  # of the available memory, for a plan that is within a tenth of what is then measured
 RESERVE_BYTES = int(0.9 * GIB)  # of an accelerator: context 0.4 to 0.6 GiB, workspaces, fragmentation
 
 
@@ -28,7 +32,9 @@ class Plan:
     people: int
     rows: int  # of one person in a step
     memory: StepMemory
-    weights_bytes: int  # of the base
+    weights_bytes: int  # of the base's networks on the device
+    host_bytes: int  # of its networks in host memory
+    prompts_bytes: int  # encoded captions of all people
     bank_bytes: int  # factors of all people
     optimizer_bytes: int  # two moments of all people
     gradient_bytes: int
@@ -44,7 +50,7 @@ class Plan:
 
     @property
     def total_bytes(self) -> int:
-        parts = (self.weights_bytes, self.bank_bytes, self.optimizer_bytes, self.gradient_bytes)
+        parts = (self.weights_bytes, self.prompts_bytes, self.bank_bytes, self.optimizer_bytes, self.gradient_bytes)
         return sum(parts) + self.activation_bytes + self.reserve_bytes
 
     @property
@@ -56,6 +62,7 @@ class Plan:
         return {
             "people": self.people, "rows_per_person": self.rows, "rows_at_once": self.rows_at_once,
             "recompute": self.memory.recompute, "total_bytes": self.total_bytes, "weights_bytes": self.weights_bytes,
+            "host_bytes": self.host_bytes, "prompts_bytes": self.prompts_bytes,
             "bank_bytes": self.bank_bytes, "optimizer_bytes": self.optimizer_bytes,
             "gradient_bytes": self.gradient_bytes, "activation_bytes": self.activation_bytes,
             "activation_bytes_per_row": self.activation_bytes // self.rows_at_once,
@@ -76,7 +83,8 @@ def plan_of(
     with next(base.parts["vae"].parameters()).fake_mode:
         loop = TrainingLoop(base, capacity=people, rank=recipe.rank, memory=memory)
     try:
-        jobs = [loop.join(str(k), recipe, stand_in(base), seed=k) for k in range(people)]
+        with Counting() as joined:
+            jobs = [loop.join(str(k), recipe, stand_in(base), seed=k) for k in range(people)]
         batches = [(job, draw_batch(job, base.schedule.timesteps)) for job in jobs]
         parts = list(loop.parts(batches))
         counts = [_count(loop, part) for part in (parts[:1] if len(parts) == 1 else [parts[0], parts[-1]])]
@@ -84,10 +92,12 @@ def plan_of(
         flat = loop.bank.flat.nbytes
     finally:
         loop.close()
-    peak = max(count.peak_bytes for count in counts)
-    weights = sum(tensor.nbytes for one in base.parts.values() for tensor in (*one.parameters(), *one.buffers()))
+    prompts = sum(job.prompts.states.nbytes for job in jobs if job.prompts is not None)
+    peak = max(joined.peak_bytes - prompts, *(count.peak_bytes for count in counts))
+    host = base.host_bytes
     return Plan(
-        people=people, rows=whole.rows // people, memory=memory, weights_bytes=weights, bank_bytes=flat,
+        people=people, rows=whole.rows // people, memory=memory, weights_bytes=sum(base.sizes.values()) - host,
+        host_bytes=host, prompts_bytes=prompts, bank_bytes=flat,
         optimizer_bytes=2 * flat, gradient_bytes=flat, activation_bytes=peak, reserve_bytes=reserve_bytes,
         step_operations=_operations(counts, whole), steps=recipe.steps,
     )  # fmt: skip
@@ -158,3 +168,29 @@ def people_that_fit(base: BaseModel, recipe: FineTuneRecipe, plan: Plan, *, budg
     """How many people fit at once in the way of `plan`, by what one more than in it needs."""
     more = plan_of(base, recipe, people=plan.people + 1, memory=plan.memory, reserve_bytes=plan.reserve_bytes)
     return plan.people + max(0, budget_bytes - plan.total_bytes) // (more.total_bytes - plan.total_bytes)
+
+
+def plan_here(
+    base: str, revision: str | None, recipe: FineTuneRecipe, *, people: int | None = None
+) -> tuple[int, StepMemory]:
+    """How many people this machine's device trains at once, and how. For use before the base is loaded.
+
+    On a CPU memory is not what runs out: a joint step gains little beyond a few people a core.
+
+    Args:
+        base, revision: see `diffusion.base.locate`.
+        people: None: as many as fit with all rows of all people in one pass, or one.
+
+    Raises:
+        OutOfMemory: they do not fit in any way; the message has the numbers.
+        NotFound, CorruptBase: see `fake_base`.
+    """
+    device = pick_device()
+    if not counts_memory(device):
+        return people or max(1, min(8, 2 * (os.cpu_count() or 1))), StepMemory()
+    fake = fake_base(base, revision, device=device, dtype=pick_dtype(device), memory=memory_bytes(device))
+    budget = int(SHARE * available_bytes(device))
+    plan = fitting_plan(fake, recipe, people=people or 1, budget_bytes=budget)
+    if people is not None or plan.memory.rows is not None:
+        return plan.people, plan.memory
+    return min(MOST_PEOPLE, people_that_fit(fake, recipe, plan, budget_bytes=budget)), plan.memory

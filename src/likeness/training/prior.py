@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -19,55 +18,53 @@ from .. import __version__
 from ..diffusion.base import BaseModel
 from ..diffusion.sampling import denoise_all
 from ..errors import NotFound, StorageUnavailable
-from ..storage.objects import FileObjects
-from ..types import ImageRequest
+from ..storage.objects import Objects
+from ..types import CLASS_IMAGES, ImageRequest
 from .data import class_captions
 
 STEPS = 20
 BATCH = 8
-SAMPLER = "dpmpp_2m"
 
 Unsaved = Callable[[OSError | StorageUnavailable], None]
 
 
-def cache_folder(folder: Path, base: BaseModel, class_noun: str) -> Path:
-    """The cache folder of these class images, named by a hash of everything that they depend on."""
+def cache_prefix(base: BaseModel, class_noun: str) -> str:
+    """The prefix of these class images' keys, with a hash of everything that they depend on."""
     schedule = {field.name: getattr(base.schedule, field.name) for field in fields(base.schedule)}
     captions = class_captions(base.family, class_noun, len(base.family.class_templates))
     facts = {
-        "base": base.sha256, "dtype": str(base.dtype), "captions": captions, "steps": STEPS, "sampler": SAMPLER,
-        "guidance_scale": base.family.guidance_scale, "code": __version__,
+        "base": base.sha256, "dtype": str(base.dtype), "captions": captions, "steps": STEPS,
+        "sampler": base.family.sampler, "guidance_scale": base.family.guidance_scale, "code": __version__,
         "schedule": {name: hash_of(value) for name, value in schedule.items()},
     }  # fmt: skip
-    return folder / base.sha256[:16] / hash_of(json.dumps(facts, sort_keys=True))
+    return f"{CLASS_IMAGES}/{base.sha256[:16]}/{hash_of(json.dumps(facts, sort_keys=True))}/"
 
 
 def class_latents(
-    base: BaseModel, class_noun: str, count: int, *, folder: Path,
+    base: BaseModel, class_noun: str, count: int, *, objects: Objects,
     progress: Callable[[int], None] = lambda done: None, unsaved: Unsaved = lambda error: None,
 ) -> Tensor:  # fmt: skip
-    """(count, C, h, w) latents of `count` class images, from the cache, or computed and cached batch by batch.
+    """(count, C, h, w) latents of `count` class images, from the store, or computed and stored batch by batch.
 
-    Two processes may compute them at the same time: both get the same result, and files are written atomically.
+    Two processes may compute them at the same time: both get the same result, and objects are written atomically.
 
     Args:
+        objects: where all workers and tenants of an installation share them.
         progress: called with the number of finished images after each computed batch.
         unsaved: called with the reason if a batch could not be cached; the images are returned all the same.
     """
-    cache = FileObjects(cache_folder(folder, base, class_noun))
+    prefix = cache_prefix(base, class_noun)
     captions = class_captions(base.family, class_noun, count)
     parts = []
     for start in range(0, count, BATCH):
         stop = min(start + BATCH, count)
-        key = f"{start:05d}-{stop:05d}.safetensors"
-        latents = _kept(cache, key)
+        key = f"{prefix}{start:05d}-{stop:05d}.safetensors"
+        latents = _kept(objects, key)
         if latents is None:
-            requests = [
-                ImageRequest(captions[seed], seed=seed, steps=STEPS, sampler=SAMPLER) for seed in range(start, stop)
-            ]
+            requests = [ImageRequest(captions[seed], seed=seed, steps=STEPS) for seed in range(start, stop)]
             latents = denoise_all(base, None, requests).float().cpu()
             try:
-                cache.put(key, save({"latents": latents}))
+                objects.put(key, save({"latents": latents}))
             except (OSError, StorageUnavailable) as error:
                 unsaved(error)
             progress(stop)
@@ -81,9 +78,9 @@ def hash_of(value: object) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _kept(cache: FileObjects, key: str) -> Tensor | None:
-    """A batch from the cache; None if it is missing or damaged."""
+def _kept(objects: Objects, key: str) -> Tensor | None:
+    """A batch from the store; None if it is missing or damaged."""
     try:
-        return load(cache.get(key))["latents"]
+        return load(objects.get(key))["latents"]
     except (NotFound, SafetensorError, KeyError):
         return None
