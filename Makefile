@@ -10,13 +10,13 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$(uv python find --no-project --managed-python --no-python-downloads '>=3.11,<3.15' 2>/dev/null); do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: help demo serve test lint format bench clean
+.PHONY: help demo serve test lint lint-web lint-modules format format-modules bench clean
 
 help:
 	@echo "make demo    the whole job on shipped photographs, on this machine"
 	@echo "make serve   the server and a training worker, on this machine"
 	@echo "make test    all tests but those that need an accelerator; ARGS='-k pose' selects, ARGS=-n2 takes two cores"
-	@echo "make lint    ruff, mypy, import contracts"
+	@echo "make lint    ruff, mypy, import contracts; make lint-web: types and layout of the web app's modules"
 	@echo "make format  rewrite the layout of all files"
 	@echo "make bench   every measurement, one after the other"
 	@echo "make clean   forget $(VENV)"
@@ -36,8 +36,29 @@ lint: $(DEV)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The web app's modules: types by TypeScript, layout by Prettier, where npm is.
+WEB_TOOLS := $(VENV)/share/web-tools
+MODULES := 'src/likeness/web/*.js' 'src/likeness/web/components/*.js' 'src/likeness/web/pages/*.js'
+PRETTIER = $(WEB_TOOLS)/node_modules/.bin/prettier --config tests/web/prettier.json --log-level warn
+
+$(WEB_TOOLS): $(DEV)
+	@npm install --silent --no-save --no-audit --no-fund --prefix $(WEB_TOOLS) prettier@3.6.2 typescript@5.9.3
+	@touch $@
+
+lint-web:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-modules; \
+		else echo "skipped: npm is not installed, which checks types and layout of the web app's modules"; fi
+
+lint-modules: $(WEB_TOOLS)
+	$(WEB_TOOLS)/node_modules/.bin/tsc --project tests/web/jsconfig.json
+	$(PRETTIER) --check $(MODULES)
+
 format: $(DEV)
 	$(BIN)/ruff format .
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory format-modules; fi
+
+format-modules: $(WEB_TOOLS)
+	$(PRETTIER) --write $(MODULES)
 
 bench: $(DEV)
 	$(BIN)/python -m bench

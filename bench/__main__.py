@@ -18,6 +18,7 @@ NAMES = (
     "jobs",
     "demo",
     "fresh_clone",
+    "web",
     "suite",
 )
 

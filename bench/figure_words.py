@@ -46,6 +46,7 @@ SUBJECTS: dict[str, dict[str, str]] = {
     "Installation": {
         "demo": "`likeness demo` from start to end: check, prepare, train, generate, report.",
         "fresh-clone": "`git clone`, `make demo`, until the first portrait is written.",
+        "web": "The web app in Chromium, against a real `likeness serve` over loopback.",
         "suite": "`make test` from start to end.",
     },
     "Making images": {

@@ -12,6 +12,7 @@ import typer
 
 from . import __version__
 from .commands import serve as serving
+from .commands.backups import backup, restore
 from .commands.group import Call, Commands, check_out
 from .commands.jobs import jobs, train_remotely
 from .commands.options import (
@@ -366,6 +367,8 @@ def demo(
     call.terminal.say(f'more: likeness --home {result.home} generate demo "oil painting of {{me}}"')
 
 
+app.command()(backup)
+app.command()(restore)
 app.command()(serving.serve)
 app.add_typer(serving.keys, name="keys")
 app.command()(work)

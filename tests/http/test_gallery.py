@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from starlette.testclient import TestClient
 
 from likeness.service import Likeness
 from likeness.service.image_files import AI_GENERATED
+from likeness.service.kept import keep
 
 ORDER = {"prompt": "{me} in the snow", "steps": 2, "keep": True}
 
@@ -107,3 +109,49 @@ def test_a_damaged_row_can_be_seen_and_deleted(client: TestClient, kept: list[st
     (damaged,) = [one for one in client.get("/v1/images").json()["images"] if one["id"] == kept[0]]
     assert damaged["prompt"] is None and json.dumps(damaged)
     assert client.delete(f"/v1/images/{kept[0]}").status_code == 204
+
+
+@pytest.fixture(scope="module")
+def man(client: TestClient, likeness: Likeness, demo_photos: Path) -> Iterator[str]:
+    """anna as a subject with the photographs of the example man."""
+    client.post("/v1/subjects", json={"name": "anna", "class_noun": "man", "consent": "virtual"})
+    photos = [("photos", (f"{k}.jpg", (demo_photos / f"photo_{k:02d}.jpg").read_bytes())) for k in (1, 2, 3)]
+    assert client.post("/v1/subjects/anna/photos", files=photos).status_code == 201
+    yield "anna"
+    for photo in client.get("/v1/subjects/anna/photos").json()["photos"]:
+        client.delete(f"/v1/subjects/anna/photos/{photo['sha256']}")
+    likeness.catalog.withdraw_subject(likeness.subjects.find("local", "anna"))
+
+
+def kept_file(likeness: Likeness, adapter: str | None, file: bytes) -> str:
+    return keep(likeness.library, "local", adapter, file, "image/jpeg")
+
+
+def test_a_picture_is_compared_with_the_photographs(
+    client: TestClient, likeness: Likeness, man: str, demo_photos: Path
+) -> None:
+    folder = demo_photos.parents[3] / "tests/photos"
+    himself = kept_file(likeness, man, (demo_photos / "photo_04.jpg").read_bytes())
+    others = kept_file(likeness, man, (folder / "virtual_people.jpg").read_bytes())
+    found, other = (client.get(f"/v1/images/{id}/likeness").json() for id in (himself, others))
+    assert found["is_same"] is True and found["distance"] <= 0.6 and 0 < found["photo_distance"] <= 0.6
+    assert other["distance"] > found["distance"] and other["reason"] == ""
+    for id in (himself, others):
+        client.delete(f"/v1/images/{id}")
+
+
+def test_without_a_face_or_photographs_no_likeness_is_said(
+    client: TestClient, likeness: Likeness, kept: list[str], man: str
+) -> None:
+    nobody = client.get(f"/v1/images/{kept[0]}/likeness").json()  # a tiny base makes no faces
+    assert nobody == {
+        "distance": None,
+        "photo_distance": None,
+        "is_same": None,
+        "reason": "no face was found in the image",
+    }
+    assert client.get(f"/v1/images/{kept[3]}/likeness").json()["reason"] == "an image of the base alone has no subject"
+    bert = kept_file(likeness, "bert", client.get(f"/v1/images/{kept[0]}").content)
+    assert client.get(f"/v1/images/{bert}/likeness").json()["reason"] == "its subject has no stored photographs"
+    client.delete(f"/v1/images/{bert}")
+    assert client.get("/v1/images/none/likeness").status_code == 404

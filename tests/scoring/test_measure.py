@@ -42,7 +42,7 @@ def person() -> tuple[PreparedPhoto, ...]:
     """Four of the shipped photographs."""
     paths = sorted(path for path in example_photos().iterdir() if path.suffix in (".jpg", ".png", ".webp"))[:4]
     checked = check(read_photos(paths), True)
-    return tuple(one for photo, image, face in checked.usable for one in prepare(image, face, photo.sha256))
+    return tuple(one for usable in checked.usable for one in prepare(usable.image, usable.face, usable.photo.sha256))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from ..errors import LikenessError, UsageError
 from ..jobs.chores import Chore
 from ..service import Likeness
 from ..storage.files import file_failed
-from . import coaching, example, gallery, images, job_routes, metrics, openai, operator, rest, session, web
+from . import backups, coaching, example, gallery, images, job_routes, metrics, openai, operator, rest, session, web
 from .auth import Access, KeyLimits
 from .boundary import BodyLimits, Boundary
 from .failures import SHAPES, NoSuchRoute, failure
@@ -33,7 +33,7 @@ SWEEP_EVERY_S = 3600.0
 THREADS = 32  # for blocking calls
 ROUTERS = (
     web.router, session.router, rest.router, example.router, coaching.router, gallery.router, images.router,
-    job_routes.router, operator.router, openai.router,
+    job_routes.router, backups.router, operator.router, openai.router,
 )  # fmt: skip
 
 Answer = Callable[[Request], Awaitable[Response]]

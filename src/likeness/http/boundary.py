@@ -212,7 +212,7 @@ class Passage:
 
 def takes_form(path: str) -> bool:
     """Whether a POST to `path` is a multipart form."""
-    return path.startswith("/v1/") and path.endswith(("/photos", "/import"))
+    return path.startswith("/v1/") and path.endswith(("/photos", "/import", "/backup"))
 
 
 def refuse_other_forms(headers: Headers) -> None:

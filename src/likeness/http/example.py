@@ -22,7 +22,7 @@ class ExampleOut(BaseModel):
 
 @router.get("")
 async def example() -> ExampleOut:
-    """The example person, who does not exist. Upload the photographs as those of anybody."""
+    """The example person, who does not exist. Its photographs are uploaded like any others."""
     folder = await asyncio.to_thread(example_photos)
     return ExampleOut(class_noun=CLASS_NOUN, photos=sorted(path.name for path in folder.glob("*.jpg")))
 

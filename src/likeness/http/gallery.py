@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..errors import InputRefused
 from ..service import Likeness, kept
 from ..service.contact_sheet import Tile, contact_sheet
 from ..service.image_files import marked_png
@@ -50,6 +51,15 @@ class KeptOut(BaseModel):
 class GalleryOut(BaseModel):
     images: list[KeptOut]
     next: str | None = Field(description="`before` of the next page; null at the end")
+
+
+class PictureLikenessOut(BaseModel):
+    """Distances of face descriptors, 0 to about 1.5; null where none can be computed."""
+
+    distance: float | None = Field(default=None, description="of the image to the photographs, median")
+    photo_distance: float | None = Field(default=None, description="of the photographs to each other, median")
+    is_same: bool | None = Field(default=None, description="whether the distance is at most 0.6, dlib's limit")
+    reason: str = Field(default="", description="why no distance can be computed")
 
 
 class Favourite(BaseModel):
@@ -96,6 +106,19 @@ async def image_thumbnail(request: Request, asking: Asking, id: Id) -> Response:
     likeness = likeness_of(request)
     return Response(
         await asyncio.to_thread(lambda: thumbnail(likeness.kept(id, tenant=asking.tenant)[0])), media_type=JPEG
+    )
+
+
+@router.get("/images/{id}/likeness")
+async def image_likeness(request: Request, asking: Asking, id: Id) -> PictureLikenessOut:
+    """How similar the face of a kept image is to the stored photographs of its subject."""
+    likeness = likeness_of(request)
+    try:
+        found = await asyncio.to_thread(likeness.picture_likeness, id, tenant=asking.tenant)
+    except InputRefused as error:
+        return PictureLikenessOut(reason=error.message)
+    return PictureLikenessOut(
+        distance=round(found.distance, 4), photo_distance=round(found.photo_distance, 4), is_same=found.is_same
     )
 
 

@@ -73,7 +73,7 @@ async def sign_out(request: Request, response: Response, asking: Asking) -> None
 
 @router.get("/about")
 async def about(request: Request, asking: Asking) -> AboutOut:
-    """Version, base, limits and recipes; who is asking."""
+    """Version, base, limits, recipes, and the tenant of the request."""
     likeness, needs_keys = likeness_of(request), request.app.state.needs_keys
     return await asyncio.to_thread(
         _about, likeness, asking, needs_keys=needs_keys, has_session=bool(session_token(request.headers))

@@ -8,7 +8,7 @@ This package does not import torch. Importing it loads no network: LiteRT and dl
 from .archive import Limits, read_archive, read_photos
 from .backgrounds import vary_background
 from .checks import check, first_look, refuse_too_many
-from .clean import clean_copy
+from .clean import clean_copy, is_clean
 from .decode import decode, looks_like_image
 from .descriptor import SAME_PERSON, descriptor, distance
 from .face import Face, FaceDetector, MediaPipeFaces
@@ -37,6 +37,7 @@ __all__ = [
     "distance",
     "first_look",
     "guide",
+    "is_clean",
     "looks_like_image",
     "prepare",
     "prepare_usable",

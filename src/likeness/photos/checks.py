@@ -96,7 +96,11 @@ def check(
             one = _with(one, _other_person(choice.agreeing, verdict))
         judged.append(_against_earlier(one, judged))
     usable = {place: one for place, one in enumerate(judged) if one.report.verdict != "refused"}
-    kept = {place: Usable(one.photo, one.image, one.face) for place, one in usable.items() if one.image is not None}
+    kept = {
+        place: Usable(one.photo, one.image, one.face, one.identities[choice.faces[place]] if one.identities else None)
+        for place, one in usable.items()
+        if one.image is not None
+    }
     fresh = [kept[place] for place, one in usable.items() if not _has(one, "near_duplicate")]
     set_report = guide(
         fresh, is_person, repeats=len(kept) - len(fresh), strangers=len(choice.strangers), persons=len(choice.known),

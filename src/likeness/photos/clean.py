@@ -22,3 +22,12 @@ def clean_copy(image: NDArray[np.uint8]) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "JPEG", quality=_QUALITY, subsampling=0)
     return stream.getvalue()
+
+
+def is_clean(content: bytes) -> bool:
+    """Whether a readable file is a JPEG of pixels alone: no segment of an application or comment except JFIF's, and
+    nothing after the image.
+    """
+    with Image.open(io.BytesIO(content)) as picture:
+        segments = {kind for kind, _ in getattr(picture, "applist", [("", b"")])}
+    return segments <= {"APP0"} and content.endswith(b"\xff\xd9") and content.count(b"\xff\xd9") == 1

@@ -38,8 +38,8 @@ def prepare_usable(
 ) -> tuple[PreparedPhoto, ...]:
     """Training images of every usable photograph, in order. Raises as `prepare`."""
     prepared: list[PreparedPhoto] = []
-    for done, (photo, image, face) in enumerate(checked.usable, start=1):
-        prepared += prepare(image, face, photo.sha256, size_px=size_px)
+    for done, one in enumerate(checked.usable, start=1):
+        prepared += prepare(one.image, one.face, one.photo.sha256, size_px=size_px)
         watch(Advance("prepare", done, len(checked.usable)))
     return tuple(prepared)
 

@@ -75,6 +75,7 @@ class Usable(NamedTuple):
     photo: Photo
     image: NDArray[np.uint8]  # (H, W, 3) RGB
     face: Face | None  # None for subjects other than people
+    identity: NDArray[np.float64] | None = None  # (128,) the descriptor of that face
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,7 +43,7 @@ class ExaminedPhotos:
             self._sets.pop((tenant, name), None)
 
     def drop_idle(self) -> None:
-        """Forget the subjects that nobody has asked for in the last minutes."""
+        """Forget the subjects that were not used in the last minutes."""
         with self._lock:
             for key, (used_s, _) in list(self._sets.items()):
                 if self.clock() - used_s > IDLE_S:

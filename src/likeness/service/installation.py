@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from ..artifacts.formats import FORMATS, Format
 from ..config import Settings
@@ -51,11 +51,13 @@ from ..types import (
     unwatched,
 )
 from . import kept
+from .backup import Counts, backup
 from .exchange import AUTO, exported, import_from, layout
 from .fine_tuned import FineTuned
 from .forgetting import WAIT_S, Forgetting
 from .image_files import JPEG_QUALITY, encode, facts
 from .loading import loaded_base, refuse_unservable, started_engine
+from .picture_likeness import PictureLikeness, picture_likeness
 from .provenance import Sign, signer
 from .subjects import Subjects
 from .training import Training, training_of
@@ -67,6 +69,7 @@ if TYPE_CHECKING:  # these import torch, OpenCV or both
     from ..engine.facts import EngineFacts
     from ..photos import CheckResult
     from ..training.recipe import FineTuneOrder
+    from .restore import Restored
 
 Checked = Callable[["CheckResult"], None]
 
@@ -356,6 +359,10 @@ class Likeness:
         """A stored image's file and media type. Raises NotFound."""
         return kept.find(self.library, tenant, id)
 
+    def picture_likeness(self, id: str, *, tenant: str = LOCAL) -> PictureLikeness:
+        """How similar a stored image is to its subject. Raises NotFound; InputRefused: no face, or no photographs."""
+        return picture_likeness(self.subjects, self.library, tenant, id)
+
     # adapters
 
     def adapter(self, name: str, *, tenant: str = LOCAL) -> Adapter:
@@ -423,6 +430,29 @@ class Likeness:
             if sha256 is not None:
                 for engine in self._engines:
                     engine.forget(engine_key_of(tenant, name, sha256))
+
+    # backups
+
+    def backup(self, *, tenant: str = LOCAL, done: Callable[[Counts], None] = lambda counts: None) -> Iterator[bytes]:
+        """Subjects, photographs, adapters and kept images as the parts of one zip, see `backup.backup`."""
+        return backup(self.library, tenant, done)
+
+    def restore(self, file: IO[bytes], *, tenant: str = LOCAL, restores_deleted: bool = False) -> Restored:
+        """Restore a backup from a seekable file. What exists already is not changed.
+
+        Args:
+            restores_deleted: also names that were deleted here after the backup was made.
+
+        Raises:
+            InputRefused, StorageError: see `Restoration.restore`.
+        """
+        from .restore import Restoration
+
+        settings = self.settings
+        asked = Restoration(
+            self.library, self.home.of(tenant), settings.keep_photos_days, settings.rank, restores_deleted
+        )
+        return asked.restore(file)
 
     def _refuse_taken(self, tenant: str, name: str) -> None:
         if self.catalog.has_adapter(tenant, name):

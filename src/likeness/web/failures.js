@@ -11,7 +11,11 @@ const sentence = (text) => text && text[0].toUpperCase() + text.slice(1) + (/[.!
 export function told(error) {
   if (error instanceof Unreachable) return { text: t.gone, hint: "", requestId: "" };
   if (error instanceof Refusal) {
-    return { text: sentence(error.message), hint: sentence(error.hint), requestId: error.status >= 500 ? error.requestId : "" };
+    return {
+      text: sentence(error.message),
+      hint: sentence(error.hint),
+      requestId: error.status >= 500 ? error.requestId : "",
+    };
   }
   return { text: sentence(String(error)), hint: "", requestId: "" };
 }

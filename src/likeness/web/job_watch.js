@@ -16,7 +16,15 @@ import { serverGone } from "./state.js";
  */
 export function watchJob(id, onEnd) {
   /** @type {import("./html.js").Signal<Watched>} */
-  const state = signal({ job: null, stage: "", progress: null, losses: [], previews: [], score: null, isWaiting: false });
+  const state = signal({
+    job: null,
+    stage: "",
+    progress: null,
+    losses: [],
+    previews: [],
+    score: null,
+    isWaiting: false,
+  });
   /** @param {Partial<Watched>} values */
   const change = (values) => {
     state.value = { ...state.peek(), ...values };
@@ -36,7 +44,8 @@ export function watchJob(id, onEnd) {
     change({ losses: [], previews: [] });
     source = new EventSource(`/v1${path}/events`);
     /** @param {string} kind @param {(facts: any) => void} heard */
-    const on = (kind, heard) => source?.addEventListener(kind, (event) => heard(JSON.parse(/** @type {MessageEvent} */ (event).data)));
+    const on = (kind, heard) =>
+      source?.addEventListener(kind, (event) => heard(JSON.parse(/** @type {MessageEvent} */ (event).data)));
     on("state", () => refresh().catch(() => null));
     on("stage", (facts) => change({ stage: facts.stage, progress: null, isWaiting: false }));
     on("progress", (facts) => {
@@ -55,9 +64,10 @@ export function watchJob(id, onEnd) {
       serverGone.value = false;
     };
     source.onerror = () => {
+      if (!isOpen) return;
       // The browser tries again after a lost connection, but not after an answer that is an error.
-      if (!isOpen || source?.readyState !== EventSource.CLOSED) return;
-      timer = setTimeout(() => start(), 3000);
+      if (source?.readyState === EventSource.CLOSED) timer = setTimeout(() => start(), 3000);
+      else refresh().catch(() => null); // shows that the server is away
     };
   };
   const start = async () => {

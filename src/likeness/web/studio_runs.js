@@ -45,21 +45,51 @@ function mark(id, place, values) {
 export async function make(order, label, { isCompared = false } = {}) {
   const id = ++lastId;
   const stop = new AbortController();
-  const tiles = Array.from({ length: order.n }, (_, place) => ({ place, url: "", step: 0, steps: order.steps, id: null }));
+  const tiles = Array.from({ length: order.n }, (_, place) => ({
+    place,
+    url: "",
+    step: 0,
+    steps: order.steps,
+    id: null,
+  }));
   runs.value = [{ id, label, tiles, ids: [], isOver: false, stop: () => stop.abort() }, ...runs.value];
   try {
-    const response = await send("POST", "/images", { json: { ...order, keep: true }, accept: "text/event-stream", signal: stop.signal });
+    const response = await send("POST", "/images", {
+      json: { ...order, keep: true },
+      accept: "text/event-stream",
+      signal: stop.signal,
+    });
     for await (const { kind, data } of events(response)) {
-      if (kind === "step") mark(id, data.place, { step: data.step, steps: data.steps, ...(data.preview ? { url: blobUrl(data.preview, "image/jpeg") } : {}) });
-      if (kind === "error") throw new Error([data.error.message, data.error.hint].filter((text) => text).map(sentence).join(" "));
+      if (kind === "step")
+        mark(id, data.place, {
+          step: data.step,
+          steps: data.steps,
+          ...(data.preview ? { url: blobUrl(data.preview, "image/jpeg") } : {}),
+        });
+      if (kind === "error")
+        throw new Error(
+          [data.error.message, data.error.hint]
+            .filter((text) => text)
+            .map(sentence)
+            .join(" "),
+        );
       if (kind !== "image") continue;
       mark(id, data.place, { id: data.id });
       change(id, (run) => ({ ids: [...run.ids, data.id] }));
       if (data.unread && data.place === 0) say(t.studio.unread(data.unread));
       gallery.add({
-        id: data.id, adapter: order.adapter, media_type: data.media_type, bytes: 0, created: new Date().toISOString(), is_favourite: false,
-        prompt: data.prompt, negative_prompt: order.negative_prompt, seed: data.seed, steps: order.steps,
-        guidance_scale: order.guidance_scale, adapter_scale: order.adapter_scale,
+        id: data.id,
+        adapter: order.adapter,
+        media_type: data.media_type,
+        bytes: 0,
+        created: new Date().toISOString(),
+        is_favourite: false,
+        prompt: data.prompt,
+        negative_prompt: order.negative_prompt,
+        seed: data.seed,
+        steps: order.steps,
+        guidance_scale: order.guidance_scale,
+        adapter_scale: order.adapter_scale,
       });
     }
   } catch (error) {
@@ -68,7 +98,11 @@ export async function make(order, label, { isCompared = false } = {}) {
   }
   const ended = runs.value.find((one) => one.id === id);
   ended?.tiles.forEach((tile) => tile.url && URL.revokeObjectURL(tile.url));
-  if (isCompared && ended?.ids.length) change(id, (run) => ({ isOver: true, tiles: run.tiles.filter((tile) => tile.id).map((tile) => ({ ...tile, url: "" })) }));
+  if (isCompared && ended?.ids.length)
+    change(id, (run) => ({
+      isOver: true,
+      tiles: run.tiles.filter((tile) => tile.id).map((tile) => ({ ...tile, url: "" })),
+    }));
   else runs.value = runs.value.filter((one) => one.id !== id);
   return ended?.ids || [];
 }

@@ -49,10 +49,16 @@ function drop(name, id) {
 /** @param {string} name @param {File[]} files */
 function add(name, files) {
   /** @type {Entry[]} */
-  const added = files.filter((file) => !file.name.startsWith(".")).map((file) => ({
-    id: ++lastId, file, label: file.name, url: file.type.startsWith("image/") && !/hei[cf]/.test(file.type) ? URL.createObjectURL(file) : "",
-    state: "waiting", reasons: [],
-  }));
+  const added = files
+    .filter((file) => !file.name.startsWith("."))
+    .map((file) => ({
+      id: ++lastId,
+      file,
+      label: file.name,
+      url: file.type.startsWith("image/") && !/hei[cf]/.test(file.type) ? URL.createObjectURL(file) : "",
+      state: "waiting",
+      reasons: [],
+    }));
   change(name, { entries: [...of(name).entries, ...added] });
   work(name);
 }
@@ -91,7 +97,11 @@ function took(name, entry, checked) {
   const kept = checked.photos.filter((/** @type {any} */ one) => one.verdict !== "refused");
   const refused = checked.photos.filter((/** @type {any} */ one) => one.verdict === "refused");
   const known = new Set(kept.map((/** @type {any} */ one) => one.sha256));
-  change(name, { photos: [...of(name).photos.filter((one) => !known.has(one.sha256)), ...kept], set: checked.set, isLoaded: true });
+  change(name, {
+    photos: [...of(name).photos.filter((one) => !known.has(one.sha256)), ...kept],
+    set: checked.set,
+    isLoaded: true,
+  });
   const isArchive = checked.photos.length !== 1;
   if (refused.length && !isArchive) {
     mark(name, entry.id, { state: "refused", reasons: refused[0].reasons });
@@ -99,7 +109,12 @@ function took(name, entry, checked) {
   }
   drop(name, entry.id);
   const named = refused.map((/** @type {any} */ one) => ({
-    id: ++lastId, file: null, label: one.file, url: "", state: /** @type {const} */ ("refused"), reasons: one.reasons,
+    id: ++lastId,
+    file: null,
+    label: one.file,
+    url: "",
+    state: /** @type {const} */ ("refused"),
+    reasons: one.reasons,
   }));
   change(name, { entries: [...of(name).entries, ...named] });
 }

@@ -55,7 +55,10 @@ export function DropZone({ onFiles, onCamera }) {
   const isTouch = matchMedia("(pointer: coarse)").matches;
   return html`
     <div class=${`drop stack ${isOver ? "over" : ""}`}
-      onDragOver=${(/** @type {DragEvent} */ event) => { event.preventDefault(); setOver(true); }}
+      onDragOver=${(/** @type {DragEvent} */ event) => {
+        event.preventDefault();
+        setOver(true);
+      }}
       onDragLeave=${() => setOver(false)}
       onDrop=${async (/** @type {DragEvent} */ event) => {
         event.preventDefault();

@@ -25,9 +25,12 @@ export function Gallery({ adapter, onLike }) {
   }, [adapter, favourites, revision.value]);
   useEffect(() => {
     if (!end.current) return undefined;
-    const watcher = new IntersectionObserver((seen) => {
-      if (seen.some((one) => one.isIntersecting)) gallery.more().catch(complain);
-    }, { rootMargin: "600px" });
+    const watcher = new IntersectionObserver(
+      (seen) => {
+        if (seen.some((one) => one.isIntersecting)) gallery.more().catch(complain);
+      },
+      { rootMargin: "600px" },
+    );
     watcher.observe(end.current);
     return () => watcher.disconnect();
   }, [next]);
@@ -56,7 +59,12 @@ export function Gallery({ adapter, onLike }) {
     const place = buttons.indexOf(event.target);
     if (place < 0) return;
     event.preventDefault();
-    const columns = Math.max(1, buttons.findIndex((one) => one.offsetParent && one.getBoundingClientRect().top > buttons[0].getBoundingClientRect().top));
+    const columns = Math.max(
+      1,
+      buttons.findIndex(
+        (one) => one.offsetParent && one.getBoundingClientRect().top > buttons[0].getBoundingClientRect().top,
+      ),
+    );
     const step = steps[event.key] || (event.key === "ArrowUp" ? -columns : columns);
     buttons[place + step]?.focus();
   };
@@ -105,16 +113,22 @@ export function Gallery({ adapter, onLike }) {
         })}
       </ul>
       ${next && html`<div class="row" ref=${end}><button class="button" type="button" onClick=${() => gallery.more().catch(complain)}>${words.more}</button></div>`}
-      ${isSelecting && html`
+      ${
+        isSelecting &&
+        html`
         <div class="selection" role="group" aria-label=${words.select}>
           <strong>${words.selected(chosen.size)}</strong>
           <button class="button plain-button" type="button" onClick=${() => setChosen(new Set(images.map((one) => one.id)))}>${words.selectAll}</button>
-          ${chosen.size > 0 && html`
+          ${
+            chosen.size > 0 &&
+            html`
             <a class="button plain-button" href=${`/v1/images/archive?${query}`} download>${t.actions.download}</a>
             <button class="button plain-button" type="button" onClick=${remove}>${t.actions.delete}</button>
-          `}
+          `
+          }
         </div>
-      `}
+      `
+      }
       ${shown >= 0 && html`<${Lightbox} images=${images} place=${shown} onPlace=${(/** @type {number} */ place) => setOpen(images[place].id)} onClose=${() => setOpen(null)} onLike=${onLike} />`}
     </section>
   `;

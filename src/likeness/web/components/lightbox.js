@@ -1,13 +1,24 @@
 // @ts-check
+import { get } from "../api.js";
 import { complain } from "../failures.js";
 import { gallery } from "../gallery_store.js";
-import { html, useEffect, useRef } from "../html.js";
+import { html, useEffect, useRef, useState } from "../html.js";
 import { say } from "../state.js";
 import { day, plain, t } from "../texts.js";
 import { ask } from "./confirm.js";
 
 const SWIPE_PX = 50;
-const FACTS = /** @type {const} */ (["prompt", "negative_prompt", "seed", "steps", "guidance_scale", "adapter_scale", "created"]);
+/** What /v1 said of images, by id. @type {Map<string, any>} */
+const compared = new Map();
+const FACTS = /** @type {const} */ ([
+  "prompt",
+  "negative_prompt",
+  "seed",
+  "steps",
+  "guidance_scale",
+  "adapter_scale",
+  "created",
+]);
 
 /**
  * One image in full, with arrows, keys and swipes to its neighbours.
@@ -22,6 +33,19 @@ export function Lightbox({ images, place, onPlace, onClose, onLike }) {
     const box = /** @type {HTMLDialogElement | null} */ (dialog.current);
     if (box && !box.open) box.showModal();
   }, []);
+  const [likeness, setLikeness] = useState(compared.get(image.id) || null);
+  useEffect(() => {
+    setLikeness(compared.get(image.id) || null);
+    if (!image.adapter || compared.has(image.id)) return undefined;
+    let isShown = true;
+    get(`/images/${image.id}/likeness`).then((found) => {
+      compared.set(image.id, found);
+      if (isShown) setLikeness(found);
+    }, complain);
+    return () => {
+      isShown = false;
+    };
+  }, [image.id]);
   /** @param {number} step */
   const move = (step) => {
     if (images[place + step]) onPlace(place + step);
@@ -38,12 +62,15 @@ export function Lightbox({ images, place, onPlace, onClose, onLike }) {
     }
   };
   /** @param {string} name */
-  const fact = (name) => (name === "created" ? day(image.created) : name === "prompt" ? plain(image.prompt) : image[name]);
+  const fact = (name) =>
+    name === "created" ? day(image.created) : name === "prompt" ? plain(image.prompt) : image[name];
   return html`
     <dialog class="sheet" ref=${dialog} aria-label=${words.alt(plain(image.prompt), image.seed)} onClose=${onClose}
-      onKeyDown=${(/** @type {KeyboardEvent} */ event) => event.key === "ArrowLeft" ? move(-1) : event.key === "ArrowRight" && move(1)}>
+      onKeyDown=${(/** @type {KeyboardEvent} */ event) => (event.key === "ArrowLeft" ? move(-1) : event.key === "ArrowRight" && move(1))}>
       <div class="viewer">
-        <div class="picture" onPointerDown=${(/** @type {PointerEvent} */ event) => { began.current = event.clientX; }}
+        <div class="picture" onPointerDown=${(/** @type {PointerEvent} */ event) => {
+          began.current = event.clientX;
+        }}
           onPointerUp=${(/** @type {PointerEvent} */ event) => {
             const moved = event.clientX - began.current;
             if (Math.abs(moved) > SWIPE_PX) move(moved < 0 ? 1 : -1);
@@ -60,9 +87,13 @@ export function Lightbox({ images, place, onPlace, onClose, onLike }) {
           </div>
           <dl class="facts small">
             ${FACTS.filter((name) => fact(name) !== null && fact(name) !== "").map((name) => html`<dt key=${name}>${words.facts[name]}</dt><dd>${fact(name)}</dd>`)}
+            ${likeness && likeness.distance !== null && html`<dt>${words.likeness}</dt><dd>${words.likenessOf(likeness)}</dd>`}
           </dl>
           <div class="row">
-            <button class="button main-button" type="button" onClick=${() => { onLike(image); /** @type {any} */ (dialog.current)?.close(); }}>${words.likeThis}</button>
+            <button class="button main-button" type="button" onClick=${() => {
+              onLike(image);
+              /** @type {any} */ (dialog.current)?.close();
+            }}>${words.likeThis}</button>
             <button class="button" type="button" aria-pressed=${image.is_favourite} onClick=${() => gallery.favour(image, !image.is_favourite).catch(complain)}>
               ${image.is_favourite ? words.unfavourite : words.favourite}
             </button>

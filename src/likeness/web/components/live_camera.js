@@ -7,11 +7,23 @@ const FRAME_PX = 480;
 const HELD_FRAMES = 2; // verdicts in a row before the countdown
 const COUNT_MS = 700;
 const PAUSE_MS = 1500; // after a photograph, to move
-const POSES = ["front", "three_quarter_left", "three_quarter_right", "profile_left", "profile_right", "up", "down", "smile", "neutral", "open_mouth"];
+const POSES = [
+  "front",
+  "three_quarter_left",
+  "three_quarter_right",
+  "profile_left",
+  "profile_right",
+  "up",
+  "down",
+  "smile",
+  "neutral",
+  "open_mouth",
+];
 
 /** @returns {string} the reason why there can be no camera; empty if there may be one */
 function impossible() {
-  if (/\b(FBAN|FBAV|Instagram|Line|WhatsApp|Snapchat|TikTok)\b/i.test(navigator.userAgent)) return t.camera.errors.webview;
+  if (/\b(FBAN|FBAV|Instagram|Line|WhatsApp|Snapchat|TikTok)\b/i.test(navigator.userAgent))
+    return t.camera.errors.webview;
   if (!window.isSecureContext || !navigator.mediaDevices?.getUserMedia) return t.camera.errors.insecure;
   return "";
 }
@@ -29,7 +41,9 @@ function grabbed(video, side, quality) {
   canvas.width = Math.round(video.videoWidth * scale);
   canvas.height = Math.round(video.videoHeight * scale);
   canvas.getContext("2d")?.drawImage(video, 0, 0, canvas.width, canvas.height);
-  return new Promise((resolve, reject) => canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("no picture"))), "image/jpeg", quality));
+  return new Promise((resolve, reject) =>
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("no picture"))), "image/jpeg", quality),
+  );
 }
 
 /**
@@ -85,7 +99,11 @@ export function LiveCamera({ next, plan, count, onPhoto, onUndo, onClose }) {
         let said = null;
         try {
           const frame = await grabbed(picture, FRAME_PX, 0.8);
-          said = await call("POST", `/coach?shot=${wanted.current}`, { body: frame, type: "image/jpeg", signal: stop.signal });
+          said = await call("POST", `/coach?shot=${wanted.current}`, {
+            body: frame,
+            type: "image/jpeg",
+            signal: stop.signal,
+          });
         } catch {
           await pause(1000); // the banner says that the server is away
           continue;
@@ -104,7 +122,10 @@ export function LiveCamera({ next, plan, count, onPhoto, onUndo, onClose }) {
     };
     const start = async () => {
       try {
-        stream = await navigator.mediaDevices.getUserMedia({ audio: false, video: { facingMode: "user", width: { ideal: 1920 }, height: { ideal: 1080 } } });
+        stream = await navigator.mediaDevices.getUserMedia({
+          audio: false,
+          video: { facingMode: "user", width: { ideal: 1920 }, height: { ideal: 1080 } },
+        });
         if (stop.signal.aborted) {
           stream.getTracks().forEach((track) => track.stop());
           return;
@@ -135,12 +156,16 @@ export function LiveCamera({ next, plan, count, onPhoto, onUndo, onClose }) {
         <button class="button" type="button" onClick=${onClose}>${words.stop}</button>
       </div>
       <div class="stage">
-        ${problem ? html`<p class="hint" role="alert">${problem}</p>` : html`
+        ${
+          problem
+            ? html`<p class="hint" role="alert">${problem}</p>`
+            : html`
           <video ref=${video} playsinline muted aria-hidden="true"></video>
           <div class=${`oval ${left ? "good" : ""}`} aria-hidden="true"></div>
           ${left > 0 && html`<div class="count" aria-hidden="true">${left}</div>`}
           <p class="hint" role="status" aria-live="polite">${left ? words.countdown : hint || words.starting}</p>
-        `}
+        `
+        }
       </div>
       <div class="bar">
         <button class="button" type="button" disabled=${count === 0} onClick=${onUndo}>${words.retake}</button>

@@ -17,7 +17,10 @@ export function LossCurve({ losses }) {
   const shown = smooth.filter((_, place) => place % every === 0 || place === smooth.length - 1);
   const low = Math.min(...shown);
   const high = Math.max(...shown, low + 1e-9);
-  const points = shown.map((loss, place) => `${((place / (shown.length - 1)) * 300).toFixed(1)} ${(94 - ((loss - low) / (high - low)) * 88).toFixed(1)}`);
+  const points = shown.map(
+    (loss, place) =>
+      `${((place / (shown.length - 1)) * 300).toFixed(1)} ${(94 - ((loss - low) / (high - low)) * 88).toFixed(1)}`,
+  );
   return html`
     <figure class="stack tight">
       <figcaption class="label">${t.training.loss}</figcaption>

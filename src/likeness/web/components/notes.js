@@ -7,7 +7,8 @@ import { t } from "../texts.js";
 export function Notes() {
   return html`
     <div class="notes" role="status" aria-live="polite">
-      ${notes.value.map((note) => html`
+      ${notes.value.map(
+        (note) => html`
         <div class="note" key=${note.id}>
           <div>
             <p>${note.text}</p>
@@ -16,7 +17,8 @@ export function Notes() {
           </div>
           <button class="button plain-button" type="button" onClick=${() => dismiss(note.id)}>${t.actions.close}</button>
         </div>
-      `)}
+      `,
+      )}
     </div>
   `;
 }

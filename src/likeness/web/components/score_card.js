@@ -20,10 +20,13 @@ export function ScoreCard({ card }) {
   return html`
     <section class="card stack" aria-labelledby="score">
       <h2 id="score">${words.title}</h2>
-      ${like && html`
+      ${
+        like &&
+        html`
         <${Gauge} label=${words.similar} share=${like.alike} />
         ${like.gained !== null && like.gained !== undefined && html`<${Gauge} label=${words.gained} share=${like.gained} />`}
-      `}
+      `
+      }
       <${Gauge} label=${words.prompts} share=${card.prompt.recognised} />
       <dl class="facts small">
         ${like && html`<dt>${words.faces}</dt><dd>${words.ofPortraits(like.faces, like.portraits)}</dd>`}

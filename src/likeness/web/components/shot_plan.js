@@ -14,24 +14,32 @@ export function ShotPlan({ set }) {
   if (!set.plan.length && !set.advice.length) return null;
   return html`
     <section class="card stack" aria-labelledby="plan">
-      ${set.plan.length > 0 && html`
+      ${
+        set.plan.length > 0 &&
+        html`
         <h2 id="plan">${words.title}</h2>
         <ul class="plan">
-          ${set.plan.map((/** @type {any} */ one) => html`
+          ${set.plan.map(
+            (/** @type {any} */ one) => html`
             <li key=${one.shot} class=${one.have >= one.wanted ? "filled" : ""}>
               <span class="dot" aria-hidden="true">✓</span>
               <span>${name(one.shot)}</span>
               <span class="soft small">${words.of(one.have, one.wanted)}</span>
             </li>
-          `)}
+          `,
+          )}
         </ul>
-      `}
-      ${set.advice.length > 0 && html`
+      `
+      }
+      ${
+        set.advice.length > 0 &&
+        html`
         <h2 id=${set.plan.length ? undefined : "plan"}>${t.photos.advice}</h2>
         <ul class="stack tight small">
           ${set.advice.map((/** @type {any} */ one) => html`<li key=${one.code}>${sentence(one.message)} <span class="soft">${sentence(one.hint)}</span></li>`)}
         </ul>
-      `}
+      `
+      }
     </section>
   `;
 }

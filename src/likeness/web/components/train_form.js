@@ -26,7 +26,9 @@ export function TrainForm({ subject, set, isBusy }) {
     if (steps) recipe_changes.steps = Number(steps);
     if (classImages) recipe_changes.class_images = Number(classImages);
     try {
-      const job = await call("POST", "/jobs", { json: { name: subject.name, recipe, recipe_changes, replace: subject.has_adapter } });
+      const job = await call("POST", "/jobs", {
+        json: { name: subject.name, recipe, recipe_changes, replace: subject.has_adapter },
+      });
       go("training", job.id);
     } catch (error) {
       setSending(false);
@@ -44,9 +46,11 @@ export function TrainForm({ subject, set, isBusy }) {
           <div class="field">
             <label for="recipe">${words.recipe}</label>
             <select id="recipe" value=${recipe} onChange=${(/** @type {any} */ event) => setRecipe(event.currentTarget.value)}>
-              ${about.value.recipes.map((/** @type {any} */ one) => html`
+              ${about.value.recipes.map(
+                (/** @type {any} */ one) => html`
                 <option key=${one.name} value=${one.name}>${words.recipes[/** @type {keyof typeof words.recipes} */ (one.name)] || one.name}</option>
-              `)}
+              `,
+              )}
             </select>
           </div>
           <div class="pair">
@@ -56,10 +60,11 @@ export function TrainForm({ subject, set, isBusy }) {
             </div>
             <div class="field">
               <label for="class-images">${words.classImages}</label>
-              <input id="class-images" type="number" min="0" max="1000" value=${classImages} aria-describedby="steps-hint" onInput=${(/** @type {any} */ event) => setClassImages(event.currentTarget.value)} />
+              <input id="class-images" type="number" min="0" max="1000" value=${classImages} aria-describedby="class-hint" onInput=${(/** @type {any} */ event) => setClassImages(event.currentTarget.value)} />
             </div>
           </div>
           <p id="steps-hint" class="soft small">${words.stepsHint}</p>
+          <p id="class-hint" class="soft small">${words.classHint}</p>
         </div>
       </details>
     </form>

@@ -56,32 +56,43 @@ export function Page() {
           <option value=${OTHER}>${words.other}</option>
         </select>
       </div>
-      ${noun === OTHER && html`
+      ${
+        noun === OTHER &&
+        html`
         <div class="field">
           <label for="thing">${words.otherNoun}</label>
           <input id="thing" type="text" value=${thing} maxlength="100" required aria-describedby="thing-hint" onInput=${typed(setThing)} />
           <p id="thing-hint" class="soft small">${words.otherHint}</p>
         </div>
-      `}
-      ${noun !== OTHER && html`
+      `
+      }
+      ${
+        noun !== OTHER &&
+        html`
         <fieldset class="stack tight">
           <legend>${words.whose}</legend>
           <label class="tick"><input type="radio" name="whose" checked=${isMe} onChange=${() => setMe(true)} />${words.me}</label>
           <label class="tick"><input type="radio" name="whose" checked=${!isMe} onChange=${() => setMe(false)} />${words.them}</label>
-          ${!isMe && html`
+          ${
+            !isMe &&
+            html`
             <div class="field">
               <label for="who">${words.who}</label>
               <input id="who" type="text" value=${who} maxlength="500" required aria-describedby="who-hint" onInput=${typed(setWho)} />
               <p id="who-hint" class="soft small">${words.whoHint}</p>
             </div>
-          `}
+          `
+          }
         </fieldset>
-      `}
+      `
+      }
       <dl class="card facts">
-        ${words.facts.map(([title, text]) => html`
+        ${words.facts.map(
+          ([title, text]) => html`
           <dt key=${title}>${title}</dt>
           <dd>${typeof text === "function" ? text(about.value.keep_photos_days) : text}</dd>
-        `)}
+        `,
+        )}
       </dl>
       <div class="stack tight">
         <label class="tick">

@@ -28,13 +28,20 @@ export function Page() {
     }
   };
   /** @param {any} job */
-  const first = (job) => change(() => call("PUT", `/operator/jobs/${job.id}/priority`, { json: { priority: Math.min(0, ...found.jobs.map((/** @type {any} */ one) => one.priority - 1)) } }));
+  const first = (job) =>
+    change(() =>
+      call("PUT", `/operator/jobs/${job.id}/priority`, {
+        json: { priority: Math.min(0, ...found.jobs.map((/** @type {any} */ one) => one.priority - 1)) },
+      }),
+    );
   /** @param {any} job */
   const cancel = async (job) => {
-    if (await ask(t.training.cancelAsk, t.training.cancel)) change(() => call("POST", `/operator/jobs/${job.id}/cancel`));
+    if (await ask(t.training.cancelAsk, t.training.cancel))
+      change(() => call("POST", `/operator/jobs/${job.id}/cancel`));
   };
   /** @param {string} name @param {number | null} value */
-  const fact = (name, value) => (value === null ? "–" : name === "host_bytes" ? size(value) : Math.round(value * 10) / 10);
+  const fact = (name, value) =>
+    value === null ? "–" : name === "host_bytes" ? size(value) : Math.round(value * 10) / 10;
   return html`
     <div class="stack wide">
       <h1 tabindex="-1">${words.title}</h1>
@@ -47,7 +54,10 @@ export function Page() {
         </dl>
         <${DataTable} label=${words.queue} heads=${[words.tenant, words.name, words.state, words.priority, ""]} empty=${words.noJobs}
           rows=${found.jobs.map((/** @type {any} */ job) => [
-            job.tenant, job.name, t.training.states[/** @type {keyof typeof t.training.states} */ (job.state)], job.priority,
+            job.tenant,
+            job.name,
+            t.training.states[/** @type {keyof typeof t.training.states} */ (job.state)],
+            job.priority,
             html`<span class="row">
               ${job.state === "queued" && html`<button class="button plain-button" type="button" aria-label=${words.firstOf(job.name)} onClick=${() => first(job)}>${words.first}</button>`}
               <button class="button plain-button" type="button" aria-label=${words.cancelOf(job.name)} onClick=${() => cancel(job)}>${words.cancel}</button>
@@ -58,9 +68,11 @@ export function Page() {
         <section class="card stack" aria-labelledby="engine">
           <h2 id="engine">${words.engine}</h2>
           <dl class="facts small">
-            ${Object.entries(found.engine).map(([name, value]) => html`
+            ${Object.entries(found.engine).map(
+              ([name, value]) => html`
               <dt key=${name}>${words.facts[/** @type {keyof typeof words.facts} */ (name)] || name}</dt><dd>${fact(name, /** @type {any} */ (value))}</dd>
-            `)}
+            `,
+            )}
           </dl>
         </section>
         <section class="card stack" aria-labelledby="versions">

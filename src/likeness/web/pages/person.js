@@ -12,10 +12,11 @@ import { useLoaded } from "../use_loaded.js";
 const DAY_S = 86400;
 
 /** @param {Promise<any>} asked null where there is no such thing */
-const orNull = (asked) => asked.catch((error) => {
-  if (error instanceof Refusal && error.status === 404) return null;
-  throw error;
-});
+const orNull = (asked) =>
+  asked.catch((error) => {
+    if (error instanceof Refusal && error.status === 404) return null;
+    throw error;
+  });
 
 /** @param {string} name */
 async function loadPerson(name) {
@@ -56,11 +57,15 @@ export function Page({ name }) {
         <h1 tabindex="-1" class="break">${words.deleted(name)}</h1>
         <section class="card stack" aria-labelledby="receipt">
           <h2 id="receipt">${words.receipt}</h2>
-          ${receipt.items ? html`
+          ${
+            receipt.items
+              ? html`
             <p class="soft">${day(receipt.at)}</p>
             <ul>${receipt.items.map((/** @type {any} */ item) => html`<li key=${item.kind}>${words.item(item)}</li>`)}</ul>
             <div class="row"><a class="button" href=${savedAs(receipt)} download=${`receipt-${name}.json`}>${words.saveReceipt}</a></div>
-          ` : html`<p>${words.unfinished}</p>`}
+          `
+              : html`<p>${words.unfinished}</p>`
+          }
         </section>
         <div class="row"><a class="button main-button" href=${address("people")}>${t.people.title}</a></div>
       </div>
@@ -81,20 +86,27 @@ export function Page({ name }) {
       <div class="columns">
         <div class="stack wide">
           ${score ? html`<${ScoreCard} card=${score} />` : html`<p class="soft">${adapter ? t.score.none : words.noAdapter}</p>`}
-          ${photos.length > 0 && html`
+          ${
+            photos.length > 0 &&
+            html`
             <section class="stack" aria-labelledby="photographs">
               <h2 id="photographs">${words.photos}</h2>
               ${purgedAt !== null && html`<p class="soft small">${words.retention(day(purgedAt))}</p>`}
               <ul class="grid">
-                ${photos.map((/** @type {any} */ one) => html`
+                ${photos.map(
+                  (/** @type {any} */ one) => html`
                   <li key=${one.sha256} class="tile"><img src=${`/v1/subjects/${path}/photos/${one.sha256}?view=thumbnail`} alt=${one.file} loading="lazy" width="160" height="160" /></li>
-                `)}
+                `,
+                )}
               </ul>
             </section>
-          `}
+          `
+          }
         </div>
         <div class="stack">
-          ${adapter && html`
+          ${
+            adapter &&
+            html`
             <dl class="card facts">
               <dt>${words.made}</dt><dd>${day(adapter.created)}</dd>
               <dt>${words.photos}</dt><dd>${adapter.photos}</dd>
@@ -106,17 +118,23 @@ export function Page({ name }) {
             <section class="card stack" aria-labelledby="export">
               <h2 id="export">${words.export}</h2>
               <a class="button full" href=${`/v1/adapters/${path}/archive`} download>${words.archive}</a>
-              ${Object.entries(words.formats).map(([format, text]) => html`
+              ${Object.entries(words.formats).map(
+                ([format, text]) => html`
                 <a key=${format} class="button full" href=${`/v1/adapters/${path}/download?format=${format}`} download>${text}</a>
-              `)}
+              `,
+              )}
             </section>
-          `}
-          ${subject && html`
+          `
+          }
+          ${
+            subject &&
+            html`
             <dl class="card facts small">
               <dt>${words.consent}</dt><dd>${subject.consent || "–"}</dd>
               <dt>${words.consented}</dt><dd>${day(subject.consented)}</dd>
             </dl>
-          `}
+          `
+          }
           <button class="button bad-button" type="button" onClick=${remove}>${words.delete}</button>
         </div>
       </div>

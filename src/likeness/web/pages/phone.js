@@ -15,7 +15,8 @@ export function Page() {
     import("../vendor/lean-qr.js").then((/** @type {any} */ { generate }) => {
       const found = generate(url);
       let path = "";
-      for (let y = 0; y < found.size; y += 1) for (let x = 0; x < found.size; x += 1) if (found.get(x, y)) path += `M${x} ${y}h1v1h-1z`;
+      for (let y = 0; y < found.size; y += 1)
+        for (let x = 0; x < found.size; x += 1) if (found.get(x, y)) path += `M${x} ${y}h1v1h-1z`;
       setCode({ path, size: found.size });
     });
   }, [url]);
@@ -23,30 +24,45 @@ export function Page() {
     <div class="narrow stack wide">
       <h1 tabindex="-1">${words.title}</h1>
       ${!isLocal && html`<p class="soft">${words.lead}</p>`}
-      ${isLocal ? html`
+      ${
+        isLocal
+          ? html`
         <div class="card stack">
           <p>${words.local}</p>
           <p><code>likeness keys new --tenant NAME</code></p>
           <p><code>likeness serve --host 0.0.0.0 --certificate chain.pem --key key.pem</code></p>
         </div>
-      ` : html`
-        ${code && html`
+      `
+          : html`
+        ${
+          code &&
+          html`
           <svg class="qr" viewBox=${`0 0 ${code.size} ${code.size}`} role="img" aria-label=${words.alt} shape-rendering="crispEdges"><path d=${code.path} /></svg>
-        `}
+        `
+        }
         <p><code>${url}</code></p>
-      `}
-      ${!isLocal && location.protocol !== "https:" && html`
+      `
+      }
+      ${
+        !isLocal &&
+        location.protocol !== "https:" &&
+        html`
         <div class="card stack">
           <p>${words.insecure}</p>
           <p><code>likeness serve --host 0.0.0.0 --certificate chain.pem --key key.pem</code></p>
         </div>
-      `}
-      ${!isLocal && about.value.needs_keys && html`
+      `
+      }
+      ${
+        !isLocal &&
+        about.value.needs_keys &&
+        html`
         <div class="card stack">
           <p>${words.keys}</p>
           <p><code>likeness keys new --tenant ${about.value.tenant}</code></p>
         </div>
-      `}
+      `
+      }
     </div>
   `;
 }

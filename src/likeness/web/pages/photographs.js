@@ -59,16 +59,20 @@ export function Page({ name }) {
           </div>
           ${set && set.count > 0 && set.plan.length > 0 && html`<${NextShot} shot=${set.next_shot} />`}
           <ul class="photos">
-            ${entries.map((one) => html`
+            ${entries.map(
+              (one) => html`
               <${PhotoCard} key=${`entry ${one.id}`} label=${one.label} state=${one.state} url=${one.url} reasons=${one.reasons}
                 onRemove=${one.state === "sending" ? undefined : () => uploads.drop(name, one.id)}
                 onAgain=${one.file && (() => uploads.again(name, one.id, false))} onKeep=${one.file && (() => uploads.again(name, one.id, true))} />
-            `)}
-            ${[...photos].reverse().map((one) => html`
+            `,
+            )}
+            ${[...photos].reverse().map(
+              (one) => html`
               <${PhotoCard} key=${one.sha256} label=${one.file} state=${one.verdict} reasons=${one.reasons} shows=${one.shows}
                 url=${`/v1${path}/photos/${one.sha256}?view=thumbnail`} cropUrl=${`/v1${path}/photos/${one.sha256}?view=training`}
                 onRemove=${() => remove(one.sha256)} />
-            `)}
+            `,
+            )}
           </ul>
         </div>
         <div class="stack">
@@ -76,8 +80,11 @@ export function Page({ name }) {
           ${set && html`<${ShotPlan} set=${set} />`}
         </div>
       </div>
-      ${Camera && html`<${Camera} next=${set?.next_shot} plan=${set?.plan || []} count=${photos.length} onPhoto=${(/** @type {File} */ file) => add([file])}
-        onUndo=${removeLast} onClose=${() => setCamera(null)} />`}
+      ${
+        Camera &&
+        html`<${Camera} next=${set?.next_shot} plan=${set?.plan || []} count=${photos.length} onPhoto=${(/** @type {File} */ file) => add([file])}
+        onUndo=${removeLast} onClose=${() => setCamera(null)} />`
+      }
     </div>
   `;
 }

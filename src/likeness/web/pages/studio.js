@@ -16,8 +16,17 @@ const SEEDS = 2 ** 32;
 
 /** The form survives a change of page. */
 const form = signal({
-  adapter: BASE, prompt: "", negative: "", n: 4, seed: 0, isLocked: false, steps: 25, guidance: 0, strength: 1,
-  compare: /** @type {"" | "prompt" | "strength" | "adapter"} */ (""), second: "",
+  adapter: BASE,
+  prompt: "",
+  negative: "",
+  n: 4,
+  seed: 0,
+  isLocked: false,
+  steps: 25,
+  guidance: 0,
+  strength: 1,
+  compare: /** @type {"" | "prompt" | "strength" | "adapter"} */ (""),
+  second: "",
 });
 
 /** @param {Partial<typeof form.value>} values */
@@ -53,8 +62,14 @@ export function Page({ name }) {
     change({ seed });
     clearFinished();
     const order = {
-      prompt: now.prompt.trim() || (isBase ? words.placeholderBase : words.placeholder), adapter: now.adapter, negative_prompt: now.negative,
-      n: now.n, seed, steps: now.steps, guidance_scale: now.guidance || null, adapter_scale: now.strength,
+      prompt: now.prompt.trim() || (isBase ? words.placeholderBase : words.placeholder),
+      adapter: now.adapter,
+      negative_prompt: now.negative,
+      n: now.n,
+      seed,
+      steps: now.steps,
+      guidance_scale: now.guidance || null,
+      adapter_scale: now.strength,
     };
     const second = { ...order };
     if (now.compare === "prompt") second.prompt = now.second.trim() || order.prompt;
@@ -62,32 +77,49 @@ export function Page({ name }) {
     if (now.compare === "adapter") second.adapter = now.second || BASE;
     const isCompared = now.compare !== "";
     const made = await Promise.all([
-      make(order, labelOf(order), { isCompared }), ...(isCompared ? [make(second, labelOf(second), { isCompared })] : []),
+      make(order, labelOf(order), { isCompared }),
+      ...(isCompared ? [make(second, labelOf(second), { isCompared })] : []),
     ]);
     const count = made.flat().length;
     if (count) say(words.made(count));
   };
   /** @param {any} order */
-  const labelOf = (order) => `${order.adapter}${order.adapter_scale === 1 ? "" : ` × ${order.adapter_scale}`}: ${order.prompt}`;
+  const labelOf = (order) =>
+    `${order.adapter}${order.adapter_scale === 1 ? "" : ` × ${order.adapter_scale}`}: ${order.prompt}`;
   /** @param {any} image */
   const like = (image) => {
     const subject = adapters?.find((one) => one.name === image.adapter);
     const said = subject ? image.prompt?.replace(`${subject.identifier} ${subject.class_noun}`, "{me}") : image.prompt;
-    change({ adapter: image.adapter || BASE, prompt: said || "", negative: image.negative_prompt || "", steps: image.steps || 25, guidance: image.guidance_scale || form.peek().guidance, strength: image.adapter_scale ?? 1, isLocked: false });
+    change({
+      adapter: image.adapter || BASE,
+      prompt: said || "",
+      negative: image.negative_prompt || "",
+      steps: image.steps || 25,
+      guidance: image.guidance_scale || form.peek().guidance,
+      strength: image.adapter_scale ?? 1,
+      isLocked: false,
+    });
     document.getElementById("prompt")?.focus();
     scrollTo(0, 0);
   };
   /** @param {string} key @param {(text: string) => any} [read] */
-  const set = (key, read = (text) => text) => (/** @type {any} */ event) => change({ [key]: read(event.currentTarget.value) });
-  const sheet = finished.length === 2 && finished.every((one) => one.ids.length)
-    ? pairs(finished[1].ids, finished[0].ids) : [];
+  const set =
+    (key, read = (text) => text) =>
+    (/** @type {any} */ event) =>
+      change({ [key]: read(event.currentTarget.value) });
+  const sheet =
+    finished.length === 2 && finished.every((one) => one.ids.length) ? pairs(finished[1].ids, finished[0].ids) : [];
 
   return html`
     <div class="stack wide">
       <h1 tabindex="-1">${words.title}</h1>
-      ${adapters !== null && adapters.length === 0 && html`
+      ${
+        adapters !== null &&
+        adapters.length === 0 &&
+        html`
         <div class="card row spread"><p>${words.nobody}</p><a class="button" href=${address("")}>${t.people.add}</a></div>
-      `}
+      `
+      }
       <div class="columns left">
         <form class="card stack" onSubmit=${submit}>
           <div class="field">
@@ -118,9 +150,11 @@ export function Page({ name }) {
             </div>
           </div>
           <label class="tick"><input type="checkbox" checked=${values.isLocked} onChange=${(/** @type {any} */ event) => change({ isLocked: event.currentTarget.checked })} />${words.lock}</label>
-          ${isBusy
-            ? html`<button class="button big full" type="button" onClick=${() => runs.value.forEach((one) => one.stop())}>${words.stop}</button>`
-            : html`<button class="button main-button big full" type="submit">${words.make}</button>`}
+          ${
+            isBusy
+              ? html`<button class="button big full" type="button" onClick=${() => runs.value.forEach((one) => one.stop())}>${words.stop}</button>`
+              : html`<button class="button main-button big full" type="submit">${words.make}</button>`
+          }
           <details>
             <summary>${t.actions.more}</summary>
             <div class="stack">
@@ -148,31 +182,40 @@ export function Page({ name }) {
                   ${Object.entries(words.compares).map(([key, text]) => html`<option key=${key} value=${key}>${text}</option>`)}
                 </select>
               </div>
-              ${values.compare && html`
+              ${
+                values.compare &&
+                html`
                 <div class="field">
                   <label for="second">${words.second[values.compare]}</label>
                   ${values.compare === "prompt" && html`<textarea id="second" rows="3" maxlength="2000" value=${values.second} onInput=${set("second")}></textarea>`}
                   ${values.compare === "strength" && html`<input id="second" type="number" min="0" max="2" step="0.05" value=${values.second || 0.7} onInput=${set("second")} />`}
-                  ${values.compare === "adapter" && html`
+                  ${
+                    values.compare === "adapter" &&
+                    html`
                     <select id="second" value=${values.second || BASE} onChange=${set("second")}>
                       ${(adapters || []).map((one) => html`<option key=${one.name} value=${one.name}>${one.name}</option>`)}
                       <option value=${BASE}>${words.base}</option>
                     </select>
-                  `}
+                  `
+                  }
                 </div>
-              `}
+              `
+              }
             </div>
           </details>
         </form>
         <div class="stack wide">
-          ${runs.value.length > 0 && html`
+          ${
+            runs.value.length > 0 &&
+            html`
             <section class="stack" aria-label=${words.making} aria-live="polite">
               <div class=${runs.value.length > 1 ? "pair" : ""}>
                 ${[...runs.value].reverse().map((run) => html`<${RunTiles} key=${run.id} run=${run} />`)}
               </div>
               ${sheet.length > 0 && html`<div class="row"><a class="button" href=${`/v1/images/sheet?columns=2&${sheet.map((id) => `id=${id}`).join("&")}`} download="comparison.png">${words.sheet}</a></div>`}
             </section>
-          `}
+          `
+          }
           <${Gallery} adapter=${name || null} onLike=${like} />
         </div>
       </div>

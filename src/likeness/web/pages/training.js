@@ -15,7 +15,9 @@ const PLACE_EVERY_MS = 5000;
 /** @param {any} job */
 function notifyOfEnd(job) {
   if ("Notification" in window && Notification.permission === "granted" && document.hidden) {
-    new Notification(t.training.notifyTitle(job.name), { body: t.training.states[/** @type {keyof typeof t.training.states} */ (job.state)] });
+    new Notification(t.training.notifyTitle(job.name), {
+      body: t.training.states[/** @type {keyof typeof t.training.states} */ (job.state)],
+    });
   }
 }
 
@@ -42,7 +44,11 @@ export function Page({ name: id }) {
       watched.close();
     };
   }, [id]);
-  const { job, stage, progress, losses, previews, score, isWaiting } = watch?.state.value || { job: null, losses: [], previews: [] };
+  const { job, stage, progress, losses, previews, score, isWaiting } = watch?.state.value || {
+    job: null,
+    losses: [],
+    previews: [],
+  };
   if (!job) return html`<h1 tabindex="-1">${t.loading}</h1>`;
   const isOver = !["queued", "running"].includes(job.state);
   const current = STAGES.indexOf(stageOf(stage || "", progress));
@@ -68,7 +74,9 @@ export function Page({ name: id }) {
           ${job.place_in_queue !== null && html`<span class="soft">${words.place(job.place_in_queue)}</span>`}
         </div>
       </div>
-      ${job.state === "succeeded" && html`
+      ${
+        job.state === "succeeded" &&
+        html`
         <div class="card stack">
           <p><strong>${words.done}</strong></p>
           <div class="row">
@@ -76,17 +84,23 @@ export function Page({ name: id }) {
             <a class="button" href=${address("person", job.name)}>${t.score.title}</a>
           </div>
         </div>
-      `}
-      ${job.failure && html`
+      `
+      }
+      ${
+        job.failure &&
+        html`
         <div class="card stack" role="alert">
           <p><strong>${sentence(job.failure.reason)}</strong> ${sentence(job.failure.hint)}</p>
           <div class="row"><a class="button main-button" href=${address("photos", job.name)}>${words.photos}</a></div>
         </div>
-      `}
+      `
+      }
       ${isOver && !job.failure && job.state !== "succeeded" && html`<div class="row"><a class="button main-button" href=${address("photos", job.name)}>${words.again}</a></div>`}
       <div class="columns">
         <div class="stack wide">
-          ${!isOver && html`
+          ${
+            !isOver &&
+            html`
             <section class="card stack" aria-label=${words.states.running}>
               <ol class="stages">
                 ${STAGES.map((one, place) => {
@@ -112,23 +126,29 @@ export function Page({ name: id }) {
               ${asked === "default" && html`<button class="button" type="button" onClick=${notify}>${words.notify}</button>`}
               <button class="button bad-button" type="button" onClick=${cancel}>${words.cancel}</button>
             </div>
-          `}
+          `
+          }
           ${losses.length > 1 && html`<section class="card"><${LossCurve} losses=${losses} /></section>`}
           ${score && html`<${ScoreCard} card=${score} />`}
         </div>
-        ${previews.length > 0 && html`
+        ${
+          previews.length > 0 &&
+          html`
           <section class="card stack" aria-labelledby="previews">
             <h2 id="previews">${words.previews}</h2>
             <div class="previews">
-              ${[...previews].reverse().map((step) => html`
+              ${[...previews].reverse().map(
+                (step) => html`
                 <figure key=${step} class="stack tight">
                   <img src=${`/v1/jobs/${id}/previews/${step}`} alt=${words.previewAlt(step)} loading="lazy" />
                   <figcaption class="soft small">${words.previewCaption(step)}</figcaption>
                 </figure>
-              `)}
+              `,
+              )}
             </div>
           </section>
-        `}
+        `
+        }
       </div>
       <${Confirm} />
     </div>

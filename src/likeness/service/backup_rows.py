@@ -1,0 +1,83 @@
+"""The rows of a backup, `backup.json`, as they are read from an untrusted file: ids, names and times in the forms that
+this program writes, texts of limited length. What follows from the content of a member is not in them.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..storage.consent import MOST_CHARACTERS
+
+FORMAT: Literal["likeness-backup"] = "likeness-backup"
+VERSION: Literal[1] = 1
+MANIFEST = "backup.json"
+_MOST_JSON = 20_000  # characters of a photograph's verdict, or of an image's facts
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}\Z")]
+Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?\+00:00\Z")]
+Text = Annotated[str, Field(pattern=r"^[^\0]*\Z")]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, regex_engine="python-re")
+
+
+class SubjectRow(_Row):
+    name: Name
+    class_noun: Annotated[Text, Field(max_length=100)]
+    identifier: Annotated[Text, Field(max_length=100)]
+    consent: Annotated[Text, Field(max_length=MOST_CHARACTERS)]
+    consented: Time
+    created: Time
+
+
+class PhotoRow(_Row):
+    """Its member is `photo_member(subject, sha256)`."""
+
+    subject: Name
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\Z")]
+    file: Annotated[Text, Field(max_length=200)]
+    report: Annotated[Text, Field(max_length=_MOST_JSON)]
+    created: Time
+
+
+class AdapterRow(_Row):
+    """Its member is `adapter_member(name)`."""
+
+    name: Name
+
+
+class ImageRow(_Row):
+    """Its member is `image_member(id, media_type)`."""
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}\Z")]
+    subject: Name  # or `base`
+    media_type: Literal["image/png", "image/jpeg"]
+    created: Time
+    facts: Annotated[Text, Field(max_length=_MOST_JSON)]
+    is_favourite: bool
+
+
+class Manifest(_Row):
+    """The whole of `backup.json`."""
+
+    format: Literal["likeness-backup"]
+    version: Literal[1]
+    likeness: Annotated[Text, Field(max_length=100)]
+    created: Time
+    subjects: list[SubjectRow]
+    photos: list[PhotoRow]
+    adapters: list[AdapterRow]
+    images: list[ImageRow]
+
+
+def photo_member(subject: str, sha256: str) -> str:
+    return f"photos/{subject}/{sha256}.jpg"
+
+
+def adapter_member(name: str) -> str:
+    return f"adapters/{name}.safetensors"
+
+
+def image_member(id: str, media_type: str) -> str:
+    return f"images/{id}.{media_type.rpartition('/')[2]}"
