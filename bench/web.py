@@ -50,11 +50,14 @@ _LOADED = """[...performance.getEntriesByType('navigation'), ...performance.getE
   .filter((one) => !/thumbnail|[.](jpg|png|svg)|view=/.test(one.name))
   .map((one) => [one.name, one.decodedBodySize])"""
 _PAINTED = "performance.getEntriesByType('paint').find((one) => one.name === 'first-contentful-paint')?.startTime"
-_ON_SCREEN = """(() => {
-  const every = [...document.querySelectorAll('.tile img')];
-  const shown = every.filter((one) => one.getBoundingClientRect().top < innerHeight);
-  return shown.length > 0 && shown.every((one) => one.complete && one.naturalWidth) && performance.now();
-})()"""
+_ON_SCREEN = """async () => {
+  for (;;) {
+    const every = [...document.querySelectorAll('.tile img')];
+    const shown = every.filter((one) => one.getBoundingClientRect().top < innerHeight);
+    if (shown.length > 0 && shown.every((one) => one.complete && one.naturalWidth)) return performance.now();
+    await new Promise((next) => requestAnimationFrame(next));
+  }
+}"""
 _SCROLL = """async (wanted) => {
   const seen = () => document.querySelectorAll('.tile').length;
   for (let quiet = 0; quiet < 120 && (seen() < wanted || scrollY + innerHeight < document.body.scrollHeight - 2);) {
@@ -149,7 +152,7 @@ def gallery(browser: Any, home: Path, asked: argparse.Namespace) -> Found:
         visit = Visit(browser, url, "desktop")
         visit.context.add_init_script(_WATCH)
         opened = visit.open("studio")
-        first_s = opened.wait_for_function(_ON_SCREEN).json_value() / 1000
+        first_s = opened.evaluate(_ON_SCREEN) / 1000
         seen = opened.evaluate(_SCROLL, asked.images)
         tasks = opened.evaluate("window.longTasks")
         visit.end()

@@ -63,6 +63,7 @@ def main_options(
 ) -> None:
     """Portraits of you from any prompt, trained on about ten photographs."""
     ctx.obj = Call(settings_from(home=home), Terminal(as_json=as_json), EXTENSION)
+    ctx.call_on_close(ctx.obj.close)
     if version:
         ctx.obj.terminal.document({"version": __version__})
         ctx.obj.terminal.say(f"likeness {__version__}")

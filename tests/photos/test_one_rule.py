@@ -1,6 +1,6 @@
 """Photographs of different people are refused, and strangers left out, in every protocol."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +35,7 @@ class Reached(Exception):
 
 
 @pytest.fixture
-def likeness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Likeness:
+def likeness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Likeness]:
     """An installation that goes as far as the prepared photographs."""
 
     def stop(base: Any, order: Any, prepared: list[PreparedPhoto], **options: Any) -> None:
@@ -44,7 +44,9 @@ def likeness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Likeness:
     monkeypatch.setattr("likeness.training.pipeline.fine_tune", stop)
     monkeypatch.setattr("likeness.training.pipeline.adapter_bytes", lambda base, recipe: 0)
     monkeypatch.setattr(Likeness, "base", None)
-    return build(Settings(home=tmp_path))
+    installation = build(Settings(home=tmp_path))
+    yield installation
+    installation.close()
 
 
 def reached(call: Callable[[], object]) -> list[str]:

@@ -1,5 +1,6 @@
 """The training service on a real PostgreSQL: the same verbs, several workers, and a database that goes away."""
 
+import io
 import tempfile
 import threading
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from PIL import Image
 from starlette.testclient import TestClient
 
 from fixtures.installation import PHOTOS, Installation, pids_with
@@ -17,7 +19,7 @@ from fixtures.postgres import Postgres, postgres
 from fixtures.waiting import HANG_S, until
 from likeness.artifacts.card import write_card
 from likeness.config import Settings
-from likeness.errors import AdapterBusy, AlreadyExists, QueueFull, StorageUnavailable
+from likeness.errors import AdapterBusy, AlreadyExists, KeyRefused, QueueFull, StorageUnavailable
 from likeness.http.app import create_app
 from likeness.jobs import queue as queue_module
 from likeness.jobs.job import SUBJECT_PHOTOS, Claim, JobOrder
@@ -25,12 +27,19 @@ from likeness.jobs.leases import Leases, renew_until
 from likeness.jobs.queue import Queue
 from likeness.jobs.tables import JOBS, jobs, open_jobs_database, remembered
 from likeness.service import build
+from likeness.service.backup import Counts
+from likeness.service.image_files import marked_png
+from likeness.service.kept import keep
 from likeness.service.training import training_of
 from likeness.storage import catalog_tables, forgettings
-from likeness.storage.catalog import refuse_if_forgetting
+from likeness.storage.api_keys import new_key
+from likeness.storage.catalog import Catalog, refuse_if_forgetting
+from likeness.storage.catalog_tables import CATALOG
 from likeness.storage.database import migrate
+from likeness.storage.gallery import list_outputs, mark_favourite
 from likeness.storage.records import AdapterRecord
-from likeness.types import Subject
+from likeness.storage.sessions import begin_session, end_session, key_of_session
+from likeness.types import PNG, Subject
 from tests.jobs.claims import claimed, next_claim, taken_over
 from tests.storage.cards import record
 
@@ -106,6 +115,53 @@ def test_a_queue_of_an_earlier_version_is_opened_in_place(cluster: Postgres) -> 
     engine.dispose()
     for database in databases:
         database.close()
+
+
+def test_a_catalog_of_an_earlier_version_gets_what_the_web_app_needs(cluster: Postgres, tmp_path: Path) -> None:
+    """Its kept images stay; pages, favourites, sessions and backups work on PostgreSQL as on SQLite."""
+    engine = sa.create_engine(cluster.url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
+    migrate(engine, CATALOG, target="0001")
+    old = {"tenant": "local", "subject": "base", "media_type": PNG, "bytes": 1, "created": "2026-01-01T00:00:00+00:00"}
+    keys = "tenant, subject, media_type, bytes, created, id, key"
+    with engine.begin() as connection:
+        for id in ("a" * 32, "b" * 32):  # of the same time
+            values = old | {"id": id, "key": f"local/outputs/base/{id}"}
+            connection.execute(sa.text(f"INSERT INTO outputs ({keys}) VALUES (:{keys.replace(', ', ', :')})"), values)
+    engine.dispose()
+    with ThreadPoolExecutor(4) as threads:
+        for catalog in threads.map(lambda _: _opened_catalog(cluster.url), range(4)):
+            catalog.close()
+    with closing(build(Settings(home=tmp_path / "one", jobs=cluster.url, catalog=cluster.url))) as likeness:
+        catalog = likeness.catalog
+        picture = marked_png(Image.new("RGB", (8, 8)))
+        for id in ("a", "b"):
+            likeness.library.objects.put(f"local/outputs/base/{id * 32}", picture)
+        newest = keep(likeness.library, "local", None, picture, PNG, facts='{"seed": 1}')
+        pages = [list_outputs(catalog, "local", limit=2)]
+        pages.append(list_outputs(catalog, "local", limit=2, before=pages[0][-1].id))
+        assert [one.id for page in pages for one in page] == [newest, "b" * 32, "a" * 32]
+        assert [one.facts for one in pages[0]] == ['{"seed": 1}', "{}"]
+        assert mark_favourite(catalog, "local", "a" * 32, True)
+        assert [one.id for one in list_outputs(catalog, "local", favourites=True)] == ["a" * 32]
+        token, key = begin_session(catalog, new_key(catalog, "local")[0])
+        assert key_of_session(catalog, token) == key
+        end_session(catalog, token)
+        with pytest.raises(KeyRefused):
+            key_of_session(catalog, token)
+        likeness.subjects.create("local", Subject("ida", "dog"), consent="")
+        content = b"".join(likeness.backup())
+        assert likeness.restore(io.BytesIO(content), tenant="second").counts == Counts(1, 0, 0, 3)
+        assert likeness.restore(io.BytesIO(content), tenant="second").counts == Counts(0, 0, 0, 0)
+        assert [one.id for one in list_outputs(catalog, "second", favourites=True)] == ["a" * 32]
+
+
+def _opened_catalog(url: str) -> Catalog:
+    catalog = Catalog(url)
+    _ = catalog.engine
+    return catalog
 
 
 def test_equal_submits_at_the_same_moment_are_one_job(cluster: Postgres) -> None:

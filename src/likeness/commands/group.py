@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +48,21 @@ class Call:
     settings: Settings
     terminal: Terminal
     extension: Extension
+    _opened: list[Likeness] = field(default_factory=list)
 
     def likeness(self, base: str | None = None, revision: str | None = None) -> Likeness:
-        """The installation, optionally with another base. Raises UsageError: a revision without a model id."""
-        return build(self.with_base(base, revision), self.extension.formats)
+        """The installation, optionally with another base; closed when the command ends.
+
+        Raises:
+            UsageError: a revision without a model id.
+        """
+        self._opened.append(build(self.with_base(base, revision), self.extension.formats))
+        return self._opened[-1]
+
+    def close(self) -> None:
+        """Close what `likeness` has opened."""
+        while self._opened:
+            self._opened.pop().close()
 
     def with_base(self, base: str | None, revision: str | None) -> Settings:
         """The settings, optionally with another base. Raises UsageError: a revision without a model id."""

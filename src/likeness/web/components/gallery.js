@@ -18,6 +18,10 @@ export function Gallery({ adapter, onLike }) {
   const [open, setOpen] = useState(/** @type {string | null} */ (null));
   const last = useRef(-1);
   const end = useRef(null);
+  const click = useRef(/** @type {(event: any, image: any) => void} */ (() => {}));
+  const tiles = useRef(
+    /** @type {WeakMap<any, {isSelecting: boolean, isChosen: boolean, tile: any}>} */ (new WeakMap()),
+  );
   const { images, next, isLoaded } = gallery.state.value;
   const words = t.gallery;
   useEffect(() => {
@@ -35,9 +39,9 @@ export function Gallery({ adapter, onLike }) {
     return () => watcher.disconnect();
   }, [next]);
 
-  /** @param {any} event @param {number} place */
-  const clicked = (event, place) => {
-    const image = images[place];
+  /** @param {any} event @param {any} image */
+  const clicked = (event, image) => {
+    const place = images.indexOf(image);
     if (!isSelecting && !event.shiftKey) {
       setOpen(image.id);
       return;
@@ -50,6 +54,32 @@ export function Gallery({ adapter, onLike }) {
     } else if (!changed.delete(image.id)) changed.add(image.id);
     last.current = place;
     setChosen(changed);
+  };
+  click.current = clicked;
+  /**
+   * The tile of an image. The same one is returned until the image or its state change, so that Preact compares nothing
+   * of the other tiles when a page is added to thousands.
+   * @param {any} image @param {boolean} isSelecting @param {boolean} isChosen
+   */
+  const tileOf = (image, isSelecting, isChosen) => {
+    const known = tiles.current.get(image);
+    if (known?.isSelecting === isSelecting && known.isChosen === isChosen) return known.tile;
+    const label = words.alt(plain(image.prompt), image.seed);
+    const tile = html`
+      <li key=${image.id} class=${`tile ${isChosen ? "chosen" : ""}`}>
+        <button
+          type="button"
+          aria-pressed=${isSelecting ? isChosen : undefined}
+          aria-label=${isSelecting ? words.selectOne(label) : words.open(label)}
+          onClick=${(/** @type {any} */ event) => click.current(event, image)}
+        >
+          <img src=${`/v1/images/${image.id}/thumbnail`} alt="" loading="lazy" decoding="async" width="160" height="160" />
+        </button>
+        ${(image.is_favourite || isChosen) && html`<span class="mark" aria-hidden="true">${isChosen ? "✓" : "♥"}</span>`}
+      </li>
+    `;
+    tiles.current.set(image, { isSelecting, isChosen, tile });
+    return tile;
   };
   /** @param {any} event */
   const moved = (event) => {
@@ -99,18 +129,7 @@ export function Gallery({ adapter, onLike }) {
       </div>
       ${isLoaded && images.length === 0 && html`<p class="soft">${words.empty}</p>`}
       <ul class="grid" onKeyDown=${moved}>
-        ${images.map((image, place) => {
-          const label = words.alt(plain(image.prompt), image.seed);
-          return html`
-            <li key=${image.id} class=${`tile ${chosen.has(image.id) ? "chosen" : ""}`}>
-              <button type="button" aria-pressed=${isSelecting ? chosen.has(image.id) : undefined} onClick=${(/** @type {any} */ event) => clicked(event, place)}
-                aria-label=${isSelecting ? words.selectOne(label) : words.open(label)}>
-                <img src=${`/v1/images/${image.id}/thumbnail`} alt="" loading="lazy" decoding="async" width="160" height="160" />
-              </button>
-              ${(image.is_favourite || chosen.has(image.id)) && html`<span class="mark" aria-hidden="true">${chosen.has(image.id) ? "✓" : "♥"}</span>`}
-            </li>
-          `;
-        })}
+        ${images.map((image) => tileOf(image, isSelecting, chosen.has(image.id)))}
       </ul>
       ${next && html`<div class="row" ref=${end}><button class="button" type="button" onClick=${() => gallery.more().catch(complain)}>${words.more}</button></div>`}
       ${
