@@ -124,7 +124,7 @@ async def image_likeness(request: Request, asking: Asking, id: Id) -> PictureLik
 
 @router.put("/images/{id}/favourite")
 async def set_favourite(request: Request, asking: Asking, id: Id, favourite: Favourite) -> KeptOut:
-    """Mark a kept image as a favourite, or take the mark off."""
+    """Mark a kept image as a favourite, or remove the mark."""
     library = likeness_of(request).library
 
     def work() -> OutputRecord:

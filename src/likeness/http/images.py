@@ -56,7 +56,7 @@ async def make_images(request: Request, asking: Asking, new: NewImages) -> Respo
 
 @router.get("/images/{id}", response_class=Response, responses={200: {"content": {PNG: _FORMS, JPEG: _FORMS}}})
 async def kept_image(request: Request, asking: Asking, id: Id) -> Response:
-    """An image that was kept."""
+    """A kept image."""
     content, media_type = await asyncio.to_thread(likeness_of(request).kept, id, tenant=asking.tenant)
     return Response(content, media_type=media_type)
 

@@ -72,7 +72,10 @@ async def submit_archive(
     request: Request, asking: Asking, archive: UploadFile, order: Annotated[str, Form(max_length=1 << 16)],
     idempotency_key: IdempotencyKey = None,
 ) -> JobOut:  # fmt: skip
-    """The same with the photographs in the request: `archive` is a zip or tar, `order` the JSON of a new job."""
+    """Put a training into the queue, with its photographs in the request.
+
+    `archive` is a zip or tar, `order` the JSON of a new job.
+    """
     try:
         new = NewJob.model_validate_json(order)
     except ValidationError as error:
@@ -126,7 +129,7 @@ async def show_job(request: Request, asking: Asking, id: Id) -> JobOut:
 
 @router.post("/{id}/cancel")
 async def cancel_job(request: Request, asking: Asking, id: Id) -> JobOut:
-    """End a job that waits or runs; one that is over stays what it is."""
+    """Cancel a job that waits or runs; a finished job does not change."""
     return job_out(await asked(training_of_app(request), lambda queue: queue.cancel(id, asking.tenant)))
 
 
@@ -135,7 +138,10 @@ async def job_events(
     request: Request, asking: Asking, id: Id, after: Annotated[int, Query(ge=0, le=MOST_EVENTS)] = 0,
     accept: Annotated[str, Header()] = "", last_event_id: Annotated[str, Header(max_length=20)] = "",
 ) -> Response | EventsOut:  # fmt: skip
-    """What happened after event `after`. With `Accept: text/event-stream` it goes on until the job is over."""
+    """Events of a job after event `after`.
+
+    With `Accept: text/event-stream`, the stream continues until the job ends.
+    """
     training = training_of_app(request)
     if last_event_id.isascii() and last_event_id.isdigit():
         after = max(after, int(last_event_id))
@@ -161,7 +167,7 @@ async def job_preview(request: Request, asking: Asking, id: Id, step: int) -> Re
 
 @router.get("/{id}/messages")
 async def job_messages(request: Request, asking: Asking, id: Id) -> DeliveriesOut:
-    """What was, or will be, said about a job, and whether it was taken."""
+    """Messages about a job, sent or waiting, and whether they were delivered."""
     training = training_of_app(request)
     await asked(training, lambda queue: queue.status(id, asking.tenant))
     found = await asyncio.to_thread(lambda: training.notifier.log(asking.tenant, id))

@@ -35,7 +35,9 @@ class NewJob(BaseModel):
     )
     class_noun: str | None = Field(default=None, max_length=100, description="the subject's by default")
     recipe: Annotated[str, Field(max_length=40, examples=["fast"])] = "standard"
-    recipe_changes: dict[str, Any] = Field(default_factory=dict, description="recipe fields to change, as `steps`")
+    recipe_changes: dict[str, Any] = Field(
+        default_factory=dict, description="recipe fields to change, for example `steps`"
+    )
     seed: int = 0
     replace: bool = False
     keep_strangers: bool = Field(default=False, description="also use photographs that probably show another person")

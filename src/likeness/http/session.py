@@ -47,7 +47,7 @@ class AboutOut(BaseModel):
     side_px: int
     guidance_scale: float = Field(description="the base's own")
     keep_photos_days: int = Field(description="how long photographs are kept after training")
-    upload_mb: int = Field(description="the most of one request")
+    upload_mb: int = Field(description="largest request, in MB")
     most_photos: int
     recipes: list[RecipeOut]
 
