@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..errors import InputRefused
+from ..errors import InputRefused, RequestCancelled
 from ..service import Likeness, kept
 from ..service.contact_sheet import Tile, contact_sheet
 from ..service.image_files import marked_png
@@ -114,7 +114,10 @@ async def image_likeness(request: Request, asking: Asking, id: Id) -> PictureLik
     """How similar the face of a kept image is to the stored photographs of its subject."""
     likeness = likeness_of(request)
     try:
-        found = await asyncio.to_thread(likeness.picture_likeness, id, tenant=asking.tenant)
+        async with request.app.state.comparisons:
+            if await request.is_disconnected():
+                raise RequestCancelled("the client has gone")
+            found = await asyncio.to_thread(likeness.picture_likeness, id, tenant=asking.tenant)
     except InputRefused as error:
         return PictureLikenessOut(reason=error.message)
     return PictureLikenessOut(

@@ -1,5 +1,5 @@
 // @ts-check
-import { get } from "../api.js";
+import { Refusal, call } from "../api.js";
 import { complain } from "../failures.js";
 import { gallery } from "../gallery_store.js";
 import { html, useEffect, useRef, useState } from "../html.js";
@@ -8,6 +8,7 @@ import { day, plain, t } from "../texts.js";
 import { ask } from "./confirm.js";
 
 const SWIPE_PX = 50;
+const REST_MS = 300; // an image that is only passed by is not compared
 /** What /v1 said of images, by id. @type {Map<string, any>} */
 const compared = new Map();
 const FACTS = /** @type {const} */ ([
@@ -37,13 +38,21 @@ export function Lightbox({ images, place, onPlace, onClose, onLike }) {
   useEffect(() => {
     setLikeness(compared.get(image.id) || null);
     if (!image.adapter || compared.has(image.id)) return undefined;
-    let isShown = true;
-    get(`/images/${image.id}/likeness`).then((found) => {
-      compared.set(image.id, found);
-      if (isShown) setLikeness(found);
-    }, complain);
+    const stop = new AbortController();
+    const compare = async () => {
+      try {
+        const found = await call("GET", `/images/${image.id}/likeness`, { signal: stop.signal });
+        compared.set(image.id, found);
+        setLikeness(found);
+      } catch (error) {
+        const isDeleted = error instanceof Refusal && error.status === 404;
+        if (!stop.signal.aborted && !isDeleted) complain(error);
+      }
+    };
+    const timer = setTimeout(compare, REST_MS);
     return () => {
-      isShown = false;
+      clearTimeout(timer);
+      stop.abort();
     };
   }, [image.id]);
   /** @param {number} step */
