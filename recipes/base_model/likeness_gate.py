@@ -167,7 +167,7 @@ def measure_real(exam: Exam, everybody: Sequence[Portraits]) -> Figures:
     if exam.settings.photos is None:
         return {}
     usable = check(read_photos([exam.settings.photos]), is_person=True).usable
-    truth = np.stack([descriptor(image, face) for _, image, face in usable if face is not None])
+    truth = np.stack([descriptor(one.image, one.face) for one in usable if one.face is not None])
     texts = portrait_prompts(exam.settings.class_noun, exam.settings.portraits)
     bare = exam.pictures([exam.request(text, seed) for seed, text in enumerate(texts)])
     groups = {

@@ -89,7 +89,7 @@ def training_set(exam: Exam, sitter: Sitter, recipe: FineTuneRecipe) -> Training
     """Check, prepare and encode, as in the service."""
     usable = check(sitter.photos, is_person=True).usable
     size = 2 * exam.base.family.resolution_px
-    prepared = [part for photo, image, face in usable for part in prepare(image, face, photo.sha256, size_px=size)]
+    prepared = [part for one in usable for part in prepare(one.image, one.face, one.photo.sha256, size_px=size)]
     objects = FileObjects(exam.settings.work)
     prior = class_latents(exam.base, sitter.class_noun, recipe.class_images, objects=objects)
     return build_training_set(
