@@ -54,6 +54,7 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "serve": "A real `likeness serve` over loopback. Baseline: stock diffusers, one adapter at a time, "
         "on the same machine. "
         "Overload: four times more requests than the server can answer, for a minute.",
+        "launches": "Kernels per denoising and training step, counted on fake tensors at the published sizes.",
         "mixed-forward": "One U-Net forward with eight adapters. Baselines: PEFT's `set_adapter`, and fusing "
         "the adapter into the "
         "weights and back, once per person.",

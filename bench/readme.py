@@ -14,6 +14,7 @@ from .figure_words import SENTENCES, SUBJECTS, WORDING
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures: python -m bench.readme -->", "<!-- end of figures -->"
+BUSY = 2.0  # load average per core, above which figures of time say little
 
 Document = Mapping[str, Any]
 
@@ -88,6 +89,9 @@ def table(document: Document, explained: str) -> str:
     """One bench: what it does, where and when it ran, and a line for each goal."""
     machine = document["machine"]
     ran = f"{document['date'][:10]}, commit {document['commit']}, cores: {machine['cores']}, {machine['cpu']}"
+    load = machine["load_average_1_5_15_min"][-1]
+    if load > BUSY * machine["cores"]:
+        ran += f", on a busy machine: load average {load:.0f}"
     lines = [
         f"**`{document['name']}`**: {explained} ({ran})", "", "| measurement | measured | goal | met |",
         "|---|---|---|---|",
