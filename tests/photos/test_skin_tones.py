@@ -19,7 +19,7 @@ TONES = 6  # from left to right darker: the tones of a European, an Asian, a Lat
 
 @pytest.fixture(scope="module")
 def sheet() -> Image.Image:
-    """Renders by `recipes.base_model.render` (MakeHuman, CC0), which differ in the tone of the skin alone in a row."""
+    """Made by `python -m recipes.base_model.render.sheet --tones` (MakeHuman, CC0)."""
     return Image.open(Path(__file__).with_name("skin_tones.jpg"))
 
 
