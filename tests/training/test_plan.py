@@ -90,7 +90,7 @@ def test_a_plan_needs_no_weights(tmp_path: Path) -> None:
 
 
 def test_the_plan_of_this_machine_is_for_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A made-up GPU: it decides how many people train at once, in which way, and what is refused before the work."""
+    """A made-up GPU: it decides how many people train at once, and in which way."""
     folder = str(build_tiny_folder(tmp_path / "base"))
     assert plan_here(folder, None, RECIPE, people=3) == (3, StepMemory())  # a CPU
     free = 16 * GIB
@@ -101,11 +101,7 @@ def test_the_plan_of_this_machine_is_for_its_device(tmp_path: Path, monkeypatch:
     }.items():  # fmt: skip
         monkeypatch.setattr(plan_module, name, found)
     assert plan_here(folder, None, RECIPE) == (16, StepMemory())
-    assert plan_here(folder, None, RECIPE, people=2) == (2, StepMemory())
     fake = fake_base(folder, device=torch.device("cuda"), dtype=torch.bfloat16)
     one = plan_of(fake, RECIPE, people=1, memory=StepMemory(rows=2))
     free = int(one.total_bytes / plan_module.SHARE) + 1
     assert plan_here(folder, None, RECIPE) == (1, StepMemory(rows=2))
-    free = GIB // 2
-    with pytest.raises(OutOfMemory, match=r"expected 0\.9 GiB of memory to train 1 at once .*, got 0\.5"):
-        plan_here(folder, None, RECIPE)
