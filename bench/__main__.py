@@ -8,6 +8,7 @@ NAMES = (
     "mixed_forward",
     "train_together",
     "launches",
+    "plans",
     "gpu",
     "generate",
     "engine_cold",

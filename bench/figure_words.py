@@ -67,6 +67,7 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "train-together": "Eight people in one training loop. Baseline: the same trainings one after another. Rows are "
         "photographs + class images per person and step.",
         "adapter-size": "One adapter on disk.",
+        "plans": "Memory of a training of one person at the published sizes, counted on fake tensors.",
     },
     "Training service": {
         "jobs-crash": "Workers, trainers and the server are killed with SIGKILL at random while jobs run.",
