@@ -7,6 +7,7 @@ from typer.testing import CliRunner, Result
 
 from fixtures.tiny import SHALLOW, build_tiny_folder
 from likeness import cli
+from likeness.training.loop import StepMemory
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,8 @@ def test_a_plan_adds_up(base: str) -> None:
     assert not plan["recompute"]
 
 
-def test_what_cannot_fit_is_refused_with_the_numbers(base: str) -> None:
+def test_what_cannot_fit_is_refused_with_the_numbers(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("likeness.training.plan.ways", lambda rows: [StepMemory(1, recompute=True)])  # the last of them
     result = run("--base", base, "--memory", "0.5GB")
     assert result.exit_code == 1
     assert "expected 0.9 GiB of memory to train 1 at once" in result.output and "got 0.5" in result.output
