@@ -78,7 +78,7 @@ def test_a_receipt_during_a_training_is_true_also_when_the_worker_is_killed(inst
         receipt = likeness.forget(name)
         assert {item.kind for item in receipt.items} >= {"jobs", "checkpoints"}
         assert not any(name in path.name for path in installation.settings.home.rglob("*"))
-        assert not any(path.is_file() for path in (installation.settings.home / "objects").rglob("*"))
+        assert not any(path.is_file() for path in (installation.settings.home / "objects" / "local").rglob("*"))
     likeness.close()
 
 
