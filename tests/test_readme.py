@@ -31,8 +31,8 @@ def test_the_readme_has_the_whole_path() -> None:
 def test_every_figure_says_on_how_many_cores_it_was_measured() -> None:
     goal = {"claim": "seconds, start to end", "at_least": False, "target": 180.0, "value": 127.0, "met": True}
     made = [
-        {"name": name, "date": "2026-01-02T03:04", "commit": "abc", "machine": {"cpu": "A", "cores": cores},
-         "goals": [goal]}
+        {"name": name, "date": "2026-01-02T03:04", "commit": "abc", "goals": [goal],
+         "machine": {"cpu": "A", "cores": cores, "load_average_1_5_15_min": [9.0, 1.0, 1.0]}}
         for name, cores in (("demo", 1), ("suite", 16))
     ]  # fmt: skip
     text = tables(made)
