@@ -22,7 +22,7 @@ import psutil
 from likeness.diffusion.base import BaseModel
 from likeness.engine.engine import Engine
 from likeness.training.recipe import recipe_named
-from likeness.types import ImageRequest
+from likeness.types import ImageRequest, blend_of
 from recipes.measurement import Row
 
 from .adapters import AdapterFiles, write_adapters
@@ -54,7 +54,7 @@ def first_step_ms(engine: Engine, key: str, begins: list[float]) -> tuple[float,
 
     begins.clear()
     started_s = time.perf_counter()
-    engine.submit(REQUEST, key=key, on_step=watch).result()
+    engine.submit(REQUEST, adapters=blend_of(key), on_step=watch).result()
     return (begins[0] - started_s) * 1e3, (ended_s[0] - started_s) * 1e3
 
 
@@ -82,7 +82,7 @@ def memory_per_adapter(base: BaseModel, files: AdapterFiles) -> Row:
     with Engine(base, load=files.load, slots=2, rank=rank, host_bytes=2 * sum(sizes)) as engine:
         seen: list[tuple[int, int]] = []
         for count, key in enumerate(files.keys, start=1):
-            engine.submit(request, key=key).result()
+            engine.submit(request, adapters=blend_of(key)).result()
             if count in (SETTLED, len(files.keys)):
                 gc.collect()
                 seen.append((psutil.Process().memory_info().rss, engine.facts().host_bytes))

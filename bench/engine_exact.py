@@ -22,7 +22,7 @@ from likeness.diffusion.base import BaseModel
 from likeness.diffusion.samplers import SAMPLERS
 from likeness.engine.engine import Engine
 from likeness.training.recipe import recipe_named
-from likeness.types import GeneratedImage, ImageRequest
+from likeness.types import GeneratedImage, ImageRequest, blend_of
 from recipes.measurement import Row
 
 from .adapters import AdapterFiles, write_adapters
@@ -37,7 +37,7 @@ def random_requests(keys: Sequence[str], count: int, *, most_steps: int) -> list
     prompts = ("photo of <<TOK>> person", "oil painting of a man in the snow", "a woman, a beach")
     return [
         ImageRequest(
-            dice.choice(prompts), dice.choice([*keys, None]), seed=dice.randrange(2**31),
+            dice.choice(prompts), blend_of(dice.choice([*keys, None])), seed=dice.randrange(2**31),
             steps=dice.randint(2, most_steps), guidance_scale=dice.choice([1.0, 2.0, 3.0, 5.0]),
             adapter_scale=dice.choice([1.0, 0.7, 1.0]), sampler=dice.choice(sorted(SAMPLERS)),
         )
@@ -55,9 +55,9 @@ def alone_and_mixed(base: BaseModel, files: AdapterFiles, requests: Sequence[Ima
         with Engine(recorder, load=files.load, slots=4, rank=rank, max_batch=5) as engine:
             tickets = []
             for request in requests:
-                tickets.append(engine.submit(request, key=request.adapter))
+                tickets.append(engine.submit(request, adapters=request.adapters))
                 if dice.random() < 0.3:  # an additional request that is cancelled
-                    engine.submit(replace(request, seed=1, steps=30), key=request.adapter).cancel()
+                    engine.submit(replace(request, seed=1, steps=30), adapters=request.adapters).cancel()
                 time.sleep(dice.random() * 0.1)
             mixed: list[GeneratedImage] = [ticket.result() for ticket in tickets]
             rows = engine.facts().rows_per_step
@@ -83,7 +83,7 @@ def swapped(base: BaseModel, folder: Path, swaps: int) -> tuple[list[Row], bool]
     with Engine(base, load=files.load, slots=SWAP_FILES // 2 + 1, rank=recipe_named("standard").rank) as engine:
         request = ImageRequest("photo of <<TOK>> person", steps=1, guidance_scale=1.0)
         for start in range(0, swaps, SWAP_FILES):
-            engine.generate([replace(request, adapter=key) for key in files.keys[: swaps - start]])
+            engine.generate([replace(request, adapters=blend_of(key)) for key in files.keys[: swaps - start]])
         facts = engine.facts()
     seconds, after = time.perf_counter() - started_s, resident_sha256(base)
     row = {"swaps": facts.slot_misses, "seconds": seconds, "SHA-256 before": before[:16], "after": after[:16]}

@@ -21,7 +21,7 @@ from likeness.diffusion.base import BaseModel
 from likeness.engine.engine import Engine
 from likeness.engine.facts import EngineFacts
 from likeness.training.recipe import recipe_named
-from likeness.types import ImageRequest
+from likeness.types import ImageRequest, blend_of
 from recipes.measurement import Row
 
 from .adapters import AdapterFiles, write_adapters
@@ -34,7 +34,7 @@ REQUEST = ImageRequest("oil painting of <<TOK>> person")
 
 def portraits(engine: Engine, keys: Sequence[str], *, steps: int) -> Work:
     """Makes one portrait for each key."""
-    requests = [replace(REQUEST, adapter=key, seed=k, steps=steps) for k, key in enumerate(keys)]
+    requests = [replace(REQUEST, adapters=blend_of(key), seed=k, steps=steps) for k, key in enumerate(keys)]
     return lambda: engine.generate(requests)
 
 
@@ -86,7 +86,7 @@ def many_against_hot(base: BaseModel, folder: Path, args: argparse.Namespace) ->
 
 def _swaps(engine: Engine, keys: Sequence[str]) -> None:
     """The same requests with images of one step, for more adapters in less time."""
-    engine.generate([replace(REQUEST, adapter=key, steps=1, guidance_scale=1.0) for key in keys])
+    engine.generate([replace(REQUEST, adapters=blend_of(key), steps=1, guidance_scale=1.0) for key in keys])
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ def bank_of(base: BaseModel) -> LoraBank:
 def batch(base: BaseModel, bank: LoraBank, size: int, *, steps: int) -> Work:
     """Makes `size` portraits, pixels (size, 3, H, W)."""
     requests = ImageRequest(PROMPT, steps=steps, sampler=SAMPLER).numbered(size)
-    slots = [AdapterSlot(k + 1) for k in range(size)]
+    slots = [[AdapterSlot(k + 1)] for k in range(size)]
     return lambda: base.decode(denoise_all(base, bank, requests, slots))
 
 

@@ -96,7 +96,7 @@ def serving_row(base: BaseModel, people: int) -> Row:
         for slot in range(1, people + 1):
             bank.write(slot, host)
         requests = [ImageRequest("photo of a person", seed=k, steps=100) for k in range(people)]
-        images = begin(base, bank, requests, [AdapterSlot(k + 1) for k in range(people)])
+        images = begin(base, bank, requests, [[AdapterSlot(k + 1)] for k in range(people)])
         works: dict[str, Callable[[], object]] = {
             "together": lambda: advance(base, bank, images),
             "one after another": lambda: [advance(base, bank, [image]) for image in images],

@@ -61,7 +61,7 @@ def denoising_step(base: BaseModel, people: int) -> int:
         for slot in range(1, people + 1):
             bank.write(slot, torch.ones(bank.columns))
         requests = [ImageRequest("photo of a person", seed=k) for k in range(people)]
-        images = begin(base, bank, requests, [AdapterSlot(k + 1) for k in range(people)])
+        images = begin(base, bank, requests, [[AdapterSlot(k + 1)] for k in range(people)])
         advance(base, bank, images)
         return kernels_of(lambda: advance(base, bank, images))
     finally:

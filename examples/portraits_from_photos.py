@@ -10,7 +10,7 @@ from likeness.service import build
 from likeness.service.example import example_photos
 from likeness.service.image_files import save_all
 from likeness.training.recipe import FineTuneOrder, recipe_named
-from likeness.types import ImageRequest, Subject
+from likeness.types import ImageRequest, Subject, blend_of
 
 
 def main(paths: list[Path], *, recipe: str = "fast", steps: int | None = None) -> list[Path]:
@@ -21,7 +21,7 @@ def main(paths: list[Path], *, recipe: str = "fast", steps: int | None = None) -
     with closing(build(settings_from())) as likeness:
         tuned = likeness.train(read_photos(paths), order)
         print(f"trained on {tuned.card.photos} photographs in {tuned.card.seconds:.0f} s")
-        images = likeness.generate([ImageRequest(prompt, adapter="example", seed=7) for prompt in prompts])
+        images = likeness.generate([ImageRequest(prompt, adapters=blend_of("example"), seed=7) for prompt in prompts])
         return list(save_all(images, Path("portraits"), likeness.encode))
 
 

@@ -41,7 +41,7 @@ from likeness.storage.objects import FileObjects
 from likeness.training.loss import row_losses
 from likeness.training.pipeline import adapter_bytes
 from likeness.training.recipe import FineTuneOrder, FineTuneRecipe, recipe_named
-from likeness.types import Advance, GeneratedImage, ImageRequest, Photo, Subject
+from likeness.types import Advance, GeneratedImage, ImageRequest, Photo, Subject, blend_of
 
 STEPS = 4
 
@@ -298,7 +298,7 @@ def test_prepared_files_hold_no_metadata(likeness: Likeness, photos: list[Photo]
 
 
 def test_generating_names_the_subject_and_is_repeatable(likeness: Likeness, trained: str, tmp_path: Path) -> None:
-    asked = [ImageRequest("{me} in the snow", "rex", seed=3, steps=2), ImageRequest("{me}", seed=4, steps=2)]
+    asked = [ImageRequest("{me} in the snow", blend_of("rex"), seed=3, steps=2), ImageRequest("{me}", seed=4, steps=2)]
     seen: list[Advance] = []
     mine, bare = likeness.generate(asked, watch=seen.append)
     assert (mine.request.prompt, bare.request.prompt) == ("<<TOK>> dog in the snow", "a person")
@@ -324,7 +324,7 @@ def test_another_base_is_refused(likeness: Likeness, trained: str, tmp_path: Pat
     likeness.export("rex", "diffusers", tmp_path / "rex.safetensors")
     with closing(build(replace(likeness.settings, base=str(other)))) as elsewhere:
         with pytest.raises(Mismatch):
-            elsewhere.generate([ImageRequest("x", "rex", steps=1)])
+            elsewhere.generate([ImageRequest("x", blend_of("rex"), steps=1)])
         with pytest.raises(Mismatch):
             elsewhere.import_adapter(
                 tmp_path / "rex.safetensors", "moved", "diffusers", class_noun="dog", identifier="<<TOK>>"
@@ -339,7 +339,7 @@ def test_export_and_import_give_the_same_pictures(
     name = f"from-{format}"
     card = likeness.import_adapter(path, name, format, class_noun="cat", identifier="<<cat>>")
     assert (card.name, card.class_noun) == (name, "dog")  # the card in the file goes before what was said
-    one, other = likeness.generate([ImageRequest("{me}", who, seed=1, steps=2) for who in ("rex", name)])
+    one, other = likeness.generate([ImageRequest("{me}", blend_of(who), seed=1, steps=2) for who in ("rex", name)])
     assert int(np.abs(one.image.astype(int) - other.image.astype(int)).max()) <= 1
     with pytest.raises(AlreadyExists):
         likeness.import_adapter(path, name, format, class_noun="dog", identifier="<<TOK>>")
@@ -374,7 +374,7 @@ def test_forgetting_can_be_repeated_when_the_store_failed_in_the_middle(
 
 def test_a_picture_of_somebody_forgotten_meanwhile_is_not_kept(likeness: Likeness, photos: list[Photo]) -> None:
     likeness.train(photos, order("left"))
-    (image,) = likeness.generate([ImageRequest("a photo", steps=1, adapter="left")])
+    (image,) = likeness.generate([ImageRequest("a photo", steps=1, adapters=blend_of("left"))])
     likeness.forget("left")
     with pytest.raises(NotFound):
         likeness.keep(image, b"a portrait", "image/png")

@@ -3,9 +3,20 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from likeness.errors import UsageError
-from likeness.types import ImageRequest, Subject, adapter_named, means_person
+from likeness.types import (
+    ImageRequest,
+    Subject,
+    WeightedAdapter,
+    adapter_named,
+    blend_of,
+    blend_text,
+    checked_blend,
+    means_person,
+)
 
 PEOPLE = (
     "person", "Woman", "MAN", "old man", "boy scout", "woman with a hat", "child", "guy", "little Girl", "kid", "baby",
@@ -73,3 +84,48 @@ def test_seeds_count_up_and_stay_in_range() -> None:
 def test_the_bare_base_has_no_adapter(name: str | None) -> None:
     assert adapter_named(name) is None
     assert adapter_named("anna") == "anna"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("anna", [("anna", 1.0)]),
+        ("anna+oil@0.6", [("anna", 1.0), ("oil", 0.6)]),
+        ("a@0+b@2+c@.5+d-1@1e-1", [("a", 0.0), ("b", 2.0), ("c", 0.5), ("d-1", 0.1)]),
+        ("base", []),
+        (None, []),
+    ],
+)
+def test_adapters_with_weights_are_written_in_one_text(text: str | None, expected: list[tuple[str, float]]) -> None:
+    assert [(one.name, one.weight) for one in blend_of(text)] == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "anna+", "+anna", "anna@", "anna@x", "anna@-1", "anna@2.1", "anna@nan", "anna@1_0", "anna+anna@0.5",
+        "a+b+c+d+e",
+        "anna+base", "base+anna", "base@0.5", "Anna", "anna oil", "anna@0.5@0.5",
+    ],
+)  # fmt: skip
+def test_texts_that_are_no_adapters_are_refused(text: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        blend_of(text)
+    assert "0.6" in refusal.value.hint or refusal.value.param == "adapter" or "name is" in str(refusal.value)
+
+
+NAMED = st.lists(st.from_regex(r"[a-z0-9][a-z0-9_-]{0,62}", fullmatch=True), max_size=4, unique=True)
+
+
+@given(NAMED.filter(lambda names: "base" not in names), st.lists(st.floats(0, 2), min_size=4, max_size=4))
+def test_the_text_of_adapters_is_read_as_it_was_written(names: list[str], weights: list[float]) -> None:
+    blend = checked_blend(WeightedAdapter(name, weight) for name, weight in zip(names, weights, strict=False))
+    assert blend_of(blend_text(blend)) == blend
+
+
+def test_a_request_says_its_subject_and_its_adapters() -> None:
+    request = ImageRequest("x", blend_of("anna+oil@0.6"))
+    assert (request.subject, request.to_json()["adapter"]) == ("anna", "anna+oil@0.6")
+    assert (ImageRequest("x").subject, ImageRequest("x").to_json()["adapter"]) == (None, None)
+    with pytest.raises(UsageError):
+        ImageRequest("x", (WeightedAdapter("a"), WeightedAdapter("a")))

@@ -138,7 +138,7 @@ class Exam:
         parts = []
         for start in range(0, len(requests), BATCH):
             part = requests[start : start + BATCH]
-            pixels = self.base.decode(denoise_all(self.base, bank, part, [AdapterSlot(slot)] * len(part)))
+            pixels = self.base.decode(denoise_all(self.base, bank, part, [[AdapterSlot(slot)]] * len(part)))
             parts.append(((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(parts)
 

@@ -18,6 +18,7 @@ from .commands.jobs import jobs, train_remotely
 from .commands.options import (
     Base,
     ClassNoun,
+    House,
     ImportFormat,
     KeepStrangers,
     Name,
@@ -29,6 +30,7 @@ from .commands.options import (
     Seed,
     Steps,
     one_of,
+    owner,
 )
 from .commands.plan import plan
 from .commands.score import kept_reference, most_alike, score
@@ -43,9 +45,10 @@ from .errors import UsageError
 from .photos import CheckResult, read_photos
 from .service import AUTO, BARE_BASE, matte_path, save_prepared
 from .service.image_files import facts, save_all
-from .storage.catalog import LOCAL
+from .storage.catalog import HOUSE, LOCAL
+from .storage.records import AdapterRecord
 from .training.recipe import recipe_named
-from .types import AdapterCard, ImageRequest, Subject, adapter_named
+from .types import ImageRequest, Subject, blend_of
 
 app = typer.Typer(
     cls=Commands, name="likeness", add_completion=False, pretty_exceptions_enable=False,
@@ -136,6 +139,7 @@ def train(
     remote: Annotated[
         str | None, typer.Option(metavar="URL", help="Train on this server; uses LIKENESS_API_KEY.")
     ] = None,
+    house: House = False,
     consent: Annotated[str, typer.Option(help="With --remote: who agreed, and when; required for a person.")] = "",
 ) -> None:
     """Train an adapter on photographs of a subject. An interrupted run resumes from its checkpoint."""
@@ -144,9 +148,9 @@ def train(
     call: Call = ctx.obj
     changes = {} if steps is None else {"steps": steps}
     if remote is not None:
-        if base is not None or revision is not None or restart:
+        if base is not None or revision is not None or restart or house:
             raise UsageError(
-                "expected --remote without --base, --revision and --restart", hint="the server chooses them"
+                "expected --remote without --base, --revision, --restart and --house", hint="the server chooses them"
             )
         wanted = {
             "name": name, "class_noun": class_noun, "recipe": recipe, "recipe_changes": changes, "seed": seed,
@@ -168,8 +172,9 @@ def train(
                 call.terminal.note(line)
 
         result = likeness.train(
-            read, order, keep_strangers=keep_strangers, watch=watch, should_stop=should_stop, on_checked=show
-        )
+            read, order, tenant=owner(house), keep_strangers=keep_strangers, watch=watch, should_stop=should_stop,
+            on_checked=show,
+        )  # fmt: skip
     call.terminal.document(
         {
             "adapter": asdict(result.card),
@@ -187,7 +192,11 @@ def generate(
     ctx: typer.Context,
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help=f"Name of an adapter, or `{BARE_BASE}` for the base without an adapter."),
+        typer.Argument(
+            metavar="NAME",
+            help=f"Name of an adapter, several with weights (anna+oil@0.6; the first is the subject), or `{BARE_BASE}` "
+            "for the base without an adapter.",
+        ),
     ],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Prompt; {me} stands for the subject.")],
     negative: Annotated[str, typer.Option(help="Negative prompt: what to avoid in the image.")] = "",
@@ -219,16 +228,15 @@ def generate(
 
     call: Call = ctx.obj
     likeness = call.likeness(base, revision)
-    adapter = adapter_named(name)
-    request = ImageRequest(prompt, adapter, negative, seed, steps, guidance, scale, negative_scale, sampler)
-    if best_of is not None and (adapter is None or best_of < count):
+    request = ImageRequest(prompt, blend_of(name), negative, seed, steps, guidance, scale, negative_scale, sampler)
+    if best_of is not None and (request.subject is None or best_of < count):
         raise UsageError("expected --best-of with an adapter, and a number of at least -n")
     requests = request.numbered(best_of or count)
-    if adapter is not None:
-        likeness.catalog.find_adapter(LOCAL, adapter)  # an unknown one is refused before the base is loaded
+    for one in request.adapters:
+        likeness.catalog.find_usable(LOCAL, one.name)  # an unknown one is refused before the base is loaded
     if out is not None:
         check_out(out)
-    reference = None if best_of is None else kept_reference(likeness.home.photos_folder(name))
+    reference = None if best_of is None else kept_reference(likeness.home.photos_folder(request.subject or BARE_BASE))
     with closing(likeness), call.terminal.progress() as watch:
         images = likeness.generate(requests, watch=watch)
     warnings = unread_of(likeness.base, images[0].request).remarks
@@ -236,7 +244,7 @@ def generate(
         call.terminal.note(f"warning: {warning}")
     if reference is not None:
         images = most_alike(images, reference, count)
-    folder = out or likeness.home.outputs_folder(name)
+    folder = out or likeness.home.outputs_folder(*([one.name for one in request.adapters] or [BARE_BASE]))
     saved = save_all(images, folder, likeness.encode)
     sheet = None
     if len(saved) > 1:
@@ -258,7 +266,7 @@ def generate(
 def list_adapters(ctx: typer.Context) -> None:
     """List all adapters."""
     call: Call = ctx.obj
-    rows = [_summary(record.card, record.bytes) for record in call.likeness().catalog.list_adapters(LOCAL)]
+    rows = [_summary(record) for record in call.likeness().catalog.list_usable(LOCAL)]
     call.terminal.document({"adapters": rows})
     if rows:
         call.terminal.table(rows_table([{**row, "base_sha256": str(row["base_sha256"])[:12]} for row in rows]))
@@ -271,7 +279,7 @@ def show(ctx: typer.Context, name: Name) -> None:
     """Show all properties of one adapter."""
     call: Call = ctx.obj
     likeness = call.likeness()
-    record = likeness.catalog.find_adapter(LOCAL, name)
+    record = likeness.catalog.find_usable(LOCAL, name)
     document = {**asdict(likeness.library.at(record).card), "bytes": record.bytes, "object": record.key}
     call.terminal.document(document)
     for key, value in document.items():
@@ -282,17 +290,18 @@ def show(ctx: typer.Context, name: Name) -> None:
 def forget(
     ctx: typer.Context,
     name: Name,
+    house: House = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Delete an adapter with its photographs, checkpoints and portraits, and print a receipt."""
     call: Call = ctx.obj
     likeness = call.likeness()
-    likeness.refuse_unknown(name)
+    likeness.refuse_unknown(name, tenant=owner(house))
     if not yes:
         if call.terminal.as_json:
             raise UsageError("expected --yes together with --json", hint="with --json there is no confirmation prompt")
         typer.confirm("Permanently delete the adapter, its photographs and portraits?", abort=True, err=True)
-    receipt = likeness.forget(name)
+    receipt = likeness.forget(name, tenant=owner(house))
     call.terminal.document(asdict(receipt))
     call.terminal.say(f"forgotten at {receipt.at}")
     for item in receipt.items:
@@ -319,6 +328,7 @@ def import_adapter(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A .safetensors file, a folder, or its tar.gz.")],
     name: NewName,
     format: ImportFormat = AUTO,
+    house: House = False,
     class_noun: ClassNoun = Subject.class_noun,
     identifier: Annotated[str, typer.Option(help="Identifier that the adapter was trained with.")] = Subject.identifier,
     strength: Annotated[
@@ -331,7 +341,7 @@ def import_adapter(
     """Import an adapter that another program trained on the same base."""
     call: Call = ctx.obj
     card = call.likeness(base, revision).import_adapter(
-        path, name, format, class_noun=class_noun, identifier=identifier, strength=strength
+        path, name, format, class_noun=class_noun, identifier=identifier, strength=strength, tenant=owner(house)
     )
     call.terminal.document(asdict(card))
     call.terminal.say(
@@ -386,11 +396,12 @@ def size_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _summary(card: AdapterCard, size: int) -> dict[str, object]:
+def _summary(record: AdapterRecord) -> dict[str, object]:
+    card, size = record.card, record.bytes
     return {
         "name": card.name, "class_noun": card.class_noun, "recipe": card.recipe.get("name", "imported"),
         "photos": card.photos, "steps": card.steps, "rank": card.rank, "bytes": size, "created": card.created,
-        "base_sha256": card.base_sha256,
+        "base_sha256": card.base_sha256, "house": record.tenant == HOUSE,
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ r rank, d width.
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -53,15 +53,78 @@ def checked_name(name: str) -> str:
 # Reserved names, all of them: what else a name of this kind would be taken for.
 BARE_BASE = "base"  # where an adapter is named: none
 SETUP_MODEL = "model_setup"  # the reference solution's clients invoke it first; here nothing is to set up
+HOUSE_ADAPTERS = "house-adapters"  # among the tenants: the owner of the adapters that all tenants can use
 RESULTS = "async"  # beside the tenants' folders among the objects: results of the SageMaker protocol, all tenants
 CLASS_IMAGES = "class-images"  # likewise: the images for prior preservation, which all tenants share
 _RESERVED_NAMES = {BARE_BASE: "no adapter", SETUP_MODEL: "the model that SageMaker's clients set up first"}
-_RESERVED_TENANTS = {RESULTS: "the results of all tenants", CLASS_IMAGES: "the class images of all tenants"}
+_RESERVED_TENANTS = {
+    RESULTS: "the results of all tenants",
+    CLASS_IMAGES: "the class images of all tenants",
+    HOUSE_ADAPTERS: "the adapters that all tenants can use",
+}
 
 
 def adapter_named(name: str | None) -> str | None:
     """The adapter of this name; None, the bare base, for no name and for `base`."""
     return None if name in (None, "", BARE_BASE) else name
+
+
+MAX_BLEND = 4  # adapters of one image
+MAX_BLEND_TEXT = 300  # characters of `blend_of`'s text
+_WEIGHT = re.compile(r"\d{1,3}(\.\d{0,20})?(e-?\d{1,2})?|\.\d{1,20}")
+
+
+@dataclass(frozen=True)
+class WeightedAdapter:
+    """An adapter of an image and the factor of its weights. Raises UsageError: a weight not in 0..2."""
+
+    name: str  # in a request; in the engine its key
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 2:
+            raise UsageError(f"expected an adapter's weight from 0 to 2, got {self.weight}", param="adapter")
+
+
+Blend = tuple[WeightedAdapter, ...]  # of one image; the first is its subject; empty: the bare base
+
+
+def blend_of(text: str | None) -> Blend:
+    """The adapters of `anna+oil@0.6`: names joined by +, each with an optional @weight. None, '' and `base`: none.
+
+    Raises:
+        UsageError: not of this form, a weight out of range, or see `checked_blend`.
+    """
+    if adapter_named(text) is None:
+        return ()
+    return checked_blend([_weighted(part) for part in str(text).split("+")])
+
+
+def checked_blend(adapters: Iterable[WeightedAdapter]) -> Blend:
+    """The adapters of one image. Raises UsageError: more than four, one of them twice, or `base` among others."""
+    blend = tuple(adapters)
+    if len(blend) > MAX_BLEND:
+        raise UsageError(f"expected at most {MAX_BLEND} adapters in an image, got {len(blend)}", param="adapter")
+    names = [one.name for one in blend]
+    if BARE_BASE in names or len(set(names)) != len(names):
+        raise UsageError(
+            f"expected each adapter once, and {BARE_BASE} alone", hint="for example: anna+oil@0.6", param="adapter"
+        )
+    return blend
+
+
+def blend_text(blend: Blend) -> str | None:
+    """The inverse of `blend_of`; None: no adapter."""
+    return "+".join(one.name if one.weight == 1 else f"{one.name}@{one.weight!r}" for one in blend) or None
+
+
+def _weighted(text: str) -> WeightedAdapter:
+    name, at, weight = text.partition("@")
+    if not at:
+        return WeightedAdapter(checked_name(name))
+    if not _WEIGHT.fullmatch(weight):
+        raise UsageError("expected a number after @", hint="for example: anna+oil@0.6", param="adapter")
+    return WeightedAdapter(checked_name(name), float(weight))
 
 
 def checked_new_name(name: str) -> str:
@@ -230,16 +293,17 @@ class ImageRequest:
     """
 
     prompt: str
-    adapter: str | None = None  # None = the bare base
+    adapters: Blend = ()  # the first is the subject; empty = the bare base
     negative_prompt: str = ""
     seed: int = 0
     steps: int | None = None  # None = the base's default, as for the sampler
     guidance_scale: float | None = None  # 1 = not guided; None = the base's default
-    adapter_scale: float = 1.0
+    adapter_scale: float = 1.0  # multiplies the weight of each adapter
     negative_scale: float | None = None  # adapter scale for the negative prompt; None = the base's default
     sampler: str | None = None
 
     def __post_init__(self) -> None:
+        checked_blend(self.adapters)
         ranges: dict[str, tuple[str, float, float | None, float]] = {
             "steps": ("steps", 1, self.steps, 200),
             "guidance_scale": ("guidance", 1, self.guidance_scale, 30),
@@ -261,6 +325,16 @@ class ImageRequest:
         if self.sampler not in (None, *SAMPLER_NAMES):
             raise UsageError(f"expected a sampler of {', '.join(SAMPLER_NAMES)}", param="sampler")
 
+    @property
+    def subject(self) -> str | None:
+        """The name of the first adapter; None: the bare base."""
+        return self.adapters[0].name if self.adapters else None
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON types; the adapters as the text that `blend_of` reads."""
+        document = {("adapter" if name == "adapters" else name): value for name, value in asdict(self).items()}
+        return document | {"adapter": blend_text(self.adapters)}
+
     def numbered(self, count: int) -> "list[ImageRequest]":
         """`count` requests that differ in their seeds: seed, seed + 1, ... Raises UsageError: a count not in 1..64."""
         if not 1 <= count <= MAX_IMAGES:
@@ -275,7 +349,7 @@ class GeneratedImage:
     request: ImageRequest  # as it was made: the subject's words in the prompt, the base's defaults filled in
     image: NDArray[np.uint8]  # (H, W, 3) RGB
     base_sha256: str
-    adapter_sha256: str | None
+    adapter_sha256: str | None  # of the adapters, joined by +
     seconds: float
 
 

@@ -77,6 +77,16 @@ def test_the_reference_solutions_client_works_unchanged(runtime: Any) -> None:
     assert response["ResponseMetadata"]["RequestId"]
 
 
+def test_gen_args_can_add_adapters(runtime: Any) -> None:
+    alone, both = (
+        json.loads(invoke(runtime, portrait(**changes))["Body"].read())["outputs"][0]["data"][0]
+        for changes in ({}, {"also": "bert@0.6"})
+    )
+    assert alone != both
+    assert "adapters" in str(refused(runtime, portrait(also="a+b+c+d")))
+    assert "no adapter" in str(refused(runtime, portrait(also="zoe")))
+
+
 def test_the_same_seed_gives_the_same_picture(runtime: Any) -> None:
     one, other, third = (
         json.loads(invoke(runtime, portrait(seed=seed))["Body"].read())["outputs"][0]["data"] for seed in (7, 7, 8)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.utils.peft_utils import set_weights_and_activate_adapters
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from fixtures.tiny import random_row, relative
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.conditioning import Conditioning
 from likeness.diffusion.lora import LoraBank, adapted_linear
-from likeness.diffusion.routing import route_of
+from likeness.diffusion.routing import Route, routes_of
 from likeness.errors import CorruptAdapter, UsageError
 from likeness.types import LoraPair, Network
 
@@ -133,6 +134,37 @@ def test_equals_peft(tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor,
         replace(tiny_base, parts=dict(tiny_base.parts) | {str(name): one for name, one in networks.items()}), inputs
     )
     assert relative(routed(tiny_base, bank, inputs, slots=[2] * 4), theirs) <= 1e-5
+
+
+@torch.no_grad()
+def test_several_adapters_equal_pefts_set_adapters_with_weights(
+    tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor, ...]
+) -> None:
+    """Three adapters of different alphas with weights, as diffusers' `set_adapters` sets them."""
+    alphas, weights = {"a": 4, "b": 6, "c": 2}, {"a": 1.0, "b": 0.6, "c": 1.5}
+    networks = unhooked(tiny_base)
+    for slot, (name, alpha) in enumerate(alphas.items(), 1):
+        pairs = bank.pairs_of(bank.flat[slot], RANK)
+        bank.write(slot, bank.row_of(pairs, scale=alpha / RANK))
+        for kind, network in networks.items():
+            config = LoraConfig(r=RANK, lora_alpha=alpha, target_modules=list(pairs[kind]))
+            inject_adapter_in_model(config, network, adapter_name=name)
+            for module, pair in pairs[kind].items():
+                layer = network.get_submodule(module)
+                layer.lora_A[name].weight.data.copy_(torch.from_numpy(pair.A))
+                layer.lora_B[name].weight.data.copy_(torch.from_numpy(pair.B))
+    for network in networks.values():
+        set_weights_and_activate_adapters(network, list(weights), list(weights.values()))
+    parts = dict(tiny_base.parts) | {str(name): one for name, one in networks.items()}
+    theirs = forward(replace(tiny_base, parts=parts), inputs)
+    slots, scales = torch.tensor([[1, 2, 3]] * 4), torch.tensor([list(weights.values())] * 4)
+    with bank.route(slots, scales):
+        ours = forward(tiny_base, inputs)
+    assert relative(ours, theirs) <= 1e-5
+    mixed = torch.tensor([[1, 2, 3], [1, 2, 3], [2, 0, 0], [0, 0, 0]])
+    with bank.route(mixed, scales):
+        assert relative(forward(tiny_base, inputs)[:2], theirs[:2]) <= 1e-5
+    assert relative(routed(tiny_base, bank, inputs, slots=[1] * 4), theirs) > 1e-3
 
 
 def test_a_smaller_rank_is_padded_with_zeros(tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor, ...]) -> None:
@@ -293,17 +325,26 @@ def test_layers_that_nobody_routed_has_are_left_alone(
 
 def test_runs_of_one_person_are_fetched_once() -> None:
     like = torch.zeros(9, 2)
-    even = route_of(torch.tensor([2, 2, 3, 3, 4, 4]), None, like)
+
+    def route_of(slots: list[int], scales: list[float] | None = None) -> Route:
+        (route,) = routes_of(torch.tensor(slots), None if scales is None else torch.tensor(scales), like)
+        return route
+
+    even = route_of([2, 2, 3, 3, 4, 4])
     assert (even.runs, even.length, even.slots, even.scales) == (3, 2, slice(2, 5), None)
-    mixed = route_of(torch.tensor([5, 5, 1, 1, 1, 1]), torch.tensor([1.0, 1.0, 0.5, 0.5, 0.5, 0.5]), like)
-    assert (mixed.runs, mixed.length, mixed.rows) == (3, 2, 6)
+    mixed = route_of([5, 5, 1, 1, 1, 1], [1.0, 1.0, 0.5, 0.5, 0.5, 0.5])
+    assert (mixed.runs, mixed.length, mixed.rows) == (3, 2, slice(0, 6))
     assert mixed.slots.tolist() == [5, 1, 1] and mixed.scales.flatten().tolist() == [1, 0.5, 0.5]  # type: ignore[union-attr]
-    uneven = route_of(torch.tensor([1, 1, 2]), None, like)
+    uneven = route_of([1, 1, 2])
     assert (uneven.runs, uneven.length) == (3, 1)
-    last = route_of(torch.tensor([1, 1, 0, 3, 0, 0]), None, like)
-    assert (last.runs, last.length, last.adapted, last.bare, last.rows) == (4, 1, 4, 2, 6)
-    nobody = route_of(torch.tensor([0, 0]), torch.tensor([1.0, 0.5]), like)
-    assert (nobody.runs, nobody.adapted, nobody.bare) == (0, 0, 2)
+    last = route_of([1, 1, 0, 3, 0, 0])
+    assert (last.runs, last.length, last.rows) == (4, 1, slice(0, 4))
+    assert routes_of(torch.tensor([0, 0]), torch.tensor([1.0, 0.5]), like) == ()
+    pairs = torch.tensor([[3, 1], [3, 1], [0, 2], [2, 0], [0, 0]])
+    two, one = routes_of(pairs, torch.tensor([[1.0, 0.5]] * 5), like)
+    assert (two.rows, two.width, two.runs, two.used) == (slice(0, 2), 2, 1, (3, 1))
+    assert (one.rows, one.width, one.runs, one.used) == (slice(2, 4), 1, 2, (2, 2))
+    assert two.scales.flatten().tolist() == [1.0, 0.5] and one.scales.flatten().tolist() == [0.5, 1.0]  # type: ignore[union-attr]
     stacked = torch.arange(18.0).view(9, 2)
     assert torch.equal(mixed.take(stacked), stacked[[5, 1, 1]]) and torch.equal(even.take(stacked), stacked[2:5])
     for route, expected in ((mixed, [0, 2, 0, 0, 0, 1, 0, 0, 0]), (even, [0, 0, 1, 1, 1, 0, 0, 0, 0])):

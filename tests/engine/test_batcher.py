@@ -31,7 +31,7 @@ class Asked:
 
     id: int
     tenant: str = "t"
-    key: str | None = None
+    keys: tuple[str, ...] = ()
     rows: int = 2
     steps_left: int = 10
     arrived_s: float = 0.0
@@ -39,11 +39,12 @@ class Asked:
 
 
 def waits(id: int, tenant: str = "t", key: str | None = None, **changes: object) -> Asked:
-    return replace(Asked(id, tenant, key), **changes)  # type: ignore[arg-type]
+    """`key`: a letter for each adapter."""
+    return replace(Asked(id, tenant, tuple(key or "")), **changes)  # type: ignore[arg-type]
 
 
 def runs(id: int, key: str | None = None, **changes: object) -> Asked:
-    return replace(Asked(id, key=key, steps_left=5), **changes)  # type: ignore[arg-type]
+    return replace(Asked(id, keys=tuple(key or ""), steps_left=5), **changes)  # type: ignore[arg-type]
 
 
 def ids(requests: Sequence[Asked]) -> list[int]:
@@ -85,6 +86,7 @@ def test_who_joins(what: str, waiting: list[Asked], running: list[Asked], row_li
         ("but not for long", [waits(1, key="b"), waits(2, key="a")], [runs(9, "a")], SLOT_PATIENCE_S, []),
         ("unless no longer", [waits(1, key="b"), waits(2, key="a", steps_left=5)], [runs(9, "a")], 2.0, [2]),
         ("the bare base needs no slot", [waits(1, key="b"), waits(2)], [runs(9, "a")], SLOT_PATIENCE_S, [2]),
+        ("more adapters than slots never join", [waits(1, key="ab"), waits(2, key="a")], [], 0.0, [2]),
         ("two new keys need two", [waits(1, key="a"), waits(2, key="b"), waits(3, key="a")], [], 0.0, [1, 3]),
     ],
 )  # fmt: skip
@@ -165,9 +167,10 @@ def test_parts_cover_all_and_none_is_too_large(rows: list[int], limit: int) -> N
     assert all(sum(rows[one]) + rows[next.start] > limit for one, next in pairwise(parts))
 
 
-KEYS = st.sampled_from([None, "a", "b", "c", "d"])
+KEYS = st.sampled_from(["", "a", "b", "c", "d"]).map(tuple)
+BLENDS = st.sampled_from(["", "a", "b", "c", "d", "ab", "bc", "dca"]).map(tuple)
 REQUESTS = st.builds(
-    Asked, st.just(0), st.sampled_from("xyz"), KEYS, st.integers(1, 2), st.integers(1, 50),
+    Asked, st.just(0), st.sampled_from("xyz"), BLENDS, st.integers(1, 2), st.integers(1, 50),
     st.floats(0, 100), st.none() | st.floats(50, 200),
 )  # fmt: skip
 
@@ -180,7 +183,8 @@ def test_every_plan_keeps_the_limits(
     waiting: list[Asked], running: list[Asked], row_limit: int, slots: int, given_: dict[str, float], now_s: float,
     loading: set[str],
 ) -> None:  # fmt: skip
-    waiting = [replace(one, id=k) for k, one in enumerate(waiting)]
+    fitting = [one for one in waiting if len(one.keys) <= slots]  # the queue refuses others
+    waiting = [replace(one, id=k) for k, one in enumerate(fitting)]
     running = [replace(one, id=100 + k) for k, one in enumerate(running)]
     now: Plan[Asked] = plan(
         waiting, running, Shares(given_), row_limit=row_limit, slots=slots, now_s=now_s, loading=loading
@@ -191,23 +195,23 @@ def test_every_plan_keeps_the_limits(
     joins = list(now.joins)
     staying = [one for one in running if one.id not in late]
     assert not late & set(ids(joins)) and len(set(ids(joins))) == len(joins)
-    assert all(one in waiting and one.key not in loading for one in joins)
+    assert all(one in waiting and loading.isdisjoint(one.keys) for one in joins)
     if joins:
         assert sum(one.rows for one in staying) + sum(one.rows for one in joins) <= max(row_limit, joins[0].rows)
-    used = {one.key for one in staying} - {None}
-    assert len((used | {one.key for one in joins}) - {None}) <= max(slots, len(used))
-    if not staying and any(one.key not in loading and one.id not in late for one in waiting):
+    used = {key for one in staying for key in one.keys}
+    assert len(used | {key for one in joins for key in one.keys}) <= max(slots, len(used))
+    if not staying and any(loading.isdisjoint(one.keys) and one.id not in late for one in waiting):
         assert joins  # an idle device takes something
     waited = {one.tenant for one in waiting if one.id not in late | set(ids(joins))}
     assert all(now.shares.of(tenant) >= given_.get(tenant, 0.0) for tenant in waited)
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from("xy"), KEYS, st.integers(1, 2), st.integers(1, 9)), min_size=1, max_size=30),
-    st.integers(2, 6), st.integers(1, 3),
+    st.lists(st.tuples(st.sampled_from("xy"), BLENDS, st.integers(1, 2), st.integers(1, 9)), min_size=1, max_size=30),
+    st.integers(2, 6), st.integers(3, 4),
 )  # fmt: skip
 def test_everybody_is_served_while_another_tenant_never_stops(
-    asked: list[tuple[str, str | None, int, int]], row_limit: int, slots: int
+    asked: list[tuple[str, tuple[str, ...], int, int]], row_limit: int, slots: int
 ) -> None:
     """The tenant 'flood' always has four requests waiting, of two adapters that are always loaded."""
     waiting = [Asked(k, tenant, key, rows, steps) for k, (tenant, key, rows, steps) in enumerate(asked)]
@@ -218,7 +222,7 @@ def test_everybody_is_served_while_another_tenant_never_stops(
         if not ours:
             return
         while sum(one.tenant == "flood" for one in waiting) < 4:
-            waiting.append(Asked(next_id, "flood", "ef"[next_id % 2], 2, 8, float(now_s)))
+            waiting.append(Asked(next_id, "flood", ("ef"[next_id % 2],), 2, 8, float(now_s)))
             next_id += 1
         now = plan(waiting, running, shares, row_limit=row_limit, slots=slots, now_s=float(now_s))
         shares = now.shares
@@ -242,7 +246,7 @@ def test_tenants_that_always_wait_get_equal_work(costs: dict[str, tuple[int, int
     for _ in range(150):
         for tenant, (rows, steps) in costs.items():
             while sum(one.tenant == tenant for one in waiting) < 9:  # more than one plan can take
-                waiting.append(Asked(next_id, tenant, None, rows, steps))
+                waiting.append(Asked(next_id, tenant, (), rows, steps))
                 next_id += 1
         now = plan(waiting, running, shares, row_limit=8, slots=1, now_s=0.0)
         shares = now.shares

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
-from likeness.diffusion.sampling import AdapterSlot
 from likeness.diffusion.schedule import DiffusionSchedule
 from likeness.engine.batch_limits import measured_limits
 from likeness.engine.batcher import RowLimit
@@ -54,7 +53,7 @@ def test_an_error_of_ours_is_handed_on_as_it_is(device: Device) -> None:
     assert isinstance(device.base.schedule, DiffusionSchedule)
     short = replace(device.base.schedule, alpha_bar=device.base.schedule.alpha_bar[:50])
     device.base = replace(device.base, schedule=short)
-    plain, bare = ImageRequest("x", steps=2, guidance_scale=1.0, sampler="ddim"), AdapterSlot()
+    plain, bare = ImageRequest("x", steps=2, guidance_scale=1.0, sampler="ddim"), ()
     begun, refused = device.begin([(plain, bare), (replace(plain, steps=100), bare)])
     assert not isinstance(begun, Exception)
     assert isinstance(refused, UsageError)
@@ -63,7 +62,7 @@ def test_an_error_of_ours_is_handed_on_as_it_is(device: Device) -> None:
 def test_a_step_that_broke_off_half_way_is_not_done_twice(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second picture's sampler breaks when the first has taken its step already."""
     requests = ImageRequest("x", steps=3, guidance_scale=1.0, sampler="ddim").numbered(3)
-    begun = device.begin([(request, AdapterSlot()) for request in requests])
+    begun = device.begin([(request, ()) for request in requests])
     first, second, third = (image for image in begun if not isinstance(image, Exception))
     second.sampler.close()
     errors = device.advance([first, second, third])

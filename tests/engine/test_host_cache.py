@@ -23,11 +23,12 @@ class Owner:
     def __init__(self, *, room: int) -> None:
         self.changed = threading.Condition()
         self.active: set[str] = set()
+        self.first: tuple[str, ...] = ()  # keys of the oldest request
         self.loads: Counter[str] = Counter()
         self.gates: defaultdict[str, threading.Event] = defaultdict(self._open_gate)
         self.cache = HostCache(
             self.load, self.locked, budget_bytes=room * SIZE, is_active=self.active.__contains__,
-            failed=self.failed, loaded=lambda seconds: None,
+            first=lambda: self.first, failed=self.failed, loaded=lambda seconds: None,
         )  # fmt: skip
 
     @staticmethod
@@ -165,3 +166,19 @@ def test_the_budget_holds_whatever_is_asked(asks: list[tuple[str, bool]], room: 
     owner.cache.close()
     with owner.locked():
         assert owner.cache.nbytes <= room * SIZE
+
+
+def test_the_oldest_request_loads_all_its_adapters_whatever_the_budget() -> None:
+    """Else two requests with one of two adapters each in memory would wait for one another."""
+    owner = Owner(room=1)
+    try:
+        owner.want("c")
+        owner.wait_for("c")
+        owner.want("d")
+        assert (owner.cache.loading, owner.loads["d"]) == (0, 0)
+        owner.first = ("a", "b")
+        owner.want("a", "b")
+        owner.wait_for("a", "b")
+        assert owner.loads["d"] == 0
+    finally:
+        owner.cache.close()

@@ -21,7 +21,7 @@ from likeness.diffusion.sampling import completed
 from likeness.engine.engine import Engine
 from likeness.engine.ticket import StepEvent, Ticket
 from likeness.errors import DeviceFailed, EngineBusy, EngineClosed, LikenessError, Mismatch, NotFound, RequestCancelled
-from likeness.types import Adapter, ImageRequest
+from likeness.types import Adapter, ImageRequest, blend_of
 
 SHORT = ImageRequest("photo of person", steps=2, guidance_scale=1.0)
 ENDLESS = replace(SHORT, steps=200)
@@ -62,7 +62,7 @@ def opened(tiny_base: BaseModel, store: Store) -> Iterator[Open]:
 def started(engine: Engine, request: ImageRequest, *, key: str | None = None, **options: Any) -> Ticket:
     """Submit, and return once the first step is done."""
     first = threading.Event()
-    ticket = engine.submit(request, key=key, on_step=lambda _: first.set(), **options)
+    ticket = engine.submit(request, adapters=blend_of(key), on_step=lambda _: first.set(), **options)
     assert first.wait(HANG_S)
     return ticket
 
@@ -70,7 +70,7 @@ def started(engine: Engine, request: ImageRequest, *, key: str | None = None, **
 def test_a_request_joins_a_running_batch_and_leaves_it(opened: Open) -> None:
     engine = opened()
     long = started(engine, ENDLESS)
-    short = engine.submit(SHORT, key="anna").result(HANG_S)
+    short = engine.submit(SHORT, adapters=blend_of("anna")).result(HANG_S)
     assert short.adapter_sha256 is not None
     assert not long.done
     long.cancel()
@@ -83,10 +83,10 @@ def test_a_request_joins_a_running_batch_and_leaves_it(opened: Open) -> None:
 def test_one_load_for_all_who_wait_and_none_for_those_who_come_later(opened: Open, store: Store) -> None:
     engine = opened()
     gate = store.close_gate("anna")
-    tickets = [engine.submit(replace(SHORT, seed=k), key="anna") for k in range(5)]
+    tickets = [engine.submit(replace(SHORT, seed=k), adapters=blend_of("anna")) for k in range(5)]
     gate.set()
     assert all(ticket.result(HANG_S).adapter_sha256 for ticket in tickets)
-    engine.submit(SHORT, key="anna").result(HANG_S)
+    engine.submit(SHORT, adapters=blend_of("anna")).result(HANG_S)
     assert store.loads["anna"] == 1
     facts = engine.facts()
     assert (facts.slot_misses, facts.slot_hits, facts.load_s.count, facts.images) == (1, 5, 1, 6)
@@ -95,9 +95,9 @@ def test_one_load_for_all_who_wait_and_none_for_those_who_come_later(opened: Ope
 def test_who_waits_for_an_adapter_holds_up_nobody(opened: Open, store: Store) -> None:
     engine = opened(max_batch=1)
     gate = store.close_gate("anna")
-    slow = engine.submit(SHORT, key="anna")
+    slow = engine.submit(SHORT, adapters=blend_of("anna"))
     for key in ("bert", None, "cleo"):
-        engine.submit(SHORT, key=key).result(HANG_S)
+        engine.submit(SHORT, adapters=blend_of(key)).result(HANG_S)
     assert not slow.done
     gate.set()
     slow.result(HANG_S)
@@ -109,8 +109,8 @@ def test_an_adapter_that_fails_fails_its_own_requests_only(
     store.adapters["stranger"] = of_another_base(people["anna"])
     engine = opened()
     good = started(engine, replace(ENDLESS, steps=30), key="anna")
-    missing = [engine.submit(SHORT, key="nobody") for _ in range(2)]
-    stranger = engine.submit(SHORT, key="stranger")
+    missing = [engine.submit(SHORT, adapters=blend_of("nobody")) for _ in range(2)]
+    stranger = engine.submit(SHORT, adapters=blend_of("stranger"))
     for ticket in missing:
         with pytest.raises(NotFound):
             ticket.result(HANG_S)
@@ -119,13 +119,13 @@ def test_an_adapter_that_fails_fails_its_own_requests_only(
     good.result(HANG_S)
     assert engine.facts().failures == {"AdapterNotFound": 2, "WrongBase": 1}
     store.adapters["nobody"] = people["bert"]  # a failure is not remembered
-    engine.submit(SHORT, key="nobody").result(HANG_S)
+    engine.submit(SHORT, adapters=blend_of("nobody")).result(HANG_S)
 
 
 def test_more_adapters_than_slots_and_host_memory(opened: Open, store: Store) -> None:
     engine = opened(slots=3, host_bytes=1)
     keys = [*store.adapters] * 3
-    tickets = [engine.submit(replace(SHORT, seed=k), key=key) for k, key in enumerate(keys)]
+    tickets = [engine.submit(replace(SHORT, seed=k), adapters=blend_of(key)) for k, key in enumerate(keys)]
     shas = [ticket.result(HANG_S).adapter_sha256 for ticket in tickets]
     assert shas == [store.adapters[key].card.content_sha256 for key in keys]
     facts = engine.facts()
@@ -137,15 +137,15 @@ def test_more_adapters_than_slots_and_host_memory(opened: Open, store: Store) ->
 def test_a_full_queue_refuses_and_says_when_to_come_again(opened: Open, store: Store) -> None:
     engine = opened(queue_limit=2)
     gate = store.close_gate("anna")
-    waiting = [engine.submit(SHORT, key="anna") for _ in range(2)]
+    waiting = [engine.submit(SHORT, adapters=blend_of("anna")) for _ in range(2)]
     with pytest.raises(EngineBusy) as refusal:
-        engine.submit(SHORT, key=None)
+        engine.submit(SHORT)
     assert 1.0 <= refusal.value.retry_after_s <= 60.0
     assert refusal.value.http_status == 503
     waiting[0].cancel()  # makes room at once
     with pytest.raises(RequestCancelled):
         waiting[0].result(0)
-    engine.submit(SHORT, key=None).result(HANG_S)
+    engine.submit(SHORT).result(HANG_S)
     gate.set()
     waiting[1].result(HANG_S)
     assert (engine.facts().refused, engine.facts().waiting) == (1, 0)
@@ -156,19 +156,19 @@ def test_what_is_too_late_is_dropped_in_the_queue_and_in_the_batch(opened: Open,
     engine = opened(clock=clock)
     running = started(engine, ENDLESS, deadline_s=10.0)
     gate = store.close_gate("anna")
-    waiting = engine.submit(SHORT, key="anna", deadline_s=10.0)
+    waiting = engine.submit(SHORT, adapters=blend_of("anna"), deadline_s=10.0)
     clock.now_s = 11.0
     for ticket in (running, waiting):
         with pytest.raises(EngineBusy):
             ticket.result(HANG_S)
     gate.set()
-    engine.submit(SHORT, key="anna", deadline_s=10.0).result(HANG_S)
+    engine.submit(SHORT, adapters=blend_of("anna"), deadline_s=10.0).result(HANG_S)
 
 
 def test_a_deadline_wakes_an_idle_engine(opened: Open, store: Store) -> None:
     engine = opened()
     gate = store.close_gate("anna")
-    waiting = engine.submit(SHORT, key="anna", deadline_s=0.05)
+    waiting = engine.submit(SHORT, adapters=blend_of("anna"), deadline_s=0.05)
     with pytest.raises(EngineBusy):
         waiting.result(HANG_S)
     gate.set()
@@ -176,25 +176,25 @@ def test_a_deadline_wakes_an_idle_engine(opened: Open, store: Store) -> None:
 
 def test_a_deadline_out_of_reach_is_refused_at_the_door(opened: Open) -> None:
     engine = opened(max_batch=1)
-    engine.submit(SHORT, key=None, deadline_s=1e9).result(HANG_S)  # the throughput is known from now on
+    engine.submit(SHORT, deadline_s=1e9).result(HANG_S)  # the throughput is known from now on
     long = started(engine, replace(ENDLESS, guidance_scale=3.0))
     with pytest.raises(EngineBusy):
-        engine.submit(ENDLESS, key=None, deadline_s=1e-6)
-    engine.submit(SHORT, key=None, deadline_s=1e9)
+        engine.submit(ENDLESS, deadline_s=1e-6)
+    engine.submit(SHORT, deadline_s=1e9)
     long.cancel()
 
 
 def test_a_forgotten_adapter_is_gone_from_memory(opened: Open, store: Store) -> None:
     engine = opened()
     picture = started(engine, replace(ENDLESS, steps=40), key="anna")
-    engine.submit(SHORT, key="bert").result(HANG_S)
+    engine.submit(SHORT, adapters=blend_of("bert")).result(HANG_S)
     engine.forget("anna")
     engine.forget("bert")
     del store.adapters["anna"]
     with pytest.raises(NotFound):
-        engine.submit(SHORT, key="anna").result(HANG_S)
+        engine.submit(SHORT, adapters=blend_of("anna")).result(HANG_S)
     picture.result(HANG_S)  # in the making: finished
-    engine.submit(SHORT, key=None).result(HANG_S)  # a step later
+    engine.submit(SHORT).result(HANG_S)  # a step later
     assert not engine.banks.usual.flat.any()
     assert engine.facts().host_bytes == engine.facts().slots_held == 0
 
@@ -202,7 +202,7 @@ def test_a_forgotten_adapter_is_gone_from_memory(opened: Open, store: Store) -> 
 def test_what_is_being_loaded_when_it_is_forgotten_is_loaded_again(opened: Open, store: Store) -> None:
     engine = opened()
     gate = store.close_gate("anna")
-    ticket = engine.submit(SHORT, key="anna")
+    ticket = engine.submit(SHORT, adapters=blend_of("anna"))
     engine.forget("anna")
     del store.adapters["anna"]
     gate.set()
@@ -212,7 +212,7 @@ def test_what_is_being_loaded_when_it_is_forgotten_is_loaded_again(opened: Open,
 
 def test_events_and_previews(opened: Open) -> None:
     events: list[StepEvent] = []
-    opened().submit(replace(SHORT, steps=5), key=None, on_step=events.append, preview_every=2).result(HANG_S)
+    opened().submit(replace(SHORT, steps=5), on_step=events.append, preview_every=2).result(HANG_S)
     assert [(event.step, event.steps) for event in events] == [(k, 5) for k in range(1, 6)]
     assert [event.preview is not None for event in events] == [False, True, False, True, False]
     assert events[1].preview is not None and events[1].preview.shape == (128, 128, 3)
@@ -223,7 +223,7 @@ def test_a_callback_that_fails_harms_no_request(opened: Open) -> None:
         raise ValueError("mine")
 
     engine = opened()
-    tickets = [engine.submit(SHORT, key=None, on_step=fail), engine.submit(SHORT, key=None)]
+    tickets = [engine.submit(SHORT, on_step=fail), engine.submit(SHORT)]
     made = completed(engine.base, SHORT)
     assert [ticket.result(HANG_S).request for ticket in tickets] == [made, made]
 
@@ -234,10 +234,10 @@ def test_a_callback_may_submit_again(opened: Open) -> None:
     called = threading.Event()
 
     def again(ticket: Ticket) -> None:
-        second.append(engine.submit(SHORT, key=None))
+        second.append(engine.submit(SHORT))
         called.set()
 
-    engine.submit(SHORT, key=None).add_done_callback(again)
+    engine.submit(SHORT).add_done_callback(again)
     assert called.wait(HANG_S)
     second[0].result(HANG_S)
 
@@ -246,14 +246,14 @@ def test_closing_tells_everybody(opened: Open, store: Store) -> None:
     engine = opened()
     running = started(engine, ENDLESS)
     gate = store.close_gate("anna")
-    waiting = engine.submit(SHORT, key="anna")
+    waiting = engine.submit(SHORT, adapters=blend_of("anna"))
     threading.Timer(0.05, gate.set).start()
     engine.close()
     for ticket in (running, waiting):
         with pytest.raises(EngineClosed):
             ticket.result(HANG_S)
     with pytest.raises(EngineClosed):
-        engine.submit(SHORT, key=None)
+        engine.submit(SHORT)
     engine.close()
 
 
@@ -277,9 +277,9 @@ def test_out_of_memory_makes_smaller_steps(opened: Open, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(ADVANCE, lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none at all")))
     with pytest.raises(DeviceFailed, match="no memory"):
-        engine.submit(SHORT, key=None).result(HANG_S)
+        engine.submit(SHORT).result(HANG_S)
     monkeypatch.setattr(ADVANCE, real)
-    engine.submit(SHORT, key=None).result(HANG_S)
+    engine.submit(SHORT).result(HANG_S)
 
 
 def test_a_picture_that_breaks_the_device_breaks_alone(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +293,7 @@ def test_a_picture_that_breaks_the_device_breaks_alone(opened: Open, monkeypatch
     monkeypatch.setattr(ADVANCE, advance)
     engine = opened()
     good = started(engine, replace(ENDLESS, steps=40), key="anna")
-    bad = engine.submit(replace(SHORT, guidance_scale=7.0), key="anna")
+    bad = engine.submit(replace(SHORT, guidance_scale=7.0), adapters=blend_of("anna"))
     with pytest.raises(DeviceFailed) as failure:
         bad.result(HANG_S)
     assert "secret" not in str(failure.value)
@@ -315,30 +315,30 @@ def test_a_turn_that_breaks_off_fails_its_pictures_and_the_next_ones_are_made(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = opened(slots=2)
-    wanted = {key: engine.submit(SHORT, key=key).result(HANG_S) for key in ("anna", "bert")}
+    wanted = {key: engine.submit(SHORT, adapters=blend_of(key)).result(HANG_S) for key in ("anna", "bert")}
     breaks: list[BaseException] = []
     break_turns(monkeypatch, breaks)
     for _ in range(2):
         breaks.append(SystemError("a bug"))
         with pytest.raises(DeviceFailed):
-            engine.submit(SHORT, key="anna").result(HANG_S)
+            engine.submit(SHORT, adapters=blend_of("anna")).result(HANG_S)
         for key, image in wanted.items():  # not with what lay in the slot before
-            assert np.array_equal(engine.submit(SHORT, key=key).result(HANG_S).image, image.image)
+            assert np.array_equal(engine.submit(SHORT, adapters=blend_of(key)).result(HANG_S).image, image.image)
 
 
 def test_a_device_thread_that_ends_leaves_nobody_waiting(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = opened()
     break_turns(monkeypatch, [SystemExit("a bug")])
     with pytest.raises(DeviceFailed):
-        engine.submit(SHORT, key=None).result(HANG_S)
+        engine.submit(SHORT).result(HANG_S)
     with pytest.raises(DeviceFailed):
-        engine.submit(SHORT, key=None)
+        engine.submit(SHORT)
 
 
 def test_nothing_of_a_prompt_is_logged(opened: Open, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     engine = opened()
-    ticket = engine.submit(replace(SHORT, prompt="my secret"), key="anna", request_id="r-1")
+    ticket = engine.submit(replace(SHORT, prompt="my secret"), adapters=blend_of("anna"), request_id="r-1")
     ticket.result(HANG_S)
     assert ticket.id == "r-1"
     assert sum("r-1" in record.getMessage() for record in caplog.records) >= 2
@@ -349,7 +349,7 @@ def test_the_base_is_never_written(opened: Open, tiny_base: BaseModel, store: St
     before = resident_sha256(tiny_base)
     engine = opened(slots=2)
     for k in range(12):
-        engine.submit(replace(SHORT, steps=1), key=list(store.adapters)[k % 6]).result(HANG_S)
+        engine.submit(replace(SHORT, steps=1), adapters=blend_of(list(store.adapters)[k % 6])).result(HANG_S)
     assert engine.facts().slot_misses == 12
     assert resident_sha256(tiny_base) == before
     parameter = next(tiny_base.networks["unet"].parameters())
@@ -371,6 +371,6 @@ def test_facts_add_up(opened: Open) -> None:
 def test_an_error_of_one_takes_the_others_back(opened: Open) -> None:
     engine = opened(max_batch=1)
     with pytest.raises(LikenessError):
-        engine.generate([replace(SHORT, adapter="nobody"), *[replace(ENDLESS, seed=k) for k in range(3)]])
-    engine.submit(SHORT, key=None).result(HANG_S)
+        engine.generate([replace(SHORT, adapters=blend_of("nobody")), *[replace(ENDLESS, seed=k) for k in range(3)]])
+    engine.submit(SHORT).result(HANG_S)
     assert engine.facts().running == engine.facts().waiting == 0

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from fixtures.published import publish_person
 from likeness.service import Likeness
 from likeness.service.image_files import AI_GENERATED
-from likeness.types import ImageRequest
+from likeness.storage.catalog import HOUSE
+from likeness.types import ImageRequest, blend_of
 
 
 def make(client: TestClient, **asked: Any) -> Any:
@@ -35,7 +37,9 @@ def test_pictures_are_those_of_the_engine(client: TestClient, likeness: Likeness
     assert (anna["seed"], again["seed"], anna["media_type"]) == (3, 4, "image/png")
     assert anna["prompt"] == "<<TOK>> person in the snow"
     assert anna["adapter_sha256"] == likeness.catalog.find_adapter("local", "anna").card.content_sha256
-    (direct,) = likeness.generate([ImageRequest("{me} in the snow", "anna", seed=3, steps=2, guidance_scale=2.0)])
+    (direct,) = likeness.generate(
+        [ImageRequest("{me} in the snow", blend_of("anna"), seed=3, steps=2, guidance_scale=2.0)]
+    )
     assert np.abs(pixels(base64.b64decode(anna["data"])) - direct.image.astype(int)).max() <= 1
 
 
@@ -163,3 +167,70 @@ def test_a_refusal_names_the_field_and_its_limit(client: TestClient, change: dic
 def test_emoji_and_other_scripts_are_words_too(client: TestClient) -> None:
     (made,) = make(client, prompt="a 🧑‍🚀 \u202ein Kraków\n雪", steps=1)
     assert Image.open(io.BytesIO(base64.b64decode(made["data"]))).text["prompt"] == "a 🧑‍🚀 \u202ein Kraków\n雪"  # type: ignore[attr-defined]
+
+
+def test_several_adapters_in_one_image(client: TestClient, likeness: Likeness) -> None:
+    both = [{"name": "anna"}, {"name": "bert", "weight": 0.6}]
+    (mixed,) = make(client, adapter=both, seed=3, guidance_scale=2.0)
+    assert mixed["prompt"] == "<<TOK>> person in the snow"
+    hashes = [likeness.catalog.find_adapter("local", name).card.content_sha256 for name in ("anna", "bert")]
+    assert mixed["adapter_sha256"] == "+".join(hashes)
+    text = Image.open(io.BytesIO(base64.b64decode(mixed["data"]))).text  # type: ignore[attr-defined]
+    assert text["adapter"] == "anna+bert@0.6"
+    (anna,) = make(client, adapter="anna", seed=3, guidance_scale=2.0)
+    (listed,) = make(client, adapter=[{"name": "anna", "weight": 1.0}], seed=3, guidance_scale=2.0)
+    assert listed["data"] == anna["data"]
+    assert np.abs(pixels(base64.b64decode(mixed["data"])) - pixels(base64.b64decode(anna["data"]))).max() > 10
+
+
+@pytest.mark.parametrize(
+    ("adapter", "status"),
+    [
+        ([], 400), ([{"name": "anna"}] * 2, 400), ([{"name": "anna", "weight": 2.5}], 400), ([{"name": "base"}], 400),
+        ([{"name": name} for name in "abcde"], 400), ([{"weight": 1.0}], 400), ("anna+bert", 400),
+        ([{"name": "anna"}, {"name": "zoe"}], 404),
+        ([{"name": name} for name in ("anna", "bert", "broken", "stranger")], 400),  # more than the engine's three slots
+        ([{"name": "anna"}, {"name": "broken"}], 422), ([{"name": "bert"}, {"name": "stranger"}], 409),
+    ],
+)  # fmt: skip
+def test_adapters_that_cannot_be_combined(client: TestClient, adapter: Any, status: int) -> None:
+    answer = client.post("/v1/images", json={"prompt": "x", "adapter": adapter, "steps": 1})
+    assert (answer.status_code, answer.json()["error"]["code"] != "Unforeseen") == (status, True), answer.text
+
+
+def test_a_kept_image_goes_with_any_of_its_adapters(client: TestClient, likeness: Likeness) -> None:
+    publish_person(likeness, "first", 8)
+    publish_person(likeness, "second", 9)
+    blend = [{"name": "first"}, {"name": "anna", "weight": 0.5}, {"name": "second", "weight": 0.5}]
+    (both,) = make(client, adapter=blend, keep=True)
+    (alone,) = make(client, adapter="first", keep=True)
+    (listed,) = [one for one in client.get("/v1/images").json()["images"] if one["id"] == both["id"]]
+    assert (listed["adapter"], listed["blend"]) == ("first", "first+anna@0.5+second@0.5")
+    receipt = client.delete("/v1/adapters/second").json()
+    assert {
+        key: value for item in receipt["items"] if item["kind"] == "portraits" for key, value in item.items()
+        if key != "bytes"
+    } == {"kind": "portraits", "count": 1}  # fmt: skip
+    assert client.get(f"/v1/images/{both['id']}").status_code == 404
+    assert client.get(f"/v1/images/{alone['id']}").status_code == 200
+    assert not any(both["id"] in one.key for one in likeness.library.objects.list("local/outputs/"))
+
+
+def test_a_house_adapter_is_for_all_tenants_and_belongs_to_none(client: TestClient, likeness: Likeness) -> None:
+    publish_person(likeness, "oil", 10, tenant=HOUSE)
+    try:
+        (made,) = make(client, adapter=[{"name": "anna"}, {"name": "oil", "weight": 0.5}], keep=True)
+        assert client.get(f"/v1/images/{made['id']}").status_code == 200
+        assert "oil" not in {one["name"] for one in client.get("/v1/adapters").json()["adapters"]}
+        listed = {one["name"]: one for one in client.get("/v1/adapters?house=true").json()["adapters"]}
+        assert (listed["oil"]["is_house"], listed["anna"]["is_house"]) == (True, False)
+        assert client.get("/v1/adapters/oil").json()["is_house"]
+        assert client.get("/v1/adapters/oil/download").status_code == 404
+        assert client.delete("/v1/adapters/oil").status_code == 404
+        answer = client.post("/openai/v1/images/generations", json={"prompt": "x", "model": "anna+oil@0.5", "steps": 1})
+        assert answer.status_code == 200
+        assert "oil" in {one["id"] for one in client.get("/openai/v1/models").json()["data"]}
+    finally:
+        likeness.forget("oil", tenant=HOUSE)
+    answer = client.post("/v1/images", json={"prompt": "x", "adapter": "oil"})
+    assert answer.status_code == 404

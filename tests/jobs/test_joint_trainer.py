@@ -431,16 +431,16 @@ def test_a_preview_is_the_picture_of_the_adapter_as_it_would_be_published(tiny_b
             if span.network == "text_encoder":
                 A, B = (factor[slot] for factor in loop.bank.factors(span))
                 A[2:], B[:, 2:] = 0, 0
-        (request,), (adapter,) = preview_requests(FineTuneOrder(Subject("anna"), recipe), slot, 1)
+        (request,), ((adapter,),) = preview_requests(FineTuneOrder(Subject("anna"), recipe), slot, 1)
         request = replace(request, steps=2)
-        preview = denoise_all(tiny_base, loop.bank, [request], [adapter])
+        preview = denoise_all(tiny_base, loop.bank, [request], [[adapter]])
         one_scale = replace(adapter, text_encoder_scale=adapter.unet_scale)
-        wrong = denoise_all(tiny_base, loop.bank, [request], [one_scale])
+        wrong = denoise_all(tiny_base, loop.bank, [request], [[one_scale]])
         weights = loop.leave("anna")
         loop.close()
         served = LoraBank(tiny_base.networks, tiny_base.family.targets, slots=2, rank=4)
         served.write(1, served.row_of(weights, scale=recipe.alpha / recipe.rank))
-        published = denoise_all(tiny_base, served, [request], [AdapterSlot(1)])
+        published = denoise_all(tiny_base, served, [request], [[AdapterSlot(1)]])
     finally:
         loop.close()
         if served is not None:

@@ -26,7 +26,7 @@ from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.engine.engine import Engine
 from likeness.errors import NotFound, RequestCancelled
-from likeness.types import ImageRequest
+from likeness.types import Blend, ImageRequest, WeightedAdapter, blend_of
 
 SAME = 1e-5  # of the [0, 1] range of a picture
 NAMES = ("anna", "bert", "cleo")
@@ -42,7 +42,7 @@ class World:
 
     def solo(self, request: ImageRequest) -> NDArray[np.float64]:
         if request not in self.alone:
-            with Engine(self.base, load=self.store, slots=2, rank=RANK, max_batch=1) as engine:
+            with Engine(self.base, load=self.store, slots=3, rank=RANK, max_batch=1) as engine:
                 self.alone[request] = self.base.pixels_of(engine.generate([request])[0])
         return self.alone[request]
 
@@ -58,10 +58,11 @@ def world(contrasted_base_folder: Path) -> Iterator[World]:
         yield world_of(recorder, 1.0)
 
 
+BLENDS: list[Blend] = [blend_of(text) for text in (*NAMES, None, "anna+bert@0.5", "cleo@0.3+anna")]
 REQUESTS = st.builds(
     ImageRequest,
     st.sampled_from(["photo of <<TOK>> person", "portrait of a man in the snow"]),
-    st.sampled_from([*NAMES, None]),
+    st.sampled_from(BLENDS),
     seed=st.integers(0, 3),
     steps=st.integers(1, 4),
     guidance_scale=st.sampled_from([1.0, 3.0]),
@@ -79,7 +80,7 @@ def set_event(event: threading.Event, _: object) -> None:
 @settings(max_examples=6)
 @given(
     asked=st.lists(st.tuples(REQUESTS, FATES, st.booleans()), min_size=2, max_size=6),
-    slots=st.integers(2, 5),
+    slots=st.integers(3, 5),
     max_batch=st.integers(1, 4),
     host_bytes=st.sampled_from([1, 1 << 30]),
 )
@@ -93,9 +94,10 @@ def test_a_picture_is_what_it_is_alone(
         tickets = []
         for request, fate, is_awaited in asked:
             long = replace(request, steps=100) if fate == "is cancelled" else request
-            key = "nobody" if fate == "has no adapter" else request.adapter
+            adapters = (WeightedAdapter("nobody"),) if fate == "has no adapter" else request.adapters
             begun = threading.Event()
-            ticket = engine.submit(long, key=key, tenant=request.sampler or "local", on_step=partial(set_event, begun))
+            tenant = request.sampler or "local"
+            ticket = engine.submit(long, adapters=adapters, tenant=tenant, on_step=partial(set_event, begun))
             ticket.add_done_callback(partial(set_event, begun))
             assert not is_awaited or begun.wait(HANG_S)
             if fate == "is cancelled":
@@ -120,8 +122,8 @@ def test_a_picture_is_what_it_is_alone(
 @pytest.mark.parametrize("name", NAMES)
 def test_another_person_is_another_picture(world: World, name: str) -> None:
     """Otherwise the test above would prove nothing."""
-    request = ImageRequest("photo of <<TOK>> person", name, steps=3)
-    others = [world.solo(replace(request, adapter=other)) for other in (*NAMES, None) if other != name]
+    request = ImageRequest("photo of <<TOK>> person", blend_of(name), steps=3)
+    others = [world.solo(replace(request, adapters=blend_of(other))) for other in (*NAMES, None) if other != name]
     assert min(difference(world.solo(request), other) for other in others) > 1000 * SAME
 
 
@@ -129,11 +131,11 @@ def test_the_built_in_base_in_float32() -> None:
     """Every sampler, guided and not, in a batch of six rows and two slots for three people."""
     plain = ImageRequest("photo of <<TOK>> person", steps=4, guidance_scale=3.0)
     requests = [
-        replace(plain, adapter="anna", seed=1),
-        replace(plain, adapter="bert", seed=2, sampler="euler", steps=6),
+        replace(plain, adapters=blend_of("anna"), seed=1),
+        replace(plain, adapters=blend_of("bert"), seed=2, sampler="euler", steps=6),
         replace(plain, seed=3, sampler="ddim", guidance_scale=1.0),
-        replace(plain, adapter="cleo", seed=4, guidance_scale=1.0, steps=3),
-        replace(plain, adapter="anna", seed=5, sampler="ddim", adapter_scale=0.5),
+        replace(plain, adapters=blend_of("cleo"), seed=4, guidance_scale=1.0, steps=3),
+        replace(plain, adapters=blend_of("anna"), seed=5, sampler="ddim", adapter_scale=0.5),
     ]
     with recording(load_base(device=torch.device("cpu"), dtype=torch.float32)) as recorder:
         world = world_of(recorder, 0.05)
@@ -141,7 +143,7 @@ def test_the_built_in_base_in_float32() -> None:
             images = engine.generate(requests)
         for request, image in zip(requests, images, strict=True):
             assert difference(recorder.pixels_of(image), world.solo(request)) <= SAME
-        bare = world.solo(replace(requests[0], adapter=None))
+        bare = world.solo(replace(requests[0], adapters=()))
         assert difference(world.solo(requests[0]), bare) > 100 * SAME
 
 
@@ -153,11 +155,11 @@ def test_the_same_seed_is_the_same_picture_to_the_last_bit_on_a_cpu(threads: int
     for slot in (1, 2):
         bank.write(slot, random_row(bank, slot) * 0.05)
     guided = ImageRequest("photo of <<TOK>> person", seed=10, steps=2, guidance_scale=3.0, negative_scale=0.0)
-    plain, bare, hers, his = replace(guided, guidance_scale=1.0), AdapterSlot(0), AdapterSlot(1), AdapterSlot(2)
+    plain, bare, hers, his = replace(guided, guidance_scale=1.0), [AdapterSlot(0)], [AdapterSlot(1)], [AdapterSlot(2)]
     mine = [(guided, hers), (plain, hers), (plain, bare)]
     others = [(replace(guided, seed=11), hers), (replace(guided, seed=12, negative_scale=1.0), his)]
 
-    def pixels(asked: list[tuple[ImageRequest, AdapterSlot]]) -> torch.Tensor:
+    def pixels(asked: list[tuple[ImageRequest, list[AdapterSlot]]]) -> torch.Tensor:
         return base.decode(denoise_all(base, bank, [one for one, _ in asked], [slot for _, slot in asked]))
 
     before = torch.get_num_threads()

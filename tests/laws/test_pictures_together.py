@@ -13,7 +13,7 @@ from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, Denoising, advance, begin, denoise_all
 from likeness.types import ImageRequest
 
-Asked = tuple[ImageRequest, AdapterSlot]
+Asked = tuple[ImageRequest, list[AdapterSlot]]
 
 
 def asked(
@@ -25,7 +25,7 @@ def asked(
         prompt, negative_prompt=negative_prompt, seed=seed, steps=steps, guidance_scale=guidance_scale,
         adapter_scale=scale, negative_scale=scale if negative_scale is None else negative_scale, sampler=sampler,
     )  # fmt: skip
-    return request, AdapterSlot(slot)
+    return request, [AdapterSlot(slot)]
 
 
 ASKED = [
@@ -36,7 +36,7 @@ ASKED = [
     asked("photo of <<TOK>> person", "", 5, 5, 3.0, "ddim", slot=2, negative_scale=0.0),
     asked("photo of <<TOK>> person", "", 6, 4, 3.0, "euler", slot=1, negative_scale=0.5),
 ]
-FIRST, BARE, HERS = ASKED[0][0], AdapterSlot(0), AdapterSlot(1)
+FIRST, BARE, HERS = ASKED[0][0], [AdapterSlot(0)], [AdapterSlot(1)]
 JOINS = [0, 2, 3, 5, 1, 5]
 SAME = 5e-5  # relative: float32 rounding, amplified over the steps; another person's adapter changes a picture by 1
 
@@ -97,7 +97,7 @@ def test_same_seed_same_image_and_everything_else_matters(tiny_base: BaseModel, 
         {"steps": 4}, {"sampler": "euler"},
     ]  # fmt: skip
     others = [(replace(request, **change), HERS) for change in changes]  # type: ignore[arg-type]
-    for other in [*others, (request, AdapterSlot(2))]:
+    for other in [*others, (request, [AdapterSlot(2)])]:
         assert not torch.equal(first, tiny_base.decode(latents(tiny_base, bank, [other]))), other
 
 
@@ -113,7 +113,7 @@ def test_at_negative_scale_0_guidance_leads_away_from_the_bare_base(tiny_base: B
     plain = replace(request, guidance_scale=1.0)
     negative = replace(plain, prompt=request.negative_prompt)
 
-    def clean(one: ImageRequest, slot: AdapterSlot) -> Tensor:
+    def clean(one: ImageRequest, slot: list[AdapterSlot]) -> Tensor:
         (picture,) = begin(tiny_base, bank, [one], [slot])
         advance(tiny_base, bank, [picture])
         assert picture.clean is not None

@@ -112,7 +112,7 @@ def test_same_picture_with_an_exported_adapter(
     pipeline, request = pipeline_of(folder), asked(negative_prompt="woman")
     pipeline.load_lora_weights(tmp_path / "anna.safetensors")
     theirs = stock(pipeline, request, base.latent_shape, output_type="latent")
-    assert relative(denoise_all(base, bank, [request], [AdapterSlot(1)]), theirs) < 1e-4
+    assert relative(denoise_all(base, bank, [request], [[AdapterSlot(1)]]), theirs) < 1e-4
     assert relative(denoise_all(base, bank, [request]), theirs) > 1e-2
 
 
@@ -123,7 +123,7 @@ def test_each_network_counts_and_peft_loads_them(folder: Path, base: BaseModel, 
     bare = stock(pipeline, request, base.latent_shape, output_type="latent")
     for network in NETWORKS:
         bank.write(1, bank.row_of({network: adapter.weights[network]}))
-        mine = denoise_all(base, bank, [request], [AdapterSlot(1)])
+        mine = denoise_all(base, bank, [request], [[AdapterSlot(1)]])
         assert relative(mine, bare) > 1e-3
         plain = getattr(pipeline, network)
         peft = PeftModel.from_pretrained(plain, tmp_path / "anna" / network)
@@ -152,7 +152,7 @@ def test_an_image_in_a_mixed_batch_is_the_image_alone(base: BaseModel, bank: Lor
         asked(prompt="a photo of person in the snow", seed=7, guidance_scale=1.0),
         asked(seed=8, steps=2),
     ]
-    slots = [AdapterSlot(1), AdapterSlot(2), AdapterSlot(3), AdapterSlot(0)]
+    slots = [[AdapterSlot(1)], [AdapterSlot(2)], [AdapterSlot(3)], []]
     together = denoise_all(base, bank, requests, slots)
     for k, (request, slot) in enumerate(zip(requests, slots, strict=True)):
         assert relative(together[k], denoise_all(base, bank, [request], [slot])[0]) < 1e-5

@@ -50,7 +50,7 @@ def test_same_picture_with_an_exported_adapter(which: str, tiny_base_folder: Pat
     request = ImageRequest(
         PROMPT, negative_prompt=NEGATIVE, seed=SEED, steps=STEPS, guidance_scale=GUIDANCE, negative_scale=1.0
     )
-    ours = denoise_all(base, bank, [request], [AdapterSlot(1)])
+    ours = denoise_all(base, bank, [request], [[AdapterSlot(1)]])
     bare = denoise_all(base, bank, [request])
     bank.close()
 

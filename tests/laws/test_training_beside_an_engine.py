@@ -18,7 +18,7 @@ from likeness.diffusion.lora import LoraBank
 from likeness.engine.engine import Engine
 from likeness.training.loop import TrainingLoop
 from likeness.training.recipe import recipe_named
-from likeness.types import ImageRequest
+from likeness.types import ImageRequest, blend_of
 
 T = TypeVar("T")
 STEPS = 8
@@ -77,7 +77,7 @@ def trained(base: BaseModel) -> list[NDArray[np.float32]]:
 
 def test_both_at_once_make_what_they_make_alone(tiny_base: BaseModel) -> None:
     store = Store({"bert": person(tiny_base, "bert", 2)})
-    picture = ImageRequest("photo of <<TOK>> person", "bert", steps=6, guidance_scale=3.0, negative_scale=0.5)
+    picture = ImageRequest("photo of <<TOK>> person", blend_of("bert"), steps=6, guidance_scale=3.0, negative_scale=0.5)
     learnt = trained(tiny_base)
     with Engine(tiny_base, load=store, slots=2, rank=RANK, max_batch=1) as engine:
         alone = [engine.generate([replace(picture, seed=seed)])[0].image for seed in range(2)]

@@ -24,7 +24,7 @@ from likeness.jobs.job import JobOrder, Notice
 from likeness.service import Likeness, build
 from likeness.storage.catalog import LOCAL
 from likeness.storage.records import Receipt
-from likeness.types import GeneratedImage, ImageRequest, Photo, Subject
+from likeness.types import GeneratedImage, ImageRequest, Photo, Subject, blend_of
 from tests.jobs.claims import claimed, set_lease, stages_of
 from tests.storage.cards import CARD, adapter
 
@@ -58,7 +58,7 @@ def live(likeness: Likeness) -> None:
     training.queue.store.finish(claim, "succeeded", keep_photos_s=0.0)
     stages.let_go(claim, job.order)
     pixels = np.zeros((8, 8, 3), np.uint8)
-    image = GeneratedImage(ImageRequest(NAME, NAME), pixels, CARD.base_sha256, kept.card.content_sha256, 1.0)
+    image = GeneratedImage(ImageRequest(NAME, blend_of(NAME)), pixels, CARD.base_sha256, kept.card.content_sha256, 1.0)
     likeness.keep(image, content, "image/png")
     likeness.forget(NAME, wait_s=0.0)
 

@@ -6,7 +6,7 @@ from fixtures.published import publish_person
 from likeness.config import Settings
 from likeness.service import build
 from likeness.storage.library import engine_key
-from likeness.types import ImageRequest
+from likeness.types import ImageRequest, blend_of
 
 
 def test_a_forget_elsewhere_empties_this_engine(contrasted_base_folder: Path, tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_a_forget_elsewhere_empties_this_engine(contrasted_base_folder: Path, tm
         assert server.let_go() == 0  # no engine yet
         for seed, name in enumerate(("anna", "bert"), 1):
             publish_person(server, name, seed)
-            server.generate([ImageRequest("portrait", adapter=name, steps=1)])
+            server.generate([ImageRequest("portrait", adapters=blend_of(name), steps=1)])
         keys = {name: engine_key(server.catalog.find_adapter("local", name)) for name in ("anna", "bert")}
         assert server.engine.held() == frozenset(keys.values())
         elsewhere.forget("anna")

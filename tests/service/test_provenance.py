@@ -17,10 +17,10 @@ from likeness.errors import SettingsError, UsageError
 from likeness.service import build
 from likeness.service.image_files import AI_GENERATED, encode
 from likeness.service.provenance import signer, unsigned
-from likeness.types import JPEG, PNG, GeneratedImage, ImageRequest
+from likeness.types import JPEG, PNG, GeneratedImage, ImageRequest, blend_of
 
 PICTURE = GeneratedImage(
-    ImageRequest("a 🧑 in the snow", "anna", seed=7),
+    ImageRequest("a 🧑 in the snow", blend_of("anna"), seed=7),
     np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8), "a" * 64, "b" * 64, 1.0,
 )  # fmt: skip
 

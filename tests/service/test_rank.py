@@ -13,7 +13,7 @@ from likeness.errors import Mismatch
 from likeness.jobs.job import JobOrder
 from likeness.service import Likeness, build
 from likeness.training.recipe import LARGEST_PRESET_RANK, PRESETS, FineTuneOrder, recipe_named
-from likeness.types import Adapter, ImageRequest, Subject
+from likeness.types import Adapter, ImageRequest, Subject, blend_of
 
 MOST = Settings().rank
 
@@ -42,7 +42,7 @@ def published(likeness: Likeness, name: str, rank: int) -> Adapter:
 @pytest.mark.parametrize("rank", sorted({1, MOST, *(one.rank for one in PRESETS.values())}))
 def test_what_may_be_trained_is_served_without_a_restart(likeness: Likeness, rank: int) -> None:
     published(likeness, "anna", rank)
-    (image,) = likeness.generate([ImageRequest("photo of {me}", "anna", steps=1)])
+    (image,) = likeness.generate([ImageRequest("photo of {me}", blend_of("anna"), steps=1)])
     assert image.adapter_sha256 == likeness.catalog.content_sha256("local", "anna")
 
 
@@ -97,10 +97,12 @@ def test_one_large_adapter_sizes_nobodys_slots(likeness: Likeness) -> None:
     again = with_rank(likeness, 4)
     again.__dict__["base"] = likeness.base
     try:
-        pictures = again.generate([ImageRequest("photo of {me}", name, steps=1) for name in ("large", "small")])
+        pictures = again.generate(
+            [ImageRequest("photo of {me}", blend_of(name), steps=1) for name in ("large", "small")]
+        )
         assert len(pictures) == 2 and again.engine.banks.usual.rank == 4
         with pytest.raises(Mismatch):
-            again.generate([ImageRequest("photo of {me}", "larger", steps=1)])
-        assert len(again.generate([ImageRequest("photo of {me}", "small", steps=1)])) == 1
+            again.generate([ImageRequest("photo of {me}", blend_of("larger"), steps=1)])
+        assert len(again.generate([ImageRequest("photo of {me}", blend_of("small"), steps=1)])) == 1
     finally:
         again.engine.close()

@@ -29,6 +29,7 @@ from likeness.artifacts.triton_model import read_model
 from likeness.deploy.payload import request_of
 from likeness.engine.engine import Engine
 from likeness.engine.prompts import worded
+from likeness.types import blend_of
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -74,7 +75,7 @@ def test_eight_people_one_by_one_and_together(here: World, endpoint: Endpoint) -
     adapter = read_model(unpack(here.objects.get("anna.tar.gz"), here.folder / "unpacked") / "anna")
     request, _ = request_of(PROMPT, "a dog", '{"num_inference_steps": 3, "seed": 5}')
     with Engine(here.base, load=lambda key: adapter, slots=2) as own:
-        expected = own.submit(worded(here.base, request, adapter.card), key="anna").result(HANG_S).image
+        expected = own.submit(worded(here.base, request, adapter.card), adapters=blend_of("anna")).result(HANG_S).image
     assert mean_difference(alone["anna"], expected) < 1
 
 

@@ -158,3 +158,11 @@ def test_a_lock_leaves_no_name_behind_not_even_of_a_process_that_was_killed(home
         (folder / "zoe.lock").touch()
     home.drop_locks()
     assert list(home.root.rglob("*.lock")) == []
+
+
+def test_images_of_several_adapters_are_deleted_with_any_of_them(home: Home) -> None:
+    for names in (("anna", "oil"), ("bert", "anna"), ("bert", "annabel")):
+        (home.outputs_folder(*names) / "x.png").write_bytes(b"x")
+    assert home.holds("anna") and home.holds("oil")
+    assert [(item.kind, item.count) for item in home.delete("anna")] == [("outputs", 1), ("outputs", 1)]
+    assert not home.holds("anna") and not home.holds("oil") and home.holds("annabel")

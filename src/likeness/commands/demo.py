@@ -18,7 +18,18 @@ from ..service.contact_sheet import Tile, contact_sheet
 from ..service.example import CLASS_NOUN, example_photos
 from ..service.image_files import facts, save_png
 from ..training.recipe import FineTuneOrder, FineTuneRecipe
-from ..types import Advance, GeneratedImage, ImageRequest, ShouldStop, Stopwatch, Subject, Watch, never, unwatched
+from ..types import (
+    Advance,
+    GeneratedImage,
+    ImageRequest,
+    ShouldStop,
+    Stopwatch,
+    Subject,
+    Watch,
+    blend_of,
+    never,
+    unwatched,
+)
 from .training_report import Report, write_report
 
 NAME = "demo"
@@ -141,4 +152,6 @@ def machine(likeness: Likeness) -> str:
 
 
 def _requests(seed: int) -> list[ImageRequest]:
-    return [ImageRequest(prompt, NAME, seed=seed + k, steps=STEPS) for k, prompt in enumerate(PORTRAITS.values())]
+    return [
+        ImageRequest(prompt, blend_of(NAME), seed=seed + k, steps=STEPS) for k, prompt in enumerate(PORTRAITS.values())
+    ]

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..storage.catalog import HOUSE, LOCAL
 from ..training.recipe import PRESETS
 from ..types import SAMPLER_NAMES
 
@@ -27,8 +28,14 @@ Revision = Annotated[str | None, typer.Option(help="Commit of the model id, 40 d
 KeepStrangers = Annotated[
     bool, typer.Option("--keep-strangers", help="Use photographs that probably show another person too.")
 ]
+House = Annotated[bool, typer.Option("--house", help="An adapter of the operator's, which all tenants can use.")]
 Seed = Annotated[int, typer.Option(help="0 to 2**63 - 1; the same seed gives the same result.")]
 Recipe = Annotated[str, one_of(PRESETS)]
 Steps = Annotated[int | None, typer.Option(help="Training steps, instead of the recipe's.")]
 Sampler = Annotated[str | None, one_of(SAMPLER_NAMES)]
 ImportFormat = Annotated[str, typer.Option(help="Usually not needed: the format is detected.")]
+
+
+def owner(house: bool) -> str:
+    """The tenant whose adapter is meant: the operator's house, or that of the command line."""
+    return HOUSE if house else LOCAL

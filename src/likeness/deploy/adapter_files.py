@@ -13,10 +13,10 @@ from ..artifacts import bundle, tensors
 from ..artifacts.adapter import strength_on
 from ..config import Settings
 from ..engine.prompts import unread_of, worded
-from ..errors import Mismatch
+from ..errors import Mismatch, UsageError
 from ..service.image_files import encode
 from ..service.provenance import signer
-from ..types import Adapter, AdapterCard, GeneratedImage, ImageRequest
+from ..types import Adapter, AdapterCard, GeneratedImage, ImageRequest, WeightedAdapter
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -40,11 +40,21 @@ class FileEngine:
     def submit(self, request: ImageRequest, key: str | None, deadline_s: float) -> tuple["Ticket", tuple[str, ...]]:
         """Submit a request for an adapter, or for the bare base; the ticket, and remarks on words that are not read.
 
-        Raises as `admit` and `Engine.submit`.
+        Raises:
+            UsageError: further adapters: a folder of models has no names for them.
+            as `admit` and `Engine.submit`.
         """
+        if request.adapters:
+            raise UsageError(
+                "expected no further adapters: this engine knows the files of models, not their names",
+                hint="`likeness serve` combines adapters",
+                param="also",
+            )
         card = None if key is None else self._card(key)
         asked = worded(self.engine.base, request, card)
-        ticket = self.engine.submit(asked, key=key, tenant=key or "", deadline_s=deadline_s)
+        ticket = self.engine.submit(
+            asked, adapters=() if key is None else (WeightedAdapter(key),), tenant=key or "", deadline_s=deadline_s
+        )
         return ticket, unread_of(self.engine.base, asked).remarks
 
     def release(self, key: str) -> None:

@@ -1,7 +1,8 @@
 """The reference solution's request for portraits -> image requests; files of images -> its response.
 
 The inputs are texts: `prompt`, `negative_prompt` and `gen_args`, which is JSON with the reference solution's keys
-(num_inference_steps, guidance_scale, seed) and ours (adapter_scale, negative_scale, sampler, format: jpeg or png).
+(num_inference_steps, guidance_scale, seed) and ours (adapter_scale, negative_scale, sampler, format: jpeg or png, and
+also: further adapters beside the model's, such as oil@0.6).
 The outputs are `generated_image`, a file in base64, and `warnings`: which words were not read, mostly empty.
 """
 
@@ -9,17 +10,17 @@ import base64
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..errors import UsageError
 from ..http.invalid import invalid
-from ..types import JPEG, PNG, ImageRequest
+from ..types import JPEG, MAX_BLEND_TEXT, PNG, ImageRequest, blend_of
 from . import kserve
 
 INPUTS = ("prompt", "negative_prompt", "gen_args")
 MEDIA_TYPES = {"jpeg": JPEG, "png": PNG}
 
-Asked = tuple[ImageRequest, str]  # without its adapter; the media type of the file
+Asked = tuple[ImageRequest, str]  # without the model's adapter; the media type of the file
 Integer = Annotated[int, BeforeValidator(lambda value: int(value) if _is_whole(value) else value)]
 
 
@@ -35,6 +36,7 @@ class GenArgs(BaseModel):
     negative_scale: float | None = None
     sampler: str | None = None
     format: Literal["jpeg", "png"] = "jpeg"
+    also: Annotated[str, Field(max_length=MAX_BLEND_TEXT)] = ""
 
 
 def requests_of(inference: kserve.Inference) -> list[Asked]:
@@ -66,8 +68,8 @@ def request_of(prompt: str, negative_prompt: str, gen_args: str) -> Asked:
         raise invalid(error.errors(), hint=hint) from None
     guidance = 1.0 if 0 <= values.guidance_scale < 1 else values.guidance_scale  # no guidance; clients send 0 for it
     request = ImageRequest(
-        prompt, None, negative_prompt, values.seed, values.num_inference_steps, guidance, values.adapter_scale,
-        values.negative_scale, values.sampler,
+        prompt, blend_of(values.also), negative_prompt, values.seed, values.num_inference_steps, guidance,
+        values.adapter_scale, values.negative_scale, values.sampler,
     )  # fmt: skip
     return request, MEDIA_TYPES[values.format]
 

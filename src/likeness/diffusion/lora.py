@@ -5,10 +5,11 @@ A (S, r, d_in) and B (S, d_out, r); a batch names a slot for each of its rows:
 
     y = W x + b + scale * (x A[slots]^T) B[slots]^T                (Hu et al. 2021, eq. 3, batched over rows)
 
-Slot 0 is zeros: the base without an adapter. Rows of different people share a forward pass, and, because a row's
-gradient reaches only its slot, a backward pass. Loading an adapter copies one row. The base is never written to:
-forward hooks apply the adapters, and the base's modules, names and weights are not replaced. A base can have any number
-of banks. A route belongs to the thread that set it.
+A row can have several adapters, whose deltas are added, each with a scale of its own. Slot 0 is zeros: the base without
+an adapter. Rows of different people share a forward pass, and, because a row's gradient reaches only its slot, a
+backward pass. Loading an adapter copies one row. The base is never written to: forward hooks apply the adapters, and
+the base's modules, names and weights are not replaced. A base can have any number of banks. A route belongs to the
+thread that set it.
 
 The bank does not know adapter files, nor how slots are assigned.
 """
@@ -27,7 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import CorruptAdapter, UsageError
 from ..types import LoraPair, Network
 from .batch_invariance import paired
-from .routing import Route, route_of
+from .routing import Route, routes_of
 
 BASE_SLOT = 0
 _IMPORT = "import the adapter again from its file: the import compares every layer with the base"
@@ -116,14 +117,27 @@ def adapted_conv(output: Tensor, x: Tensor, A: Tensor, B: Tensor, layer: nn.Conv
     return torch.baddbmm(output.flatten(2), B, h.view(b, r, -1)).view(output.shape)
 
 
-class _Here(threading.local):
-    """The route of one thread's forward passes."""
+_Trained = dict[Network, dict[int, tuple[Tensor, Tensor]]]
+_State = tuple[int | None, tuple[Route, ...], tuple[int, ...], Sequence[bool], _Trained | None]
 
-    route: Route | None = None
-    adapts: Sequence[bool] = ()  # per layer: whether any adapter of the route has it; other layers are skipped
-    rank: int = 0  # largest rank in the route
-    # in training: per network, the factors of each layer for the route's runs, as parts of one leaf tensor
-    trained: dict[Network, dict[int, tuple[Tensor, Tensor]]] | None = None
+
+class _Here(threading.local):
+    """The routes of one thread's forward passes."""
+
+    rows: int | None = None  # of the batch; None: not routed
+    routes: tuple[Route, ...] = ()
+    ranks: tuple[int, ...] = ()  # largest rank in each route
+    adapts: Sequence[bool] = ()  # per layer: whether any adapter of the routes has it; other layers are skipped
+    # in training: per network, the factors of each layer for the one route's runs, as parts of one leaf tensor
+    trained: _Trained | None = None
+
+    @property
+    def state(self) -> _State:
+        return self.rows, self.routes, self.ranks, self.adapts, self.trained
+
+    @state.setter
+    def state(self, state: _State) -> None:
+        self.rows, self.routes, self.ranks, self.adapts, self.trained = state
 
 
 class LoraBank:
@@ -189,19 +203,30 @@ class LoraBank:
     def route(self, slots: Tensor, scales: Tensor | None = None) -> Iterator[None]:
         """Within the block, row i of every forward of this thread uses slot `slots[i]`, its delta times `scales[i]`.
 
-        slots: (B,) int64; scales: (B,) float, None: 1. Outside the block and in other threads the base runs without
-        adapters, so an engine and a training can share a base.
+        Outside the block and in other threads the base runs without adapters, so an engine and a training can share a
+        base.
+
+        Args:
+            slots: (B,) int64, or (B, K): several adapters a row, whose deltas are added; 0: none.
+            scales: of the slots, in the same shape; None: 1.
+
+        Raises:
+            UsageError: several adapters a row while training.
         """
         here = self._here
-        before = here.route, here.adapts, here.rank, here.trained
-        mine = set(slots.tolist())
-        here.adapts = [any(layer) for layer in zip(*[self._used[slot] for slot in mine], strict=True)]
-        here.trained = {} if self._is_training and torch.is_grad_enabled() else None
-        here.route, here.rank = route_of(slots, scales, self.flat), max(self._ranks[slot] for slot in mine)
+        before = here.state
+        mine = set(slots.flatten().tolist())
+        routes = routes_of(slots, scales, self.flat)
+        trained: _Trained | None = {} if self._is_training and torch.is_grad_enabled() else None
+        if trained is not None and any(route.width > 1 for route in routes):
+            raise UsageError("expected one adapter a row while training")
+        adapts = [any(layer) for layer in zip(*[self._used[slot] for slot in mine], strict=True)]
+        ranks = tuple(max(self._ranks[slot] for slot in route.used) for route in routes)
+        here.state = len(slots), routes, ranks, adapts, trained
         try:
             yield
         finally:
-            here.route, here.adapts, here.rank, here.trained = before
+            here.state = before
 
     def write(self, slot: int, row: Tensor, *, rank: int | None = None) -> None:
         """Put one adapter's row (P,) into a slot.
@@ -282,17 +307,16 @@ class LoraBank:
 
         The second computation has the route of this call, in any thread, and gives the same gradient to the last bit.
         """
-        here = self._here
-        state = here.route, here.adapts, here.rank, here.trained
+        state = self._here.state
 
         def run(*given: Any) -> Any:
             there = self._here  # of the thread that runs backward
-            before = there.route, there.adapts, there.rank, there.trained
-            there.route, there.adapts, there.rank, there.trained = state
+            before = there.state
+            there.state = state
             try:
                 return block(*given)
             finally:
-                there.route, there.adapts, there.rank, there.trained = before
+                there.state = before
 
         return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)
 
@@ -313,6 +337,16 @@ class LoraBank:
         for (columns, route, _), part in zip(tape, found, strict=True):
             route.give(total[:, columns], part if scale == 1 else part / scale)
 
+    def grow(self, slots: int) -> None:
+        """Have at least so many slots; those that are there keep their adapters."""
+        more = slots - self.slots
+        if more > 0:
+            self.flat = torch.cat([self.flat, self.flat.new_zeros(more, self.columns)])
+            self._factors = [self._views(self.flat, span) for span in self.spans]
+            self._used += [[False] * len(self.spans) for _ in range(more)]
+            self._ranks += [1] * more
+            self.slots = slots
+
     def forget_forwards(self) -> None:
         """Drop the records of forward passes whose gradient is not needed."""
         self._tape.clear()
@@ -330,28 +364,30 @@ class LoraBank:
     def _hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def add_delta(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             here = self._here
-            route = here.route
-            if route is None:
+            if here.rows is None:
                 return output
             x = inputs[0]
-            if x.shape[0] != route.rows:
-                raise UsageError(f"expected a batch of {route.rows} rows, one per routed slot, got {x.shape[0]}")
+            if x.shape[0] != here.rows:
+                raise UsageError(f"expected a batch of {here.rows} rows, one per routed slot, got {x.shape[0]}")
             if not here.adapts[index]:
                 return output
-            A, B = self._fetch(index, route, x.dtype)
-            if route.scales is not None:
-                B = B * route.scales.to(x.dtype)
-            n, is_whole = route.adapted, not route.bare
-            mine = (output, x, A, B) if is_whole else (output[:n], x[:n], A, B)  # backward copies even a slice of all
-            head = adapted_conv(*mine, layer) if isinstance(layer, nn.Conv2d) else adapted_linear(*mine)
-            if is_whole:
-                return head
-            output[:n] = head
+            for route, rank in zip(here.routes, here.ranks, strict=True):
+                A, B = self._fetch(index, route, rank, x.dtype)
+                if route.scales is not None:
+                    B = B * route.scales.to(x.dtype)
+                A, B = route.joined(A, B)
+                mine = route.rows
+                is_whole = mine == slice(0, here.rows)  # backward copies even a slice of all
+                own = (output, x, A, B) if is_whole else (output[mine], x[mine], A, B)
+                head = adapted_conv(*own, layer) if isinstance(layer, nn.Conv2d) else adapted_linear(*own)
+                if is_whole:
+                    return head
+                output[mine] = head
             return output
 
         return add_delta
 
-    def _fetch(self, index: int, route: Route, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _fetch(self, index: int, route: Route, rank: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """One layer's factors for the route's runs, up to their rank; in training at full rank, with gradients."""
         here = self._here
         if here.trained is not None:
@@ -360,8 +396,8 @@ class LoraBank:
                 here.trained[network] = self._with_gradients(network, route, dtype)
             return here.trained[network][index]
         A, B = self._factors[index]
-        if here.rank < self.rank and not self._is_training:
-            A, B = A[:, : here.rank], B[:, :, : here.rank]
+        if rank < self.rank and not self._is_training:
+            A, B = A[:, :rank], B[:, :, :rank]
         return route.take(A).to(dtype), route.take(B).to(dtype)
 
     def _with_gradients(self, network: Network, route: Route, dtype: torch.dtype) -> dict[int, tuple[Tensor, Tensor]]:

@@ -9,7 +9,7 @@ the adapter, guidance also strengthens the adapter: autoguidance (Karras et al. 
 Bad Version of Itself'), where the bare base is the version that does not know the subject.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -34,24 +34,21 @@ class Router(Protocol):
 
 
 class RowAdapter(NamedTuple):
-    """The adapter of one row of a forward: its slot in the bank, and its scale."""
+    """An adapter of one row of a forward: its slot in the bank, and its scale."""
 
     slot: int
     scale: float
 
 
-NO_ADAPTER = RowAdapter(BASE_SLOT, 1.0)
-
-
 @dataclass(frozen=True)
 class AdapterSlot:
-    """Where an image's adapter lies in the bank.
+    """Where an adapter of an image lies in the bank.
 
-    The scales are alpha / rank of each network while they are not part of B, as in training; else 1. A request's
-    `adapter_scale` is multiplied by them.
+    The scales are the adapter's weight in the image, times alpha / rank of each network while that is not part of B, as
+    in training. A request's `adapter_scale` is multiplied by them.
     """
 
-    index: int = BASE_SLOT
+    index: int
     unet_scale: float = 1.0
     text_encoder_scale: float = 1.0
 
@@ -65,7 +62,7 @@ class Denoising:
     t: float
     prompts: Conditioning  # 1 or 2 rows: the prompt, then the negative prompt if the image is guided
     guidance_scale: float
-    adapters: Sequence[RowAdapter]  # of the rows of `prompts`
+    adapters: Sequence[Sequence[RowAdapter]]  # of each row of `prompts`; empty: the bare base
     step: int = 0
     clean: Tensor | None = None  # (C, h, w), the prediction of the clean latent at the last step
     latent: Tensor | None = None  # (C, h, w)
@@ -87,32 +84,32 @@ def row_count(request: ImageRequest) -> int:
 
 @torch.no_grad()
 def begin(
-    base: BaseModel, bank: Router | None, requests: Sequence[ImageRequest], slots: Sequence[AdapterSlot]
+    base: BaseModel, bank: Router | None, requests: Sequence[ImageRequest], slots: Sequence[Sequence[AdapterSlot]]
 ) -> list[Denoising]:
     """Encode the prompts of all requests in one batch and start their samplers.
+
+    Args:
+        slots: of the adapters of each request; none: the bare base.
 
     Raises:
         UsageError: more steps than the base's schedule has timesteps, or a sampler that it does not have.
     """
     requests = [completed(base, request) for request in requests]
-    rows = [
-        (i, text, RowAdapter(slot.index, scale) if scale and slot.index else NO_ADAPTER)
-        for i, (request, slot) in enumerate(zip(requests, slots, strict=True))
-        for text, scale in _texts(request)
-    ]
+    rows = [(i, text, scale) for i, request in enumerate(requests) for text, scale in _texts(request)]
     owned = [[k for k, (owner, _, _) in enumerate(rows) if owner == i] for i in range(len(requests))]
     ids = base.tokenize([text for _, text, _ in rows])
-    with _ordered(base, bank, [_scaled(row, slots[i].text_encoder_scale) for i, _, row in rows]) as (order, places):
+    encoding = [_scaled(slots[i], scale, lambda slot: slot.text_encoder_scale) for i, _, scale in rows]
+    with _ordered(base, bank, encoding) as (order, places):
         prompts = base.encode_prompt(ids[order])[places]
     if base.zeroes_empty_negative:
         prompts = prompts.without([k for own in owned for k in own[1:] if not rows[k][1]])
     noise = row_noise([request.seed for request in requests], base.latent_shape).to(base.device)
     out = []
-    for i, (request, slot) in enumerate(zip(requests, slots, strict=True)):
+    for i, (request, mine) in enumerate(zip(requests, slots, strict=True)):
         assert request.sampler is not None and request.steps is not None and request.guidance_scale is not None
         sampler = samplers.start(request.sampler, noise[i], base.schedule, request.steps)
         x, t = next(sampler)
-        adapters = [_scaled(rows[k][2], slot.unet_scale) for k in owned[i]]
+        adapters = [_scaled(mine, rows[k][2], lambda slot: slot.unet_scale) for k in owned[i]]
         out.append(Denoising(sampler, x, t, prompts[owned[i]], request.guidance_scale, adapters))
     return out
 
@@ -141,14 +138,15 @@ def advance(base: BaseModel, bank: Router | None, images: Sequence[Denoising]) -
 
 
 def denoise_all(
-    base: BaseModel, bank: Router | None, requests: Sequence[ImageRequest], slots: Sequence[AdapterSlot] | None = None
-) -> Tensor:
+    base: BaseModel, bank: Router | None, requests: Sequence[ImageRequest],
+    slots: Sequence[Sequence[AdapterSlot]] | None = None,
+) -> Tensor:  # fmt: skip
     """Run all requests in one batch to their ends: latents (B, C, h, w) in their order.
 
     Args:
-        slots: of the requests' adapters; None = all on the bare base.
+        slots: as of `begin`; None = all on the bare base.
     """
-    images = begin(base, bank, requests, [AdapterSlot()] * len(requests) if slots is None else slots)
+    images = begin(base, bank, requests, [()] * len(requests) if slots is None else slots)
     while alive := [image for image in images if image.latent is None]:
         advance(base, bank, alive)
     return torch.stack([image.latent for image in images if image.latent is not None])
@@ -160,20 +158,25 @@ def _texts(request: ImageRequest) -> list[tuple[str, float]]:
     return [(request.prompt, request.adapter_scale), (request.negative_prompt, negative)][: row_count(request)]
 
 
-def _scaled(row: RowAdapter, factor: float) -> RowAdapter:
-    return row if row == NO_ADAPTER else RowAdapter(row.slot, row.scale * factor)
+def _scaled(
+    slots: Sequence[AdapterSlot], scale: float, factor: Callable[[AdapterSlot], float]
+) -> tuple[RowAdapter, ...]:
+    """The adapters of one row, without those of slot 0 or scale 0."""
+    scaled = (RowAdapter(slot.index, scale * factor(slot)) for slot in slots)
+    return tuple(one for one in scaled if one.slot != BASE_SLOT and one.scale)
 
 
 @contextmanager
 def _ordered(
-    base: BaseModel, bank: Router | None, adapters: Sequence[RowAdapter]
+    base: BaseModel, bank: Router | None, adapters: Sequence[Sequence[RowAdapter]]
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Within the block, forward passes use the adapters of rows in the order in which they are computed.
 
-    Yields that order, as row numbers, and the place of each row in it. Rows without an adapter come last, so that the
-    bank can skip them. On a CPU a single row is computed twice, see `batch_invariance`.
+    Yields that order, as row numbers, and the place of each row in it. Rows of as many adapters are side by side, see
+    `routing`; rows without one come last, so that the bank can skip them. On a CPU a single row is computed twice, see
+    `batch_invariance`.
     """
-    order = sorted(range(len(adapters)), key=lambda row: adapters[row] == NO_ADAPTER)
+    order = sorted(range(len(adapters)), key=lambda row: -len(adapters[row]))
     places = [order.index(row) for row in range(len(order))]
     if len(order) == 1 and base.device.type == "cpu":
         order *= 2
@@ -181,8 +184,10 @@ def _ordered(
         yield order, places
 
 
-def _route(bank: Router | None, rows: Sequence[RowAdapter]) -> AbstractContextManager[None]:
+def _route(bank: Router | None, rows: Sequence[Sequence[RowAdapter]]) -> AbstractContextManager[None]:
     if bank is None:
         return nullcontext()
-    slots, scales = zip(*rows, strict=True)
-    return bank.route(torch.tensor(slots), torch.tensor(scales))
+    width = max(1, *map(len, rows))
+    padded = [[*row, *[RowAdapter(BASE_SLOT, 1.0)] * (width - len(row))] for row in rows]
+    slots = torch.tensor([[one.slot for one in row] for row in padded])  # (R, width)
+    return bank.route(slots, torch.tensor([[one.scale for one in row] for row in padded]))

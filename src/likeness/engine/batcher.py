@@ -24,7 +24,7 @@ class BatchRequest(Protocol):
     @property
     def tenant(self) -> str: ...
     @property
-    def key(self) -> str | None: ...  # of its adapter; None = the bare base
+    def keys(self) -> Sequence[str]: ...  # of its adapters, all of which it needs at once; none = the bare base
     @property
     def rows(self) -> int: ...  # 1, guided 2
     @property
@@ -69,9 +69,9 @@ def plan(
 ) -> Plan[T]:  # fmt: skip
     """Drop requests past their deadlines and fill the batch.
 
-    The order is kept with these exceptions. A request whose adapter is still loading is overtaken and keeps its turn.
-    A request that waits for an adapter slot may be overtaken by requests that need no slot, and for `SLOT_PATIENCE_S`
-    by any. After that, only by requests that will finish before the next slot is due to be freed (as in EASY
+    The order is kept with these exceptions. A request with an adapter that is still loading is overtaken and keeps its
+    turn. A request that waits for slots may be overtaken by requests that need no slot, and for `SLOT_PATIENCE_S` by
+    any. After that, only by requests that will finish before the next slot is due to be freed (as in EASY
     backfilling: Lifka 1995, "The ANL/IBM SP Scheduling System"). A request that only waits for rows is not overtaken.
 
     Args:
@@ -81,7 +81,7 @@ def plan(
     """
     alive = [one for one in waiting if not _is_late(one, now_s)]
     staying = [one for one in running if not _is_late(one, now_s)]
-    queues = _by_tenant(one for one in alive if one.key not in loading)
+    queues = _by_tenant(one for one in alive if loading.isdisjoint(one.keys))
     given = {tenant: shares.of(tenant) for tenant in {one.tenant for one in alive}}
     rows = sum(one.rows for one in staying)
     busy_until = _steps_by_key(staying)  # key -> steps until its slot is free
@@ -92,18 +92,18 @@ def plan(
         one = queues[tenant].pop(0)
         if not queues[tenant]:
             del queues[tenant]
-        if one.key is not None:
-            if one.key not in busy_until and len(busy_until) >= slots:
-                may_extend = may_extend and now_s - one.arrived_s < SLOT_PATIENCE_S
-                continue
-            if not may_extend and one.steps_left > busy_until.get(one.key, 0):
-                continue
+        further = sum(key not in busy_until for key in one.keys)
+        if further and len(busy_until) + further > slots:
+            may_extend = may_extend and now_s - one.arrived_s < SLOT_PATIENCE_S
+            continue
+        if not may_extend and any(one.steps_left > busy_until.get(key, 0) for key in one.keys):
+            continue
         if rows and rows + one.rows > row_limit:
             break
         rows += one.rows
         given[tenant] += cost(one)
-        if one.key is not None:
-            busy_until[one.key] = max(busy_until.get(one.key, 0), one.steps_left)
+        for key in one.keys:
+            busy_until[key] = max(busy_until.get(key, 0), one.steps_left)
         joins.append(one)
     joined = {one.id for one in joins}
     left = {one.tenant for one in alive if one.id not in joined}
@@ -201,8 +201,8 @@ def _by_tenant(ready: Iterable[T]) -> dict[str, list[T]]:
 def _steps_by_key(running: Iterable[BatchRequest]) -> dict[str, int]:
     longest: dict[str, int] = {}
     for one in running:
-        if one.key is not None:
-            longest[one.key] = max(longest.get(one.key, 0), one.steps_left)
+        for key in one.keys:
+            longest[key] = max(longest.get(key, 0), one.steps_left)
     return longest
 
 

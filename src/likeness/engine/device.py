@@ -39,11 +39,11 @@ class Device:
         self.base, self.banks = base, banks
         self.rows, self.images = limits.rows, limits.images
 
-    def begin(self, asked: Sequence[tuple[ImageRequest, AdapterSlot]]) -> list[Denoising | Exception]:
+    def begin(self, asked: Sequence[tuple[ImageRequest, Sequence[AdapterSlot]]]) -> list[Denoising | Exception]:
         """Encode prompts and draw the noise."""
 
-        def start(part: Sequence[tuple[ImageRequest, AdapterSlot]]) -> list[Denoising]:
-            return begin(self.base, self.banks, [request for request, _ in part], [slot for _, slot in part])
+        def start(part: Sequence[tuple[ImageRequest, Sequence[AdapterSlot]]]) -> list[Denoising]:
+            return begin(self.base, self.banks, [request for request, _ in part], [slots for _, slots in part])
 
         out, self.rows = apart(asked, start, self.rows, rows=lambda one: row_count(one[0]))
         return out

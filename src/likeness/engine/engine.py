@@ -20,7 +20,7 @@ from types import TracebackType
 from ..diffusion.base import BaseModel
 from ..diffusion.sampling import AdapterSlot, completed
 from ..errors import DeviceFailed, UsageError
-from ..types import Adapter, GeneratedImage, ImageRequest
+from ..types import Adapter, Blend, GeneratedImage, ImageRequest
 from .batch_limits import measured_limits
 from .device import Device, small
 from .facts import EngineFacts
@@ -41,7 +41,7 @@ class Engine:
         load: key -> adapter; called on a loader thread; what it raises is the error of the requests for this key.
         slots: of the bank, slot 0 (the bare base) included.
         rank: of the slots.
-        large_rank: the largest that an adapter may have: those above `rank` take turns in one further slot.
+        large_rank: the largest that an adapter may have: those above `rank` take turns in a further slot.
         max_batch: guided images in one forward, two rows each; an unguided image is one row.
         host_bytes: of adapters kept in host memory.
         queue_limit: requests that may wait.
@@ -77,13 +77,13 @@ class Engine:
         self.close()
 
     def submit(
-        self, request: ImageRequest, *, key: str | None, tenant: str = "local", deadline_s: float | None = None,
+        self, request: ImageRequest, *, adapters: Blend = (), tenant: str = "local", deadline_s: float | None = None,
         on_step: OnStep | None = None, preview_every: int = 0, request_id: str | None = None, wait: bool = False,
     ) -> Ticket:  # fmt: skip
-        """Put one request into the queue and start to load its adapter.
+        """Put one request into the queue and start to load its adapters.
 
         Args:
-            key: passed to `load`; None = the bare base. `request.adapter` is only a label here.
+            adapters: their names are the keys that are passed to `load`; `request.adapters` is only a label here.
             tenant: tenants share the device fairly.
             deadline_s: from now; a request that cannot be finished by then is refused or dropped.
             on_step: called after each step on the device thread: it must not block.
@@ -92,6 +92,7 @@ class Engine:
             wait: block while the queue is full instead of refusing.
 
         Raises:
+            UsageError: more adapters than slots.
             EngineBusy: the queue is full or the deadline out of reach; it says when to try again.
             EngineClosed: after `close`.
         """
@@ -99,13 +100,15 @@ class Engine:
         ticket = Ticket(request_id or uuid.uuid4().hex[:16], lambda: self._queue.cancel(number))
         deadline = None if deadline_s is None else now_s + deadline_s
         request = completed(self.base, request)
-        self._queue.put(Work(number, ticket, request, key, tenant, now_s, deadline, on_step, preview_every), wait=wait)
+        self._queue.put(
+            Work(number, ticket, request, adapters, tenant, now_s, deadline, on_step, preview_every), wait=wait
+        )
         return ticket
 
     def generate(
         self, requests: Sequence[ImageRequest], *, progress: Callable[[int], None] = lambda done: None
     ) -> list[GeneratedImage]:
-        """Make all images and wait for them. The key of an adapter is its name in the request. See `ticket.results`.
+        """Make all images and wait for them. The keys of adapters are their names in the request. See `ticket.results`.
 
         Raises:
             LikenessError: of the first request that failed, as `submit`, `Ticket.result` and `load`.
@@ -113,7 +116,7 @@ class Engine:
         tickets: list[Ticket] = []
         with ExitStack() as on_error:
             for request in requests:
-                tickets.append(self.submit(request, key=request.adapter, wait=True))
+                tickets.append(self.submit(request, adapters=request.adapters, wait=True))
                 on_error.callback(tickets[-1].cancel)
             on_error.pop_all()
         return results(tickets, progress)
@@ -182,11 +185,11 @@ class Engine:
                 log.error("a slot could not be written", exc_info=error)
                 self._queue.unload(slot)
                 failure = DeviceFailed(f"the adapter could not be put into its slot ({type(error).__name__})")
-                outcomes |= {work: failure for work in turn.joins if work.slot == slot}
+                outcomes |= {work: failure for work in turn.joins if slot in work.slots}
         joins = [work for work in turn.joins if work not in outcomes]
         for work in joins:
             work.ticket.start()
-        begun = self._device.begin([(work.request, AdapterSlot(work.slot)) for work in joins])
+        begun = self._device.begin([(work.request, _slots(work)) for work in joins])
         for work, image in zip(joins, begun, strict=True):
             if isinstance(image, Exception):
                 outcomes[work] = image
@@ -230,3 +233,8 @@ class Engine:
             else GeneratedImage(work.request, pixels, sha256, work.adapter_sha256, now_s - work.joined_s)
             for work, pixels in zip(latents, decoded, strict=True)
         }
+
+
+def _slots(work: Work) -> list[AdapterSlot]:
+    """Where the adapters of a request lie, with their weights."""
+    return [AdapterSlot(slot, one.weight, one.weight) for slot, one in zip(work.slots, work.adapters, strict=True)]

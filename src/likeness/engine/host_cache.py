@@ -1,7 +1,7 @@
 """Adapters in host memory: LRU eviction by bytes; single-flight loads on a few threads.
 
-Adapters needed by queued requests are pinned. New loads start only while pinned bytes are below the budget; one load is
-always allowed, so that the queue cannot deadlock.
+Adapters needed by queued requests are pinned. New loads start only while pinned bytes are below the budget; those of
+the oldest request are always allowed, so that the queue cannot deadlock: a request needs all its adapters at once.
 
 Every method is called with the owner's lock held; `load` runs without it. An adapter that is in a slot needs no copy
 here.
@@ -9,7 +9,7 @@ here.
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
@@ -24,7 +24,8 @@ class HostCache:
     Args:
         load: called on a loader thread; an exception fails the requests that wait for the key.
         locked: takes the owner's lock, to record the end of a load.
-        budget_bytes: the limit; pinned adapters may exceed it by one load.
+        budget_bytes: the limit; the adapters of the oldest request and one load may exceed it.
+        first: the keys of the oldest request that waits.
         is_active: whether a key is in a slot.
         failed: called with the key and the error of a load that failed, under the lock.
         loaded: called with the seconds of a load that succeeded, under the lock.
@@ -32,11 +33,11 @@ class HostCache:
 
     def __init__(
         self, load: Callable[[str], PackedAdapter], locked: Callable[[], AbstractContextManager[None]], *,
-        budget_bytes: int, is_active: Callable[[str], bool],
+        budget_bytes: int, is_active: Callable[[str], bool], first: Callable[[], Collection[str]],
         failed: Callable[[str, Exception], None], loaded: Callable[[float], None],
     ) -> None:  # fmt: skip
         self._load, self._locked, self._budget = load, locked, budget_bytes
-        self._is_active, self._failed, self._loaded = is_active, failed, loaded
+        self._is_active, self._first, self._failed, self._loaded = is_active, first, failed, loaded
         self._kept: OrderedDict[str, PackedAdapter] = OrderedDict()  # least recently used first
         self._wanted: Counter[str] = Counter()  # key -> waiting requests, in the order of their first arrival; pinned
         self._loading: dict[str, bool] = {}  # key -> whether it was forgotten meanwhile
@@ -91,8 +92,9 @@ class HostCache:
         if len(self._loading) >= THREADS:
             return
         held = sum(self._kept[key].nbytes for key in self._wanted if key in self._kept)
-        for key in self._wanted:
-            if len(self._loading) >= THREADS or (held >= self._budget and held > 0):
+        first = [key for key in self._first() if key in self._wanted]
+        for key in [*first, *self._wanted]:
+            if len(self._loading) >= THREADS or (held >= self._budget and held > 0 and key not in first):
                 return
             if key not in self._kept and key not in self._loading and not self._is_active(key):
                 self._loading[key] = False

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Condition, Lock
 
-from ..errors import EngineBusy, EngineClosed, LikenessError, RequestCancelled
+from ..errors import EngineBusy, EngineClosed, LikenessError, RequestCancelled, UsageError
 from ..types import GeneratedImage
 from .batcher import Shares, cost, expected_wait_s, is_out_of_reach, plan, retry_after_s
 from .facts import EngineFacts, Tally
@@ -51,22 +51,29 @@ class RequestQueue:
         self._wipes: list[int] = []
         self._tally = Tally()
         self._host = HostCache(
-            load, self._locked, budget_bytes=host_bytes, is_active=self._slots.__contains__,
+            load, self._locked, budget_bytes=host_bytes, is_active=self._slots.__contains__, first=self._first_keys,
             failed=self._fail_key, loaded=self._tally.load_s.observe,
         )  # fmt: skip
 
     # callers' threads
 
     def put(self, work: Work, *, wait: bool = False) -> None:
-        """Add a request to the queue and start to load its adapter.
+        """Add a request to the queue and start to load its adapters.
 
         Args:
             wait: block until there is room instead of refusing.
 
         Raises:
+            UsageError: more adapters than slots.
             EngineBusy: the queue is full, or the deadline cannot be met.
             EngineClosed: the engine is shutting down.
         """
+        if len(work.keys) > self._slot_count:
+            raise UsageError(
+                f"expected at most {self._slot_count} adapters in an image, as many as this server has slots",
+                hint="set LIKENESS_SLOTS higher",
+                param="adapter",
+            )
         with self._locked():
             while wait and self._closed is None and len(self._waiting) >= self._limit:
                 self._changed.wait()
@@ -74,11 +81,11 @@ class RequestQueue:
                 raise self._closed
             self._refuse_if_late(work)
             self._waiting[work.id] = work
-            if work.key is not None:
-                is_here = work.key in self._slots or work.key in self._host
+            for key in work.keys:
+                is_here = key in self._slots or key in self._host
                 self._tally.host_hits += is_here
                 self._tally.host_misses += not is_here
-                self._host.want(work.key)
+                self._host.want(key)
 
     def cancel(self, id: int) -> None:
         """Cancel a request: at once if it waits, at the next step if it runs; no effect once it is done."""
@@ -231,30 +238,29 @@ class RequestQueue:
             self._settle(work, late)
         writes: list[tuple[int, PackedAdapter]] = []
         # requests whose adapters are in slots first: they pin these slots, so that the others do not evict them
-        for work in sorted(planned.joins, key=lambda work: work.key not in self._slots):
+        for work in sorted(planned.joins, key=lambda work: any(key not in self._slots for key in work.keys)):
             self._join(work, writes, now_s)
         self._host.start_loads()  # an adapter that waiting requests need may have been evicted from its slot
-        # images of one adapter side by side: the bank fetches its factors once for all of them
-        running = tuple(sorted(self._running.values(), key=lambda work: work.slot))
+        # images of the same adapters side by side: the bank fetches their factors once for all of them
+        running = tuple(sorted(self._running.values(), key=lambda work: work.slots))
         wipes, self._wipes = tuple(self._wipes), []
         return Turn(wipes, tuple(writes), tuple(work for work in running if work.denoising is None), running)
 
     def _join(self, work: Work, writes: list[tuple[int, PackedAdapter]], now_s: float) -> None:
-        if work.key is not None:
-            is_held = work.key in self._slots
-            packed = None if is_held else self._host.get(work.key)
-            is_here = is_held or packed is not None
-            is_large = packed is not None and packed.is_large
-            slot = self._slots.acquire(work.key, is_large=is_large) if is_here else None
-            if slot is None:
-                return  # a request that joined in this turn took the last slot; this one waits on
-            self._tally.slot_hits += is_held
-            self._tally.slot_misses += not is_held
-            if packed is not None:
-                writes.append((slot, packed))
-                self._sha256_in[slot] = packed.content_sha256
-            work.slot, work.adapter_sha256 = slot, self._sha256_in[slot]
-            self._host.unwant(work.key)
+        absent = {key: self._host.get(key) for key in work.keys if key not in self._slots}
+        packed = {key: one for key, one in absent.items() if one is not None}
+        large = [key for key, one in packed.items() if one.is_large]
+        slots = self._slots.acquire(work.keys, large=large) if len(packed) == len(absent) else None
+        if slots is None:
+            return  # a request that joined in this turn took the last slot; this one waits on
+        self._tally.slot_hits += len(work.keys) - len(packed)
+        self._tally.slot_misses += len(packed)
+        for key, slot in zip(work.keys, slots, strict=True):
+            if key in packed:
+                writes.append((slot, packed[key]))
+                self._sha256_in[slot] = packed[key].content_sha256
+            self._host.unwant(key)
+        work.slots, work.adapter_sha256 = slots, "+".join(self._sha256_in[slot] for slot in slots) or None
         del self._waiting[work.id]
         self._running[work.id] = work
         work.joined_s = now_s
@@ -264,12 +270,11 @@ class RequestQueue:
     def _settle(self, work: Work, outcome: GeneratedImage | Exception) -> None:
         """The one way out for a request, whatever its outcome."""
         if self._waiting.pop(work.id, None) is not None:
-            if work.key is not None:
-                self._host.unwant(work.key)
+            for key in work.keys:
+                self._host.unwant(key)
         else:
             del self._running[work.id]
-            if work.key is not None and self._slots.release(work.slot):
-                self._wipes.append(work.slot)
+            self._wipes += [slot for slot in work.slots if self._slots.release(slot)]
         self._settled.append((work, outcome))
         if isinstance(outcome, GeneratedImage):
             self._tally.images += 1
@@ -285,12 +290,15 @@ class RequestQueue:
         log.log(level, "request %s ended: %s", work.ticket.id, code)
 
     def _fail_key(self, key: str, error: Exception) -> None:
-        for work in [work for work in self._waiting.values() if work.key == key]:
+        for work in [work for work in self._waiting.values() if key in work.keys]:
             self._settle(work, error)
 
     def _loading(self) -> set[str]:
-        keys = {work.key for work in self._waiting.values() if work.key is not None}
+        keys = {key for work in self._waiting.values() for key in work.keys}
         return {key for key in keys if key not in self._slots and key not in self._host}
+
+    def _first_keys(self) -> tuple[str, ...]:
+        return next((work.keys for work in self._waiting.values() if work.keys), ())
 
     def _until_deadline_s(self) -> float | None:
         deadlines = [work.deadline_s for work in self._waiting.values() if work.deadline_s is not None]

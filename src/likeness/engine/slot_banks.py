@@ -1,14 +1,14 @@
-"""The engine's slots: a bank of the usual rank, and one slot for adapters of larger rank.
+"""The engine's slots: a bank of the usual rank, and a few slots for adapters of larger rank.
 
 Every slot of a bank has the bank's rank, so a bank for the largest rank would multiply the memory of all slots. The
-slot for larger adapters is a bank of its own. It is allocated when the first of them comes; they take turns in it. A
-base can have any number of banks: a row that one of them has no adapter for is slot 0 there, which adds nothing.
+slots for larger adapters are a bank of their own. It is allocated when the first of them comes, with one slot, in which
+they take turns; an image that combines several of them adds slots. A base can have any number of banks: a row that one
+of them has no adapter for is slot 0 there, which adds nothing.
 """
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import torch
 from torch import Tensor
 
 from ..diffusion.base import BaseModel
@@ -17,12 +17,12 @@ from ..diffusion.lora import BASE_SLOT, LoraBank
 
 
 class SlotBanks:
-    """Slots 0 to `slots` - 1 of the usual bank, and slot `slots` for larger adapters.
+    """Slots 0 to `slots` - 1 of the usual bank; from slot `slots` on, those for larger adapters.
 
     Args:
         slots: of the usual bank, slot 0 included.
         rank: of the usual bank.
-        large_rank: of the slot for larger adapters; at most `rank`: there is none.
+        large_rank: of the slots for larger adapters; at most `rank`: there are none.
     """
 
     def __init__(self, base: BaseModel, *, slots: int, rank: int, large_rank: int) -> None:
@@ -35,9 +35,11 @@ class SlotBanks:
         """The bank of a slot, and the slot's number there."""
         if slot < self.usual.slots:
             return self.usual, slot
+        own = slot - self.usual.slots + 1
         if self._large is None:
             self._large = LoraBank(self._base.networks, self._base.family.targets, slots=2, rank=self.large_rank)
-        return self._large, 1
+        self._large.grow(own + 1)
+        return self._large, own
 
     @contextmanager
     def route(self, slots: Tensor, scales: Tensor | None = None) -> Iterator[None]:
@@ -45,9 +47,10 @@ class SlotBanks:
         is_large = slots >= self.usual.slots
         with ExitStack() as routed:
             if not is_large.all():
-                routed.enter_context(self.usual.route(torch.where(is_large, BASE_SLOT, slots), scales))
+                routed.enter_context(self.usual.route(slots.where(~is_large, BASE_SLOT), scales))
             if is_large.any():
-                routed.enter_context(self.at(self.usual.slots)[0].route(is_large.long(), scales))
+                own = (slots - self.usual.slots + 1).where(is_large, BASE_SLOT)
+                routed.enter_context(self.at(int(slots.max()))[0].route(own, scales))
             yield
 
     def close(self) -> None:

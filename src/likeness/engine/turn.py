@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..diffusion.lora import BASE_SLOT
 from ..diffusion.sampling import Denoising, row_count
-from ..types import ImageRequest
+from ..types import Blend, ImageRequest
 from .packed import PackedAdapter
 from .ticket import OnStep, Ticket
 
@@ -16,17 +15,21 @@ class Work:
     id: int  # rising with arrival
     ticket: Ticket
     request: ImageRequest  # completed with the base's defaults
-    key: str | None  # of its adapter; None = the bare base
+    adapters: Blend  # their names are the keys; empty = the bare base
     tenant: str
     arrived_s: float
     deadline_s: float | None  # on the engine's clock
     on_step: OnStep | None
     preview_every: int  # steps; 0 = no previews
     joined_s: float = 0.0
-    slot: int = BASE_SLOT
+    slots: tuple[int, ...] = ()  # of the adapters
     adapter_sha256: str | None = None
     denoising: Denoising | None = None  # set by the device thread at its first step
     is_cancelled: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(one.name for one in self.adapters)
 
     @property
     def rows(self) -> int:

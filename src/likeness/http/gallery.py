@@ -35,7 +35,8 @@ class KeptOut(BaseModel):
     """A kept image and how it was made; fields of images from before version 0.2 are null."""
 
     id: str
-    adapter: str | None = Field(description="null: the bare base")
+    adapter: str | None = Field(description="the subject; null: the bare base")
+    blend: str | None = Field(default=None, description="all adapters with their weights, such as anna+oil@0.6")
     media_type: str
     bytes: int
     created: str
@@ -181,7 +182,7 @@ def _sheet(likeness: Likeness, tenant: str, ids: Sequence[str], *, columns: int)
 def _caption(record: OutputRecord) -> str:
     said = _facts(record)
     strength = f", strength {said['adapter_scale']}" if said.get("adapter_scale") not in (None, 1.0) else ""
-    return f"{record.subject}{strength}, seed {said.get('seed', '?')}: {said.get('prompt', '')}"
+    return f"{said.get('adapter') or record.subject}{strength}, seed {said.get('seed', '?')}: {said.get('prompt', '')}"
 
 
 def _kept(record: OutputRecord) -> KeptOut:
@@ -189,7 +190,7 @@ def _kept(record: OutputRecord) -> KeptOut:
     names = ("prompt", "negative_prompt", "seed", "steps", "guidance_scale", "adapter_scale")
     return KeptOut(
         id=record.id, adapter=None if record.subject == "base" else record.subject, media_type=record.media_type,
-        bytes=record.bytes, created=record.created, is_favourite=record.is_favourite,
+        bytes=record.bytes, created=record.created, is_favourite=record.is_favourite, blend=said.get("adapter"),
         **{name: said.get(name) for name in names},
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""OpenAI's images protocol under /openai/v1: `model` is an adapter's name, or `base`.
+"""OpenAI's images protocol under /openai/v1: `model` is an adapter's name, several (`anna+oil@0.6`), or `base`.
 
 A parameter that would change the image is used, or refused by name. Those that cannot change it (`user`,
 `safety_identifier`, `moderation`, `complexity`) are accepted and mean nothing here. `quality` is a number of steps.
@@ -20,7 +20,7 @@ from ..errors import UsageError
 from ..service import BARE_BASE
 from ..service.image_files import JPEG_QUALITY
 from ..storage.records import AdapterRecord
-from ..types import JPEG, MAX_PROMPT_CHARACTERS, PNG, ImageRequest, adapter_named
+from ..types import JPEG, MAX_BLEND_TEXT, MAX_PROMPT_CHARACTERS, PNG, ImageRequest, blend_of
 from .auth import Asking
 from .generation import encoded, likeness_of, made
 
@@ -48,7 +48,7 @@ class NewGeneration(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
-    model: Annotated[str, Field(max_length=63)] | None = None
+    model: Annotated[str, Field(max_length=MAX_BLEND_TEXT)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_N)] | None = 1
     size: Annotated[str, Field(max_length=20)] | None = None
     response_format: Literal["url", "b64_json"] | None = None
@@ -75,15 +75,13 @@ class NewGeneration(BaseModel):
         """The first of the images, with a seed from the clock unless one is given. Raises UsageError."""
         seed = time.time_ns() % 2**32 if self.seed is None else self.seed
         steps = _STEPS[self.quality or "auto"] if self.steps is None else self.steps
-        return ImageRequest(
-            self.prompt, adapter_named(self.model), self.negative_prompt, seed, steps, self.guidance_scale
-        )
+        return ImageRequest(self.prompt, blend_of(self.model), self.negative_prompt, seed, steps, self.guidance_scale)
 
 
 @router.get("/models")
 async def list_models(request: Request, asking: Asking) -> dict[str, object]:
-    """Every adapter is a model, and so is the bare base."""
-    found = await asyncio.to_thread(likeness_of(request).catalog.list_adapters, asking.tenant)
+    """Every adapter that the caller can use is a model, and so is the bare base."""
+    found = await asyncio.to_thread(likeness_of(request).catalog.list_usable, asking.tenant)
     return {"object": "list", "data": [_model(BARE_BASE, 0), *[_record(one) for one in found]]}
 
 
@@ -92,7 +90,7 @@ async def show_model(request: Request, asking: Asking, model: str) -> dict[str, 
     """One adapter."""
     if model == BARE_BASE:
         return _model(BARE_BASE, 0)
-    return _record(await asyncio.to_thread(likeness_of(request).catalog.find_adapter, asking.tenant, model))
+    return _record(await asyncio.to_thread(likeness_of(request).catalog.find_usable, asking.tenant, model))
 
 
 @router.post("/images/generations")

@@ -11,6 +11,7 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 
 from ..errors import DeletionUnfinished
 from ..service import AUTO, Likeness
+from ..storage.catalog import HOUSE
 from ..storage.forgettings import under_way
 from ..storage.records import AdapterRecord, PhotoRecord, SubjectRecord
 from ..types import JPEG, MAX_PHOTOS, Photo, Subject
@@ -150,17 +151,21 @@ async def delete_photo(request: Request, asking: Asking, name: str, sha256: Id) 
 
 
 @router.get("/adapters", tags=["adapters"])
-async def list_adapters(request: Request, asking: Asking, after: After = "", limit: Limit = 100) -> AdaptersOut:
+async def list_adapters(
+    request: Request, asking: Asking, after: After = "", limit: Limit = 100,
+    house: Annotated[bool, Query(description="with the operator's adapters, which all tenants can use")] = False,
+) -> AdaptersOut:  # fmt: skip
     """Adapters by name."""
     catalog = likeness_of(request).catalog
-    found = await asyncio.to_thread(catalog.list_adapters, asking.tenant, after=after, limit=limit)
+    look = catalog.list_usable if house else catalog.list_adapters
+    found = await asyncio.to_thread(look, asking.tenant, after=after, limit=limit)
     return AdaptersOut(adapters=[_adapter(one) for one in found], next=_next(found, limit))
 
 
 @router.get("/adapters/{name}", tags=["adapters"])
 async def show_adapter(request: Request, asking: Asking, name: str) -> AdapterOut:
-    """One adapter."""
-    return _adapter(await asyncio.to_thread(likeness_of(request).catalog.find_adapter, asking.tenant, name))
+    """One adapter of the caller, or of the operator."""
+    return _adapter(await asyncio.to_thread(likeness_of(request).catalog.find_usable, asking.tenant, name))
 
 
 @router.delete("/adapters/{name}", tags=["adapters"])
@@ -275,7 +280,8 @@ def _subject(record: SubjectRecord, *, photos: int | None = None, has_adapter: b
 
 def _adapter(record: AdapterRecord) -> AdapterOut:
     card = asdict(record.card)
-    return AdapterOut(**{key: card[key] for key in AdapterOut.model_fields if key in card}, bytes=record.bytes)
+    known = {key: card[key] for key in AdapterOut.model_fields if key in card}
+    return AdapterOut(**known, bytes=record.bytes, is_house=record.tenant == HOUSE)
 
 
 def _photo(record: PhotoRecord) -> PhotoOut | None:

@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ..types import MAX_IMAGES, MAX_PROMPT_CHARACTERS, ImageRequest, Verdict, adapter_named
+from ..types import (
+    MAX_BLEND,
+    MAX_IMAGES,
+    MAX_PROMPT_CHARACTERS,
+    Blend,
+    ImageRequest,
+    Verdict,
+    WeightedAdapter,
+    blend_of,
+    checked_blend,
+)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", examples=["anna"])]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
@@ -116,6 +126,7 @@ class AdapterOut(BaseModel):
     alpha: float
     content_sha256: str
     bytes: int
+    is_house: bool = Field(default=False, description="the operator's, for all tenants")
 
 
 class AdaptersOut(BaseModel):
@@ -150,11 +161,21 @@ class ReceiptsOut(BaseModel):
     unfinished: list[UnfinishedOut]
 
 
+class WeightedIn(_Asked):
+    """One of several adapters of an image."""
+
+    name: Name
+    weight: float = Field(default=1.0, description="0 to 2")
+
+
 class NewImages(_Asked):
     """Images to make. Ranges are those of the command line."""
 
     prompt: Prompt = Field(examples=["oil painting of {me} in a garden"], description="{me} stands for the subject")
-    adapter: Name | None = Field(default=None, description="none, or `base`: the bare base")
+    adapter: Name | Annotated[list[WeightedIn], Field(min_length=1, max_length=MAX_BLEND)] | None = Field(
+        default=None,
+        description="a name, or up to four with weights, the subject first; none, or `base`: the bare base",
+    )
     negative_prompt: Prompt = ""
     n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = Field(default=1, description="seeds count up")
     seed: int | None = Field(default=None, description="random by default")
@@ -172,9 +193,14 @@ class NewImages(_Asked):
         """The first of the images. Raises UsageError: a value out of its range."""
         seed = secrets.randbelow(RANDOM_SEEDS) if self.seed is None else self.seed
         return ImageRequest(
-            self.prompt, adapter_named(self.adapter), self.negative_prompt, seed, self.steps, self.guidance_scale,
+            self.prompt, self._blend(), self.negative_prompt, seed, self.steps, self.guidance_scale,
             self.adapter_scale, self.negative_scale, self.sampler,
         )  # fmt: skip
+
+    def _blend(self) -> Blend:
+        if isinstance(self.adapter, list):
+            return checked_blend(WeightedAdapter(one.name, one.weight) for one in self.adapter)
+        return blend_of(self.adapter)
 
 
 class ImageOut(BaseModel):
@@ -191,7 +217,7 @@ class ImageOut(BaseModel):
         description="weights and tags such as (word:1.2), which are read as plain words"
     )
     base_sha256: str
-    adapter_sha256: str | None
+    adapter_sha256: str | None = Field(description="of several adapters: joined by +")
     seconds: float
 
 

@@ -330,12 +330,14 @@ class JointTrainer:
         return Checkpoints(self._objects, mark, prefix, f"{member.attempt:06d}")
 
 
-def preview_requests(fine_tune: FineTuneOrder, slot: int, count: int) -> tuple[list[ImageRequest], list[AdapterSlot]]:
+def preview_requests(
+    fine_tune: FineTuneOrder, slot: int, count: int
+) -> tuple[list[ImageRequest], list[list[AdapterSlot]]]:
     """Images of a subject in training, as the adapter would make them if it were published now, and its slot."""
     subject, recipe = fine_tune.subject, fine_tune.recipe
     prompt = PREVIEW_PROMPT.format(f"{subject.identifier} {subject.class_noun}")
     adapter = AdapterSlot(slot, recipe.scale_of("unet"), recipe.scale_of("text_encoder"))
-    return ImageRequest(prompt, steps=PREVIEW_STEPS).numbered(count), [adapter] * count
+    return ImageRequest(prompt, steps=PREVIEW_STEPS).numbered(count), [[adapter]] * count
 
 
 def _member(said: Document) -> _Member:

@@ -110,7 +110,7 @@ def _generate(
         requests = [
             ImageRequest(prompt.format(subject), seed=seed + k * repeats + i, steps=STEPS) for i in range(repeats)
         ]
-        latents.append(denoise_all(base, bank, requests, [AdapterSlot(slot)] * repeats))
+        latents.append(denoise_all(base, bank, requests, [[AdapterSlot(slot)]] * repeats))
         drawn(k + 1)
     together = torch.cat(latents)
     return ScoredImages(together, _images(base, together))

@@ -157,6 +157,8 @@ class Forgetting:
     def _delete_objects(self, tenant: str, name: str) -> None:
         for kind in _KINDS:
             self.library.delete_all(tenant, kind, name)
+        for key in self._catalog.keys_combined_with(tenant, name):
+            self.library.objects.delete(key)
 
     def _has_objects(self, tenant: str, name: str) -> bool:
         return any(next(iter(self.library.objects.list(f"{tenant}/{kind}/{name}/")), None) for kind in _KINDS)

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
@@ -34,7 +33,7 @@ _XMP = (
 def facts(image: GeneratedImage) -> dict[str, object]:
     """Everything that is needed to make the image again, as plain JSON types."""
     return {
-        **asdict(image.request),
+        **image.request.to_json(),
         "adapter_sha256": image.adapter_sha256,
         "base_sha256": image.base_sha256,
         "seconds": round(image.seconds, 3),
@@ -43,7 +42,7 @@ def facts(image: GeneratedImage) -> dict[str, object]:
 
 def file_name(image: GeneratedImage) -> str:
     """Seed and a hash of request, base and adapter: equal requests have equal names."""
-    document = json.dumps([asdict(image.request), image.base_sha256, image.adapter_sha256], sort_keys=True)
+    document = json.dumps([image.request.to_json(), image.base_sha256, image.adapter_sha256], sort_keys=True)
     return f"{image.request.seed}-{hashlib.sha256(document.encode()).hexdigest()[:8]}.png"
 
 

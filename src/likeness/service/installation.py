@@ -308,18 +308,18 @@ class Likeness:
 
         Raises:
             EngineBusy: no room in the queue; `retry_after_s` says when to try again.
-            NotFound: no adapter of this name; found before the base is loaded.
+            NotFound: an adapter that is neither the tenant's nor a house adapter; found before the base is loaded.
             UsageError: see `prompts.worded`.
         """
-        names = sorted({request.adapter for request in requests if request.adapter is not None})
-        found = {name: self.catalog.find_adapter(tenant, name) for name in names}
+        names = sorted({one.name for request in requests for one in request.adapters})
+        found = {name: self.catalog.find_usable(tenant, name) for name in names}
         tickets: list[Ticket] = []
         with ExitStack() as on_error:
             for index, request in enumerate(requests):
-                record = found[request.adapter] if request.adapter is not None else None
+                keyed = tuple(replace(one, name=engine_key(found[one.name])) for one in request.adapters)
                 ticket = self.engine.submit(
-                    worded(self.base, request, record.card if record else None),
-                    key=engine_key(record) if record else None, tenant=tenant, deadline_s=deadline_s,
+                    worded(self.base, request, found[request.subject].card if request.subject else None),
+                    adapters=keyed, tenant=tenant, deadline_s=deadline_s,
                     on_step=partial(on_step, index) if on_step else None, preview_every=preview_every,
                     request_id=f"{request_id}-{index}" if request_id else None, wait=wait,
                 )  # fmt: skip
@@ -347,13 +347,13 @@ class Likeness:
         return self.sign(encode(image, media_type, quality=quality), media_type)
 
     def keep(self, image: GeneratedImage, content: bytes, media_type: str, *, tenant: str = LOCAL) -> str:
-        """Store an image's file until its adapter is forgotten; returns its id for `kept`.
+        """Store an image's file until one of its adapters is forgotten; returns its id for `kept`.
 
         Raises:
-            NotFound, AdapterBusy: the adapter was, or is being, forgotten while the image was made.
+            NotFound, AdapterBusy: an adapter was, or is being, forgotten while the image was made.
         """
         how = json.dumps(facts(image))
-        return kept.keep(self.library, tenant, image.request.adapter, content, media_type, facts=how)
+        return kept.keep(self.library, tenant, image.request.adapters, content, media_type, facts=how)
 
     def kept(self, id: str, *, tenant: str = LOCAL) -> tuple[bytes, str]:
         """A stored image's file and media type. Raises NotFound."""

@@ -1,4 +1,4 @@
-"""Stored images, kept on request until their adapter is deleted.
+"""Stored images, kept on request until one of their adapters is deleted.
 
 <tenant>/outputs/<adapter, or base>/<id>
 """
@@ -10,33 +10,35 @@ from ..errors import AdapterBusy, NotFound, StorageUnavailable
 from ..storage.catalog import now
 from ..storage.library import AdapterLibrary
 from ..storage.records import OutputRecord
-from ..types import BARE_BASE
+from ..types import BARE_BASE, Blend
 
 
 def keep(
-    library: AdapterLibrary, tenant: str, adapter: str | None, content: bytes, media_type: str, *, facts: str = "{}"
+    library: AdapterLibrary, tenant: str, adapters: Blend, content: bytes, media_type: str, *, facts: str = "{}"
 ) -> str:
-    """Store an image's file; returns its id for `find`.
+    """Store an image's file under its first adapter; returns its id for `find`.
 
     Args:
-        adapter: the image's adapter; None: the base without an adapter.
+        adapters: of the image; none: the base without an adapter.
         facts: how the image was made, JSON.
 
     Raises:
-        NotFound: the adapter was deleted while the image was made.
-        AdapterBusy: the adapter is being deleted.
+        NotFound: an adapter was deleted while the image was made.
+        AdapterBusy: an adapter is being deleted.
     """
-    id, subject = uuid.uuid4().hex, adapter or BARE_BASE
+    names = tuple(one.name for one in adapters)
+    id, subject = uuid.uuid4().hex, names[0] if names else BARE_BASE
     key = f"{tenant}/outputs/{subject}/{id}"
     objects, catalog = library.objects, library.catalog
     with objects.writing():
         objects.put(key, content)
         try:
-            catalog.add_output(OutputRecord(tenant, id, subject, media_type, len(content), key, now(), facts))
+            record = OutputRecord(tenant, id, subject, media_type, len(content), key, now(), facts)
+            catalog.add_output(record, also=names[1:])
         except AdapterBusy:
             objects.delete(key)
             raise
-    if adapter is not None and not catalog.has_adapter(tenant, adapter):
+    if not all(catalog.can_use(tenant, name) for name in names):
         objects.delete(key)
         catalog.delete_output(tenant, id)
         raise NotFound("the adapter was deleted while the image was made", code="AdapterNotFound")

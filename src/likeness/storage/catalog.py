@@ -26,7 +26,7 @@ from ..errors import (
     StorageDamaged,
     UsageError,
 )
-from ..types import checked_name, checked_new_name
+from ..types import HOUSE_ADAPTERS, checked_name, checked_new_name
 from . import catalog_tables as tables
 from .database import Database
 from .records import AdapterRecord, ForgottenItem, OutputRecord, PhotoRecord, Receipt, SubjectRecord
@@ -34,6 +34,7 @@ from .records import AdapterRecord, ForgottenItem, OutputRecord, PhotoRecord, Re
 log = logging.getLogger("likeness.catalog")
 
 LOCAL = "local"  # the tenant of the command line, and of a server without keys
+HOUSE = HOUSE_ADAPTERS  # the owner of the operator's adapters, which all tenants can use
 _OF_NAME: Mapping[str, tuple[Table, str]] = MappingProxyType(  # kind -> its table, and the column with the name
     {
         "photographs": (tables.photos, "subject"),
@@ -115,6 +116,16 @@ class Catalog:
             raise NotFound("there is no adapter of this name", hint=hint, code="AdapterNotFound")
         return _adapter(row)
 
+    def find_usable(self, tenant: str, name: str) -> AdapterRecord:
+        """The tenant's adapter of a name, or the house adapter of this name. Raises as `find_adapter`."""
+        if not self.has_adapter(tenant, name) and self.has_adapter(HOUSE, name):
+            return self.find_adapter(HOUSE, name)
+        return self.find_adapter(tenant, name)
+
+    def can_use(self, tenant: str, name: str) -> bool:
+        """Whether `find_usable` finds an adapter."""
+        return self.has_adapter(tenant, name) or self.has_adapter(HOUSE, name)
+
     def has_adapter(self, tenant: str, name: str) -> bool:
         return self.content_sha256(tenant, name) is not None
 
@@ -137,6 +148,12 @@ class Catalog:
             if len(rows) != room or len(found) == limit:
                 return tuple(found)
             after = rows[-1].name  # continue after the last row, damaged or not
+
+    def list_usable(self, tenant: str, *, after: str = "", limit: int | None = None) -> tuple[AdapterRecord, ...]:
+        """As `list_adapters`, with the house adapters whose names the tenant has not given itself."""
+        owners = (HOUSE, tenant)
+        found = {one.name: one for owner in owners for one in self.list_adapters(owner, after=after, limit=limit)}
+        return tuple(found[name] for name in sorted(found)[:limit])
 
     def published(self) -> frozenset[tuple[str, str, str]]:
         """Tenant, name and content hash of all adapters."""
@@ -211,11 +228,27 @@ class Catalog:
 
     # portraits
 
-    def add_output(self, record: OutputRecord) -> None:
-        """Raises AdapterBusy: the name is being deleted."""
+    def add_output(self, record: OutputRecord, *, also: Sequence[str] = ()) -> None:
+        """Add an image's row.
+
+        Args:
+            also: the adapters of the image beside its subject.
+
+        Raises:
+            AdapterBusy: a name is being deleted.
+        """
         with self.engine.begin() as connection:
             connection.execute(insert(tables.outputs).values(**asdict(record)))
-            refuse_if_forgetting(connection, record.tenant, record.subject)
+            for name in also:
+                row = {"tenant": record.tenant, "id": record.id, "adapter": name}
+                connection.execute(insert(tables.further_adapters).values(**row))
+            for name in sorted({record.subject, *also}):  # in one order, so that two writers cannot wait for each other
+                refuse_if_forgetting(connection, record.tenant, name)
+
+    def keys_combined_with(self, tenant: str, name: str) -> tuple[str, ...]:
+        """The object keys of images that combine an adapter with others, of which another is the subject."""
+        with self.engine.connect() as connection:
+            return tuple(key for key, _ in _combined(connection, tenant, name))
 
     def delete_output(self, tenant: str, id: str) -> None:
         with self.engine.begin() as connection:
@@ -229,14 +262,18 @@ class Catalog:
 
     def holds(self, tenant: str, name: str) -> bool:
         """Whether any row has this name."""
-        return any(self._one(table, tenant, **{column: checked_name(name)}) for table, column in _OF_NAME.values())
+        has_row = any(self._one(table, tenant, **{column: checked_name(name)}) for table, column in _OF_NAME.values())
+        return has_row or bool(self.keys_combined_with(tenant, name))
 
     def forget(self, tenant: str, name: str) -> tuple[ForgottenItem, ...]:
         """Delete all rows of one name in one transaction, after their objects."""
         items = []
         with self.engine.begin() as connection:
+            ids = [id for _, id in _combined(connection, tenant, name)]
             for kind, (table, column) in _OF_NAME.items():
-                rows = _deleted(connection, table, tenant, **{column: checked_name(name)})
+                rows = [*_deleted(connection, table, tenant, **{column: checked_name(name)})]
+                if kind == "portraits":
+                    rows += [row for id in ids for row in _deleted(connection, table, tenant, id=id)]
                 if rows:
                     items.append(ForgottenItem(kind, len(rows), sum(getattr(row, "bytes", 0) for row in rows)))
         return tuple(items)
@@ -341,6 +378,14 @@ def refuse_if_forgetting(connection: Connection, tenant: str, name: str) -> None
     asked = select(columns.name).where(columns.tenant == tenant, columns.name == name)
     if connection.execute(asked).first() is not None:
         raise being_deleted()
+
+
+def _combined(connection: Connection, tenant: str, name: str) -> list[tuple[str, str]]:
+    """Key and id of the images that have this adapter beside their subject."""
+    further, images = tables.further_adapters.c, tables.outputs.join(tables.further_adapters)
+    asked = select(tables.outputs.c.key, tables.outputs.c.id).select_from(images)
+    found = connection.execute(asked.where(further.tenant == tenant, further.adapter == checked_name(name)))
+    return [(row.key, row.id) for row in found]
 
 
 def _deleted(connection: Connection, table: Table, tenant: str, **values: str) -> Sequence[Row[Any]]:

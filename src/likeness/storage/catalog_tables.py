@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 from .database import Schema
 
-CATALOG = Schema("catalog", "0002", "the catalog's database")
+CATALOG = Schema("catalog", "0003", "the catalog's database")
 
 metadata = MetaData()
 _NAME, _SHA256, _TIME = String(63), String(64), String(40)  # times are ISO 8601 in UTC, so they sort as text
@@ -95,6 +95,16 @@ outputs = Table(
     Column("facts", Text, nullable=False, server_default=text("'{}'")),  # JSON: prompt, seed, ... of the image
     Column("is_favourite", Boolean, nullable=False, server_default=false()),
     Index("outputs_of_subject", "tenant", "subject", "created"),
+)
+
+further_adapters = Table(  # of images that combine several: all but the first, which is the image's subject
+    "further_adapters",
+    metadata,
+    Column("tenant", _NAME, primary_key=True),
+    Column("id", String(64), primary_key=True),  # of the image
+    Column("adapter", _NAME, primary_key=True),
+    ForeignKeyConstraint(["tenant", "id"], ["outputs.tenant", "outputs.id"], ondelete="CASCADE"),
+    Index("images_of_further_adapter", "tenant", "adapter"),
 )
 
 sessions = Table(  # of the web app, signed in with an API key

@@ -4,7 +4,7 @@
     jobs/NAME/photos/         prepared photographs of the published adapter
     jobs/NAME/photos-new/     prepared photographs of a running training
     jobs/NAME/checkpoint/     checkpoint of a running training
-    outputs/NAME/             portraits
+    outputs/NAME/             portraits; NAME+NAME/: of several adapters
     locks/NAME.lock           one process at a time trains or deletes a name
     scratch/                  temporary files of servers and workers, see `scratch`
     tenants/TENANT/           the four above, for tenants other than `local`
@@ -64,8 +64,9 @@ class Home:
     def checkpoint_folder(self, name: str) -> Path:
         return self._made("jobs", checked_name(name), "checkpoint")
 
-    def outputs_folder(self, name: str) -> Path:
-        return self._made("outputs", checked_name(name))
+    def outputs_folder(self, *names: str) -> Path:
+        """For images of these adapters together."""
+        return self._made("outputs", "+".join(checked_name(name) for name in names))
 
     @contextmanager
     def lock(self, name: str, *, wait_s: float = 0.0) -> Iterator[None]:
@@ -98,7 +99,7 @@ class Home:
 
     def holds(self, name: str) -> bool:
         """Whether there are files of this name, except its lock."""
-        return any(folder.is_symlink() or folder.exists() for folder in self._folders(name).values())
+        return any(folder.is_symlink() or folder.exists() for _, folder in self._places(name))
 
     def delete(self, name: str) -> tuple[ForgottenItem, ...]:
         """Delete prepared photographs, checkpoints and outputs of a name; the caller holds its lock.
@@ -106,8 +107,8 @@ class Home:
         Returns:
             the deleted items, by kind.
         """
-        folders = self._folders(name).items()
-        return tuple(_deleted(kind, folder) for kind, folder in folders if folder.is_symlink() or folder.exists())
+        places = self._places(name)
+        return tuple(_deleted(kind, folder) for kind, folder in places if folder.is_symlink() or folder.exists())
 
     @property
     def _own(self) -> Path:
@@ -122,6 +123,11 @@ class Home:
             "other job files": job,
             "outputs": self._own / "outputs" / name,
         }
+
+    def _places(self, name: str) -> list[tuple[str, Path]]:
+        """All folders with data of a name."""
+        combined = (folder for folder in (self._own / "outputs").glob("*+*") if name in folder.name.split("+"))
+        return [*self._folders(name).items(), *(("outputs", folder) for folder in combined)]
 
     def _make_root(self) -> None:
         make_private(self.root)

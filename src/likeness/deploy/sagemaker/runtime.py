@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from ...engine.prompts import unread_of
 from ...http.auth import Asking
 from ...http.generation import likeness_of, made
-from ...types import SETUP_MODEL, adapter_named
+from ...types import SETUP_MODEL, blend_of
 from .. import kserve
 from ..payload import requests_of, response
 from .protocol import ASCII, LABEL, PRINTED, SageMakerRefusal, checked_headers
@@ -47,7 +47,9 @@ async def invoke_endpoint(request: Request, asking: Asking, endpoint: str) -> Re
     if name == SETUP_MODEL:
         texts = ["nothing to set up: the base is resident"]
         return _response(request, *kserve.write(name, {"output": texts}, binary=inference.binary_output))
-    asked = [(replace(one, adapter=adapter_named(name)), media_type) for one, media_type in requests_of(inference)]
+    asked = [
+        (replace(one, adapters=blend_of(name) + one.adapters), media_type) for one, media_type in requests_of(inference)
+    ]
     images = await made(request, [one for one, _ in asked], tenant=asking.tenant)
     likeness = likeness_of(request)
     files = await asyncio.to_thread(
