@@ -3,13 +3,14 @@
 python -m bench.mixed_forward [--base random] [--rounds 7] [--save]
 
 bank            one batch of 8 rows, each with an adapter of its own, through LoraBank
+two adapters    the same with two adapters for each row
 bare            one batch of 8 rows without any adapter
 bare one by one 8 batches of 1 without any adapter
 set_adapter     8 batches of 1, PEFT's adapter switched before each
 fuse            8 batches of 1, PEFT's adapter merged before each and unmerged after, as diffusers' fuse_lora does
 adapter_names   one batch of 8 rows through PEFT's own mixed batch
 
-All variants have the same weights; their outputs are compared too.
+Each variant but the second has the same weights; the outputs of bank and set_adapter are compared too.
 """
 
 import argparse
@@ -118,6 +119,10 @@ def works_of(case: Case, bank: LoraBank, banked: UNet2DConditionModel) -> dict[s
         with bank.route(slots):
             return banked(x, t, states, return_dict=False)[0]
 
+    def with_two() -> Tensor:
+        with bank.route(torch.stack([slots, slots.roll(1)], dim=1)):
+            return banked(x, t, states, return_dict=False)[0]
+
     def switching() -> Tensor:
         outputs = []
         for name, row in rows:
@@ -135,6 +140,7 @@ def works_of(case: Case, bank: LoraBank, banked: UNet2DConditionModel) -> dict[s
 
     return {
         "bank": with_bank,
+        "two adapters": with_two,
         "bare": lambda: case.unet(x, t, states, return_dict=False)[0],
         "bare one by one": lambda: torch.cat([case.unet(*row, return_dict=False)[0] for _, row in rows]),
         "set_adapter": switching,
@@ -172,9 +178,11 @@ def goals_of(case: Case, rounds: Rounds, difference: float) -> list[Goal]:
         if target is not None
     ]
     over = 100 * (ratio(rounds, "bank", "bare") - 1)
+    more = 100 * (ratio(rounds, "two adapters", "bank") - 1)
     return [
         *speed,
         Goal(f"{case.title}: % over the batch without adapters", over, 10.0, at_least=False),
+        Goal(f"{case.title}: % of two adapters a row over one", more, 10.0, at_least=False),
         Goal(f"{case.title}: largest difference from PEFT's output", difference, 1e-4, at_least=False),
     ]
 

@@ -189,7 +189,7 @@ def test_several_adapters_in_one_image(client: TestClient, likeness: Likeness) -
         ([], 400), ([{"name": "anna"}] * 2, 400), ([{"name": "anna", "weight": 2.5}], 400), ([{"name": "base"}], 400),
         ([{"name": name} for name in "abcde"], 400), ([{"weight": 1.0}], 400), ("anna+bert", 400),
         ([{"name": "anna"}, {"name": "zoe"}], 404),
-        ([{"name": name} for name in ("anna", "bert", "broken", "stranger")], 400),  # more than the engine's three slots
+        ([{"name": name} for name in ("anna", "bert", "broken", "stranger")], 400),  # of three slots
         ([{"name": "anna"}, {"name": "broken"}], 422), ([{"name": "bert"}, {"name": "stranger"}], 409),
     ],
 )  # fmt: skip

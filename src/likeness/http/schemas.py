@@ -174,7 +174,8 @@ class NewImages(_Asked):
     prompt: Prompt = Field(examples=["oil painting of {me} in a garden"], description="{me} stands for the subject")
     adapter: Name | Annotated[list[WeightedIn], Field(min_length=1, max_length=MAX_BLEND)] | None = Field(
         default=None,
-        description="a name, or up to four with weights, the subject first; none, or `base`: the bare base",
+        description="a name, or up to four of {name, weight}, the subject first, weights 0 to 2; none, or `base`: "
+        "the bare base",
     )
     negative_prompt: Prompt = ""
     n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = Field(default=1, description="seeds count up")
