@@ -71,7 +71,7 @@ def adapter_named(name: str | None) -> str | None:
 
 MAX_BLEND = 4  # adapters of one image
 MAX_BLEND_TEXT = 300  # characters of `blend_of`'s text
-_WEIGHT = re.compile(r"\d{1,3}(\.\d{0,20})?(e-?\d{1,2})?|\.\d{1,20}")
+_WEIGHT = re.compile(r"\d{1,3}(\.\d{0,20})?(e-?\d{1,3})?|\.\d{1,20}")
 
 
 @dataclass(frozen=True)

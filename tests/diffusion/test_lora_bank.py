@@ -136,6 +136,7 @@ def test_equals_peft(tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor,
     assert relative(routed(tiny_base, bank, inputs, slots=[2] * 4), theirs) <= 1e-5
 
 
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")  # what is wanted here
 @torch.no_grad()
 def test_several_adapters_equal_pefts_set_adapters_with_weights(
     tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor, ...]

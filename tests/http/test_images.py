@@ -156,6 +156,11 @@ def test_what_is_wrong_is_said_and_nothing_is_repeated(
         ({"n": 65}, "expected n to be less than or equal to 64, got 65"),
         ({"format": "gif"}, "expected format to be 'png' or 'jpeg'"),
         ({"steps": "many"}, "expected steps to be a valid integer, unable to parse string as an integer"),
+        (
+            {"adapter": [{"name": "anna", "weight": "x"}]},
+            "expected adapter.weight to be a valid number, unable to parse string as a number",
+        ),
+        ({"adapter": []}, "expected adapter to have at least 1 item after validation, not 0"),
         ({"adapter": "Ä"}, "expected adapter to match pattern '^[a-z0-9][a-z0-9_-]{0,62}$'"),
     ],
 )
@@ -219,14 +224,16 @@ def test_a_kept_image_goes_with_any_of_its_adapters(client: TestClient, likeness
 def test_a_house_adapter_is_for_all_tenants_and_belongs_to_none(client: TestClient, likeness: Likeness) -> None:
     publish_person(likeness, "oil", 10, tenant=HOUSE)
     try:
+        assert client.delete("/v1/adapters/oil").status_code == 404
         (made,) = make(client, adapter=[{"name": "anna"}, {"name": "oil", "weight": 0.5}], keep=True)
         assert client.get(f"/v1/images/{made['id']}").status_code == 200
+        assert client.delete("/v1/adapters/oil").status_code == 200  # the tenant's images with it
+        assert client.get(f"/v1/images/{made['id']}").status_code == 404
         assert "oil" not in {one["name"] for one in client.get("/v1/adapters").json()["adapters"]}
         listed = {one["name"]: one for one in client.get("/v1/adapters?house=true").json()["adapters"]}
         assert (listed["oil"]["is_house"], listed["anna"]["is_house"]) == (True, False)
         assert client.get("/v1/adapters/oil").json()["is_house"]
         assert client.get("/v1/adapters/oil/download").status_code == 404
-        assert client.delete("/v1/adapters/oil").status_code == 404
         answer = client.post("/openai/v1/images/generations", json={"prompt": "x", "model": "anna+oil@0.5", "steps": 1})
         assert answer.status_code == 200
         assert "oil" in {one["id"] for one in client.get("/openai/v1/models").json()["data"]}

@@ -19,10 +19,10 @@ def invalid(errors: Sequence[Mapping[str, Any]], *, hint: str) -> UsageError:
     """The first of pydantic's `errors()` as an error of ours; `param` is the field.
 
     Args:
-        errors: with locations that begin at the field.
+        errors: with locations that begin at the field; a part in brackets is the tag of a form that a field can have.
     """
     first = errors[0]
-    kind, path = str(first["type"]), [part for part in first["loc"] if isinstance(part, str)]
+    kind, path = str(first["type"]), [part for part in first["loc"] if isinstance(part, str) and part[:1] != "["]
     field = ".".join(path) if path and all(_PLAIN.fullmatch(part) for part in path) else None
     if kind == "extra_forbidden":
         message = f"expected known fields only, got {field or 'a name with other characters'}"

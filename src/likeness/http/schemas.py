@@ -4,7 +4,7 @@ import re
 import secrets
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from ..types import (
     MAX_BLEND,
@@ -168,11 +168,22 @@ class WeightedIn(_Asked):
     weight: float = Field(default=1.0, description="0 to 2")
 
 
+def _form(value: object) -> str:
+    return "[list]" if isinstance(value, list) else "[name]"
+
+
+AdapterIn = Annotated[  # the tags select the error that is shown, see `invalid`
+    Annotated[Name, Tag("[name]")]
+    | Annotated[list[WeightedIn], Field(min_length=1, max_length=MAX_BLEND), Tag("[list]")],
+    Discriminator(_form),
+]
+
+
 class NewImages(_Asked):
     """Images to make. Ranges are those of the command line."""
 
     prompt: Prompt = Field(examples=["oil painting of {me} in a garden"], description="{me} stands for the subject")
-    adapter: Name | Annotated[list[WeightedIn], Field(min_length=1, max_length=MAX_BLEND)] | None = Field(
+    adapter: AdapterIn | None = Field(
         default=None,
         description="a name, or up to four of {name, weight}, the subject first, weights 0 to 2; none, or `base`: "
         "the bare base",
