@@ -16,6 +16,7 @@ NAMES = (
     "engine_many",
     "serve",
     "triton",
+    "cluster_simulation",
     "jobs",
     "demo",
     "fresh_clone",

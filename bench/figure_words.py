@@ -80,6 +80,10 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "Baseline: one whole pipeline per model. "
         "*Hop*: the way from a model's stub to the engine and back.",
     },
+    "A cluster": {
+        "cluster-simulation": "1,000 replicas and 1,000,000 adapters, simulated with the routing functions themselves: "
+        "adapters by Zipf's law, kills, a deploy, growth.",
+    },
 }
 
 # claim (a pattern) -> plain words; a claim without an entry stands as it is
@@ -96,6 +100,7 @@ WORDING = (
         r"\1 + \2 rows: \3, largest relative difference to training alone",
     ),
     (r"(.*): times faster than (\w+)", r"\1: speed-up over `\2`"),
+    (r"(.*): % of two adapters a row over one", r"\1: % slower with two adapters a row than with one"),
     (r"(.*): % over the batch without adapters", r"\1: % slower than the same batch without adapters"),
     (
         r"largest difference from the solo run, float32, range \[0, 1\]",

@@ -52,20 +52,12 @@ def latents(base: BaseModel, bank: LoraBank | SlotBanks, asked: list[tuple[Image
     return denoise_all(base, bank, [request for request, _ in asked], [slots for _, slots in asked])
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_an_image_of_any_number_of_adapters_is_what_it_is_alone(
-    built_in: BaseModel, bank: LoraBank, threads: int
-) -> None:
+def test_an_image_of_any_number_of_adapters_is_what_it_is_alone(built_in: BaseModel, bank: LoraBank) -> None:
     """To the last bit: those of one adapter among those of two and three, and the other way round."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        alone = [latents(built_in, bank, [one])[0] for one in ASKED]
-        for company in (ASKED, ASKED[3:1:-1]):
-            for one, together in zip(company, latents(built_in, bank, company), strict=True):
-                assert torch.equal(together, alone[ASKED.index(one)])
-    finally:
-        torch.set_num_threads(before)
+    alone = [latents(built_in, bank, [one])[0] for one in ASKED]
+    for company in (ASKED, ASKED[3:1:-1]):
+        for one, together in zip(company, latents(built_in, bank, company), strict=True):
+            assert torch.equal(together, alone[ASKED.index(one)])
     assert relative(alone[0], alone[1]) > 1e-3  # the second adapter does something
 
 
