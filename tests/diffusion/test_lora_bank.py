@@ -346,6 +346,10 @@ def test_runs_of_one_person_are_fetched_once() -> None:
     assert (two.rows, two.width, two.runs, two.used) == (slice(0, 2), 2, 1, (3, 1))
     assert (one.rows, one.width, one.runs, one.used) == (slice(2, 4), 1, 2, (2, 2))
     assert two.scales.flatten().tolist() == [1.0, 0.5] and one.scales.flatten().tolist() == [0.5, 1.0]  # type: ignore[union-attr]
+    A, B = torch.randn(1, 2, 2, 5), torch.randn(1, 2, 3, 2)
+    assert one.joined(A[0], B[0])[0].data_ptr() == A.data_ptr()  # one adapter a row: nothing is copied
+    joined_A, joined_B = two.joined(A[0], B[0])
+    assert torch.allclose(joined_B[0] @ joined_A[0], B[0, 0] @ A[0, 0] + B[0, 1] @ A[0, 1], atol=1e-6)
     stacked = torch.arange(18.0).view(9, 2)
     assert torch.equal(mixed.take(stacked), stacked[[5, 1, 1]]) and torch.equal(even.take(stacked), stacked[2:5])
     for route, expected in ((mixed, [0, 2, 0, 0, 0, 1, 0, 0, 0]), (even, [0, 0, 1, 1, 1, 0, 0, 0, 0])):

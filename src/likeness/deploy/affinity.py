@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import compress
 
-FACTOR = 1.25  # largest load of a replica over the mean
+FACTOR = 1.2  # largest load of a replica over the mean
 ROOM = 2  # a replica takes so many in any case: with few requests the mean says nothing
 POINTS = 128  # of each replica: its share of the circle varies by about 1 / sqrt(POINTS)
 MOST_TRIES = 2  # of a request: it was begun, and its replica ended
