@@ -230,7 +230,7 @@ def test_same_picture_with_an_exported_adapter(
     pipeline = pipeline_of(kind, folder)
     FORMATS["diffusers"].export(adapter, tmp_path / "anna.safetensors")
     pipeline.load_lora_weights(tmp_path / "anna.safetensors")
-    mine = denoise_all(base, bank, [request], [AdapterSlot(1)])
+    mine = denoise_all(base, bank, [request], [[AdapterSlot(1)]])
     theirs = stock(kind, pipeline, request, base)
     assert relative(kind.latents(base, mine), theirs) < 1e-4
     assert relative(kind.latents(base, denoise_all(base, bank, [request])), theirs) > 1e-2
@@ -330,7 +330,7 @@ def test_an_image_in_a_mixed_batch_is_the_image_alone(base: BaseModel, bank: Lor
         asked(prompt="a photo of person in the snow " * 4, seed=7, guidance_scale=1.0),
         asked(seed=8, steps=2),
     ]
-    slots = [AdapterSlot(1), AdapterSlot(2), AdapterSlot(3), AdapterSlot(0)]
+    slots = [[AdapterSlot(1)], [AdapterSlot(2)], [AdapterSlot(3)], []]
     together = denoise_all(base, bank, requests, slots)
     for k, (request, slot) in enumerate(zip(requests, slots, strict=True)):
         assert relative(together[k], denoise_all(base, bank, [request], [slot])[0]) < 1e-5

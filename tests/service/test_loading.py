@@ -23,7 +23,9 @@ def test_needed_bytes_are_those_of_a_guided_image(tiny_base: BaseModel, tiny_bas
     fake = fake_base(str(tiny_base_folder), device=torch.device("cpu"), dtype=torch.float32)
     with Counting() as counted:
         bank = LoraBank(tiny_base.networks, tiny_base.family.targets, slots=SLOTS, rank=RANK)
-        latents = denoise_all(tiny_base, bank, [ImageRequest("a photo", steps=1, guidance_scale=2.0)], [AdapterSlot(1)])
+        latents = denoise_all(
+            tiny_base, bank, [ImageRequest("a photo", steps=1, guidance_scale=2.0)], [[AdapterSlot(1)]]
+        )
         tiny_base.decode(latents)
     bank.close()
     weights = sum(tiny_base.sizes.values())
