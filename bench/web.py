@@ -146,7 +146,7 @@ def gallery(browser: Any, home: Path, asked: argparse.Namespace) -> Found:
         pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), dtype=np.uint8)
         content = marked_png(Image.fromarray(pixels).resize((128, 128), Image.Resampling.BICUBIC))
         facts = json.dumps({"prompt": f"picture {number}", "seed": number, "steps": 30})
-        kept.keep(likeness.library, LOCAL, None, content, PNG, facts=facts)
+        kept.keep(likeness.library, LOCAL, (), content, PNG, facts=facts)
     likeness.close()
     with serving(home, threads=None) as url:
         visit = Visit(browser, url, "desktop")

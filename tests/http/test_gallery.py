@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from likeness.service import Likeness
 from likeness.service.image_files import AI_GENERATED
 from likeness.service.kept import keep
+from likeness.types import blend_of
 
 ORDER = {"prompt": "{me} in the snow", "steps": 2, "keep": True}
 
@@ -124,7 +125,7 @@ def man(client: TestClient, likeness: Likeness, demo_photos: Path) -> Iterator[s
 
 
 def kept_file(likeness: Likeness, adapter: str | None, file: bytes) -> str:
-    return keep(likeness.library, "local", adapter, file, "image/jpeg")
+    return keep(likeness.library, "local", blend_of(adapter), file, "image/jpeg")
 
 
 def test_a_picture_is_compared_with_the_photographs(

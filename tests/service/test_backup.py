@@ -20,7 +20,7 @@ from likeness.service import Likeness, build
 from likeness.service.backup import Counts
 from likeness.service.restore import LeftOut, Restored
 from likeness.storage.gallery import list_outputs, mark_favourite
-from likeness.types import JPEG, PNG, Photo, Subject
+from likeness.types import JPEG, PNG, Photo, Subject, blend_of
 from tests.telling import only_pixels, telling
 
 NOTHING = Counts(subjects=0, photos=0, adapters=0, images=0)
@@ -79,8 +79,9 @@ def full(home: Path, tmp_path: Path, make: Callable[..., Likeness]) -> Likeness:
 def keep(likeness: Likeness, adapter: str | None, media_type: str) -> str:
     from likeness.service import kept
 
+    facts = {"prompt": "<b>…</b>", "adapter": adapter}
     content = encoded(picture(9), media_type.rpartition("/")[2].upper())
-    return kept.keep(likeness.library, "local", adapter, content, media_type, facts=json.dumps({"prompt": "<b>…</b>"}))
+    return kept.keep(likeness.library, "local", blend_of(adapter), content, media_type, facts=json.dumps(facts))
 
 
 def packed(likeness: Likeness) -> bytes:
@@ -277,3 +278,18 @@ def test_a_backup_that_fails_has_no_end(full: Likeness, monkeypatch: pytest.Monk
         b"".join(parts)
     with pytest.raises(zipfile.BadZipFile):
         zipfile.ZipFile(io.BytesIO(begun))
+
+
+def test_a_restored_image_goes_with_any_of_its_adapters(full: Likeness, make: Callable[..., Likeness]) -> None:
+    both = keep(full, "rex+anna@0.5", PNG)
+    other = make("other")
+    content = packed(full)
+    restored(other, content)
+    assert other.kept(both)
+    other.forget("anna")
+    with pytest.raises(NotFound):
+        other.kept(both)
+    again = restored(other, content)  # anna was deleted after the backup was made
+    assert len(again.left_out) >= 1
+    with pytest.raises(NotFound):
+        other.kept(both)

@@ -139,7 +139,7 @@ def test_a_catalog_of_an_earlier_version_gets_what_the_web_app_needs(cluster: Po
         picture = marked_png(Image.new("RGB", (8, 8)))
         for id in ("a", "b"):
             likeness.library.objects.put(f"local/outputs/base/{id * 32}", picture)
-        newest = keep(likeness.library, "local", None, picture, PNG, facts='{"seed": 1}')
+        newest = keep(likeness.library, "local", (), picture, PNG, facts='{"seed": 1}')
         pages = [list_outputs(catalog, "local", limit=2)]
         pages.append(list_outputs(catalog, "local", limit=2, before=pages[0][-1].id))
         assert [one.id for page in pages for one in page] == [newest, "b" * 32, "a" * 32]

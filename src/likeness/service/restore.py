@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image
 from pydantic import ValidationError
@@ -27,7 +27,7 @@ from ..storage.consent import require_word
 from ..storage.home import Home
 from ..storage.library import AdapterLibrary
 from ..storage.records import OutputRecord, PhotoRecord, SubjectRecord
-from ..types import BARE_BASE, Adapter, Subject, checked_new_name, checked_rank, checked_subject
+from ..types import BARE_BASE, Adapter, Subject, blend_of, checked_new_name, checked_rank, checked_subject
 from .backup import Counts
 from .backup_rows import (
     MANIFEST,
@@ -159,7 +159,7 @@ class _OneName:
 
     def restore(self) -> None:
         items, tally, name = self.items, self.tally, self.items.name
-        self._refuse_deleted()
+        self._refuse_deleted(name)
         here = self._subject_here()
         if here is not None and (items.subject is None or here.created != items.subject.created):
             raise AlreadyExists("another subject of this name exists")
@@ -181,8 +181,8 @@ class _OneName:
         else:
             tally.leave_out(name, "there is no adapter of this name", len(items.images))
 
-    def _refuse_deleted(self) -> None:
-        receipts = [one.at for one in self._catalog.list_receipts(self._tenant) if one.name == self.items.name]
+    def _refuse_deleted(self, name: str) -> None:
+        receipts = [one.at for one in self._catalog.list_receipts(self._tenant) if one.name == name]
         if receipts and max(receipts) > self.made and not self.asked.restores_deleted:
             raise AlreadyExists("everything of this name was deleted after the backup was made")
 
@@ -253,13 +253,16 @@ class _OneName:
     def _image(self, row: ImageRow) -> bool:
         if self._catalog.find_output(self._tenant, row.id) is not None:
             return False
-        _object(row.facts)
+        text = _object(row.facts).get("adapter")
+        also = tuple(one.name for one in blend_of(text if isinstance(text, str) else None)[1:])
+        for name in also:
+            self._refuse_deleted(name)
         content = self._read(image_member(row.id, row.media_type))
         _refuse_other_image(content, row.media_type)
         key = f"{self._tenant}/outputs/{row.subject}/{row.id}"
         record = OutputRecord(self._tenant, **row.model_dump(), bytes=len(content), key=key)
         with self._written(key, content):
-            self._catalog.add_output(record)
+            self._catalog.add_output(record, also=also)
         return True
 
     @contextmanager
@@ -333,11 +336,12 @@ def _by_name(manifest: Manifest) -> Iterator[_Items]:
         )
 
 
-def _object(text: str) -> None:
-    """Raises InputRefused: not a JSON object."""
+def _object(text: str) -> dict[str, Any]:
+    """The object of a row. Raises InputRefused: not a JSON object."""
     try:
-        if isinstance(json.loads(text), dict):
-            return
+        found = json.loads(text)
+        if isinstance(found, dict):
+            return found
     except (ValueError, RecursionError):
         pass
     raise InputRefused("expected a JSON object in its row, got something else", code="ArchiveRefused")
