@@ -2,7 +2,9 @@
 
 import os
 import random
+import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,11 @@ if TYPE_CHECKING:
     from likeness.diffusion.base import BaseModel
 
 
-def pytest_configure() -> None:
-    """Before any test module is imported, so that torch and the hub's client see it."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test module is imported, so that torch, numba and the hub's client see it."""
+    if "NUMBA_CACHE_DIR" not in os.environ:  # of this run only: numba ignores changes in the files of called kernels
+        folder = os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="likeness-numba-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are tiny; threads would only wait
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # of tests with two threads: on a busy machine they would spin
     os.environ["HF_HUB_OFFLINE"] = "1"
