@@ -46,7 +46,6 @@ SUBJECTS: dict[str, dict[str, str]] = {
     "Installation": {
         "demo": "`likeness demo` from start to end: check, prepare, train, generate, report.",
         "fresh-clone": "`git clone`, `make demo`, until the first portrait is written.",
-        "web": "The web app in Chromium, against a real `likeness serve` over loopback.",
         "suite": "`make test` from start to end.",
     },
     "Making images": {
@@ -74,6 +73,13 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "jobs-outage": "The database is stopped while jobs run.",
         "jobs-latency": "Reaction times of queue and workers.",
         "jobs-speed": "Eight jobs at once against one at a time, through the whole service.",
+    },
+    "The web app, in Chromium against a real `likeness serve` over loopback": {
+        "web-page": "The first page, without a cache.",
+        "web-coach": "Frames of a camera, judged one after the other.",
+        "web-upload": "Twelve photographs of 12 megapixels, one request each, one after the other.",
+        "web-gallery": "The studio with 1,000 kept images, scrolled to the end.",
+        "web-journey": "From the first page to a portrait of the example person, with the default recipe.",
     },
     "NVIDIA Triton": {
         "triton": "One engine behind thin Triton models, on a real tritonserver. "

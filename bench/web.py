@@ -84,8 +84,8 @@ def page(browser: Any, home: Path, asked: argparse.Namespace) -> Found:
     kilobytes = sum(size for _, size in loaded) / 1000
     row: Row = {"kB": kilobytes, "files": len(loaded), "painted s": median(painted)}
     return row, [
-        Goal("page: kB beside pictures", kilobytes, 150, at_least=False),
-        Goal("page: seconds until it is painted", median(painted), 1.0, at_least=False),
+        Goal("kB beside pictures", kilobytes, 150, at_least=False),
+        Goal("seconds until the page is painted", median(painted), 1.0, at_least=False),
     ]
 
 
@@ -108,8 +108,8 @@ def coach(browser: Any, home: Path, asked: argparse.Namespace) -> Found:
     warm = seconds[len(frames) :]
     row: Row = {"frames": len(warm), "median ms": 1000 * median(warm), "p95 ms": 1000 * float(np.percentile(warm, 95))}
     return row, [
-        Goal("coach: verdicts per second", len(warm) / sum(warm), 5.0, at_least=True),
-        Goal("coach: ms to a verdict, p95", 1000 * float(np.percentile(warm, 95)), 250.0, at_least=False),
+        Goal("verdicts per second", len(warm) / sum(warm), 5.0, at_least=True),
+        Goal("ms to a verdict, p95", 1000 * float(np.percentile(warm, 95)), 250.0, at_least=False),
     ]
 
 
@@ -134,8 +134,8 @@ def upload(browser: Any, home: Path, asked: argparse.Namespace) -> Found:
     row: Row = {"photographs": len(done), "MB": megabytes, "first s": done[0], "all s": done[-1],
                 "refused": verdicts.count("refused")}  # fmt: skip
     return row, [
-        Goal("upload: seconds to the first verdict", done[0], 2.0, at_least=False),
-        Goal(f"upload: seconds to all {PHOTOS} verdicts", done[-1], 12.0, at_least=False),
+        Goal("seconds to the first verdict", done[0], 2.0, at_least=False),
+        Goal(f"seconds to all {PHOTOS} verdicts", done[-1], 12.0, at_least=False),
     ]
 
 
@@ -161,8 +161,8 @@ def gallery(browser: Any, home: Path, asked: argparse.Namespace) -> Found:
     if seen != asked.images:
         raise SystemExit(f"expected {asked.images} images at the end, got {seen}")
     return row, [
-        Goal(f"gallery, {asked.images} images: seconds to the first screen", first_s, 1.0, at_least=False),
-        Goal(f"gallery, {asked.images} images: longest task while scrolling, ms", longest, 50.0, at_least=False),
+        Goal("seconds to the first screen", first_s, 1.0, at_least=False),
+        Goal(f"longest task while {asked.images} images are scrolled, ms", longest, 50.0, at_least=False),
     ]
 
 
@@ -191,7 +191,7 @@ def journey(browser: Any, home: Path, asked: argparse.Namespace) -> Found:
         mark("portrait")
         visit.end()
     row: Row = dict(seconds)
-    return row, [Goal("journey: seconds from the first page to a portrait", seconds["portrait s"], 240, at_least=False)]
+    return row, [Goal("seconds from the first page to a portrait", seconds["portrait s"], 240, at_least=False)]
 
 
 PARTS: Mapping[str, Callable[[Any, Path, argparse.Namespace], Found]] = {
@@ -211,16 +211,12 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--images", type=int, default=1000)
     asked = parser.parse_args()
-    tables: dict[str, list[Row]] = {}
-    goals: list[Goal] = []
     with chromium() as browser:
         for part in asked.parts:
             with tempfile.TemporaryDirectory() as home:
-                row, reached = PARTS[part](browser, Path(home), asked)
-            tables[part] = [row]
-            goals += reached
-    settings: Row = {"parts": asked.parts, "images": asked.images}
-    finish("web", tables, goals=goals, settings=settings, save=asked.save)
+                row, goals = PARTS[part](browser, Path(home), asked)
+            settings: Row = {"images": asked.images} if part == "gallery" else {}
+            finish(f"web-{part}", {part: [row]}, goals=goals, settings=settings, save=asked.save)
 
 
 if __name__ == "__main__":
