@@ -25,7 +25,7 @@ from likeness.service import Likeness, build
 from likeness.storage.objects import FileObjects
 from likeness.storage.prepared_photos import unpack_prepared
 from likeness.training.recipe import FineTuneOrder, recipe_named
-from likeness.types import Photo, PreparedPhoto, Subject
+from likeness.types import PREPARED_PX, Photo, PreparedPhoto, Subject
 
 Door = Callable[[list[Photo], bool], list[str]]  # photographs, whether strangers are kept -> what is trained on
 
@@ -67,7 +67,7 @@ def door(request: pytest.FixtureRequest, likeness: Likeness, tmp_path: Path) -> 
         objects = FileObjects(tmp_path / "objects")
         objects.put("in", pack_photos(photos))
         wanted = JobOrder("local", "anna", "in", keep_strangers=keep).document()
-        asked = {"job": "1", "photos": "in", "prepared": "out", "order": wanted}
+        asked = {"job": "1", "photos": "in", "prepared": "out", "order": wanted, "size_px": PREPARED_PX}
         said: list[dict[str, Any]] = []
         preparer.serve(SimpleNamespace(send=lambda **one: said.append(one)), objects, asked)  # type: ignore[arg-type]
         if said[-1]["event"] == "failed":
