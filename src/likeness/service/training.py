@@ -277,6 +277,7 @@ class Training:
         for name in names:
             if name in opened:
                 opened[name].close()
+        self.library.catalog.close()
 
     def _opened(self, name: str, make: Callable[[], T]) -> T:
         """One of each per process; requests come on many threads."""
