@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from likeness.diffusion.samplers import timesteps
-from likeness.diffusion.schedule import Schedule
+from likeness.diffusion.schedule import DiffusionSchedule
 
 Denoise = Callable[[Tensor, int], Tensor]  # x_t (B, C, h, w) and t -> the predicted clean latent
 
 
-def student_times(schedule: Schedule, sampler: str, steps: int) -> list[int]:
+def student_times(schedule: DiffusionSchedule, sampler: str, steps: int) -> list[int]:
     """The sampler's integer timesteps, and at the end -1, which is the clean latent."""
     return [*(int(t) for t in timesteps(schedule, sampler, steps)), -1]
 
@@ -27,7 +27,7 @@ def between(first: int, last: int, count: int) -> list[int]:
     return [round(first + (last - first) * k / count) for k in range(count + 1)]
 
 
-def alpha_bar_at(schedule: Schedule, t: int) -> float:
+def alpha_bar_at(schedule: DiffusionSchedule, t: int) -> float:
     """alpha_bar of a timestep; -1 is the end of DDIM's last step."""
     return schedule.last_alpha_bar if t < 0 else schedule.alpha_bar[t].item()
 
@@ -47,7 +47,7 @@ def clean_of_step(x: Tensor, reached: Tensor, *, now: float, after: float) -> Te
     return (reached - shrink * x) / (after**0.5 - shrink * now**0.5)
 
 
-def walked(x: Tensor, denoise: Denoise, schedule: Schedule, times: Sequence[int]) -> Tensor:
+def walked(x: Tensor, denoise: Denoise, schedule: DiffusionSchedule, times: Sequence[int]) -> Tensor:
     """x (B, C, h, w) at times[0], after DDIM steps through all further times."""
     for t, following in pairwise(times):
         x = ddim_step(x, denoise(x, t), now=alpha_bar_at(schedule, t), after=alpha_bar_at(schedule, following))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from likeness.diffusion.base import BaseModel, load_base
-from likeness.diffusion.lora import BASE_SLOT, LoraBank
+from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.photos import Face, MediaPipeFaces
 from likeness.types import ImageRequest
@@ -118,6 +118,16 @@ class Exam:
         prompts = photo_prompts(self.settings.images, self.assets)
         return prompts, self.pictures([self.request(prompt.text, seed) for seed, prompt in enumerate(prompts)])
 
+    @cached_property
+    def photographed_fast(self) -> Pixels:
+        """The fast images of `photographed`'s prompts and seeds (N, H, W, 3)."""
+        return self.pictures([self.fast_request(one.text, seed) for seed, one in enumerate(self.photographed[0])])
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the base has settings for fast images."""
+        return self.base.family.fast_steps is not None
+
     @property
     def guidance(self) -> float:
         asked = self.settings.guidance
@@ -130,15 +140,24 @@ class Exam:
         words = f"{self.settings.steps} steps, guidance {self.guidance:g}"
         return words if negative is None else f"{words}, negative scale {negative:g}"
 
+    def pace_of(self, figure: str) -> str:
+        """`pace`, or that of fast images if the figure's name begins with it."""
+        return f"{self.base.family.fast_steps} steps" if figure.startswith("fast") else self.pace
+
     def request(self, prompt: str, seed: int) -> ImageRequest:
         return ImageRequest(prompt, seed=seed, steps=self.settings.steps, guidance_scale=self.guidance, sampler=SAMPLER)
 
-    def pictures(self, requests: Sequence[ImageRequest], bank: LoraBank | None = None, slot: int = BASE_SLOT) -> Pixels:
-        """(N, H, W, 3) RGB, in the order of `requests`, with the adapter in `slot`."""
+    def fast_request(self, prompt: str, seed: int) -> ImageRequest:
+        return ImageRequest(prompt, seed=seed, guidance_scale=self.guidance, fast=True)
+
+    def pictures(self, requests: Sequence[ImageRequest], bank: LoraBank | None = None, *slots: int) -> Pixels:
+        """(N, H, W, 3) RGB, in the order of `requests`, with the adapters in `slots`."""
         parts = []
         for start in range(0, len(requests), BATCH):
             part = requests[start : start + BATCH]
-            pixels = self.base.decode(denoise_all(self.base, bank, part, [[AdapterSlot(slot)]] * len(part)))
+            pixels = self.base.decode(
+                denoise_all(self.base, bank, part, [[AdapterSlot(slot) for slot in slots]] * len(part))
+            )
             parts.append(((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(parts)
 

@@ -37,7 +37,13 @@ def measure_faces(exam: Exam) -> Figures:
     fitted = min(MOST_FITTED, len(renders) // 2)
     known = [look.face for look in _looks(exam, renders[:fitted]) if look.face is not None]
     true = _looks(exam, renders[fitted:][:MOST_MEASURED])
-    return compared(exam, FaceShapes.of(known), _looks(exam, sampled[:MOST_MEASURED]), true)
+    shapes = FaceShapes.of(known)
+    figures = compared(exam, shapes, _looks(exam, sampled[:MOST_MEASURED]), true)
+    if exam.is_fast:
+        fast = [(picture, asked) for picture, (_, asked) in zip(exam.photographed_fast, sampled, strict=True)]
+        found = compared(exam, shapes, _looks(exam, fast[:MOST_MEASURED]), true)
+        figures |= {f"fast, {name}": found[name] for name in ("broken faces", "yaw", "eye contrast") if name in found}
+    return figures
 
 
 def _looks(exam: Exam, pictures: Sequence[tuple[Pixels, str | None]]) -> list[Look]:

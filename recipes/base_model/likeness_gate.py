@@ -42,6 +42,7 @@ class Portraits:
     seed: int | None  # of the virtual person; None: the real one
     photos: Pixels  # (M, H, W, 3)
     styled: dict[str, Pixels]  # style -> (H, W, 3)
+    fast: Pixels | None = None  # the photos as fast images, if the base has settings for them
 
 
 def tuned_portraits(exam: Exam) -> list[Portraits]:
@@ -63,8 +64,11 @@ def _portraits(exam: Exam, bank: LoraBank, sitter: Sitter) -> Portraits:
     who = f"{sitter.subject.identifier} {sitter.class_noun}"
     plain, styled = portrait_prompts(who, exam.settings.portraits), style_prompts(who)
     requests = [exam.request(text, k) for k, text in enumerate([*plain, *styled.values()])]
-    pictures = exam.pictures(requests, bank, SLOT)
-    return Portraits(sitter.seed, pictures[: len(plain)], dict(zip(styled, pictures[len(plain) :], strict=True)))
+    pictures, fast = exam.pictures(requests, bank, SLOT), None
+    if exam.is_fast:
+        fast_requests = [exam.fast_request(text, k) for k, text in enumerate(plain)]
+        fast = exam.pictures(fast_requests, bank, SLOT)
+    return Portraits(sitter.seed, pictures[: len(plain)], dict(zip(styled, pictures[len(plain) :], strict=True)), fast)
 
 
 def worded_portraits(exam: Exam, seed: int) -> Pixels:
@@ -142,12 +146,14 @@ def measure_likeness(exam: Exam, everybody: Sequence[Portraits]) -> Figures:
         "likeness in words": [described(exam, worded_portraits(exam, seed)) for seed in sat],
         "likeness of renders": renders,
     }
+    if fast := [one.fast for one in everybody if one.seed is not None and one.fast is not None]:
+        places["fast, likeness"] = [described(exam, photos) for photos in fast]
     figures: Figures = {}
     for name, points in places.items():
         each = [ranks(many, gallery, seeds.index(seed)) for many, seed in zip(points, sat, strict=True)]
         worst, place = min(float((rank == 1).mean()) for rank in each), np.concatenate(each)
         note = f"{len(sat)} people, the worst of them {worst:.0%}; by chance {1 / len(seeds):.0%}"
-        figures[name] = _share(place == 1, note if name.startswith("likeness of renders") else f"{note}; {exam.pace}")
+        figures[name] = _share(place == 1, note if name.startswith("likeness of") else f"{note}; {exam.pace_of(name)}")
         note = "without a face: the last"
         figures[f"{name}, rank"] = Measured(float(np.median(place)), len(place), note)
     return figures
@@ -175,6 +181,8 @@ def measure_real(exam: Exam, everybody: Sequence[Portraits]) -> Figures:
         "stranger": [one.photos for one in everybody if one.seed is not None],
         "bare base": [bare],
     }
+    if fast := [one.fast for one in everybody if one.seed is None and one.fast is not None]:
+        groups["fast, real"] = fast
     figures: Figures = {}
     for name, pictures in groups.items():
         each = mean_distances(described(exam, np.concatenate(pictures)), truth)

@@ -32,6 +32,7 @@ from likeness.artifacts import bundle
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.conditioning import Conditioning
 from likeness.diffusion.lora import BASE_SLOT, LoraBank
+from likeness.diffusion.schedule import DiffusionSchedule
 from likeness.training.optimizer import RowAdamW, clip_rows
 from likeness.types import Adapter, AdapterCard, LoraPair
 
@@ -84,6 +85,11 @@ class Distillation:
     substeps: int  # of the teacher, for each step of the student
     own_share: float  # of the rows that continue from the student's place
 
+    @property
+    def schedule(self) -> DiffusionSchedule:
+        assert isinstance(self.base.schedule, DiffusionSchedule)
+        return self.base.schedule
+
     def denoised(self, x: Tensor, t: int, prompts: Conditioning, slots: Tensor) -> Tensor:
         """The clean latent (B, C, h, w) that the base predicts with the people's adapters of `slots` (B,)."""
         times = torch.full((len(x),), t)
@@ -108,14 +114,14 @@ class Distillation:
             return guided(prompted, negative, self.guidance)
 
         with torch.no_grad():
-            return walked(x, denoise, self.base.schedule, between(t, after, self.substeps))
+            return walked(x, denoise, self.schedule, between(t, after, self.substeps))
 
     def rollout(
         self, texts: Sequence[str], slots: Sequence[int], generator: torch.Generator, *,
         update: Callable[[Tensor], None],
     ) -> float:  # fmt: skip
         """The student's steps from noise; `update` gets the gradient (2, P) of each. Returns the mean loss."""
-        schedule, device = self.base.schedule, self.base.device
+        schedule, device = self.schedule, self.base.device
         of_people = torch.tensor(slots)
         positive = self.encoded(texts, of_people)
         negative = self.encoded([""], torch.tensor([BASE_SLOT]))[[0] * len(texts)]

@@ -301,9 +301,13 @@ class ImageRequest:
     adapter_scale: float = 1.0  # multiplies the weight of each adapter
     negative_scale: float | None = None  # adapter scale for the negative prompt; None = the base's default
     sampler: str | None = None
+    fast: bool = False  # the base's settings for few steps, in place of steps and sampler
 
     def __post_init__(self) -> None:
         checked_blend(self.adapters)
+        for param in ("steps", "sampler"):
+            if self.fast and getattr(self, param) is not None:
+                raise UsageError(f"expected no {param} for a fast image: the base determines it", param=param)
         ranges: dict[str, tuple[str, float, float | None, float]] = {
             "steps": ("steps", 1, self.steps, 200),
             "guidance_scale": ("guidance", 1, self.guidance_scale, 30),

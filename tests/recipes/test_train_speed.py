@@ -16,6 +16,7 @@ from likeness.artifacts import bundle
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.samplers import SAMPLERS, run
+from likeness.diffusion.schedule import DiffusionSchedule
 from recipes.base_model import distillation, train_speed
 from recipes.base_model.train_speed import SLOT, Distillation
 
@@ -41,7 +42,9 @@ def test_one_step_with_the_target_reaches_the_place(now: float, after: float) ->
 
 
 def test_a_walk_is_the_ddim_sampler(tiny_base: BaseModel) -> None:
-    schedule, noise = tiny_base.schedule, torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    schedule = tiny_base.schedule
+    assert isinstance(schedule, DiffusionSchedule)
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     steps = 8  # divides the schedule, so that the sampler's stride is the distance of its timesteps
     times = distillation.student_times(schedule, "ddim", steps)
 

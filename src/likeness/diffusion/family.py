@@ -43,6 +43,8 @@ class Family:
     origins: tuple[str, ...]  # LoRA files of other programs that may fit, by `artifacts.layer_names.origin_of`
     steps: int = 30  # default of sampling
     sampler: str = "dpmpp_2m"  # default
+    fast_steps: int | None = None  # of fast images, with `fast_sampler`; None: none were measured
+    fast_sampler: str = "ddim"
     negative_scale: float | None = None  # default adapter scale for the negative prompt; None: as for the prompt
     framings: tuple[str, ...] = CROPS  # framings of a person's prepared photographs that training uses
     class_templates: tuple[str, ...] = ("photo of {}",)  # captions of the class images, in turn; {} is the class noun
@@ -114,6 +116,7 @@ LIKENESS_128 = Family(
     targets=_TARGETS,
     trained=_LIKENESS_TRAINED,
     origins=_STABLE_DIFFUSION,
+    fast_steps=6,  # docs/log.md, 2026-11-29
     negative_scale=0.0,  # sharper faces, more similar to the person (docs/log.md)
     framings=("aligned",),  # its training data are aligned headshots
     # In all its styles: with photos only, a network this small would learn that all images are photos.

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from ..types import ImageRequest
 from . import samplers
 from .conditioning import Conditioning
@@ -69,8 +70,19 @@ class Denoising:
 
 
 def completed(base: BaseModel, request: ImageRequest) -> ImageRequest:
-    """The request with the base's default for everything that it leaves open."""
+    """The request with the base's default for everything that it leaves open. It is no longer marked as fast.
+
+    Raises:
+        UsageError: a fast image of a family that has no settings for it.
+    """
     family = base.family
+    if request.fast:
+        if family.fast_steps is None:
+            raise UsageError(
+                f"expected a base with settings for fast images, got {family.name}",
+                hint="give a number of steps instead", param="fast",
+            )  # fmt: skip
+        request = replace(request, steps=family.fast_steps, sampler=family.fast_sampler, fast=False)
     guidance = family.guidance_scale if request.guidance_scale is None else request.guidance_scale
     negative = family.negative_scale if request.negative_scale is None else request.negative_scale
     steps, sampler = request.steps or family.steps, request.sampler or family.sampler

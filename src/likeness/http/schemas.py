@@ -198,6 +198,10 @@ class NewImages(_Asked):
         default=None, description="0 to 2: adapter scale for the negative prompt; the base's own by default"
     )
     sampler: Annotated[str | None, Field(max_length=40, examples=["dpmpp_2m"])] = None
+    fast: bool = Field(
+        default=False,
+        description="a few steps: softer images in a fifth of the time; without steps and sampler, built-in base only",
+    )
     format: Literal["png", "jpeg"] = "png"
     keep: bool = Field(default=False, description="keep the images here; GET /v1/images/{id} returns them")
 
@@ -206,7 +210,7 @@ class NewImages(_Asked):
         seed = secrets.randbelow(RANDOM_SEEDS) if self.seed is None else self.seed
         return ImageRequest(
             self.prompt, self._blend(), self.negative_prompt, seed, self.steps, self.guidance_scale,
-            self.adapter_scale, self.negative_scale, self.sampler,
+            self.adapter_scale, self.negative_scale, self.sampler, self.fast,
         )  # fmt: skip
 
     def _blend(self) -> Blend:
