@@ -32,6 +32,7 @@ class QwenPrompted(BaseModel):
     thinks: ClassVar[bool]  # `enable_thinking` of the chat template that a prompt is put into
     # Each call changes the tokenizer's padding and truncation, so it must not be used by two threads at once.
     _tokenizing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _encoding: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)  # for `stream`
 
     @classmethod
     def text_kind(cls, configs: Configs) -> Any:
@@ -90,9 +91,10 @@ class QwenPrompted(BaseModel):
         body = getattr(body, "model", body)  # without the head, whose output would be as wide as the vocabulary
         parts = []
         for some in ids.split(PROMPT_ROWS):
-            states = body(
-                input_ids=some[:, 0], attention_mask=some[:, 1], output_hidden_states=True, use_cache=False
-            ).hidden_states
+            with self._encoding:
+                states = body(
+                    input_ids=some[:, 0], attention_mask=some[:, 1], output_hidden_states=True, use_cache=False
+                ).hidden_states
             parts.append([states[layer] for layer in layers])
         return [torch.cat(states) for states in zip(*parts, strict=True)]
 
@@ -100,21 +102,20 @@ class QwenPrompted(BaseModel):
 def stream(network: nn.Module, device: torch.device) -> None:
     """Keep a network in host memory; each of its layers is on `device` while it computes.
 
-    Its input embeddings are too, so that a forward pass takes and returns tensors on `device`.
+    Buffers stay on `device`, where a forward pass takes and returns tensors. One thread at a time may call the network.
     """
     for layer in network.modules():
-        if any(True for _ in layer.parameters(recurse=False)):
-            host = {name: weight.data for name, weight in layer.named_parameters(recurse=False)}
+        if host := dict(layer.named_parameters(recurse=False)):
 
-            def enter(layer: nn.Module, _: Any) -> None:
-                for weight in layer.parameters(recurse=False):
-                    weight.data = weight.data.to(device, non_blocking=True)
+            def enter(layer: nn.Module, _: Any, host: Mapping[str, nn.Parameter] = host) -> None:
+                for name, weight in host.items():
+                    setattr(layer, name, nn.Parameter(weight.to(device, non_blocking=True), requires_grad=False))
 
-            def leave(layer: nn.Module, *_: Any, host: Mapping[str, Tensor] = host) -> None:
-                for name, weight in layer.named_parameters(recurse=False):
-                    weight.data = host[name]
+            def leave(layer: nn.Module, *_: Any, host: Mapping[str, nn.Parameter] = host) -> None:
+                for name, weight in host.items():
+                    setattr(layer, name, weight)
 
             layer.register_forward_pre_hook(enter)
-            layer.register_forward_hook(leave)
+            layer.register_forward_hook(leave, always_call=True)
         for name, buffer in list(layer.named_buffers(recurse=False)):
             layer.register_buffer(name, buffer.to(device), persistent=False)
