@@ -1,4 +1,7 @@
-"""A child process that trains nothing: started as the trainer is, it ends with a signal at the job named 'poison'."""
+"""A child process that trains nothing: started as the trainer is, it ends with a signal at the job named 'poison'.
+
+As in the trainer, a job that is alone shares the process with no other: while one works, the others wait.
+"""
 
 import os
 import signal
@@ -17,7 +20,7 @@ def main() -> None:
         for said in inbox.take(None):
             if said["do"] == "leave":
                 line.send(event="left", job=said["job"])
-            if said["do"] == "work":
+            if said["do"] == "work" and not (said["alone"] and read_order(said["order"]).name != "poison"):
                 working.append(said["job"])
                 line.send(event="began", job=said["job"])
                 line.send(event="joined", job=said["job"], alone=said["alone"], together=len(working))

@@ -168,15 +168,18 @@ def test_who_kills_the_trainer_three_times_fails_alone(
 
     with ThreadPoolExecutor(3) as threads:
         tending, beside = threads.submit(tend), threads.submit(train, innocent)
-        until(lambda: facts(innocent, "joined"))
-        with pytest.raises(TrainingError, match="died 3 times at the same place") as caught:
-            train(poison)
-        assert caught.value.code == "PoisonJob"
-        store.cancel(innocent.job, "local")  # it would train on
-        with pytest.raises(Gone):
-            beside.result(HANG_S)
-        stop.set()
-        trainer.close(patience_s=0.0)
+        try:
+            until(lambda: facts(innocent, "joined"))
+            with pytest.raises(TrainingError, match="died 3 times at the same place") as caught:
+                train(poison)
+            assert caught.value.code == "PoisonJob"
+            store.cancel(innocent.job, "local")  # it would wait on
+            with pytest.raises(Gone):
+                beside.result(HANG_S)
+        finally:
+            store.cancel(innocent.job, "local")
+            stop.set()
+            trainer.close(patience_s=0.0)
         tending.result(HANG_S)
     assert [said["deaths"] for said in facts(poison, "died")] == [1, 2, 3]
     assert [said["alone"] for said in facts(poison, "joined")] == [False, True, True]
