@@ -48,7 +48,7 @@ def test_published_sizes(tmp_path: Path) -> None:
         assert base.family.name == name
     assert found == {
         "sd-1.5": [859.5, 123.1], "sd-2.1-base": [865.9, 340.4], "sd-2.1": [865.9, 340.4],
-        "sdxl": [2567.5, 123.1, 694.7],
+        "sdxl": [2567.5, 123.1, 694.7], "flux2-klein-base-4b": [3875.5], "z-image": [6154.9],
     }  # fmt: skip
 
 

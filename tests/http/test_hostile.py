@@ -97,7 +97,7 @@ def test_a_prompt_of_a_megabyte(client: TestClient, route: str) -> None:
     assert is_shaped(route, answer) and "xxxx" not in answer.text
 
 
-FORMS = ["/v1/adapters/import", "/v1/jobs/photos", "/v1/subjects/anna/photos"]
+FORMS = ["/v1/adapters/import", "/v1/backup", "/v1/jobs/photos", "/v1/subjects/anna/photos"]
 
 
 @pytest.mark.parametrize("route", FORMS)

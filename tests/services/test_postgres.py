@@ -236,7 +236,7 @@ def test_a_database_that_goes_away_loses_nothing(cluster: Postgres, tiny_base_fo
             until(lambda: not trainers & set(pids_with(TRAINER)))
             cluster.start()
             until(lambda: all(installation.job(job).is_over for job in jobs))
-        assert taken_over == []
+        assert not {claim.job for claim in taken_over} & {job.id for job in jobs}  # it may take other tests' jobs
         for job in jobs:
             over = installation.job(job)
             assert (over.state, over.failure) == ("succeeded", None)
