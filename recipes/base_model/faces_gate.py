@@ -1,6 +1,7 @@
 """Whether faces in sampled photos are well formed, compared with true renders of held-out people."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +43,9 @@ def measure_faces(exam: Exam) -> Figures:
     if exam.is_fast:
         fast = [(picture, asked) for picture, (_, asked) in zip(exam.photographed_fast, sampled, strict=True)]
         found = compared(exam, shapes, _looks(exam, fast[:MOST_MEASURED]), true)
-        figures |= {f"fast, {name}": found[name] for name in ("broken faces", "yaw", "eye contrast") if name in found}
+        for name in [name for name in ("broken faces", "yaw", "eye contrast") if name in found]:
+            note = found[name].note.replace(exam.pace, exam.pace_of(f"fast, {name}"))
+            figures[f"fast, {name}"] = replace(found[name], note=note)
     return figures
 
 

@@ -217,7 +217,7 @@ def generate(
     ] = None,
     sampler: Sampler = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="A few steps: softer images in a fifth of the time. Built-in base only.")
+        bool, typer.Option("--fast", help="A few steps: softer images in a third of the time. Built-in base only.")
     ] = False,
     best_of: Annotated[
         int | None, typer.Option(help="Make this many images and keep the -n most similar ones.")
