@@ -34,7 +34,7 @@ from likeness.diffusion.conditioning import Conditioning
 from likeness.diffusion.lora import BASE_SLOT, LoraBank
 from likeness.diffusion.schedule import DiffusionSchedule
 from likeness.training.optimizer import RowAdamW, clip_rows
-from likeness.types import Adapter, AdapterCard, LoraPair
+from likeness.types import Adapter, AdapterCard
 
 from .distillation import alpha_bar_at, between, clean_of_step, ddim_step, guided, mixed_rows, student_times, walked
 from .exam import Exam, Settings
@@ -54,17 +54,10 @@ SAMPLER = "ddim"
 CLIP_NORM = 1.0
 WARM_UP = 0.02  # of the time
 
-Texts = Callable[[int], tuple[list[str], list[int]]]  # number of rows -> prompts, and slots in the bank of people
-
 
 def fresh_row(bank: LoraBank, generator: torch.Generator) -> Tensor:
-    """(P,): A uniform in +-1/sqrt(fan-in), B zero (Hu et al. 2021, section 4.1)."""
-    weights: dict[str, LoraPair] = {}
-    for span in bank.spans:
-        shape = (bank.rank, *span.a_shape[1:])
-        A = (2 * torch.rand(shape, generator=generator) - 1) * math.prod(shape[1:]) ** -0.5
-        weights[span.module] = LoraPair(A.numpy(), np.zeros((span.b_shape[0], bank.rank), np.float32))
-    return bank.row_of({"unet": weights})
+    """(P,), fresh factors of all layers of a bank of the U-Net."""
+    return bank.row_of({"unet": {span.module: span.fresh(bank.rank, generator) for span in bank.spans}})
 
 
 def composed_text(rng: np.random.Generator, assets: Assets) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from fixtures.tiny import (
     QWEN_WIDTH,
     build_tiny_klein,
     build_tiny_z_image,
+    filled_bank,
     random_person,
     random_row,
     relative,
@@ -131,11 +133,8 @@ def distilled(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> BaseModel
 
 @pytest.fixture
 def bank(base: BaseModel) -> Iterator[LoraBank]:
-    bank = LoraBank(base.networks, base.family.targets, slots=4, rank=RANK)
-    for slot in (1, 2, 3):
-        bank.write(slot, 2 * random_row(bank, slot))
-    yield bank
-    bank.close()
+    with closing(filled_bank(base, rank=RANK, scale=2)) as bank:
+        yield bank
 
 
 def pipeline_of(kind: Kind, folder: Path) -> Any:

@@ -1,6 +1,7 @@
 """Stable Diffusion XL: the same numbers as diffusers' own pipeline, loss and loaders, on a tiny random base."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from peft import PeftModel
 from torch.nn import functional as F
 
 from fixtures.peft_peer import flat, gradients, outputs, with_lora
-from fixtures.tiny import build_tiny_sdxl, random_person, random_row, relative
+from fixtures.tiny import build_tiny_sdxl, filled_bank, random_person, random_row, relative
 from likeness.artifacts import adapter as folders
 from likeness.artifacts import bundle, tensors
 from likeness.artifacts.foreign import foreign_card
@@ -53,11 +54,8 @@ def base(folder: Path) -> BaseModel:
 
 @pytest.fixture
 def bank(base: BaseModel) -> Iterator[LoraBank]:
-    bank = LoraBank(base.networks, base.family.targets, slots=4, rank=RANK)
-    for slot in (1, 2, 3):
-        bank.write(slot, 0.3 * random_row(bank, slot))
-    yield bank
-    bank.close()
+    with closing(filled_bank(base, rank=RANK, scale=0.3)) as bank:
+        yield bank
 
 
 def pipeline_of(folder: Path) -> Any:

@@ -38,11 +38,6 @@ class Flux2Klein(QwenPrompted):
     def pixels_per_cell(self) -> int:
         return 2 ** len(self.vae.config["block_out_channels"])
 
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        cells = self.family.resolution_px // self.pixels_per_cell
-        return self.transformer.config["in_channels"], cells, cells
-
     def _encoded(self, pixels: Tensor) -> Tensor:
         encoded = self.vae.encode(pixels.to(self.device, self.vae.dtype)).latent_dist.mode()
         mean, deviation = self._statistics

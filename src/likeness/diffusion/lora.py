@@ -14,6 +14,7 @@ thread that set it.
 The bank does not know adapter files, nor how slots are assigned.
 """
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,12 @@ class LayerSpan:
     @property
     def stop(self) -> int:
         return self.start + self.a_size + self.b_shape[0] * self.b_shape[1]
+
+    def fresh(self, rank: int, generator: torch.Generator) -> LoraPair:
+        """Factors before training: A uniform in +-1/sqrt(fan-in), B zero (Hu et al. 2021, section 4.1)."""
+        shape = (rank, *self.a_shape[1:])
+        A = (torch.rand(shape, generator=generator) * 2 - 1) * math.prod(shape[1:]) ** -0.5
+        return LoraPair(A.numpy(), torch.zeros(self.b_shape[0], rank).numpy())
 
 
 def target_modules(network: nn.Module, endings: Sequence[str]) -> dict[str, nn.Module]:

@@ -54,6 +54,11 @@ class QwenPrompted(BaseModel):
         return self.parts["vae"]
 
     @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        cells = self.family.resolution_px // self.pixels_per_cell
+        return self.transformer.config["in_channels"], cells, cells
+
+    @property
     def max_tokens(self) -> int:
         return 512
 

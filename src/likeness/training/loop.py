@@ -489,7 +489,7 @@ class TrainingLoop:
         return Progress(job.name, job.step, job.recipe.steps, math.nan, math.nan, error)
 
     def _fresh_row(self, recipe: FineTuneRecipe, generator: torch.Generator) -> Tensor:
-        """A of the recipe's targets is uniform in +-1/sqrt(fan-in), all other factors are zero.
+        """Fresh factors of the recipe's targets; all others are zero.
 
         If A and B are both zero, so are their gradients: layers that are not targets are never trained.
         """
@@ -497,10 +497,6 @@ class TrainingLoop:
         for span in self.bank.spans:
             if not any(f".{span.module}".endswith(f".{end}") for end in recipe.targets_of(span.network)):
                 continue
-            rank = recipe.rank_of(span.network)
-            shape = (rank, *span.a_shape[1:])
-            bound = math.prod(shape[1:]) ** -0.5
-            A = (torch.rand(shape, generator=generator) * 2 - 1) * bound  # (r, d_in) or (r, C_in, k, k)
-            B = torch.zeros(span.b_shape[0], rank)
-            weights.setdefault(span.network, {})[span.module] = LoraPair(A.numpy(), B.numpy())
+            pair = span.fresh(recipe.rank_of(span.network), generator)
+            weights.setdefault(span.network, {})[span.module] = pair
         return self.bank.row_of(weights)
