@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from likeness.diffusion.samplers import timesteps
+from likeness.diffusion.samplers import ddim_step, timesteps
 from likeness.diffusion.schedule import DiffusionSchedule
 
 Denoise = Callable[[Tensor, int], Tensor]  # x_t (B, C, h, w) and t -> the predicted clean latent
@@ -32,12 +32,6 @@ def alpha_bar_at(schedule: DiffusionSchedule, t: int) -> float:
     return schedule.last_alpha_bar if t < 0 else schedule.alpha_bar[t].item()
 
 
-def ddim_step(x: Tensor, x0: Tensor, *, now: float, after: float) -> Tensor:
-    """From alpha_bar `now` to `after`, Song et al. 2021, eq. 12 with sigma = 0; x, x0: (B, C, h, w)."""
-    eps = (x - now**0.5 * x0) / (1 - now) ** 0.5
-    return after**0.5 * x0 + (1 - after) ** 0.5 * eps
-
-
 def clean_of_step(x: Tensor, reached: Tensor, *, now: float, after: float) -> Tensor:
     """The x_0 with which one `ddim_step` from `x` gives `reached` (Salimans & Ho 2022, eq. 7).
 
@@ -52,11 +46,6 @@ def walked(x: Tensor, denoise: Denoise, schedule: DiffusionSchedule, times: Sequ
     for t, following in pairwise(times):
         x = ddim_step(x, denoise(x, t), now=alpha_bar_at(schedule, t), after=alpha_bar_at(schedule, following))
     return x
-
-
-def guided(prompted: Tensor, negative: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance (Ho & Salimans 2022, eq. 6), which extrapolates from `negative`; all (B, C, h, w)."""
-    return negative + scale * (prompted - negative)
 
 
 def mixed_rows(first: Tensor, second: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -32,11 +32,13 @@ from likeness.artifacts import bundle
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.conditioning import Conditioning
 from likeness.diffusion.lora import BASE_SLOT, LoraBank
+from likeness.diffusion.samplers import ddim_step
+from likeness.diffusion.sampling import guided
 from likeness.diffusion.schedule import DiffusionSchedule
 from likeness.training.optimizer import RowAdamW, clip_rows
 from likeness.types import Adapter, AdapterCard
 
-from .distillation import alpha_bar_at, between, clean_of_step, ddim_step, guided, mixed_rows, student_times, walked
+from .distillation import alpha_bar_at, between, clean_of_step, mixed_rows, student_times, walked
 from .exam import Exam, Settings
 from .prompts import portrait_prompts, style_prompts
 from .render.assets import Assets

@@ -15,7 +15,7 @@ from fixtures.tiny import random_row
 from likeness.artifacts import bundle
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
-from likeness.diffusion.samplers import SAMPLERS, run
+from likeness.diffusion.samplers import SAMPLERS, ddim_step, run
 from likeness.diffusion.schedule import DiffusionSchedule
 from recipes.base_model import distillation, train_speed
 from recipes.base_model.train_speed import SLOT, Distillation
@@ -38,7 +38,7 @@ def test_one_step_with_the_target_reaches_the_place(now: float, after: float) ->
     generator = torch.Generator().manual_seed(0)
     x, reached = torch.randn(2, 3, 4, 4, 4, generator=generator, dtype=torch.float64)
     target = distillation.clean_of_step(x, reached, now=now, after=after)
-    torch.testing.assert_close(distillation.ddim_step(x, target, now=now, after=after), reached)
+    torch.testing.assert_close(ddim_step(x, target, now=now, after=after), reached)
 
 
 def test_a_walk_is_the_ddim_sampler(tiny_base: BaseModel) -> None:

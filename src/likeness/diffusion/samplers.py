@@ -47,6 +47,12 @@ def timesteps(schedule: DiffusionSchedule, sampler: str, steps: int) -> list[flo
     return [float(t) for t in rising[::-1][:steps]]
 
 
+def ddim_step(x: Tensor, x0: Tensor, *, now: float, after: float) -> Tensor:
+    """From alpha_bar `now` to `after`, Song et al. 2021, eq. 12 with sigma = 0; x and x0 have one shape."""
+    eps = (x - now**0.5 * x0) / (1 - now) ** 0.5
+    return after**0.5 * x0 + (1 - after) ** 0.5 * eps
+
+
 def ddim(noise: Tensor, schedule: DiffusionSchedule, steps: int) -> Sampler:
     """Deterministic DDIM (Song et al. 2021, eq. 12 with sigma = 0). `noise` is standard normal."""
     times = [int(t) for t in timesteps(schedule, "ddim", steps)]
@@ -55,8 +61,7 @@ def ddim(noise: Tensor, schedule: DiffusionSchedule, steps: int) -> Sampler:
         x0 = yield x, t
         now = schedule.alpha_bar[t].item()
         after = schedule.alpha_bar[t - stride].item() if t >= stride else schedule.last_alpha_bar
-        eps = (x - now**0.5 * x0) / (1 - now) ** 0.5
-        x = after**0.5 * x0 + (1 - after) ** 0.5 * eps
+        x = ddim_step(x, x0, now=now, after=after)
     return x
 
 

@@ -94,6 +94,11 @@ def row_count(request: ImageRequest) -> int:
     return 1 if request.guidance_scale == 1 else 2
 
 
+def guided(prompted: Tensor, negative: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6), which extrapolates from `negative`; all of one shape."""
+    return negative + scale * (prompted - negative)
+
+
 @torch.no_grad()
 def begin(
     base: BaseModel, bank: Router | None, requests: Sequence[ImageRequest], slots: Sequence[Sequence[AdapterSlot]]
@@ -128,7 +133,7 @@ def begin(
 
 @torch.no_grad()
 def advance(base: BaseModel, bank: Router | None, images: Sequence[Denoising]) -> None:
-    """One step of every image in one forward. Classifier-free guidance: Ho & Salimans 2022, eq. 6."""
+    """One step of every image in one forward."""
     rows = [image for image in images for _ in range(len(image.prompts))]
     x = torch.stack([row.x for row in rows])  # (R, C, h, w)
     t = torch.tensor([row.t for row in rows])  # on the host, where the schedule is
@@ -141,7 +146,7 @@ def advance(base: BaseModel, bank: Router | None, images: Sequence[Denoising]) -
         count = len(image.prompts)
         own = clean[start : start + count]
         start += count
-        x0 = own[0] if count == 1 else own[1] + image.guidance_scale * (own[0] - own[1])
+        x0 = own[0] if count == 1 else guided(own[0], own[1], image.guidance_scale)
         image.step, image.clean = image.step + 1, x0
         try:
             image.x, image.t = image.sampler.send(x0)
