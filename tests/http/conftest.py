@@ -1,14 +1,17 @@
 """One installation with some people, its application, and the same behind a real port of this machine."""
 
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from PIL import Image
 from starlette.testclient import TestClient
 
 from fixtures.published import publish_person
@@ -86,3 +89,8 @@ def fresh(likeness: Likeness) -> Iterator[Likeness]:
     small.__dict__["base"] = likeness.base
     yield small
     small.close()
+
+
+def pixels(content: bytes) -> np.ndarray:
+    """An image file's pixels (H, W, 3), 0..255."""
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)

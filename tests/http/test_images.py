@@ -15,16 +15,13 @@ from likeness.service import Likeness
 from likeness.service.image_files import AI_GENERATED
 from likeness.storage.catalog import HOUSE
 from likeness.types import ImageRequest, blend_of
+from tests.http.conftest import pixels
 
 
 def make(client: TestClient, **asked: Any) -> Any:
     answer = client.post("/v1/images", json={"prompt": "{me} in the snow", "steps": 2, **asked})
     assert answer.status_code == 200, answer.text
     return answer.json()["images"]
-
-
-def pixels(content: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
 
 
 def events(text: str) -> list[tuple[str, Any]]:
