@@ -1,6 +1,6 @@
-"""Seconds for 1, 2, 4 and 8 portraits in one batch: 30 steps, guided, each with an adapter of its own.
+"""Seconds for 1, 2, 4 and 8 portraits in one batch: guided, each with an adapter of its own.
 
-python -m bench.generate [--base random] [--rounds 3] [--steps 30] [--save]
+python -m bench.generate [--base random] [--rounds 3] [--steps 20] [--save]
 
 From prompts and adapters in the bank to decoded pixels; loading the base is not part of it.
 """
@@ -54,11 +54,11 @@ def main() -> None:
     parser = options(__doc__)
     add_base_options(parser)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, help="instead of the base's own")
     args: argparse.Namespace = parser.parse_args()
-    seconds = {
-        name: median(each) for name, each in measure(open_base(args), steps=args.steps, rounds=args.rounds).items()
-    }
+    base = open_base(args)
+    steps = args.steps or base.family.steps
+    seconds = {name: median(each) for name, each in measure(base, steps=steps, rounds=args.rounds).items()}
     rows = [
         {
             "portraits": name_of(size),
@@ -67,8 +67,8 @@ def main() -> None:
         }
         for size in SIZES
     ]
-    goal = Goal(f"seconds for 8 portraits, {args.steps} steps, guided", seconds[name_of(8)], 4.0, at_least=False)
-    settings = base_settings(args) | {"rounds": args.rounds, "steps": args.steps, "sampler": SAMPLER}
+    goal = Goal(f"seconds for 8 portraits, {steps} steps, guided", seconds[name_of(8)], 4.0, at_least=False)
+    settings = base_settings(args) | {"rounds": args.rounds, "steps": steps, "sampler": SAMPLER}
     finish("generate", {"portraits": rows}, goals=[goal], settings=settings, save=args.save)
 
 

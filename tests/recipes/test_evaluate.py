@@ -17,7 +17,7 @@ from likeness.photos.styles import STYLES
 from likeness.training.data import TrainingSet
 from likeness.training.recipe import FineTuneRecipe
 from likeness.types import Photo
-from recipes.base_model import classifier, evaluate, gates, likeness_gate, model_card, prompts, tuning
+from recipes.base_model import classifier, evaluate, likeness_gate, model_card, prompts, tuning
 from recipes.base_model.exam import Exam, Settings
 from recipes.base_model.gates import GOALS, Measured
 from recipes.base_model.render import captions
@@ -279,12 +279,13 @@ def test_the_card_is_renewed_only_between_its_marks(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_one_json_line(
-    tiny_base_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_base_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gates, "SPEED_STEPS", 2)
     base, out, photos = tiny_base_folder, tmp_path / "result.json", tmp_path / "of-a-friend"
     told = ["--photos", str(photos), "--class-noun", "woman"]
-    evaluate.main(["--base", str(base), "--assets", "none", "--only", "size,speed", "--out", str(out), *told])
+    evaluate.main(
+        ["--base", str(base), "--assets", "none", "--only", "size,speed", "--out", str(out), "--steps", "2", *told]
+    )
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert printed == json.loads(out.read_text())
     rows = {row["figure"]: row for row in printed["figures"]}

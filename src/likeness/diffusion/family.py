@@ -116,6 +116,7 @@ LIKENESS_128 = Family(
     targets=_TARGETS,
     trained=_LIKENESS_TRAINED,
     origins=_STABLE_DIFFUSION,
+    steps=20,  # those of the model card's figures
     fast_steps=6,  # docs/log.md, 2026-11-29
     negative_scale=0.0,  # sharper faces, more similar to the person (docs/log.md)
     framings=("aligned",),  # its training data are aligned headshots
