@@ -16,7 +16,7 @@
     ├── CorruptAdapter       422  import or train the adapter again: its file is damaged
     ├── CorruptBase          500  install the base again: its files are damaged or incomplete
     ├── EngineBusy           503  try again after `retry_after_s`: the queue is full, or the deadline out of reach or
-    │                             passed [DeadlinePassed]
+    │                             passed, or no replica could make it [DeadlinePassed, ReplicaLost]
     ├── EngineClosed         503  open the engine again: it was shut down
     ├── RequestCancelled     499  nothing: the caller cancelled
     ├── DeviceFailed         500  report it: the device failed at this request, or has no memory for it

@@ -1,1 +1,1 @@
-"""Hosting on NVIDIA Triton and Amazon SageMaker. Only `cli`, the composition root, imports this package."""
+"""Hosting on NVIDIA Triton, Ray Serve and Amazon SageMaker. Only `cli`, the composition root, imports this package."""

@@ -1,4 +1,4 @@
-"""`likeness deploy`: a model repository for Triton, and the stack on SageMaker."""
+"""`likeness deploy`: a model repository for Triton, a cluster of replicas on Ray, and the stack on SageMaker."""
 
 import json
 from contextlib import closing
@@ -19,7 +19,7 @@ from ..types import Subject, checked_seed, checked_subject
 if TYPE_CHECKING:
     from .sagemaker.aws import Aws
 
-deploy = typer.Typer(help="Deploy to NVIDIA Triton and Amazon SageMaker.", no_args_is_help=False)
+deploy = typer.Typer(help="Deploy to NVIDIA Triton, Ray Serve and Amazon SageMaker.", no_args_is_help=False)
 sagemaker = typer.Typer(help="Deploy to an AWS account, as one CloudFormation stack.", no_args_is_help=False)
 deploy.add_typer(sagemaker, name="sagemaker")
 
@@ -42,6 +42,26 @@ def triton(
         written = [write_model(likeness.library.at(record), out / record.name) for record in records]
     call.terminal.document({"repository": str(out), "models": [path.name for path in written]})
     call.terminal.say(f"{len(written)} models in {out}")
+
+
+@deploy.command("ray")
+def ray_cluster(
+    ctx: typer.Context,
+    replicas: Annotated[int, typer.Option(min=1, max=64, help="Engines, each in a process of its own.")] = 2,
+    most_replicas: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Add replicas up to this number while images wait.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8000,
+    require_keys: Annotated[bool, typer.Option("--require-keys", help="Require API keys.")] = False,
+    workers: Annotated[int, typer.Option(min=0, max=8, help="Training workers to start beside the replicas.")] = 1,
+) -> None:
+    """Serve all adapters from several replicas on this machine, with Ray Serve, as on a cluster."""
+    from .ray.local_cluster import serve_here
+
+    serve_here(
+        ctx.obj, replicas=replicas, most_replicas=most_replicas or replicas, port=port, needs_keys=require_keys,
+        workers=workers,
+    )  # fmt: skip
 
 
 @sagemaker.command()

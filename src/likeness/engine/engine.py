@@ -133,6 +133,11 @@ class Engine:
         """Counters, occupancies and histograms at this moment."""
         return self._queue.facts()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the device thread runs; it ends with `close`, or with an error that no request caused."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Fail the requests that wait or run with EngineClosed, end all threads, and remove the bank from the base.
 

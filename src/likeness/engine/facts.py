@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -53,6 +53,24 @@ class EngineFacts:
     queue_s: Histogram  # submitted -> joined
     first_step_s: Histogram  # submitted -> first denoising step done
     total_s: Histogram  # submitted -> image
+
+
+def total(each: Sequence[EngineFacts]) -> EngineFacts:
+    """The facts of several engines as those of one. There must be at least one."""
+
+    def added(name: str) -> object:
+        values = [getattr(one, name) for one in each]
+        match values[0]:
+            case Histogram():
+                counts = tuple(map(sum, zip(*(value.counts for value in values), strict=True)))
+                return Histogram(values[0].bounds, counts, sum(value.sum for value in values))
+            case Mapping():
+                return dict(sum((Counter(value) for value in values), Counter()))
+            case _:
+                known = [value for value in values if value is not None]
+                return sum(known) if known else None
+
+    return EngineFacts(**{field.name: added(field.name) for field in fields(EngineFacts)})  # type: ignore[arg-type]
 
 
 class Buckets:

@@ -1,14 +1,19 @@
-"""What a caller gets of a request: its ticket, and an event for each step."""
+"""What a caller needs of an engine: its interface, the ticket of a request, and an event for each step."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import GeneratedImage
+from ..types import Blend, GeneratedImage, ImageRequest
+from .facts import EngineFacts
+
+if TYPE_CHECKING:
+    from ..diffusion.base import BaseModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +73,23 @@ class Ticket:
             self._future.set_exception(outcome)
         else:
             self._future.set_result(outcome)
+
+
+class ImageEngine(Protocol):
+    """What `service` needs of an engine: `engine.Engine`, or replicas of it in other processes."""
+
+    @property
+    def base(self) -> "BaseModel": ...
+
+    def submit(
+        self, request: ImageRequest, *, adapters: Blend = (), tenant: str = "local", deadline_s: float | None = None,
+        on_step: OnStep | None = None, preview_every: int = 0, request_id: str | None = None, wait: bool = False,
+    ) -> Ticket: ...  # fmt: skip
+
+    def forget(self, key: str) -> None: ...
+    def held(self) -> frozenset[str]: ...
+    def facts(self) -> EngineFacts: ...
+    def close(self) -> None: ...
 
 
 def results(tickets: Sequence[Ticket], progress: Callable[[int], None] = lambda done: None) -> list[GeneratedImage]:

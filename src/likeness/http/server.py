@@ -138,9 +138,9 @@ def server_of(app: Starlette, bind: Bind) -> uvicorn.Server:
     if (bind.certificate is None) != (bind.key is None):
         raise SettingsError("expected both a TLS certificate and its key, or neither")
     config = uvicorn.Config(
-        app, host=bind.host, port=bind.port, http=ImpatientProtocol, ws="none", log_config=None, access_log=False,
-        server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=15,
-        timeout_graceful_shutdown=GRACE_S, ssl_certfile=bind.certificate, ssl_keyfile=bind.key,
+        app, host=bind.host, port=bind.port, loop="asyncio", http=ImpatientProtocol, ws="none", log_config=None,
+        access_log=False, server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS,
+        timeout_keep_alive=15, timeout_graceful_shutdown=GRACE_S, ssl_certfile=bind.certificate, ssl_keyfile=bind.key,
     )  # fmt: skip
     try:
         config.load()

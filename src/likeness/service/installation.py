@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING
 from ..artifacts.formats import FORMATS, Format
 from ..config import Settings
 from ..engine.prompts import worded
-from ..engine.ticket import StepEvent, Ticket, results
+from ..engine.ticket import ImageEngine, StepEvent, Ticket, results
 from ..errors import StorageError, StorageUnavailable, reason_of
 from ..storage.catalog import LOCAL, Catalog, adapter_exists
 from ..storage.database import sqlite_url
@@ -65,7 +65,6 @@ from .training import Training, training_of
 if TYPE_CHECKING:  # these import torch, OpenCV or both
     from ..diffusion.base import BaseModel
     from ..diffusion.family import BaseOutline
-    from ..engine.engine import Engine
     from ..engine.facts import EngineFacts
     from ..photos import CheckResult
     from ..training.recipe import FineTuneOrder
@@ -74,15 +73,28 @@ if TYPE_CHECKING:  # these import torch, OpenCV or both
 Checked = Callable[["CheckResult"], None]
 
 
-def build(settings: Settings, formats: Mapping[str, Format] = FORMATS) -> Likeness:
-    """Wire one installation from its settings, with `formats` of export. Raises SettingsError, MissingPart."""
+def build(
+    settings: Settings, formats: Mapping[str, Format] = FORMATS, *, engine: ImageEngine | None = None
+) -> Likeness:
+    """Wire one installation from its settings.
+
+    Args:
+        formats: of export.
+        engine: used instead of one in this process, with its base; closed with the installation.
+
+    Raises:
+        SettingsError, MissingPart.
+    """
     root = settings.home.expanduser()
     objects = objects_at(settings.objects or str(root / "objects"))
     catalog = Catalog(settings.catalog or sqlite_url(root / "catalog.sqlite"))
-    return Likeness(
+    likeness = Likeness(
         settings, Home(root), AdapterLibrary(objects, catalog), Subjects(objects, catalog),
-        signer(settings.c2pa_certificate, settings.c2pa_key), formats,
+        signer(settings.c2pa_certificate, settings.c2pa_key), formats, [] if engine is None else [engine],
     )  # fmt: skip
+    if engine is not None:
+        vars(likeness)["base"] = engine.base
+    return likeness
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +107,7 @@ class Likeness:
     subjects: Subjects
     sign: Sign
     formats: Mapping[str, Format] = field(default_factory=lambda: FORMATS)
-    _engines: list[Engine] = field(default_factory=list)  # one at most
+    _engines: list[ImageEngine] = field(default_factory=list)  # one at most
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -131,7 +143,7 @@ class Likeness:
         return Forgetting(self.library, self.home, self.training)
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> ImageEngine:
         """The one engine, started at first use. Raises OutOfMemory, NotFound, CorruptBase."""
         with self._lock:
             if not self._engines:

@@ -1,0 +1,133 @@
+"""Ray on this machine alone: every port on loopback, no dashboard, no usage statistics, files below the home folder."""
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...commands.group import Call
+from ...commands.terminal import interruptible
+from ...commands.workers import training_workers
+from ...errors import EngineClosed, MissingPart, SettingsError
+from ...http.server import Bind, listening, url_of
+from ...storage.files import make_private
+from ...storage.scratch import scratch
+
+FOLDER = "ray"  # in the home folder
+HOST = "127.0.0.1"
+MOST_PATH = 42  # characters of the folder: Ray appends some 60 for its sockets, and 107 are allowed (unix(7), sun_path)
+SHARED_MB = 256  # of images on their way; Ray's smallest is 75
+LOOK_S = 0.5
+# Ray reads them when it is imported; its processes inherit them.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",  # so that other users of this machine cannot call the cluster
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else the node has the machine's address on the network, on Linux
+}
+
+
+def serve_here(call: Call, *, replicas: int, most_replicas: int, port: int, needs_keys: bool, workers: int) -> None:
+    """`likeness deploy ray`: run until SIGINT or SIGTERM, then finish running requests. Main thread only.
+
+    Raises:
+        SettingsError, MissingPart: see `local_cluster`; fewer `most_replicas` than `replicas`.
+        StorageError: the port is in use.
+        NotFound, CorruptBase: the base cannot be found.
+        EngineClosed: the replicas did not start.
+    """
+    if most_replicas < replicas:
+        raise SettingsError("expected --most-replicas to be at least --replicas")
+    with listening(Bind(HOST, port)) as sockets:  # closed again for Serve's proxy
+        url = url_of(Bind(HOST, port), sockets)
+    likeness = call.likeness()
+    _ = likeness.outline
+    root = likeness.home.root
+    gpus = _gpus()
+    threads = max(1, (os.cpu_count() or 1) // most_replicas)
+    args = {
+        "home": str(root), "replicas": replicas, "most_replicas": most_replicas, "threads": threads,
+        "devices": min(1.0, gpus * 1000 // most_replicas / 1000), "needs_keys": needs_keys,
+    }  # fmt: skip
+    with (
+        interruptible() as should_stop,
+        scratch(root),
+        local_cluster(root / FOLDER, cpus=threads * most_replicas + 1, gpus=gpus, port=port),
+    ):
+        from ray import serve
+
+        from .application import NAME, application
+
+        try:
+            serve.run(application(args), name=NAME, route_prefix="/")
+        except RuntimeError as error:
+            raise EngineClosed(
+                "expected the replicas to start, got an error of one",
+                hint=f"the logs in {FOLDER}/session_latest/logs/serve of the home folder have it",
+            ) from error
+        with training_workers(workers, root, port=port):
+            call.terminal.serving(url)
+            while not should_stop():
+                time.sleep(LOOK_S)
+
+
+@contextmanager
+def local_cluster(folder: Path, *, cpus: int, gpus: int, port: int) -> Iterator[None]:
+    """Start Ray, and Serve with its proxy on `port`; stop both at the end, after running requests.
+
+    Args:
+        folder: for sockets and logs.
+        cpus, gpus: that replicas can occupy; the number of CPUs is nominal.
+
+    Raises:
+        MissingPart: Ray is not installed.
+        SettingsError: the folder's path is too long for sockets.
+    """
+    if len(str(folder)) > MOST_PATH:
+        raise SettingsError(
+            f"expected a folder for sockets of at most {MOST_PATH} characters, got {len(str(folder))}",
+            hint="choose a home folder with a shorter path",
+        )
+    with _environment(_ENVIRONMENT | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}):
+        try:
+            import ray
+            from ray import serve
+        except ImportError:
+            raise MissingPart("expected Ray, which is not installed", hint="pip install 'likeness[ray]'") from None
+        from .application import LOGS
+
+        make_private(folder)
+        logging.getLogger("ray").setLevel(logging.WARNING)
+        try:
+            ray.init(
+                address="local", num_cpus=cpus, num_gpus=gpus, include_dashboard=False, _node_ip_address=HOST,
+                _temp_dir=str(folder), object_store_memory=SHARED_MB << 20, log_to_driver=False,
+                logging_level=logging.WARNING,
+            )  # fmt: skip
+            serve.start(proxy_location="HeadOnly", http_options={"host": HOST, "port": port}, logging_config=LOGS)
+            yield
+        finally:
+            serve.shutdown()
+            ray.shutdown()
+
+
+@contextmanager
+def _environment(changes: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ |= changes
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
