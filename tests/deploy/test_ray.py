@@ -25,6 +25,7 @@ from likeness.types import GeneratedImage, ImageRequest
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
+import ray
 from ray.exceptions import ActorDiedError
 from ray.serve.schema import ServeDeploySchema
 
@@ -290,6 +291,7 @@ def test_the_manifest_is_a_serve_config_of_this_application() -> None:
     options = ClusterOptions(**served.args)
     assert options.needs_keys and options.devices == 1 and (options.most_replicas or 0) > options.replicas
     cluster = manifest["spec"]["rayClusterConfig"]
+    assert cluster["rayVersion"] == ray.__version__ and cluster["authOptions"] == {"mode": "token"}
     (workers,) = cluster["workerGroupSpecs"]
     assert workers["maxReplicas"] >= (options.most_replicas or 0)
     for group in (cluster["headGroupSpec"], workers):
