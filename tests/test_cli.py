@@ -135,6 +135,24 @@ def test_train_and_show_and_list(home: Path, base: str, things: str) -> None:
     assert document(home, *words, "--replace", "--seed", "4")["adapter"]["seed"] == 4
 
 
+def test_a_style_is_trained_and_blended(home: Path, base: str, things: str, rex: str) -> None:
+    words = ("train", things, "--name", "oil", "--kind", "style", "--base", base, "--steps", str(STEPS))
+    got = document(home, *words)
+    assert (got["adapter"]["class_noun"], got["adapter"]["identifier"]) == ("", "<<STY>>")
+    assert "style" in {advice["code"] for advice in got["set"]["advice"]}
+    assert document(home, "show", "oil")["kind"] == "style" and document(home, "show", "rex")["kind"] == "thing"
+    small = ("--base", base, "--steps", "1")
+    for name, text, said in (
+        ("oil", "a man in the snow", "a man in the snow, in <<STY>> style"),
+        ("rex+oil@0.6", "snow", "picture of <<TOK>> dog, snow, in <<STY>> style"),
+    ):
+        assert document(home, "generate", name, text, *small)["images"][0]["prompt"] == said
+    assert document(home, "score", "oil", "--base", base)["prompt"]["prompts"] == 4
+    assert error(home, *words, "--class-noun", "dog", code=2)["code"] == "UsageError"
+    kinds = {row["name"]: row["kind"] for row in document(home, "list")["adapters"]}
+    assert (kinds["oil"], kinds["rex"]) == ("style", "thing")
+
+
 def test_generate(home: Path, base: str, rex: str, tmp_path: Path) -> None:
     words = ("generate", rex, "in the snow", "--base", base, "--steps", "2", "-n", "3", "--seed", "7")
     got = document(home, *words, "--out", str(tmp_path))

@@ -15,6 +15,9 @@ from likeness.types import (
     blend_of,
     blend_text,
     checked_blend,
+    checked_subject,
+    class_noun_of,
+    kind_of,
     means_person,
 )
 
@@ -44,6 +47,31 @@ def test_people(noun: str) -> None:
 @pytest.mark.parametrize("noun", THINGS)
 def test_things(noun: str) -> None:
     assert not means_person(noun) and not Subject("rex", noun).is_person
+
+
+@pytest.mark.parametrize(
+    ("kind", "noun", "found", "words"),
+    [
+        (None, None, "person", "<<TOK>> person"), ("person", "woman", "person", "<<TOK>> woman"),
+        (None, "dog", "thing", "<<TOK>> dog"), ("thing", "dog", "thing", "<<TOK>> dog"),
+        ("style", None, "style", "<<STY>> style"),
+    ],
+)  # fmt: skip
+def test_the_kind_of_a_subject(kind: str | None, noun: str | None, found: str, words: str) -> None:
+    subject = checked_subject(Subject("x", class_noun_of(kind, noun)))
+    assert (subject.kind, subject.words) == (found, words)
+    assert kind_of(subject.class_noun) == found
+    assert means_person(subject.prior_noun) == (found != "thing")
+
+
+@pytest.mark.parametrize(
+    ("kind", "noun"),
+    [("style", "oil"), ("style", ""), ("thing", "woman"), ("thing", None), ("person", "dog"), ("pet", "dog"),
+     (None, ""), (None, " "), ("person", "")],
+)  # fmt: skip
+def test_a_kind_that_the_class_noun_does_not_mean_is_refused(kind: str | None, noun: str | None) -> None:
+    with pytest.raises(UsageError):
+        class_noun_of(kind, noun)
 
 
 @pytest.mark.parametrize(

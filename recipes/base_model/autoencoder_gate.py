@@ -45,7 +45,7 @@ def headshots(exam: Exam) -> list[np.ndarray]:
     side = family.resolution_px
     return [
         np.asarray(cv2.resize(part.image, (side, side), interpolation=cv2.INTER_AREA))
-        for usable in check(read_photos([exam.settings.photos]), is_person=True).usable
+        for usable in check(read_photos([exam.settings.photos]), kind="person").usable
         for part in prepare(usable.image, usable.face, usable.photo.sha256, size_px=2 * side)
         if part.framing in family.framings
     ]

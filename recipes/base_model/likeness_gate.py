@@ -172,7 +172,7 @@ def measure_real(exam: Exam, everybody: Sequence[Portraits]) -> Figures:
     """Distances to a real person's photographs: of their portraits, of other people's, and of the bare base."""
     if exam.settings.photos is None:
         return {}
-    usable = check(read_photos([exam.settings.photos]), is_person=True).usable
+    usable = check(read_photos([exam.settings.photos]), kind="person").usable
     truth = np.stack([descriptor(one.image, one.face) for one in usable if one.face is not None])
     texts = portrait_prompts(exam.settings.class_noun, exam.settings.portraits)
     bare = exam.pictures([exam.request(text, seed) for seed, text in enumerate(texts)])

@@ -87,7 +87,7 @@ def adapters(exam: Exam, everybody: Sequence[Sitter], recipe: FineTuneRecipe) ->
 
 def training_set(exam: Exam, sitter: Sitter, recipe: FineTuneRecipe) -> TrainingSet:
     """Check, prepare and encode, as in the service."""
-    usable = check(sitter.photos, is_person=True).usable
+    usable = check(sitter.photos, kind="person").usable
     size = 2 * exam.base.family.resolution_px
     prepared = [part for one in usable for part in prepare(one.image, one.face, one.photo.sha256, size_px=size)]
     objects = FileObjects(exam.settings.work)

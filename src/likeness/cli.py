@@ -29,8 +29,10 @@ from .commands.options import (
     Sampler,
     Seed,
     Steps,
+    SubjectKind,
     one_of,
     owner,
+    said_of,
 )
 from .commands.plan import plan
 from .commands.score import kept_reference, most_alike, score
@@ -48,7 +50,7 @@ from .service.image_files import facts, save_all
 from .storage.catalog import HOUSE, LOCAL
 from .storage.records import AdapterRecord
 from .training.recipe import recipe_named
-from .types import ImageRequest, Subject, blend_of
+from .types import ImageRequest, Subject, blend_of, class_noun_of
 
 app = typer.Typer(
     cls=Commands, name="likeness", add_completion=False, pretty_exceptions_enable=False,
@@ -78,13 +80,15 @@ def main_options(
 def check(
     ctx: typer.Context,
     photos: Photos,
-    class_noun: ClassNoun = Subject.class_noun,
+    class_noun: ClassNoun = None,
+    kind: SubjectKind = None,
     keep_strangers: KeepStrangers = False,
 ) -> None:
     """Check photographs: a verdict and a hint for each, and advice for the set."""
     call: Call = ctx.obj
+    noun = class_noun_of(kind, class_noun)
     with call.terminal.progress() as watch:
-        checked = call.likeness().check(read_photos(photos), class_noun, keep_strangers=keep_strangers, watch=watch)
+        checked = call.likeness().check(read_photos(photos), noun, keep_strangers=keep_strangers, watch=watch)
     call.terminal.document(checked.to_json())
     call.terminal.table(verdict_table(checked))
     for line in set_lines(checked):
@@ -98,15 +102,17 @@ def prepare(
     ctx: typer.Context,
     photos: Photos,
     out: Annotated[Path, typer.Option(help="Folder for the prepared photographs.")],
-    class_noun: ClassNoun = Subject.class_noun,
+    class_noun: ClassNoun = None,
+    kind: SubjectKind = None,
     keep_strangers: KeepStrangers = False,
 ) -> None:
     """Crop photographs for training: 512 x 512 PNG files with mattes, without metadata."""
     call: Call = ctx.obj
+    noun = class_noun_of(kind, class_noun)
     check_out(out)
     likeness = call.likeness()
     with call.terminal.progress() as watch:
-        checked = likeness.check(read_photos(photos), class_noun, keep_strangers=keep_strangers, watch=watch)
+        checked = likeness.check(read_photos(photos), noun, keep_strangers=keep_strangers, watch=watch)
         checked.raise_if_refused(few_are_enough=True)
         prepared = likeness.prepare(checked, watch=watch)
     names = {one.photo.sha256: one.photo.name for one in checked.usable}
@@ -125,7 +131,8 @@ def train(
     ctx: typer.Context,
     photos: Photos,
     name: NewName,
-    class_noun: ClassNoun = Subject.class_noun,
+    class_noun: ClassNoun = None,
+    kind: SubjectKind = None,
     base: Base = None,
     revision: Revision = None,
     recipe: Recipe = "standard",
@@ -140,12 +147,18 @@ def train(
         str | None, typer.Option(metavar="URL", help="Train on this server; uses LIKENESS_API_KEY.")
     ] = None,
     house: House = False,
-    consent: Annotated[str, typer.Option(help="With --remote: who agreed, and when; required for a person.")] = "",
+    consent: Annotated[
+        str,
+        typer.Option(
+            help="With --remote: who agreed, and when; required for a person, and for pictures of a style with faces."
+        ),
+    ] = "",
 ) -> None:
-    """Train an adapter on photographs of a subject. An interrupted run resumes from its checkpoint."""
+    """Train an adapter on photographs of a subject, or on pictures of a style. An interrupted run resumes."""
     from .training.recipe import FineTuneOrder
 
     call: Call = ctx.obj
+    subject = Subject(name, class_noun_of(kind, class_noun))
     changes = {} if steps is None else {"steps": steps}
     if remote is not None:
         if base is not None or revision is not None or restart or house:
@@ -153,15 +166,15 @@ def train(
                 "expected --remote without --base, --revision, --restart and --house", hint="the server chooses them"
             )
         wanted = {
-            "name": name, "class_noun": class_noun, "recipe": recipe, "recipe_changes": changes, "seed": seed,
-            "replace": replace_existing, "keep_strangers": keep_strangers, "consent": consent,
+            "name": name, "recipe": recipe, "recipe_changes": changes, "seed": seed, "replace": replace_existing,
+            "keep_strangers": keep_strangers, "consent": consent, **said_of(subject),
         }  # fmt: skip
         train_remotely(call, remote, photos, wanted)
         return
     if consent:
         raise UsageError("expected --consent with --remote only", hint="a training on this machine needs no --consent")
     order = FineTuneOrder(
-        Subject(name, class_noun), recipe_named(recipe, **changes), seed=seed, restart=restart, replace=replace_existing
+        subject, recipe_named(recipe, **changes), seed=seed, restart=restart, replace=replace_existing
     )
     likeness, read = call.likeness(base, revision), read_photos(photos)
     with interruptible() as should_stop, call.terminal.progress() as watch:
@@ -184,7 +197,8 @@ def train(
         }
     )
     call.terminal.say(f"trained {name}: {result.card.steps} steps in {result.card.seconds:.0f} s")
-    call.terminal.say(f'next: likeness generate {name} "oil painting of {{me}}"')
+    prompt = "a man in the snow" if subject.kind == "style" else "oil painting of {me}"
+    call.terminal.say(f'next: likeness generate {name} "{prompt}"')
 
 
 @app.command()
@@ -226,7 +240,7 @@ def generate(
     base: Base = None,
     revision: Revision = None,
 ) -> None:
-    """Make portraits. 'photo of <<TOK>> CLASS-NOUN, ' is put before a prompt without {me}."""
+    """Make portraits. 'photo of <<TOK>> CLASS-NOUN, ' is put before a prompt without {me}; styles add their words."""
     from .service.contact_sheet import Tile, contact_sheet
 
     call: Call = ctx.obj
@@ -285,7 +299,8 @@ def show(ctx: typer.Context, name: Name) -> None:
     call: Call = ctx.obj
     likeness = call.likeness()
     record = likeness.catalog.find_usable(LOCAL, name)
-    document = {**asdict(likeness.library.at(record).card), "bytes": record.bytes, "object": record.key}
+    card = likeness.library.at(record).card
+    document = {**asdict(card), "kind": card.subject.kind, "bytes": record.bytes, "object": record.key}
     call.terminal.document(document)
     for key, value in document.items():
         call.terminal.say(f"{key}: {value}")
@@ -334,8 +349,11 @@ def import_adapter(
     name: NewName,
     format: ImportFormat = AUTO,
     house: House = False,
-    class_noun: ClassNoun = Subject.class_noun,
-    identifier: Annotated[str, typer.Option(help="Identifier that the adapter was trained with.")] = Subject.identifier,
+    class_noun: ClassNoun = None,
+    kind: SubjectKind = None,
+    identifier: Annotated[
+        str, typer.Option(help="Identifier that the adapter was trained with; <<TOK>>, of a style <<STY>>.")
+    ] = "",
     strength: Annotated[
         float | None,
         typer.Option(help="Of an adapter trained on the undistilled base, on the distilled --base; 1 if not given."),
@@ -346,8 +364,9 @@ def import_adapter(
     """Import an adapter that another program trained on the same base."""
     call: Call = ctx.obj
     card = call.likeness(base, revision).import_adapter(
-        path, name, format, class_noun=class_noun, identifier=identifier, strength=strength, tenant=owner(house)
-    )
+        path, name, format, class_noun=class_noun_of(kind, class_noun), identifier=identifier, strength=strength,
+        tenant=owner(house),
+    )  # fmt: skip
     call.terminal.document(asdict(card))
     call.terminal.say(
         f"imported {name}: rank {card.rank}, for base {card.base_sha256[:12]}, identifier {card.identifier}"
@@ -404,8 +423,9 @@ def size_bytes(path: Path) -> int:
 def _summary(record: AdapterRecord) -> dict[str, object]:
     card, size = record.card, record.bytes
     return {
-        "name": card.name, "class_noun": card.class_noun, "recipe": card.recipe.get("name", "imported"),
-        "photos": card.photos, "steps": card.steps, "rank": card.rank, "bytes": size, "created": card.created,
+        "name": card.name, "kind": card.subject.kind, "class_noun": card.class_noun,
+        "recipe": card.recipe.get("name", "imported"), "photos": card.photos, "steps": card.steps,
+        "rank": card.rank, "bytes": size, "created": card.created,
         "base_sha256": card.base_sha256, "house": record.tenant == HOUSE,
     }  # fmt: skip
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from .errors import Mismatch, UsageError
 
 Verdict = Literal["accepted", "warned", "refused"]
+Kind = Literal["person", "thing", "style"]  # of a subject
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Unread = Literal["not_an_image", "too_large", "compression", "damaged", "not_readable", "too_many"]
 # networks that adapters modify; sub-folders of a base
 Network = Literal["unet", "text_encoder", "text_encoder_2", "transformer"]
@@ -182,15 +184,72 @@ class Photo:
 
 @dataclass(frozen=True)
 class Subject:
-    """The subject of a fine-tune: DreamBooth's '[identifier] [class noun]'."""
+    """The subject of a fine-tune: DreamBooth's '[identifier] [class noun]', or a style, which has no class noun."""
 
     name: str
-    class_noun: str = "person"
-    identifier: str = "<<TOK>>"
+    class_noun: str = "person"  # "": a style
+    identifier: str = ""  # "": the default of its kind, <<TOK>> or <<STY>>
+
+    def __post_init__(self) -> None:
+        if not self.identifier:
+            object.__setattr__(self, "identifier", STYLE_IDENTIFIER if self.kind == "style" else IDENTIFIER)
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.class_noun)
 
     @property
     def is_person(self) -> bool:
-        return means_person(self.class_noun)
+        return self.kind == "person"
+
+    @property
+    def words(self) -> str:
+        """The words of the subject in a prompt: '<<TOK>> man', of a style '<<STY>> style'."""
+        return f"{self.identifier} {self.class_noun or 'style'}"
+
+    @property
+    def prior_noun(self) -> str:
+        """The class noun of the class images. Those of a style show people, without the style."""
+        return self.class_noun or Subject.class_noun
+
+    def added_to(self, text: str) -> str:
+        """A prompt with the words of a style: 'a man in the snow, in <<STY>> style'."""
+        return f"{text}, in {self.words}" if text.strip() else f"picture in {self.words}"
+
+
+IDENTIFIER, STYLE_IDENTIFIER = "<<TOK>>", "<<STY>>"  # different, so that one prompt can have both
+
+
+def kind_of(class_noun: str) -> Kind:
+    """The kind of a subject with this class noun; a style has none, the empty text."""
+    if not class_noun:
+        return "style"
+    return "person" if means_person(class_noun) else "thing"
+
+
+def class_noun_of(kind: str | None, class_noun: str | None) -> str:
+    """The class noun of a new subject: as given, else 'person'; of a style the empty text.
+
+    Args:
+        kind: one of `KINDS`; None: the kind that the class noun means.
+
+    Raises:
+        UsageError: an unknown kind, or a class noun that does not mean a subject of this kind.
+    """
+    if kind not in (None, *KINDS):
+        raise UsageError(f"expected a kind of {', '.join(KINDS)}", param="kind")
+    if kind == "style":
+        if class_noun is not None:
+            raise UsageError("expected no class noun with the kind style", hint="a style has none", param="class_noun")
+        return ""
+    noun = Subject.class_noun if class_noun is None else class_noun
+    if not noun.strip() or kind not in (None, kind_of(noun)):
+        raise UsageError(
+            f"expected a class noun that means {f'a {kind}' if kind else 'a person or a thing'}",
+            hint="for example: woman, or dog for a thing",
+            param="class_noun",
+        )
+    return noun
 
 
 def means_person(class_noun: str) -> bool:
@@ -209,7 +268,7 @@ def checked_subject(subject: Subject) -> Subject:
         UsageError: a name that cannot be given; a class noun or an identifier that is blank, unprintable or long.
     """
     checked_new_name(subject.name)
-    for what, word in {"a class noun": subject.class_noun, "an identifier": subject.identifier}.items():
+    for what, word in {"a class noun": subject.prior_noun, "an identifier": subject.identifier}.items():
         if not word.strip() or len(word) > _MAX_WORD or not word.isprintable():
             raise UsageError(f"expected {what} of 1 to {_MAX_WORD} printable characters")
     return subject
@@ -254,7 +313,7 @@ class AdapterCard:
     """What a server needs to know before it loads an adapter. Written beside the weights as card.json."""
 
     name: str
-    class_noun: str
+    class_noun: str  # "": of a style
     identifier: str
     base_id: str  # folder name or hub id
     base_sha256: str  # of all base weights, see diffusion.base
@@ -270,6 +329,10 @@ class AdapterCard:
     alpha: float
     content_sha256: str = ""  # of the weights file(s); filled in when written
     serves: Mapping[str, float] = field(default_factory=dict)  # SHA-256 of each distilled base -> strength on it
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.name, self.class_noun, self.identifier)
 
 
 @dataclass(frozen=True, eq=False)

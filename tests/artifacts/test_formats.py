@@ -16,7 +16,7 @@ from likeness.artifacts.foreign import CARD_KEY, foreign_card
 from likeness.artifacts.reading import read_foreign
 from likeness.deploy.extension import EXTENSION
 from likeness.errors import AlreadyExists, CorruptAdapter, InputRefused, LikenessError, Mismatch, NotFound
-from likeness.types import LoraPair
+from likeness.types import LoraPair, Subject
 
 FILES = ("diffusers", "kohya")
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -257,3 +257,12 @@ def test_damaged_files_are_refused_by_name(tools, base, tmp_path, data, name):
     except LikenessError:
         return
     assert_same_deltas(tools, tools.adapter(), back, atol=1e-5)
+
+
+def test_the_card_of_a_style_has_no_class_noun(tools, base, tmp_path):
+    made = tools.adapter()
+    made = replace(made, card=replace(made.card, class_noun="", identifier="<<STY>>"))
+    formats.export_kohya(made, tmp_path / "x")
+    assert tensors.read_file(tmp_path / "x")[1]["modelspec.trigger_phrase"] == "<<STY>> style"
+    card = read_foreign(tmp_path / "x", base, None).card
+    assert card.subject == Subject("anna-2", "", "<<STY>>") and card.subject.kind == "style"

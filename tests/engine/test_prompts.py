@@ -1,22 +1,19 @@
-"""The subject is found in a prompt as the base reads it; what the base does not read is said."""
+"""Subject and styles are found in a prompt as the base reads it; what the base does not read is said."""
 
 from dataclasses import replace
 
 import pytest
 
-from likeness.artifacts.foreign import foreign_card
 from likeness.diffusion.base import BaseModel
 from likeness.engine.prompts import unread_of, worded
 from likeness.errors import UsageError
-from likeness.types import AdapterCard, ImageRequest
+from likeness.types import ImageRequest, Subject
 
-
-def card(identifier: str, class_noun: str = "man") -> AdapterCard:
-    return foreign_card("anna", class_noun, identifier, base_id="tiny", base_sha256="ab" * 32, family="likeness-128")
+ANNA, DOG, OIL, INK = Subject("anna", "woman"), Subject("rex", "dog"), Subject("oil", ""), Subject("ink", "", "sks")
 
 
 def prompt(base: BaseModel, text: str, identifier: str = "sks") -> str:
-    return worded(base, ImageRequest(text), card(identifier)).prompt
+    return worded(base, ImageRequest(text), [Subject("anna", "man", identifier)]).prompt
 
 
 @pytest.mark.parametrize(
@@ -43,9 +40,9 @@ def test_any_identifier_is_found_where_it_stands_alone(tiny_base: BaseModel, ide
 @pytest.mark.parametrize("me", ["{me}", "{Me}", "{ME}", "{ me }", "{\tme}"])
 def test_me_in_any_case_and_spacing(tiny_base: BaseModel, me: str) -> None:
     request = ImageRequest(f"oil painting of {me}", negative_prompt=f"not {me}")
-    found = worded(tiny_base, request, card("\\g<0>"))  # no pattern of its own
+    found = worded(tiny_base, request, [Subject("anna", "man", "\\g<0>")])  # no pattern of its own
     assert (found.prompt, found.negative_prompt) == ("oil painting of \\g<0> man", "not \\g<0> man")
-    bare = worded(tiny_base, request, None)
+    bare = worded(tiny_base, request, [])
     assert (bare.prompt, bare.negative_prompt) == ("oil painting of a person", "not a person")
 
 
@@ -59,6 +56,36 @@ def test_a_subject_behind_the_last_token_is_refused(tiny_base: BaseModel) -> Non
         with pytest.raises(UsageError):
             prompt(tiny_base, text)
     assert prompt(tiny_base, "sks" + " snow" * 60).startswith("sks")
+
+
+@pytest.mark.parametrize(
+    ("subjects", "text", "expected"),
+    [
+        ([OIL], "a man in the snow", "a man in the snow, in <<STY>> style"),
+        ([OIL], "portrait of {me}", "portrait of a person, in <<STY>> style"),
+        ([OIL], " ", "picture in <<STY>> style"),
+        ([OIL], "a man in <<sty>> style, smiling", "a man in <<sty>> style, smiling"),
+        ([ANNA, OIL], "{me} in the snow", "<<TOK>> woman in the snow, in <<STY>> style"),
+        ([ANNA, OIL], "in the snow", "picture of <<TOK>> woman, in the snow, in <<STY>> style"),
+        ([ANNA, OIL], "", "picture of <<TOK>> woman, in <<STY>> style"),
+        ([ANNA, OIL], "<<TOK>> in <<STY>> style, snow", "<<TOK>> in <<STY>> style, snow"),
+        ([ANNA, DOG, OIL, INK], "{me}", "<<TOK>> woman, in <<STY>> style, in sks style"),
+        ([OIL, ANNA], "{me}", "a person, in <<STY>> style"),
+        ([ANNA, DOG], "snow", "photo of <<TOK>> woman, snow"),
+    ],
+)
+def test_styles_add_their_words_behind_the_subject_s(
+    tiny_base: BaseModel, subjects: list[Subject], text: str, expected: str
+) -> None:
+    found = worded(tiny_base, ImageRequest(text, negative_prompt="{me}"), subjects)
+    assert found.prompt == expected
+    assert "STY" not in found.negative_prompt
+
+
+def test_a_style_behind_the_last_token_is_refused(tiny_base: BaseModel) -> None:
+    with pytest.raises(UsageError, match="style"):
+        worded(tiny_base, ImageRequest("{me}" + " snow" * 60), [ANNA, OIL])
+    assert worded(tiny_base, ImageRequest("{me}" + " snow" * 60), [ANNA])
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,17 @@ def test_an_archive_becomes_a_job_that_can_be_seen_and_cancelled(client: TestCli
         assert client.get(f"/v1/jobs/none{path}").status_code == 404
 
 
+def test_a_job_of_a_style(client: TestClient, likeness: Likeness) -> None:
+    job = submitted(client, "oil", kind="style", class_noun=None)
+    found = likeness.training.queue.status(str(job["id"]), "local").order
+    assert found.fine_tune().subject.words == "<<STY>> style"
+    client.post("/v1/subjects", json={"name": "ink", "kind": "style"})
+    again = submitted(client, "ink", class_noun=None)  # of the subject's kind
+    assert likeness.training.queue.status(str(again["id"]), "local").order.class_noun == ""
+    data = {"order": json.dumps({"name": "pen", "kind": "style", "class_noun": "pen"})}
+    assert client.post("/v1/jobs/photos", files={"archive": ("a.tar", PHOTOS)}, data=data).status_code == 400
+
+
 def test_an_idempotency_key_makes_one_job(client: TestClient) -> None:
     def send(**order: object):
         data = {"order": json.dumps({"name": "ida", "class_noun": "dog", **order})}

@@ -70,6 +70,15 @@ def test_subjects_that_are_refused(client: TestClient, body: object) -> None:
     assert "secret" not in answer.text
 
 
+def test_a_style_is_a_subject_without_a_class_noun(client: TestClient) -> None:
+    made = client.post("/v1/subjects", json={"name": "oil", "kind": "style"}).json()
+    assert (made["kind"], made["class_noun"], made["identifier"]) == ("style", "", "<<STY>>")
+    assert client.get("/v1/subjects/oil").json()["kind"] == "style"
+    assert client.get("/v1/adapters/anna").json()["kind"] == "person"
+    assert client.post("/v1/subjects", json={"name": "ink", "kind": "style", "class_noun": "ink"}).status_code == 400
+    client.delete("/v1/subjects/oil")
+
+
 def test_subjects_are_listed_in_pages(client: TestClient) -> None:
     for k in range(3):
         client.post("/v1/subjects", json={"name": f"zz-page-{k}", "class_noun": "dog"})

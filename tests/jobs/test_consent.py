@@ -11,6 +11,7 @@ from likeness.errors import AdapterBusy, AlreadyExists, ConsentMissing, InputRef
 from likeness.jobs import object_keys, preparer
 from likeness.jobs.job import Claim, Invocation, JobOrder
 from likeness.jobs.stages import Failed
+from likeness.service.example import example_photos
 from likeness.storage.catalog import now
 from likeness.storage.consent import record_subject
 from likeness.storage.records import SubjectRecord
@@ -206,3 +207,41 @@ def test_a_subject_is_withdrawn_only_as_it_was_recorded(installation: Installati
     assert subjects(installation) == {"anna": WORD}
     catalog.withdraw_subject(record)
     assert subjects(installation) == {}
+
+
+def faces() -> bytes:
+    """Four photographs of one virtual man."""
+    paths = sorted(example_photos().glob("*.jpg"))[:4]
+    return archive({path.name: path.read_bytes() for path in paths})
+
+
+def test_a_person_is_not_trained_as_a_style_without_consent(installation: Installation) -> None:
+    known(installation, "rex", "dog", "the owner of the dog agreed")
+    for name in ("oil", "rex"):
+        claim, asked = claimed(installation, order(name, ""), faces())
+        with pytest.raises(Failed, match="PhotosRefused"):
+            prepared(installation, claim, asked)
+        assert not installation.training.objects.has(object_keys.prepared_key("local", claim.job))
+    known(installation, "agreed", "", WORD)
+    claim, asked = claimed(installation, order("agreed", ""), faces())
+    assert prepared(installation, claim, asked) == {"photos": 4}
+
+
+def test_a_style_without_faces_needs_no_consent(installation: Installation) -> None:
+    pictures = archive(
+        {f"{seed}.jpg": picture(seed) for seed in range(4)} | {"config.json": json.dumps({"kind": "style"}).encode()}
+    )
+    job = installation.training.submit(order("oil", "toy"), archive=pictures)
+    assert job.order.class_noun == "" and job.order.fine_tune().subject.kind == "style"
+    claim, asked = claimed(installation, order("ink", ""), sent())
+    assert prepared(installation, claim, asked) == {"photos": 4}
+    assert subjects(installation) == {}
+
+
+def test_consent_that_comes_with_a_style_is_recorded(installation: Installation) -> None:
+    training = installation.training
+    job = training.submit(order("oil", ""), archive=sent(), consent=WORD)
+    assert subjects(installation) == {"oil": WORD}
+    assert training.class_noun("local", "oil") == job.order.class_noun == ""
+    with pytest.raises(ConsentMissing, match="a style"):  # the consent of a style is none to train a person
+        training.submit(order("oil", "woman", replace=True), archive=sent())

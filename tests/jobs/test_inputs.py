@@ -101,3 +101,13 @@ def test_prepared_photographs_lose_nothing_on_the_way() -> None:
         assert (one.framing, one.source_sha256) == (other.framing, other.source_sha256)
         for plane in ("image", "matte", "face"):
             assert np.array_equal(getattr(one, plane), getattr(other, plane))
+
+
+def test_a_style_is_a_kind_without_a_class_noun() -> None:
+    order = with_config(ORDER, {"kind": "style", "name": "oil"})
+    assert (order.name, order.class_noun, order.fine_tune().subject.identifier) == ("oil", "", "<<STY>>")
+    assert with_config(order, {"steps": 7}).class_noun == ""
+    assert with_config(order, {"class_noun": "dog"}).fine_tune().subject.kind == "thing"
+    for bad in ({"kind": "style", "class_noun": "oil"}, {"kind": "thing", "class_noun": "man"}, {"kind": "pet"}):
+        with pytest.raises(InputRefused):
+            with_config(ORDER, bad)

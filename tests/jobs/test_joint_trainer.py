@@ -69,7 +69,7 @@ class Talk:
 
 @pytest.fixture(scope="module")
 def prepared() -> bytes:
-    found = check([Photo("1.jpg", picture(1)), Photo("2.jpg", picture(2))], False)
+    found = check([Photo("1.jpg", picture(1)), Photo("2.jpg", picture(2))], "thing")
     return pack_prepared(prepare_usable(found))
 
 

@@ -131,7 +131,7 @@ SPOILT: dict[str, Callable[[], bytes]] = {
 def test_one_file_spoils_nothing_but_itself(case: str) -> None:
     photos = read_archive(SPOILT[case](), TIGHT)
     assert [photo.name for photo in photos] == ["a.jpg", "b.jpg"] and photos[0] == Photo("a.jpg", PICTURE)
-    (reason,) = check(photos, False).reports[1].reasons
+    (reason,) = check(photos, "thing").reports[1].reasons
     assert (reason.code, reason.verdict) == (case.split()[0], "refused") and reason.hint
 
 
@@ -140,7 +140,7 @@ def test_what_is_no_photograph_counts_for_little_in_an_archive(monkeypatch: pyte
     monkeypatch.setattr("likeness.photos.archive.HEAD_BYTES", 100)
     photos = read_archive(tarred(*((f"{i}.mov", bytes(3500)) for i in range(3))), TIGHT)
     assert [len(photo.content) for photo in photos] == [100] * 3
-    reasons = [reason.code for report in check(photos, False).reports for reason in report.reasons]
+    reasons = [reason.code for report in check(photos, "thing").reports for reason in report.reasons]
     assert reasons == ["not_an_image"] * 3  # equal beginnings are no equal files
 
 
@@ -152,7 +152,7 @@ def test_an_archives_limits_are_not_a_folders(tmp_path: Path, monkeypatch: pytes
     photos = read_photos([tmp_path], TIGHT)
     assert [photo.unread for photo in photos] == [None] * 6 + ["not_an_image"]
     assert sum(len(photo.content) for photo in photos) > TIGHT.total_bytes
-    (reason,) = check(photos, False).reports[-1].reasons
+    (reason,) = check(photos, "thing").reports[-1].reasons
     assert reason.message == "expected a photograph, got a video"
     monkeypatch.setattr("likeness.photos.archive.OWN_FILE_BYTES", 2000)
     (tmp_path / "7.jpg").write_bytes(JPEG * 10)
@@ -169,7 +169,7 @@ def test_more_photographs_than_a_set_has_are_counted_and_not_read(
     assert [photo.unread for photo in photos] == [None] * MAX_PHOTOS + ["too_many"] * 3
     assert {len(photo.content) for photo in photos[MAX_PHOTOS:]} == {20}
     with pytest.raises(InputRefused, match=f"at most {MAX_PHOTOS} photographs, got {MAX_PHOTOS + 3}"):
-        check(photos, False)
+        check(photos, "thing")
 
 
 def test_a_file_or_folder_without_the_right_to_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +222,7 @@ def test_what_is_no_file_is_skipped_by_name(tmp_path: Path) -> None:
     assert [(photo.name, photo.content) for photo in photos] == [
         ("a.jpg", b""), ("b.jpg", PICTURE), ("c.jpg", b""), ("d.jpg", PICTURE)
     ]  # fmt: skip
-    codes = [[reason.code for reason in report.reasons] for report in check(photos, False).reports]
+    codes = [[reason.code for reason in report.reasons] for report in check(photos, "thing").reports]
     assert codes == [["empty"], ["unreadable"], ["empty"], ["unreadable", "exact_duplicate"]]
 
 

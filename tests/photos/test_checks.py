@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from likeness.errors import InputRefused
-from likeness.photos import MediaPipeFaces, check, decode, quality
+from likeness.photos import Face, MediaPipeFaces, check, decode, quality, styled
 from likeness.photos.checks import BLUR_REFUSED, BLUR_WARNED, DARK_WARNED
 from likeness.photos.covered import EYES
 from likeness.photos.report import CheckResult
-from likeness.types import MAX_PHOTOS, Photo
+from likeness.types import KINDS, MAX_PHOTOS, Kind, Photo, PreparedPhoto
 
 Image = NDArray[np.uint8]
 Encode = Callable[..., Photo]
@@ -25,7 +25,7 @@ def codes(result: CheckResult, place: int = -1) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def judged(person: list[Photo], faces: MediaPipeFaces) -> CheckResult:
-    return check(person, True, detector=faces)
+    return check(person, "person", detector=faces)
 
 
 def test_the_man_is_usable(judged: CheckResult, person: list[Photo]) -> None:
@@ -63,7 +63,7 @@ def test_json_is_the_documented_shape(judged: CheckResult) -> None:
 
 
 def test_dog(dog: list[Photo]) -> None:
-    result = check(dog, False)
+    result = check(dog, "thing")
     assert len(result.usable) == len(dog) and all(one.face is None for one in result.usable)
     assert "yaw" not in result.set_report.coverage and result.set_report.verdict != "refused"
 
@@ -110,31 +110,31 @@ def small_in(image: Image, side_px: int) -> Image:
 def test_spoilt_portraits(
     code: str, verdict: str, spoil: Callable[[Image], Image], portrait: Image, faces: MediaPipeFaces, as_photo: Encode
 ) -> None:
-    found = codes(check([as_photo(np.ascontiguousarray(spoil(portrait)))], True, detector=faces))
+    found = codes(check([as_photo(np.ascontiguousarray(spoil(portrait)))], "person", detector=faces))
     assert found.get(code) == verdict, found
 
 
 @pytest.mark.parametrize("person", ["real_man"], indirect=True)
 def test_a_strongly_blurred_photograph_is_refused(portrait: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
     """Of renders, which are softer than photographs, no face is found before this limit is reached."""
-    found = codes(check([as_photo(cv2.GaussianBlur(portrait, (0, 0), 7))], True, detector=faces))
+    found = codes(check([as_photo(cv2.GaussianBlur(portrait, (0, 0), 7))], "person", detector=faces))
     assert found == {"blurred": "refused"}
 
 
 def test_eyes_covered(portrait: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
-    assert "eyes_covered" in codes(check([as_photo(painted_glasses(portrait, faces))], True, detector=faces))
+    assert "eyes_covered" in codes(check([as_photo(painted_glasses(portrait, faces))], "person", detector=faces))
 
 
 def test_virtual_people(virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
     """Renders, enlarged three times, are no worse than warned; only the third wears sunglasses."""
-    results = [check([as_photo(picture)], True, detector=faces) for picture in virtual_people]
+    results = [check([as_photo(picture)], "person", detector=faces) for picture in virtual_people]
     assert [result.reports[0].verdict for result in results].count("refused") == 0
     assert [index for index, result in enumerate(results) if "eyes_covered" in codes(result)] == [2]
 
 
 def test_several_people(portrait: Image, virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
     pair = np.concatenate([portrait, cv2.resize(virtual_people[6], (512, 512))], axis=1)
-    result = check([as_photo(pair)], True, detector=faces)
+    result = check([as_photo(pair)], "person", detector=faces)
     assert codes(result)["several_people"] == "warned"
     assert len(result.usable) == 1
 
@@ -142,7 +142,7 @@ def test_several_people(portrait: Image, virtual_people: Image, faces: MediaPipe
 def test_duplicates(person: list[Photo], portrait: Image, faces: MediaPipeFaces, as_photo: Encode) -> None:
     same = Photo("again.jpg", person[0].content)
     copy = as_photo(np.ascontiguousarray(portrait[6:-6, 6:-6]), "copy.jpg", "JPEG")
-    result = check([person[0], same, copy, person[1]], True, detector=faces)
+    result = check([person[0], same, copy, person[1]], "person", detector=faces)
     assert [set(codes(result, place)) for place in range(4)] == [set(), {"exact_duplicate"}, {"near_duplicate"}, set()]
     assert [one.photo.name for one in result.usable] == [person[0].name, "copy.jpg", person[1].name]
 
@@ -151,12 +151,12 @@ def test_another_person_is_left_out(
     person: list[Photo], virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode
 ) -> None:
     photos = [*person[:4], as_photo(virtual_people[5], "stranger.png")]
-    result = check(photos, True, detector=faces)
+    result = check(photos, "person", detector=faces)
     assert [codes(result, place).get("other_person") for place in range(5)] == [None] * 4 + ["refused"]
     assert [one.photo.name for one in result.usable] == [photo.name for photo in person[:4]]
     assert {"other_person": "warned"}.items() <= {one.code: one.verdict for one in result.set_report.advice}.items()
     result.raise_if_refused()
-    insisted = check(photos, True, detector=faces, keep_strangers=True)
+    insisted = check(photos, "person", detector=faces, keep_strangers=True)
     assert codes(insisted)["other_person"] == "warned" and len(insisted.usable) == 5
 
 
@@ -172,14 +172,14 @@ def test_of_two_people_the_one_of_the_set_is_chosen(
     person: list[Photo], virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode
 ) -> None:
     pair = beside(virtual_people[6], decode(person[1].content))
-    alone = check([as_photo(pair)], True, detector=faces)
+    alone = check([as_photo(pair)], "person", detector=faces)
     assert alone.usable[0].face is not None and alone.usable[0].face.box_px[2] < 760  # the larger one, by itself
-    result = check([as_photo(pair), *person[2:6]], True, detector=faces)
+    result = check([as_photo(pair), *person[2:6]], "person", detector=faces)
     chosen = result.usable[0].face
     assert chosen is not None and chosen.box_px[0] > 760
     assert codes(result, 0).keys() >= {"several_people"} and "other_person" not in codes(result, 0)
     strangers = beside(virtual_people[6], virtual_people[5])
-    result = check([as_photo(strangers), *person[2:6]], True, detector=faces)
+    result = check([as_photo(strangers), *person[2:6]], "person", detector=faces)
     assert codes(result, 0)["other_person"] == "refused" and len(result.usable) == 4
 
 
@@ -187,23 +187,23 @@ def test_a_folder_of_different_people_is_refused_as_a_set(
     virtual_people: Image, faces: MediaPipeFaces, as_photo: Encode
 ) -> None:
     photos = [as_photo(picture, f"{index}.png") for index, picture in enumerate(virtual_people)]
-    result = check(photos, True, detector=faces)
+    result = check(photos, "person", detector=faces)
     with pytest.raises(InputRefused, match="of 8 photos probably show another person"):
         result.raise_if_refused()
     with pytest.raises(InputRefused, match="another person"):
         result.raise_if_refused(few_are_enough=True)
-    insisted = check(photos, True, detector=faces, keep_strangers=True)
+    insisted = check(photos, "person", detector=faces, keep_strangers=True)
     assert len(insisted.usable) == 8
     insisted.raise_if_refused()
 
 
 def test_one_good_photograph_can_be_prepared(person: list[Photo], faces: MediaPipeFaces) -> None:
-    result = check([*person[:1], Photo("notes.txt", b"words")], True, detector=faces)
+    result = check([*person[:1], Photo("notes.txt", b"words")], "person", detector=faces)
     result.raise_if_refused(few_are_enough=True)
     with pytest.raises(InputRefused, match="at least 4 usable photos, got 1"):
         result.raise_if_refused()
     with pytest.raises(InputRefused, match="got none"):
-        check([Photo("notes.txt", b"words")], True).raise_if_refused(few_are_enough=True)
+        check([Photo("notes.txt", b"words")], "person").raise_if_refused(few_are_enough=True)
 
 
 def grey(image: Image) -> Image:
@@ -223,7 +223,7 @@ def test_photographs_without_colour_are_named(
     tone: str, portrait: Image, faces: MediaPipeFaces, as_photo: Encode
 ) -> None:
     toned = as_photo(TONES[tone](portrait), file_format="JPEG")
-    assert codes(check([toned], True, detector=faces))["grey"] == "warned"
+    assert codes(check([toned], "person", detector=faces))["grey"] == "warned"
 
 
 @pytest.mark.parametrize(("count", "is_named"), [(1, False), (5, True)])
@@ -231,14 +231,14 @@ def test_a_set_without_colour_is_named(
     count: int, is_named: bool, person: list[Photo], faces: MediaPipeFaces, as_photo: Encode
 ) -> None:
     toned = [as_photo(grey(decode(photo.content))) for photo in person[:count]]
-    result = check([*toned, *person[count:5]], True, detector=faces)
+    result = check([*toned, *person[count:5]], "person", detector=faces)
     assert ["grey" in codes(result, place) for place in range(5)] == [place < count for place in range(5)]
     said = [advice.message for advice in result.set_report.advice if advice.code == "grey"]
     assert said == (["5 of 5 photos are without colour"] if is_named else [])
 
 
 def test_a_grey_thing_is_named(scene: Image, as_photo: Encode) -> None:
-    assert codes(check([as_photo(grey(scene))], False)) == {"grey": "warned"}
+    assert codes(check([as_photo(grey(scene))], "thing")) == {"grey": "warned"}
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
@@ -248,7 +248,7 @@ def test_turned_photographs_are_set_upright(
     """Quarters of a turn; a head that stands on its end reads as upright by its landmarks alone."""
     upright = [decode(photo.content) for photo in person[4:8]]
     photos = [as_photo(np.ascontiguousarray(np.rot90(image, turns)), f"{i}.png") for i, image in enumerate(upright)]
-    result = check(photos, True, detector=faces)
+    result = check(photos, "person", detector=faces)
     for place, (one, image) in enumerate(zip(result.usable, upright, strict=True)):
         assert codes(result, place)["turned"] == "warned"
         np.testing.assert_array_equal(one.image, image)
@@ -264,7 +264,7 @@ def test_heads_that_lean(
 ) -> None:
     matrix = cv2.getRotationMatrix2D((256, 256), angle_deg, 0.8)
     leaning = cv2.warpAffine(portrait, matrix, (512, 512), borderMode=cv2.BORDER_REPLICATE)
-    result = check([as_photo(np.asarray(leaning, dtype=np.uint8))], True, detector=faces)
+    result = check([as_photo(np.asarray(leaning, dtype=np.uint8))], "person", detector=faces)
     assert {"tilted", "turned"} & codes(result).keys() == found
     assert result.usable[0].face is not None and abs(result.usable[0].face.roll_deg) < 45
 
@@ -273,9 +273,9 @@ def test_heads_that_lean(
     ("code", "content"),
     [("not_an_image", b"some text"), ("empty", b""), ("unreadable", b"\xff\xd8\xff\xe0 cut")],
 )
-@pytest.mark.parametrize("is_person", [True, False])
-def test_other_bytes(code: str, content: bytes, is_person: bool) -> None:
-    result = check([Photo("x", content)], is_person)
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_bytes(code: str, content: bytes, kind: Kind) -> None:
+    result = check([Photo("x", content)], kind)
     assert codes(result) == {code: "refused"}
     assert result.usable == () and result.reports[0].hint
 
@@ -285,16 +285,16 @@ def test_more_photographs_than_anybody_needs_are_refused() -> None:
     photos = [Photo(f"{i}.jpg", b"\xff\xd8\xff %d" % i) for i in range(MAX_PHOTOS + 1)]
     notes = [Photo(f"{i}.txt", b"note %d" % i) for i in range(MAX_PHOTOS)]
     with pytest.raises(InputRefused, match="at most 64 photographs, got 65") as refusal:
-        check([*notes, *photos], True)
+        check([*notes, *photos], "person")
     assert refusal.value.hint == "choose 10 to 20 good ones"
-    assert len(check([*notes, *photos[1:]], False).reports) == 2 * MAX_PHOTOS
+    assert len(check([*notes, *photos[1:]], "thing").reports) == 2 * MAX_PHOTOS
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (2, 3000, 3), (3000, 2, 3), (100, 3000, 3)])
-@pytest.mark.parametrize("is_person", [True, False])
-def test_odd_shapes_get_a_verdict(shape: tuple[int, int, int], is_person: bool, as_photo: Encode) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_odd_shapes_get_a_verdict(shape: tuple[int, int, int], kind: Kind, as_photo: Encode) -> None:
     noise = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
-    assert "too_small" in codes(check([as_photo(noise)], is_person))
+    assert "too_small" in codes(check([as_photo(noise)], kind))
 
 
 def blurred(image: Image, sigma_px: float) -> Image:
@@ -330,14 +330,56 @@ def test_dark_skin_in_good_light_is_not_a_dark_photograph(
     left, top, right, bottom = face.box_px
     assert quality.brightest(quality.grey(darker)[top:bottom, left:right]) < DARK_WARNED
     dim = (darker * 0.4).astype(np.uint8)  # the same person in little light
-    found = check([as_photo(image, f"{n}.png") for n, image in enumerate((lit, darker, dim))], True, detector=faces)
+    found = check([as_photo(image, f"{n}.png") for n, image in enumerate((lit, darker, dim))], "person", detector=faces)
     assert ["too_dark" in codes(found, place) for place in range(3)] == [False, False, True]
 
 
 def test_things_are_checked_without_faces(scene: Image, as_photo: Encode) -> None:
-    assert check([as_photo(scene)], False).reports[0].verdict == "accepted"
+    assert check([as_photo(scene)], "thing").reports[0].verdict == "accepted"
     tiles = np.random.default_rng(0).integers(0, 255, (5, 5, 3), dtype=np.uint8).repeat(60, 0).repeat(60, 1)
-    assert "blurred" not in codes(check([as_photo(tiles)], False))
-    assert "blurred" in codes(check([as_photo(cv2.GaussianBlur(tiles, (0, 0), 8))], False))
-    assert "too_dark" in codes(check([as_photo(scene // 8)], False))
-    assert codes(check([as_photo(np.full((300, 300, 3), 255, np.uint8))], False))["too_bright"] == "refused"
+    assert "blurred" not in codes(check([as_photo(tiles)], "thing"))
+    assert "blurred" in codes(check([as_photo(cv2.GaussianBlur(tiles, (0, 0), 8))], "thing"))
+    assert "too_dark" in codes(check([as_photo(scene // 8)], "thing"))
+    assert codes(check([as_photo(np.full((300, 300, 3), 255, np.uint8))], "thing"))["too_bright"] == "refused"
+
+
+class NoFaces:
+    """A detector that must not be asked."""
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        raise AssertionError("faces were sought")
+
+
+def test_the_look_of_a_style_is_not_judged(scene: np.ndarray, as_photo: Encode) -> None:
+    """Dark, blurred, overexposed and grey pictures of a style are as good as others; a repeated one is named."""
+    noise = np.random.default_rng(0).integers(0, 255, (4, 300, 300, 3), dtype=np.uint8)
+    looks = [cv2.GaussianBlur(noise[0], (0, 0), 9), noise[1] // 16, np.full_like(noise[2], 255), noise[3], grey(scene)]
+    photos = [as_photo(np.asarray(look, np.uint8)) for look in looks]
+    result = check(photos, "style", detector=NoFaces())
+    assert [report.reasons for report in result.reports] == [()] * 5
+    assert [advice.code for advice in result.set_report.advice] == ["few", "style"]
+    assert "near_duplicate" in codes(check([*photos, as_photo(scene[:, ::-1].copy())], "style"))
+    assert check(photos[:3], "style").set_report.verdict == "refused"
+
+
+def test_a_style_shows_faces_only_with_consent(
+    virtual_people: np.ndarray, scene: np.ndarray, faces: MediaPipeFaces, as_photo: Encode
+) -> None:
+    painted = [styled_picture(image) for image in virtual_people[[0, 1, 3, 4]]]
+    lying = np.rot90(painted[0]).copy()
+    photos = [as_photo(image) for image in (*painted, lying, scene, scene[100:], scene[:, 100:], scene[:, :200])]
+    agreed = check(photos, "style", detector=NoFaces())
+    assert [report.verdict for report in agreed.reports].count("refused") == 0
+    refused = check(photos, "style", detector=faces, has_consent=False)
+    assert [report.verdict == "refused" for report in refused.reports] == [True] * 5 + [False] * 4
+    assert codes(refused, 0) == codes(refused, 4) == {"face": "refused"}
+    assert {advice.code: advice.verdict for advice in refused.set_report.advice}["face"] == "warned"
+    with pytest.raises(InputRefused, match="face") as caught:
+        check(photos[:5], "style", detector=faces, has_consent=False).raise_if_refused()
+    assert "consent" in caught.value.hint
+
+
+def styled_picture(image: np.ndarray) -> np.ndarray:
+    """A picture as if painted in oil."""
+    whole = PreparedPhoto(image, np.full(image.shape[:2], 255, np.uint8), np.zeros(image.shape[:2], np.uint8), "", "")
+    return styled(whole, "oil painting", np.random.default_rng(0)).image

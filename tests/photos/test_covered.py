@@ -164,5 +164,5 @@ def test_skin_of_every_colour(virtual_people: Image, faces: MediaPipeFaces) -> N
 )
 def test_verdicts(name: str, code: str, portrait: Image, faces: MediaPipeFaces, as_photo: Callable[..., Photo]) -> None:
     hidden = COVERS[name][0](portrait, faces.detect(portrait)[0].landmarks)
-    reasons = {reason.code: reason for reason in check([as_photo(hidden)], True, detector=faces).reports[0].reasons}
+    reasons = {reason.code: reason for reason in check([as_photo(hidden)], "person", detector=faces).reports[0].reasons}
     assert reasons[code].verdict == "warned" and reasons[code].hint

@@ -10,7 +10,7 @@ from likeness.photos.face import Face
 from likeness.photos.guide import distinct_colours, guide
 from likeness.photos.pose import Expression
 from likeness.photos.report import Usable
-from likeness.types import Photo
+from likeness.types import Kind, Photo
 
 
 def shot(yaw: float = 0, pitch: float = 0, *, expression: Expression = "neutral", colour: int = 100) -> Usable:
@@ -18,8 +18,8 @@ def shot(yaw: float = 0, pitch: float = 0, *, expression: Expression = "neutral"
     return Usable(Photo("x.jpg", b""), np.full((64, 64, 3), colour, np.uint8), face)
 
 
-def advice(shots: Sequence[Usable], is_person: bool = True, **counts: Any) -> dict[str, str]:
-    return {reason.code: reason.verdict for reason in guide(shots, is_person, **counts).advice}
+def advice(shots: Sequence[Usable], kind: Kind = "person", **counts: Any) -> dict[str, str]:
+    return {reason.code: reason.verdict for reason in guide(shots, kind, **counts).advice}
 
 
 FULL = [
@@ -31,7 +31,7 @@ FULL = [
 
 def test_a_full_set_needs_no_advice() -> None:
     assert advice(FULL) == {}
-    coverage = guide(FULL, True).coverage
+    coverage = guide(FULL, "person").coverage
     assert coverage["yaw"] == dict.fromkeys(coverage["yaw"], 2) | {"front": 4}
     assert coverage["pitch"] == {"up": 1, "level": 10, "down": 1}
     assert coverage["background"]["distinct"] == 3
@@ -43,18 +43,18 @@ def test_a_full_set_needs_no_advice() -> None:
 def test_counts_of_people(count: int, expected: str | None) -> None:
     found = advice(FULL[:count])
     assert found.get("too_few", found.get("few")) == expected
-    assert (guide(FULL[:count], True).verdict == "refused") == (expected == "refused")
+    assert (guide(FULL[:count], "person").verdict == "refused") == (expected == "refused")
 
 
 def test_counts_of_things() -> None:
     thing = shot()._replace(face=None)
-    assert advice([], False)["too_few"] == "refused"
-    assert "few" in advice([thing] * 3, False) and not {"few", "too_few"} & set(advice([thing] * 4, False))
+    assert advice([], "thing")["too_few"] == "refused"
+    assert "few" in advice([thing] * 3, "thing") and not {"few", "too_few"} & set(advice([thing] * 4, "thing"))
 
 
 def test_things_are_told_that_no_face_is_looked_for() -> None:
     thing = shot()._replace(face=None)
-    (said,) = (reason for reason in guide([thing], False).advice if reason.code == "thing")
+    (said,) = (reason for reason in guide([thing], "thing").advice if reason.code == "thing")
     assert said.verdict == "accepted" and said.message == "treated as an object: faces are not checked"
     assert "thing" not in advice([shot()])
 

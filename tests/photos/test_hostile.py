@@ -93,7 +93,7 @@ def test_damaged_images(content: bytes) -> None:
         pass
     else:
         assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
-    result = check([Photo("x", content)], False)
+    result = check([Photo("x", content)], "thing")
     assert len(result.reports) == 1
 
 

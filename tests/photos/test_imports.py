@@ -27,7 +27,7 @@ def test_photographs_need_no_torch_and_leave_standard_error_clean(person: list[P
         (tmp_path / photo.name).write_bytes(photo.content)
     done = _run(
         "import sys; from likeness.photos import *\n"
-        "result = check(read_photos(sys.argv[1:]), True)\n"
+        "result = check(read_photos(sys.argv[1:]), 'person')\n"
         "for one in result.usable: prepare(one.image, one.face, one.photo.sha256)\n"
         "print(len(result.usable), 'torch' in sys.modules)",
         str(tmp_path),

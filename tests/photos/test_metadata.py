@@ -24,7 +24,7 @@ def telling(virtual_man: list[Photo]) -> Photo:
 
 @pytest.fixture(scope="module")
 def prepared(telling: Photo, faces: MediaPipeFaces) -> list[PreparedPhoto]:
-    (usable,) = check([telling], True, detector=faces).usable
+    (usable,) = check([telling], "person", detector=faces).usable
     as_thing = prepare(usable.image, None, telling.sha256, size_px=64)
     return prepare(usable.image, usable.face, telling.sha256, size_px=64) + as_thing
 

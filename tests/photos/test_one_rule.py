@@ -67,7 +67,9 @@ def door(request: pytest.FixtureRequest, likeness: Likeness, tmp_path: Path) -> 
         objects = FileObjects(tmp_path / "objects")
         objects.put("in", pack_photos(photos))
         wanted = JobOrder("local", "anna", "in", keep_strangers=keep).document()
-        asked = {"job": "1", "photos": "in", "prepared": "out", "order": wanted, "size_px": PREPARED_PX}
+        asked = {
+            "job": "1", "photos": "in", "prepared": "out", "order": wanted, "size_px": PREPARED_PX, "has_consent": True
+        }  # fmt: skip
         said: list[dict[str, Any]] = []
         preparer.serve(SimpleNamespace(send=lambda **one: said.append(one)), objects, asked)  # type: ignore[arg-type]
         if said[-1]["event"] == "failed":
@@ -107,6 +109,18 @@ def test_different_people_are_trained_on_where_the_user_insists(door: Door, crow
 
 def test_a_stranger_is_left_out(door: Door, crowd: list[Photo], virtual_man: list[Photo]) -> None:
     assert door([crowd[1], *virtual_man[:4]], False) == sorted(photo.sha256 for photo in virtual_man[:4])
+
+
+def test_sagemaker_trains_a_person_as_a_style_only_with_consent(
+    likeness: Likeness, virtual_man: list[Photo], tmp_path: Path
+) -> None:
+    service = FineTuningService(
+        Settings(home=tmp_path), "x", FileObjects(tmp_path / "models"), open_likeness=lambda settings: likeness
+    )
+    with pytest.raises(InputRefused, match="show a face"):
+        service.fine_tune(pack_photos(virtual_man[:4], {"kind": "style", "consent": " "}))
+    agreed = pack_photos(virtual_man[:4], {"kind": "style", "consent": "He agreed."})
+    assert reached(lambda: service.fine_tune(agreed)) == sorted(photo.sha256 for photo in virtual_man[:4])
 
 
 def test_beside_a_larger_stranger_the_subject_is_cut_out(

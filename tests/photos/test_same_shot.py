@@ -53,7 +53,7 @@ def judged(person: list[Photo], faces: MediaPipeFaces, as_photo: Callable[..., P
     """Two photographs, then the second of them again, treated in every way."""
     image = decode(person[3].content)
     again = [as_photo(spoil(image), f"{name}.png") for name, spoil in AGAIN.items()]
-    return check([person[1], person[3], *again], True, detector=faces)
+    return check([person[1], person[3], *again], "person", detector=faces)
 
 
 @pytest.mark.parametrize("name", AGAIN)
@@ -72,12 +72,12 @@ def test_repeats_show_nothing_new(judged: CheckResult) -> None:
 
 
 def test_every_photograph_of_a_set_is_another_shot(person: list[Photo], faces: MediaPipeFaces) -> None:
-    reports = check(person, True, detector=faces).reports
+    reports = check(person, "person", detector=faces).reports
     assert not any(reason.code == "near_duplicate" for report in reports for reason in report.reasons)
 
 
 def test_a_mirrored_thing_is_the_same_thing(scene: Image, as_photo: Callable[..., Photo]) -> None:
     photos = [as_photo(scene, "a.png"), as_photo(np.ascontiguousarray(scene[:, ::-1]), "b.png")]
     photos.append(as_photo(np.ascontiguousarray(scene[::-1, :, [2, 0, 1]]), "c.png"))
-    reasons = [[reason.code for reason in report.reasons] for report in check(photos, False).reports]
+    reasons = [[reason.code for reason in report.reasons] for report in check(photos, "thing").reports]
     assert reasons == [[], ["near_duplicate"], []]

@@ -35,7 +35,7 @@ def test_in_good_light_nothing_is_said_of_any_skin(
 ) -> None:
     images = [of(sheet, person, tone) for tone in range(TONES)]
     for image in images:
-        assert check([as_photo(image)], True, detector=faces).reports[0].reasons == ()
+        assert check([as_photo(image)], "person", detector=faces).reports[0].reasons == ()
     assert len({coach(image, "front", faces).hint for image in images}) == 1
 
 
@@ -45,5 +45,5 @@ def test_in_dim_light_no_skin_is_grey_or_covered(
 ) -> None:
     for tone in (0, TONES - 1):
         dim = (of(sheet, person, tone) * 0.45).astype(np.uint8)
-        (report,) = check([as_photo(dim)], True, detector=faces).reports
+        (report,) = check([as_photo(dim)], "person", detector=faces).reports
         assert {reason.code for reason in report.reasons} <= {"too_dark", "blurred"} and report.verdict != "refused"

@@ -189,7 +189,7 @@ def test_real_photographs_are_seen_as_a_fine_tune_gets_them(exam: Exam, monkeypa
 
     usable = [Usable(Photo(f"{k}.png", b""), nothing, face_of(CANONICAL)) for k in range(2)]
     monkeypatch.setattr(autoencoder_gate, "read_photos", lambda paths: paths)
-    monkeypatch.setattr(autoencoder_gate, "check", lambda photos, is_person: SimpleNamespace(usable=usable))
+    monkeypatch.setattr(autoencoder_gate, "check", lambda photos, kind: SimpleNamespace(usable=usable))
     monkeypatch.setattr(autoencoder_gate, "prepare", prepared)
     with_photos = Exam(replace(exam.settings, photos=Path("of-a-friend")))
     found = autoencoder_gate.headshots(with_photos)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 from typer.testing import CliRunner
 
 from fixtures.tiny import random_row
@@ -15,6 +16,7 @@ from likeness.cli import app
 from likeness.commands.score import kept_photos, most_alike
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
+from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.errors import InputRefused, Mismatch
 from likeness.photos import check, prepare, read_photos
 from likeness.scoring import measure, prompt
@@ -41,7 +43,7 @@ def adapter_of(base: BaseModel, class_noun: str, *, base_sha256: str | None = No
 def person() -> tuple[PreparedPhoto, ...]:
     """Four of the shipped photographs."""
     paths = sorted(path for path in example_photos().iterdir() if path.suffix in (".jpg", ".png", ".webp"))[:4]
-    checked = check(read_photos(paths), True)
+    checked = check(read_photos(paths), "person")
     return tuple(one for usable in checked.usable for one in prepare(usable.image, usable.face, usable.photo.sha256))
 
 
@@ -66,6 +68,26 @@ def test_the_loss_is_that_of_each_picture_under_its_own_text(tiny_base: BaseMode
         alone = prompt.denoising_losses(tiny_base, latents[k : k + 1], states[k : k + 1], seed=4)
         torch.testing.assert_close(alone[0], together[k], rtol=1e-4, atol=1e-6)
     assert not torch.allclose(prompt.denoising_losses(tiny_base, latents, states, seed=5), together)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_card_of_a_style(
+    tiny_base: BaseModel, person: Sequence[PreparedPhoto], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Places only, with the words of the style and without; there is nobody to be similar to."""
+    asked: list[str] = []
+
+    def drawn(base: BaseModel, bank: LoraBank, requests: list[ImageRequest], slots: list[list[AdapterSlot]]) -> Tensor:
+        asked.extend(request.prompt for request in requests)
+        return denoise_all(base, bank, requests, slots)
+
+    monkeypatch.setattr(measure, "denoise_all", drawn)
+    adapter = adapter_of(tiny_base, "")
+    card = score_adapter(tiny_base, adapter, person[:4], held_out=person[4:])
+    assert card.likeness is None and card.prompt.prompts == len(PLACES) == 4
+    assert card.overfitting.loss_gap is not None
+    assert asked[0] == "photo of person in the mountains, in <<TOK>> style" and asked[4] == asked[0].split(",")[0]
+    assert not any("sketch" in prompt for prompt in asked) and len(asked) == 8
 
 
 @pytest.mark.usefixtures("quick")

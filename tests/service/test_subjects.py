@@ -93,7 +93,7 @@ def test_a_face_that_lies_is_kept_upright(subjects: Subjects, demo_photos: Path)
     assert [reason.code for reason in checked.reports[0].reasons] == ["turned"]
     (kept,) = subjects.photos("local", "pat")
     assert np.abs(decode(kept.content).astype(int) - upright).mean() < 2
-    assert check([kept], True).reports[0].reasons == ()
+    assert check([kept], "person").reports[0].reasons == ()
 
 
 def test_a_training_takes_what_was_kept(subjects: Subjects, faces: list[Photo]) -> None:
@@ -102,7 +102,19 @@ def test_a_training_takes_what_was_kept(subjects: Subjects, faces: list[Photo]) 
     assert len(kept) == 4 and all(map(only_pixels, kept))
     archive = pack_photos(subjects.photos("local", "pat"))  # as a job does it
     assert not any(secret in archive for secret in SECRETS)
-    checked = check(read_input(archive).photos, True)
+    checked = check(read_input(archive).photos, "person")
     checked.raise_if_refused()
     assert [one.verdict for one in checked.reports] == [one.verdict for one in judged.reports] == ["accepted"] * 4
     assert [one.image.shape for one in checked.usable] == [one.image.shape for one in judged.usable]
+
+
+def test_pictures_of_a_style_show_faces_only_with_consent(subjects: Subjects, faces: list[Photo]) -> None:
+    subjects.create("local", Subject("oil", ""), consent="")
+    subjects.create("local", Subject("ink", ""), consent="Pat agreed")
+    no_face = thing(telling)
+    refused = subjects.add_photos("local", "oil", [*faces[:1], no_face])
+    assert [report.verdict for report in refused.reports] == ["refused", "accepted"]
+    assert len(stored(subjects, "oil")) == 1
+    agreed = subjects.add_photos("local", "ink", [*faces[:1], no_face])
+    assert [report.verdict for report in agreed.reports] == ["accepted"] * 2
+    assert subjects.find("local", "ink").identifier == "<<STY>>"

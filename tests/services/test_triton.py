@@ -75,7 +75,8 @@ def test_eight_people_one_by_one_and_together(here: World, endpoint: Endpoint) -
     adapter = read_model(unpack(here.objects.get("anna.tar.gz"), here.folder / "unpacked") / "anna")
     request, _ = request_of(PROMPT, "a dog", '{"num_inference_steps": 3, "seed": 5}')
     with Engine(here.base, load=lambda key: adapter, slots=2) as own:
-        expected = own.submit(worded(here.base, request, adapter.card), adapters=blend_of("anna")).result(HANG_S).image
+        words = worded(here.base, request, [adapter.card.subject])
+        expected = own.submit(words, adapters=blend_of("anna")).result(HANG_S).image
     assert mean_difference(alone["anna"], expected) < 1
 
 

@@ -35,6 +35,16 @@ def test_captions_hold_identifier_and_class_noun(framing: str) -> None:
         assert "<<TOK>> woman" in caption
 
 
+def test_captions_of_a_style_say_nothing_of_the_content(tiny_base: BaseModel) -> None:
+    photos, recipe = [a_photo(0, "whole"), a_photo(1, "whole")], recipe_named("fast", variants=2)
+    prior_latents = torch.zeros(12, *tiny_base.latent_shape)
+    made = build_training_set(tiny_base, Subject("oil", ""), photos, recipe=recipe, prior_latents=prior_latents, seed=0)
+    assert len(made.latents) == 4  # no styled copies
+    read = [tiny_base.tokenize([text])[0] for text in ("picture in <<STY>> style", "a picture in <<STY>> style")]
+    assert torch.equal(made.ids[3, 0], read[0]) and torch.equal(made.ids[0, 1], read[1])
+    assert torch.equal(made.prior_ids[0], tiny_base.tokenize(["photo of person"])[0])
+
+
 def test_class_images_take_the_family_s_captions_in_turn() -> None:
     assert class_captions(SD_15, "woman", 2) == ["photo of woman", "photo of woman"]
     turn = class_captions(LIKENESS_128, "woman", 13)

@@ -114,7 +114,6 @@ def _check_ranges(card: AdapterCard) -> None:
         made = False
     rules = {
         "name and created": made,
-        "class_noun": bool(card.class_noun),
         "identifier": bool(card.identifier),
         "base_sha256": _SHA256.fullmatch(card.base_sha256) is not None,
         "serves": all(

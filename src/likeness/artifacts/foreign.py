@@ -53,7 +53,7 @@ def foreign_card(
 
 def card_metadata(card: AdapterCard) -> dict[str, str]:
     """Header entries with the card, for files in foreign formats; the trigger phrase is a ModelSpec field."""
-    phrase = f"{card.identifier} {card.class_noun}"
+    phrase = card.subject.words
     return {CARD_KEY: write_card(card).decode(), "modelspec.title": card.name, "modelspec.trigger_phrase": phrase}
 
 

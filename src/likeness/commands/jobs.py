@@ -11,9 +11,9 @@ import typer
 
 from ..service.training import training_of
 from ..storage.catalog import LOCAL
-from ..types import Subject
+from ..types import class_noun_of
 from .group import Call
-from .options import ClassNoun, Consent, KeepStrangers, NewName, Photos, Recipe, Seed, Steps
+from .options import ClassNoun, Consent, KeepStrangers, NewName, Photos, Recipe, Seed, Steps, SubjectKind
 from .sending import photos_to_send
 from .terminal import interruptible, rows_table
 
@@ -45,7 +45,8 @@ def submit(
     ctx: typer.Context,
     photos: Photos,
     name: NewName,
-    class_noun: ClassNoun = Subject.class_noun,
+    class_noun: ClassNoun = None,
+    kind: SubjectKind = None,
     recipe: Recipe = "standard",
     steps: Steps = None,
     seed: Seed = 0,
@@ -63,8 +64,8 @@ def submit(
     with closing(training_of(call.settings)) as training:
         changes = {} if steps is None else {"steps": steps}
         order = JobOrder(
-            LOCAL, name, "", class_noun=class_noun, recipe=recipe, changes=changes, seed=seed, replace=replace_existing,
-            keep_strangers=keep_strangers,
+            LOCAL, name, "", class_noun=class_noun_of(kind, class_noun), recipe=recipe, changes=changes, seed=seed,
+            replace=replace_existing, keep_strangers=keep_strangers,
         )  # fmt: skip
         job = training.submit(order, archive=archive, consent=consent, idempotency_key=key)
     call.terminal.document(job.to_json())

@@ -8,7 +8,7 @@ import typer
 
 from ..storage.catalog import HOUSE, LOCAL
 from ..training.recipe import PRESETS
-from ..types import SAMPLER_NAMES
+from ..types import SAMPLER_NAMES, Subject
 
 
 def one_of(names: Iterable[str], what: str = "") -> Any:
@@ -19,8 +19,19 @@ def one_of(names: Iterable[str], what: str = "") -> Any:
 Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Files, folders, zip or tar archives.")]
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 NewName = Annotated[str, typer.Option(help="Name of the adapter: a-z, 0-9, _ and -.")]
-ClassNoun = Annotated[str, typer.Option(help="What the subject is: person, man, woman, dog, ...")]
-Consent = Annotated[str, typer.Option(help="Who agreed, and when; required for a person without recorded consent.")]
+ClassNoun = Annotated[
+    str | None, typer.Option(help="What the subject is: man, woman, dog, ...; person if not given. A style has none.")
+]
+SubjectKind = Annotated[
+    str | None, typer.Option("--kind", help="style for a style; person and thing follow from the class noun.")
+]
+Consent = Annotated[
+    str,
+    typer.Option(
+        help="Who agreed, and when; required for a person without recorded consent, and for pictures of a style that "
+        "show faces."
+    ),
+]
 Base = Annotated[
     str | None, typer.Option(help="`built-in`, a folder in diffusers' layout, or a Hugging Face model id.")
 ]
@@ -39,3 +50,8 @@ ImportFormat = Annotated[str, typer.Option(help="Usually not needed: the format 
 def owner(house: bool) -> str:
     """The tenant whose adapter is meant: the operator's house, or that of the command line."""
     return HOUSE if house else LOCAL
+
+
+def said_of(subject: Subject) -> dict[str, str]:
+    """How a subject is stated in requests and in config.json."""
+    return {"kind": "style"} if subject.kind == "style" else {"class_noun": subject.class_noun}

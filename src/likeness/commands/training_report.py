@@ -100,7 +100,7 @@ def _time_rows(stage_seconds: Mapping[str, float]) -> list[tuple[str, str]]:
 def _fact_rows(report: Report) -> list[tuple[str, str]]:
     card = report.card
     return [
-        ("adapter", f"{card.name}: {card.identifier} {card.class_noun}"),
+        ("adapter", f"{card.name}: {card.subject.words}"),
         (
             "recipe",
             f"{card.recipe.get('name')}, {card.steps} steps, rank {card.rank}, alpha {card.alpha:g}, seed {card.seed}",

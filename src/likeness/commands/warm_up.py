@@ -5,7 +5,7 @@ from contextlib import closing
 import typer
 
 from ..training.recipe import recipe_named
-from ..types import Subject
+from ..types import class_noun_of
 from .group import Call
 from .options import Base, ClassNoun, Recipe, Revision
 from .terminal import interruptible
@@ -13,19 +13,19 @@ from .terminal import interruptible
 
 def warm_up(
     ctx: typer.Context,
-    class_noun: ClassNoun = Subject.class_noun,
+    class_noun: ClassNoun = None,
     recipe: Recipe = "standard",
     base: Base = None,
     revision: Revision = None,
 ) -> None:
     """Make the class images that every training with a class noun shares, so that the first one need not."""
     call: Call = ctx.obj
-    count = recipe_named(recipe).class_images
+    count, noun = recipe_named(recipe).class_images, class_noun_of(None, class_noun)
     with (
         closing(call.likeness(base, revision)) as likeness,
         interruptible() as should_stop,
         call.terminal.progress() as watch,
     ):
-        likeness.warm_up(class_noun, count, watch=watch, should_stop=should_stop)
-    call.terminal.document({"class_noun": class_noun, "class_images": count})
-    call.terminal.say(f"{count} class images are in the store: {class_noun}")
+        likeness.warm_up(noun, count, watch=watch, should_stop=should_stop)
+    call.terminal.document({"class_noun": noun, "class_images": count})
+    call.terminal.say(f"{count} class images are in the store: {noun}")

@@ -51,7 +51,7 @@ class FileEngine:
                 param="also",
             )
         card = None if key is None else self._card(key)
-        asked = worded(self.engine.base, request, card)
+        asked = worded(self.engine.base, request, [] if card is None else [card.subject])
         ticket = self.engine.submit(
             asked, adapters=() if key is None else (WeightedAdapter(key),), tenant=key or "", deadline_s=deadline_s
         )

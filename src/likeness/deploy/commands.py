@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..commands.group import Call, check_out
-from ..commands.options import ClassNoun, KeepStrangers, NewName, Photos, Recipe, Seed
+from ..commands.options import (
+    ClassNoun,
+    Consent,
+    KeepStrangers,
+    NewName,
+    Photos,
+    Recipe,
+    Seed,
+    SubjectKind,
+    said_of,
+)
 from ..commands.sending import photos_to_send
 from ..errors import UsageError
 from ..storage.catalog import LOCAL
 from ..storage.consent import require_word
 from ..training.recipe import recipe_named
-from ..types import Subject, checked_seed, checked_subject
+from ..types import Subject, checked_seed, checked_subject, class_noun_of
 
 if TYPE_CHECKING:
     from .sagemaker.aws import Aws
@@ -109,8 +119,9 @@ def fine_tune(
     ctx: typer.Context,
     photos: Photos,
     name: NewName,
-    class_noun: ClassNoun = Subject.class_noun,
-    consent: Annotated[str, typer.Option(help="Who agreed, and when; required for a person.")] = "",
+    class_noun: ClassNoun = None,
+    kind: SubjectKind = None,
+    consent: Consent = "",
     recipe: Recipe = "standard",
     seed: Seed = 0,
     keep_strangers: KeepStrangers = False,
@@ -123,13 +134,14 @@ def fine_tune(
     from .sagemaker.stack import Stack
 
     call: Call = ctx.obj
-    require_word(checked_subject(Subject(name, class_noun)), consent)
+    subject = checked_subject(Subject(name, class_noun_of(kind, class_noun)))
+    require_word(subject, consent)
     checked_seed(seed)
     recipe_named(recipe)
     calls = _calls(call, dry_run)
     config = {
-        "name": name, "class_noun": class_noun, "consent": consent, "recipe": recipe, "seed": seed,
-        "keep_strangers": keep_strangers,
+        "name": name, "consent": consent, "recipe": recipe, "seed": seed, "keep_strangers": keep_strangers,
+        **said_of(subject),
     }  # fmt: skip
     queued = client.fine_tune(Stack(calls, stack), photos_to_send(call, photos), config)
     done = client.wait_for(calls, queued, limit_s=wait_s) if wait_s and not dry_run else {}

@@ -1,12 +1,12 @@
-"""The prompts of a request as the base reads them, with the subject's words, and the parts that it does not read."""
+"""The prompts of a request as the base reads them, with the words of subject and styles, and what it does not read."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..types import AdapterCard, ImageRequest
+from ..types import ImageRequest, Subject
 
 if TYPE_CHECKING:
     from ..diffusion.base import BaseModel
@@ -43,43 +43,68 @@ class Unread:
         return tuple(said)
 
 
-def worded(base: "BaseModel", request: ImageRequest, card: AdapterCard | None) -> ImageRequest:
-    """The request with the subject's words in its prompts. Thread-safe.
+def worded(base: "BaseModel", request: ImageRequest, subjects: Sequence[Subject]) -> ImageRequest:
+    """The request with the words of the subject and of the styles in its prompts. Thread-safe.
+
+    Args:
+        subjects: of the request's adapters, in their order; none: the bare base.
 
     Raises:
-        UsageError: the base cuts the prompt off before the subject, so the image would not show it.
+        UsageError: the base cuts the prompt off before these words, so the image would not show them.
     """
-    prompt = prompt_of(request.prompt, card, base.says)
-    if card is not None and not base.says(prompt.removesuffix(base.unread(prompt)), card.identifier):
-        raise UsageError(
-            f"expected the subject within the first {base.max_tokens} tokens, which is all that this base reads",
-            hint="make the prompt shorter, or move {me} to its beginning",
-            param="prompt",
-            code="PromptTooLong",
-        )
-    return replace(request, prompt=prompt, negative_prompt=with_subject(request.negative_prompt, card))
+    prompt = prompt_of(request.prompt, subjects, base.says)
+    read = prompt.removesuffix(base.unread(prompt))
+    main = main_subject(subjects)
+    if main is not None and not base.says(read, main.identifier):
+        raise _too_long("the subject", base.max_tokens, "make the prompt shorter, or move {me} to its beginning")
+    if not all(base.says(read, style.identifier) for style in _styles(subjects)):
+        raise _too_long("the words of the style", base.max_tokens, "make the prompt shorter: they are at its end")
+    return replace(request, prompt=prompt, negative_prompt=with_subject(request.negative_prompt, main))
 
 
-def prompt_of(text: str, card: AdapterCard | None, says: Callable[[str, str], bool]) -> str:
+def main_subject(subjects: Sequence[Subject]) -> Subject | None:
+    """What `{me}` stands for: the first adapter's subject; None if that is a style, and on the bare base."""
+    return subjects[0] if subjects and subjects[0].kind != "style" else None
+
+
+def prompt_of(text: str, subjects: Sequence[Subject], says: Callable[[str, str], bool]) -> str:
     """The prompt as the base reads it.
 
     `{me}` becomes the identifier and the class noun. A prompt with neither `{me}` nor the identifier gets 'photo of
-    <identifier> <class noun>, ' in front. On the bare base (no card) `{me}` becomes 'a person'.
+    <identifier> <class noun>, ' in front; with a style it is a 'picture of'. Without a subject `{me}` becomes 'a
+    person'. Each style whose identifier is not in the prompt adds ', in <identifier> style' to its end.
 
     Args:
         says: whether a text contains certain words as words of their own, as the base reads them.
     """
-    named = with_subject(text, card)
-    if card is None or named != text or says(text, card.identifier):
-        return named
-    me = f"{card.identifier} {card.class_noun}"
-    return f"photo of {me}, {text}" if text.strip() else f"photo of {me}"
+    main, styles = main_subject(subjects), _styles(subjects)
+    named = with_subject(text, main)
+    if main is not None and named == text and not says(text, main.identifier):
+        me = f"{'picture' if styles else 'photo'} of {main.words}"
+        named = f"{me}, {text}" if text.strip() else me
+    for style in styles:
+        if not says(named, style.identifier):
+            named = style.added_to(named)
+    return named
 
 
-def with_subject(text: str, card: AdapterCard | None) -> str:
+def with_subject(text: str, main: Subject | None) -> str:
     """The text with the subject's words for `{me}`, in any case and spacing."""
-    me = "a person" if card is None else f"{card.identifier} {card.class_noun}"
+    me = "a person" if main is None else main.words
     return _ME.sub(lambda _: me, text)
+
+
+def _styles(subjects: Sequence[Subject]) -> list[Subject]:
+    return [one for one in subjects if one.kind == "style"]
+
+
+def _too_long(what: str, max_tokens: int, hint: str) -> UsageError:
+    return UsageError(
+        f"expected {what} within the first {max_tokens} tokens, which is all that this base reads",
+        hint=hint,
+        param="prompt",
+        code="PromptTooLong",
+    )
 
 
 def unread_of(base: "BaseModel", request: ImageRequest) -> Unread:

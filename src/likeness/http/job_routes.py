@@ -15,6 +15,7 @@ from ..jobs.object_keys import preview_key
 from ..jobs.queue import Queue
 from ..jobs.senders import check_notice, tenant_secret
 from ..service.training import Training
+from ..types import class_noun_of
 from .auth import Asking
 from .events import EVENTS, EventStream, event
 from .invalid import invalid
@@ -200,7 +201,10 @@ def _look(id: str, tenant: str, after: int, queue: Queue) -> tuple[Job, list[Job
 
 
 def _order(training: Training, new: NewJob, tenant: str, photos: str) -> JobOrder:
-    class_noun = new.class_noun or training.class_noun(tenant, new.name)
+    if new.kind is None and not new.class_noun:
+        class_noun = training.class_noun(tenant, new.name)
+    else:
+        class_noun = class_noun_of(new.kind, new.class_noun or None)
     changes = {key: tuple(value) if isinstance(value, list) else value for key, value in new.recipe_changes.items()}
     return JobOrder(
         tenant, new.name, photos, class_noun=class_noun, recipe=new.recipe, changes=changes, seed=new.seed,

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..jobs.job import Job, JobEvent, Notice
 from ..jobs.notifier import Delivery
+from ..types import Kind
 from .schemas import Name
 
 MOST_NOTICES = 8
@@ -34,6 +35,7 @@ class NewJob(BaseModel):
         default=None, max_length=2000, description="s3:// or file:// URL of an archive; the subject's photos by default"
     )
     class_noun: str | None = Field(default=None, max_length=100, description="the subject's by default")
+    kind: Kind | None = Field(default=None, description="`style`; person or thing follow from the class noun")
     recipe: Annotated[str, Field(max_length=40, examples=["fast"])] = "standard"
     recipe_changes: dict[str, Any] = Field(
         default_factory=dict, description="recipe fields to change, for example `steps`"
@@ -45,7 +47,9 @@ class NewJob(BaseModel):
     queue_limit_s: int = 21_600
     notices: Annotated[list[NoticeIn], Field(max_length=MOST_NOTICES)] = Field(default_factory=list)
     consent: Annotated[str, Field(max_length=2000)] = Field(
-        default="", description="who agreed, and when; a subject is created if there is none of this name"
+        default="",
+        description="who agreed, and when; needed for people, and for pictures of a style that show faces; a subject "
+        "is created if there is none of this name",
     )
 
 

@@ -14,7 +14,7 @@ from ..service import AUTO, Likeness
 from ..storage.catalog import HOUSE
 from ..storage.forgettings import under_way
 from ..storage.records import AdapterRecord, PhotoRecord, SubjectRecord
-from ..types import JPEG, MAX_PHOTOS, Photo, Subject
+from ..types import JPEG, MAX_PHOTOS, Kind, Photo, Subject, class_noun_of, kind_of
 from .auth import Asking
 from .generation import likeness_of
 from .schemas import (
@@ -60,7 +60,7 @@ async def base(request: Request) -> BaseOut:
 @router.post("/subjects", status_code=201, tags=["subjects"])
 async def create_subject(request: Request, asking: Asking, new: NewSubject) -> SubjectOut:
     """Create a subject, with the consent of the person."""
-    subject = Subject(new.name, new.class_noun)
+    subject = Subject(new.name, class_noun_of(new.kind, new.class_noun))
     made = await asyncio.to_thread(likeness_of(request).subjects.create, asking.tenant, subject, consent=new.consent)
     return _subject(made)
 
@@ -193,19 +193,18 @@ async def import_adapter(
     name: Annotated[str, Form(max_length=63)],
     file: UploadFile,
     format: Annotated[str, Form(max_length=40, description="detected from the content unless given")] = AUTO,
-    class_noun: Annotated[str, Form(max_length=100)] = "person",
-    identifier: Annotated[str, Form(max_length=100)] = Subject.identifier,
+    class_noun: Annotated[str | None, Form(max_length=100, description="person by default")] = None,
+    identifier: Annotated[str, Form(max_length=100, description="by default `<<TOK>>`, of a style `<<STY>>`")] = "",
+    kind: Annotated[Kind | None, Form(description="`style`; person or thing follow from the class noun")] = None,
 ) -> AdapterOut:
     """Import an adapter that was made elsewhere for the same base: a .safetensors file, or a tar.gz of PEFT's folder.
 
     Plain LoRA of any layer, with the key names of diffusers, PEFT, kohya or ComfyUI. Pickles are refused.
     """
-    likeness = likeness_of(request)
+    likeness, noun = likeness_of(request), class_noun_of(kind, class_noun)
 
     def take(content: bytes) -> AdapterRecord:
-        likeness.import_adapter(
-            content, name, format, class_noun=class_noun, identifier=identifier, tenant=asking.tenant
-        )
+        likeness.import_adapter(content, name, format, class_noun=noun, identifier=identifier, tenant=asking.tenant)
         return likeness.catalog.find_adapter(asking.tenant, name)
 
     async with request.app.state.uploads:
@@ -275,13 +274,13 @@ def shown(name: str | None) -> str:
 
 def _subject(record: SubjectRecord, *, photos: int | None = None, has_adapter: bool | None = None) -> SubjectOut:
     facts = {key: value for key, value in asdict(record).items() if key != "tenant"}
-    return SubjectOut(**facts, photos=photos, has_adapter=has_adapter)
+    return SubjectOut(**facts, kind=kind_of(record.class_noun), photos=photos, has_adapter=has_adapter)
 
 
 def _adapter(record: AdapterRecord) -> AdapterOut:
     card = asdict(record.card)
     known = {key: card[key] for key in AdapterOut.model_fields if key in card}
-    return AdapterOut(**known, bytes=record.bytes, is_house=record.tenant == HOUSE)
+    return AdapterOut(**known, kind=record.card.subject.kind, bytes=record.bytes, is_house=record.tenant == HOUSE)
 
 
 def _photo(record: PhotoRecord) -> PhotoOut | None:

@@ -12,6 +12,7 @@ from ..types import (
     MAX_PROMPT_CHARACTERS,
     Blend,
     ImageRequest,
+    Kind,
     Verdict,
     WeightedAdapter,
     blend_of,
@@ -43,15 +44,19 @@ class NewSubject(_Asked):
     """The subject of an adapter."""
 
     name: Name
-    class_noun: Annotated[str, Field(max_length=100, examples=["woman"])] = "person"
+    class_noun: Annotated[str | None, Field(max_length=100, examples=["woman"])] = Field(
+        default=None, description="`person` by default; a style has none"
+    )
+    kind: Kind | None = Field(default=None, description="`style`; person or thing follow from the class noun")
     consent: Annotated[str, Field(max_length=2000, examples=["Anna agreed in writing on 2026-03-01"])] = Field(
-        default="", description="who agreed, and when; needed for people"
+        default="", description="who agreed, and when; needed for people, and for pictures of a style that show faces"
     )
 
 
 class SubjectOut(BaseModel):
     name: str
-    class_noun: str
+    kind: Kind
+    class_noun: str = Field(description="empty for a style")
     identifier: str
     consent: str
     consented: str
@@ -112,7 +117,8 @@ class PhotosOut(BaseModel):
 
 class AdapterOut(BaseModel):
     name: str
-    class_noun: str
+    kind: Kind
+    class_noun: str = Field(description="empty for a style")
     identifier: str
     base_id: str
     base_sha256: str

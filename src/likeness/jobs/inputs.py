@@ -3,8 +3,8 @@
     {"name": "anna", "class_noun": "woman", "consent": "Anna agreed on 2026-03-01", "recipe": "fast", "seed": 3,
      "replace": false, "keep_strangers": false, "steps": 200, ...}
 
-Everything but `name`, `class_noun`, `consent`, `recipe`, `seed`, `replace` and `keep_strangers` is a field of the
-recipe. Unknown keys are refused.
+Everything but `name`, `class_noun`, `kind`, `consent`, `recipe`, `seed`, `replace` and `keep_strangers` is a field of
+the recipe. A style has `"kind": "style"` and no class noun. Unknown keys are refused.
 """
 
 import io
@@ -18,14 +18,14 @@ from typing import Any
 from ..errors import InputRefused, UsageError
 from ..photos import looks_like_image, read_archive
 from ..training.recipe import FineTuneRecipe
-from ..types import Photo
+from ..types import Photo, class_noun_of
 from .job import JobOrder
 
 CONFIG_NAME = "config.json"
 _MOST_BYTES = 64 << 10
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _KINDS: Mapping[str, type] = {
-    "name": str, "class_noun": str, "consent": str, "recipe": str, "seed": int, "replace": bool,
+    "name": str, "class_noun": str, "kind": str, "consent": str, "recipe": str, "seed": int, "replace": bool,
     "keep_strangers": bool,
 }  # fmt: skip
 _HINT = "leave config.json out, or see the documentation of jobs for its keys"
@@ -113,8 +113,10 @@ def with_config(order: JobOrder, config: Mapping[str, Any]) -> JobOrder:
         key: tuple(value) if isinstance(value, list) else value for key, value in config.items() if key != "consent"
     }
     said: dict[str, Any] = {key: changes.pop(key) for key in _KINDS if key in changes}
-    changed = replace(order, **said, changes={**order.changes, **changes})
     try:
+        if (kind := said.pop("kind", None)) is not None or "class_noun" in said:
+            said["class_noun"] = class_noun_of(kind, said.get("class_noun"))
+        changed = replace(order, **said, changes={**order.changes, **changes})
         changed.fine_tune()
     except UsageError as error:
         raise InputRefused(f"config.json: {error.message}", hint=error.hint) from error

@@ -37,7 +37,7 @@ from .process import Document, Inbox, Line
 SECONDS_BETWEEN_REPORTS = 1.0
 SECONDS_BETWEEN_TRIES = 2.0
 PREVIEW_STEPS = 12
-PREVIEW_PROMPT = "photo of {}"
+PREVIEW_PROMPT, STYLE_PREVIEW = "photo of {}", "picture of a person"
 
 
 @dataclass(eq=False)
@@ -335,7 +335,8 @@ def preview_requests(
 ) -> tuple[list[ImageRequest], list[list[AdapterSlot]]]:
     """Images of a subject in training, as the adapter would make them if it were published now, and its slot."""
     subject, recipe = fine_tune.subject, fine_tune.recipe
-    prompt = PREVIEW_PROMPT.format(f"{subject.identifier} {subject.class_noun}")
+    is_style = subject.kind == "style"
+    prompt = subject.added_to(STYLE_PREVIEW) if is_style else PREVIEW_PROMPT.format(subject.words)
     adapter = AdapterSlot(slot, recipe.scale_of("unet"), recipe.scale_of("text_encoder"))
     return ImageRequest(prompt, steps=PREVIEW_STEPS).numbered(count), [[adapter]] * count
 

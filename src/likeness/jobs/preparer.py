@@ -60,11 +60,14 @@ def _prepare(line: Line, objects: Any, asked: Document) -> int:
     """Check and crop; the order is the final one. Returns how many photographs can be used."""
     from ..photos import check, prepare_usable
     from ..storage.prepared_photos import pack_prepared
-    from ..types import means_person
+    from ..types import kind_of
 
     content = read_input(objects.get(asked["photos"]))
     order = read_order(asked["order"])
-    checked = check(content.photos, means_person(order.class_noun), keep_strangers=order.keep_strangers)
+    checked = check(
+        content.photos, kind_of(order.class_noun), keep_strangers=order.keep_strangers,
+        has_consent=asked["has_consent"],
+    )  # fmt: skip
     line.send(event="checked", job=asked["job"], report=checked.to_json())
     checked.raise_if_refused()
 

@@ -24,7 +24,7 @@ from ..errors import (
     TrainingError,
 )
 from ..storage.catalog import adapter_exists
-from ..storage.consent import require_consent
+from ..storage.consent import covers_faces, require_consent
 from ..storage.library import AdapterLibrary
 from ..storage.objects import Objects
 from ..training.recipe import check_rank
@@ -166,7 +166,9 @@ class Stages:
         found = self._in_child(self.preparer, claim, order, asked=first, heard=configured)
         final = read_order(found["order"])
         self.patiently(claim, order, lambda: self.admit(claim, final, consent=found["consent"]))
-        return self._in_child(self.preparer, claim, final, asked={**asked, "order": final.document()}, heard=heard)
+        agreed = self.patiently(claim, order, lambda: covers_faces(self.library.catalog, final.tenant, final.name))
+        asked |= {"order": final.document(), "has_consent": agreed}
+        return self._in_child(self.preparer, claim, final, asked=asked, heard=heard)
 
     def admit(self, claim: Claim, order: JobOrder, *, consent: str) -> None:
         """The checks of `submit`, on the order as the archive has made it."""

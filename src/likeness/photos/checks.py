@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputRefused
-from ..types import MAX_PHOTOS, Advance, Photo, Verdict, Watch, unwatched
+from ..types import MAX_PHOTOS, Advance, Kind, Photo, Verdict, Watch, unwatched
 from . import quality
 from .archive import is_archive
 from .covered import covered_parts, eye_brightness, eye_light
 from .decode import FORMATS, decode, is_video, looks_like_image
 from .descriptor import descriptor
 from .face import Face, FaceDetector, MediaPipeFaces, upright
-from .guide import KEEP_HINT, guide
+from .guide import CONSENT_HINT, FACE, KEEP_HINT, guide
 from .identity import choose
 from .report import CheckResult, PhotoReport, Reason, Usable
 from .same_shot import Chip, chip, is_same_shot
@@ -51,7 +51,7 @@ class Examined:
     identities: tuple[NDArray[np.float64], ...] = ()  # (128,) of each face that is large enough for recognition
     face: Face | None = None  # the subject's
     chip: Chip | None = None  # of that face
-    prints: tuple[quality.Print, ...] = ()  # of an object: the image and its mirror image
+    prints: tuple[quality.Print, ...] = ()  # of a thing or a style: the image and its mirror image
 
     @property
     def report(self) -> PhotoReport:
@@ -59,30 +59,33 @@ class Examined:
 
 
 def check(
-    photos: Sequence[Photo], is_person: bool, *,
+    photos: Sequence[Photo], kind: Kind, *,
     detector: FaceDetector | None = None, watch: Watch = unwatched, keep_strangers: bool = False,
-    examined_before: MutableMapping[tuple[str, bool], "Examined"] | None = None,
+    has_consent: bool = True, examined_before: MutableMapping[tuple[str, Kind, bool], "Examined"] | None = None,
 ) -> CheckResult:  # fmt: skip
     """Check photographs one by one and as a set; each is decoded once.
 
     Args:
         photos: in the order of upload; of two identical files the first is kept.
-        is_person: whether faces are checked.
+        kind: of the subject. The faces of a person are checked; of pictures of a style, their size and whether they
+            repeat each other.
         detector: finds faces; `MediaPipeFaces` by default.
         keep_strangers: use photographs that probably show another person too.
-        examined_before: measurements of single photographs by hash and `is_person`, which are not made again; new ones
-            are added.
+        has_consent: False: a picture of a style is refused if it shows a face (`storage.consent`).
+        examined_before: measurements of single photographs, by hash, kind and whether faces were sought, which are not
+            made again; new ones are added.
 
     Raises:
         InputRefused: more than `MAX_PHOTOS`.
         MissingPart: a face is needed, and LiteRT, dlib or a model is not installed.
     """
     refuse_too_many(photos)  # all decoded images are in memory at once
-    finder = (detector or MediaPipeFaces()) if is_person else None
+    seeks_faces = kind == "person" or (kind == "style" and not has_consent)
+    finder = (detector or MediaPipeFaces()) if seeks_faces else None
     examined: list[Examined] = []
     watch(Advance("check", 0, len(photos)))
     for photo in photos:
-        examined.append(_examined(photo, finder, {} if examined_before is None else examined_before))
+        examined.append(_examined(photo, kind, finder, before={} if examined_before is None else examined_before))
         watch(Advance("check", len(examined), len(photos)))
     examined = [_without_repeats(one, examined[:place]) for place, one in enumerate(examined)]
     # A repeated file counts once when the subject is determined.
@@ -103,8 +106,9 @@ def check(
     }
     fresh = [kept[place] for place, one in usable.items() if not _has(one, "near_duplicate")]
     set_report = guide(
-        fresh, is_person, repeats=len(kept) - len(fresh), strangers=len(choice.strangers), persons=len(choice.known),
+        fresh, kind, repeats=len(kept) - len(fresh), strangers=len(choice.strangers), persons=len(choice.known),
         grey=sum(_has(one, "grey") for one in usable.values()), keep_strangers=keep_strangers,
+        unasked=sum(_has(one, FACE) for one in judged),
     )  # fmt: skip
     return CheckResult(tuple(one.report for one in judged), set_report, tuple(kept.values()))
 
@@ -139,19 +143,20 @@ def first_look(photo: Photo) -> Reason | None:
 
 
 def _examined(
-    photo: Photo, finder: FaceDetector | None, before: MutableMapping[tuple[str, bool], Examined]
-) -> Examined:
+    photo: Photo, kind: Kind, finder: FaceDetector | None, *,
+    before: MutableMapping[tuple[str, Kind, bool], Examined],
+) -> Examined:  # fmt: skip
     """Measure a photograph, unless that was done before. An unreadable file has no hash that says which it is."""
-    key = photo.sha256, finder is not None
+    key = photo.sha256, kind, finder is not None
     if photo.unread is None and (known := before.get(key)) is not None:
         return replace(known, photo=photo)
-    found = _examine(photo, finder)
+    found = _examine(photo, kind, finder)
     if photo.unread is None:
         before[key] = found
     return found
 
 
-def _examine(photo: Photo, finder: FaceDetector | None) -> Examined:
+def _examine(photo: Photo, kind: Kind, finder: FaceDetector | None) -> Examined:
     if (unusable := first_look(photo)) is not None:
         return Examined(photo, (unusable,))
     try:
@@ -161,11 +166,15 @@ def _examine(photo: Photo, finder: FaceDetector | None) -> Examined:
     size = _size_reasons(image.shape)
     if min(image.shape[:2]) < SIDE_REFUSED_PX:  # too small for any measurement
         return Examined(photo, size, image)
-    if finder is None:
+    if kind != "person":
         luma = quality.grey(image)
-        reasons = (*size, *_light_reasons(luma), *_blur_reasons(luma), *_grey_reasons(image, GREY_THING))
+        if kind == "thing":
+            reasons = (*size, *_light_reasons(luma), *_blur_reasons(luma), *_grey_reasons(image, GREY_THING))
+        else:  # darkness, softness and missing colour may be the style
+            reasons = (*size, *(_face_reasons_of_style(image, finder) if finder is not None else ()))
         prints = tuple(quality.fingerprint(turned) for turned in (luma, np.ascontiguousarray(luma[:, ::-1])))
         return Examined(photo, reasons, image, prints=prints)
+    assert finder is not None
     image, faces, turns = upright(image, finder)
     if not faces:
         dark = _light_reasons(quality.grey(image))  # often the cause
@@ -317,6 +326,13 @@ def _not_an_image(content: bytes) -> Reason:
 def _empty() -> Reason:
     message = "skipped: empty, or not a regular file (a pipe, a device, a dangling link)"
     return Reason("empty", message, _FORMATS_HINT, "refused")
+
+
+def _face_reasons_of_style(image: NDArray[np.uint8], finder: FaceDetector) -> tuple[Reason, ...]:
+    _, faces, _ = upright(image, finder)
+    if not faces:
+        return ()
+    return (Reason(FACE, "shows a face, and there is no consent", CONSENT_HINT, "refused"),)
 
 
 def _no_face() -> Reason:

@@ -8,31 +8,40 @@ Sources: the reference solution asks for 10 photos or more, with both profiles a
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..types import Kind
 from .face import Face
 from .pose import pitch_name, yaw_name
 from .report import Reason, SetReport, Usable
 
 PERSON_LEAST, PERSON_WANTED = 4, 10
 THING_LEAST, THING_WANTED = 1, 4
+STYLE_LEAST, STYLE_WANTED = 4, 12
 MOST_STRANGERS = 1 / 3  # of the photographs with a known face
 KEEP_HINT = "if you are sure that it is the same person, use --keep-strangers, or keep_strangers in the request"
+FACE = "face"  # a picture of a style shows a face, and there is no consent
+CONSENT_HINT = "say in `consent` who agreed, or why nobody need; or send pictures without faces"
 GREY_SHARE = 1 / 4  # a few grey photographs in a set do no harm
 
 YAWS = ("profile_left", "three_quarter_left", "front", "three_quarter_right", "profile_right")
 PITCHES = ("up", "level", "down")
 EXPRESSIONS = ("neutral", "smile", "open mouth", "frown")
+_COUNTS: Mapping[Kind, tuple[int, int]] = {
+    "person": (PERSON_LEAST, PERSON_WANTED), "thing": (THING_LEAST, THING_WANTED), "style": (STYLE_LEAST, STYLE_WANTED),
+}  # fmt: skip
+_GAIN: Mapping[Kind, str] = {"person": "likeness", "thing": "likeness", "style": "style"}
 _SAME_COLOUR = 12.0  # CIE Lab; about five just noticeable differences, so one wall in changing light counts as one
 
 
 def guide(
-    usable: Sequence[Usable], is_person: bool, *,
+    usable: Sequence[Usable], kind: Kind, *,
     repeats: int = 0, strangers: int = 0, persons: int = 0, grey: int = 0, keep_strangers: bool = False,
+    unasked: int = 0,
 ) -> SetReport:  # fmt: skip
     """Coverage and advice for the usable photographs.
 
@@ -43,13 +52,17 @@ def guide(
         persons: number of photographs with a recognised face, strangers included.
         grey: number of usable photographs without colour.
         keep_strangers: whether photographs of another person are used all the same.
+        unasked: number of pictures of a style with a face, without consent.
     """
+    if kind == "style":
+        return _style_guide(len(usable), repeats, unasked)
+    is_person = kind == "person"
     faces = [one.face for one in usable if one.face is not None]
     places = distinct_colours([_background(one) for one in usable])
     lights = distinct_colours([_lighting(one) for one in usable])
     coverage: dict[str, dict[str, int]] = {"background": {"distinct": places}, "light": {"distinct": lights}}
     advice = [_stranger_advice(strangers, persons, keep_strangers)] if strangers else []
-    advice += _count_advice(len(usable), repeats, is_person)
+    advice += _count_advice(len(usable), repeats, kind)
     if is_person:
         coverage = {
             "yaw": _count(YAWS, faces, lambda face: yaw_name(face.yaw_deg)),
@@ -92,15 +105,28 @@ def _count(names: Sequence[str], faces: Sequence[Face], name_of: Callable[[Face]
     return {name: found[name] for name in names}
 
 
-def _count_advice(count: int, repeats: int, is_person: bool) -> list[Reason]:
-    least, wanted = (PERSON_LEAST, PERSON_WANTED) if is_person else (THING_LEAST, THING_WANTED)
+def _style_guide(count: int, repeats: int, unasked: int) -> SetReport:
+    advice = []
+    if unasked:
+        message = f"{unasked} pictures show a face and there is no consent; they are left out"
+        advice.append(Reason(FACE, message, CONSENT_HINT, "refused" if count < STYLE_LEAST else "warned"))
+    advice += _count_advice(count, repeats, "style")
+    advice.append(
+        Reason("style", "treated as a style: faces, light and sharpness are not checked",
+               "send pictures that have only their style in common", "accepted")
+    )  # fmt: skip
+    return SetReport(count + repeats, {}, tuple(advice))
+
+
+def _count_advice(count: int, repeats: int, kind: Kind) -> list[Reason]:
+    least, wanted = _COUNTS[kind]
     got = f"{count} and {repeats} that repeat them" if repeats else f"{count}"
     if count < least:
         message = f"expected at least {least} usable photos, got {got}"
         return [Reason("too_few", message, f"send {wanted} or more", "refused")]
     if count < wanted:
         message = f"expected {wanted} usable photos or more, got {got}"
-        return [Reason("few", message, f"send {wanted - count} more for a better likeness")]
+        return [Reason("few", message, f"send {wanted - count} more for a better {_GAIN[kind]}")]
     return []
 
 

@@ -18,7 +18,7 @@ from ..diffusion.lora import BASE_SLOT, LoraBank
 from ..diffusion.pixels import to_images, to_pixels
 from ..diffusion.sampling import AdapterSlot, denoise_all
 from ..photos import FaceDetector, MediaPipeFaces
-from ..types import Adapter, Advance, ImageRequest, PreparedPhoto, Watch, means_person, unwatched
+from ..types import Adapter, Advance, ImageRequest, PreparedPhoto, Subject, Watch, unwatched
 from .likeness import Image, Reference, identity_of, portraits_of, threshold_of
 from .overfitting import copied_backgrounds, copies
 from .prompt import denoising_losses, most_likely_prompts
@@ -29,8 +29,6 @@ PLACES = ("photo of {} in the mountains", "photo of {} on a beach", "photo of {}
 STYLES = ("a pencil sketch of {}", "a watercolor painting of {}", "a bronze statue of {}", "pop art portrait of {}")
 STEPS = 20
 _SLOT = 1
-_PROMPTS = len(PLACES + STYLES)
-_PARTS = 2 * _PROMPTS + 2  # each prompt with and without the adapter, then the measurements
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +37,11 @@ class ScoredImages:
 
     latents: Tensor  # (B, C, h, w)
     images: list[Image]
+    repeats: int  # images of each prompt
 
     @property
     def in_places(self) -> list[Image]:
-        return self.images[: len(self.images) * len(PLACES) // (len(PLACES) + len(STYLES))]
+        return self.images[: self.repeats * len(PLACES)]
 
 
 def score_adapter(
@@ -51,6 +50,9 @@ def score_adapter(
     watch: Watch = unwatched, detector: FaceDetector | None = None,
 ) -> ScoreCard:  # fmt: skip
     """Make `repeats` images for each of eight prompts, with and without the adapter, and measure them.
+
+    A style is scored on the four prompts of places: other styles in its prompts would contradict it. It has no
+    similarity to a person; how well the style is met is not measured.
 
     Args:
         prepared: the photographs that the adapter was trained on.
@@ -64,56 +66,66 @@ def score_adapter(
         MissingPart: LiteRT, dlib or a model is not installed.
     """
 
+    card, subject = adapter.card, adapter.card.subject
+    prompts, mine_said, bare_said = prompts_of(subject)
+    parts = 2 * len(prompts) + 2  # each prompt with and without the adapter, then the measurements
+
     def tell(done: int) -> None:
-        watch(Advance("score", done, _PARTS))
+        watch(Advance("score", done, parts))
 
     started_s = time.perf_counter()
-    card = adapter.card
     scale = strength_on(card, base.sha256) * card.alpha / card.rank
     bank = LoraBank(base.networks, base.family.targets, slots=2, rank=card.rank)
     try:
         bank.write(_SLOT, bank.row_of(adapter.weights, scale=scale))
         tell(0)
-        subject = f"{card.identifier} {card.class_noun}"
-        mine = _generate(base, bank, subject, slot=_SLOT, seed=seed, repeats=repeats, drawn=tell)
+        mine = _generate(base, bank, mine_said, slot=_SLOT, seed=seed, repeats=repeats, drawn=tell)
         bare = _generate(
-            base, bank, card.class_noun, slot=BASE_SLOT, seed=seed, repeats=repeats,
-            drawn=lambda count: tell(_PROMPTS + count),
+            base, bank, bare_said, slot=BASE_SLOT, seed=seed, repeats=repeats,
+            drawn=lambda count: tell(len(prompts) + count),
         )  # fmt: skip
         gap = _loss_gap(base, bank, adapter, prepared, held_out=held_out, seed=seed) if held_out else None
     finally:
         bank.close()
     prompt = PromptScore(
-        _PROMPTS,
-        _recognised(base, mine, card.class_noun, seed=seed),
-        _recognised(base, bare, card.class_noun, seed=seed),
+        len(prompts),
+        _recognised(base, mine, bare_said, seed=seed),
+        _recognised(base, bare, bare_said, seed=seed),
     )
-    tell(_PARTS - 1)
+    tell(parts - 1)
     likeness = None
-    if means_person(card.class_noun):
+    if subject.is_person:
         likeness = _likeness(base, prepared, mine, bare, detector=detector or MediaPipeFaces())
     overfitting = OverfittingScore(copies(mine.images, prepared), copied_backgrounds(mine.in_places, prepared), gap)
-    tell(_PARTS)
+    tell(parts)
     return ScoreCard(
         card.name, card.content_sha256, base.sha256, seed, likeness, prompt, overfitting,
         round(time.perf_counter() - started_s, 3),
     )  # fmt: skip
 
 
+def prompts_of(subject: Subject) -> tuple[tuple[str, ...], list[str], list[str]]:
+    """The templates of a subject's score, and their prompts with and without the adapter's words."""
+    if subject.kind == "style":
+        bare = [prompt.format(subject.prior_noun) for prompt in PLACES]
+        return PLACES, [subject.added_to(text) for text in bare], bare
+    prompts = PLACES + STYLES
+    mine, bare = ([prompt.format(words) for prompt in prompts] for words in (subject.words, subject.class_noun))
+    return prompts, mine, bare
+
+
 def _generate(
-    base: BaseModel, bank: LoraBank, subject: str, *,
+    base: BaseModel, bank: LoraBank, prompts: Sequence[str], *,
     slot: int, seed: int, repeats: int, drawn: Callable[[int], None],
 ) -> ScoredImages:  # fmt: skip
     """`repeats` images of every prompt; `drawn` is called with the number of finished prompts."""
     latents = []
-    for k, prompt in enumerate(PLACES + STYLES):
-        requests = [
-            ImageRequest(prompt.format(subject), seed=seed + k * repeats + i, steps=STEPS) for i in range(repeats)
-        ]
+    for k, prompt in enumerate(prompts):
+        requests = [ImageRequest(prompt, seed=seed + k * repeats + i, steps=STEPS) for i in range(repeats)]
         latents.append(denoise_all(base, bank, requests, [[AdapterSlot(slot)]] * repeats))
         drawn(k + 1)
     together = torch.cat(latents)
-    return ScoredImages(together, _images(base, together))
+    return ScoredImages(together, _images(base, together), repeats)
 
 
 def _images(base: BaseModel, latents: Tensor) -> list[Image]:
@@ -121,11 +133,9 @@ def _images(base: BaseModel, latents: Tensor) -> list[Image]:
     return to_images(pixels)
 
 
-def _recognised(base: BaseModel, made: ScoredImages, class_noun: str, *, seed: int) -> float:
-    prompts = [prompt.format(class_noun) for prompt in PLACES + STYLES]
+def _recognised(base: BaseModel, made: ScoredImages, prompts: Sequence[str], *, seed: int) -> float:
     found = most_likely_prompts(base, made.latents, prompts, seed=seed)
-    repeats = len(found) // len(prompts)
-    return sum(place == k // repeats for k, place in enumerate(found)) / len(found)
+    return sum(place == k // made.repeats for k, place in enumerate(found)) / len(found)
 
 
 def _likeness(
@@ -180,7 +190,9 @@ def _learnt(base: BaseModel, bank: LoraBank, adapter: Adapter, photos: Sequence[
     """1 - loss with the adapter / loss without it, over the photographs with the subject's caption."""
     pixels = to_pixels([photo.image for photo in photos], base.family.resolution_px)
     latents = torch.cat([base.encode_photo(part) for part in pixels.split(8)])
-    ids = base.tokenize([f"photo of {adapter.card.identifier} {adapter.card.class_noun}"] * len(latents))
+    subject = adapter.card.subject
+    text = subject.added_to("") if subject.kind == "style" else f"photo of {subject.words}"
+    ids = base.tokenize([text] * len(latents))
     losses = {}
     for slot in (BASE_SLOT, _SLOT):
         parts = []

@@ -61,7 +61,7 @@ class ScoreCard:
     adapter_sha256: str
     base_sha256: str
     seed: int
-    likeness: LikenessScore | None  # None for subjects without a face
+    likeness: LikenessScore | None  # None for things and styles
     prompt: PromptScore
     overfitting: OverfittingScore
     seconds: float

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..photos.checks import Examined
+    from ..types import Kind
 
-    Memory = MutableMapping[tuple[str, bool], Examined]
+    Memory = MutableMapping[tuple[str, Kind, bool], Examined]
 
 MOST_SUBJECTS = 4  # a dozen photographs of the largest size take 250 MB
 IDLE_S = 300.0

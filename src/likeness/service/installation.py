@@ -46,7 +46,7 @@ from ..types import (
     Watch,
     checked_rank,
     checked_subject,
-    means_person,
+    kind_of,
     never,
     unwatched,
 )
@@ -195,12 +195,19 @@ class Likeness:
 
     def check(
         self, photos: Sequence[Photo], class_noun: str = Subject.class_noun, *,
-        keep_strangers: bool = False, watch: Watch = unwatched,
+        keep_strangers: bool = False, has_consent: bool = True, watch: Watch = unwatched,
     ) -> CheckResult:  # fmt: skip
-        """Check photographs one by one and as a set. Raises InputRefused for too many."""
+        """Check photographs one by one and as a set. Raises InputRefused for too many.
+
+        Args:
+            class_noun: "" for pictures of a style.
+            has_consent: False: pictures of a style that show faces are refused.
+        """
         from ..photos import check
 
-        return check(photos, means_person(class_noun), keep_strangers=keep_strangers, watch=watch)
+        return check(
+            photos, kind_of(class_noun), keep_strangers=keep_strangers, has_consent=has_consent, watch=watch
+        )  # fmt: skip
 
     def prepare(
         self, checked: CheckResult, *, size_px: int = PREPARED_PX, watch: Watch = unwatched
@@ -212,12 +219,15 @@ class Likeness:
 
     def train(
         self, photos: Sequence[Photo], order: FineTuneOrder, *, tenant: str = LOCAL, keep_strangers: bool = False,
-        watch: Watch = unwatched, should_stop: ShouldStop = never, on_checked: Checked = lambda checked: None,
+        has_consent: bool = True, watch: Watch = unwatched, should_stop: ShouldStop = never,
+        on_checked: Checked = lambda checked: None,
     ) -> FineTuned:  # fmt: skip
         """From photographs to a published adapter; a job that fails or is stopped publishes nothing.
 
         Args:
             keep_strangers: train on photographs that probably show another person too.
+            has_consent: False: pictures of a style that show faces are left out. The consent of a person is the
+                caller's to check.
             on_checked: called with the verdicts, before a refused set raises.
 
         Raises:
@@ -244,7 +254,10 @@ class Likeness:
                 self._refuse_taken(tenant, name)
             _, memory = plan_here(self.settings.base, self.settings.revision, order.recipe, people=1)
             with clock.stage("check"):
-                checked = self.check(photos, order.subject.class_noun, keep_strangers=keep_strangers, watch=watch)
+                checked = self.check(
+                    photos, order.subject.class_noun, keep_strangers=keep_strangers, has_consent=has_consent,
+                    watch=watch,
+                )  # fmt: skip
             on_checked(checked)
             checked.raise_if_refused()
             stop_if(should_stop)
@@ -330,7 +343,7 @@ class Likeness:
             for index, request in enumerate(requests):
                 keyed = tuple(replace(one, name=engine_key(found[one.name])) for one in request.adapters)
                 ticket = self.engine.submit(
-                    worded(self.base, request, found[request.subject].card if request.subject else None),
+                    worded(self.base, request, [found[one.name].card.subject for one in request.adapters]),
                     adapters=keyed, tenant=tenant, deadline_s=deadline_s,
                     on_step=partial(on_step, index) if on_step else None, preview_every=preview_every,
                     request_id=f"{request_id}-{index}" if request_id else None, wait=wait,

@@ -17,7 +17,7 @@ from ..storage.catalog import Catalog, now
 from ..storage.consent import record_subject
 from ..storage.objects import Objects
 from ..storage.records import PhotoRecord, SubjectRecord
-from ..types import MAX_PHOTOS, Photo, PreparedPhoto, Subject, means_person
+from ..types import MAX_PHOTOS, Photo, PreparedPhoto, Subject, kind_of
 from .examined import ExaminedPhotos
 
 if TYPE_CHECKING:
@@ -118,8 +118,9 @@ class Subjects:
         memory = self.examined.of(subject.tenant, subject.name)
         with self._checking:
             return check(
-                photos, means_person(subject.class_noun), keep_strangers=keep_strangers, examined_before=memory
-            )
+                photos, kind_of(subject.class_noun), keep_strangers=keep_strangers,
+                has_consent=bool(subject.consent.strip()), examined_before=memory,
+            )  # fmt: skip
 
     def list_photos(self, tenant: str, name: str) -> tuple[PhotoRecord, ...]:
         """The records, in the order of upload. Raises NotFound, UsageError."""

@@ -129,7 +129,7 @@ class Training:
         return key
 
     def class_noun(self, tenant: str, name: str) -> str:
-        """The default class noun of an order: that of the recorded subject of its name, or `person`."""
+        """The default class noun of an order: that of the recorded subject of its name ("": a style), or `person`."""
         try:
             return self.library.catalog.find_subject(tenant, name).class_noun
         except NotFound:

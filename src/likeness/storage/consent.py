@@ -2,10 +2,13 @@
 
 The check uses the final name and class noun of the adapter. It is made when a request arrives and again before
 photographs are prepared, because an archive can change both.
+
+A style needs a consent only where its pictures show faces: without one, `photos.check` refuses each picture with a
+face. So a person cannot be trained as a style without a consent.
 """
 
 from ..errors import AlreadyExists, ConsentMissing, NotFound, UsageError
-from ..types import Subject, checked_subject, means_person
+from ..types import Subject, checked_subject, kind_of, means_person
 from .catalog import Catalog, now
 from .records import SubjectRecord
 
@@ -63,7 +66,16 @@ def require_consent(catalog: Catalog, tenant: str, subject: Subject, *, consent:
             known = catalog.find_subject(tenant, subject.name)
     if subject.is_person and not (means_person(known.class_noun) and known.consent.strip()):
         raise ConsentMissing(
-            "expected a subject recorded as a person with consent, got one recorded as an object",
+            "expected a subject recorded as a person with consent, got one recorded as an object or a style",
             hint="delete the subject and create it again as a person, with `consent`",
         )
     return None
+
+
+def covers_faces(catalog: Catalog, tenant: str, name: str) -> bool:
+    """Whether a consent for pictures of people is on record under this name. That of a thing is none."""
+    try:
+        known = catalog.find_subject(tenant, name)
+    except NotFound:
+        return False
+    return kind_of(known.class_noun) != "thing" and bool(known.consent.strip())

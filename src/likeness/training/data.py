@@ -28,6 +28,8 @@ TEMPLATES = {
     "aligned": ("photo of {}", "a photo of {}", "portrait photo of {}", "close-up photo of {}"),
     "whole": ("photo of {}", "a photo of {}", "a picture of {}"),
 }
+# of a style: nothing about what the picture shows; {} is '[identifier] style'
+STYLE_TEMPLATES = ("picture in {}", "a picture in {}", "in {}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ class Captions:
 
 def captions(subject: Subject, templates: Sequence[str]) -> list[str]:
     """Instance captions with identifier and class noun (Ruiz et al. 2023, section 3.1)."""
-    return [template.format(f"{subject.identifier} {subject.class_noun}") for template in templates]
+    return [template.format(subject.words) for template in templates]
 
 
 def augment(
@@ -115,7 +117,8 @@ def build_training_set(
     """
     framed = [photo for photo in prepared if photo.framing in (*base.family.framings, "whole")]
     copies = augment(framed, recipe, is_person=subject.is_person, seed=seed)
-    templates = [TEMPLATES[copy.framing] for copy in copies]
+    is_style = subject.kind == "style"
+    templates = [STYLE_TEMPLATES if is_style else TEMPLATES[copy.framing] for copy in copies]
     for template, copy in style_copies(framed, base.family, recipe, is_person=subject.is_person, seed=seed):
         copies.append(copy)
         templates.append((template, f"{'an' if template[0] in 'aeiou' else 'a'} {template}"))
@@ -135,7 +138,7 @@ def build_training_set(
         base.tokenize([texts[k % len(texts)] for k in range(most)])
         for texts in (captions(subject, some) for some in templates)
     ])  # fmt: skip
-    prior_ids = base.tokenize(class_captions(base.family, subject.class_noun, len(prior_latents)) or [""])
+    prior_ids = base.tokenize(class_captions(base.family, subject.prior_noun, len(prior_latents)) or [""])
     return TrainingSet(
         latents.float(), emphasis.to(base.device), ids, prior_latents.float().to(base.device),
         prior_ids[: len(prior_latents)],
@@ -152,7 +155,7 @@ def stand_in(base: BaseModel) -> TrainingSet:
     return TrainingSet(
         latents, torch.ones(count, 1, *base.latent_shape[1:], device=base.device),
         torch.stack([ids[k % len(ids)] for k in range(count)]), latents,
-        base.tokenize(class_captions(base.family, subject.class_noun, count)),
+        base.tokenize(class_captions(base.family, subject.prior_noun, count)),
     )  # fmt: skip
 
 

@@ -106,7 +106,7 @@ def training_set(
             watch(Advance("class images", 0, count, warning=said))
 
         watch(Advance("class images", 0, count))
-        prior = class_latents(base, subject.class_noun, count, objects=class_images, progress=made, unsaved=unsaved)
+        prior = class_latents(base, subject.prior_noun, count, objects=class_images, progress=made, unsaved=unsaved)
     watch(Advance("encode", 0, 1))
     with clock.stage("encode"):
         small = [reduced(photo, 2 * base.family.resolution_px) for photo in prepared]
@@ -196,6 +196,5 @@ def stop_if(should_stop: ShouldStop) -> None:
 
 def mark_of(base: BaseModel, order: FineTuneOrder, prepared: Sequence[PreparedPhoto]) -> str:
     """The fingerprint that binds a checkpoint to its fine-tune. The words of the captions count like a photograph."""
-    words = f"{order.subject.identifier} {order.subject.class_noun}"
-    sources = [*{photo.source_sha256 for photo in prepared}, words]
+    sources = [*{photo.source_sha256 for photo in prepared}, order.subject.words]
     return fingerprint(order.recipe, base_sha256=base.sha256, seed=order.seed, photos=sources)

@@ -46,7 +46,8 @@ class FineTuningService:
             `status` and `output_location` as in the reference solution, and `target_model` for InvokeEndpoint.
 
         Raises:
-            ConsentMissing: a person, and config.json has no consent.
+            ConsentMissing: a person, and config.json has no consent. Without one, pictures of a style that show faces
+                are left out.
             InputRefused, TrainingError, StorageUnavailable: nothing was published.
         """
         read = read_input(content or b"")
@@ -57,7 +58,9 @@ class FineTuningService:
         with tempfile.TemporaryDirectory(prefix="fine-tuning-") as home:  # with it the photographs are deleted
             settings = replace(self.settings, home=Path(home), objects=None, catalog=None)
             with closing(self.open_likeness(settings)) as likeness:
-                card = likeness.train(read.photos, order, keep_strangers=job.keep_strangers).card
+                card = likeness.train(
+                    read.photos, order, keep_strangers=job.keep_strangers, has_consent=bool(read.consent.strip())
+                ).card
                 packed = archive(likeness.adapter(job.name))
         key = f"{job.name}-{card.content_sha256[:12]}{SUFFIX}"
         self.models.put(key, packed)

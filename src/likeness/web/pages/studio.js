@@ -89,7 +89,8 @@ export function Page({ name }) {
   /** @param {any} image */
   const like = (image) => {
     const subject = adapters?.find((one) => one.name === image.adapter);
-    const said = subject ? image.prompt?.replace(`${subject.identifier} ${subject.class_noun}`, "{me}") : image.prompt;
+    const words = subject && subject.kind !== "style" && `${subject.identifier} ${subject.class_noun}`;
+    const said = words ? image.prompt?.replace(words, "{me}") : image.prompt;
     change({
       adapter: image.adapter || BASE,
       prompt: said || "",
