@@ -63,6 +63,8 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "engine-exact": "Images in a mixed batch against the same images alone.",
     },
     "Training": {
+        "comparison": "A training step of diffusers' DreamBooth script, of the reference's recipe, and of ours, alone "
+        "and together, each in a process of its own. Baseline: the script, which the reader fetches.",
         "train-together": "Eight people in one training loop. Baseline: the same trainings one after another. Rows are "
         "photographs + class images per person and step.",
         "adapter-size": "One adapter on disk.",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from likeness.diffusion.base import BaseModel
-from likeness.training.data import TrainingSet, captions, class_captions
+from likeness.training.data import TEMPLATES, TrainingSet, captions, class_captions
 from likeness.training.loop import TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
 from likeness.types import Subject
@@ -46,7 +46,7 @@ def random_person(base: BaseModel, seed: int) -> TrainingSet:
     g = torch.Generator().manual_seed(seed)
     emphasis = 0.5 + torch.rand(PHOTOS, 1, *base.latent_shape[1:], generator=g)
     subject = Subject(NAMES[seed])
-    ids = base.tokenize(captions(subject, "portrait"))  # (K, N)
+    ids = base.tokenize(captions(subject, TEMPLATES["portrait"]))  # (K, N)
     return TrainingSet(
         latents=torch.randn(PHOTOS, *base.latent_shape, generator=g).to(base.device),
         emphasis=(emphasis / emphasis.mean((1, 2, 3), keepdim=True)).to(base.device),
