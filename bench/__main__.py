@@ -17,6 +17,7 @@ NAMES = (
     "serve",
     "triton",
     "cluster_simulation",
+    "ray_serve",
     "jobs",
     "demo",
     "fresh_clone",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ...diffusion.base import BaseModel
 
 NAME = "likeness"
-ROUTER: Any = "likeness.deploy.ray.router:AffinityRouter"  # a path: wrongly annotated in Ray 2.60
+ROUTER = "likeness.deploy.ray.router:AffinityRouter"
 DRAIN_S = 150.0  # longer than the deadline of an image; then a replica is killed
 LOGS = LoggingConfig(enable_access_log=False)  # its lines have paths; the boundary's have routes
 
@@ -64,9 +64,14 @@ def application(args: Mapping[str, object]) -> Application:
     )
 
 
-def replicas(options: ClusterOptions) -> Application:
-    """The deployment of the engines alone."""
+def replicas(options: ClusterOptions, *, router: str = ROUTER) -> Application:
+    """The deployment of the engines alone.
+
+    Args:
+        router: path of a request router's class.
+    """
     settings = settings_at(options.home)
+    the_router: Any = router  # wrongly annotated in Ray 2.60
     if options.replicas < 1 or (options.most_replicas or options.replicas) < options.replicas:
         raise SettingsError("expected at least one replica, and no smaller number of most replicas")
     follows = options.most_replicas is not None and options.most_replicas > options.replicas
@@ -80,7 +85,7 @@ def replicas(options: ClusterOptions) -> Application:
         autoscaling_config=scaling if follows else None,
         ray_actor_options={"num_cpus": options.threads, "num_gpus": options.devices},
         max_ongoing_requests=2 * (settings.queue_limit + settings.max_batch),  # so that the engine is what refuses
-        request_router_config=RequestRouterConfig(request_router_class=ROUTER),
+        request_router_config=RequestRouterConfig(request_router_class=the_router),
         graceful_shutdown_wait_loop_s=0.5, graceful_shutdown_timeout_s=DRAIN_S,
         health_check_period_s=1.0, health_check_timeout_s=30.0,
         logging_config=LOGS,

@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,9 +53,9 @@ def serve_here(call: Call, *, replicas: int, most_replicas: int, port: int, need
         "devices": min(1.0, gpus * 1000 // most_replicas / 1000), "needs_keys": needs_keys,
     }  # fmt: skip
     with (
-        interruptible() as should_stop,
         scratch(root),
         local_cluster(root / FOLDER, cpus=threads * most_replicas + 1, gpus=gpus, port=port),
+        interruptible() as should_stop,  # Ray has handlers of its own before
     ):
         from ray import serve
 
@@ -90,41 +91,35 @@ def local_cluster(folder: Path, *, cpus: int, gpus: int, port: int) -> Iterator[
             f"expected a folder for sockets of at most {MOST_PATH} characters, got {len(str(folder))}",
             hint="choose a home folder with a shorter path",
         )
-    with _environment(_ENVIRONMENT | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}):
-        try:
-            import ray
-            from ray import serve
-        except ImportError:
-            raise MissingPart("expected Ray, which is not installed", hint="pip install 'likeness[ray]'") from None
-        from .application import LOGS
-
-        make_private(folder)
-        logging.getLogger("ray").setLevel(logging.WARNING)
-        try:
-            ray.init(
-                address="local", num_cpus=cpus, num_gpus=gpus, include_dashboard=False, _node_ip_address=HOST,
-                _temp_dir=str(folder), object_store_memory=SHARED_MB << 20, log_to_driver=False,
-                logging_level=logging.WARNING,
-            )  # fmt: skip
-            serve.start(proxy_location="HeadOnly", http_options={"host": HOST, "port": port}, logging_config=LOGS)
-            yield
-        finally:
-            serve.shutdown()
-            ray.shutdown()
-
-
-@contextmanager
-def _environment(changes: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ |= changes
+    set_environment()
     try:
+        import ray
+        from ray import serve
+    except ImportError:
+        raise MissingPart("expected Ray, which is not installed", hint="pip install 'likeness[ray]'") from None
+    from .application import LOGS
+
+    make_private(folder)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    ray.init(
+        address="local", num_cpus=cpus, num_gpus=gpus, include_dashboard=False, _node_ip_address=HOST,
+        _temp_dir=str(folder), object_store_memory=SHARED_MB << 20, log_to_driver=False,
+        logging_level=logging.WARNING,
+    )  # fmt: skip
+    try:
+        serve.start(proxy_location="HeadOnly", http_options={"host": HOST, "port": port}, logging_config=LOGS)
         yield
+        serve.shutdown()  # after an error, the end of Ray ends Serve
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        ray.shutdown()
+
+
+def set_environment() -> None:
+    """Set Ray's variables for this process and its children; before Ray is imported, which reads them once."""
+    if "RAY_AUTH_TOKEN" not in os.environ:
+        assert "ray" not in sys.modules, "expected this call before Ray is imported"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ |= _ENVIRONMENT
 
 
 def _gpus() -> int:

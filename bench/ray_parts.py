@@ -1,0 +1,213 @@
+"""The parts of `bench.ray_serve`, which imports this module when Ray's environment is set."""
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from ray import serve
+from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+
+from fixtures.tiny import build_tiny_folder
+from fixtures.waiting import until
+from likeness.deploy.ray.application import NAME, ROUTER, ClusterOptions, base_without_weights, replicas
+from likeness.deploy.ray.local_cluster import local_cluster
+from likeness.deploy.ray.remote_engine import RemoteEngine
+from likeness.deploy.ray.replica import settings_at
+from likeness.diffusion.base import load_base
+from likeness.engine.packed import pack
+from likeness.engine.slot_banks import SlotBanks
+from likeness.engine.ticket import ImageEngine
+from likeness.service import build
+from likeness.storage.library import engine_key_of
+from likeness.types import GeneratedImage, ImageRequest, WeightedAdapter
+from recipes.measurement import Row
+
+from .adapters import write_adapters
+from .report import Goal
+from .serve import free_port
+
+RANDOM_ROUTER = "bench.ray_parts:RandomRouter"
+RANK, DEADLINE_S, PEOPLE = 4, 600.0, 16
+
+
+class RandomRouter(RequestRouter):
+    """Any replica, for comparison."""
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
+    ) -> list[list[RunningReplica]]:
+        return [[one] for one in random.sample(candidate_replicas, len(candidate_replicas))]
+
+
+class Cluster:
+    """Engines of one home folder, without an ingress: this process is the caller."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.base = home, base_without_weights(settings_at(str(home)))
+        self.engine: RemoteEngine
+
+    @contextmanager
+    def of(self, count: int, *, router: str = ROUTER) -> Iterator[RemoteEngine]:
+        """New replicas, with nothing in memory."""
+        options = ClusterOptions(home=str(self.home), replicas=count)
+        handle = serve.run(replicas(options, router=router), name=NAME, route_prefix=None)
+        engine = RemoteEngine(self.base, handle, deadline_s=DEADLINE_S)
+        until(lambda: len(engine.states()) == count)
+        try:
+            yield engine
+        finally:
+            engine.close()
+            serve.delete(NAME)
+
+
+@contextmanager
+def installed(base: str, count: int, *, host_share: float | None = None) -> Iterator[tuple[Cluster, list[str]]]:
+    """A cluster with keys of `count` adapters: links to one file, since only the names matter.
+
+    Args:
+        host_share: of all adapters that fit into the memory of one replica; None: all.
+    """
+    with tempfile.TemporaryDirectory(prefix="lk-") as name:
+        home = Path(name)
+        loaded = load_base(base)
+        files = write_adapters(loaded, home / "objects", 1, rank=RANK)
+        (first,) = files.keys
+        for i in range(1, count):
+            link = home / "objects" / "local" / "adapters" / f"a{i}" / Path(first).name
+            link.parent.mkdir(parents=True)
+            os.link(files.path(first), link)
+        banks = SlotBanks(loaded, slots=2, rank=RANK, large_rank=0)
+        each = pack(files.load(first), banks, loaded.sha256).nbytes
+        banks.close()
+        host_mb = max(1, round(each * count * (host_share or 1.0) / 2**20))
+        (home / "likeness.toml").write_text(f'base = "{base}"\nrank = {RANK}\nhost_mb = {host_mb}\nslots = 9\n')
+        with local_cluster(home / "ray", cpus=8, gpus=0, port=free_port()):
+            yield Cluster(home), [engine_key_of("local", f"a{i}", files.sha256s[0]) for i in range(count)]
+
+
+def asked(engine: ImageEngine, key: str, seed: int, *, steps: int) -> tuple[GeneratedImage, float]:
+    """One image, and the seconds until it came."""
+    started_s = time.perf_counter()
+    request = ImageRequest("portrait of <<TOK>> person", seed=seed, steps=steps, guidance_scale=1.0)
+    image = engine.submit(request, adapters=(WeightedAdapter(key),)).result()
+    return image, time.perf_counter() - started_s
+
+
+def ask_all(engine: ImageEngine, keys: Sequence[str], *, steps: int, clients: int) -> float:
+    """Seconds for one image of each key, from so many threads."""
+    started_s = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(lambda one: asked(engine, one[1], one[0], steps=steps), enumerate(keys)))
+    return time.perf_counter() - started_s
+
+
+def hop(cluster: Cluster, keys: Sequence[str], images: int) -> tuple[list[Row], list[Goal]]:
+    """In turn, so that other load affects both."""
+    direct = build(settings_at(str(cluster.home)))
+    around_s: dict[str, list[float]] = {"in this process": [], "a replica": []}
+    with cluster.of(1) as remote:
+        engines: dict[str, ImageEngine] = {"in this process": direct.engine, "a replica": remote}
+        for k in range(images + 10):
+            for name, engine in engines.items():
+                image, seconds = asked(engine, keys[0], k, steps=1)
+                if k >= 10:
+                    around_s[name].append(seconds - image.seconds)
+    direct.close()
+    rows: list[Row] = [
+        {"engine": name, "p50 ms": float(np.percentile(each, 50)) * 1e3, "p99 ms": float(np.percentile(each, 99)) * 1e3}
+        for name, each in around_s.items()
+    ]
+    own, far = (np.array(each) * 1e3 for each in around_s.values())
+    goals = [
+        Goal(f"hop: p{q} of the added latency, ms", float(np.percentile(far, q) - np.percentile(own, q)), most, False)
+        for q, most in ((50, 5.0), (99, 20.0))
+    ]
+    return rows, goals
+
+
+def two(cluster: Cluster, keys: Sequence[str], *, steps: int, rounds: int) -> tuple[list[Row], list[Goal]]:
+    rows: list[Row] = []
+    for count in (1, 2):
+        with cluster.of(count) as engine:
+            ask_all(engine, keys, steps=1, clients=PEOPLE)
+            best_s = min(ask_all(engine, keys, steps=steps, clients=PEOPLE) for _ in range(rounds))
+        rows.append({"replicas": count, "images a second": len(keys) / best_s})
+    speedup = float(str(rows[1]["images a second"])) / float(str(rows[0]["images a second"]))
+    return rows, [Goal("two: images a second of 2 replicas over 1", speedup, 1.9, True)]
+
+
+def warm(cluster: Cluster, keys: Sequence[str], requests: int, *, count: int) -> tuple[list[Row], list[Goal]]:
+    weights = 1 / np.arange(1, len(keys) + 1)
+    drawn = np.random.default_rng(0).choice(len(keys), requests, p=weights / weights.sum())
+    shares: dict[str, float] = {}
+    for name, router in {"affinity": ROUTER, "random": RANDOM_ROUTER}.items():
+        with cluster.of(count, router=router) as engine:
+            ask_all(engine, keys[::-1], steps=1, clients=PEOPLE)
+            ask_all(engine, [keys[k] for k in drawn[: requests // 5]], steps=1, clients=PEOPLE)
+            before = engine.facts()
+            ask_all(engine, [keys[k] for k in drawn[requests // 5 :]], steps=1, clients=PEOPLE)
+            after = engine.facts()
+        hits, misses = after.host_hits - before.host_hits, after.host_misses - before.host_misses
+        shares[name] = hits / (hits + misses)
+    rows: list[Row] = [{"router": name, "from a warm replica %": share * 100} for name, share in shares.items()]
+    return rows, [Goal("warm: % of the requests", shares["affinity"] * 100, 92.0, True)]
+
+
+def kill(cluster: Cluster, keys: Sequence[str], *, steps: int) -> tuple[list[Row], list[Goal]]:
+    stop, lost, made = threading.Event(), list[str](), list[int]()
+
+    def keep_asking(first: int) -> None:
+        k = first
+        while not stop.is_set():
+            try:
+                asked(engine, keys[k % len(keys)], k, steps=steps)
+                made.append(k)
+            except Exception as error:
+                lost.append(type(error).__name__)
+            k += 1
+
+    with cluster.of(2) as engine:
+        ask_all(engine, keys, steps=1, clients=PEOPLE)
+        with ThreadPoolExecutor(4) as pool:
+            for first in range(4):
+                pool.submit(keep_asking, first)
+            until(lambda: len(made) >= 8)
+            victim = max(engine.states(), key=lambda state: len(state.held))
+            key = sorted(victim.held)[0]
+            os.kill(victim.process_id, signal.SIGKILL)
+            _, next_s = asked(engine, key, 0, steps=1)
+            enough = len(made) + 8
+            until(lambda: len(made) >= enough)
+            stop.set()
+    rows: list[Row] = [{"images": len(made), "lost": len(lost), "next image of its adapters s": next_s}]
+    return rows, [
+        Goal("kill: requests lost", float(len(lost)), 0.0, False),
+        Goal("kill: seconds to the next image for its adapters", next_s, 5.0, False),
+    ]
+
+
+def measured(args: argparse.Namespace) -> tuple[dict[str, list[Row]], list[Goal]]:
+    parts: dict[str, tuple[list[Row], list[Goal]]] = {}
+    with installed(args.base, PEOPLE) as (cluster, keys):
+        parts["hop"] = hop(cluster, keys, args.images)
+        print("hop done", file=sys.stderr)
+        parts["two"] = two(cluster, keys, steps=args.steps, rounds=args.rounds)
+        parts["kill"] = kill(cluster, keys, steps=args.steps)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        installed(
+            str(build_tiny_folder(Path(folder))), args.adapters, host_share=1.5 / args.replicas
+        ) as (cluster, keys),
+    ):  # fmt: skip
+        parts["warm"] = warm(cluster, keys, args.requests, count=args.replicas)
+    return {name: rows for name, (rows, _) in parts.items()}, [goal for _, goals in parts.values() for goal in goals]

@@ -1,0 +1,43 @@
+"""Replicas on a local Ray: the cost of the hop, two against one, warm requests by router, and a killed replica.
+
+python -m bench.ray_serve [--base built-in] [--images 200] [--adapters 10000] [--requests 10000] [--save]
+
+hop        one image after the other, one step each, from this process: the seconds around the engine's own, against an
+           engine in this process.
+two        16 images at once of 16 adapters, on one replica of one thread and on two.
+warm       requests for `--adapters` by Zipf's law with exponent 1 on four replicas, whose memory has room for 1.5 times
+           their share; a fifth of the requests first, not counted, after one for each adapter. The tests' tiny base.
+kill       one of two replicas is killed under load: requests without an image, and the next image for its adapters.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from likeness.deploy.ray.local_cluster import set_environment
+
+from .report import ROOT, finish, options
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--base", default="built-in", help="of all parts but `warm`")
+    parser.add_argument("--images", type=int, default=200, help="of `hop`")
+    parser.add_argument("--steps", type=int, default=10, help="of an image of `two` and `kill`")
+    parser.add_argument("--rounds", type=int, default=3, help="of `two`; the fastest counts")
+    parser.add_argument("--adapters", type=int, default=10_000, help="of `warm`")
+    parser.add_argument("--requests", type=int, default=10_000, help="of `warm`")
+    parser.add_argument("--replicas", type=int, default=4, help="of `warm`")
+    args = parser.parse_args()
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    os.environ["OMP_NUM_THREADS"] = "1"
+    set_environment()
+    from .ray_parts import measured
+
+    tables, goals = measured(args)
+    settings: dict[str, Any] = {name: value for name, value in vars(args).items() if name not in ("save", "base")}
+    finish("ray_serve", tables, goals=goals, settings=settings | {"base": Path(args.base).name}, save=args.save)
+
+
+if __name__ == "__main__":
+    main()
