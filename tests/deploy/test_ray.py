@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from likeness.cli import app
+from likeness.config import Settings
 from likeness.deploy.affinity import choose, limit_of, place, ring_of
 from likeness.engine.facts import ROWS, SECONDS, EngineFacts, Histogram, total
 from likeness.engine.ticket import StepEvent
@@ -29,7 +30,7 @@ import ray
 from ray.exceptions import ActorDiedError
 from ray.serve.schema import ServeDeploySchema
 
-from likeness.deploy.ray.application import ClusterOptions, application
+from likeness.deploy.ray.application import ClusterOptions, application, replicas
 from likeness.deploy.ray.local_cluster import MOST_PATH, local_cluster
 from likeness.deploy.ray.messages import Call, News, Stage
 from likeness.deploy.ray.remote_engine import RemoteEngine
@@ -300,3 +301,15 @@ def test_the_manifest_is_a_serve_config_of_this_application() -> None:
         assert {"RAY_USAGE_STATS_ENABLED", "LIKENESS_HOME"} <= names
         assert container["envFrom"] == [{"secretRef": {"name": "likeness"}}]
     assert cluster["headGroupSpec"]["rayStartParams"]["include-dashboard"] == "true"  # the operator deploys through it
+
+
+def test_the_number_of_replicas_is_fixed_or_follows_the_load() -> None:
+    def scaling(**numbers: int) -> Any:
+        bound: Any = replicas(ClusterOptions(**numbers))  # type: ignore[arg-type]
+        return bound._bound_deployment._deployment_config
+
+    fixed, following = scaling(replicas=2), scaling(replicas=2, most_replicas=5).autoscaling_config
+    assert (fixed.num_replicas, fixed.autoscaling_config) == (2, None)
+    assert (following.min_replicas, following.max_replicas) == (2, 5)
+    assert following.target_ongoing_requests == Settings.max_batch
+    assert following.policy.get_policy() is follow_load
