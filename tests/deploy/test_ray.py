@@ -312,4 +312,4 @@ def test_the_number_of_replicas_is_fixed_or_follows_the_load() -> None:
     assert (fixed.num_replicas, fixed.autoscaling_config) == (2, None)
     assert (following.min_replicas, following.max_replicas) == (2, 5)
     assert following.target_ongoing_requests == Settings.max_batch
-    assert following.policy.get_policy() is follow_load
+    assert following.policy.policy_function == f"{follow_load.__module__}:{follow_load.__name__}"
