@@ -215,16 +215,17 @@ def faces() -> bytes:
     return archive({path.name: path.read_bytes() for path in paths})
 
 
-def test_a_person_is_not_trained_as_a_style_without_consent(installation: Installation) -> None:
+def test_a_person_is_not_trained_as_a_thing_or_a_style_without_consent(installation: Installation) -> None:
     known(installation, "rex", "dog", "the owner of the dog agreed")
-    for name in ("oil", "rex"):
-        claim, asked = claimed(installation, order(name, ""), faces())
+    for name, noun in (("oil", ""), ("rex", ""), ("toy", "toy")):
+        claim, asked = claimed(installation, order(name, noun), faces())
         with pytest.raises(Failed, match="PhotosRefused"):
             prepared(installation, claim, asked)
         assert not installation.training.objects.has(object_keys.prepared_key("local", claim.job))
-    known(installation, "agreed", "", WORD)
-    claim, asked = claimed(installation, order("agreed", ""), faces())
-    assert prepared(installation, claim, asked) == {"photos": 4}
+    for name, noun in (("agreed", ""), ("doll", "toy")):
+        known(installation, name, noun, WORD)
+        claim, asked = claimed(installation, order(name, noun), faces())
+        assert prepared(installation, claim, asked) == {"photos": 4}
 
 
 def test_a_style_without_faces_needs_no_consent(installation: Installation) -> None:

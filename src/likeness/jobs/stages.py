@@ -166,7 +166,8 @@ class Stages:
         found = self._in_child(self.preparer, claim, order, asked=first, heard=configured)
         final = read_order(found["order"])
         self.patiently(claim, order, lambda: self.admit(claim, final, consent=found["consent"]))
-        agreed = self.patiently(claim, order, lambda: covers_faces(self.library.catalog, final.tenant, final.name))
+        subject = final.fine_tune().subject
+        agreed = self.patiently(claim, order, lambda: covers_faces(self.library.catalog, final.tenant, subject))
         asked |= {"order": final.document(), "has_consent": agreed}
         return self._in_child(self.preparer, claim, final, asked=asked, heard=heard)
 

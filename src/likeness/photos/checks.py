@@ -36,6 +36,7 @@ EYES_COVERED = 0.35  # sunglasses 0.10 to 0.16; bare eyes, glasses and fringes 0
 CUT_WARNED, CUT_REFUSED = 0.03, 0.25  # share of the face's box outside the image
 TILT_WARNED_DEG = 30.0  # roll of the head; beyond `face.LYING_DEG` the photograph is rotated
 GREY_FACE, GREY_THING = 6.0, 1.0  # colourfulness; coloured faces 17 and up, grey, sepia and duotone ones up to 5
+FACES_OF_THING = 0.5  # least share of the pictures with a face that make them pictures of a person
 _FORMATS_HINT = f"send {FORMATS}"
 _MOST_FACES = 8  # per photograph; further faces are small and far from the centre
 
@@ -71,7 +72,8 @@ def check(
             repeat each other.
         detector: finds faces; `MediaPipeFaces` by default.
         keep_strangers: use photographs that probably show another person too.
-        has_consent: False: a picture of a style is refused if it shows a face (`storage.consent`).
+        has_consent: False: a picture of a style is refused if it shows a face (`storage.consent`), and of a thing, if
+            half of the pictures do: a few passers-by are not its subject, and a dog may be taken for one.
         examined_before: measurements of single photographs, by hash, kind and whether faces were sought, which are not
             made again; new ones are added.
 
@@ -80,13 +82,14 @@ def check(
         MissingPart: a face is needed, and LiteRT, dlib or a model is not installed.
     """
     refuse_too_many(photos)  # all decoded images are in memory at once
-    seeks_faces = kind == "person" or (kind == "style" and not has_consent)
-    finder = (detector or MediaPipeFaces()) if seeks_faces else None
+    finder = (detector or MediaPipeFaces()) if kind == "person" or not has_consent else None
     examined: list[Examined] = []
     watch(Advance("check", 0, len(photos)))
     for photo in photos:
         examined.append(_examined(photo, kind, finder, before={} if examined_before is None else examined_before))
         watch(Advance("check", len(examined), len(photos)))
+    if kind == "thing" and sum(_has(one, FACE) for one in examined) < FACES_OF_THING * len(examined):
+        examined = [_without(one, FACE) for one in examined]
     examined = [_without_repeats(one, examined[:place]) for place, one in enumerate(examined)]
     # A repeated file counts once when the subject is determined.
     choice = choose([one.identities if one.report.verdict != "refused" else () for one in examined])
@@ -168,10 +171,9 @@ def _examine(photo: Photo, kind: Kind, finder: FaceDetector | None) -> Examined:
         return Examined(photo, size, image)
     if kind != "person":
         luma = quality.grey(image)
-        if kind == "thing":
-            reasons = (*size, *_light_reasons(luma), *_blur_reasons(luma), *_grey_reasons(image, GREY_THING))
-        else:  # darkness, softness and missing colour may be the style
-            reasons = (*size, *(_face_reasons_of_style(image, finder) if finder is not None else ()))
+        reasons = (*size, *(_unasked_reasons(image, finder) if finder is not None else ()))
+        if kind == "thing":  # of a style, darkness, softness and missing colour may be part
+            reasons = (*reasons, *_light_reasons(luma), *_blur_reasons(luma), *_grey_reasons(image, GREY_THING))
         prints = tuple(quality.fingerprint(turned) for turned in (luma, np.ascontiguousarray(luma[:, ::-1])))
         return Examined(photo, reasons, image, prints=prints)
     assert finder is not None
@@ -328,7 +330,11 @@ def _empty() -> Reason:
     return Reason("empty", message, _FORMATS_HINT, "refused")
 
 
-def _face_reasons_of_style(image: NDArray[np.uint8], finder: FaceDetector) -> tuple[Reason, ...]:
+def _without(one: Examined, code: str) -> Examined:
+    return replace(one, reasons=tuple(reason for reason in one.reasons if reason.code != code))
+
+
+def _unasked_reasons(image: NDArray[np.uint8], finder: FaceDetector) -> tuple[Reason, ...]:
     _, faces, _ = upright(image, finder)
     if not faces:
         return ()

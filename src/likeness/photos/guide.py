@@ -24,7 +24,7 @@ THING_LEAST, THING_WANTED = 1, 4
 STYLE_LEAST, STYLE_WANTED = 4, 12
 MOST_STRANGERS = 1 / 3  # of the photographs with a known face
 KEEP_HINT = "if you are sure that it is the same person, use --keep-strangers, or keep_strangers in the request"
-FACE = "face"  # a picture of a style shows a face, and there is no consent
+FACE = "face"  # a picture of a thing or a style shows a face, and there is no consent
 CONSENT_HINT = "say in `consent` who agreed, or why nobody need; or send pictures without faces"
 GREY_SHARE = 1 / 4  # a few grey photographs in a set do no harm
 
@@ -52,7 +52,7 @@ def guide(
         persons: number of photographs with a recognised face, strangers included.
         grey: number of usable photographs without colour.
         keep_strangers: whether photographs of another person are used all the same.
-        unasked: number of pictures of a style with a face, without consent.
+        unasked: number of pictures of a thing or a style with a face, without consent.
     """
     if kind == "style":
         return _style_guide(len(usable), repeats, unasked)
@@ -62,7 +62,7 @@ def guide(
     lights = distinct_colours([_lighting(one) for one in usable])
     coverage: dict[str, dict[str, int]] = {"background": {"distinct": places}, "light": {"distinct": lights}}
     advice = [_stranger_advice(strangers, persons, keep_strangers)] if strangers else []
-    advice += _count_advice(len(usable), repeats, kind)
+    advice += _unasked_advice(unasked, len(usable), kind) + _count_advice(len(usable), repeats, kind)
     if is_person:
         coverage = {
             "yaw": _count(YAWS, faces, lambda face: yaw_name(face.yaw_deg)),
@@ -106,16 +106,19 @@ def _count(names: Sequence[str], faces: Sequence[Face], name_of: Callable[[Face]
 
 
 def _style_guide(count: int, repeats: int, unasked: int) -> SetReport:
-    advice = []
-    if unasked:
-        message = f"{unasked} pictures show a face and there is no consent; they are left out"
-        advice.append(Reason(FACE, message, CONSENT_HINT, "refused" if count < STYLE_LEAST else "warned"))
-    advice += _count_advice(count, repeats, "style")
+    advice = _unasked_advice(unasked, count, "style") + _count_advice(count, repeats, "style")
     advice.append(
         Reason("style", "treated as a style: faces, light and sharpness are not checked",
                "send pictures that have only their style in common", "accepted")
     )  # fmt: skip
     return SetReport(count + repeats, {}, tuple(advice))
+
+
+def _unasked_advice(unasked: int, count: int, kind: Kind) -> list[Reason]:
+    if not unasked:
+        return []
+    message = f"{unasked} pictures show a face and there is no consent; they are left out"
+    return [Reason(FACE, message, CONSENT_HINT, "refused" if count < _COUNTS[kind][0] else "warned")]
 
 
 def _count_advice(count: int, repeats: int, kind: Kind) -> list[Reason]:

@@ -201,7 +201,7 @@ class Likeness:
 
         Args:
             class_noun: "" for pictures of a style.
-            has_consent: False: pictures of a style that show faces are refused.
+            has_consent: False: pictures of a thing or a style with faces are refused, see `photos.check`.
         """
         from ..photos import check
 
@@ -226,8 +226,8 @@ class Likeness:
 
         Args:
             keep_strangers: train on photographs that probably show another person too.
-            has_consent: False: pictures of a style that show faces are left out. The consent of a person is the
-                caller's to check.
+            has_consent: False: pictures of a thing or a style with faces are left out, see `photos.check`. The consent
+                of a person is the caller's to check.
             on_checked: called with the verdicts, before a refused set raises.
 
         Raises:

@@ -3,8 +3,9 @@
 The check uses the final name and class noun of the adapter. It is made when a request arrives and again before
 photographs are prepared, because an archive can change both.
 
-A style needs a consent only where its pictures show faces: without one, `photos.check` refuses each picture with a
-face. So a person cannot be trained as a style without a consent.
+A thing or a style needs a consent only where its pictures show faces: without one, `photos.check` refuses each picture
+of a style with a face, and those of a thing if half of its pictures show one. So a person is not trained as a thing or
+a style without a consent.
 """
 
 from ..errors import AlreadyExists, ConsentMissing, NotFound, UsageError
@@ -72,10 +73,10 @@ def require_consent(catalog: Catalog, tenant: str, subject: Subject, *, consent:
     return None
 
 
-def covers_faces(catalog: Catalog, tenant: str, name: str) -> bool:
-    """Whether a consent for pictures of people is on record under this name. That of a thing is none."""
+def covers_faces(catalog: Catalog, tenant: str, subject: Subject) -> bool:
+    """Whether a consent is on record under this name, for a subject of this kind or for a person."""
     try:
-        known = catalog.find_subject(tenant, name)
+        known = catalog.find_subject(tenant, subject.name)
     except NotFound:
         return False
-    return kind_of(known.class_noun) != "thing" and bool(known.consent.strip())
+    return kind_of(known.class_noun) in ("person", subject.kind) and bool(known.consent.strip())

@@ -46,8 +46,8 @@ class FineTuningService:
             `status` and `output_location` as in the reference solution, and `target_model` for InvokeEndpoint.
 
         Raises:
-            ConsentMissing: a person, and config.json has no consent. Without one, pictures of a style that show faces
-                are left out.
+            ConsentMissing: a person, and config.json has no consent. Without one, pictures of a thing or a style that
+                show faces are left out.
             InputRefused, TrainingError, StorageUnavailable: nothing was published.
         """
         read = read_input(content or b"")
