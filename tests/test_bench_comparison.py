@@ -1,10 +1,12 @@
 """The comparison with other trainings: what each contender's process does, on a tiny base, and the table."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bench import comparison, comparison_steps
@@ -58,8 +60,8 @@ def test_a_script_is_watched(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["pytest"])
-    monkeypatch.setattr("torch.optim.AdamW.step", comparison_steps.torch.optim.AdamW.step)  # restored afterwards
-    monkeypatch.setitem(comparison_steps.sys.modules, "torchvision", comparison_steps.transforms_of_torchvision())
+    monkeypatch.setattr("torch.optim.AdamW.step", torch.optim.AdamW.step)  # restored afterwards
+    monkeypatch.setitem(sys.modules, "torchvision", comparison_steps.transforms_of_torchvision())
     (tmp_path / "train.py").write_text(SCRIPT)
     comparison_steps.main(["3", "--count", "script", str(tmp_path / "train.py"), f"--output_dir={tmp_path}"])
     said = answer(capsys)

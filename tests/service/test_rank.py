@@ -9,6 +9,7 @@ import pytest
 
 from fixtures.people import person
 from likeness.config import Settings
+from likeness.engine.engine import Engine
 from likeness.errors import Mismatch
 from likeness.jobs.job import JobOrder
 from likeness.service import Likeness, build
@@ -100,6 +101,7 @@ def test_one_large_adapter_sizes_nobodys_slots(likeness: Likeness) -> None:
         pictures = again.generate(
             [ImageRequest("photo of {me}", blend_of(name), steps=1) for name in ("large", "small")]
         )
+        assert isinstance(again.engine, Engine)
         assert len(pictures) == 2 and again.engine.banks.usual.rank == 4
         with pytest.raises(Mismatch):
             again.generate([ImageRequest("photo of {me}", blend_of("larger"), steps=1)])
