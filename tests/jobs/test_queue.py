@@ -138,7 +138,7 @@ def test_the_queue_is_bounded(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"name": "../rex"}, {"tenant": "An na"}, {"class_noun": ""}, {"class_noun": "a\nb"}, {"seed": -1},
+        {"name": "../rex"}, {"tenant": "An na"}, {"class_noun": " "}, {"class_noun": "a\nb"}, {"seed": -1},
         {"recipe": "none"}, {"changes": {"steps": 0}}, {"changes": {"nonsense": 1}}, {"time_limit_s": 0},
         {"time_limit_s": 10**6}, {"queue_limit_s": 0},
     ],

@@ -23,7 +23,7 @@ from likeness.types import ImageRequest, PreparedPhoto, Subject
 
 PEOPLE = Path(__file__).parents[1] / "photos" / "virtual_people.jpg"  # renders of eight people
 ANNA, INK = Subject("anna", "woman"), Subject("ink", "")
-STEPS, SEEDS = 16, 2
+STEPS, SEEDS = 30, 2
 
 
 def pictures() -> list[PreparedPhoto]:
@@ -42,7 +42,7 @@ def base() -> BaseModel:
 def bank(base: BaseModel) -> Iterator[LoraBank]:
     """Slot 1: a person; slot 2: the style of pencil sketches of seven others. Trained together, no class images."""
     recipe = recipe_named(
-        "fast", steps=STEPS, instance_rows=4, prior_rows=0, warmup_steps=3, unet_learning_rate=6e-4, variants=2,
+        "fast", steps=STEPS, instance_rows=4, prior_rows=0, warmup_steps=3, unet_learning_rate=3e-4, variants=2,
         styled_copies=0, vary_background=False,
     )  # fmt: skip
     whole, rng = pictures(), np.random.default_rng(0)
