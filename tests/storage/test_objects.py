@@ -78,6 +78,32 @@ def test_a_neighbours_name_is_not_a_folder(objects: Objects) -> None:
 
 
 @pytest.mark.services
+def test_a_folder_may_be_deleted_during_a_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, scandir = FileObjects(tmp_path), os.scandir
+    store.put("local/a/photo", b"1")
+    store.put("local/b/photo", b"2")
+
+    def deleted_before(folder: Any) -> Any:
+        if Path(folder).name == "b":
+            store.delete("local/b/photo")  # and the folder with it
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", deleted_before)
+    assert [facts.key for facts in store.list("local/")] == ["local/a/photo"]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FileObjects(tmp_path)
+    store.put("local/a/photo", b"1")
+
+    def refused(folder: Any) -> Any:
+        raise PermissionError(errno.EACCES, "refused")
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(StorageUnavailable, match="EACCES"):
+        list(store.list("local/"))
+
+
 def test_listing_goes_beyond_one_page(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     boto3 = pytest.importorskip("boto3", reason="S3 needs boto3")
     real = boto3.client

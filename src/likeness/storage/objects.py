@@ -153,7 +153,8 @@ class FileObjects:
 
     def list(self, prefix: str) -> Iterator[ObjectFacts]:
         folder = self.root / checked_prefix(prefix).rpartition("/")[0]
-        found = folder.rglob("*") if folder.is_dir() else []
+        with _answering():
+            found = [Path(at, name) for at, _, names in os.walk(folder, onerror=_unless_gone) for name in names]
         for path in sorted(found, key=Path.as_posix):  # by characters, as in S3; paths would sort by parts
             key = path.relative_to(self.root).as_posix()
             if not key.startswith(prefix) or "/." in f"/{key}" or path.is_symlink():  # partly written, or a lock
@@ -383,6 +384,12 @@ def _move(staged: Path, path: Path) -> None:
             os.fsync(folder)  # so that the new name survives a power failure
         finally:
             os.close(folder)
+
+
+def _unless_gone(error: OSError) -> None:
+    """Raises the error of a folder that cannot be read, unless it was deleted meanwhile."""
+    if error.errno not in _NO_OBJECT:
+        raise error
 
 
 def _regular(path: str, flags: int) -> int:
