@@ -77,7 +77,6 @@ def test_a_neighbours_name_is_not_a_folder(objects: Objects) -> None:
     assert keys(objects, "t/photos/anna") == ["t/photos/anna-2/1", "t/photos/anna/1"]
 
 
-@pytest.mark.services
 def test_a_folder_may_be_deleted_during_a_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, scandir = FileObjects(tmp_path), os.scandir
     store.put("local/a/photo", b"1")
@@ -104,6 +103,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: p
         list(store.list("local/"))
 
 
+@pytest.mark.services
 def test_listing_goes_beyond_one_page(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     boto3 = pytest.importorskip("boto3", reason="S3 needs boto3")
     real = boto3.client
