@@ -386,6 +386,14 @@ def test_a_passer_by_is_not_the_thing(virtual_people: np.ndarray, scene: np.ndar
     assert not any("face" in codes(result, place) for place in range(3)) and len(result.usable) == 3
 
 
+def test_files_that_show_nothing_do_not_hide_faces(
+    virtual_people: np.ndarray, scene: np.ndarray, as_photo: Encode
+) -> None:
+    photos = [as_photo(image) for image in (virtual_people[0], virtual_people[1], scene)]
+    padded = [*photos, *(Photo(f"{k}.txt", b"no picture") for k in range(4))]
+    assert [report.verdict for report in check(padded, "thing", has_consent=False).reports[:3]].count("refused") == 2
+
+
 def styled_picture(image: np.ndarray) -> np.ndarray:
     """A picture as if painted in oil."""
     whole = PreparedPhoto(image, np.full(image.shape[:2], 255, np.uint8), np.zeros(image.shape[:2], np.uint8), "", "")

@@ -88,9 +88,11 @@ def check(
     for photo in photos:
         examined.append(_examined(photo, kind, finder, before={} if examined_before is None else examined_before))
         watch(Advance("check", len(examined), len(photos)))
-    if kind == "thing" and sum(_has(one, FACE) for one in examined) < FACES_OF_THING * len(examined):
-        examined = [_without(one, FACE) for one in examined]
     examined = [_without_repeats(one, examined[:place]) for place, one in enumerate(examined)]
+    if kind == "thing":
+        shown = [one for one in examined if _has(one, FACE) or one.report.verdict != "refused"]  # others dilute nothing
+        if sum(_has(one, FACE) for one in shown) < FACES_OF_THING * len(shown):
+            examined = [_without(one, FACE) for one in examined]
     # A repeated file counts once when the subject is determined.
     choice = choose([one.identities if one.report.verdict != "refused" else () for one in examined])
     verdict = _verdict(not keep_strangers)
