@@ -7,6 +7,7 @@ an object is never overwritten with other weights.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..artifacts import bundle
@@ -57,10 +58,13 @@ class AdapterLibrary:
 
     def at(self, record: AdapterRecord) -> Adapter:
         """The weights of a record. Raises NotFound (deleted meanwhile), CorruptAdapter."""
-        return self._opened(record.key, record.card.content_sha256)
+        return self._opened(record.key, record.card.content_sha256, self.objects.get)
 
-    def load(self, key: str) -> Adapter:
+    def load(self, key: str, *, get: Callable[[str], bytes] | None = None) -> Adapter:
         """The adapter of an engine key, see `engine_key`; without a catalog query.
+
+        Args:
+            get: reads the object; None: the store's.
 
         Raises:
             NotFound: deleted or replaced.
@@ -70,7 +74,7 @@ class AdapterLibrary:
         if parts is None:
             raise NotFound("expected the key of an adapter", code="AdapterNotFound")
         tenant, name, sha256 = parts.groups()
-        return self._opened(_object_key(tenant, name, sha256), sha256)
+        return self._opened(_object_key(tenant, name, sha256), sha256, get or self.objects.get)
 
     def engine_keys(self) -> frozenset[str]:
         """The engine keys of all published adapters, see `engine_key`."""
@@ -100,9 +104,9 @@ class AdapterLibrary:
         except NotFound:
             return False
 
-    def _opened(self, key: str, sha256: str) -> Adapter:
+    def _opened(self, key: str, sha256: str, get: Callable[[str], bytes]) -> Adapter:
         try:
-            content = self.objects.get(key)
+            content = get(key)
         except NotFound as error:
             raise NotFound(
                 "the adapter no longer exists", hint="it was deleted or replaced", code="AdapterNotFound"
