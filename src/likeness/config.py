@@ -23,7 +23,9 @@ FILE_NAME = "likeness.toml"
 _LEAST = {
     "slots": 2, "max_batch": 1, "rank": 1, "host_mb": 1, "queue_limit": 1, "deadline_s": 1, "requests_per_minute": 1,
     "concurrent_requests": 1, "upload_mb": 1, "heartbeat_s": 1, "keep_photos_days": 0, "private_webhooks": 0,
+    "training_wait_s": 0, "training_memory": 0,
 }  # fmt: skip
+_MOST = {"training_memory": 90}
 _TOPIC = r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_.-]{1,256}"
 _FORMS = {  # of settings that would fail only when a message is sent
     "mail_from": (re.compile(r"[!-~]{1,64}@[A-Za-z0-9.-]{1,200}"), "an e-mail address"),
@@ -67,6 +69,8 @@ class Settings:
     jobs: str | None = field(default=None, repr=False)  # SQLAlchemy URL; default: in the home folder
     job_inputs: str | None = None  # comma-separated s3://BUCKET/PREFIX and file:///FOLDER
     job_outputs: str | None = None  # one such location; default: the object store
+    training_wait_s: int = 30  # of a step, for an engine on the same device that has requests
+    training_memory: int = 0  # % of the memory of a device that workers and engine share; 0: whatever is free
     heartbeat_s: int = 5  # a worker that misses two heartbeats loses its jobs
     keep_photos_days: int = 30  # of a subject, after training
     private_webhooks: int = 0  # 1: webhooks may call this machine and private networks
@@ -133,6 +137,8 @@ def _checked(name: str, value: object, said_as: str) -> object:
         if type(value) is not int or value < least:  # isinstance accepts bool as int
             got = value if type(value) is int else type(value).__name__
             raise SettingsError(f"expected {said_as} to be a whole number of at least {least}, got {got}")
+        if value > _MOST.get(name, value):
+            raise SettingsError(f"expected {said_as} to be at most {_MOST[name]}, got {value}")
     elif not isinstance(value, str) or not value:
         got = "an empty text" if value == "" else type(value).__name__
         raise SettingsError(f"expected {said_as} to be text, got {got}")

@@ -2,6 +2,7 @@
 
 import json
 import queue
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,24 +12,27 @@ import pytest
 import torch
 
 from fixtures.installation import SMALL, picture
+from fixtures.people import person
 from fixtures.tiny import random_person, relative
 from likeness.artifacts import bundle
-from likeness.diffusion.base import BaseModel
+from likeness.diffusion.base import BaseModel, load_base
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
+from likeness.engine.engine import Engine
 from likeness.errors import CorruptAdapter, InputRefused
 from likeness.jobs import object_keys
 from likeness.jobs.job import JobOrder
 from likeness.jobs.joint_trainer import JointTrainer, preview_requests
 from likeness.jobs.process import Document
 from likeness.photos import check, prepare_usable
+from likeness.storage.device_turns import EngineTurns, TrainingTurns
 from likeness.storage.objects import FileObjects
 from likeness.storage.prepared_photos import pack_prepared
 from likeness.training.data import TrainingSet
 from likeness.training.loop import TrainingLoop
 from likeness.training.pipeline import training_set
 from likeness.training.recipe import FineTuneOrder, recipe_named
-from likeness.types import Adapter, Photo, Subject
+from likeness.types import Adapter, ImageRequest, Photo, Subject, WeightedAdapter
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 
@@ -446,3 +450,65 @@ def test_a_preview_is_the_picture_of_the_adapter_as_it_would_be_published(tiny_b
         if served is not None:
             served.close()
     assert relative(preview, published) < 1e-4 < 0.01 < relative(wrong, published)
+
+
+# an engine on the same device
+
+
+@pytest.fixture
+def shared(
+    tiny_base: BaseModel, tiny_base_folder: Path, objects: FileObjects, talk: Talk, tmp_path: Path
+) -> Iterator[tuple[JointTrainer, Engine, threading.Event]]:
+    """A trainer, an engine with a base of its own, and what the engine's adapters wait for."""
+    may_load = threading.Event()
+    base = load_base(str(tiny_base_folder))
+
+    def load(key: str) -> Adapter:
+        assert may_load.wait(600)
+        return person(base, key, 1)
+
+    turns = TrainingTurns(tmp_path, "cpu", wait_s=1e9)
+    trainer = JointTrainer(tiny_base, objects, talk, talk, capacity=2, previews=1, turns=turns)  # type: ignore[arg-type]
+    with Engine(base, load=load, turns=EngineTurns(tmp_path, "cpu")) as engine:
+        yield trainer, engine, may_load
+    trainer.close()
+
+
+def test_no_step_is_taken_while_an_engine_on_the_device_has_requests(
+    shared: tuple[JointTrainer, Engine, threading.Event], talk: Talk, send: Sender
+) -> None:
+    trainer, engine, may_load = shared
+    send("a", steps=8, checkpoint_every=1)
+    trainer.serve_once()
+    before = len(talk.of("a", "checkpoint"))
+    assert before == 1
+    taken = []
+
+    def try_to_train(event: object) -> None:
+        for _ in range(5):
+            trainer.serve_once()
+        taken.append(len(talk.of("a", "checkpoint")) - before)
+
+    ticket = engine.submit(
+        ImageRequest("a portrait", steps=3), adapters=(WeightedAdapter("anna"),), on_step=try_to_train
+    )
+    try_to_train(None)  # the request waits for its adapter
+    may_load.set()
+    ticket.result()
+    assert taken == [0, 0, 0, 0]
+    serve(trainer)
+    assert talk.of("a", "trained")[0]["steps"] == 8
+
+
+def test_class_images_previews_and_score_cards_give_way_too_and_obey_meanwhile(
+    shared: tuple[JointTrainer, Engine, threading.Event], talk: Talk, send: Sender, objects: FileObjects
+) -> None:
+    trainer, engine, may_load = shared
+    engine.submit(ImageRequest("a portrait", steps=1), adapters=(WeightedAdapter("anna"),))
+    send("a")
+    talk.comes = [{"do": "alive"}, {"do": "leave", "job": "a"}]  # heard while it waits for the device
+    trainer.serve_once()
+    assert talk.events("began", "joined") == [("a", "began")]
+    trainer.serve_once()
+    assert talk.events("left") == [("a", "left")] and not list(objects.list("class-images"))
+    may_load.set()

@@ -42,7 +42,7 @@ def test_a_base_that_does_not_fit_is_refused_with_the_numbers(
     for name, found in {
         "pick_device": lambda: torch.device("cuda"), "pick_dtype": lambda device: torch.bfloat16,
         "counts_memory": lambda device: True, "memory_bytes": lambda device: 1 << 34,
-        "available_bytes": lambda device: free,
+        "available_bytes": lambda device: free, "limit_memory": lambda device, share: None,
     }.items():  # fmt: skip
         monkeypatch.setattr(devices, name, found)
     if fits:
@@ -50,3 +50,18 @@ def test_a_base_that_does_not_fit_is_refused_with_the_numbers(
     else:
         with pytest.raises(OutOfMemory, match=r"expected 0\.\d GiB of free memory .* 3 slots of rank 4 .* got 0\.0"):
             refuse_unservable(settings)
+
+
+def test_a_share_of_a_devices_memory_is_all_that_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, shares = torch.device("cuda"), [1.0]
+    for name, found in {
+        "mem_get_info": lambda device: (8 << 30, 16 << 30), "memory_reserved": lambda device: 1 << 30,
+        "set_per_process_memory_fraction": lambda share, index: shares.append(share),
+        "get_per_process_memory_fraction": lambda index: shares[-1],
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, found)
+    assert devices.available_bytes(device) == 9 << 30
+    devices.limit_memory(device, 0.25)
+    assert devices.available_bytes(device) == 4 << 30
+    devices.limit_memory(torch.device("cpu"), 0.1)
+    assert shares == [1.0, 0.25]

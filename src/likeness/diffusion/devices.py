@@ -38,9 +38,23 @@ def memory_bytes(device: torch.device) -> int:
 
 
 def available_bytes(device: torch.device) -> int:
-    """The memory of a GPU that is free, or that this process holds already."""
-    free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device)
+    """The memory of a GPU that this process may have, see `limit_memory`: free, or its own already."""
+    free, total = torch.cuda.mem_get_info(device)
+    share = torch.cuda.get_per_process_memory_fraction(device.index)
+    return min(free + torch.cuda.memory_reserved(device), int(share * total))
+
+
+def limit_memory(device: torch.device, share: float) -> None:
+    """Let this process allocate at most this share of a GPU's memory, 0 to 1. No effect on devices that count none."""
+    if counts_memory(device):
+        torch.cuda.set_per_process_memory_fraction(share, device.index)
+
+
+def device_name(device: torch.device) -> str:
+    """A name of the device that is the same in every process of this machine, for file names."""
+    if device.type == "cuda":  # an index counts from the first that the process can see
+        return f"cuda-{torch.cuda.get_device_properties(device).uuid}"
+    return device.type
 
 
 def has_float64(device: torch.device) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from ..diffusion.base import BaseModel
 from ..diffusion.counting import Counting
-from ..diffusion.devices import counts_memory
+from ..diffusion.devices import available_bytes, counts_memory
 from ..diffusion.lora import BASE_SLOT, LoraBank
 from ..diffusion.sampling import Router
 from .batcher import RowLimit, rows_that_fit
@@ -28,7 +28,7 @@ def measured_limits(base: BaseModel, banks: Router, *, max_batch: int) -> Limits
     """Limits for `max_batch` guided images, or fewer if the memory is too small."""
     rows, images = 2 * max_batch, max_batch
     if counts_memory(base.device):
-        free = _free_bytes()
+        free = _free_bytes(base.device)
         rows = rows_that_fit(free, _bytes_per_item(lambda count: _denoise(base, banks, count), rows), most=rows)
         images = rows_that_fit(free, _bytes_per_item(lambda count: _decode(base, count), images), most=images)
     return Limits(RowLimit(rows, rows), RowLimit(images, images))
@@ -66,10 +66,9 @@ def _peak_bytes(work: Callable[[int], object], count: int) -> int:
     return torch.accelerator.max_memory_allocated() - before
 
 
-def _free_bytes() -> int:
-    """Free memory of the device, and what this process has reserved and does not use."""
-    free = torch.accelerator.get_memory_info()[0]
-    return free + torch.accelerator.memory_reserved() - torch.accelerator.memory_allocated()
+def _free_bytes(device: torch.device) -> int:
+    """Memory of the device that this process may have and does not use."""
+    return available_bytes(device) - torch.accelerator.memory_allocated()
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from types import TracebackType
 from ..diffusion.base import BaseModel
 from ..diffusion.sampling import AdapterSlot, completed
 from ..errors import DeviceFailed, UsageError
+from ..storage.device_turns import EngineTurns
 from ..types import Adapter, Blend, GeneratedImage, ImageRequest
 from .batch_limits import measured_limits
 from .device import Device, small
@@ -45,13 +46,14 @@ class Engine:
         max_batch: guided images in one forward, two rows each; an unguided image is one row.
         host_bytes: of adapters kept in host memory.
         queue_limit: requests that may wait.
+        turns: at a device that trainings use too; closed with the engine.
         clock: seconds; for deadlines and latencies.
     """
 
     def __init__(
         self, base: BaseModel, *, load: Callable[[str], Adapter], slots: int = 8, rank: int = 8, large_rank: int = 0,
         max_batch: int = 8, host_bytes: int = HOST_BYTES, queue_limit: int = 256,
-        clock: Callable[[], float] = time.monotonic,
+        turns: EngineTurns | None = None, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         for name, got in {"max_batch": max_batch, "host_bytes": host_bytes, "queue_limit": queue_limit}.items():
             if got < 1:
@@ -60,10 +62,10 @@ class Engine:
         self.banks = banks = SlotBanks(base, slots=slots, rank=rank, large_rank=large_rank)
         self._writer = SlotWriter(banks)
         self._device = Device(base, banks, limits=measured_limits(base, banks, max_batch=max_batch))
-        self._clock, self._ids = clock, itertools.count(1)
+        self._clock, self._ids, self._turns = clock, itertools.count(1), turns
         self._queue = RequestQueue(
             lambda key: pack(load(key), banks, base.sha256),
-            slots=slots, host_bytes=host_bytes, limit=queue_limit, clock=clock,
+            slots=slots, host_bytes=host_bytes, limit=queue_limit, turns=turns, clock=clock,
         )  # fmt: skip
         self._thread = Thread(target=self._run, name="likeness-device", daemon=True)
         self._thread.start()
@@ -147,12 +149,16 @@ class Engine:
         self._thread.join()
         self._queue.close_loads()
         self.banks.close()
+        if self._turns is not None:
+            self._turns.close()
 
     # the device thread
 
     def _run(self) -> None:
         try:
             while (turn := self._queue.next_turn(self._device.rows.now)) is not None:
+                if self._turns is not None:
+                    self._turns.begin()
                 try:
                     self._take(turn)
                 except Exception as error:  # unexpected: the requests of this turn fail, later ones are served

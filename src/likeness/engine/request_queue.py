@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from threading import Condition, Lock
 
 from ..errors import EngineBusy, EngineClosed, LikenessError, RequestCancelled, UsageError
+from ..storage.device_turns import EngineTurns
 from ..types import GeneratedImage
 from .batcher import Shares, cost, expected_wait_s, is_out_of_reach, plan, retry_after_s
 from .facts import EngineFacts, Tally
@@ -32,19 +33,20 @@ class RequestQueue:
         slots: of the bank, slot 0 included.
         host_bytes: of adapters in host memory.
         limit: requests that may wait.
+        turns: told when there are requests and when there are none.
         clock: seconds; of deadlines and of the histograms.
     """
 
     def __init__(
         self, load: Callable[[str], PackedAdapter], *, slots: int, host_bytes: int, limit: int,
-        clock: Callable[[], float] = time.monotonic,
+        turns: EngineTurns | None = None, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._changed = Condition(Lock())
         self._settled: list[tuple[Work, GeneratedImage | Exception]] = []  # tickets to resolve without the lock
         self._waiting: dict[int, Work] = {}  # in the order of arrival
         self._running: dict[int, Work] = {}
         self._shares, self._row_limit = Shares(), 1
-        self._limit, self._clock = limit, clock
+        self._limit, self._clock, self._turns = limit, clock, turns
         self._closed: LikenessError | None = None
         self._slot_count, self._slots = slots - 1, SlotCache(slots)
         self._sha256_in: dict[int, str] = {}  # slot -> of its adapter
@@ -81,6 +83,8 @@ class RequestQueue:
                 raise self._closed
             self._refuse_if_late(work)
             self._waiting[work.id] = work
+            if self._turns is not None:
+                self._turns.want()
             for key in work.keys:
                 is_here = key in self._slots or key in self._host
                 self._tally.host_hits += is_here
@@ -275,6 +279,8 @@ class RequestQueue:
         else:
             del self._running[work.id]
             self._wipes += [slot for slot in work.slots if self._slots.release(slot)]
+        if self._turns is not None and not self._waiting and not self._running:
+            self._turns.release()
         self._settled.append((work, outcome))
         if isinstance(outcome, GeneratedImage):
             self._tally.images += 1

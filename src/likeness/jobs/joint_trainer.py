@@ -4,11 +4,15 @@ Between two steps waiting jobs join as long as there is a slot, in the order of 
 a job that needs a larger rank than the loop has waits until the loop is empty, and later jobs wait behind it; a job
 that was running when an earlier process crashed trains alone until its next checkpoint; when the device has no memory
 left, the job that joined last waits again and the capacity falls for good.
+
+Where an engine uses the same device, it goes first (`storage.device_turns`): between two steps, two images of a preview
+or of a score card, and two batches of class images the trainer waits until the engine has no requests.
 """
 
 import io
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +26,7 @@ from ..diffusion.devices import is_out_of_memory
 from ..diffusion.sampling import AdapterSlot, denoise_all
 from ..errors import Interrupted, LikenessError, Mismatch, OutOfMemory, StorageUnavailable
 from ..scoring.measure import score_adapter
+from ..storage.device_turns import TrainingTurns
 from ..storage.objects import Objects
 from ..storage.prepared_photos import unpack_prepared
 from ..training.checkpoint import Checkpoints, Unsaved
@@ -36,6 +41,7 @@ from .process import Document, Inbox, Line
 
 SECONDS_BETWEEN_REPORTS = 1.0
 SECONDS_BETWEEN_TRIES = 2.0
+LOOK_S = 0.02  # between two looks at an engine that has requests
 PREVIEW_STEPS = 12
 PREVIEW_PROMPT, STYLE_PREVIEW = "photo of {}", "picture of a person"
 
@@ -61,15 +67,17 @@ class JointTrainer:
         capacity: most jobs at once.
         previews: number of preview images at each checkpoint.
         memory: see `TrainingLoop`.
+        turns: at a device that an engine uses too.
     """
 
     def __init__(
         self, base: BaseModel, objects: Objects, line: Line, inbox: Inbox, *,
-        capacity: int, previews: int, memory: StepMemory | None = None,
+        capacity: int, previews: int, memory: StepMemory | None = None, turns: TrainingTurns | None = None,
     ) -> None:  # fmt: skip
         self.base, self.capacity, self._memory = base, capacity, memory
         self._objects, self._line, self._inbox = objects, line, inbox
-        self._previews = previews
+        self._previews, self._turns = previews, turns
+        self._gave_way = False  # the last step was not taken, because the engine had requests
         self._waiting: list[_Member] = []
         self._members: dict[str, _Member] = {}
         self._loop: TrainingLoop | None = None
@@ -84,8 +92,15 @@ class JointTrainer:
 
     def serve_once(self) -> bool:
         """Read what arrived, admit waiting jobs, take one step. False: the worker said stop."""
+        try:
+            return self._serve_once()
+        finally:
+            self._end_turn()
+
+    def _serve_once(self) -> bool:
         idle = not self._members and not self._waiting and not self._to_score
-        for said in self._inbox.take((1.0 if self._trained else None) if idle else 0.0):
+        patience_s = LOOK_S if self._gave_way else 0.0
+        for said in self._inbox.take((1.0 if self._trained else None) if idle else patience_s):
             if said["do"] == "stop":
                 self._save_all()
                 return False
@@ -97,7 +112,9 @@ class JointTrainer:
             self._waiting.remove(member)
             self._admit(member)
         if self._loop is not None and self._members:
-            self._step(self._loop)
+            self._gave_way = not self._begin_turn()
+            if not self._gave_way:
+                self._step(self._loop)
         self._store_trained()
         if self._to_score:
             self._score(self._to_score.pop(0))
@@ -127,12 +144,16 @@ class JointTrainer:
     def _admit(self, member: _Member) -> None:
         job = member.job
         self._line.send(event="began", job=job)
+
+        def watch(advance: Advance) -> None:
+            self._report(member, advance)
+            self._give_way(lambda: self._must_leave(job))
+
         try:
             member.prepared = unpack_prepared(self._objects.get(object_keys.prepared_key(member.order.tenant, job)))
             data = training_set(
                 self.base, member.fine_tune, member.prepared, class_images=self._objects,
-                watch=lambda advance: self._report(member, advance), should_stop=lambda: self._must_leave(job),
-                clock=Stopwatch(),
+                watch=watch, should_stop=lambda: self._must_leave(job), clock=Stopwatch(),
             )  # fmt: skip
             member.training = self._join(member, data)
         except Interrupted:
@@ -200,7 +221,7 @@ class JointTrainer:
             if progress.saved:
                 member.is_alone = False  # it got past the place of the crash
                 self._line.send(event="checkpoint", job=job, step=progress.step)
-                with suppress(StorageUnavailable, OSError):  # one preview less
+                with suppress(StorageUnavailable, OSError, Interrupted):  # one preview less
                     self._preview(loop, member, progress.step)
 
     def _store_trained(self) -> None:
@@ -227,6 +248,7 @@ class JointTrainer:
         tenant, job = member.order.tenant, member.job
         self._line.send(event="began", job=job)
         try:
+            self._give_way(self._is_interrupted)
             adapter = bundle.decode(self._objects.get(object_keys.trained_key(tenant, job)))
             prepared = unpack_prepared(self._objects.get(object_keys.prepared_key(tenant, job)))
             card = score_adapter(
@@ -248,6 +270,7 @@ class JointTrainer:
     def _preview(self, loop: TrainingLoop, member: _Member, step: int) -> None:
         if not self._previews or member.training is None:
             return
+        self._give_way(lambda: self._must_leave(member.job))
         previews = preview_requests(member.fine_tune, member.training.slot, self._previews)
         pixels = self.base.decode(denoise_all(self.base, loop.bank, *previews))  # (B, 3, H, W) in [-1, 1]
         sheet = torch.cat(list(pixels), dim=2).add(1).mul(127.5).round().byte().permute(1, 2, 0).cpu().numpy()
@@ -269,9 +292,28 @@ class JointTrainer:
             self._line.send(event="advance", job=member.job, **told.to_json())
 
     def _report_or_yield(self, member: _Member, advance: Advance) -> None:
-        if self._inbox.peek(lambda said: said["do"] in ("stop", "leave")):
-            raise Interrupted("the worker has asked for something", hint="the card is begun again")
+        if self._is_interrupted():
+            raise _interrupted()
         self._report(member, advance)
+        self._give_way(self._is_interrupted)
+
+    def _is_interrupted(self) -> bool:
+        return self._inbox.peek(lambda said: said["do"] in ("stop", "leave"))
+
+    def _begin_turn(self) -> bool:
+        return self._turns is None or self._turns.begin()
+
+    def _end_turn(self) -> None:
+        if self._turns is not None:
+            self._turns.end()
+
+    def _give_way(self, is_asked: Callable[[], bool]) -> None:
+        """Let an engine with requests have the device. Raises Interrupted: the worker has asked for something."""
+        self._end_turn()
+        while not self._begin_turn():
+            if is_asked():
+                raise _interrupted()
+            time.sleep(LOOK_S)
 
     def _make_room(self, member: _Member) -> None:
         """The device is full: the job that joined last trains later, together with fewer others."""
@@ -344,6 +386,10 @@ def preview_requests(
 def _member(said: Document) -> _Member:
     order = read_order(said["order"])
     return _Member(said["job"], order, said["attempt"], said["alone"], order.fine_tune())
+
+
+def _interrupted() -> Interrupted:
+    return Interrupted("the worker has asked for something", hint="what was under way is begun again")
 
 
 def _raise_unless_full(error: Exception) -> None:

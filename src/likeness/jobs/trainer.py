@@ -8,6 +8,7 @@ that another machine can go on with any of its jobs. The worker publishes.
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from ..errors import CorruptBase, LikenessError, MissingPart, NotFound, OutOfMemory
@@ -33,6 +34,8 @@ def main(argv: list[str]) -> None:
 def _open(line: Line, inbox: Inbox, options: Document) -> Any:
     """Everything slow is imported here, after the process has been bound to its parent."""
     from ..diffusion.base import load_base, silence_libraries
+    from ..diffusion.devices import device_name, limit_memory, pick_device
+    from ..storage.device_turns import TrainingTurns
     from ..storage.objects import objects_at
     from ..training.plan import plan_here
     from ..training.recipe import recipe_named
@@ -40,11 +43,14 @@ def _open(line: Line, inbox: Inbox, options: Document) -> Any:
 
     silence_libraries()
     named = options["base"], options["revision"]
+    if options["memory_share"]:
+        limit_memory(pick_device(), options["memory_share"])
     capacity, memory = plan_here(*named, recipe_named("standard"), people=options["concurrency"] or None)
     base = load_base(*named)
+    turns = TrainingTurns(Path(options["home"]), device_name(base.device), wait_s=options["wait_s"])
     return JointTrainer(
         base, objects_at(options["objects"]), line, inbox,
-        capacity=capacity, memory=memory, previews=options["previews"],
+        capacity=capacity, memory=memory, previews=options["previews"], turns=turns,
     )  # fmt: skip
 
 

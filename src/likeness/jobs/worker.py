@@ -51,6 +51,8 @@ class WorkerOptions:
         exit_when_idle_s: end after so long without a job; None = never.
         keep_photos_s: after a job has succeeded or failed.
         rank: the largest that a job may ask for.
+        wait_s, memory_share: where an engine uses the same device, see `storage.device_turns`; the share of its memory,
+            0 to 1, 0: not limited.
     """
 
     id: str
@@ -65,6 +67,8 @@ class WorkerOptions:
     rank: int = 32
     previews: int = 1
     scores: bool = True
+    wait_s: float = 30.0
+    memory_share: float = 0.0
 
 
 class Worker:
@@ -85,7 +89,8 @@ class Worker:
         shared = {"objects": options.objects, "lease_s": self._leases.lease_s}
         trainer = {
             **shared, "base": options.base, "revision": options.revision, "concurrency": options.concurrency,
-            "previews": options.previews,
+            "previews": options.previews, "home": str(options.home), "wait_s": options.wait_s,
+            "memory_share": options.memory_share,
         }  # fmt: skip
         self._preparer = ChildProcess("likeness.jobs.preparer", shared, kill_to_leave=True)
         self._trainer = ChildProcess("likeness.jobs.trainer", trainer)

@@ -1,10 +1,13 @@
 """Loads the base and starts the engine; slow, so done at first use."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..config import Settings
 from ..errors import OutOfMemory
+from ..storage.files import file_failed
 from ..storage.library import AdapterLibrary
+from ..storage.one_fetch import shared_get
 
 if TYPE_CHECKING:  # these import torch
     from ..diffusion.base import BaseModel
@@ -27,12 +30,13 @@ def refuse_unservable(settings: Settings) -> None:
         NotFound, CorruptBase: as `load_base`, for what the configs show.
     """
     from ..diffusion.base import fake_base, silence_libraries
-    from ..diffusion.devices import available_bytes, counts_memory, memory_bytes, pick_device, pick_dtype
+    from ..diffusion.devices import available_bytes, counts_memory, limit_memory, memory_bytes, pick_device, pick_dtype
     from ..engine.batch_limits import needed_bytes
 
     device = pick_device()
     if not counts_memory(device):
         return
+    limit_memory(device, 1 - settings.training_memory / 100)
     silence_libraries()
     memory, dtype = memory_bytes(device), pick_dtype(device)
     fake = fake_base(settings.base, settings.revision, device=device, dtype=dtype, memory=memory)
@@ -47,12 +51,26 @@ def refuse_unservable(settings: Settings) -> None:
 
 
 def started_engine(settings: Settings, base: "BaseModel", library: AdapterLibrary) -> "Engine":
-    """Adapters of every rank that the settings and the presets allow are served."""
+    """Adapters of every rank that the settings and the presets allow are served.
+
+    The device is shared with trainings, and fetches of adapters with the other engines of this node.
+
+    Raises:
+        StorageError: the home folder cannot be written.
+    """
+    from ..diffusion.devices import device_name, limit_memory
     from ..engine.engine import Engine
+    from ..storage.device_turns import EngineTurns
     from ..training.recipe import LARGEST_PRESET_RANK
 
+    limit_memory(base.device, 1 - settings.training_memory / 100)
+    home = settings.home.expanduser().absolute()
+    try:
+        turns, get = EngineTurns(home, device_name(base.device)), shared_get(library.objects, home)
+    except OSError as error:
+        raise file_failed(error) from error
     return Engine(
         base, slots=settings.slots, rank=settings.rank, large_rank=LARGEST_PRESET_RANK,
         max_batch=settings.max_batch, host_bytes=settings.host_mb << 20, queue_limit=settings.queue_limit,
-        load=library.load,
+        load=partial(library.load, get=get), turns=turns,
     )  # fmt: skip

@@ -211,6 +211,13 @@ class Training:
         if "queue" in self._open:
             self.notifier.deliver_due()
 
+    def purge(self) -> None:
+        """Delete the photographs of finished jobs whose time is over. Otherwise as `expire`."""
+        if "queue" in self._open:
+            from ..jobs.retention import Retention
+
+            Retention(self.database, self.objects, self.library.catalog).purge_due()
+
     def holds(self, tenant: str, name: str) -> bool:
         """Whether there is a job of this name, or an archive that was uploaded for one."""
         if not self.is_used:
@@ -262,6 +269,7 @@ class Training:
             id=id, base=settings.base, revision=settings.revision, objects=self.objects_url, home=self.home,
             concurrency=concurrency, beat_s=settings.heartbeat_s, exit_when_idle_s=exit_when_idle_s,
             keep_photos_s=settings.keep_photos_days * _DAY_S, rank=settings.rank, previews=previews, scores=scores,
+            wait_s=settings.training_wait_s, memory_share=settings.training_memory / 100,
         )  # fmt: skip
         forgetting = Forgetting(self.library, Home(self.home), self)
         return Worker(
