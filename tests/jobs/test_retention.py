@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from fixtures.installation import Installation
 from likeness.jobs import object_keys
 from likeness.jobs.job import SUBJECT_PHOTOS, Job, JobOrder
@@ -44,6 +46,21 @@ def test_photographs_go_when_their_time_is_over_and_it_is_said(installation: Ins
     assert clock(installation).purge_due() == []
     last = installation.training.queue.events(job.id, "local")[-1]
     assert (last.kind, last.facts) == ("purged", {"objects": 2})
+
+
+def test_a_server_deletes_them_where_no_worker_runs(installation: Installation) -> None:
+    job = finished(installation, keep_photos_s=0)
+    installation.training.purge()
+    assert kept(installation, job) == ["previews/00005.png"]
+
+
+def test_processes_that_delete_at_the_same_time_say_so_once(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, one, other = finished(installation, keep_photos_s=0), clock(installation), clock(installation)
+    monkeypatch.setattr(one, "_purge", lambda row: len(other.purge_due()))
+    assert one.purge_due() == [job.id]
+    assert installation.kinds(job).count("purged") == 1
 
 
 def test_a_subjects_photographs_go_once_they_were_trained_on_and_later_ones_stay(installation: Installation) -> None:

@@ -63,6 +63,7 @@ def create_app(likeness: Likeness, *, needs_keys: bool = False, protocols: Seque
         await asyncio.to_thread(lambda: likeness.engine)  # so that the first request does not wait for the base
         works = {
             "expire jobs": (training.expire, TEND_EVERY_S), "deliver messages": (training.deliver, TEND_EVERY_S),
+            "purge photographs": (training.purge, TEND_EVERY_S),
             "resume deletions": (likeness.forgetting.resume, TEND_EVERY_S),
             "let go": (likeness.let_go, LET_GO_EVERY_S), "keep reserve": (likeness.reserve.keep, LET_GO_EVERY_S),
             "sweep": (likeness.forgetting.sweep, SWEEP_EVERY_S),

@@ -92,8 +92,11 @@ class Retention:
         return len(old)
 
     def _note(self, job: str, count: int, connection: sa.Connection) -> None:
-        connection.execute(jobs.update().where(jobs.c.id == job).values(purge_s=None))
-        add_event(self._database, connection, job, "purged", {"objects": count})
+        noted = connection.execute(
+            jobs.update().where(jobs.c.id == job, jobs.c.purge_s.is_not(None)).values(purge_s=None)
+        )
+        if noted.rowcount:  # else another process has done the same
+            add_event(self._database, connection, job, "purged", {"objects": count})
 
 
 def forget_jobs(queue: Queue, objects: Objects, locations: Locations, *, tenant: str, name: str) -> list[ForgottenItem]:
