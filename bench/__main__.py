@@ -18,6 +18,7 @@ NAMES = (
     "triton",
     "cluster_simulation",
     "ray_serve",
+    "shared_device",
     "jobs",
     "demo",
     "fresh_clone",

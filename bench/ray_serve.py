@@ -1,13 +1,18 @@
 """Replicas on a local Ray: the cost of the hop, two against one, warm requests by router, and a killed replica.
 
-python -m bench.ray_serve [--base built-in] [--images 200] [--adapters 10000] [--requests 10000] [--save]
+python -m bench.ray_serve [--base built-in] [--images 200] [--adapters 10000] [--requests 5000] [--save]
 
 hop        one image after the other, one step each, from this process: the seconds around the engine's own, against an
            engine in this process.
 two        16 images at once of 16 adapters, on one replica of one thread and on two.
 warm       requests for `--adapters` by Zipf's law with exponent 1 on four replicas, whose memory has room for 1.5 times
            their share; a fifth of the requests first, not counted, after one for each adapter. The tests' tiny base.
-kill       one of two replicas is killed under load: requests without an image, and the next image for its adapters.
+kill       the busiest of three replicas is killed every 5 s during 200 requests: requests without an image, with more
+           than one, and the slowest next image for a killed replica's adapters. A client that gets 503 asks again.
+blend      eight images at once of eight people by an engine in this process, two adapters each against one.
+
+Replicas, callers and Ray's own processes share the cores of this machine: with two cores, `two` and `kill` have no core
+for the callers, which the document says ("cores").
 """
 
 import os
@@ -23,10 +28,12 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--base", default="built-in", help="of all parts but `warm`")
     parser.add_argument("--images", type=int, default=200, help="of `hop`")
-    parser.add_argument("--steps", type=int, default=10, help="of an image of `two` and `kill`")
-    parser.add_argument("--rounds", type=int, default=3, help="of `two`; the fastest counts")
+    parser.add_argument("--steps", type=int, default=10, help="of an image of `two`, `kill` and `blend`")
+    parser.add_argument("--rounds", type=int, default=3, help="of `two` and `blend`; the fastest counts")
+    parser.add_argument("--killed-requests", type=int, default=200, help="of `kill`")
+    parser.add_argument("--kill-every-s", type=float, default=5.0, help="of `kill`")
     parser.add_argument("--adapters", type=int, default=10_000, help="of `warm`")
-    parser.add_argument("--requests", type=int, default=10_000, help="of `warm`")
+    parser.add_argument("--requests", type=int, default=5_000, help="of `warm`")
     parser.add_argument("--replicas", type=int, default=4, help="of `warm`")
     args = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
