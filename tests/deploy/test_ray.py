@@ -16,12 +16,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from fixtures.waiting import until
 from likeness.cli import app
 from likeness.config import Settings
 from likeness.deploy.affinity import choose, limit_of, place, ring_of
 from likeness.engine.facts import ROWS, SECONDS, EngineFacts, Histogram, total
 from likeness.engine.ticket import StepEvent
-from likeness.errors import EngineBusy, EngineClosed, LikenessError, RequestCancelled, SettingsError, UsageError
+from likeness.errors import (
+    EngineBusy,
+    EngineClosed,
+    LikenessError,
+    RequestCancelled,
+    SettingsError,
+    StorageUnavailable,
+    UsageError,
+)
 from likeness.types import GeneratedImage, ImageRequest
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
@@ -31,10 +40,11 @@ from ray.exceptions import ActorDiedError
 from ray.serve.schema import ServeDeploySchema
 
 from likeness.deploy.ray.application import ClusterOptions, application, replicas
-from likeness.deploy.ray.local_cluster import MOST_PATH, local_cluster
+from likeness.deploy.ray.local_cluster import MOST_PATH, device_shares, local_cluster
 from likeness.deploy.ray.messages import Call, News, Stage
 from likeness.deploy.ray.remote_engine import RemoteEngine
 from likeness.deploy.ray.router import AffinityRouter, follow_load, preferred
+from likeness.deploy.ray.training import POLICY, Backlog, FollowBacklog, TrainingOptions, training
 
 ROOT = Path(__file__).parents[2]
 REQUEST = ImageRequest("a portrait", steps=3)
@@ -270,6 +280,25 @@ def test_wrong_options_are_refused(args: dict[str, object]) -> None:
         application(args)
 
 
+@pytest.mark.parametrize("args", [{"worker": 2}, {"workers": 0}, {"jobs": 0}])
+def test_wrong_options_of_the_training_are_refused(args: dict[str, object]) -> None:
+    with pytest.raises((UsageError, SettingsError), match="expected"):
+        training(args)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "replicas", "workers"), [(1, 1, 1), (1, 2, 1), (2, 3, 1), (4, 3, 3), (8, 8, 8), (2, 2, 0)]
+)
+def test_all_replicas_and_workers_find_a_place_on_the_gpus(gpus: int, replicas: int, workers: int) -> None:
+    engine, worker = device_shares(gpus, replicas, workers)
+    free = [1.0] * gpus
+    for share in [*[engine] * replicas, *[worker] * workers]:  # as Ray does: a share lies on one device
+        assert 0 < share <= 1
+        place = next(i for i, left in enumerate(free) if left + 1e-9 >= share)
+        free[place] -= share
+    assert device_shares(0, replicas, workers) == (0.0, 0.0)
+
+
 def test_a_folder_too_long_for_sockets_is_refused_before_anything_starts(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * MOST_PATH)
     with pytest.raises(LikenessError, match="sockets"), local_cluster(folder, cpus=1, gpus=0, port=8000):
@@ -286,15 +315,17 @@ def test_the_manifest_is_a_serve_config_of_this_application() -> None:
     manifest = yaml.safe_load((ROOT / "docs/deploy/ray-service.yaml").read_text())
     assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayService")
     config = ServeDeploySchema.model_validate(yaml.safe_load(manifest["spec"]["serveConfigV2"]))
-    (served,) = config.applications
+    served, trained = config.applications
     module, _, name = served.import_path.partition(":")
     assert (module, name) == (application.__module__, application.__name__)
     options = ClusterOptions(**served.args)
+    assert trained.import_path == f"{training.__module__}:{training.__name__}" and trained.route_prefix is None
+    workers_of = TrainingOptions(**trained.args)
     assert options.needs_keys and options.devices == 1 and (options.most_replicas or 0) > options.replicas
     cluster = manifest["spec"]["rayClusterConfig"]
     assert cluster["rayVersion"] == ray.__version__ and cluster["authOptions"] == {"mode": "token"}
     (workers,) = cluster["workerGroupSpecs"]
-    assert workers["maxReplicas"] >= (options.most_replicas or 0)
+    assert workers["maxReplicas"] >= (options.most_replicas or 0) + workers_of.workers * workers_of.devices
     for group in (cluster["headGroupSpec"], workers):
         (container,) = group["template"]["spec"]["containers"]
         names = {one["name"] for one in container["env"]}
@@ -313,3 +344,40 @@ def test_the_number_of_replicas_is_fixed_or_follows_the_load() -> None:
     assert (following.min_replicas, following.max_replicas) == (2, 5)
     assert following.target_ongoing_requests == Settings.max_batch
     assert following.policy.policy_function == f"{follow_load.__module__}:{follow_load.__name__}"
+
+
+@pytest.mark.parametrize(("jobs", "wanted"), [(None, 3), (0, 0), (1, 1), (2, 1), (3, 2), (100, 4)])
+def test_the_number_of_workers_follows_the_open_jobs(jobs: int | None, wanted: int) -> None:
+    policy: Any = object.__new__(FollowBacklog)
+    policy._jobs_of_worker, policy._backlog = 2, SimpleNamespace(open_jobs=jobs)
+    context: Any = SimpleNamespace(target_num_replicas=3, capacity_adjusted_max_replicas=4)
+    assert policy(context) == (wanted, {})
+
+
+def test_a_database_that_is_away_leaves_the_number_of_workers_as_it_is() -> None:
+    answers = iter([3, StorageUnavailable("away"), ValueError("?"), 1])
+
+    def read() -> int:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    backlog, seen = Backlog(read), []
+    for _ in range(4):
+        backlog.look()
+        seen.append(backlog.open_jobs)
+    assert seen == [3, None, None, 1]
+
+
+def test_training_starts_with_no_worker_and_follows_the_queue_of_its_home(tmp_path: Path) -> None:
+    bound: Any = training({"home": str(tmp_path), "workers": 3, "jobs": 5, "idle_s": 60})
+    scaling = bound._bound_deployment._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.downscale_delay_s) == (0, 3, 60)
+    assert scaling.policy.policy_function == POLICY
+    assert scaling.policy.policy_kwargs == {"home": str(tmp_path), "jobs_of_worker": 5}
+    policies = [FollowBacklog(**scaling.policy.policy_kwargs)]
+    backlog = policies[0]._backlog
+    until(lambda: backlog.open_jobs == 0)
+    policies.clear()
+    assert backlog.stop.wait(60)  # a policy that was replaced looks no more

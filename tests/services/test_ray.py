@@ -1,4 +1,4 @@
-"""A real Ray on loopback: one ingress, one to three replicas of one thread each, killed and scaled under traffic."""
+"""A real Ray on loopback: an ingress, replicas of one thread each that are killed and scaled, training workers."""
 
 import importlib.util
 import io
@@ -25,6 +25,7 @@ import pytest
 from PIL import Image
 
 from fixtures.contrast import build_contrasted_folder
+from fixtures.installation import Installation, parent_of, pids_with
 from fixtures.published import publish_person
 from fixtures.ray_cluster import RayCluster, ReplicaFacts, ray_cluster
 from fixtures.waiting import until
@@ -306,3 +307,36 @@ def test_replicas_drain_and_leave_under_traffic(cluster: Cluster) -> None:
         until(lambda: len(cluster.states()) == 1)
     traffic.right()
     assert traffic.got
+
+
+# training
+
+
+def worker_of(cluster: Cluster) -> int:
+    """The process of the one training worker."""
+    (pid,) = set(pids_with("work")) & set(pids_with(str(cluster.likeness.home.root)))
+    return pid
+
+
+def test_a_worker_comes_for_a_job_and_goes_when_there_is_none(cluster: Cluster) -> None:
+    installation = Installation(cluster.likeness.settings, cluster.likeness.training)
+    assert cluster.ray.workers() == 0
+    job = installation.submit("rex")
+    until(lambda: installation.job(job).is_over)
+    assert (installation.job(job).state, installation.job(job).failure) == ("succeeded", None)
+    until(lambda: cluster.ray.workers() == 0)
+    assert difference(cluster.picture("rex", 3), cluster.here("rex", 3)) <= 1
+
+
+def test_a_killed_training_replica_loses_no_job(cluster: Cluster) -> None:
+    installation = Installation(cluster.likeness.settings, cluster.likeness.training)
+    job = installation.submit("max", steps=40, checkpoint_every=2)
+    until(lambda: "checkpoint" in installation.kinds(job))
+    first, worker = installation.job(job).worker, worker_of(cluster)
+    for pid in (parent_of(worker), worker):  # so that nothing of it can end in order, as if its machine had gone
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: installation.job(job).is_over)
+    over = installation.job(job)
+    assert (over.state, over.failure) == ("succeeded", None)
+    assert over.worker != first and installation.kinds(job).count("taken over") == 1
+    until(lambda: cluster.ray.workers() == 0)

@@ -109,15 +109,22 @@ def _keep(running: list[Process], home: Path, ids: list[str], stop: Event) -> No
     for worker in running:
         worker.terminate()
     for worker in running:
-        try:
-            worker.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
+        end_worker(worker)
 
 
-def start_worker(home: Path, id: str) -> Process:
-    call = [sys.executable, "-m", "likeness.cli", "--home", str(home), "work", "--id", id]
+def end_worker(worker: Process) -> None:
+    """Ask it to end, and wait for its checkpoints; kill it when that takes too long."""
+    worker.terminate()
+    try:
+        worker.wait(_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()
+
+
+def start_worker(home: Path, id: str, *options: str) -> Process:
+    """`likeness work` in a process that ends with this one; on Linux, with the thread that calls this."""
+    call = [sys.executable, "-m", "likeness.cli", "--home", str(home), "work", "--id", id, *options]
     ends_with_us = _end_with_parent if sys.platform == "linux" else None
     return subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, preexec_fn=ends_with_us)
 

@@ -63,7 +63,9 @@ def ray_cluster(
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8000,
     require_keys: Annotated[bool, typer.Option("--require-keys", help="Require API keys.")] = False,
-    workers: Annotated[int, typer.Option(min=0, max=8, help="Training workers to start beside the replicas.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=0, max=8, help="Start up to so many training workers while jobs wait or run.")
+    ] = 1,
 ) -> None:
     """Serve all adapters from several replicas on this machine, with Ray Serve, as on a cluster."""
     from .ray.local_cluster import serve_here

@@ -12,11 +12,11 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import LoggingConfig
 
 from ...config import Settings
-from ...errors import SettingsError, UsageError
+from ...errors import SettingsError
 from ...service import build
+from .options import DRAIN_S, LOGS, options_of
 from .remote_engine import RemoteEngine
 from .replica import EngineReplica, settings_at, stay_on_loopback
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 NAME = "likeness"
 ROUTER = "likeness.deploy.ray.router:AffinityRouter"
-DRAIN_S = 150.0  # longer than the deadline of an image; then a replica is killed
-LOGS = LoggingConfig(enable_access_log=False)  # its lines have paths; the boundary's have routes
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,7 @@ class ClusterOptions:
 
 def application(args: Mapping[str, object]) -> Application:
     """The application with `ClusterOptions`. Raises UsageError: an unknown option; SettingsError."""
-    unknown = sorted(set(args) - set(ClusterOptions.__dataclass_fields__))
-    if unknown:
-        known = ", ".join(ClusterOptions.__dataclass_fields__)
-        raise UsageError(f"expected options of the application only, got {len(unknown)} others", hint=f"known: {known}")
-    options = ClusterOptions(**args)  # type: ignore[arg-type]
+    options = options_of(ClusterOptions, args)
     return Ingress.bind(  # type: ignore[attr-defined]
         replicas(options), options.home, options.needs_keys
     )
@@ -113,6 +107,7 @@ class Ingress:
         settings = settings_at(self._home)
         engine = RemoteEngine(base_without_weights(settings), self._engines, deadline_s=settings.deadline_s)
         likeness = build(settings, EXTENSION.formats, engine=engine)
+        _ = likeness.training.queue  # opened for the chores of the server: there may be no worker that does them
         log_to_stderr()
         return create_app(likeness, needs_keys=self._needs_keys, protocols=EXTENSION.protocols())
 

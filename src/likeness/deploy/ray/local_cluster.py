@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ...commands.group import Call
 from ...commands.terminal import interruptible
-from ...commands.workers import training_workers
 from ...errors import EngineClosed, MissingPart, SettingsError
 from ...http.server import Bind, listening, url_of
 from ...storage.files import make_private
@@ -33,6 +32,9 @@ _ENVIRONMENT = {
 def serve_here(call: Call, *, replicas: int, most_replicas: int, port: int, needs_keys: bool, workers: int) -> None:
     """`likeness deploy ray`: run until SIGINT or SIGTERM, then finish running requests. Main thread only.
 
+    Args:
+        workers: the most training workers; 0: none.
+
     Raises:
         SettingsError, MissingPart: see `local_cluster`; fewer `most_replicas` than `replicas`.
         StorageError: the port is in use.
@@ -48,30 +50,46 @@ def serve_here(call: Call, *, replicas: int, most_replicas: int, port: int, need
     root = likeness.home.root
     gpus = _gpus()
     threads = max(1, (os.cpu_count() or 1) // most_replicas)
+    engine_share, worker_share = device_shares(gpus, most_replicas, workers)
     args = {
         "home": str(root), "replicas": replicas, "most_replicas": most_replicas, "threads": threads,
-        "devices": min(1.0, gpus * 1000 // most_replicas / 1000), "needs_keys": needs_keys,
+        "devices": engine_share, "needs_keys": needs_keys,
     }  # fmt: skip
+    training_args = {"home": str(root), "workers": workers, "threads": threads, "devices": worker_share}
     with (
         scratch(root),
-        local_cluster(root / FOLDER, cpus=threads * most_replicas + 1, gpus=gpus, port=port),
+        local_cluster(root / FOLDER, cpus=threads * (most_replicas + workers) + 1, gpus=gpus, port=port),
         interruptible() as should_stop,  # Ray has handlers of its own before
     ):
         from ray import serve
 
         from .application import NAME, application
+        from .training import TRAINING_NAME, training
 
         try:
             serve.run(application(args), name=NAME, route_prefix="/")
+            if workers:
+                serve.run(training(training_args), name=TRAINING_NAME, route_prefix=None)
         except RuntimeError as error:
             raise EngineClosed(
                 "expected the replicas to start, got an error of one",
                 hint=f"the logs in {FOLDER}/session_latest/logs/serve of the home folder have it",
             ) from error
-        with training_workers(workers, root, port=port):
-            call.terminal.serving(url)
-            while not should_stop():
-                time.sleep(LOOK_S)
+        call.terminal.serving(url)
+        while not should_stop():
+            time.sleep(LOOK_S)
+
+
+def device_shares(gpus: int, replicas: int, workers: int) -> tuple[float, float]:
+    """What a replica and a training worker each occupy of one GPU in Ray's books, so that all of them find a place.
+
+    Ray divides no memory and no time: see `LIKENESS_TRAINING_MEMORY` and `LIKENESS_TRAINING_WAIT_S`.
+    """
+    if not gpus:
+        return 0.0, 0.0
+    for_workers = 0.2 if workers else 0.0
+    on_one, workers_on_one = (max(1, -(-count // gpus)) for count in (replicas, workers))
+    return (1.0 - for_workers) * 1000 // on_one / 1000, for_workers * 1000 // workers_on_one / 1000
 
 
 @contextmanager
