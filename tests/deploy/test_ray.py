@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from fixtures.waiting import until
 from likeness.cli import app
 from likeness.config import Settings
-from likeness.deploy.affinity import choose, limit_of, place, ring_of
+from likeness.deploy.affinity import LONGEST_QUEUE_S, choose, limit_of, place, ring_of
 from likeness.engine.facts import ROWS, SECONDS, EngineFacts, Histogram, total
 from likeness.engine.ticket import StepEvent
 from likeness.errors import (
@@ -41,7 +41,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from likeness.deploy.ray.application import ClusterOptions, application, replicas
 from likeness.deploy.ray.local_cluster import MOST_PATH, device_shares, local_cluster
-from likeness.deploy.ray.messages import Call, News, Stage
+from likeness.deploy.ray.messages import QUEUE_S, Call, News, Stage
 from likeness.deploy.ray.remote_engine import RemoteEngine
 from likeness.deploy.ray.router import AffinityRouter, follow_load, preferred
 from likeness.deploy.ray.training import POLICY, Backlog, FollowBacklog, TrainingOptions, training
@@ -247,13 +247,26 @@ class Id(str):
         return str(self)
 
 
+def scaled(images: float, now: int, *, running: int | None = None, waits_s: tuple[float, ...] = ()) -> int:
+    context: Any = SimpleNamespace(
+        total_num_requests=images, target_num_replicas=now, current_num_replicas=now if running is None else running,
+        capacity_adjusted_min_replicas=1, capacity_adjusted_max_replicas=5,
+        config=SimpleNamespace(target_ongoing_requests=8.0), aggregated_metrics={QUEUE_S: dict(enumerate(waits_s))},
+    )  # fmt: skip
+    return follow_load(context)[0]
+
+
 @pytest.mark.parametrize(("images", "now", "wanted"), [(0, 3, 1), (8, 1, 1), (9, 1, 2), (100, 2, 5), (30, 4, 4)])
 def test_the_number_of_replicas_follows_the_images(images: float, now: int, wanted: int) -> None:
-    context: Any = SimpleNamespace(
-        total_num_requests=images, target_num_replicas=now, capacity_adjusted_min_replicas=1,
-        capacity_adjusted_max_replicas=5, config=SimpleNamespace(target_ongoing_requests=8.0),
-    )  # fmt: skip
-    assert follow_load(context)[0] == wanted
+    assert scaled(images, now) == wanted
+
+
+def test_a_long_queue_asks_for_one_more_replica_once_all_run() -> None:
+    long_s = LONGEST_QUEUE_S + 1
+    assert scaled(4, 2, waits_s=(long_s, long_s)) == 3
+    assert scaled(4, 3, running=2, waits_s=(long_s, long_s)) == scaled(4, 3)
+    assert scaled(4, 2, waits_s=(long_s, 0.0)) == scaled(4, 2)
+    assert scaled(4, 5, waits_s=(long_s,) * 5) == 5  # as many as there may be
 
 
 # options
@@ -379,5 +392,5 @@ def test_training_starts_with_no_worker_and_follows_the_queue_of_its_home(tmp_pa
     policies = [FollowBacklog(**scaling.policy.policy_kwargs)]
     backlog = policies[0]._backlog
     until(lambda: backlog.open_jobs == 0)
-    policies.clear()
-    assert backlog.stop.wait(60)  # a policy that was replaced looks no more
+    policies.clear()  # a policy that was replaced looks no more
+    until(lambda: not any(thread.name == "likeness-backlog" for thread in threading.enumerate()))

@@ -20,6 +20,7 @@ from itertools import compress
 FACTOR = 1.2  # largest load of a replica over the mean
 ROOM = 2  # a replica takes so many in any case: with few requests the mean says nothing
 POINTS = 128  # of each replica: its share of the circle varies by about 1 / sqrt(POINTS)
+LONGEST_QUEUE_S = 2.0  # that images wait on average before they join a batch; above it, one more replica
 MOST_TRIES = 2  # of a request: it was begun, and its replica ended
 
 
@@ -90,11 +91,19 @@ def may_retry(started: bool, tries: int) -> bool:
     return not started or tries < MOST_TRIES
 
 
-def wanted_replicas(total: float, replicas: int, *, target: float, least: int, most: int) -> int:
+def wanted_replicas(
+    total: float, replicas: int, *, target: float, least: int, most: int, queue_s: float = 0.0
+) -> int:  # fmt: skip
     """How many replicas a load needs, so that each has `target` images; it shrinks only below 80 % of what that takes.
+
+    Args:
+        queue_s: that images wait on average before they join a batch. Above `LONGEST_QUEUE_S`, one more is wanted: the
+            images may be few and have many steps.
 
     The dead zone keeps a load that varies from starting and stopping replicas all the time: each loses its adapters.
     """
     needed = math.ceil(total / target)
+    if queue_s > LONGEST_QUEUE_S:
+        needed = max(needed, replicas + 1)
     wanted = needed if needed > replicas or needed < 0.8 * replicas else replicas
     return min(max(wanted, least), most)

@@ -11,6 +11,8 @@ from ...engine.facts import EngineFacts
 from ...engine.ticket import StepEvent
 from ...types import Blend, GeneratedImage, ImageRequest
 
+QUEUE_S = "queue_s"  # what a replica reports for autoscaling: seconds that images waited before they joined a batch
+
 
 class Stage(Enum):
     """What happened to a call that is not finished."""

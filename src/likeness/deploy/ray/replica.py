@@ -17,7 +17,7 @@ from ...engine.ticket import StepEvent, Ticket
 from ...errors import DeviceFailed, LikenessError
 from ...service import build
 from ...service.loading import loaded_base, refuse_unservable, started_engine
-from .messages import Call, News, ReplicaState, Stage
+from .messages import QUEUE_S, Call, News, ReplicaState, Stage
 
 
 def settings_at(home: str | None) -> Settings:
@@ -46,6 +46,7 @@ class EngineReplica:
         settings = settings_at(home)
         refuse_unservable(settings)
         self._engine = started_engine(settings, loaded_base(settings), build(settings).library)
+        self._queued, self._queue_s = self._engine.facts().queue_s, 0.0  # at the last report
 
     async def make(self, routing_key: str, call: Call) -> AsyncIterator[News]:
         """Make one image. The routing key is for the router. Closing the iterator cancels the image."""
@@ -77,6 +78,17 @@ class EngineReplica:
 
     async def state(self) -> ReplicaState:
         return ReplicaState(os.getpid(), self._engine.held(), self._engine.facts())
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve, for `router.follow_load`: of the images that joined a batch since the last call."""
+        facts = self._engine.facts()
+        joined = facts.queue_s.count - self._queued.count
+        if joined:
+            self._queue_s = (facts.queue_s.sum - self._queued.sum) / joined
+        elif not facts.waiting:
+            self._queue_s = 0.0
+        self._queued = facts.queue_s
+        return {QUEUE_S: self._queue_s}
 
     async def forget(self, key: str) -> None:
         """Drop an adapter from memory, see `Engine.forget`."""

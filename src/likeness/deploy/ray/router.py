@@ -13,6 +13,7 @@ from ray.serve.config import AutoscalingContext
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
 from ..affinity import Ring, choose, place, ring_of, wanted_replicas
+from .messages import QUEUE_S
 
 
 class AffinityRouter(RequestRouter):
@@ -52,12 +53,18 @@ def preferred(ring: Ring, key: str, loads: dict[str, int]) -> list[str]:
 
 
 def follow_load(context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
-    """Serve's autoscaling policy: `affinity.wanted_replicas` for the images that wait or are in the making."""
+    """Serve's autoscaling policy: `affinity.wanted_replicas` for the images that wait or are in the making.
+
+    How long they wait says nothing while replicas are starting that will take a part of them.
+    """
     config = context.config
     assert config is not None and config.target_ongoing_requests is not None
+    waits = (context.aggregated_metrics or {}).get(QUEUE_S, {}).values()
+    is_complete = context.current_num_replicas >= context.target_num_replicas
     wanted = wanted_replicas(
         context.total_num_requests, context.target_num_replicas, target=config.target_ongoing_requests,
         least=context.capacity_adjusted_min_replicas, most=context.capacity_adjusted_max_replicas,
+        queue_s=sum(waits) / len(waits) if waits and is_complete else 0.0,
     )  # fmt: skip
     return wanted, {}
 

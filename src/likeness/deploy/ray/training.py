@@ -9,6 +9,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 
 from ...commands.workers import Process, end_worker, start_worker
 from ...errors import DeviceFailed, SettingsError, StorageError
-from ...service.training import training_of
+from ...service.training import Training, training_of
 from .options import DRAIN_S, LOGS, options_of
 from .replica import settings_at, stay_on_loopback
 
@@ -111,13 +112,20 @@ class FollowBacklog:
         the_training = training_of(settings_at(home))
         self._backlog = Backlog(lambda: the_training.queue.backlog().open_jobs)
         weakref.finalize(self, self._backlog.stop.set)  # of a policy that was replaced
-        threading.Thread(target=self._backlog.watch, name="likeness-backlog", daemon=True).start()
+        threading.Thread(
+            target=_watch, args=(self._backlog, the_training), name="likeness-backlog", daemon=True
+        ).start()
 
     def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         jobs = self._backlog.open_jobs
         if jobs is None:
             return context.target_num_replicas, {}
         return min(-(-jobs // self._jobs_of_worker), context.capacity_adjusted_max_replicas), {}
+
+
+def _watch(backlog: "Backlog", the_training: Training) -> None:
+    with closing(the_training):
+        backlog.watch()
 
 
 class Backlog:
