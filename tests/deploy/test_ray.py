@@ -368,7 +368,7 @@ def test_the_number_of_workers_follows_the_open_jobs(jobs: int | None, wanted: i
 
 
 def test_a_database_that_is_away_leaves_the_number_of_workers_as_it_is() -> None:
-    answers = iter([3, StorageUnavailable("away"), ValueError("?"), 1])
+    answers: Iterator[int | Exception] = iter([3, StorageUnavailable("away"), ValueError("?"), 1])
 
     def read() -> int:
         answer = next(answers)

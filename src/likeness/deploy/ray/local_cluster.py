@@ -115,7 +115,7 @@ def local_cluster(folder: Path, *, cpus: int, gpus: int, port: int) -> Iterator[
         from ray import serve
     except ImportError:
         raise MissingPart("expected Ray, which is not installed", hint="pip install 'likeness[ray]'") from None
-    from .application import LOGS
+    from .options import LOGS
 
     make_private(folder)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
