@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from likeness.errors import InputRefused
 from likeness.photos import Face, MediaPipeFaces, check, decode, quality, styled
-from likeness.photos.checks import BLUR_REFUSED, BLUR_WARNED, DARK_WARNED
+from likeness.photos.checks import BLUR_REFUSED, BLUR_WARNED, DARK_WARNED, Examined
 from likeness.photos.covered import EYES
 from likeness.photos.report import CheckResult
 from likeness.types import KINDS, MAX_PHOTOS, Kind, Photo, PreparedPhoto
@@ -145,6 +145,18 @@ def test_duplicates(person: list[Photo], portrait: Image, faces: MediaPipeFaces,
     result = check([person[0], same, copy, person[1]], "person", detector=faces)
     assert [set(codes(result, place)) for place in range(4)] == [set(), {"exact_duplicate"}, {"near_duplicate"}, set()]
     assert [one.photo.name for one in result.usable] == [person[0].name, "copy.jpg", person[1].name]
+
+
+def test_a_photograph_of_a_growing_set_is_measured_once(person: list[Photo], faces: MediaPipeFaces) -> None:
+    memory: dict[tuple[str, Kind, bool], Examined] = {}
+    check(person[:3], "person", detector=faces, examined_before=memory)
+    before = {key: dict(one.looks) for key, one in memory.items()}
+    assert [len(looks) for looks in before.values()] == [1, 1, 1]
+    result = check(person[:4], "person", detector=faces, examined_before=memory)
+    assert {key: memory[key].looks for key in before} == before  # the same objects
+    assert result.reports == check(person[:4], "person", detector=faces).reports
+    compared = [len(look.same_shot) for one in memory.values() for look in one.looks.values()]
+    assert compared == [0, 1, 2, 3]
 
 
 def test_another_person_is_left_out(

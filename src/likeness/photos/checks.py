@@ -7,7 +7,7 @@ The limits were set on 11 photographs of one man and 32 renders of virtual peopl
 """
 
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,15 @@ _MOST_FACES = 8  # per photograph; further faces are small and far from the cent
 
 
 @dataclass(frozen=True, eq=False)
+class Look:
+    """What the checks found at one face, if it is the subject's."""
+
+    reasons: tuple[Reason, ...]
+    chip: Chip
+    same_shot: dict["Look", bool] = field(default_factory=dict)  # as an earlier one; filled by `_same_shot`
+
+
+@dataclass(frozen=True, eq=False)
 class Examined:
     """A photograph with all measurements."""
 
@@ -50,8 +59,9 @@ class Examined:
     image: NDArray[np.uint8] | None = None  # (H, W, 3); None when it could not be decoded
     faces: tuple[Face, ...] = ()  # the most important one first
     identities: tuple[NDArray[np.float64], ...] = ()  # (128,) of each face that is large enough for recognition
+    looks: dict[int, Look] = field(default_factory=dict)  # by index of the face; filled by `_judged`
     face: Face | None = None  # the subject's
-    chip: Chip | None = None  # of that face
+    look: Look | None = None  # at that face
     prints: tuple[quality.Print, ...] = ()  # of a thing or a style: the image and its mirror image
 
     @property
@@ -193,12 +203,18 @@ def _examine(photo: Photo, kind: Kind, finder: FaceDetector | None) -> Examined:
 
 
 def _judged(one: Examined, place: int, *, is_known: bool) -> Examined:
-    """The photograph with its reasons, once the subject's face on it is known."""
+    """The photograph with its reasons, once the subject's face on it is known.
+
+    A face is looked at once: the next upload judges the whole set again.
+    """
     assert one.image is not None
-    face, luma = one.faces[place], quality.grey(one.image)
+    face = one.faces[place]
+    if place not in one.looks:
+        luma = quality.grey(one.image)
+        one.looks[place] = Look(_face_reasons(one.image, luma, face), chip(luma, face.landmarks))
+    look = one.looks[place]
     several = (_several_people(len(one.faces), is_known=is_known),) if len(one.faces) > 1 else ()
-    reasons = (*one.reasons, *several, *_face_reasons(one.image, luma, face))
-    return replace(one, reasons=reasons, face=face, chip=chip(luma, face.landmarks))
+    return replace(one, reasons=(*one.reasons, *several, *look.reasons), face=face, look=look)
 
 
 def _face_reasons(image: NDArray[np.uint8], luma: quality.Grey, face: Face) -> tuple[Reason, ...]:
@@ -301,11 +317,17 @@ def _against_earlier(one: Examined, earlier: Sequence[Examined]) -> Examined:
 
 
 def _nearly_same(one: Examined, other: Examined) -> bool:
-    if one.chip is not None and other.chip is not None:
-        return is_same_shot(one.chip, other.chip)
+    if one.look is not None and other.look is not None:
+        return _same_shot(one.look, other.look)
     if one.prints and other.prints:
         return any(quality.is_near(one.prints[0], turned) for turned in other.prints)
     return False
+
+
+def _same_shot(one: Look, earlier: Look) -> bool:
+    if earlier not in one.same_shot:
+        one.same_shot[earlier] = is_same_shot(one.chip, earlier.chip)
+    return one.same_shot[earlier]
 
 
 def _verdict(is_bad: bool) -> Verdict:

@@ -208,4 +208,4 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         layer = picture.convert("RGBA")
         ground = Image.new("RGBA", layer.size, (_NEUTRAL_GREY,) * 3 + (255,))
         return Image.alpha_composite(ground, layer).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")  # which copies

@@ -194,5 +194,6 @@ def _outfit(one: Usable) -> NDArray[np.floating] | None:
 
 
 def _mean_lab(pixels: NDArray[np.uint8]) -> NDArray[np.floating]:
-    mean = pixels.reshape(-1, 3).mean(axis=0, dtype=np.float64).astype(np.float32) / 255
+    # Sums of whole numbers are exact, and OpenCV's take a fraction of the time of numpy's over an axis.
+    mean = (np.array(cv2.sumElems(pixels)[:3]) / pixels[..., 0].size).astype(np.float32) / 255
     return np.asarray(cv2.cvtColor(mean.reshape(1, 1, 3), cv2.COLOR_RGB2LAB), dtype=np.float64).reshape(3)
