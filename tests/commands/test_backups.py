@@ -30,14 +30,15 @@ def test_a_backup_is_private_new_and_restores(tmp_path: Path) -> None:
     file = tmp_path / "backup.zip"
     made = document(tmp_path / "one", "backup", str(file), "--tenant", "team")
     assert made == {
-        "file": str(file), "bytes": file.stat().st_size, "subjects": 1, "photos": 0, "adapters": 0, "images": 0
+        "file": str(file), "bytes": file.stat().st_size, "subjects": 1, "photos": 0, "adapters": 0, "images": 0,
+        "jobs": 0,
     }  # fmt: skip
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     refused = call(tmp_path / "one", "backup", str(file))
     assert refused.exit_code == 1 and "one that exists" in refused.stderr
     assert file.stat().st_size == made["bytes"]
     found = document(tmp_path / "two", "restore", str(file))
-    assert found == {"subjects": 1, "photos": 0, "adapters": 0, "images": 0, "left_out": []}
+    assert found == {"subjects": 1, "photos": 0, "adapters": 0, "images": 0, "jobs": 0, "left_out": []}
     assert document(tmp_path / "two", "restore", str(file))["subjects"] == 0
 
 

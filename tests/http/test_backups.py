@@ -33,7 +33,7 @@ def test_a_backup_moves_everything_to_another_server(client: TestClient, likenes
         assert [one["name"] for one in found["left_out"]] == ["broken"]  # its file is cut off
         assert there.get("/v1/adapters/anna").json() == client.get("/v1/adapters/anna").json()
         again = there.post("/v1/backup", files=sent).json()
-        assert again == found | {"subjects": 0, "adapters": 0, "photos": 0, "images": 0}
+        assert again == found | {"subjects": 0, "adapters": 0, "photos": 0, "images": 0, "jobs": 0}
         refused = there.post("/v1/backup", files={"file": ("x.zip", b"no zip")})
         assert (refused.status_code, refused.json()["error"]["code"]) == (422, "ArchiveRefused")
         there.delete("/v1/adapters/anna")

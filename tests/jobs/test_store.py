@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from likeness.jobs.job import FINAL, Claim, Failure, Job, JobOrder, Notice
 from likeness.jobs.queue import Queue
+from likeness.jobs.store import curve
 from likeness.jobs.tables import open_jobs_database
 from tests.jobs.claims import claimed, next_claim, set_lease
 
@@ -95,12 +96,27 @@ def test_progress_goes_with_the_end_and_the_other_events_stay(tmp_path: Path, ki
     job = queue.submit(JobOrder("anna", "rex", "anna/x"))
     claim = claimed(queue.database)
     for kind in kinds:
-        queue.store.tell(claim, kind, {"done": 1})
+        queue.store.tell(claim, kind, {"done": 1, "loss": None})
     seqs = [event.seq for event in queue.events(job.id, "anna")]
     assert seqs == sorted(set(seqs))
     assert [event.kind for event in queue.events(job.id, "anna", after=seqs[3])] == ["progress", "checkpoint"]
     queue.store.finish(claim, "failed", failure=FAILURE, keep_photos_s=0)
     assert [event.kind for event in queue.events(job.id, "anna")] == ["state", "state", "checkpoint", "state"]
+    queue.close()
+
+
+def test_the_losses_stay_in_few_points(tmp_path: Path) -> None:
+    queue = Queue(open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: None)
+    job = queue.submit(JobOrder("anna", "rex", "anna/x"))
+    claim = claimed(queue.database)
+    for done in range(5):
+        queue.store.tell(claim, "progress", {"done": done, "loss": None if done == 0 else done / 8})
+    queue.store.finish(claim, "failed", failure=FAILURE, keep_photos_s=0)
+    kept = [event.facts for event in queue.events(job.id, "anna") if event.kind == "losses"]
+    assert kept == [{"losses": [0.125, 0.25, 0.375, 0.5]}]
+    assert curve([]) == []
+    many = curve([float(step) for step in range(1001)])
+    assert len(many) <= 200 and many[:2] == [2.5, 8.5] and many[-1] == 998.0
     queue.close()
 
 

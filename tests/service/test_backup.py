@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,27 @@ from PIL import Image
 from fixtures.published import publish_person
 from likeness.config import Settings
 from likeness.errors import InputRefused, NotFound
+from likeness.jobs.job import SUBJECT_PHOTOS, Failure, Job, JobOrder, Notice
+from likeness.jobs.object_keys import preview_key
+from likeness.jobs.retention import Retention
+from likeness.scoring.score_card import LikenessScore, OverfittingScore, PromptScore, ScoreCard
 from likeness.service import Likeness, build
 from likeness.service.backup import Counts
 from likeness.service.restore import LeftOut, Restored
 from likeness.storage.gallery import list_outputs, mark_favourite
 from likeness.types import JPEG, PNG, Photo, Subject, blend_of
+from tests.jobs.claims import claimed
 from tests.telling import only_pixels, telling
 
-NOTHING = Counts(subjects=0, photos=0, adapters=0, images=0)
-EVERYTHING = Counts(subjects=2, photos=3, adapters=2, images=3)
+DAY_S = 86_400
+MAIL = Notice("mail", "anna@example.com")
+SCORE = ScoreCard(
+    "rex", "0" * 64, "1" * 64, 0, LikenessScore(3, 0.25, 0.5, 8, 8, 0.375, 0.75, 0.5), PromptScore(8, 0.75, 1.0),
+    OverfittingScore(0, 0, None), 1.5,
+)  # fmt: skip
+
+NOTHING = Counts(subjects=0, photos=0, adapters=0, images=0, jobs=0)
+EVERYTHING = Counts(subjects=2, photos=3, adapters=2, images=3, jobs=2)
 
 
 def picture(seed: int) -> Image.Image:
@@ -52,7 +65,9 @@ def make(tmp_path: Path, tiny_base_folder: Path) -> Iterator[Callable[..., Liken
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, tiny_base_folder: Path) -> Path:
-    """rex with photographs, adapter and portraits; bert, a subject; anna, an adapter; a picture of the base."""
+    """rex with photographs, adapter, portraits and past jobs; bert, whose job waits; anna, an adapter; a picture of the
+    base.
+    """
     home = tmp_path_factory.mktemp("home")
     likeness = build(Settings(home=home, base=str(tiny_base_folder)))
     likeness.subjects.create("local", Subject("rex", "dog"), consent="")
@@ -65,8 +80,32 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_base_folder: Path) -> Pa
     mark_favourite(likeness.catalog, "local", keep(likeness, "rex", JPEG), True)
     keep(likeness, None, PNG)
     likeness.subjects.create("other", Subject("secret", "cat"), consent="")
+    train(likeness, JobOrder("local", "rex", "s3://bucket/rex.tar", notices=(MAIL,), replace=True), fails=True)
+    train(likeness, JobOrder("local", "rex", SUBJECT_PHOTOS, recipe="fast", changes={"steps": 7}, replace=True))
+    likeness.training.queue.submit(JobOrder("local", "bert", SUBJECT_PHOTOS))
+    train(likeness, JobOrder("other", "secret", SUBJECT_PHOTOS), fails=True)
     likeness.close()
     return home
+
+
+def train(likeness: Likeness, order: JobOrder, *, fails: bool = False) -> None:
+    """A job that a worker takes and ends, without a training."""
+    queue = likeness.training.queue
+    job = queue.submit(order)
+    claim = claimed(queue.database, job=job.id)
+    for loss in (None, 0.5, 0.25):
+        queue.store.tell(claim, "progress", {"stage": "train", "loss": loss})
+    if fails:
+        failure = Failure("PhotosRefused", "too few", "send more")
+        queue.store.finish(claim, "failed", failure=failure, keep_photos_s=0)
+        return
+    for step in (2, 4):
+        key = preview_key(order.tenant, job.id, step)
+        likeness.library.objects.put(key, encoded(picture(step), "PNG"))
+        queue.store.tell(claim, "preview", {"step": step, "key": key})
+    queue.store.tell(claim, "score", {"card": SCORE.to_json()})
+    queue.store.publishes(claim, "0" * 64)
+    queue.store.finish(claim, "succeeded", keep_photos_s=60.0)
 
 
 @pytest.fixture
@@ -111,12 +150,29 @@ def state(likeness: Likeness) -> dict[str, Any]:
     catalog = likeness.catalog
     subjects = catalog.list_subjects("local")
     return {
+        "jobs": [told(likeness, job) for job in likeness.training.queue.jobs_of("local") if job.is_over],
         "subjects": subjects,
         "photos": [catalog.list_photos("local", one.name) for one in subjects],
         "adapters": catalog.list_adapters("local"),
         "images": list_outputs(catalog, "local"),
         "objects": {one.key: likeness.library.objects.get(one.key) for one in likeness.library.objects.list("local/")},
     }
+
+
+def told(likeness: Likeness, job: Job) -> dict[str, Any]:
+    """What a page shows of a job that is over."""
+    shown: dict[str, Any] = {"losses": [], "preview": [], "score": [], "state": []}
+    for event in likeness.training.queue.events(job.id, "local"):
+        if event.kind in shown and event.facts.get("state") != "running":
+            shown[event.kind].append({key: value for key, value in event.facts.items() if key != "key"})
+    order = replace(job.order, notices=(), photos="" if "//" in job.order.photos else job.order.photos)
+    return {
+        "order": order,
+        "id": job.id,
+        "state": job.state,
+        "ended": job.finished_s,
+        "sha": job.adapter_sha256,
+    } | shown
 
 
 def test_a_backup_restores_to_the_same(full: Likeness, make: Callable[..., Likeness]) -> None:
@@ -128,6 +184,28 @@ def test_a_backup_restores_to_the_same(full: Likeness, make: Callable[..., Liken
     assert state(other) == state(full)
     assert other.catalog.list_subjects("other") == ()  # of another tenant: not in the backup
     assert other.adapter("rex").card == full.adapter("rex").card
+    newest, failed = other.training.queue.jobs_of("local", name="rex")
+    assert newest.order.recipe == "fast" and newest.order.changes == {"steps": 7}
+    shown = told(other, newest)
+    assert shown["losses"] == [{"losses": [0.5, 0.25]}] and shown["preview"] == [{"step": 2}, {"step": 4}]
+    assert shown["score"] == [{"card": SCORE.to_json()}]
+    assert failed.failure == Failure("PhotosRefused", "too few", "send more")
+    assert b"anna@example.com" not in content and b"s3://" not in content  # whom it told, where its photographs lie
+    assert other.training.queue.jobs_of("local", name="bert") == []  # waits there; cannot wait here
+
+
+def test_the_time_of_restored_photographs_ends_with_their_job(full: Likeness, make: Callable[..., Likeness]) -> None:
+    def age(rows: dict[str, Any], members: dict[str, bytes]) -> None:
+        for job in rows["jobs"]:
+            job.update(submitted_s=job["submitted_s"] - 9 * DAY_S, finished_s=job["finished_s"] - 9 * DAY_S)
+        for row in rows["photos"][:2]:
+            row["created"] = (datetime.now(UTC) - timedelta(days=20)).isoformat()
+
+    for keep_photos_days, left in ((30, 3), (1, 1)):  # one photograph came after the training
+        other = make(f"for-{keep_photos_days}", keep_photos_days=keep_photos_days)
+        assert restored(other, changed(packed(full), age)).counts == EVERYTHING
+        Retention(other.training.database, other.library.objects, other.catalog).purge_due()
+        assert len(other.catalog.list_photos("local", "rex")) == left
 
 
 def test_repeating_a_restoration_changes_nothing(full: Likeness, make: Callable[..., Likeness]) -> None:
@@ -146,10 +224,10 @@ def test_a_subject_of_the_same_name_is_not_mixed_with_another(full: Likeness, ma
     other.subjects.create("local", Subject("rex", "dog"), consent="")
     publish_person(other, "anna", 7)
     found = restored(other, packed(full))
-    assert found.counts == Counts(subjects=1, photos=0, adapters=0, images=1)
+    assert found.counts == Counts(subjects=1, photos=0, adapters=0, images=1, jobs=0)
     assert found.left_out == (
         LeftOut("anna", "another adapter of this name exists", 1),
-        LeftOut("rex", "another subject of this name exists", 7),
+        LeftOut("rex", "another subject of this name exists", 9),
     )
     assert other.catalog.list_photos("local", "rex") == ()
 
@@ -159,7 +237,7 @@ def test_what_was_deleted_later_stays_deleted(full: Likeness) -> None:
     full.forget("rex")
     found = restored(full, content)
     assert found == Restored(
-        NOTHING, (LeftOut("rex", "everything of this name was deleted after the backup was made", 7),)
+        NOTHING, (LeftOut("rex", "everything of this name was deleted after the backup was made", 9),)
     )
     assert restored(full, content, restores_deleted=True).counts == replace(
         EVERYTHING, subjects=1, adapters=1, images=2
@@ -204,6 +282,9 @@ HOSTILE: dict[str, Callable[[dict[str, Any], dict[str, bytes]], None]] = {
     "another version": lambda rows, members: rows.update(version=2),
     "another format": lambda rows, members: rows.update(format="other"),
     "rows that are no list": lambda rows, members: rows.update(photos={"a": 1}),
+    "path as a job": lambda rows, members: rows["jobs"][0].update(id="../../../catalog.sqlite"),
+    "job that runs": lambda rows, members: rows["jobs"][0].update(state="running"),
+    "time of a job that is none": lambda rows, members: rows["jobs"][0].update(finished_s=float("inf")),
     "number as a name": lambda rows, members: rows["adapters"][0].update(name=5),
 }
 
@@ -239,6 +320,8 @@ def test_items_that_are_damaged_are_left_out_and_the_rest_is_restored(
         del members[photos[1]]
         members[next(name for name in images if name.endswith(".png"))] = b"<script>alert(1)</script>"
         members["adapters/anna.safetensors"] = members["adapters/rex.safetensors"]  # of another name
+        members[next(name for name in members if name.startswith("previews/"))] = b"<svg onload=alert(1)>"
+        rows["jobs"][0]["order"] = json.dumps({"tenant": "other", "photos": "/etc/passwd"})
         rows["subjects"].append(
             {
                 "name": "eve", "class_noun": "woman", "identifier": "<<TOK>>", "consent": " ",
@@ -249,10 +332,12 @@ def test_items_that_are_damaged_are_left_out_and_the_rest_is_restored(
 
     other = make("other")
     found = restored(other, changed(packed(full), damage))
-    assert found.counts == Counts(subjects=2, photos=1, adapters=1, images=2)
+    assert found.counts == Counts(subjects=2, photos=1, adapters=1, images=2, jobs=1)
     assert [(one.name, one.count) for one in found.left_out] == [
-        ("anna", 1), ("base", 1), ("base", 1), ("eve", 1), ("rex", 1), ("rex", 1)
+        ("anna", 1), ("base", 1), ("base", 1), ("eve", 1), ("rex", 1), ("rex", 1), ("rex", 1)
     ]  # fmt: skip
+    [job] = other.training.queue.jobs_of("local")
+    assert told(other, job)["preview"] == [{"step": 4}]  # the other one is no picture
     assert not other.catalog.has_adapter("local", "anna")
     for name in ("eve", "base"):
         with pytest.raises(NotFound):

@@ -137,7 +137,7 @@ def test_from_the_example_person_to_a_portrait_and_its_end(phone: Visit, tmp_pat
     page.get_by_role("link", name="People", exact=True).last.click()
     page.get_by_label("Restore a backup").set_input_files(backup)
     page.get_by_text(
-        "15 of example left out: everything of this name was deleted after the backup was made."
+        "16 of example left out: everything of this name was deleted after the backup was made."
     ).wait_for()
     inspect(phone)
 

@@ -21,9 +21,9 @@ def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Zip to write; must not exist.")],
     tenant: Tenant = LOCAL,
 ) -> None:
-    """Write subjects, photographs, adapters and kept images to one zip.
+    """Write subjects, photographs, adapters, kept images and past jobs to one zip.
 
-    Jobs, receipts, API keys and the portraits in the home folder are not in it.
+    Jobs that wait or run, receipts, API keys and the portraits in the home folder are not in it.
     """
     call: Call = ctx.obj
     found: list[Counts] = []

@@ -30,14 +30,16 @@ class RestoredOut(BaseModel):
     photos: int
     adapters: int
     images: int
+    jobs: int
     left_out: list[LeftOutOut] = Field(description="items that could not be restored, by name and reason")
 
 
 @router.get("/backup", response_class=Response)
 async def make_backup(request: Request, asking: Asking) -> StreamingResponse:
-    """A zip of all subjects, photographs, adapters and kept images of the tenant.
+    """A zip of all subjects, photographs, adapters, kept images and jobs that are over, of the tenant.
 
-    Jobs, receipts and API keys are not in it. A zip that cannot be opened is incomplete: an error ended the response.
+    Jobs that wait or run, receipts and API keys are not in it. A zip that cannot be opened is incomplete: an error
+    ended the response.
     """
     parts = likeness_of(request).backup(tenant=asking.tenant)
     name = f"likeness-{datetime.now(UTC):%Y-%m-%d}.zip"

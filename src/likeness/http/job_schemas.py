@@ -64,6 +64,7 @@ class JobOut(BaseModel):
 
     id: str
     name: str
+    recipe: str
     state: Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
     place_in_queue: int | None
     progress: dict[str, Any]

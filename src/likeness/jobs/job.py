@@ -142,9 +142,10 @@ class Job:
     def to_json(self) -> dict[str, Any]:
         """The one JSON form of a job: of HTTP and of the command line."""
         return {
-            "id": self.id, "name": self.order.name, "state": self.state, "place_in_queue": self.place_in_queue,
-            "progress": dict(self.progress), "submitted_s": self.submitted_s, "started_s": self.started_s,
-            "finished_s": self.finished_s, "queue_until_s": self.queue_until_s, "attempt": self.attempt,
+            "id": self.id, "name": self.order.name, "recipe": self.order.recipe, "state": self.state,
+            "place_in_queue": self.place_in_queue, "progress": dict(self.progress), "submitted_s": self.submitted_s,
+            "started_s": self.started_s, "finished_s": self.finished_s, "queue_until_s": self.queue_until_s,
+            "attempt": self.attempt,
             "failure": None if self.failure is None else asdict(self.failure), "adapter_sha256": self.adapter_sha256,
         }  # fmt: skip
 
@@ -155,7 +156,7 @@ class JobEvent:
 
     seq: int
     at_s: float
-    kind: str  # 'state', 'stage', 'progress', 'checkpoint', 'preview', 'photos', 'taken over'
+    kind: str  # 'state', 'stage', 'progress', 'losses', 'checkpoint', 'preview', 'photos', 'score', 'taken over'
     facts: Mapping[str, object]
 
 

@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 PATIENCE_S = math.inf  # a worker waits for its database, however long that is away
 READ_PATIENCE_S = 10.0
+CURVE_POINTS = 200  # of the losses that stay when a job is over
 GRACE_S = 30.0  # before the photographs of a cancelled job go: its worker may be about to read them
 
 log = logging.getLogger("likeness.jobs")
@@ -221,6 +222,8 @@ class JobStore:
         row = connection.execute(update.returning(*jobs.c)).mappings().first()
         if row is None:
             return False
+        if losses := _losses(connection, job):
+            add_event(self.database, connection, job, "losses", {"losses": curve(losses)})
         add_event(self.database, connection, job, "state", {"state": state, **said})
         # progress is for readers that follow the job; the other events stay
         connection.execute(events.delete().where(events.c.job == job, events.c.kind == "progress"))
@@ -246,6 +249,20 @@ def job_of_name_open() -> AdapterBusy:
 def add_event(database: Database, connection: sa.Connection, job: str, kind: str, facts: Mapping[str, object]) -> None:
     """Write an event within a transaction."""
     connection.execute(events.insert().values(job=job, at_s=database.now, kind=kind, facts=json.dumps(facts)))
+
+
+def curve(losses: Sequence[float]) -> list[float]:
+    """The losses of a training in at most `CURVE_POINTS` numbers: means of parts of equal length, in their order."""
+    length = math.ceil(len(losses) / CURVE_POINTS)
+    parts = [losses[start : start + length] for start in range(0, len(losses), length or 1)]
+    return [round(sum(part) / len(part), 6) for part in parts]
+
+
+def _losses(connection: sa.Connection, job: str) -> list[float]:
+    """The losses that a job's progress has told, in their order."""
+    query = sa.select(events.c.facts).where(events.c.job == job, events.c.kind == "progress").order_by(events.c.seq)
+    told = readable(read_document, connection.execute(query).scalars().all())
+    return [loss for one in told if isinstance(loss := one.get("loss"), float)]
 
 
 def readable(read: Callable[[S], T], rows: Sequence[S]) -> list[T]:

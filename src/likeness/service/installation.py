@@ -459,8 +459,8 @@ class Likeness:
     # backups
 
     def backup(self, *, tenant: str = LOCAL, done: Callable[[Counts], None] = lambda counts: None) -> Iterator[bytes]:
-        """Subjects, photographs, adapters and kept images as the parts of one zip, see `backup.backup`."""
-        return backup(self.library, tenant, done)
+        """Subjects, photographs, adapters, kept images and past jobs as the parts of one zip, see `backup.backup`."""
+        return backup(self.library, self.training, tenant, done)
 
     def restore(self, file: IO[bytes], *, tenant: str = LOCAL, restores_deleted: bool = False) -> Restored:
         """Restore a backup from a seekable file. What exists already is not changed.
@@ -475,8 +475,9 @@ class Likeness:
 
         settings = self.settings
         asked = Restoration(
-            self.library, self.home.of(tenant), settings.keep_photos_days, settings.rank, restores_deleted
-        )
+            self.library, self.training, self.home.of(tenant), settings.keep_photos_days, settings.rank,
+            restores_deleted,
+        )  # fmt: skip
         return asked.restore(file)
 
     def _refuse_taken(self, tenant: str, name: str) -> None:

@@ -13,37 +13,46 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from PIL import Image
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ..artifacts import bundle
-from ..errors import AlreadyExists, CorruptAdapter, InputRefused, LikenessError, NotFound, StorageError
-from ..storage.catalog import Catalog
+from ..errors import AlreadyExists, CorruptAdapter, InputRefused, LikenessError, NotFound, StorageDamaged, StorageError
+from ..scoring.score_card import ScoreCard
+from ..storage import forgettings
+from ..storage.catalog import Catalog, being_deleted
 from ..storage.consent import require_word
 from ..storage.home import Home
 from ..storage.library import AdapterLibrary
 from ..storage.records import OutputRecord, PhotoRecord, SubjectRecord
-from ..types import BARE_BASE, Adapter, Subject, blend_of, checked_new_name, checked_rank, checked_subject
-from .backup import Counts
+from ..types import BARE_BASE, PNG, Adapter, Subject, blend_of, checked_new_name, checked_rank, checked_subject
+from .backup import KINDS, Counts
 from .backup_rows import (
     MANIFEST,
     AdapterRow,
     ImageRow,
+    JobRow,
     Manifest,
     PhotoRow,
     SubjectRow,
     adapter_member,
     image_member,
     photo_member,
+    preview_member,
 )
+from .training import Training
+
+if TYPE_CHECKING:
+    from ..jobs.job import JobOrder
 
 _MOST_MANIFEST_BYTES = 64 << 20
 _MOST_MEMBER_BYTES = 1 << 30
 _MOST_PIXELS = 1 << 25  # of a kept image; the largest bases make 1 megapixel
+_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -69,12 +78,14 @@ class Restoration:
 
     Args:
         home: of the tenant.
-        keep_photos_days: a photograph is left out if its adapter was trained before that.
+        keep_photos_days: a photograph is left out if its adapter was trained before that; a restored job of the
+            subject's photographs ends their time here as it did there.
         most_rank: of adapters.
         restores_deleted: also restore names that were deleted here after the backup was made.
     """
 
     library: AdapterLibrary
+    training: Training
     home: Home
     keep_photos_days: int
     most_rank: int
@@ -110,10 +121,12 @@ class _Items:
     adapter: AdapterRow | None
     photos: tuple[PhotoRow, ...]
     images: tuple[ImageRow, ...]
+    jobs: tuple[JobRow, ...]
 
     @property
     def count(self) -> int:
-        return (self.subject is not None) + (self.adapter is not None) + len(self.photos) + len(self.images)
+        several = len(self.photos) + len(self.images) + len(self.jobs)
+        return (self.subject is not None) + (self.adapter is not None) + several
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,7 @@ class _Tally:
             self.leave_out(name, error.message)
 
     def result(self) -> Restored:
-        done = {kind: self.done[kind] for kind in ("subjects", "photos", "adapters", "images")}
+        done = {kind: self.done[kind] for kind in KINDS}
         return Restored(Counts(**done), tuple(LeftOut(*key, count) for key, count in sorted(self.left.items())))
 
 
@@ -180,6 +193,8 @@ class _OneName:
                 tally.attempt(name, "images", lambda image=image: self._image(image))  # type: ignore[misc]
         else:
             tally.leave_out(name, "there is no adapter of this name", len(items.images))
+        for job in items.jobs:
+            tally.attempt(name, "jobs", lambda job=job: self._job(job))  # type: ignore[misc]
 
     def _refuse_deleted(self, name: str) -> None:
         receipts = [one.at for one in self._catalog.list_receipts(self._tenant) if one.name == name]
@@ -265,6 +280,37 @@ class _OneName:
             self._catalog.add_output(record, also=also)
         return True
 
+    def _job(self, row: JobRow) -> bool:
+        """A job that is over, with its previews; those that are damaged are left out."""
+        from ..jobs.history import PastJob, add_past
+
+        queue = self.asked.training.queue
+        if queue.store.state_of(row.id, self._tenant) is not None:
+            return False
+        past = PastJob(
+            **row.model_dump(exclude={"name", "order", "losses", "previews", "score"}),
+            order=_order(row, self._tenant), losses=tuple(row.losses),
+            score=None if row.score is None else _score(row.score),
+        )  # fmt: skip
+        with self.asked.library.objects.writing():
+            if forgettings.is_under_way(self._catalog, self._tenant, row.name):
+                raise being_deleted()
+            steps = tuple(step for step in sorted(set(row.previews)) if self._preview(row.id, step))
+            keep_photos_s = self.asked.keep_photos_days * _DAY_S
+            return add_past(queue.database, replace(past, previews=steps), keep_photos_s=keep_photos_s)
+
+    def _preview(self, job: str, step: int) -> bool:
+        """Store the portraits of one checkpoint; False: there are none, or they are damaged."""
+        from ..jobs.object_keys import preview_key
+
+        try:
+            content = self._read(preview_member(job, step))
+            _refuse_other_image(content, PNG)
+        except InputRefused:
+            return False
+        self.asked.library.objects.put(preview_key(self._tenant, job, step), content)
+        return True
+
     @contextmanager
     def _written(self, key: str, content: bytes) -> Iterator[None]:
         """The block writes the object's row; if it fails, the object is deleted."""
@@ -326,14 +372,18 @@ def _by_name(manifest: Manifest) -> Iterator[_Items]:
     adapters = {row.name: row for row in manifest.adapters}
     photos: dict[str, list[PhotoRow]] = {}
     images: dict[str, list[ImageRow]] = {}
+    jobs: dict[str, list[JobRow]] = {}
     for photo in manifest.photos:
         photos.setdefault(photo.subject, []).append(photo)
     for image in manifest.images:
         images.setdefault(image.subject, []).append(image)
-    for name in sorted({*subjects, *adapters, *photos, *images}):
+    for job in manifest.jobs:
+        jobs.setdefault(job.name, []).append(job)
+    for name in sorted({*subjects, *adapters, *photos, *images, *jobs}):
         yield _Items(
-            name, subjects.get(name), adapters.get(name), tuple(photos.get(name, ())), tuple(images.get(name, ()))
-        )
+            name, subjects.get(name), adapters.get(name),
+            tuple(photos.get(name, ())), tuple(images.get(name, ())), tuple(jobs.get(name, ())),
+        )  # fmt: skip
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -345,6 +395,30 @@ def _object(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         pass
     raise InputRefused("expected a JSON object in its row, got something else", code="ArchiveRefused")
+
+
+def _order(row: JobRow, tenant: str) -> "JobOrder":
+    """The order of a job's row, for this tenant. Raises InputRefused, UsageError: not one that can be run."""
+    from ..jobs.job import read_order
+
+    try:
+        order = replace(read_order(row.order), tenant=tenant)
+    except StorageDamaged as error:
+        raise InputRefused("expected a job's order in its row, got something else", code="ArchiveRefused") from error
+    if order.name != row.name:
+        raise InputRefused("expected the order of this name, got another", code="ArchiveRefused")
+    order.fine_tune()
+    return order
+
+
+def _score(text: str) -> dict[str, Any]:
+    """The score card of a job's row. Raises InputRefused."""
+    try:
+        card = TypeAdapter(ScoreCard).validate_json(text, strict=True).to_json()
+        json.dumps(card, allow_nan=False)
+    except ValueError as error:  # ValidationError is one
+        raise InputRefused("expected a score card in its row, got something else", code="ArchiveRefused") from error
+    return card
 
 
 def _refuse_other_image(content: bytes, media_type: str) -> None:

@@ -52,8 +52,9 @@ export function watchJob(id, onEnd) {
       const losses = facts.loss === null ? state.peek().losses : [...state.peek().losses, facts.loss];
       change({ progress: facts, losses, isWaiting: false });
     });
+    on("losses", (facts) => change({ losses: facts.losses })); // of a training that is over
     on("preview", (facts) => change({ previews: [...new Set([...state.peek().previews, facts.step])] }));
-    on("score", (facts) => change({ score: facts.card || facts }));
+    on("score", (facts) => change({ score: facts.card })); // null if it could not be measured
     on("waiting", () => change({ isWaiting: true }));
     on("end", (job) => {
       change({ job });

@@ -130,6 +130,8 @@ export const t = {
       thorough: "Thorough: nearly three times as long",
       "origin-2023": "Origin 2023: the settings of the reference solution",
     },
+    classNoun: "Class noun",
+    nounHint: "The word for people or things of this kind, such as man or dog. The base must know it.",
     steps: "Steps",
     stepsHint: "Steps: as in the recipe if empty",
     classImages: "Class images",
@@ -348,18 +350,22 @@ export const t = {
     unfinished: /** @param {string} name */ (name) => `The deletion of ${name} goes on in the background.`,
     backup: "Backup",
     backupLead:
-      "One zip with all people, photographs, adapters and pictures. Keep it as safe as the photographs themselves.",
+      "One zip with all people, photographs, adapters, pictures and finished trainings. Keep it as safe as the photographs themselves.",
     makeBackup: "Download a backup",
     restore: "Restore a backup",
     restoring: "Restoring …",
-    restored: /** @param {{subjects: number, photos: number, adapters: number, images: number}} counts */ (counts) =>
-      `Restored: ${[counted(counts.subjects, "person", "people"), counted(counts.photos, "photograph"), counted(counts.adapters, "adapter"), counted(counts.images, "picture")].join(", ")}.`,
+    restored:
+      /** @param {{subjects: number, photos: number, adapters: number, images: number, jobs: number}} counts */
+      (counts) =>
+        `Restored: ${[counted(counts.subjects, "person", "people"), counted(counts.photos, "photograph"), counted(counts.adapters, "adapter"), counted(counts.images, "picture"), counted(counts.jobs, "training")].join(", ")}.`,
     leftOut: /** @param {{name: string, reason: string, count: number}} one */ (one) =>
       `${one.count} of ${one.name} left out: ${one.reason}.`,
     restoreNote: "What is here already stays as it is.",
   },
 
   person: {
+    trainings: "Trainings",
+    recipeOf: /** @param {string} recipe */ (recipe) => `Recipe ${recipe}`,
     made: "Trained",
     steps: "Steps",
     photos: "Photographs",

@@ -2,6 +2,7 @@
 import { Refusal, call, get } from "../api.js";
 import { Confirm, ask } from "../components/confirm.js";
 import { ScoreCard } from "../components/score_card.js";
+import { Trainings } from "../components/trainings.js";
 import { complain } from "../failures.js";
 import { html, useState } from "../html.js";
 import { about, address } from "../state.js";
@@ -28,7 +29,7 @@ async function loadPerson(name) {
   const events = job ? (await get(`/jobs/${job.id}/events`)).events : [];
   const scored = events.find((/** @type {any} */ one) => one.kind === "score");
   const purgedAt = job && photos.length ? job.finished_s + about.value.keep_photos_days * DAY_S : null;
-  return { subject, adapter, photos, purgedAt, score: scored ? scored.facts.card || scored.facts : null };
+  return { subject, adapter, photos, purgedAt, jobs, score: scored ? scored.facts.card : null };
 }
 
 /** @param {any} receipt */
@@ -72,7 +73,7 @@ export function Page({ name }) {
     `;
   }
   if (found === null) return html`<h1 tabindex="-1" class="break">${name}</h1><p class="soft">${t.loading}</p>`;
-  const { subject, adapter, photos, purgedAt, score } = found;
+  const { subject, adapter, photos, purgedAt, jobs, score } = found;
   if (!subject && !adapter) return html`<h1 tabindex="-1" class="break">${name}</h1><p>${words.gone}</p>`;
   return html`
     <div class="stack wide">
@@ -104,6 +105,7 @@ export function Page({ name }) {
           }
         </div>
         <div class="stack">
+          ${jobs.length > 0 && html`<${Trainings} jobs=${jobs} />`}
           ${
             adapter &&
             html`
