@@ -69,6 +69,19 @@ def test_the_first_page_is_small() -> None:
     assert sum(len(files()[name].content) for name in loaded) <= MOST_BYTES
 
 
+def test_no_module_waits_until_another_has_come() -> None:
+    """A browser finds the imports of a module only when it has come, so all are named beforehand."""
+    page = files()["index.html"].content.decode()
+    first = imported("main.js", set())
+    assert set(re.findall(r'rel="modulepreload" href="/web/([^"]+)"', page)) == first
+    frame = files()["components/frame.js"].content.decode()
+    pages = frame[frame.index("const PAGES") : frame.index("};", frame.index("const PAGES"))]
+    named = [re.findall(r'"([^"]+[.]js)"', files) for files in re.findall(r"\[([^\]]*)\]", pages)]
+    assert {own[0] for own in named} == {name for name in OWN if name.startswith("pages/")}
+    for own in named:
+        assert sorted(own) == sorted(imported(own[0], set()) - first), own[0]
+
+
 def test_every_module_and_picture_that_is_named_is_there() -> None:
     for name in OWN:
         if name.endswith(".js"):

@@ -3,6 +3,7 @@
 import { call, get } from "./api.js";
 import { signal } from "./html.js";
 
+const FIRST_PAGE = 36; // fills most windows
 const PAGE = 60;
 
 /** @typedef {{adapter: string | null, favourites: boolean}} Filter */
@@ -15,7 +16,7 @@ let isLoadingMore = false;
 
 /** @param {Filter} found @param {string} [before] */
 function path({ adapter, favourites }, before = "") {
-  const query = new URLSearchParams({ limit: String(PAGE), favourites: String(favourites) });
+  const query = new URLSearchParams({ limit: String(before ? PAGE : FIRST_PAGE), favourites: String(favourites) });
   if (adapter) query.set("adapter", adapter);
   if (before) query.set("before", before);
   return `/images?${query}`;

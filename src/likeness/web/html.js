@@ -23,6 +23,8 @@ export const useState = hooks.useState;
 export const useRef = hooks.useRef;
 /** @type {(work: () => void | (() => void), causes?: unknown[]) => void} */
 export const useEffect = hooks.useEffect;
+/** As `useEffect`, before the browser paints. @type {(work: () => void | (() => void), causes?: unknown[]) => void} */
+export const useLayoutEffect = hooks.useLayoutEffect;
 /** @type {<T>(initial: T) => Signal<T>} */
 export const signal = signals.signal;
 /** @type {(work: () => void | (() => void)) => () => void} */

@@ -1,7 +1,7 @@
 // @ts-check
 /** The frame of the app: it loads a page by the address, and says when the server is away. */
 import { get } from "./api.js";
-import { Frame } from "./components/frame.js";
+import { Frame, current, load as loadPage } from "./components/frame.js";
 import { effect, html, render } from "./html.js";
 import { about, needsSignIn, revision, serverGone } from "./state.js";
 
@@ -34,6 +34,11 @@ effect(() => {
 });
 effect(() => {
   if (!needsSignIn.value && about.peek() === null) load();
+});
+
+effect(() => {
+  void revision.value; // again when the server is back
+  loadPage(current());
 });
 
 render(html`<${Frame} />`, /** @type {HTMLElement} */ (document.getElementById("app")));

@@ -1,32 +1,75 @@
 // @ts-check
 import { html, signal, useEffect, useRef } from "../html.js";
-import { about, needsSignIn, revision, route, serverGone } from "../state.js";
+import { about, needsSignIn, route, serverGone } from "../state.js";
 import { t } from "../texts.js";
 import { AppBar } from "./app_bar.js";
 import { Notes } from "./notes.js";
 
-/** Page of an address -> where its component is. A page is loaded when it is opened first. */
+/**
+ * Page of an address -> its module, and all modules that it imports. They are asked for at once, when the page is opened
+ * first: a browser finds the imports of a module only when it has come.
+ * @type {Record<string, string[]>}
+ */
 const PAGES = {
-  "": () => import("../pages/welcome.js"),
-  new: () => import("../pages/consent.js"),
-  photos: () => import("../pages/photographs.js"),
-  training: () => import("../pages/training.js"),
-  studio: () => import("../pages/studio.js"),
-  people: () => import("../pages/people.js"),
-  person: () => import("../pages/person.js"),
-  phone: () => import("../pages/phone.js"),
-  operator: () => import("../pages/operator.js"),
-  "sign-in": () => import("../pages/sign_in.js"),
+  "": ["pages/welcome.js", "failures.js", "suggestions/samples.js", "uploads.js", "use_loaded.js"],
+  new: ["pages/consent.js", "failures.js"],
+  photos: [
+    "pages/photographs.js",
+    "components/drop_zone.js",
+    "components/next_shot.js",
+    "components/photo_card.js",
+    "components/shot_plan.js",
+    "components/train_form.js",
+    "failures.js",
+    "uploads.js",
+    "use_loaded.js",
+  ],
+  training: [
+    "pages/training.js",
+    "components/confirm.js",
+    "components/loss_curve.js",
+    "components/score_card.js",
+    "failures.js",
+    "job_watch.js",
+  ],
+  studio: [
+    "pages/studio.js",
+    "components/confirm.js",
+    "components/gallery.js",
+    "components/ideas.js",
+    "components/lightbox.js",
+    "components/run_tiles.js",
+    "failures.js",
+    "gallery_store.js",
+    "studio_runs.js",
+    "suggestions/samples.js",
+    "use_loaded.js",
+  ],
+  people: ["pages/people.js", "components/backup.js", "failures.js", "use_loaded.js"],
+  person: [
+    "pages/person.js",
+    "components/confirm.js",
+    "components/score_card.js",
+    "components/trainings.js",
+    "failures.js",
+    "uploads.js",
+    "use_loaded.js",
+  ],
+  phone: ["pages/phone.js"],
+  operator: ["pages/operator.js", "components/confirm.js", "components/data_table.js", "failures.js", "use_loaded.js"],
+  "sign-in": ["pages/sign_in.js", "failures.js"],
 };
 /** @type {import("../html.js").Signal<Record<string, any>>} */
 const loaded = signal({});
 
+/** The page that is to be shown. */
+export const current = () => (needsSignIn.value ? "sign-in" : route.value.page);
+
 /** @param {string} page */
-async function load(page) {
-  const find = PAGES[/** @type {keyof typeof PAGES} */ (page)];
-  if (!find || loaded.peek()[page]) return;
+export async function load(page) {
+  if (!Object.hasOwn(PAGES, page) || loaded.peek()[page]) return;
   try {
-    const { Page } = await find();
+    const [{ Page }] = await Promise.all(PAGES[page].map((file) => import(`../${file}`)));
     loaded.value = { ...loaded.peek(), [page]: Page };
   } catch {
     serverGone.value = true; // the server is asked until it answers, and the page is loaded then
@@ -35,13 +78,10 @@ async function load(page) {
 
 /** The whole app: bar, page, messages. */
 export function Frame() {
-  const page = needsSignIn.value ? "sign-in" : route.value.page;
+  const page = current();
   const name = route.value.name;
   const main = useRef(null);
   const first = useRef(true);
-  useEffect(() => {
-    load(page);
-  }, [page, revision.value]);
   const Page = loaded.value[page];
   useEffect(() => {
     if (!Page) return;
@@ -51,7 +91,7 @@ export function Frame() {
     if (!first.current) scrollTo(0, 0);
     first.current = false;
   }, [Page, page, name]);
-  const isKnown = page in PAGES;
+  const isKnown = Object.hasOwn(PAGES, page);
   return html`
     <a class="skip" href="#content" onClick=${(/** @type {Event} */ event) => {
       event.preventDefault();

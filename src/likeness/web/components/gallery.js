@@ -1,7 +1,7 @@
 // @ts-check
 import { complain } from "../failures.js";
 import { gallery } from "../gallery_store.js";
-import { html, useEffect, useRef, useState } from "../html.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../html.js";
 import { revision, say } from "../state.js";
 import { plain, t } from "../texts.js";
 import { ask } from "./confirm.js";
@@ -24,7 +24,8 @@ export function Gallery({ adapter, onLike }) {
   );
   const { images, next, isLoaded } = gallery.state.value;
   const words = t.gallery;
-  useEffect(() => {
+  // before the pictures of the page are asked for: a browser has few connections to a server
+  useLayoutEffect(() => {
     gallery.load({ adapter, favourites }).catch(complain);
   }, [adapter, favourites, revision.value]);
   useEffect(() => {
