@@ -1,13 +1,15 @@
 // @ts-check
 import { html } from "../html.js";
+import { about } from "../state.js";
 import { SAMPLES } from "../suggestions/samples.js";
 import { t } from "../texts.js";
 
 /**
- * Prompts with a picture that the base made of each.
+ * Prompts, with a picture that the base made of each if it is the built-in base. Of other bases there are none.
  * @param {{prompt: string, isBase: boolean, noun: string, onPick: (prompt: string) => void}} props
  */
 export function Ideas({ prompt, isBase, noun, onPick }) {
+  const hasPictures = about.value.base === "built-in";
   return html`
     <div class="field">
       <span class="label" id="ideas">${t.studio.suggestions}</span>
@@ -16,7 +18,7 @@ export function Ideas({ prompt, isBase, noun, onPick }) {
           const said = isBase ? one.prompt.replace("{me}", noun) : one.prompt;
           return html`
             <button key=${one.file} class="idea" type="button" aria-pressed=${prompt === said} onClick=${() => onPick(said)}>
-              <img src=${`/web/suggestions/${one.file}`} alt="" width="92" height="92" loading="lazy" />
+              ${hasPictures && html`<img src=${`/web/suggestions/${one.file}`} alt="" width="92" height="92" loading="lazy" />`}
               <span>${one.label}</span>
             </button>
           `;

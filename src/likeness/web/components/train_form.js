@@ -13,6 +13,7 @@ export function TrainForm({ subject, set, isBusy }) {
   const [recipe, setRecipe] = useState("standard");
   const [steps, setSteps] = useState("");
   const [classImages, setClassImages] = useState("");
+  const [noun, setNoun] = useState(subject.class_noun);
   const [isSending, setSending] = useState(false);
   const words = t.photos;
   const count = set ? set.count : 0;
@@ -27,7 +28,13 @@ export function TrainForm({ subject, set, isBusy }) {
     if (classImages) recipe_changes.class_images = Number(classImages);
     try {
       const job = await call("POST", "/jobs", {
-        json: { name: subject.name, recipe, recipe_changes, replace: subject.has_adapter },
+        json: {
+          name: subject.name,
+          recipe,
+          recipe_changes,
+          class_noun: noun.trim() || null,
+          replace: subject.has_adapter,
+        },
       });
       go("training", job.id);
     } catch (error) {
@@ -53,6 +60,16 @@ export function TrainForm({ subject, set, isBusy }) {
               )}
             </select>
           </div>
+          ${
+            subject.class_noun !== "" &&
+            html`
+            <div class="field">
+              <label for="class-noun">${words.classNoun}</label>
+              <input id="class-noun" type="text" maxlength="100" value=${noun} autocapitalize="none" aria-describedby="noun-hint" onInput=${(/** @type {any} */ event) => setNoun(event.currentTarget.value)} />
+              <p id="noun-hint" class="soft small">${words.nounHint}</p>
+            </div>
+          `
+          }
           <div class="pair">
             <div class="field">
               <label for="steps">${words.steps}</label>
