@@ -191,7 +191,8 @@ def test_progress_is_streamed_until_the_job_is_over(
         again = "".join(stream.iter_text())
     assert [line for line in again.splitlines() if line.startswith("id: ")] == [f"id: {numbers[-1]}"]
     listed = client.get(f"/v1/jobs/{job['id']}/events").json()["events"]
-    assert [event["kind"] for event in listed] == ["state", "state", "state"]
+    assert [event["kind"] for event in listed] == ["state", "state", "losses", "state"]
+    assert listed[2]["facts"] == {"losses": [0.5]}
 
 
 def test_forgetting_reaches_the_queue(client: TestClient, likeness: Likeness) -> None:
