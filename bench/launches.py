@@ -3,7 +3,8 @@
 python -m bench.launches [--base sd-2.1-base] [--save]
 
 An operator that computes is one launch on an accelerator; views are none. The counts do not depend on the machine. What
-an accelerator adds, copies of indices from the host, is not counted; fused kernels would lower both sides.
+an accelerator adds, copies of indices from the host, is not counted; fused kernels would lower both sides. The bare
+network of a training step is the denoising network; 'with text' adds the text encoders, which the step trains too.
 """
 
 import tempfile
@@ -20,7 +21,7 @@ from likeness.diffusion.sampling import AdapterSlot, advance, begin
 from likeness.training.data import stand_in
 from likeness.training.loop import StepMemory, TrainingLoop, draw_batch
 from likeness.training.recipe import recipe_named
-from likeness.types import ImageRequest
+from likeness.types import ImageRequest, encodes_text
 from recipes.measurement import Row
 
 from .report import Goal, finish, options
@@ -28,7 +29,7 @@ from .true_size import BASES, write_configs
 
 MOST = 1.25  # times the bare network's kernels
 PEOPLE = 8
-RANK = 8
+RANK, BANK_RANK = 8, 32  # of the adapters, and of the engine's slots
 
 
 def kernels_of(work: Callable[[], object]) -> int:
@@ -54,15 +55,43 @@ def bare_step(base: BaseModel, rows: int, *, backward: bool) -> int:
     return kernels_of(work)
 
 
-def denoising_step(base: BaseModel, people: int) -> int:
-    """Guided images of different people in one forward pass: their second step, which is like all later ones."""
-    bank = LoraBank(base.networks, base.family.trained, slots=people + 1, rank=RANK)
+def bare_text(base: BaseModel, rows: int) -> int:
+    """The text encoders with the gradient of their states, if adapters modify them."""
+    if not base.adapts_text:
+        return 0
+    ids = base.tokenize([""] * rows)
+    weights = [next(base.parts[name].parameters()) for name in base.adapted if encodes_text(name)]
+
+    def work() -> None:
+        torch.autograd.grad(base.encode_prompt(ids).states.sum(), weights, allow_unused=True)
+
     try:
-        for slot in range(1, people + 1):
-            bank.write(slot, torch.ones(bank.columns))
+        for weight in weights:
+            weight.requires_grad_(True)
+        return kernels_of(work)
+    finally:
+        for weight in weights:
+            weight.requires_grad_(False)
+
+
+def denoising_step(base: BaseModel, people: int, *, changed: bool = False) -> int:
+    """Guided images of different people in one forward pass, their adapters in slots far apart.
+
+    Args:
+        changed: count the step after an image has joined, else one in which the images are those of the step before.
+    """
+    bank = LoraBank(base.networks, base.family.trained, slots=2 * people + 1, rank=BANK_RANK)
+    try:
+        row = torch.zeros(bank.columns)
+        for span in bank.spans:
+            row[span.a].view(span.a_shape)[:RANK] = 1
+            row[span.b].view(span.b_shape)[:, :RANK] = 1
+        slots = range(2 * people, 0, -2)
+        for slot in slots:
+            bank.write(slot, row, rank=RANK)
         requests = [ImageRequest("photo of a person", seed=k) for k in range(people)]
-        images = begin(base, bank, requests, [[AdapterSlot(k + 1)] for k in range(people)])
-        advance(base, bank, images)
+        images = begin(base, bank, requests, [[AdapterSlot(slot)] for slot in slots])
+        advance(base, bank, images[:-1] if changed else images)
         return kernels_of(lambda: advance(base, bank, images))
     finally:
         bank.close()
@@ -88,16 +117,23 @@ def training_step(base: BaseModel, people: int, memory: StepMemory | None = None
 
 
 def table_of(base: BaseModel) -> list[Row]:
-    """Counts, and their ratio to the bare network's."""
+    """Counts, and their ratio to the bare networks'."""
     forward, both = bare_step(base, 2 * PEOPLE, backward=False), bare_step(base, PEOPLE, backward=True)
+    text = both + bare_text(base, PEOPLE)
+    training = {
+        "training: one person": training_step(base, 1),
+        "training: two people": training_step(base, 2),
+        "training: one person, recomputed": training_step(base, 1, StepMemory(recompute=True)),
+    }
     found = {
         "denoising: the bare network": (forward, forward),
         "denoising: one person, guided": (denoising_step(base, 1), forward),
         f"denoising: {PEOPLE} people, guided": (denoising_step(base, PEOPLE), forward),
+        f"denoising: {PEOPLE} people, one has joined": (denoising_step(base, PEOPLE, changed=True), forward),
         "training: the bare network, forward and backward": (both, both),
-        "training: one person": (training_step(base, 1), both),
-        "training: two people": (training_step(base, 2), both),
-        "training: one person, recomputed": (training_step(base, 1, StepMemory(recompute=True)), both),
+        **{name: (count, both) for name, count in training.items()},
+        "training: the bare networks with text": (text, text),
+        **{f"{name}, against the networks with text": (count, text) for name, count in training.items()},
     }
     return [{"step": name, "kernels": count, "of the bare": count / bare} for name, (count, bare) in found.items()]
 
@@ -113,7 +149,7 @@ def main() -> None:
     goals = [
         Goal(f"{row['step']}: times the kernels of the bare network", float(str(row["of the bare"])), MOST, False)
         for row in rows
-        if "bare network" not in str(row["step"]) and "recomputed" not in str(row["step"])
+        if not any(word in str(row["step"]) for word in ("bare network", "joined", "recomputed", "with text"))
     ]
     finish("launches", {"kernels": rows}, goals=goals, settings={"base": args.base, "rank": RANK}, save=args.save)
 

@@ -41,7 +41,16 @@ def test_what_cannot_fit_is_refused_with_the_numbers(base: str, monkeypatch: pyt
     assert "expected 0.9 GiB of memory to train 1 at once" in result.output and "got 0.5" in result.output
 
 
-@pytest.mark.parametrize("words", [("--memory", "much"), ("--people", "0"), ("--people", "17"), ("--memory", "-1GB")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--memory", "much"),
+        ("--people", "0"),
+        ("--people", "17"),
+        ("--memory", "-1GB"),
+        ("--memory", "12GB", "--measure"),
+    ],
+)
 def test_wrong_usage(base: str, words: tuple[str, ...]) -> None:
     assert run("--base", base, *words).exit_code == 2
 
@@ -50,3 +59,11 @@ def test_without_a_memory_it_is_this_machine(base: str) -> None:
     result = run("--base", base)
     assert result.exit_code == 0, result.output
     assert "8 of 8 rows in one pass, activations kept" in result.output
+
+
+def test_a_measured_step_gives_the_time(base: str) -> None:
+    result = run("--base", base, "--measure", "--json")
+    assert result.exit_code == 0, result.output
+    plan = json.loads(result.stdout)
+    assert plan["step_s"] > 0
+    assert plan["seconds"] == pytest.approx(plan["steps"] * plan["step_s"])

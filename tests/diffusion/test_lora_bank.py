@@ -17,7 +17,7 @@ from torch import Tensor
 from fixtures.tiny import random_row, relative
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.conditioning import Conditioning
-from likeness.diffusion.lora import LoraBank, adapted_linear
+from likeness.diffusion.lora import LoraBank, up
 from likeness.diffusion.routing import Route, routes_of
 from likeness.errors import CorruptAdapter, UsageError
 from likeness.types import LoraPair, Network
@@ -204,11 +204,11 @@ def test_a_forward_computes_with_the_largest_rank_among_its_own_rows(
     """However much room the bank has: one large adapter does not slow down those who share no forward with it."""
     ids, ranks = tiny_base.tokenize(["photo of person"] * 2), set()
 
-    def linear(output: Tensor, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
-        ranks.add((A.shape[1], B.shape[2]))
-        return adapted_linear(output, x, A, B)
+    def noted(output: Tensor, h: Tensor, B: Tensor) -> Tensor:
+        ranks.add((h.shape[-1], B.shape[2]))
+        return up(output, h, B)
 
-    monkeypatch.setattr("likeness.diffusion.lora.adapted_linear", linear)
+    monkeypatch.setattr("likeness.diffusion.lora.up", noted)
     roomy, exact = (LoraBank(tiny_base.networks, tiny_base.family.targets, slots=3, rank=rank) for rank in (32, 8))
     try:
         small = exact.pairs_of(random_row(exact, 1, 2), 2)

@@ -58,7 +58,7 @@ def test_equals_diffusers(name: str, which: str, steps: int) -> None:
     def denoise(x: Tensor, t: float) -> Tensor:
         return schedule.denoised(x, network(x, t)[None], torch.tensor([t]))[0]
 
-    ours = list(run(SAMPLERS[name](noise[0], schedule, steps), denoise))
+    ours = list(run(SAMPLERS[name](schedule, steps), noise[0], denoise))
     theirs = by_diffusers(name, config, steps, noise)
     assert len(ours) == len(theirs) == steps + 1
     for mine, its in zip(ours, theirs, strict=True):
@@ -69,7 +69,7 @@ def test_equals_diffusers(name: str, which: str, steps: int) -> None:
 def test_a_perfect_denoiser_ends_at_the_clean_latent(name: str) -> None:
     schedule = diffusion_schedule(dict(scheduler().config))
     truth = row_noise([1], (4, 2, 2))[0]
-    *_, last = run(SAMPLERS[name](row_noise([2], (4, 2, 2))[0], schedule, 12), lambda x, t: truth)
+    *_, last = run(SAMPLERS[name](schedule, 12), row_noise([2], (4, 2, 2))[0], lambda x, t: truth)
     # DDIM stops at alpha_bar[0], as Stable Diffusion's set_alpha_to_one = False says
     left = schedule.sigma(torch.tensor(0)).item() * 5 if name == "ddim" else 1e-5
     assert (last - truth).abs().max() <= left
@@ -107,7 +107,7 @@ def test_a_schedule_that_ends_in_noise_alone_has_finite_steps(name: str) -> None
     schedule = diffusion_schedule(config)
     assert schedule.alpha_bar[-1] == 0
     truth = row_noise([1], (4, 2, 2))[0]
-    for x in run(SAMPLERS[name](row_noise([2], (4, 2, 2))[0], schedule, 8), lambda x, t: truth):
+    for x in run(SAMPLERS[name](schedule, 8), row_noise([2], (4, 2, 2))[0], lambda x, t: truth):
         assert x.isfinite().all()
 
 
@@ -116,4 +116,4 @@ def test_a_schedule_that_ends_in_noise_alone_has_finite_steps(name: str) -> None
 def test_impossible_step_counts_are_refused(name: str, steps: int) -> None:
     schedule = diffusion_schedule(dict(scheduler().config))
     with pytest.raises(UsageError, match="1 to 999"):
-        next(SAMPLERS[name](torch.zeros(1, 2, 2), schedule, steps))
+        SAMPLERS[name](schedule, steps)

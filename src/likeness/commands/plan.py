@@ -21,6 +21,10 @@ def plan(
         typer.Option(metavar="12GB", help="Memory of the GPU to plan for; without it, the plan is for this machine."),
     ] = None,
     people: Annotated[int, typer.Option(help=f"People who train at once, 1 to {MOST_PEOPLE}.")] = 1,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Measure a step on this machine, with random weights: how long will it take?"),
+    ] = False,
     base: Base = None,
     revision: Revision = None,
 ) -> None:
@@ -29,12 +33,14 @@ def plan(
 
     from ..diffusion.base import fake_base
     from ..diffusion.devices import memory_bytes, pick_device, pick_dtype
-    from ..training.plan import GIB, RESERVE_BYTES, fitting_plan, people_that_fit
+    from ..training.plan import GIB, RESERVE_BYTES, fitting_plan, people_that_fit, step_seconds
     from ..training.recipe import recipe_named
 
     call: Call = ctx.obj
     if not 1 <= people <= MOST_PEOPLE:
         raise UsageError(f"expected 1 to {MOST_PEOPLE} people, got {people}", param="people")
+    if measure and memory is not None:
+        raise UsageError("expected --memory or --measure: only this machine can be measured", param="measure")
     device = pick_device() if memory is None else torch.device("cuda")
     dtype = pick_dtype(device) if memory is None else torch.bfloat16
     budget = memory_bytes(device) if memory is None else _bytes(memory)
@@ -44,9 +50,14 @@ def plan(
     chosen = recipe_named(recipe)
     made = fitting_plan(found, chosen, people=people, budget_bytes=budget, reserve_bytes=reserve)
     most = people_that_fit(found, chosen, made, budget_bytes=budget)
+    step_s = None
+    if measure:
+        call.terminal.note("measuring three steps")
+        step_s = step_seconds(settings.base, settings.revision, chosen, made)
     call.terminal.document(
         {"base": found.id, "family": found.family.name, "recipe": recipe, "dtype": str(dtype).removeprefix("torch."),
-         "budget_bytes": budget, **made.to_json(), "people_that_fit": most}
+         "budget_bytes": budget, **made.to_json(), "people_that_fit": most,
+         "step_s": step_s, "seconds": None if step_s is None else step_s * made.steps}
     )  # fmt: skip
     title = f"{found.id} ({found.family.name}), {found.family.resolution_px} px, recipe {recipe}, {people} at once"
     call.terminal.say(title)
@@ -63,6 +74,10 @@ def plan(
     how = "recomputed in the backward pass" if made.memory.recompute else "kept"
     call.terminal.say(f"{made.rows_at_once} of {people * made.rows} rows in one pass, activations {how}")
     call.terminal.say(f"{made.steps} steps, {made.operations_per_person / 1e15:.2f} PFLOP a person")
+    if step_s is not None:
+        call.terminal.say(
+            f"{step_s:.2f} s a step, measured: {step_s * made.steps / 60:.1f} minutes for {people} at once"
+        )
     call.terminal.say(f"{most} people fit at once in this way")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 class Conditioning:
     """Encoded prompts, one per row. A family reads the fields that its network takes."""
 
-    states: Tensor  # (B, N, d), one vector per token
+    states: Tensor  # (B, N, d), one vector per token; of a prepared prompt what the network computes of it
     pooled: Tensor | None = None  # (B, D), one vector per prompt
     lengths: tuple[int, ...] = ()  # tokens of each row that are read, from the first; (): all
 

@@ -24,10 +24,26 @@ FLUX2 = (
     "ff_context.linear_in", "ff_context.linear_out", "to_qkv_mlp_proj", "attn.to_out",
 )  # fmt: skip
 Z_IMAGE_FEED_FORWARD = ("feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
+# layers of one module that read the same tensor; of cross-attention, queries read another one
+_SAME_INPUT = (
+    ("attn2.to_k", "attn2.to_v"), ("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj"),
+    ("q_proj", "k_proj", "v_proj"), ("feed_forward.w1", "feed_forward.w3"),
+)  # fmt: skip
 # the classes and conventions of a family's networks
 Architecture = Literal["stable-diffusion", "stable-diffusion-xl", "flux2-klein", "z-image"]
 
 CROPS = ("portrait", "close")  # upright, at two distances
+
+
+def input_of(module: str) -> tuple[str, ...]:
+    """A name of the tensor that a layer reads: layers of one network with equal names read the same."""
+    if module.endswith("attn2.to_q"):
+        return (module,)
+    for endings in _SAME_INPUT:
+        for ending in endings:
+            if f".{module}".endswith(f".{ending}"):
+                return module.removesuffix(ending), endings[0]
+    return (module,)
 
 
 @dataclass(frozen=True)

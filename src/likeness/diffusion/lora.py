@@ -5,6 +5,9 @@ A (S, r, d_in) and B (S, d_out, r); a batch names a slot for each of its rows:
 
     y = W x + b + scale * (x A[slots]^T) B[slots]^T                (Hu et al. 2021, eq. 3, batched over rows)
 
+Layers that read the same tensor, such as those of queries, keys and values, are a group: their A lie side by side, and
+x A^T is one product for all of them. The factors of a batch are gathered from the slots once, for all layers.
+
 A row can have several adapters, whose deltas are added, each with a scale of its own. Slot 0 is zeros: the base without
 an adapter. Rows of different people share a forward pass, and, because a row's gradient reaches only its slot, a
 backward pass. Loading an adapter copies one row. The base is never written to: forward hooks apply the adapters, and
@@ -29,6 +32,7 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import CorruptAdapter, UsageError
 from ..types import LoraPair, Network
 from .batch_invariance import paired
+from .family import input_of
 from .routing import Route, routes_of
 
 BASE_SLOT = 0
@@ -44,15 +48,26 @@ class LayerSpan:
     module: str
     a_shape: tuple[int, ...]  # (r, d_in) or (r, C_in, k, k)
     b_shape: tuple[int, int]  # (d_out, r)
-    start: int  # first column; A first, then B
+    a_start: int  # first column of A
+    b_start: int  # first column of B
 
     @property
     def a_size(self) -> int:
-        return torch.Size(self.a_shape).numel()
+        return math.prod(self.a_shape)
 
     @property
-    def stop(self) -> int:
-        return self.start + self.a_size + self.b_shape[0] * self.b_shape[1]
+    def b_size(self) -> int:
+        return math.prod(self.b_shape)
+
+    @property
+    def a(self) -> slice:
+        """The columns of A."""
+        return slice(self.a_start, self.a_start + self.a_size)
+
+    @property
+    def b(self) -> slice:
+        """The columns of B."""
+        return slice(self.b_start, self.b_start + self.b_size)
 
     def fresh(self, rank: int, generator: torch.Generator) -> LoraPair:
         """Factors before training: A uniform in +-1/sqrt(fan-in), B zero (Hu et al. 2021, section 4.1)."""
@@ -70,41 +85,58 @@ def target_modules(network: nn.Module, endings: Sequence[str]) -> dict[str, nn.M
     }
 
 
-def adapted_linear(output: Tensor, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
-    """output + (x A^T) B^T, the addition inside the product; each of the G factors applies to B / G consecutive rows.
+def down(x: Tensor, A: Tensor) -> Tensor:
+    """x A^T, (G, B / G * N, r): each of the G factors applies to B / G consecutive rows.
 
-    output: (B, ..., d_out); x: (B, ..., d_in); A: (G, r, d_in); B: (G, d_out, r)
+    x: (B, ..., d_in); A: (G, r, d_in)
     """
-    if x.ndim == 2 and len(x) > len(A):  # one product per row: see `batch_invariance`
-        A, B = (factor.repeat_interleave(len(x) // len(A), 0) for factor in (A, B))
     # Contiguous, because rounding depends on the memory layout.
-    rows = x.contiguous().view(len(A), -1, x.shape[-1])  # (G, B / G * N, d_in)
-    flat = output.reshape(len(A), -1, output.shape[-1])  # (G, B / G * N, d_out)
-    if A.requires_grad:
-        return cast(Tensor, _Products.apply(flat, rows, A, B)).view(output.shape)
-    return torch.baddbmm(flat, torch.bmm(rows, A.mT), B.mT).view(output.shape)
+    rows = x.contiguous().view(len(A), -1, x.shape[-1])
+    return cast(Tensor, _Down.apply(rows, A)) if A.requires_grad else torch.bmm(rows, A.mT)
 
 
-class _Products(torch.autograd.Function):
-    """y + (x A^T) B^T with the gradients of A and B as they are laid out; autograd would transpose and copy each."""
+def up(output: Tensor, h: Tensor, B: Tensor) -> Tensor:
+    """output + h B^T, the addition inside the product.
+
+    output: (B, ..., d_out); h: (G, B / G * N, r); B: (G, d_out, r)
+    """
+    flat = output.reshape(len(B), -1, output.shape[-1])
+    added = cast(Tensor, _Up.apply(flat, h, B)) if B.requires_grad else torch.baddbmm(flat, h, B.mT)
+    return added.view(output.shape)
+
+
+class _Down(torch.autograd.Function):
+    """x A^T with the gradient of A as it is laid out; autograd would transpose and copy it."""
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
-        h = torch.bmm(x, A.mT)  # (G, n, r)
-        ctx.save_for_backward(x, A, B, h)
+    def forward(ctx: Any, x: Tensor, A: Tensor) -> Tensor:
+        ctx.save_for_backward(x, A)
+        return torch.bmm(x, A.mT)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor]:
+        (g,) = gradients  # (G, n, r)
+        x, A = ctx.saved_tensors
+        return torch.bmm(g, A) if ctx.needs_input_grad[0] else None, torch.bmm(g.mT, x)
+
+
+class _Up(torch.autograd.Function):
+    """y + h B^T, likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, h: Tensor, B: Tensor) -> Tensor:
+        ctx.save_for_backward(h, B)
         return torch.baddbmm(y, h, B.mT)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (g,) = gradients  # (G, n, d_out)
-        x, A, B, h = ctx.saved_tensors
-        gh = torch.bmm(g, B)  # (G, n, r)
-        of_x = torch.bmm(gh, A) if ctx.needs_input_grad[1] else None
-        return g, of_x, torch.bmm(gh.mT, x), torch.bmm(g.mT, h)
+        h, B = ctx.saved_tensors
+        return g, torch.bmm(g, B), torch.bmm(g.mT, h)
 
 
 def adapted_conv(output: Tensor, x: Tensor, A: Tensor, B: Tensor, layer: nn.Conv2d) -> Tensor:
-    """The same for a convolution: `layer`'s geometry with A (one group per row), then B at each position.
+    """`down` and `up` for a convolution: `layer`'s geometry with A (one group per row), then B at each position.
 
     output: (B, d_out, H', W'); x: (B, C_in, H, W); A: (G, r, C_in, k, k); B: (G, d_out, r)
     """
@@ -124,27 +156,53 @@ def adapted_conv(output: Tensor, x: Tensor, A: Tensor, B: Tensor, layer: nn.Conv
     return torch.baddbmm(output.flatten(2), B, h.view(b, r, -1)).view(output.shape)
 
 
-_Trained = dict[Network, dict[int, tuple[Tensor, Tensor]]]
-_State = tuple[int | None, tuple[Route, ...], tuple[int, ...], Sequence[bool], _Trained | None]
+_Group = tuple[int, ...]  # numbers of the layers that read the same tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Factors:
+    """The factors of one network's layers for the runs of a route, by the number of the layer."""
+
+    A: dict[int, Tensor]  # (runs, r, ...)
+    B: dict[int, Tensor]  # (runs, d_out, r)
+    joint: dict[_Group, Tensor]  # all A of a group, (runs, layers * r, d_in)
+
+
+class _Routed:
+    """A route with its factors, which are gathered when a network is first called, for all its layers."""
+
+    def __init__(self, route: Route, gather: Callable[[Route, Network], _Factors]) -> None:
+        self.route, self._gather = route, gather
+        self._factors: dict[Network, _Factors] = {}
+
+    def factors(self, network: Network) -> _Factors:
+        if network not in self._factors:
+            self._factors[network] = self._gather(self.route, network)
+        return self._factors[network]
+
+
+_State = tuple[int | None, tuple[_Routed, ...], Sequence[bool]]
 
 
 class _Here(threading.local):
     """The routes of one thread's forward passes."""
 
     rows: int | None = None  # of the batch; None: not routed
-    routes: tuple[Route, ...] = ()
-    ranks: tuple[int, ...] = ()  # largest rank in each route
+    routed: tuple[_Routed, ...] = ()
     adapts: Sequence[bool] = ()  # per layer: whether any adapter of the routes has it; other layers are skipped
-    # in training: per network, the factors of each layer for the one route's runs, as parts of one leaf tensor
-    trained: _Trained | None = None
+
+    def __init__(self) -> None:
+        # of the group whose layers are being called: the group, the tensor that they read, and x A^T of each
+        self.shared: dict[_Routed, tuple[_Group, Tensor, tuple[Tensor, ...]]] = {}
 
     @property
     def state(self) -> _State:
-        return self.rows, self.routes, self.ranks, self.adapts, self.trained
+        return self.rows, self.routed, self.adapts
 
     @state.setter
     def state(self, state: _State) -> None:
-        self.rows, self.routes, self.ranks, self.adapts, self.trained = state
+        self.rows, self.routed, self.adapts = state
+        self.shared.clear()
 
 
 class LoraBank:
@@ -174,7 +232,8 @@ class LoraBank:
             )
         self.slots, self.rank = slots, rank
         found = {name: target_modules(network, targets.get(name, ())) for name, network in networks.items()}
-        self.spans = _lay_out(found, rank)
+        self._groups = _groups(found)
+        self.spans = _lay_out(found, self._groups, rank)
         self._by_name = {(span.network, span.module): span for span in self.spans}
         weight = next(next(iter(networks.values())).parameters())
         self.flat = torch.zeros(slots, self.columns, device=weight.device, dtype=dtype or weight.dtype)  # (S, P)
@@ -182,6 +241,8 @@ class LoraBank:
         self._used = [[False] * len(self.spans) for _ in range(slots)]  # per slot: the layers of its adapter
         self._ranks = [1] * slots  # per slot: the rank of its adapter
         self._here = _Here()
+        self._latest: tuple[object, tuple[_Routed, ...], Sequence[bool]] | None = None  # of `route`, without gradients
+        self._dtype = weight.dtype  # of the layers
         self._loss_scale = HALF_LOSS_SCALE if weight.dtype == torch.float16 else 1.0
         self._is_training = False
         self._tape: list[tuple[slice, Route, Tensor]] = []  # columns, route, and their leaf tensor (runs, columns)
@@ -192,12 +253,12 @@ class LoraBank:
     @property
     def columns(self) -> int:
         """P: the number of parameters of an adapter with the bank's rank."""
-        return self.spans[-1].stop if self.spans else 0
+        return max((span.b.stop for span in self.spans), default=0)
 
     def columns_of(self, network: Network) -> slice:
         """The columns of one network's layers; they are contiguous."""
         mine = [span for span in self.spans if span.network == network]
-        return slice(mine[0].start, mine[-1].stop) if mine else slice(0, 0)
+        return slice(min(span.a.start for span in mine), max(span.b.stop for span in mine)) if mine else slice(0, 0)
 
     @property
     def module_names(self) -> dict[Network, tuple[str, ...]]:
@@ -222,18 +283,27 @@ class LoraBank:
         """
         here = self._here
         before = here.state
-        mine = set(slots.flatten().tolist())
-        routes = routes_of(slots, scales, self.flat)
-        trained: _Trained | None = {} if self._is_training and torch.is_grad_enabled() else None
-        if trained is not None and any(route.width > 1 for route in routes):
-            raise UsageError("expected one adapter a row while training")
-        adapts = [any(layer) for layer in zip(*[self._used[slot] for slot in mine], strict=True)]
-        ranks = tuple(max(self._ranks[slot] for slot in route.used) for route in routes)
-        here.state = len(slots), routes, ranks, adapts, trained
+        here.state = len(slots), *self._routed(slots, scales)
         try:
             yield
         finally:
             here.state = before
+
+    def _routed(self, slots: Tensor, scales: Tensor | None) -> tuple[tuple[_Routed, ...], Sequence[bool]]:
+        """The routes of these rows, and which layers have an adapter; those of the latest call if nothing changed."""
+        trains = self._is_training and torch.is_grad_enabled()
+        key = slots.tolist(), None if scales is None else scales.tolist(), self.flat._version
+        if self._latest is not None and self._latest[0] == key and not trains:
+            return self._latest[1:]
+        mine = set(slots.flatten().tolist())
+        routes = routes_of(slots, scales, self.flat)
+        if trains and any(route.width > 1 for route in routes):
+            raise UsageError("expected one adapter a row while training")
+        adapts = [any(layer) for layer in zip(*[self._used[slot] for slot in mine], strict=True)]
+        routed = tuple(_Routed(route, self._with_gradients if trains else self._gathered) for route in routes)
+        if not trains:
+            self._latest = key, routed, adapts
+        return routed, adapts
 
     def write(self, slot: int, row: Tensor, *, rank: int | None = None) -> None:
         """Put one adapter's row (P,) into a slot.
@@ -244,11 +314,11 @@ class LoraBank:
         """
         if slot == BASE_SLOT:
             raise UsageError("slot 0 is the base without an adapter and stays zeros")
-        sizes = [span.stop - span.start for span in self.spans]
         with torch.no_grad():
             self.flat[slot].copy_(row)
-            self._used[slot] = torch.stack([part.any() for part in row.split(sizes)]).tolist()
+            self._used[slot] = torch.stack([row[span.a].any() | row[span.b].any() for span in self.spans]).tolist()
         self._ranks[slot] = self.rank if rank is None else rank
+        self._latest = None  # may have a copy of what was in the slot
 
     def row_of(self, weights: Mapping[Network, Mapping[str, LoraPair]], *, scale: float = 1.0) -> Tensor:
         """One adapter as a row (P,) on the host, `scale` (alpha / r) folded into B, rank padded with zeros.
@@ -352,7 +422,7 @@ class LoraBank:
             self._factors = [self._views(self.flat, span) for span in self.spans]
             self._used += [[False] * len(self.spans) for _ in range(more)]
             self._ranks += [1] * more
-            self.slots = slots
+            self.slots, self._latest = slots, None
 
     def forget_forwards(self) -> None:
         """Drop the records of forward passes whose gradient is not needed."""
@@ -364,9 +434,7 @@ class LoraBank:
             hook.remove()
 
     def _views(self, flat: Tensor, span: LayerSpan) -> tuple[Tensor, Tensor]:
-        middle = span.start + span.a_size
-        A = flat[:, span.start : middle].view(-1, *span.a_shape)
-        return A, flat[:, middle : span.stop].view(-1, *span.b_shape)
+        return flat[:, span.a].view(-1, *span.a_shape), flat[:, span.b].view(-1, *span.b_shape)
 
     def _hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def add_delta(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -378,15 +446,18 @@ class LoraBank:
                 raise UsageError(f"expected a batch of {here.rows} rows, one per routed slot, got {x.shape[0]}")
             if not here.adapts[index]:
                 return output
-            for route, rank in zip(here.routes, here.ranks, strict=True):
-                A, B = self._fetch(index, route, rank, x.dtype)
-                if route.scales is not None:
-                    B = B * route.scales.to(x.dtype)
-                A, B = route.joined(A, B)
-                mine = route.rows
+            for routed in here.routed:
+                mine = routed.route.rows
                 is_whole = mine == slice(0, here.rows)  # backward copies even a slice of all
-                own = (output, x, A, B) if is_whole else (output[mine], x[mine], A, B)
-                head = adapted_conv(*own, layer) if isinstance(layer, nn.Conv2d) else adapted_linear(*own)
+                own_x, own = (x, output) if is_whole else (x[mine], output[mine])
+                factors = routed.factors(self.spans[index].network)
+                A, B = factors.A[index], factors.B[index]
+                if isinstance(layer, nn.Conv2d):
+                    head = adapted_conv(own, own_x, A, B, layer)
+                elif x.ndim == 2:  # one product per row: see `batch_invariance`
+                    head = up(own, down(own_x, _each(A, len(own))), _each(B, len(own)))
+                else:
+                    head = up(own, self._down(routed, index, x, own_x), B)
                 if is_whole:
                     return head
                 output[mine] = head
@@ -394,40 +465,83 @@ class LoraBank:
 
         return add_delta
 
-    def _fetch(self, index: int, route: Route, rank: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """One layer's factors for the route's runs, up to their rank; in training at full rank, with gradients."""
-        here = self._here
-        if here.trained is not None:
-            network = self.spans[index].network
-            if network not in here.trained:
-                here.trained[network] = self._with_gradients(network, route, dtype)
-            return here.trained[network][index]
-        A, B = self._factors[index]
-        if rank < self.rank and not self._is_training:
-            A, B = A[:, :rank], B[:, :, :rank]
-        return route.take(A).to(dtype), route.take(B).to(dtype)
+    def _down(self, routed: _Routed, index: int, x: Tensor, mine: Tensor) -> Tensor:
+        """x A^T of a linear layer for the route's own rows of x; the layers of a group share one product."""
+        group, factors = self._groups[index], routed.factors(self.spans[index].network)
+        if group not in factors.joint:
+            return down(mine, factors.A[index])
+        shared = self._here.shared.get(routed)
+        if shared is None or shared[0] is not group or shared[1] is not x:
+            shared = group, x, down(mine, factors.joint[group]).chunk(len(group), dim=-1)
+            self._here.shared[routed] = shared
+        return shared[2][group.index(index)]
 
-    def _with_gradients(self, network: Network, route: Route, dtype: torch.dtype) -> dict[int, tuple[Tensor, Tensor]]:
-        """The factors of all layers of a network: one leaf tensor, one cast and one split, so one gradient."""
+    def _gathered(self, route: Route, network: Network) -> _Factors:
+        """The factors of the route's runs, up to their largest rank; in training at full rank."""
+        rows = route.take(self.flat[:, self.columns_of(network)]).to(self._dtype)
+        rank = self.rank if self._is_training else max(self._ranks[slot] for slot in route.used)
+        return self._split(network, route, rows, rank)
+
+    def _with_gradients(self, route: Route, network: Network) -> _Factors:
+        """The same, as parts of a leaf tensor on the tape: one cast and one split, so one gradient for all layers."""
         columns = self.columns_of(network)
         leaf = route.take(self.flat[:, columns]).detach().requires_grad_()
         self._tape.append((columns, route, leaf))
+        return self._split(network, route, leaf.to(self._dtype), self.rank)
+
+    def _split(self, network: Network, route: Route, rows: Tensor, rank: int) -> _Factors:
+        """The factors of this rank in rows (runs * width, columns of the network)."""
         mine = {index: span for index, span in enumerate(self.spans) if span.network == network}
-        sizes = [size for span in mine.values() for size in (span.a_size, span.stop - span.start - span.a_size)]
-        parts = leaf.to(dtype).split(sizes, dim=1)
-        return {
-            index: (A.view(-1, *span.a_shape), B.view(-1, *span.b_shape))
-            for (index, span), A, B in zip(mine.items(), parts[::2], parts[1::2], strict=True)
-        }
+        groups = {group: [self.spans[k] for k in group] for group in (self._groups[index] for index in mine)}
+        a_sizes = [sum(span.a_size for span in spans) for spans in groups.values()]
+        b_sizes = [span.b_size for span in mine.values()]
+        all_a, all_b = rows.split([sum(a_sizes), sum(b_sizes)], dim=1)
+        if route.scales is not None:
+            all_b = all_b * route.scales.to(rows.dtype)
+        factors = _Factors({}, {}, {})
+        for (index, span), part in zip(mine.items(), all_b.split(b_sizes, dim=1), strict=True):
+            factors.B[index] = part.view(-1, *span.b_shape)[:, :, :rank]
+        for (group, spans), part in zip(groups.items(), all_a.split(a_sizes, dim=1), strict=True):
+            A = part.view(-1, len(group), *spans[0].a_shape)[:, :, :rank]
+            factors.A.update(zip(group, A.unbind(1), strict=True))
+            if len(group) > 1 and route.width == 1:
+                factors.joint[group] = A.flatten(1, 2)
+        if route.width > 1:
+            for index in mine:
+                factors.A[index], factors.B[index] = route.joined(factors.A[index], factors.B[index])
+        return factors
 
 
-def _lay_out(found: Mapping[Network, Mapping[str, nn.Module]], rank: int) -> tuple[LayerSpan, ...]:
-    spans: list[LayerSpan] = []
-    start = 0
-    for network, modules in found.items():
-        for name, module in modules.items():
-            weight = cast(Tensor, module.weight)  # (d_out, d_in) or (C_out, C_in, k, k)
-            span = LayerSpan(network, name, (rank, *weight.shape[1:]), (weight.shape[0], rank), start)
-            spans.append(span)
-            start = span.stop
-    return tuple(spans)
+def _each(factor: Tensor, rows: int) -> Tensor:
+    """A factor (runs, ...) for each of `rows` rows."""
+    return factor.repeat_interleave(rows // len(factor), 0) if rows > len(factor) else factor
+
+
+def _groups(found: Mapping[Network, Mapping[str, nn.Module]]) -> tuple[_Group, ...]:
+    """The group of each layer, in the order of `LoraBank.spans`; most are alone."""
+    names = [(network, module) for network, modules in found.items() for module in modules]
+    members: dict[tuple[str, ...], list[int]] = {}
+    for index, (network, module) in enumerate(names):
+        members.setdefault((network, *input_of(module)), []).append(index)
+    of_layer = {index: group for group in map(tuple, members.values()) for index in group}
+    return tuple(of_layer[index] for index in range(len(names)))
+
+
+def _lay_out(
+    found: Mapping[Network, Mapping[str, nn.Module]], groups: Sequence[_Group], rank: int
+) -> tuple[LayerSpan, ...]:
+    """The columns of each layer: of each network all A, those of a group side by side, then all B."""
+    weights = [(network, name, cast(Tensor, one.weight)) for network in found for name, one in found[network].items()]
+    a_starts, b_starts, start = {}, {}, 0
+    for network in found:
+        mine = [index for index, (own, _, _) in enumerate(weights) if own == network]
+        for index in (k for group in dict.fromkeys(groups[index] for index in mine) for k in group):
+            a_starts[index] = start
+            start += rank * weights[index][2][0].numel()
+        for index in mine:
+            b_starts[index] = start
+            start += rank * len(weights[index][2])
+    return tuple(
+        LayerSpan(network, name, (rank, *weight.shape[1:]), (len(weight), rank), a_starts[index], b_starts[index])
+        for index, (network, name, weight) in enumerate(weights)
+    )

@@ -1,6 +1,6 @@
 """The interface of a base model. An architecture is one subclass; nothing outside `diffusion` depends on which.
 
-    photo -> encode_photo -> latent        prompt -> tokenize -> encode_prompt -> Conditioning
+    photo -> encode_photo -> latent        prompt -> tokenize -> encode_prompt -> Conditioning (-> prepared)
     (x_t, t, conditioning) -> denoise -> network output          latent -> decode -> photo
 
 A subclass says which sub-folders of diffusers' layout it loads and with which classes, which of these networks adapters
@@ -174,6 +174,13 @@ class BaseModel(ABC):
     def zeroes_empty_negative(self) -> bool:
         """Whether an empty negative prompt is zeros, not the encoding of ''."""
         return False
+
+    def prepared(self, conditioning: Conditioning) -> Conditioning:
+        """What the denoising network computes of a prompt alone: once for an image instead of in each step.
+
+        `denoise` takes both. It is called with the adapters of the denoising network.
+        """
+        return conditioning
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:

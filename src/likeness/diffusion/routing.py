@@ -29,7 +29,7 @@ class Route:
     slots: slice | Tensor  # the same for indexing; a slice if they are adjacent in the bank, which avoids a copy
     runs: int
     length: int
-    scales: Tensor | None  # (runs * width, 1, 1); None: all 1
+    scales: Tensor | None  # (runs * width, 1); None: all 1
     width: int = 1
 
     @property
@@ -95,5 +95,5 @@ def _route(start: int, rows: Sequence[Row], width: int, like: Tensor) -> Route:
     )
     scaled = None
     if any(scale != 1 for _, scale in used):
-        scaled = torch.tensor([scale for _, scale in used], device=like.device, dtype=like.dtype).view(-1, 1, 1)
+        scaled = torch.tensor([scale for _, scale in used], device=like.device, dtype=like.dtype).view(-1, 1)
     return Route(start, tuple(mine), places, len(rows) // length, length, scaled, width)

@@ -1,8 +1,9 @@
 """Images in the making: any number of them, each at a step of its own, advanced by one shared forward.
 
 A `Denoising` is the state of one image. `advance` runs one batch through the networks (two rows for a guided image,
-one otherwise), then each image's sampler takes its step. Images may join and leave between calls and differ in
-adapter, prompt, seed, sampler, step count, guidance and adapter scale.
+one otherwise), then all images' samplers take their steps. Images may join and leave between calls and differ in
+adapter, prompt, seed, sampler, step count, guidance and adapter scale. Guidance and the samplers' steps are one
+expression over all images.
 
 Classifier-free guidance extrapolates from the prediction for the negative prompt. If that prediction is made without
 the adapter, guidance also strengthens the adapter: autoguidance (Karras et al. 2024, 'Guiding a Diffusion Model with a
@@ -19,12 +20,11 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..types import ImageRequest
-from . import samplers
 from .conditioning import Conditioning
 from .lora import BASE_SLOT
 from .model import BaseModel
 from .noise import row_noise
-from .samplers import Sampler
+from .samplers import Sampler, SamplerStep, sampler_named
 
 
 class Router(Protocol):
@@ -60,13 +60,17 @@ class Denoising:
 
     sampler: Sampler
     x: Tensor  # (C, h, w), the next input of the network
-    t: float
     prompts: Conditioning  # 1 or 2 rows: the prompt, then the negative prompt if the image is guided
     guidance_scale: float
     adapters: Sequence[Sequence[RowAdapter]]  # of each row of `prompts`; empty: the bare base
     step: int = 0
     clean: Tensor | None = None  # (C, h, w), the prediction of the clean latent at the last step
     latent: Tensor | None = None  # (C, h, w)
+
+    @property
+    def now(self) -> SamplerStep:
+        """The step that is next."""
+        return self.sampler.steps[self.step]
 
 
 def completed(base: BaseModel, request: ImageRequest) -> ImageRequest:
@@ -94,8 +98,8 @@ def row_count(request: ImageRequest) -> int:
     return 1 if request.guidance_scale == 1 else 2
 
 
-def guided(prompted: Tensor, negative: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance (Ho & Salimans 2022, eq. 6), which extrapolates from `negative`; all of one shape."""
+def guided(prompted: Tensor, negative: Tensor, scale: float | Tensor) -> Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6), which extrapolates from `negative`; both of one shape."""
     return negative + scale * (prompted - negative)
 
 
@@ -120,38 +124,41 @@ def begin(
         prompts = base.encode_prompt(ids[order])[places]
     if base.zeroes_empty_negative:
         prompts = prompts.without([k for own in owned for k in own[1:] if not rows[k][1]])
+    adapters = [_scaled(slots[i], scale, lambda slot: slot.unet_scale) for i, _, scale in rows]
+    with _ordered(base, bank, adapters) as (order, places):
+        prompts = base.prepared(prompts[order])[places]
     noise = row_noise([request.seed for request in requests], base.latent_shape).to(base.device)
     out = []
-    for i, (request, mine) in enumerate(zip(requests, slots, strict=True)):
+    for i, (request, own) in enumerate(zip(requests, owned, strict=True)):
         assert request.sampler is not None and request.steps is not None and request.guidance_scale is not None
-        sampler = samplers.start(request.sampler, noise[i], base.schedule, request.steps)
-        x, t = next(sampler)
-        adapters = [_scaled(mine, rows[k][2], lambda slot: slot.unet_scale) for k in owned[i]]
-        out.append(Denoising(sampler, x, t, prompts[owned[i]], request.guidance_scale, adapters))
+        sampler = sampler_named(request.sampler, base.schedule, request.steps)
+        x = noise[i] * sampler.start
+        out.append(Denoising(sampler, x, prompts[own], request.guidance_scale, [adapters[k] for k in own]))
     return out
 
 
 @torch.no_grad()
 def advance(base: BaseModel, bank: Router | None, images: Sequence[Denoising]) -> None:
     """One step of every image in one forward."""
-    rows = [image for image in images for _ in range(len(image.prompts))]
-    x = torch.stack([row.x for row in rows])  # (R, C, h, w)
-    t = torch.tensor([row.t for row in rows])  # on the host, where the schedule is
-    prompts = Conditioning.cat([image.prompts for image in images])
-    with _ordered(base, bank, [one for image in images for one in image.adapters]) as (order, places):
-        output = base.denoise(x[order], t[order], prompts[order])[places]
-    clean = base.schedule.denoised(x, output.to(x.dtype), t)
-    start = 0
-    for image in images:
-        count = len(image.prompts)
-        own = clean[start : start + count]
-        start += count
-        x0 = own[0] if count == 1 else guided(own[0], own[1], image.guidance_scale)
-        image.step, image.clean = image.step + 1, x0
-        try:
-            image.x, image.t = image.sampler.send(x0)
-        except StopIteration as end:
-            image.latent = end.value
+    rows = [(image, k) for image in images for k in range(len(image.prompts))]
+    with _ordered(base, bank, [image.adapters[k] for image, k in rows]) as (order, places):
+        computed = [rows[row] for row in order]
+        x = torch.stack([image.x for image, _ in computed])  # (R, C, h, w)
+        t = torch.tensor([image.now.t for image, _ in computed])  # on the host, where the schedule is
+        prompts = Conditioning.cat([image.prompts[k : k + 1] for image, k in computed])
+        clean = base.schedule.denoised(x, base.denoise(x, t, prompts).to(x.dtype), t).unbind()
+    of_row = {row: clean[place] for row, place in zip(rows, places, strict=True)}
+    factors = torch.tensor([[image.guidance_scale, *image.now[1:]] for image in images]).to(x)  # (N, 4)
+    guidance, of_x, of_clean, of_previous = factors.T[..., None, None, None]  # (N, 1, 1, 1) each
+    prompted = torch.stack([of_row[image, 0] for image in images])  # (N, C, h, w)
+    negative = torch.stack([of_row[image, len(image.prompts) - 1] for image in images])
+    x0 = guided(prompted, negative, guidance)
+    before = torch.stack([image.x if image.clean is None else image.clean for image in images])
+    following = of_x * torch.stack([image.x for image in images]) + of_clean * x0 + of_previous * before
+    for image, predicted, x_next in zip(images, x0, following, strict=True):
+        image.step, image.clean, image.x = image.step + 1, predicted, x_next
+        if image.step == len(image.sampler.steps):
+            image.latent = x_next
 
 
 def denoise_all(
@@ -189,11 +196,11 @@ def _ordered(
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Within the block, forward passes use the adapters of rows in the order in which they are computed.
 
-    Yields that order, as row numbers, and the place of each row in it. Rows of as many adapters are side by side, see
-    `routing`; rows without one come last, so that the bank can skip them. On a CPU a single row is computed twice, see
-    `batch_invariance`.
+    Yields that order, as row numbers, and the place of each row in it. Rows of as many adapters are side by side, and
+    of these the rows of the same ones, see `routing`; rows without one come last, so that the bank can skip them. On a
+    CPU a single row is computed twice, see `batch_invariance`.
     """
-    order = sorted(range(len(adapters)), key=lambda row: -len(adapters[row]))
+    order = sorted(range(len(adapters)), key=lambda row: (-len(adapters[row]), adapters[row]))
     places = [order.index(row) for row in range(len(order))]
     if len(order) == 1 and base.device.type == "cpu":
         order *= 2

@@ -7,15 +7,17 @@ StableDiffusionXL   two text encoders, the states before their last layers side 
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
 import torch
+from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ..types import Network
@@ -42,6 +44,7 @@ class StableDiffusion(BaseModel):
         reader.no_truncation()
         reader.no_padding()
         object.__setattr__(self, "_reader", reader)
+        self.unet.set_attn_processor(_processors(self.unet))
 
     @classmethod
     def kinds(cls, configs: Configs) -> Mapping[str, Any]:
@@ -108,6 +111,12 @@ class StableDiffusion(BaseModel):
     def encode_prompt(self, ids: Tensor) -> Conditioning:
         return Conditioning(self.text_encoder(ids).last_hidden_state)
 
+    def prepared(self, conditioning: Conditioning) -> Conditioning:
+        """States (B, N, d) -> the keys and values of all layers of cross-attention side by side."""
+        layers = [attn for attn in _attentions(self.unet).values() if attn.is_cross_attention]
+        parts = [project(conditioning.states) for attn in layers for project in (attn.to_k, attn.to_v)]
+        return replace(conditioning, states=torch.cat(parts, dim=-1))
+
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         return self.unet(x_t.to(self.dtype), t.to(self.device), conditioning.states, return_dict=False)[0]
 
@@ -150,6 +159,53 @@ class StableDiffusionXL(StableDiffusion):
         return self.unet(
             x_t.to(self.dtype), t.to(self.device), conditioning.states, added_cond_kwargs=further, return_dict=False
         )[0]
+
+
+class _Attention:
+    """The attention of a transformer block, as diffusers computes it; keys and values of a prompt can be given.
+
+    It leaves out a division by 1 of diffusers' own, which is a kernel of its own.
+
+    Args:
+        states: width of the states of a prompt that is not prepared.
+        keys, values: columns of this layer in a prepared prompt.
+    """
+
+    def __init__(self, states: int, keys: slice, values: slice) -> None:
+        self._states, self._keys, self._values = states, keys, values
+
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
+        attention_mask: None = None, temb: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """hidden_states (B, n, d) -> (B, n, d)."""
+        read = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query = attn.to_q(hidden_states)
+        if encoder_hidden_states is None or read.shape[-1] == self._states:
+            key, value = attn.to_k(read), attn.to_v(read)
+        else:
+            key, value = read[..., self._keys], read[..., self._values]
+        heads = (part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in (query, key, value))
+        attended = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        return attn.to_out[0](attended.to(query.dtype))
+
+
+def _attentions(unet: nn.Module) -> dict[str, Any]:
+    """The attention modules of the transformer blocks by name, in network order."""
+    return {
+        name: module for name, module in unet.named_modules()
+        if isinstance(module, Attention) and name.rpartition(".")[2] in ("attn1", "attn2")
+    }  # fmt: skip
+
+
+def _processors(unet: Any) -> dict[str, Any]:
+    """diffusers' processors by name, with ours for the transformer blocks."""
+    found, start = dict(unet.attn_processors), 0
+    for name, attn in _attentions(unet).items():
+        middle, stop = start + attn.inner_kv_dim, start + 2 * attn.inner_kv_dim
+        found[f"{name}.processor"] = _Attention(attn.cross_attention_dim, slice(start, middle), slice(middle, stop))
+        start = stop if attn.is_cross_attention else start
+    return found
 
 
 def _ends_word(token: str, places: Sequence[tuple[int, int]], following: int) -> bool:

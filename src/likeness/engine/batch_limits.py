@@ -76,7 +76,8 @@ def _denoise(base: BaseModel, banks: Router, rows: int) -> None:
     ids = base.tokenize([""] * rows)
     with banks.route(torch.full((rows,), BASE_SLOT)):
         x = torch.zeros(rows, *base.latent_shape, device=base.device)
-        base.denoise(x, torch.zeros(rows, dtype=torch.int64, device=base.device), base.encode_prompt(ids))
+        prompts = base.prepared(base.encode_prompt(ids))
+        base.denoise(x, torch.zeros(rows, dtype=torch.int64, device=base.device), prompts)
 
 
 def _decode(base: BaseModel, images: int) -> None:

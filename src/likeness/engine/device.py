@@ -4,7 +4,6 @@ When memory runs out the batch is halved and the step is done again in parts. Af
 again image by image, so that only the image that causes the failure fails.
 """
 
-import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -49,21 +48,15 @@ class Device:
         return out
 
     def advance(self, images: Sequence[Denoising]) -> list[Exception | None]:
-        """One step of every image."""
-        targets = {id(image): image.step + 1 for image in images}
+        """One step of every image; an image that fails is as before."""
 
         def step(part: Sequence[Denoising]) -> list[None]:
-            behind = [image for image in part if image.step < targets[id(image)]]
-            if behind:  # a part that failed half way has images that have taken this step already
-                advance(self.base, self.banks, behind)
+            advance(self.base, self.banks, part)
             return [None] * len(part)
 
         out, self.rows = apart(images, step, self.rows, rows=lambda image: len(image.prompts))
         self.rows = self.rows.after_step()
-        return [
-            DeviceFailed("the sampler of this image broke off") if error is None and _is_dead(image) else error
-            for image, error in zip(images, out, strict=True)
-        ]
+        return out
 
     def decode(self, latents: Sequence[Tensor]) -> list[NDArray[np.uint8] | Exception]:
         """Latents (C, h, w) each -> (H, W, 3) RGB each."""
@@ -111,10 +104,6 @@ def small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     preview = Image.fromarray(image)
     preview.thumbnail((PREVIEW_PX, PREVIEW_PX), Image.Resampling.BOX)
     return np.asarray(preview)
-
-
-def _is_dead(image: Denoising) -> bool:
-    return image.latent is None and inspect.getgeneratorstate(image.sampler) == inspect.GEN_CLOSED
 
 
 def _failure(error: Exception, is_memory: bool) -> Exception:

@@ -1,5 +1,7 @@
 """An adapter in host memory, packed for its slot: one tensor of its values in its own rank and precision, unpadded."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,7 +33,7 @@ class PackedAdapter:
     content_sha256: str
     scale: float  # strength * alpha / r; goes into B on the device: the numbers here keep the precision of their file
     layout: Layout
-    values: Tensor  # (n,), per layer A then B, float16 or float32 on the host
+    values: Tensor  # (n,), the factors in the order of the bank's columns, float16 or float32 on the host
     is_large: bool = False  # of a rank above the usual slots'
 
     @property
@@ -48,16 +50,17 @@ def pack(adapter: Adapter, banks: SlotBanks, base_sha256: str) -> PackedAdapter:
     """
     bank = banks.usual
     scale = strength_on(adapter.card, base_sha256) * adapter.card.alpha / adapter.card.rank
-    numbers = {span.start: i for i, span in enumerate(bank.spans)}
+    numbers = {span.a_start: i for i, span in enumerate(bank.spans)}
     found = {
-        numbers[bank.span_for(network, module, pair).start]: pair
+        numbers[bank.span_for(network, module, pair).a_start]: pair
         for network, pairs in adapter.weights.items()
         for module, pair in pairs.items()
     }
     rank = max((pair.A.shape[0] for pair in found.values()), default=1)
     checked_rank(max(rank, adapter.card.rank), banks.large_rank)
     spans = tuple(sorted(found))
-    flat = [part.reshape(-1) for span in spans for part in _of_rank(found[span], rank)]
+    factors = {span: _of_rank(found[span], rank) for span in spans}
+    flat = [factors[span][part].reshape(-1) for span, part in _in_order(bank, spans)]
     values = torch.from_numpy(np.concatenate(flat)) if flat else torch.empty(0)
     return PackedAdapter(adapter.card.content_sha256, scale, Layout(spans, rank), values, rank > banks.rank)
 
@@ -97,21 +100,28 @@ class SlotWriter:
         bank.write(slot, torch.zeros_like(bank.flat[slot]), rank=1)
 
 
+def _in_order(bank: LoraBank, spans: Sequence[int]) -> list[tuple[int, int]]:
+    """The factors of these layers in the order of the bank's columns: number of the span, 0 for A or 1 for B."""
+    starts = {(span, part): (bank.spans[span].a, bank.spans[span].b)[part].start for span in spans for part in (0, 1)}
+    return sorted(starts, key=starts.__getitem__)
+
+
 def positions(bank: LoraBank, layout: Layout) -> Tensor:
     """(n,) int64: the column of the bank's row for each of a packed adapter's values."""
     parts = []
-    for span in (bank.spans[i] for i in layout.spans):
-        a_size = span.a_size // bank.rank * layout.rank
-        middle = span.start + span.a_size
-        rows = torch.arange(span.b_shape[0])[:, None] * bank.rank + torch.arange(layout.rank)  # (d_out, r)
-        parts += [torch.arange(span.start, span.start + a_size), middle + rows.flatten()]
+    for number, part in _in_order(bank, layout.spans):
+        span = bank.spans[number]
+        columns, shape = ((span.a, span.a_shape), (span.b, span.b_shape))[part]
+        own = torch.arange(columns.start, columns.stop).view(shape).narrow(part, 0, layout.rank)
+        parts.append(own.flatten())
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
 
 
 def is_b(bank: LoraBank, layout: Layout) -> Tensor:
     """(n,) bool: which of a packed adapter's values belong to a B."""
-    sizes = [
-        (bank.spans[i].a_size // bank.rank * layout.rank, bank.spans[i].b_shape[0] * layout.rank) for i in layout.spans
-    ]
-    flags = torch.tensor([False, True]).repeat(len(sizes))
-    return flags.repeat_interleave(torch.tensor(sizes).flatten())
+    order = _in_order(bank, layout.spans)
+    shapes = [(bank.spans[number].a_shape, bank.spans[number].b_shape)[part] for number, part in order]
+    sizes = [math.prod(shape) // bank.rank * layout.rank for shape in shapes]
+    return torch.tensor([bool(part) for _, part in order], dtype=torch.bool).repeat_interleave(
+        torch.tensor(sizes, dtype=torch.int64)
+    )

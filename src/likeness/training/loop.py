@@ -164,9 +164,8 @@ def columns_of_rank(bank: LoraBank, rank: int) -> Tensor:
     """The columns of a bank's row that an adapter of this rank uses: the first `rank` components of every layer."""
     parts = []
     for span in bank.spans:
-        middle = span.start + span.a_size
-        parts.append(torch.arange(span.start, span.start + rank * (span.a_size // bank.rank)))  # A: (r, ...)
-        parts.append(torch.arange(middle, span.stop).view(span.b_shape)[:, :rank].flatten())  # B: (d_out, r)
+        parts.append(torch.arange(span.a.start, span.a.stop).view(span.a_shape)[:rank].flatten())
+        parts.append(torch.arange(span.b.start, span.b.stop).view(span.b_shape)[:, :rank].flatten())
     return torch.cat(parts)
 
 

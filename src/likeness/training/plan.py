@@ -6,14 +6,22 @@ workspaces of its libraries and fragmentation, for which `RESERVE_BYTES` is adde
 """
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from ..diffusion.base import fake_base
+from ..diffusion.base import fake_base, untrained_base
 from ..diffusion.counting import Counting
-from ..diffusion.devices import available_bytes, counts_memory, memory_bytes, pick_device, pick_dtype
+from ..diffusion.devices import (
+    available_bytes,
+    counts_memory,
+    memory_bytes,
+    memory_for,
+    pick_device,
+    pick_dtype,
+)
 from ..diffusion.model import BaseModel
 from ..errors import OutOfMemory
 from .data import stand_in
@@ -168,6 +176,33 @@ def people_that_fit(base: BaseModel, recipe: FineTuneRecipe, plan: Plan, *, budg
     """How many people fit at once in the way of `plan`, by what one more than in it needs."""
     more = plan_of(base, recipe, people=plan.people + 1, memory=plan.memory, reserve_bytes=plan.reserve_bytes)
     return plan.people + max(0, budget_bytes - plan.total_bytes) // (more.total_bytes - plan.total_bytes)
+
+
+def step_seconds(base: str, revision: str | None, recipe: FineTuneRecipe, plan: Plan) -> float:
+    """The time of a step of `plan` on this machine's device, with random weights: the fastest of two, after one more.
+
+    Raises:
+        OutOfMemory: the device cannot hold it after all.
+        NotFound, CorruptBase: see `untrained_base`.
+    """
+    device = pick_device()
+    with memory_for(f"a step of {plan.rows_at_once} rows at once on the {device.type}", hint="plan for fewer people"):
+        loop = TrainingLoop(
+            untrained_base(base, revision, device=device, dtype=pick_dtype(device)),
+            capacity=plan.people, rank=recipe.rank, memory=plan.memory,
+        )  # fmt: skip
+        try:
+            data = stand_in(loop.base)
+            for k in range(plan.people):
+                loop.join(str(k), recipe, data, seed=k)
+            seconds = []
+            for _ in range(3):
+                started_s = time.perf_counter()
+                loop.step()  # reads the losses, so the device has finished
+                seconds.append(time.perf_counter() - started_s)
+        finally:
+            loop.close()
+    return min(seconds[1:])
 
 
 def plan_here(
