@@ -19,7 +19,7 @@ from likeness.diffusion.counting import Counting
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, advance, begin
 from likeness.training.data import stand_in
-from likeness.training.loop import StepMemory, TrainingLoop, draw_batch
+from likeness.training.loop import PRIOR_STEPS, Group, StepMemory, TrainingLoop
 from likeness.training.recipe import recipe_named
 from likeness.types import ImageRequest, encodes_text
 from recipes.measurement import Row
@@ -98,20 +98,24 @@ def denoising_step(base: BaseModel, people: int, *, changed: bool = False) -> in
 
 
 def training_step(base: BaseModel, people: int, memory: StepMemory | None = None) -> int:
-    """Forward and backward pass of the standard recipe; the optimizer has few kernels beside them."""
+    """Forward and backward pass of the standard recipe; the optimizer has few kernels beside them.
+
+    With the step's share of the bare base's pass for the class images, which is one for several steps.
+    """
     recipe = recipe_named("standard", rank=RANK, alpha=RANK)
     with next(base.parts["vae"].parameters()).fake_mode:
         loop = TrainingLoop(base, capacity=people, rank=RANK, memory=memory)
     try:
         jobs = [loop.join(str(k), recipe, stand_in(base), seed=k) for k in range(people)]
-        group = [(job, draw_batch(job, base.schedule.timesteps)) for job in jobs]
+        group: Group = []
+        drawn = kernels_of(lambda: group.extend((job, loop.draw(job)) for job in jobs))
         gradient = torch.zeros_like(loop.bank.flat)
 
         def work() -> None:
             for part in loop.parts(group):
                 loop.bank.add_gradient(torch.stack(loop.losses(part)).sum(), gradient)
 
-        return kernels_of(work)
+        return kernels_of(work) + drawn // PRIOR_STEPS
     finally:
         loop.close()
 

@@ -71,6 +71,7 @@ class Batch:
     said: Tensor  # (b,) index among all captions of the person
     emphasis: Tensor  # (b, 1, h, w)
     is_prior: Tensor  # (b,) bool, on the host
+    bare: Tensor  # (b, C, h, w), the bare base's prediction where it is the target
     weight: Tensor  # (b,), the person's loss is the sum of the rows' losses with these weights
 
     @property
@@ -86,7 +87,7 @@ class Batch:
             ids, caption = _needed(self.ids, self.caption[part])
             out.append(Batch(
                 self.x0[part], self.noise[part], self.t[part], ids, caption, self.said[part], self.emphasis[part],
-                self.is_prior[part], self.weight[part],
+                self.is_prior[part], self.bare[part], self.weight[part],
             ))  # fmt: skip
         return out
 
@@ -96,6 +97,27 @@ def _needed(ids: Tensor, caption: Tensor) -> tuple[Tensor, Tensor]:
     if len(ids) <= len(caption):
         return ids, caption
     return ids[caption], torch.arange(len(caption), device=ids.device)
+
+
+PRIOR_STEPS = 8  # steps whose rows of class images are drawn together
+
+
+@dataclass(frozen=True, eq=False)
+class PriorRows:
+    """Noised class images of consecutive steps, which the bare base predicts in one pass: they need no adapter."""
+
+    block: int  # of the step before the first, divided by PRIOR_STEPS
+    x0: Tensor  # (PRIOR_STEPS * rows, C, h, w) clean latents
+    noise: Tensor  # likewise
+    t: Tensor  # (PRIOR_STEPS * rows,) timesteps
+    said: Tensor  # (PRIOR_STEPS * rows,) index among all captions of the person
+    bare: Tensor  # as x0: the bare base's predictions, or zeros if they are not the target
+
+    def of_step(self, step: int) -> "PriorRows":
+        """The rows of a step of this block."""
+        rows = len(self.t) // PRIOR_STEPS
+        own = slice(step % PRIOR_STEPS * rows, (step % PRIOR_STEPS + 1) * rows)
+        return PriorRows(self.block, self.x0[own], self.noise[own], self.t[own], self.said[own], self.bare[own])
 
 
 @dataclass(eq=False)
@@ -109,6 +131,7 @@ class FineTune:
     slot: int
     checkpoints: Checkpoints | None = None
     prompts: Conditioning | None = None  # the captions, encoded by the base without adapters
+    priors: PriorRows | None = None  # of the latest block of steps
     losses: list[float] = field(default_factory=list)  # of every step, those before a resume included
     seconds: float = 0.0  # in steps, likewise
 
@@ -120,32 +143,56 @@ class FineTune:
     @property
     def rows(self) -> int:
         """Rows per step."""
-        return self.recipe.instance_rows + min(self.recipe.prior_rows, len(self.data.prior_latents))
+        return self.recipe.instance_rows + self.prior_rows
+
+    @property
+    def prior_rows(self) -> int:
+        """Rows of class images per step."""
+        return min(self.recipe.prior_rows, len(self.data.prior_latents))
 
 
 Group = list[tuple[FineTune, Batch]]  # people of one forward pass, or of one step
 
 
-def draw_batch(job: FineTune, timesteps: int) -> Batch:
-    """Instance rows, then prior rows; all random numbers come from the job's own generator."""
+def draw_priors(job: FineTune, timesteps: int) -> PriorRows:
+    """The class images of the job's next step and of the others of its block, without predictions.
+
+    Their random numbers depend on the job's seed and the block alone, so a resumed training draws the same.
+    """
+    recipe, data, block = job.recipe, job.data, job.step // PRIOR_STEPS
+    g = torch.Generator().manual_seed((job.generator.initial_seed() * 1_000_003 + block + 1) % 2**63)
+    rows = PRIOR_STEPS * job.prior_rows
+    prior = torch.randint(max(1, len(data.prior_latents)), (rows,), generator=g)
+    x0 = data.prior_latents[prior]
+    noise = torch.randn(x0.shape, generator=g).to(x0)
+    draw = middle_timesteps if recipe.middle_timesteps else uniform_timesteps
+    t = draw(rows, timesteps, g).to(x0.device)
+    return PriorRows(block, x0, noise, t, data.captions.prior[prior], torch.zeros_like(x0))
+
+
+def draw_batch(job: FineTune, timesteps: int, priors: PriorRows | None = None) -> Batch:
+    """Instance rows, from the job's own generator, then the step's rows of class images.
+
+    Args:
+        priors: of the step's block; None: drawn here, without predictions.
+    """
     recipe, data, g = job.recipe, job.data, job.generator
-    priors = min(recipe.prior_rows, len(data.prior_latents))
+    priors = (priors or draw_priors(job, timesteps)).of_step(job.step)
     photo = torch.randint(len(data.latents), (recipe.instance_rows,), generator=g)
     caption = torch.randint(data.ids.shape[1], (recipe.instance_rows,), generator=g)
-    prior = torch.randint(max(1, len(data.prior_latents)), (priors,), generator=g)
-    x0 = torch.cat([data.latents[photo], data.prior_latents[prior]])
-    noise = torch.randn(x0.shape, generator=g)
+    instances = data.latents[photo]
+    noise = torch.randn(instances.shape, generator=g)
     draw = middle_timesteps if recipe.middle_timesteps else uniform_timesteps
-    t = torch.cat([draw(count, timesteps, g) for count in (recipe.instance_rows, priors)])
-    even = torch.ones_like(data.emphasis[:1]).expand(priors, -1, -1, -1)
-    is_prior = torch.arange(len(x0)) >= recipe.instance_rows
-    known = data.captions
-    said = torch.cat([known.instance[photo, caption], known.prior[prior]])
-    ids, place = _needed(known.ids, said)
-    weight = torch.tensor(dreambooth_weights(recipe.instance_rows, priors, recipe.prior_weight))
+    t = draw(recipe.instance_rows, timesteps, g)
+    even = torch.ones_like(data.emphasis[:1]).expand(len(priors.t), -1, -1, -1)
+    said = torch.cat([data.captions.instance[photo, caption], priors.said])
+    ids, place = _needed(data.captions.ids, said)
+    weight = torch.tensor(dreambooth_weights(recipe.instance_rows, len(priors.t), recipe.prior_weight))
     return Batch(
-        x0, noise.to(x0), t.to(x0.device), ids, place, said, torch.cat([data.emphasis[photo], even]), is_prior,
-        weight.to(x0.device),
+        torch.cat([instances, priors.x0]), torch.cat([noise.to(instances), priors.noise]),
+        torch.cat([t.to(priors.t), priors.t]), ids, place, said, torch.cat([data.emphasis[photo], even]),
+        torch.arange(len(said)) >= recipe.instance_rows, torch.cat([torch.zeros_like(instances), priors.bare]),
+        weight.to(instances.device),
     )  # fmt: skip
 
 
@@ -380,7 +427,7 @@ class TrainingLoop:
         """
         alike: dict[tuple[int, int], Group] = {}
         for job in jobs:
-            batch = draw_batch(job, self.base.schedule.timesteps)
+            batch = self.draw(job)
             alike.setdefault(batch.shape, []).append((job, batch))
         losses = {job.name: 0.0 for job in jobs}
         gradient = torch.zeros_like(self.bank.flat)
@@ -394,6 +441,19 @@ class TrainingLoop:
                 if good := [loss for loss, number in zip(found, numbers, strict=True) if math.isfinite(number)]:
                     self.bank.add_gradient(torch.stack(good).sum(), gradient)
         return losses, gradient
+
+    def draw(self, job: FineTune) -> Batch:
+        """The rows of the next step; every PRIOR_STEPS steps the bare base predicts the class images of as many."""
+        timesteps = self.base.schedule.timesteps
+        if job.priors is None or job.priors.block != job.step // PRIOR_STEPS:
+            priors = draw_priors(job, timesteps)
+            if job.recipe.prior_from_base and job.prior_rows and job.prompts is not None:
+                prompts, x_t = job.prompts[priors.said], self.base.schedule.add_noise(priors.x0, priors.noise, priors.t)
+                most = min(self.memory.rows or job.rows, job.rows)
+                parts = zip(x_t.split(most), priors.t.split(most), prompts.split(most), strict=True)
+                priors = replace(priors, bare=torch.cat([self._bare(*part) for part in parts]).to(priors.x0))
+            job.priors = priors
+        return draw_batch(job, timesteps, job.priors)
 
     def parts(self, group: Group) -> Iterator[Group]:
         """People with equal numbers of rows in forward passes of at most `memory.rows` rows.
@@ -424,11 +484,9 @@ class TrainingLoop:
         with self.bank.route(slots.repeat_interleave(rows), scales.repeat_interleave(rows)), recomputing:
             output = self.base.denoise(x_t, t, states)
         target, snr = schedule.target(x0, noise, t), schedule.snr(t)
-        held = torch.cat([b.is_prior & job.recipe.prior_from_base for job, b in group])  # on the host
-        if held.any():
-            where = held.nonzero().flatten()
-            bare = self._bare(x_t[where.to(t.device)], t[where.to(t.device)], _bare_prompts(group)[where])
-            target = target.index_copy(0, where.to(t.device), bare.to(target.dtype))
+        held = torch.cat([b.is_prior & job.recipe.prior_from_base for job, b in group])
+        bare = torch.cat([b.bare for b in batches])
+        target = torch.where(held.to(bare.device)[:, None, None, None], bare.to(target.dtype), target)
         losses = []
         for k, (job, batch) in enumerate(group):
             mine = slice(k * rows, (k + 1) * rows)

@@ -5,6 +5,7 @@ bytes that are alive at once are those of a real step, whatever the architecture
 workspaces of its libraries and fragmentation, for which `RESERVE_BYTES` is added.
 """
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from ..diffusion.devices import (
 from ..diffusion.model import BaseModel
 from ..errors import OutOfMemory
 from .data import stand_in
-from .loop import Group, StepMemory, TrainingLoop, draw_batch
+from .loop import PRIOR_STEPS, Group, StepMemory, TrainingLoop
 from .recipe import MOST_PEOPLE, FineTuneRecipe
 
 GIB = 2**30
@@ -93,55 +94,33 @@ def plan_of(
     try:
         with Counting() as joined:
             jobs = [loop.join(str(k), recipe, stand_in(base), seed=k) for k in range(people)]
-        batches = [(job, draw_batch(job, base.schedule.timesteps)) for job in jobs]
+        with Counting() as drawn:
+            batches = [(job, loop.draw(job)) for job in jobs]
         parts = list(loop.parts(batches))
-        counts = [_count(loop, part) for part in (parts[:1] if len(parts) == 1 else [parts[0], parts[-1]])]
-        whole = _Count.of(batches)
+        both = parts[:1] if len(parts) == 1 else [parts[0], parts[-1]]
+        counts = [_count(loop, part) for part in both]
+        rows, counted_rows = (sum(len(batch.t) for _, batch in group) for group in (batches, itertools.chain(*both)))
         flat = loop.bank.flat.nbytes
     finally:
         loop.close()
     prompts = sum(job.prompts.states.nbytes for job in jobs if job.prompts is not None)
-    peak = max(joined.peak_bytes - prompts, *(count.peak_bytes for count in counts))
+    peak = max(joined.peak_bytes - prompts, drawn.peak_bytes, *(count.peak_bytes for count in counts))
     host = base.host_bytes
     return Plan(
-        people=people, rows=whole.rows // people, memory=memory, weights_bytes=sum(base.sizes.values()) - host,
+        people=people, rows=rows // people, memory=memory, weights_bytes=sum(base.sizes.values()) - host,
         host_bytes=host, prompts_bytes=prompts, bank_bytes=flat,
         optimizer_bytes=2 * flat, gradient_bytes=flat, activation_bytes=peak, reserve_bytes=reserve_bytes,
-        step_operations=_operations(counts, whole), steps=recipe.steps,
+        step_operations=sum(count.operations for count in counts) * rows // counted_rows
+        + drawn.operations // PRIOR_STEPS,
+        steps=recipe.steps,
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Count:
-    """The rows of a part of a step, and what was counted while it was computed."""
-
-    rows: int
-    priors: int  # of the rows, those of class images: the bare base predicts their target
-    peak_bytes: int = 0
-    operations: int = 0
-
-    @classmethod
-    def of(cls, part: Group, **counted: int) -> "_Count":
-        batches = [batch for _, batch in part]
-        return cls(sum(len(one.t) for one in batches), sum(int(one.is_prior.sum()) for one in batches), **counted)
-
-
-def _count(loop: TrainingLoop, part: Group) -> _Count:
+def _count(loop: TrainingLoop, part: Group) -> Counting:
     gradient = torch.zeros_like(loop.bank.flat)
     with Counting() as counted:
         loop.bank.add_gradient(torch.stack(loop.losses(part)).sum(), gradient)
-    return _Count.of(part, peak_bytes=counted.peak_bytes, operations=counted.operations)
-
-
-def _operations(counts: list[_Count], whole: _Count) -> int:
-    """Of a whole step, from its first and last part: a cost per row, and more per class image."""
-    first, last = counts[0], counts[-1]
-    difference = last.priors * first.rows - first.priors * last.rows
-    if difference == 0:
-        return first.operations * whole.rows // first.rows
-    per_prior = (last.operations * first.rows - first.operations * last.rows) / difference
-    per_row = (first.operations - per_prior * first.priors) / first.rows
-    return int(per_row * whole.rows + per_prior * whole.priors)
+    return counted
 
 
 def fitting_plan(
