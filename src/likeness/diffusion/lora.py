@@ -293,8 +293,9 @@ class LoraBank:
         """The routes of these rows, and which layers have an adapter; those of the latest call if nothing changed."""
         trains = self._is_training and torch.is_grad_enabled()
         key = slots.tolist(), None if scales is None else scales.tolist(), self.flat._version
-        if self._latest is not None and self._latest[0] == key and not trains:
-            return self._latest[1:]
+        latest = self._latest  # other threads may replace it
+        if latest is not None and latest[0] == key and not trains:
+            return latest[1:]
         mine = set(slots.flatten().tolist())
         routes = routes_of(slots, scales, self.flat)
         if trains and any(route.width > 1 for route in routes):
@@ -499,12 +500,19 @@ class LoraBank:
         if route.scales is not None:
             all_b = all_b * route.scales.to(rows.dtype)
         factors = _Factors({}, {}, {})
+        is_whole = rank == self.rank  # backward copies even a slice of all
         for (index, span), part in zip(mine.items(), all_b.split(b_sizes, dim=1), strict=True):
-            factors.B[index] = part.view(-1, *span.b_shape)[:, :, :rank]
+            B = part.view(-1, *span.b_shape)
+            factors.B[index] = B if is_whole else B[:, :, :rank]
         for (group, spans), part in zip(groups.items(), all_a.split(a_sizes, dim=1), strict=True):
-            A = part.view(-1, len(group), *spans[0].a_shape)[:, :, :rank]
+            if len(group) == 1:
+                A = part.view(-1, *spans[0].a_shape)
+                factors.A[group[0]] = A if is_whole else A[:, :rank]
+                continue
+            A = part.view(-1, len(group), *spans[0].a_shape)  # (runs * width, layers, r, d_in)
+            A = A if is_whole else A[:, :, :rank]
             factors.A.update(zip(group, A.unbind(1), strict=True))
-            if len(group) > 1 and route.width == 1:
+            if route.width == 1:
                 factors.joint[group] = A.flatten(1, 2)
         if route.width > 1:
             for index in mine:
