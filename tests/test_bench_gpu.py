@@ -9,6 +9,8 @@ import torch
 from bench import gpu, launches
 from bench.true_size import BASES, write_configs
 from likeness.diffusion.base import fake_base
+from likeness.training.pipeline import adapter_bytes
+from likeness.training.recipe import recipe_named
 
 
 def document(capsys: pytest.CaptureFixture[str]) -> dict:
@@ -40,12 +42,14 @@ def test_without_time_or_device_nothing_is_measured(
 
 
 def test_published_sizes(tmp_path: Path) -> None:
-    """Parameters in millions, as published."""
-    found = {}
+    """Parameters in millions, as published; megabytes of an adapter of the standard recipe."""
+    found, adapters = {}, {}
     for name in BASES:
         base = fake_base(str(write_configs(name, tmp_path / name)), device=torch.device("cuda"), dtype=torch.bfloat16)
         found[name] = [round(sum(p.numel() for p in base.parts[part].parameters()) / 1e6, 1) for part in base.adapted]
+        adapters[name] = adapter_bytes(base, recipe_named("standard")) / 1e6
         assert base.family.name == name
+    assert adapters["sd-2.1-base"] < 8
     assert found == {
         "sd-1.5": [859.5, 123.1], "sd-2.1-base": [865.9, 340.4], "sd-2.1": [865.9, 340.4],
         "sdxl": [2567.5, 123.1, 694.7], "flux2-klein-base-4b": [3875.5], "z-image": [6154.9],

@@ -99,8 +99,10 @@ _TARGETS: Mapping[Network, tuple[str, ...]] = MappingProxyType(
 _LIKENESS_TRAINED: Mapping[Network, tuple[str, ...]] = MappingProxyType(
     {"unet": ATTENTION + FEED_FORWARD + RESNET, "text_encoder": CLIP_ATTENTION + CLIP_FEED_FORWARD}
 )
+# Of the text encoder queries and values, as the reference and Hu et al. 2021, section 7.1: with all four layers of its
+# attention it would be a third of an adapter.
 _SD_TRAINED: Mapping[Network, tuple[str, ...]] = MappingProxyType(
-    {"unet": ATTENTION + FEED_FORWARD, "text_encoder": CLIP_ATTENTION}
+    {"unet": ATTENTION + FEED_FORWARD, "text_encoder": ("q_proj", "v_proj")}
 )
 
 _SDXL_TARGETS: Mapping[Network, tuple[str, ...]] = MappingProxyType(
