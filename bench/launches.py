@@ -13,11 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 
 from likeness.diffusion.base import BaseModel, fake_base
 from likeness.diffusion.counting import Counting
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, advance, begin
+from likeness.diffusion.stable_diffusion import StableDiffusion
 from likeness.training.data import stand_in
 from likeness.training.loop import PRIOR_STEPS, Group, StepMemory, TrainingLoop
 from likeness.training.recipe import recipe_named
@@ -39,7 +41,7 @@ def kernels_of(work: Callable[[], object]) -> int:
 
 
 def bare_step(base: BaseModel, rows: int, *, backward: bool) -> int:
-    """The denoising network alone; `backward`: with a gradient of its inputs."""
+    """The denoising network alone, with diffusers' own attention; `backward`: with a gradient of its inputs."""
     x = torch.zeros(rows, *base.latent_shape, dtype=base.dtype, requires_grad=backward)
     t = torch.zeros(rows, dtype=torch.int64)
     with torch.no_grad():
@@ -52,7 +54,15 @@ def bare_step(base: BaseModel, rows: int, *, backward: bool) -> int:
         if backward:
             torch.autograd.grad(output.sum(), [x, prompts.states])
 
-    return kernels_of(work)
+    network = base.parts[base.adapted[0]]
+    ours = dict(network.attn_processors)
+    if isinstance(base, StableDiffusion):
+        network.set_attn_processor(AttnProcessor2_0())  # type: ignore[no-untyped-call]
+    try:
+        return kernels_of(work)
+    finally:
+        if isinstance(base, StableDiffusion):
+            network.set_attn_processor(ours)
 
 
 def bare_text(base: BaseModel, rows: int) -> int:

@@ -10,6 +10,7 @@ the adapter, guidance also strengthens the adapter: autoguidance (Karras et al. 
 Bad Version of Itself'), where the bare base is the version that does not know the subject.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -150,11 +151,17 @@ def advance(base: BaseModel, bank: Router | None, images: Sequence[Denoising]) -
     of_row = {row: clean[place] for row, place in zip(rows, places, strict=True)}
     factors = torch.tensor([[image.guidance_scale, *image.now[1:]] for image in images]).to(x)  # (N, 4)
     guidance, of_x, of_clean, of_previous = factors.T[..., None, None, None]  # (N, 1, 1, 1) each
-    prompted = torch.stack([of_row[image, 0] for image in images])  # (N, C, h, w)
-    negative = torch.stack([of_row[image, len(image.prompts) - 1] for image in images])
+    parts = [  # one kernel brings them together
+        [of_row[image, 0] for image in images],
+        [of_row[image, len(image.prompts) - 1] for image in images],
+        [image.x for image in images],
+        [image.x if image.clean is None else image.clean for image in images],
+    ]
+    prompted, negative, now, before = torch.stack(list(itertools.chain(*parts))).unflatten(
+        0, (4, -1)
+    )  # (N, C, h, w) each
     x0 = guided(prompted, negative, guidance)
-    before = torch.stack([image.x if image.clean is None else image.clean for image in images])
-    following = of_x * torch.stack([image.x for image in images]) + of_clean * x0 + of_previous * before
+    following = of_x * now + of_clean * x0 + of_previous * before
     for image, predicted, x_next in zip(images, x0, following, strict=True):
         image.step, image.clean, image.x = image.step + 1, predicted, x_next
         if image.step == len(image.sampler.steps):

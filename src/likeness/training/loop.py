@@ -449,7 +449,7 @@ class TrainingLoop:
             priors = draw_priors(job, timesteps)
             if job.recipe.prior_from_base and job.prior_rows and job.prompts is not None:
                 prompts, x_t = job.prompts[priors.said], self.base.schedule.add_noise(priors.x0, priors.noise, priors.t)
-                most = min(self.memory.rows or job.rows, job.rows)
+                most = self.memory.rows or (job.rows if self.memory.recompute else len(x_t))  # without gradients
                 parts = zip(x_t.split(most), priors.t.split(most), prompts.split(most), strict=True)
                 priors = replace(priors, bare=torch.cat([self._bare(*part) for part in parts]).to(priors.x0))
             job.priors = priors
