@@ -157,9 +157,8 @@ def advance(base: BaseModel, bank: Router | None, images: Sequence[Denoising]) -
         [image.x for image in images],
         [image.x if image.clean is None else image.clean for image in images],
     ]
-    prompted, negative, now, before = torch.stack(list(itertools.chain(*parts))).unflatten(
-        0, (4, -1)
-    )  # (N, C, h, w) each
+    together = torch.stack(list(itertools.chain(*parts)))  # (4 N, C, h, w)
+    prompted, negative, now, before = together.unflatten(0, (len(parts), -1))
     x0 = guided(prompted, negative, guidance)
     following = of_x * now + of_clean * x0 + of_previous * before
     for image, predicted, x_next in zip(images, x0, following, strict=True):
