@@ -57,7 +57,7 @@ def bare_step(base: BaseModel, rows: int, *, backward: bool) -> int:
     network = base.parts[base.adapted[0]]
     ours = dict(network.attn_processors)
     if isinstance(base, StableDiffusion):
-        network.set_attn_processor(AttnProcessor2_0())  # type: ignore[no-untyped-call]
+        network.set_attn_processor(AttnProcessor2_0())
     try:
         return kernels_of(work)
     finally:

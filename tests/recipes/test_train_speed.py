@@ -51,7 +51,7 @@ def test_a_walk_is_the_ddim_sampler(tiny_base: BaseModel) -> None:
     def denoise(x: torch.Tensor, t: float) -> torch.Tensor:
         return x * (1 - t / 2000)
 
-    *_, expected = run(SAMPLERS["ddim"](noise, schedule, steps), denoise)
+    *_, expected = run(SAMPLERS["ddim"](schedule, steps), noise, denoise)
     torch.testing.assert_close(distillation.walked(noise, denoise, schedule, times), expected)
 
 
