@@ -17,7 +17,8 @@ from torch import Tensor
 from fixtures.tiny import random_row, relative
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.conditioning import Conditioning
-from likeness.diffusion.lora import LoraBank, up
+from likeness.diffusion.counting import Counting
+from likeness.diffusion.lora import LoraBank, down, up
 from likeness.diffusion.routing import Route, routes_of
 from likeness.errors import CorruptAdapter, UsageError
 from likeness.types import LoraPair, Network
@@ -229,6 +230,49 @@ def test_a_forward_computes_with_the_largest_rank_among_its_own_rows(
     finally:
         roomy.close()
         exact.close()
+
+
+def test_factors_are_gathered_once_until_a_slot_changes(
+    tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor, ...]
+) -> None:
+    def kernels() -> int:
+        with Counting() as counted:
+            routed(tiny_base, bank, inputs, slots=[3, 1, 3, 1], scales=[0.5, 1.0, 0.5, 1.0])
+        return counted.kernels
+
+    first, second = kernels(), kernels()
+    assert second < first < second + 20  # a few for all layers, not a few for each
+    before = routed(tiny_base, bank, inputs, slots=[3, 1, 3, 1])
+    bank.write(3, bank.flat[2].clone())
+    expected = routed(tiny_base, bank, inputs, slots=[2, 1, 2, 1])
+    assert torch.equal(routed(tiny_base, bank, inputs, slots=[3, 1, 3, 1]), expected)
+    assert not torch.equal(expected, before)
+
+
+def test_layers_that_read_the_same_tensor_share_a_product(
+    tiny_base: BaseModel, bank: LoraBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products: list[int] = []
+
+    def noted(x: Tensor, A: Tensor) -> Tensor:
+        products.append(A.shape[1] // RANK)
+        return down(x, A)
+
+    monkeypatch.setattr("likeness.diffusion.lora.down", noted)
+    with torch.no_grad(), bank.route(torch.tensor([1, 2])):
+        tiny_base.encode_prompt(tiny_base.tokenize(["photo of person"] * 2))
+    assert products == [3, 1, 1, 1] * (len(bank.module_names["text_encoder"]) // 6)  # q, k, v; out; two feed-forward
+
+
+def test_a_prepared_prompt_gives_the_same_prediction(
+    tiny_base: BaseModel, bank: LoraBank, inputs: tuple[Tensor, ...]
+) -> None:
+    x, t, ids = inputs
+    with torch.no_grad(), bank.route(torch.tensor([1, 2, 3, 0])):
+        prompts = tiny_base.encode_prompt(ids)
+        prepared = tiny_base.prepared(prompts)
+        assert prepared.states.shape[-1] > prompts.states.shape[-1]
+        assert relative(tiny_base.denoise(x, t, prepared), tiny_base.denoise(x, t, prompts)) <= 1e-6
 
 
 def test_foreign_layers_wrong_shapes_and_large_ranks_are_refused(bank: LoraBank) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fixtures.tiny import random_person
+from fixtures.tiny import random_person, relative
 from likeness.diffusion.base import BaseModel
 from likeness.training.loop import Progress, TrainingLoop
 from likeness.training.recipe import FineTuneRecipe, recipe_named
@@ -56,3 +56,25 @@ def test_it_holds_the_class_where_it_was(tiny_base: BaseModel) -> None:
     *_, held_drift = trained(tiny_base, replace(RECIPE, prior_weight=10.0), 8)
     *_, free_drift = trained(tiny_base, replace(RECIPE, prior_weight=0.0), 8)
     assert 0 < held_drift < 0.9 * free_drift
+
+
+def test_the_targets_of_a_block_of_steps_are_the_bare_bases(tiny_base: BaseModel) -> None:
+    """Drawn again, they are the same: a resumed training goes on with them."""
+    loop, data = TrainingLoop(tiny_base, capacity=1, rank=2), random_person(tiny_base, 1)
+    try:
+        job = loop.join("anna", RECIPE, data, seed=3)
+        batch = loop.draw(job)
+        held = batch.is_prior
+        assert job.prompts is not None and held.sum() == RECIPE.prior_rows
+        x_t = tiny_base.schedule.add_noise(batch.x0, batch.noise, batch.t)
+        with torch.no_grad():
+            expected = tiny_base.denoise(x_t, batch.t, job.prompts[batch.said])
+        assert relative(batch.bare[held], expected[held]) < 1e-5
+        assert not batch.bare[~held].any()
+        job.priors = None
+        again = loop.draw(job)
+        assert torch.equal(again.x0[held], batch.x0[held]) and torch.equal(again.noise[held], batch.noise[held])
+        job.losses = [0.0]
+        assert not torch.equal(loop.draw(job).noise[held], batch.noise[held])  # the next step has others
+    finally:
+        loop.close()
