@@ -338,5 +338,5 @@ def test_a_killed_training_replica_loses_no_job(cluster: Cluster) -> None:
     until(lambda: installation.job(job).is_over)
     over = installation.job(job)
     assert (over.state, over.failure) == ("succeeded", None)
-    assert over.worker != first and installation.kinds(job).count("taken over") == 1
+    assert over.worker != first and "taken over" in installation.kinds(job)
     until(lambda: cluster.ray.workers() == 0)
