@@ -170,7 +170,7 @@ def test_progress_is_streamed_until_the_job_is_over(
         claim = claimed(likeness, job)
         store.tell(claim, "progress", {"stage": "train", "done": 3, "total": 9, "loss": 0.5})
         failure = Failure("PhotosRefused", "too few photos", "send more")
-        store.finish(claim, "failed", failure=failure, keep_photos_s=0)
+        store.finish(claim, "failed", failure=failure, keep_photos_s=HANG_S)  # else a purge would be told too
 
     worker = threading.Thread(target=work)
     worker.start()
