@@ -291,7 +291,7 @@ def test_a_mail_says_what_became_of_the_job() -> None:
         options = SendOptions(b"secret", smtp=f"smtp://127.0.0.1:{server.getsockname()[1]}", mail_from="us@example.com")
         send_mail(message("anna@example.com", "mail"), options)
         thread.join()
-    assert any(line.startswith("rcpt TO:<anna@example.com>") for line in heard)
+    assert any(line.lower().startswith("rcpt to:<anna@example.com>") for line in heard)  # upper case since Python 3.13
     assert "Subject: Likeness: Failed" in heard
     assert "Message-ID: <id-1@likeness>" in heard
     assert "ClientError: too few photos" in heard

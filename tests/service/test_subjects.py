@@ -1,7 +1,7 @@
 """Photographs of a subject: their pixels are kept and nothing else, and a file that comes again is known."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,12 @@ from tests.telling import SECRETS, only_pixels, telling
 
 
 @pytest.fixture
-def subjects(tmp_path: Path) -> Subjects:
+def subjects(tmp_path: Path) -> Iterator[Subjects]:
     made = Subjects(FileObjects(tmp_path / "objects"), Catalog(f"sqlite:///{tmp_path / 'catalog.sqlite'}"))
     made.create("local", Subject("pat"), consent="Pat agreed")
     made.create("local", Subject("rex", "dog"), consent="")
-    return made
+    yield made
+    made.catalog.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Damaged databases and rows are reported as errors, and a damaged row does not hide others."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,8 @@ Open = Callable[[str], object]
 
 
 def open_catalog(url: str) -> object:
-    return Catalog(url).list_adapters("local")
+    with closing(Catalog(url)) as catalog:
+        return catalog.list_adapters("local")
 
 
 NOISE = bytes(range(256)) * 32
@@ -44,7 +46,7 @@ def test_pages_that_were_overwritten_are_found_at_the_question(tmp_path: Path) -
     catalog.close()
     file.write_bytes(file.read_bytes()[:4096] + NOISE * 50)
     with pytest.raises(StorageDamaged):
-        Catalog(url).list_adapters("local")
+        open_catalog(url)
 
 
 @OPENERS
