@@ -1,12 +1,13 @@
 """A training step of a person: diffusers' DreamBooth script, the reference's recipe, ours alone and ours together.
 
-python -m bench.comparison --script train_dreambooth_lora.py [--channels 64] [--rounds 2] [--steps 4] [--save]
+python -m bench.comparison --script train_dreambooth_lora.py [--channels 64] [--rounds 2] [--steps 9] [--save]
 
 The script is `examples/dreambooth/train_dreambooth_lora.py` of huggingface/diffusers, which is not part of this
 repository. All contenders train a Stable Diffusion 2.1-base with random weights and `--channels` channels (320 is the
 published width, too slow for most CPUs), each in a process of its own, in turns. Rows are those of one step: the
 person's and those for prior preservation. What the contenders do in a step differs: the script and the reference
-encode photographs and captions anew, ours were encoded before; ours predict class images with the bare base, too.
+encode photographs and captions anew, ours were encoded before; ours predict class images with the bare base, too,
+those of eight steps in one pass. So the mean is over eight steps, or a multiple.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from likeness.diffusion.base import BUILT_IN, locate
 from likeness.service.example import example_photos
+from likeness.training.loop import PRIOR_STEPS as BLOCK
 from likeness.training.recipe import recipe_named
 from recipes.measurement import Row
 
@@ -121,8 +123,8 @@ def measure(those: list[Contender], *, steps: int, rounds: int) -> list[list[dic
 
 
 def person_step_s(contender: Contender, answer: dict[str, Any]) -> float:
-    """Seconds of a step for one person; the first step, which warms up, does not count."""
-    return median(answer["seconds"][1:]) / contender.people
+    """Mean seconds of a step for one person; the first step, which warms up, does not count."""
+    return fmean(answer["seconds"][1:]) / contender.people
 
 
 def table_of(those: list[Contender], taken: list[list[dict[str, Any]]], counted: list[dict[str, Any]]) -> list[Row]:
@@ -142,17 +144,21 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--script", type=Path, required=True, help="diffusers' train_dreambooth_lora.py")
     parser.add_argument("--channels", type=int, default=64, help="of the first block, a multiple of 32; 320: published")
-    parser.add_argument("--steps", type=int, default=4, help="of each process, at least 2")
+    parser.add_argument(
+        "--steps", type=int, default=BLOCK + 1, help=f"of each process: 1 more than a multiple of {BLOCK}"
+    )
     parser.add_argument("--rounds", type=int, default=2)
     args: argparse.Namespace = parser.parse_args()
-    if args.steps < 2 or args.channels % 32 or not args.script.is_file():
-        parser.error("expected at least 2 steps, channels that are a multiple of 32, and an existing script")
+    if args.steps <= BLOCK or args.steps % BLOCK != 1 or args.channels % 32 or not args.script.is_file():
+        parser.error(
+            f"expected 1 step more than a multiple of {BLOCK}, channels in multiples of 32, and an existing script"
+        )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         write_inputs(work, args.channels)
         those = contenders(args.script.resolve(), work)
         taken = measure(those, steps=args.steps, rounds=args.rounds)
-        counted = [steps_of(one, 2, count=True) for one in those]
+        counted = [steps_of(one, BLOCK + 1, count=True) for one in those]
     speed_up = median(
         person_step_s(those[0], script) / person_step_s(those[3], ours)
         for script, ours in zip(taken[0], taken[3], strict=True)

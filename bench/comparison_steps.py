@@ -40,7 +40,7 @@ class Taken:
 
     def __init__(self, counting: Counting | None) -> None:
         self.seconds: list[float] = []
-        self.operations = 0  # of the last step
+        self.operations = 0  # of all steps but the first, which begins with loading
         self._counting, self._since_s, self._counted = counting, time.perf_counter(), 0
 
     def step_ended(self) -> None:
@@ -48,7 +48,8 @@ class Taken:
         self.seconds.append(now_s - self._since_s)
         self._since_s = now_s
         if self._counting is not None:
-            self.operations, self._counted = self._counting.operations - self._counted, self._counting.operations
+            self._counted = self._counted or self._counting.operations
+            self.operations = self._counting.operations - self._counted
 
 
 def loop_steps(steps: int, taken: Taken, base: str, recipe: str, rows: str, prior_rows: str, people: str) -> int:
@@ -128,7 +129,8 @@ def main(words: list[str]) -> None:
         size = loop_steps(steps, taken, *rest) if kind == "loop" else script_steps(steps, taken, *rest)
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({
-        "seconds": taken.seconds, "peak_bytes": peak_bytes, "adapter_bytes": size, "operations": taken.operations,
+        "seconds": taken.seconds, "peak_bytes": peak_bytes, "adapter_bytes": size,
+        "operations": taken.operations // (steps - 1),
     }))  # fmt: skip
 
 

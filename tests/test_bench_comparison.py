@@ -47,13 +47,13 @@ def answer(capsys: pytest.CaptureFixture[str]) -> dict:
 
 def test_our_loop_takes_its_steps(tiny_base_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["loop", str(tiny_base_folder), "standard", "1", "1"]
-    comparison_steps.main(["2", "--count", *words, "1"])
+    comparison_steps.main(["9", "--count", *words, "1"])
     alone = answer(capsys)
-    comparison_steps.main(["2", "--count", *words, "2"])
+    comparison_steps.main(["9", "--count", *words, "2"])
     two = answer(capsys)
-    assert len(alone["seconds"]) == len(two["seconds"]) == 2
+    assert len(alone["seconds"]) == len(two["seconds"]) == 9
     assert alone["adapter_bytes"] == two["adapter_bytes"] > 0
-    assert two["operations"] == pytest.approx(2 * alone["operations"], rel=0.05) and alone["operations"] > 0
+    assert two["operations"] == pytest.approx(2 * alone["operations"], rel=0.1) and alone["operations"] > 0
 
 
 def test_a_script_is_watched(

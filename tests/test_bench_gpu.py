@@ -60,7 +60,7 @@ def test_kernels_are_counted_on_fake_tensors(capsys: pytest.CaptureFixture[str])
     base = fake_base("built-in", device=torch.device("cuda"), dtype=torch.bfloat16)
     rows: dict[object, dict] = {row["step"]: dict(row) for row in launches.table_of(base)}
     assert rows["denoising: the bare network"]["of the bare"] == 1
-    assert 1 < rows["denoising: 8 people, guided"]["of the bare"] < 1.6  # its convolutions are adapted too
+    assert 1 < rows["denoising: 8 people, guided"]["of the bare"] < 1.75  # its convolutions are adapted too
     assert rows["denoising: 8 people, one has joined"]["kernels"] > rows["denoising: 8 people, guided"]["kernels"]
     assert 1 < rows["training: one person"]["of the bare"] < 4
     assert rows["training: one person"]["kernels"] < rows["training: one person, recomputed"]["kernels"]

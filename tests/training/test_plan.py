@@ -15,7 +15,7 @@ from likeness.diffusion.counting import Counting
 from likeness.errors import OutOfMemory
 from likeness.training import plan as plan_module
 from likeness.training.data import stand_in
-from likeness.training.loop import StepMemory, TrainingLoop
+from likeness.training.loop import PRIOR_STEPS, StepMemory, TrainingLoop
 from likeness.training.plan import GIB, fitting_plan, people_that_fit, plan_here, plan_of, ways
 from likeness.training.recipe import recipe_named
 
@@ -38,8 +38,10 @@ def counted_step(base: BaseModel, people: int, memory: StepMemory) -> Counting:
         loop = TrainingLoop(base, capacity=people, rank=RECIPE.rank, memory=memory)
         for k in range(people):
             loop.join(str(k), RECIPE, data, seed=k)
-        counted.operations = 0  # those of the step are compared
-        assert all(progress.error is None for progress in loop.step())
+        counted.operations = 0  # those of a step are compared; the first predicts the class images of all
+        for _ in range(PRIOR_STEPS):
+            assert all(progress.error is None for progress in loop.step())
+        counted.operations //= PRIOR_STEPS
     loop.close()
     return counted
 
