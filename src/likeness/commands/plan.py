@@ -33,6 +33,7 @@ def plan(
 
     from ..diffusion.base import fake_base
     from ..diffusion.devices import memory_bytes, pick_device, pick_dtype
+    from ..training.loop import PRIOR_STEPS
     from ..training.plan import GIB, RESERVE_BYTES, fitting_plan, people_that_fit, step_seconds
     from ..training.recipe import recipe_named
 
@@ -52,7 +53,7 @@ def plan(
     most = people_that_fit(found, chosen, made, budget_bytes=budget)
     step_s = None
     if measure:
-        call.terminal.note("measuring three steps")
+        call.terminal.note(f"measuring {PRIOR_STEPS + 1} steps")
         step_s = step_seconds(settings.base, settings.revision, chosen, made)
     call.terminal.document(
         {"base": found.id, "family": found.family.name, "recipe": recipe, "dtype": str(dtype).removeprefix("torch."),

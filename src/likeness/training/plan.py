@@ -158,7 +158,9 @@ def people_that_fit(base: BaseModel, recipe: FineTuneRecipe, plan: Plan, *, budg
 
 
 def step_seconds(base: str, revision: str | None, recipe: FineTuneRecipe, plan: Plan) -> float:
-    """The time of a step of `plan` on this machine's device, with random weights: the fastest of two, after one more.
+    """The time of a step of `plan` on this machine's device, with random weights: a mean, after one more to warm up.
+
+    The mean is over `PRIOR_STEPS` steps, since one of as many predicts the class images of all.
 
     Raises:
         OutOfMemory: the device cannot hold it after all.
@@ -174,14 +176,13 @@ def step_seconds(base: str, revision: str | None, recipe: FineTuneRecipe, plan: 
             data = stand_in(loop.base)
             for k in range(plan.people):
                 loop.join(str(k), recipe, data, seed=k)
-            seconds = []
-            for _ in range(3):
-                started_s = time.perf_counter()
+            loop.step()
+            started_s = time.perf_counter()
+            for _ in range(PRIOR_STEPS):
                 loop.step()  # reads the losses, so the device has finished
-                seconds.append(time.perf_counter() - started_s)
+            return (time.perf_counter() - started_s) / PRIOR_STEPS
         finally:
             loop.close()
-    return min(seconds[1:])
 
 
 def plan_here(
