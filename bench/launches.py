@@ -1,6 +1,6 @@
 """Kernels per denoising and training step, against the bare network: counted on fake tensors at the published sizes.
 
-python -m bench.launches [--base sd-2.1-base] [--save]
+python -m bench.launches [--base NAME ...] [--save]
 
 An operator that computes is one launch on an accelerator; views are none. The counts do not depend on the machine. What
 an accelerator adds, copies of indices from the host, is not counted; fused kernels would lower both sides. The bare
@@ -17,21 +17,27 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 
 from likeness.diffusion.base import BaseModel, fake_base
 from likeness.diffusion.counting import Counting
-from likeness.diffusion.lora import LoraBank
+from likeness.diffusion.lora import LoraBank, target_modules
 from likeness.diffusion.sampling import AdapterSlot, advance, begin
 from likeness.diffusion.stable_diffusion import StableDiffusion
 from likeness.training.data import stand_in
 from likeness.training.loop import PRIOR_STEPS, Group, StepMemory, TrainingLoop
-from likeness.training.recipe import recipe_named
+from likeness.training.recipe import FineTuneRecipe, recipe_named
 from likeness.types import ImageRequest, encodes_text
 from recipes.measurement import Row
 
 from .report import Goal, finish, options
 from .true_size import BASES, write_configs
 
+DEFAULT = ["sd-2.1-base", "sdxl", "flux2-klein-base-4b", "z-image"]
 MOST = 1.25  # times the bare network's kernels
 PEOPLE = 8
 RANK, BANK_RANK = 8, 32  # of the adapters, and of the engine's slots
+
+
+def recipe_of(base: BaseModel) -> FineTuneRecipe:
+    """The standard recipe of the base's family; the rank does not matter here."""
+    return recipe_named("standard", base.family.name, rank=RANK, alpha=RANK)
 
 
 def kernels_of(work: Callable[[], object]) -> int:
@@ -54,15 +60,14 @@ def bare_step(base: BaseModel, rows: int, *, backward: bool) -> int:
         if backward:
             torch.autograd.grad(output.sum(), [x, prompts.states])
 
-    network = base.parts[base.adapted[0]]
-    ours = dict(network.attn_processors)
-    if isinstance(base, StableDiffusion):
-        network.set_attn_processor(AttnProcessor2_0())
+    if not isinstance(base, StableDiffusion):
+        return kernels_of(work)
+    ours = dict(base.unet.attn_processors)
+    base.unet.set_attn_processor(AttnProcessor2_0())
     try:
         return kernels_of(work)
     finally:
-        if isinstance(base, StableDiffusion):
-            network.set_attn_processor(ours)
+        base.unet.set_attn_processor(ours)
 
 
 def bare_text(base: BaseModel, rows: int) -> int:
@@ -90,10 +95,12 @@ def denoising_step(base: BaseModel, people: int, *, changed: bool = False) -> in
     Args:
         changed: count the step after an image has joined, else one in which the images are those of the step before.
     """
-    bank = LoraBank(base.networks, base.family.trained, slots=2 * people + 1, rank=BANK_RANK)
+    with next(base.parts["vae"].parameters()).fake_mode:
+        bank = LoraBank(base.networks, base.family.trained, slots=2 * people + 1, rank=BANK_RANK)
     try:
-        row = torch.zeros(bank.columns)
-        for span in bank.spans:
+        row, recipe = torch.zeros(bank.columns), recipe_of(base)
+        trained = {name: target_modules(part, recipe.targets_of(name)) for name, part in base.networks.items()}
+        for span in (one for one in bank.spans if one.module in trained[one.network]):
             row[span.a].view(span.a_shape)[:RANK] = 1
             row[span.b].view(span.b_shape)[:, :RANK] = 1
         slots = range(2 * people, 0, -2)
@@ -112,7 +119,7 @@ def training_step(base: BaseModel, people: int, memory: StepMemory | None = None
 
     With the step's share of the bare base's pass for the class images, which is one for several steps.
     """
-    recipe = recipe_named("standard", rank=RANK, alpha=RANK)
+    recipe = recipe_of(base)
     with next(base.parts["vae"].parameters()).fake_mode:
         loop = TrainingLoop(base, capacity=people, rank=RANK, memory=memory)
     try:
@@ -154,18 +161,22 @@ def table_of(base: BaseModel) -> list[Row]:
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--base", choices=BASES, default="sd-2.1-base")
+    parser.add_argument("--base", choices=BASES, nargs="+", default=DEFAULT)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_configs(args.base, Path(folder) / args.base)
-        base = fake_base(str(path), device=torch.device("cuda"), dtype=torch.bfloat16)
-        rows = table_of(base)
-    goals = [
-        Goal(f"{row['step']}: times the kernels of the bare network", float(str(row["of the bare"])), MOST, False)
-        for row in rows
-        if not any(word in str(row["step"]) for word in ("bare network", "joined", "recomputed", "with text"))
-    ]
-    finish("launches", {"kernels": rows}, goals=goals, settings={"base": args.base, "rank": RANK}, save=args.save)
+    tables, goals = dict[str, list[Row]](), []
+    for name in args.base:
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_configs(name, Path(folder) / name)
+            base = fake_base(str(path), device=torch.device("cuda"), dtype=torch.bfloat16)
+            tables[name] = table_of(base)
+        goals += [
+            Goal(
+                f"{name}, {row['step']}: times the bare network's kernels", float(str(row["of the bare"])), MOST, False
+            )
+            for row in tables[name]
+            if not any(word in str(row["step"]) for word in ("bare network", "joined", "recomputed", "with text"))
+        ]
+    finish("launches", tables, goals=goals, settings={"bases": args.base, "rank": RANK}, save=args.save)
 
 
 if __name__ == "__main__":

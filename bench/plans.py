@@ -54,7 +54,8 @@ def main() -> None:
     args = parser.parse_args()
     tables, goals = dict[str, list[Row]](), []
     for name in args.base:
-        base, recipe = base_named(name), recipe_named("standard")
+        base = base_named(name)
+        recipe = recipe_named("standard", base.family.name)
         plans = {way: plan_of(base, recipe, people=1, memory=memory) for way, memory in WAYS.items()}
         title = f"{name}, {base.family.resolution_px} px"
         tables[title] = [row_of(way, plan) for way, plan in plans.items()]

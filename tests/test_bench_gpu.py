@@ -47,7 +47,7 @@ def test_published_sizes(tmp_path: Path) -> None:
     for name in BASES:
         base = fake_base(str(write_configs(name, tmp_path / name)), device=torch.device("cuda"), dtype=torch.bfloat16)
         found[name] = [round(sum(p.numel() for p in base.parts[part].parameters()) / 1e6, 1) for part in base.adapted]
-        adapters[name] = adapter_bytes(base, recipe_named("standard")) / 1e6
+        adapters[name] = adapter_bytes(base, recipe_named("standard", name)) / 1e6
         assert base.family.name == name
     assert adapters["sd-2.1-base"] < 8
     assert found == {

@@ -30,8 +30,8 @@ STEPS = 4
 SRC = str(Path(__file__).parents[1] / "src")
 
 
-def small_recipe(name: str, **changes: object) -> FineTuneRecipe:
-    recipe = recipe_named(name, **changes)
+def small_recipe(name: str, family: str = "", /, **changes: object) -> FineTuneRecipe:
+    recipe = recipe_named(name, family, **changes)
     return replace(recipe, class_images=2, variants=1, rank=2, alpha=2, instance_rows=2, prior_rows=1)
 
 

@@ -54,9 +54,9 @@ def test_figures_are_those_of_the_newest_results() -> None:
     assert len(sentences(documents)) == 8
 
 
-def short_recipe(name: str, **changes: object) -> FineTuneRecipe:
+def short_recipe(name: str, family: str = "", /, **changes: object) -> FineTuneRecipe:
     """The recipe of this name, with the least work that still takes every stage."""
-    return replace(recipe_named(name, **changes), steps=3, class_images=2, variants=2)
+    return replace(recipe_named(name, family, **changes), steps=3, class_images=2, variants=2)
 
 
 @pytest.mark.slow

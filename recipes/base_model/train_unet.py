@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from likeness.training.timesteps import middle_timesteps
+from likeness.training.timesteps import middle_places
 
 from .data import shard_paths
 from .feed import Feed
@@ -201,7 +201,8 @@ def draw_loss(
     def pick(high: int) -> Tensor:
         return torch.randint(high, (batch,), generator=generator, device=device)
 
-    row, t = feed.draw(batch, generator), middle_timesteps(batch, len(alpha_bar), generator)
+    row, place = feed.draw(batch, generator), middle_places(batch, generator)
+    t = (place * len(alpha_bar)).long().clamp(max=len(alpha_bar) - 1)
     x = feed.latents[pick(2), row].float()  # (B, 16, h, w)
     dropped = torch.rand(batch, 1, generator=generator, device=device) < EMPTY_CAPTION_SHARE
     caption = pick(feed.ids.shape[1])

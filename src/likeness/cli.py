@@ -173,10 +173,10 @@ def train(
         return
     if consent:
         raise UsageError("expected --consent with --remote only", hint="a training on this machine needs no --consent")
-    order = FineTuneOrder(
-        subject, recipe_named(recipe, **changes), seed=seed, restart=restart, replace=replace_existing
-    )
+    recipe_named(recipe, **changes)  # refused before photographs are read
     likeness, read = call.likeness(base, revision), read_photos(photos)
+    chosen = recipe_named(recipe, likeness.family.name, **changes)
+    order = FineTuneOrder(subject, chosen, seed=seed, restart=restart, replace=replace_existing)
     with interruptible() as should_stop, call.terminal.progress() as watch:
 
         def show(checked: CheckResult) -> None:
@@ -387,9 +387,11 @@ def demo(
     from .commands.demo import demo_settings, run_demo
 
     call: Call = ctx.obj
-    chosen = recipe_named(recipe, **({} if steps is None else {"steps": steps}))
+    changes = {} if steps is None else {"steps": steps}
+    recipe_named(recipe, **changes)
     check_out(out)
     likeness = replace(call, settings=demo_settings(call.settings, out)).likeness(base, revision)
+    chosen = recipe_named(recipe, likeness.family.name, **changes)
     with closing(likeness), interruptible() as should_stop, call.terminal.progress() as watch:
         result = run_demo(likeness, out, recipe=chosen, seed=seed, watch=watch, should_stop=should_stop)
     call.terminal.document(result.to_json())

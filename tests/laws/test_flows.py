@@ -347,7 +347,7 @@ def _loop_with(base: BaseModel, **changes: Any) -> tuple[TrainingLoop, Batch]:
     row = loop.bank.flat[job.slot] + 0.2 * random_row(loop.bank, 5) * outputs(loop.bank, recipe.targets_of)
     loop.bank.write(job.slot, row)
     start = job.generator.get_state()
-    batch = draw_batch(job, base.schedule.timesteps)
+    batch = draw_batch(job, base.schedule)
     job.generator.set_state(start)
     return loop, batch
 
@@ -372,7 +372,7 @@ def test_one_step_has_the_gradient_of_diffusers_own_loss(
     with torch.no_grad():
         encoded = pipeline.encode_prompt(prompt=prompts, device=CPU)
     scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
-    sigma = scheduler.sigmas[len(scheduler.sigmas) - 1 - batch.t]  # theirs fall, our timesteps rise
+    sigma = batch.t / scheduler.config["num_train_timesteps"]
     columns = sigma.view(-1, 1, 1, 1)
     noisy = (1 - columns) * batch.x0 + columns * batch.noise
     model = with_lora(pipeline.transformer, factors)

@@ -172,7 +172,7 @@ def test_one_step_has_the_gradient_of_diffusers_own_loss(folder: Path, base: Bas
         row += 0.05 * random_row(loop.bank, 5) * outputs(loop.bank, recipe.targets_of)  # B away from zero too
         loop.bank.write(job.slot, row)
         start = job.generator.get_state()
-        batch = draw_batch(job, base.schedule.timesteps)
+        batch = draw_batch(job, base.schedule)
         job.generator.set_state(start)
         losses, gradient = loop.losses_and_gradient([job])
         factors, mine = (loop.bank.pairs_of(one, RANK) for one in (row, gradient[job.slot]))

@@ -118,13 +118,14 @@ def test_a_training_set_has_a_row_for_every_copy(tiny_base: BaseModel) -> None:
 def test_a_batch_has_instance_rows_then_prior_rows(tiny_base: BaseModel) -> None:
     recipe = recipe_named("fast", instance_rows=3, prior_rows=2)
     data = random_person(tiny_base, 0)
-    batch = draw_batch(FineTune("a", recipe, data, torch.Generator().manual_seed(1), slot=1), 1000)
+    batch = draw_batch(FineTune("a", recipe, data, torch.Generator().manual_seed(1), slot=1), tiny_base.schedule)
     assert batch.is_prior.tolist() == [False] * 3 + [True] * 2
     for row in range(5):
         source = data.prior_latents if batch.is_prior[row] else data.latents
         assert any(torch.equal(batch.x0[row], latent) for latent in source)
     assert torch.equal(batch.emphasis[3:], torch.ones(2, 1, 16, 16))
-    bare = draw_batch(FineTune("a", recipe, random_person(tiny_base, 0, priors=0), torch.Generator(), slot=1), 1000)
+    alone = FineTune("a", recipe, random_person(tiny_base, 0, priors=0), torch.Generator(), slot=1)
+    bare = draw_batch(alone, tiny_base.schedule)
     assert bare.is_prior.tolist() == [False] * 3
 
 

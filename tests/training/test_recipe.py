@@ -1,17 +1,26 @@
 """The preset table and what it refuses."""
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
+from likeness.diffusion.family import ATTENTION, KLEIN_BASE_4B, LIKENESS_128, SD_15, SD_21, SD_21_BASE, SDXL, Z_IMAGE
 from likeness.errors import UsageError
 from likeness.training.loop import learning_rate_factor
-from likeness.training.recipe import PRESETS, recipe_document, recipe_named
+from likeness.training.recipe import PRESETS, preset, recipe_document, recipe_named
+
+PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
+FAMILIES = (LIKENESS_128, SD_15, SD_21_BASE, SD_21, SDXL, KLEIN_BASE_4B, Z_IMAGE)
+# the columns of the page's table
+COLUMNS = ((LIKENESS_128, SD_15, SD_21_BASE, SD_21), (SDXL,), (KLEIN_BASE_4B,), (Z_IMAGE,))
 
 
+@pytest.mark.parametrize("family", ["", *(family.name for family in FAMILIES)])
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_within_their_own_limits_and_are_plain_json(name: str) -> None:
-    recipe = recipe_named(name)
+def test_presets_are_within_their_own_limits_and_are_plain_json(name: str, family: str) -> None:
+    recipe = recipe_named(name, family)
     assert recipe.name == name
     document = recipe_document(recipe)
     assert json.loads(json.dumps(document)) == document
@@ -51,6 +60,9 @@ def test_changes_apply() -> None:
         ("text_rank", 9),
         ("text_rank", 4.0),
         ("text_rank", True),
+        ("uniform_share", 1.5),
+        ("timestep_spread", 0.0),
+        ("timestep_shift", 0.0),
     ],
 )
 def test_bad_values_are_refused_and_the_field_is_named(field: str, value: object) -> None:
@@ -69,6 +81,38 @@ def test_unknown_presets_and_fields_are_refused() -> None:
         recipe_named("fast", name="mine")
     with pytest.raises(UsageError, match="got neither"):
         recipe_named("fast", unet_targets=(), text_targets=())
+
+
+def test_the_page_of_recipes_has_the_values_of_each_family() -> None:
+    lines = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    stated = {field.strip("`"): values for field, *values in lines}
+    for column, families in enumerate(COLUMNS):
+        for family in families:
+            standard = asdict(preset("standard", family.name))
+            assert {field: values[column] for field, values in stated.items()} == {
+                field: _shown(standard[field]) for field in stated
+            }
+    of_all = [asdict(preset("standard", family.name)) for family in FAMILIES]
+    differing = {field for field in of_all[0] if len({str(values[field]) for values in of_all}) > 1}
+    assert differing - {"unet_targets"} <= stated.keys()
+    assert preset("standard", SDXL.name).unet_targets == ATTENTION
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else f"{value:.3g}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_presets_of_a_family_keep_their_proportions_and_what_a_user_sets_wins(family: object) -> None:
+    name = family.name  # type: ignore[attr-defined]
+    fast, standard, thorough = (preset(one, name) for one in ("fast", "standard", "thorough"))
+    assert fast.steps == round(standard.steps / 3) and fast.rank == standard.rank
+    assert thorough.steps == round(standard.steps * 8 / 3)
+    assert (thorough.rank, thorough.alpha) == (2 * standard.rank, 2 * standard.alpha)
+    assert preset("origin-2023", name) == PRESETS["origin-2023"]
+    changes = {"steps": 7, "rank": 3, "alpha": 2.0, "timestep_shift": 2.5, "unet_learning_rate": 3e-4}
+    changed = asdict(recipe_named("standard", name, **changes))
+    assert changed == {**asdict(standard), **changes}
 
 
 def test_learning_rate_warms_up_and_decays() -> None:

@@ -20,12 +20,13 @@ def warm_up(
 ) -> None:
     """Make the class images that every training with a class noun shares, so that the first one need not."""
     call: Call = ctx.obj
-    count, noun = recipe_named(recipe).class_images, class_noun_of(None, class_noun)
+    noun = class_noun_of(None, class_noun)
     with (
         closing(call.likeness(base, revision)) as likeness,
         interruptible() as should_stop,
         call.terminal.progress() as watch,
     ):
+        count = recipe_named(recipe, likeness.family.name).class_images
         likeness.warm_up(noun, count, watch=watch, should_stop=should_stop)
     call.terminal.document({"class_noun": noun, "class_images": count})
     call.terminal.say(f"{count} class images are in the store: {noun}")

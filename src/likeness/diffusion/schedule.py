@@ -61,6 +61,10 @@ class Schedule(ABC):
     def sigma(self, t: Tensor) -> Tensor:
         """s_t for timesteps (B,), on their device."""
 
+    def timestep_at(self, place: Tensor) -> Tensor:
+        """Timesteps of training (B,) at places (B,) from 0, the clean image, to 1, pure noise."""
+        return (place * self.timesteps).long().clamp(max=self.timesteps - 1)
+
     def snr(self, t: Tensor) -> Tensor:
         """Signal-to-noise ratio (a_t / s_t)^2 for timesteps (B,)."""
         return (self.signal(t) / self.sigma(t)).square()
@@ -156,6 +160,10 @@ class FlowSchedule(Schedule):
     @property
     def timesteps(self) -> int:
         return len(self.sigmas)
+
+    def timestep_at(self, place: Tensor) -> Tensor:
+        """Fractions: a place is s_t, whatever shift the config has for sampling."""
+        return place * self.timesteps
 
     def signal(self, t: Tensor) -> Tensor:
         return 1 - self.sigma(t)

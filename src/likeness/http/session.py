@@ -10,7 +10,7 @@ from .. import __version__
 from ..service import Likeness
 from ..storage.catalog import LOCAL
 from ..storage.sessions import COOKIE, LIFE_S, begin_session, end_session
-from ..training.recipe import PRESETS
+from ..training.recipe import PRESETS, preset
 from ..types import MAX_PHOTOS
 from .auth import Access, Asking, Caller, refuse_other_pages, session_token
 from .generation import likeness_of
@@ -92,5 +92,5 @@ def _about(likeness: Likeness, caller: Caller, *, needs_keys: bool, has_session:
         has_session=has_session, base=base.id, side_px=base.family.resolution_px,
         guidance_scale=base.family.guidance_scale, keep_photos_days=settings.keep_photos_days,
         upload_mb=settings.upload_mb, most_photos=MAX_PHOTOS,
-        recipes=[RecipeOut(name=name, steps=recipe.steps) for name, recipe in PRESETS.items()],
+        recipes=[RecipeOut(name=name, steps=preset(name, base.family.name).steps) for name in PRESETS],
     )  # fmt: skip

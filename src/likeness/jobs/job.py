@@ -76,9 +76,13 @@ class JobOrder:
         """Hash of the whole order, with the location of the photographs: equal uploads need equal keys."""
         return hashlib.sha256(self.document().encode()).hexdigest()
 
-    def fine_tune(self) -> FineTuneOrder:
-        """The same as the pipeline takes it. Raises UsageError for a value outside its limits."""
-        recipe = recipe_named(self.recipe, **self.changes)
+    def fine_tune(self, family: str = "") -> FineTuneOrder:
+        """The same as the pipeline takes it. Raises UsageError for a value outside its limits.
+
+        Args:
+            family: of the base that trains it, see `recipe_named`.
+        """
+        recipe = recipe_named(self.recipe, family, **self.changes)
         return FineTuneOrder(Subject(self.name, self.class_noun), recipe, seed=self.seed, replace=self.replace)
 
 

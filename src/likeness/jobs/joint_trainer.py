@@ -122,7 +122,7 @@ class JointTrainer:
 
     def _receive(self, said: Document) -> None:
         try:
-            member = _member(said)
+            member = _member(said, self.base.family.name)
         except LikenessError as error:  # an order that cannot be read: the end of this job only
             self._fail(said["job"], error)
         else:
@@ -383,9 +383,9 @@ def preview_requests(
     return ImageRequest(prompt, steps=PREVIEW_STEPS).numbered(count), [[adapter]] * count
 
 
-def _member(said: Document) -> _Member:
+def _member(said: Document, family: str) -> _Member:
     order = read_order(said["order"])
-    return _Member(said["job"], order, said["attempt"], said["alone"], order.fine_tune())
+    return _Member(said["job"], order, said["attempt"], said["alone"], order.fine_tune(family))
 
 
 def _interrupted() -> Interrupted:

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
 
 def _open(line: Line, inbox: Inbox, options: Document) -> Any:
     """Everything slow is imported here, after the process has been bound to its parent."""
-    from ..diffusion.base import load_base, silence_libraries
+    from ..diffusion.base import family_at, load_base, silence_libraries
     from ..diffusion.devices import device_name, limit_memory, pick_device
     from ..storage.device_turns import TrainingTurns
     from ..storage.objects import objects_at
@@ -45,7 +45,8 @@ def _open(line: Line, inbox: Inbox, options: Document) -> Any:
     named = options["base"], options["revision"]
     if options["memory_share"]:
         limit_memory(pick_device(), options["memory_share"])
-    capacity, memory = plan_here(*named, recipe_named("standard"), people=options["concurrency"] or None)
+    recipe = recipe_named("standard", family_at(*named).name)
+    capacity, memory = plan_here(*named, recipe, people=options["concurrency"] or None)
     base = load_base(*named)
     turns = TrainingTurns(Path(options["home"]), device_name(base.device), wait_s=options["wait_s"])
     return JointTrainer(

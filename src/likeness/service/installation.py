@@ -64,7 +64,7 @@ from .training import Training, training_of
 
 if TYPE_CHECKING:  # these import torch, OpenCV or both
     from ..diffusion.base import BaseModel
-    from ..diffusion.family import BaseOutline
+    from ..diffusion.family import BaseOutline, Family
     from ..engine.facts import EngineFacts
     from ..photos import CheckResult
     from ..training.recipe import FineTuneOrder
@@ -122,6 +122,14 @@ class Likeness:
                 self.__dict__["base"] = loaded_base(self.settings)
             base: BaseModel = self.__dict__["base"]
             return base
+
+    @property
+    def family(self) -> Family:
+        """Of the base; loads no weights. Raises NotFound, CorruptBase."""
+        from ..diffusion.base import family_at
+
+        loaded = vars(self).get("base")
+        return loaded.family if loaded else family_at(self.settings.base, self.settings.revision)
 
     @property
     def outline(self) -> BaseOutline:
@@ -241,7 +249,6 @@ class Likeness:
             Interrupted: stopped; the same order goes on from where it was.
             TrainingError, Mismatch, NotFound, CorruptBase: see errors.
         """
-        from ..diffusion.base import family_at
         from ..training.checkpoint import SUFFIX
         from ..training.pipeline import adapter_bytes, fine_tune, stop_if
         from ..training.plan import plan_here
@@ -262,7 +269,7 @@ class Likeness:
             checked.raise_if_refused()
             stop_if(should_stop)
             with clock.stage("prepare"):
-                size_px = family_at(self.settings.base, self.settings.revision).photo_px
+                size_px = self.family.photo_px
                 prepared = self.prepare(checked, size_px=size_px, watch=watch)
                 save_prepared(prepared, make_private(new_photos))
             stop_if(should_stop)

@@ -23,6 +23,7 @@ from ..diffusion.batch_invariance import paired
 from ..diffusion.conditioning import Conditioning
 from ..diffusion.devices import is_out_of_memory, release_memory
 from ..diffusion.lora import LoraBank
+from ..diffusion.schedule import Schedule
 from ..errors import Mismatch, StorageUnavailable, TrainingError, UsageError
 from ..types import Advance, LoraPair, Network, encodes_text
 from .checkpoint import Checkpoints, Unsaved
@@ -30,7 +31,7 @@ from .data import TrainingSet
 from .loss import dreambooth_weights, min_snr_weight, row_losses
 from .optimizer import RowAdamW, clip_rows
 from .recipe import FineTuneRecipe
-from .timesteps import middle_timesteps, uniform_timesteps
+from .timesteps import SHIFT, middle_places, shift_for, uniform_places
 
 log = logging.getLogger("likeness.training")
 
@@ -131,6 +132,7 @@ class FineTune:
     slot: int
     checkpoints: Checkpoints | None = None
     prompts: Conditioning | None = None  # the captions, encoded by the base without adapters
+    timestep_shift: float = SHIFT  # the recipe's, or that of the latents' size
     priors: PriorRows | None = None  # of the latest block of steps
     losses: list[float] = field(default_factory=list)  # of every step, those before a resume included
     seconds: float = 0.0  # in steps, likewise
@@ -154,36 +156,44 @@ class FineTune:
 Group = list[tuple[FineTune, Batch]]  # people of one forward pass, or of one step
 
 
-def draw_priors(job: FineTune, timesteps: int) -> PriorRows:
+def _timesteps(job: FineTune, count: int, schedule: Schedule, generator: torch.Generator) -> Tensor:
+    """(count,) timesteps by the job's recipe, on the generator's device."""
+    recipe = job.recipe
+    if not recipe.middle_timesteps:
+        return schedule.timestep_at(uniform_places(count, generator))
+    share, spread = recipe.uniform_share, recipe.timestep_spread
+    places = middle_places(count, generator, uniform_share=share, spread=spread, shift=job.timestep_shift)
+    return schedule.timestep_at(places)
+
+
+def draw_priors(job: FineTune, schedule: Schedule) -> PriorRows:
     """The class images of the job's next step and of the others of its block, without predictions.
 
     Their random numbers depend on the job's seed and the block alone, so a resumed training draws the same.
     """
-    recipe, data, block = job.recipe, job.data, job.step // PRIOR_STEPS
+    data, block = job.data, job.step // PRIOR_STEPS
     g = torch.Generator().manual_seed((job.generator.initial_seed() * 1_000_003 + block + 1) % 2**63)
     rows = PRIOR_STEPS * job.prior_rows
     prior = torch.randint(max(1, len(data.prior_latents)), (rows,), generator=g)
     x0 = data.prior_latents[prior]
     noise = torch.randn(x0.shape, generator=g).to(x0)
-    draw = middle_timesteps if recipe.middle_timesteps else uniform_timesteps
-    t = draw(rows, timesteps, g).to(x0.device)
+    t = _timesteps(job, rows, schedule, g).to(x0.device)
     return PriorRows(block, x0, noise, t, data.captions.prior[prior], torch.zeros_like(x0))
 
 
-def draw_batch(job: FineTune, timesteps: int, priors: PriorRows | None = None) -> Batch:
+def draw_batch(job: FineTune, schedule: Schedule, priors: PriorRows | None = None) -> Batch:
     """Instance rows, from the job's own generator, then the step's rows of class images.
 
     Args:
         priors: of the step's block; None: drawn here, without predictions.
     """
     recipe, data, g = job.recipe, job.data, job.generator
-    priors = (priors or draw_priors(job, timesteps)).of_step(job.step)
+    priors = (priors or draw_priors(job, schedule)).of_step(job.step)
     photo = torch.randint(len(data.latents), (recipe.instance_rows,), generator=g)
     caption = torch.randint(data.ids.shape[1], (recipe.instance_rows,), generator=g)
     instances = data.latents[photo]
     noise = torch.randn(instances.shape, generator=g)
-    draw = middle_timesteps if recipe.middle_timesteps else uniform_timesteps
-    t = draw(recipe.instance_rows, timesteps, g)
+    t = _timesteps(job, recipe.instance_rows, schedule, g)
     even = torch.ones_like(data.emphasis[:1]).expand(len(priors.t), -1, -1, -1)
     said = torch.cat([data.captions.instance[photo, caption], priors.said])
     ids, place = _needed(data.captions.ids, said)
@@ -303,7 +313,7 @@ class TrainingLoop:
             raise UsageError("expected target layers that this base has, got none", hint="use the recipe's own targets")
         with torch.no_grad():
             prompts = self.base.encode_prompt(data.captions.ids)
-        job = FineTune(name, recipe, data, generator, free[0], checkpoints, prompts)
+        job = FineTune(name, recipe, data, generator, free[0], checkpoints, prompts, self._shift(recipe, data))
         self.bank.write(job.slot, row)
         self._optimizer.clear(job.slot)
         self._jobs[name] = job
@@ -444,16 +454,16 @@ class TrainingLoop:
 
     def draw(self, job: FineTune) -> Batch:
         """The rows of the next step; every PRIOR_STEPS steps the bare base predicts the class images of as many."""
-        timesteps = self.base.schedule.timesteps
+        schedule = self.base.schedule
         if job.priors is None or job.priors.block != job.step // PRIOR_STEPS:
-            priors = draw_priors(job, timesteps)
+            priors = draw_priors(job, schedule)
             if job.recipe.prior_from_base and job.prior_rows and job.prompts is not None:
-                prompts, x_t = job.prompts[priors.said], self.base.schedule.add_noise(priors.x0, priors.noise, priors.t)
+                prompts, x_t = job.prompts[priors.said], schedule.add_noise(priors.x0, priors.noise, priors.t)
                 most = self.memory.rows or (job.rows if self.memory.recompute else len(x_t))  # without gradients
                 parts = zip(x_t.split(most), priors.t.split(most), prompts.split(most), strict=True)
                 priors = replace(priors, bare=torch.cat([self._bare(*part) for part in parts]).to(priors.x0))
             job.priors = priors
-        return draw_batch(job, timesteps, job.priors)
+        return draw_batch(job, schedule, job.priors)
 
     def parts(self, group: Group) -> Iterator[Group]:
         """People with equal numbers of rows in forward passes of at most `memory.rows` rows.
@@ -510,6 +520,12 @@ class TrainingLoop:
         """The prediction of the base without adapters for these rows, (B, C, h, w)."""
         rows = [0] * len(paired(t)) if len(t) == 1 else slice(None)
         return self.base.denoise(paired(x_t), paired(t), prompts[rows])[: len(t)]
+
+    def _shift(self, recipe: FineTuneRecipe, data: TrainingSet) -> float:
+        """The recipe's shift of the timesteps, or that for images of the size of these."""
+        if recipe.timestep_shift is not None:
+            return recipe.timestep_shift
+        return shift_for(math.prod(data.latents.shape[2:]) * (self.base.pixels_per_cell / 16) ** 2)
 
     def _update(self, job: FineTune, gradient: Tensor) -> None:
         recipe = job.recipe

@@ -1,23 +1,19 @@
-"""Recipes: all hyperparameters of a fine-tune, and the presets as one table.
+"""Recipes: all hyperparameters of a fine-tune, and the presets as two tables; docs/recipes.md has the sources.
 
 Learning rates are for Stable Diffusion; `Family.learning_rate_scale` adapts them to smaller networks.
 
 fast         a first look: a third of the steps.
-standard     rank = alpha, U-Net 1e-4 and the text encoder 10 times lower (kohya's documentation, HF's advanced
-             DreamBooth script); min-SNR 5; prior preservation for faces (HF DreamBooth README), against the base's
-             own prediction (docs/log.md); face-masked loss (cog-sdxl, cloneofsimo/lora).
-             On FLUX.2-klein and Z-Image the same: 1,800 rows of photographs are those of the 1,000 to 1,500 steps of
-             one or two photographs that people train there; diffusers' examples, DiffSynth and musubi use 1e-4 too.
-thorough     more steps and twice the rank; cf. the 100 steps per photo of Astria's high-quality preset.
-origin-2023  the reference solution's settings: rank 128, 64 in the text encoder, alpha 1, 1e-4, 1000 steps of one
-             photo, attention q and v only, no masks.
+standard     the values of Stable Diffusion; `_OF_FAMILY` has those in which other families differ.
+thorough     more steps and twice the rank.
+origin-2023  the reference solution's settings, whatever the family.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
+from typing import Any
 
-from ..diffusion.family import FLUX2, Z_IMAGE_FEED_FORWARD
+from ..diffusion.family import ATTENTION, FLUX2, KLEIN_BASE_4B, SDXL, Z_IMAGE, Z_IMAGE_FEED_FORWARD
 from ..errors import UsageError
 from ..types import Network, Subject, checked_rank, checked_seed, checked_subject, encodes_text
 
@@ -42,7 +38,10 @@ class FineTuneRecipe:
     class_images: int = 32
     warmup_steps: int = 20
     decay: bool = True  # cosine to zero at the end
-    middle_timesteps: bool = True  # more rows at timesteps that form the face, see `timesteps`
+    middle_timesteps: bool = True  # more rows at timesteps that form the face, see `timesteps`; False: uniform
+    uniform_share: float = 1 / 3  # of the rows, whose timesteps are uniform all the same
+    timestep_spread: float = 0.7  # of the others: standard deviation of the logit
+    timestep_shift: float | None = 0.4 / (1 - 0.4)  # odds of their median; None: by the image's size, see `timesteps`
     min_snr_gamma: float | None = 5.0
     background_weight: float = 0.15
     face_gain: float = 1.0
@@ -105,14 +104,39 @@ _ORIGIN = FineTuneRecipe(
     middle_timesteps=False,
 )  # fmt: skip
 
-PRESETS: Mapping[str, FineTuneRecipe] = MappingProxyType(
+# family -> its own values of `standard`
+_FLOW: Mapping[str, Any] = MappingProxyType(
+    {"rank": 16, "alpha": 16, "text_learning_rate": 0.0, "min_snr_gamma": None, "uniform_share": 0.0,
+     "timestep_spread": 1.0}
+)  # fmt: skip
+_OF_FAMILY: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "fast": replace(_STANDARD, name="fast", steps=100),
-        "standard": _STANDARD,
-        "thorough": replace(_STANDARD, name="thorough", steps=800, rank=16, alpha=16),
-        "origin-2023": _ORIGIN,
+        SDXL.name: {"steps": 340, "rank": 16, "alpha": 16, "unet_targets": ATTENTION},
+        KLEIN_BASE_4B.name: {**_FLOW, "steps": 250, "timestep_shift": None},
+        Z_IMAGE.name: {**_FLOW, "steps": 340, "timestep_shift": 1.0},
     }
 )
+# preset -> steps and rank as multiples of those of `standard`
+_MULTIPLES: Mapping[str, tuple[float, int]] = MappingProxyType(
+    {"fast": (1 / 3, 1), "standard": (1, 1), "thorough": (8 / 3, 2)}
+)
+
+
+def preset(name: str, family: str = "") -> FineTuneRecipe:
+    """The values of a preset for a family of bases, by its name; "": those of Stable Diffusion.
+
+    Args:
+        name: of `PRESETS`.
+    """
+    if name == _ORIGIN.name:
+        return _ORIGIN
+    standard, (steps, rank) = replace(_STANDARD, **_OF_FAMILY.get(family, {})), _MULTIPLES[name]
+    return replace(
+        standard, name=name, steps=round(steps * standard.steps), rank=rank * standard.rank, alpha=rank * standard.alpha
+    )
+
+
+PRESETS: Mapping[str, FineTuneRecipe] = MappingProxyType({name: preset(name) for name in (*_MULTIPLES, _ORIGIN.name)})
 
 MOST_PEOPLE = 16  # at once in one loop; more make a step longer without a gain in throughput
 LARGEST_PRESET_RANK = max(recipe.rank for recipe in PRESETS.values())
@@ -123,6 +147,7 @@ _LIMITS = {
     "unet_learning_rate": (0, 0.1), "text_learning_rate": (0, 0.1), "class_images": (0, 1000), "variants": (1, 64),
     "styled_copies": (0, 64),
     "prior_weight": (0, 10), "background_weight": (0, 1), "face_gain": (0, 10), "warmup_steps": (0, 20_000),
+    "uniform_share": (0, 1), "timestep_spread": (0.01, 10), "timestep_shift": (0.01, 100),
     "min_snr_gamma": (0.01, 1000), "weight_decay": (0, 1), "clip_norm": (0.001, 1000), "checkpoint_every": (1, 20_000),
 }  # fmt: skip
 _ACCEPTED: Mapping[object, tuple[type, ...]] = MappingProxyType(
@@ -143,11 +168,15 @@ def check_rank(recipe: FineTuneRecipe, most: int) -> None:
     Raises:
         Mismatch: a changed recipe of a larger rank.
     """
-    checked_rank(recipe.rank, max(most, PRESETS[recipe.name].rank))
+    own = max(preset(recipe.name, family).rank for family in ("", *_OF_FAMILY))
+    checked_rank(recipe.rank, max(most, own))
 
 
-def recipe_named(name: str, /, **changes: object) -> FineTuneRecipe:
+def recipe_named(name: str, family: str = "", /, **changes: object) -> FineTuneRecipe:
     """A preset with some fields changed; the name cannot be changed.
+
+    Args:
+        family: of the base, by its name; "": unknown, for checks before a base is chosen.
 
     Raises:
         UsageError: unknown preset or field, or a value of the wrong type or outside its limits.
@@ -159,7 +188,7 @@ def recipe_named(name: str, /, **changes: object) -> FineTuneRecipe:
         raise UsageError(f"expected recipe fields of {', '.join(sorted(known))}")
     for field, value in changes.items():
         _check_kind(field, known[field], value)
-    recipe = replace(PRESETS[name], **changes)  # type: ignore[arg-type]
+    recipe = replace(preset(name, family), **changes)  # type: ignore[arg-type]
     for field, (low, high) in _LIMITS.items():
         value = getattr(recipe, field)
         if value is not None and not low <= value <= high:

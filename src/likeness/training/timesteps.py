@@ -1,8 +1,8 @@
-"""The timesteps of the rows of one training step.
+"""The noise levels of the rows of one training step, as places in the schedule: 0 the clean image, 1 pure noise.
 
 Stratified sampling: the distribution is divided into as many equal shares as there are rows, and each row gets a
-timestep from one share, in random order. Each row has the original distribution, and the loss of a step varies much
-less.
+place from one share, in random order. Each row has the original distribution, and the loss of a step varies much
+less. `Schedule.timestep_at` makes timesteps of places; on a flow a place is the share of noise.
 """
 
 import math
@@ -10,23 +10,40 @@ import math
 import torch
 from torch import Tensor
 
-EVEN_SHARE = 1 / 3  # share of rows with uniform timesteps; the others are logit-normal
+UNIFORM_SHARE = 1 / 3
 CENTRE, SPREAD = 0.4, 0.7  # of the logit-normal: the timesteps that form a face, and the spread
+SHIFT = CENTRE / (1 - CENTRE)
 
 
-def uniform_timesteps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
-    """(count,) uniform timesteps, on the generator's device."""
-    return (_shares(count, generator) * timesteps).long().clamp(max=timesteps - 1)
+def uniform_places(count: int, generator: torch.Generator) -> Tensor:
+    """(count,) uniform places in [0, 1), on the generator's device."""
+    return _shares(count, generator)
 
 
-def middle_timesteps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
-    """(count,), a third of them uniform, two thirds logit-normal (Esser et al. 2024, 'Scaling Rectified Flow
-    Transformers', section 3.1), on the generator's device."""
+def middle_places(
+    count: int, generator: torch.Generator, *,
+    uniform_share: float = UNIFORM_SHARE, spread: float = SPREAD, shift: float = SHIFT,
+) -> Tensor:  # fmt: skip
+    """(count,) places in [0, 1], logit-normal (Esser et al. 2024, 'Scaling Rectified Flow Transformers', section 3.1).
+
+    Args:
+        uniform_share: of the places that are uniform instead, 0 to 1.
+        spread: standard deviation of the logit.
+        shift: odds of the median, as the shift of a flow's noise levels: p -> shift p / (1 + (shift - 1) p).
+    """
     u = _shares(count, generator)
-    normal = torch.special.ndtri(((u - EVEN_SHARE) / (1 - EVEN_SHARE)).clamp(1e-6, 1 - 1e-6))
-    middle = torch.sigmoid(math.log(CENTRE / (1 - CENTRE)) + SPREAD * normal)
-    warped = torch.where(u < EVEN_SHARE, u / EVEN_SHARE, middle)
-    return (warped * timesteps).long().clamp(max=timesteps - 1)
+    normal = torch.special.ndtri(((u - uniform_share) / max(1 - uniform_share, 1e-6)).clamp(1e-6, 1 - 1e-6))
+    middle = torch.sigmoid(math.log(shift) + spread * normal)
+    return torch.where(u < uniform_share, u / max(uniform_share, 1e-6), middle)
+
+
+def shift_for(tokens: float) -> float:
+    """The shift for images of so many tokens of 16 x 16 pixels: larger images need more noise.
+
+    Linear in the logarithm, 0.5 at 256 and 1.15 at 4096 tokens, as in FLUX.1's sampling code. Trainers use it for
+    FLUX.2 too, because its own rule for sampling depends on the number of steps.
+    """
+    return math.exp(0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256))
 
 
 def _shares(count: int, generator: torch.Generator) -> Tensor:

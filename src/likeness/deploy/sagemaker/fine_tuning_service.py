@@ -53,14 +53,14 @@ class FineTuningService:
         read = read_input(content or b"")
         job = with_config(JobOrder(LOCAL, f"avatar-{secrets.token_hex(4)}", "inline"), read.config)
         refuse_without_photos(read.photos)
-        order = job.fine_tune()
-        require_word(order.subject, read.consent)
+        require_word(job.fine_tune().subject, read.consent)
         with tempfile.TemporaryDirectory(prefix="fine-tuning-") as home:  # with it the photographs are deleted
             settings = replace(self.settings, home=Path(home), objects=None, catalog=None)
             with closing(self.open_likeness(settings)) as likeness:
                 card = likeness.train(
-                    read.photos, order, keep_strangers=job.keep_strangers, has_consent=bool(read.consent.strip())
-                ).card
+                    read.photos, job.fine_tune(likeness.family.name), keep_strangers=job.keep_strangers,
+                    has_consent=bool(read.consent.strip()),
+                ).card  # fmt: skip
                 packed = archive(likeness.adapter(job.name))
         key = f"{job.name}-{card.content_sha256[:12]}{SUFFIX}"
         self.models.put(key, packed)
