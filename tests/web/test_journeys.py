@@ -1,35 +1,38 @@
-"""What people do with the web app, in Chromium against a server with a worker and the built-in base."""
+"""What people do with the web app, in Chromium against a server with a worker and the built-in base.
+
+Each journey on a phone's and on a desktop's size.
+"""
 
 import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import count, product
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from fixtures.browser import Visit, process, serving
 from fixtures.waiting import HANG_S, until
 
 _NUMBERS = count(1)
+_SCHEMES = {"phone": "light", "desktop": "dark"}
+PEOPLE = Path(__file__).parents[1] / "photos/virtual_people.jpg"
+HTML = "<img src=x onerror=alert(1)>"
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
+@pytest.fixture(params=["phone", "desktop"])
+def form(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def phone(browser: Any, url: str) -> Iterator[Visit]:
-    visit = Visit(browser, url, "phone")
-    yield visit
-    visit.end()
-
-
-@pytest.fixture(params=[("desktop", "dark"), ("phone", "light")], ids=["desktop", "phone"])
-def visit(browser: Any, url: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    form, scheme = request.param
-    visit = Visit(browser, url, form, scheme=scheme, permissions=["camera"])
+def visit(browser: Any, url: str, form: str) -> Iterator[Visit]:
+    visit = Visit(browser, url, form, scheme=_SCHEMES[form], permissions=["camera"])
     yield visit
     visit.end()
 
@@ -39,22 +42,23 @@ def trained(url: str) -> str:
     """A subject with four photographs and an adapter of few steps."""
     with httpx2.Client(base_url=f"{url}/v1", timeout=HANG_S) as client:
         if client.get("/adapters/eric").status_code == 404:
-            wait_for(client, ordered(client, "eric"))
+            wait_for(client, ordered(client, "eric"), "succeeded")
     return "eric"
 
 
-def ordered(client: httpx2.Client, name: str) -> str:
+def ordered(client: httpx2.Client, name: str, steps: int = 2) -> str:
     """A job of few steps with four photographs of the example person; returns its id."""
-    client.post("/subjects", json={"name": name, "class_noun": "man", "consent": "A virtual person"})
-    files = client.get("/example").json()["photos"][:4]
-    sent = [("photos", (file, client.get(f"/example/photos/{file}").content)) for file in files]
-    assert client.post(f"/subjects/{name}/photos", files=sent).status_code == 201
-    made = client.post("/jobs", json={"name": name, "recipe_changes": {"steps": 2, "class_images": 1}})
+    if client.get(f"/subjects/{name}").status_code == 404:
+        client.post("/subjects", json={"name": name, "class_noun": "man", "consent": "A virtual person"})
+        files = client.get("/example").json()["photos"][:4]
+        sent = [("photos", (file, client.get(f"/example/photos/{file}").content)) for file in files]
+        assert client.post(f"/subjects/{name}/photos", files=sent).status_code == 201
+    made = client.post("/jobs", json={"name": name, "recipe_changes": {"steps": steps, "class_images": 1}})
     return str(made.json()["id"])
 
 
-def wait_for(client: httpx2.Client, job: str) -> None:
-    until(lambda: client.get(f"/jobs/{job}").json()["state"] == "succeeded", pause_s=1.0)
+def wait_for(client: httpx2.Client, job: str, state: str) -> None:
+    until(lambda: client.get(f"/jobs/{job}").json()["state"] == state, pause_s=1.0)
 
 
 def inspect(visit: Visit) -> None:
@@ -67,79 +71,253 @@ def new_name(start: str) -> str:
     return f"{start}-{next(_NUMBERS)}"
 
 
-def consent(page: Any, name: str) -> None:
+def consent(visit: Visit, name: str) -> None:
+    """From the page of consent to that of the photographs."""
+    page = visit.page
     page.get_by_label("Name").fill(name)
     page.get_by_label("I have read this").check()
     page.get_by_role("button", name="Agree and go on").click()
     page.get_by_role("heading", name=f"Photographs of {name}").wait_for()
 
 
-def test_from_the_example_person_to_a_portrait_and_its_end(phone: Visit, tmp_path: Path) -> None:
-    page = phone.open()
-    inspect(phone)
-    page.get_by_role("button", name="Try it with our example person").click()
-    page.get_by_text("12 usable photographs").wait_for()
-    assert page.locator(".photo .chip.accepted").count() == 12
-    page.get_by_role("button", name="What training sees").first.click()
-    page.get_by_alt_text("The crops that training uses").wait_for()
-    inspect(phone)
-
+def train(visit: Visit, name: str) -> None:
+    """From the photographs to the studio, with a reload on the way."""
+    page = visit.page
     page.get_by_text("More options").click()
     page.get_by_label("Steps").fill("2")
     page.get_by_label("Class images").fill("1")
     page.get_by_role("button", name="Start the training").click()
-    page.get_by_role("heading", name="Training of example").wait_for()
+    page.get_by_role("heading", name=f"Training of {name}").wait_for()
     page.get_by_text("Check the photographs").wait_for()
-    inspect(phone)
+    inspect(visit)
     page.reload()
     page.get_by_text("The adapter is ready.").wait_for()
-    inspect(phone)
-
+    inspect(visit)
     page.get_by_role("link", name="To the studio").click()
-    page.get_by_role("button", name="In the mountains").click()
-    assert page.get_by_label("What should the picture show?").input_value() == "photo of {me} in the mountains"
+
+
+def portray(visit: Visit, prompt: str = "") -> None:
+    """From the studio to a favourite that is downloaded; its viewer stays open."""
+    page = visit.page
+    if prompt:
+        page.get_by_label("What should the picture show?").fill(prompt)
     page.get_by_label("How many").fill("2")
     page.get_by_text("More options").click()
     page.get_by_label("Steps").fill("3")
     page.get_by_role("button", name="Make portraits").click()
     page.get_by_text("2 portraits made").wait_for()
     assert page.locator(".tile > button").count() == 2
-    inspect(phone)
+    inspect(visit)
 
     page.locator(".tile > button").first.click()
     viewer = page.get_by_role("dialog")
-    viewer.get_by_role("button", name="Add to favourites").click()
-    viewer.get_by_role("button", name="Remove from favourites").wait_for()
-    inspect(phone)
+    viewer.get_by_role("button", name="Favourite", pressed=False).click()
+    viewer.get_by_role("button", name="Favourite", pressed=True).wait_for()
+    inspect(visit)
     with page.expect_download() as download:
         viewer.get_by_role("link", name="Download").click()
     with Image.open(download.value.path()) as saved:
         assert "trainedAlgorithmicMedia" in saved.info["DigitalSourceType"] and saved.info["seed"]
-    viewer.get_by_role("button", name="Delete").click()
+
+
+def forget(visit: Visit, name: str) -> None:
+    """From a person's page to the receipt."""
+    page = visit.page
+    page.get_by_role("button", name="Delete everything now").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    page.get_by_role("heading", name=f"Everything of {name} is deleted").wait_for()
+
+
+def test_from_the_example_person_to_a_portrait_and_its_end(visit: Visit, tmp_path: Path) -> None:
+    page = visit.open()
+    inspect(visit)
+    page.get_by_role("button", name="Try it with our example person").click()
+    page.get_by_text("12 usable photographs").wait_for()
+    assert page.locator(".photo .chip.accepted").count() == 12
+    page.get_by_role("button", name="What training sees").first.click()
+    page.get_by_alt_text("The crops that training uses").wait_for()
+    inspect(visit)
+    train(visit, "example")
+    page.get_by_role("button", name="In the mountains").click()
+    assert page.get_by_label("What should the picture show?").input_value() == "photo of {me} in the mountains"
+    portray(visit)
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     page.get_by_role("dialog", name="Delete 1 picture?").get_by_role("button", name="Delete").click()
     page.get_by_text("1 picture deleted").wait_for()
 
-    page.goto(f"{phone.url}/#/people")
+    page.goto(f"{visit.url}/#/people")
     with page.expect_download() as download:
         page.get_by_role("link", name="Download a backup").click()
     backup = tmp_path / "backup.zip"
     download.value.save_as(backup)
     page.get_by_role("link", name="example", exact=True).click()
     page.get_by_text("Zip with adapter and pictures").wait_for()
-    inspect(phone)
-    page.get_by_role("button", name="Delete everything now").click()
-    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    page.get_by_role("heading", name="Everything of example is deleted").wait_for()
+    inspect(visit)
+    forget(visit, "example")
     assert page.get_by_text("adapter").count() >= 1
-    inspect(phone)
-    assert page.request.get(f"{phone.url}/v1/subjects/example").status == 404
+    inspect(visit)
+    assert page.request.get(f"{visit.url}/v1/subjects/example").status == 404
 
     page.get_by_role("link", name="People", exact=True).last.click()
     page.get_by_label("Restore a backup").set_input_files(backup)
-    page.get_by_text(
-        "16 of example left out: everything of this name was deleted after the backup was made."
-    ).wait_for()
-    inspect(phone)
+    page.get_by_text("of example left out: everything of this name was deleted after the backup was made.").wait_for()
+    inspect(visit)
+
+
+def test_from_uploads_to_a_portrait(visit: Visit, demo_photos: Path, tmp_path: Path) -> None:
+    """Files, then a zip; reloaded on every page on the way."""
+    name, page = new_name("ada"), visit.open("new")
+    page.get_by_role("button", name="Agree and go on").click()
+    assert page.get_by_text("Use a to z, digits").is_visible()
+    page.get_by_label("Name").fill(name)
+    page.get_by_role("button", name="Agree and go on").click()
+    assert page.get_by_text("Tick this box to go on.").is_visible()
+    inspect(visit)
+    page.get_by_label("Somebody else, who has agreed").check()
+    page.get_by_label("Who agreed, when and how?").fill(HTML)
+    consent(visit, name)
+
+    packed = tmp_path / "more.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number in (2, 3, 4):
+            archive.write(demo_photos / f"photo_{number:02d}.jpg", f"{HTML}{number}.jpg")
+    files = page.locator("input[type=file][multiple]").first
+    files.set_input_files(demo_photos / "photo_01.jpg")
+    page.get_by_text("1 usable photograph").wait_for()
+    assert page.get_by_role("button", name="Start the training").is_disabled()
+    page.reload()
+    page.get_by_text("1 usable photograph").wait_for()
+    files.set_input_files(packed)
+    page.get_by_text("4 usable photographs").wait_for()
+    inspect(visit)
+    stored = page.request.get(f"{visit.url}/v1/subjects/{name}").json()
+    assert stored["photos"] == 4 and stored["consent"].startswith(f"Agreed: {HTML}.")
+    train(visit, name)
+
+    page.reload()
+    portray(visit, "photo of {me} " + HTML)
+    assert page.get_by_role("dialog").get_by_text(HTML).is_visible()
+    page.reload()
+    assert page.locator(".tile > button").first.get_attribute("aria-label").count(HTML) == 1
+    page.get_by_role("button", name="Favourites").click()
+    until(lambda: page.locator(".tile > button").count() == 1)
+    page.goto(f"{visit.url}/#/person/{name}")
+    page.get_by_text(HTML).first.wait_for()
+    inspect(visit)
+    forget(visit, name)
+
+
+def test_from_the_camera_to_a_portrait(visit: Visit) -> None:
+    """The first photograph is taken when the pose is held, the others by hand."""
+    name, page = new_name("cam"), visit.open("new")
+    consent(visit, name)
+    page.get_by_role("button", name="Live camera with a coach").click()
+    camera = page.get_by_role("dialog", name="Camera")
+    camera.wait_for()
+    inspect(visit)
+    page.get_by_text("1 usable photograph").wait_for(state="attached")
+    camera.get_by_role("button", name="Delete the last one").click()
+    camera.get_by_text("The photograph is deleted.").wait_for()
+    start = page.get_by_role("button", name="Start the training", include_hidden=True)
+    while start.is_disabled():
+        camera.get_by_role("button", name="Take the photograph").click()
+        until(lambda: page.locator(".photo .chip.waiting, .photo .chip.sending").count() == 0)
+    camera.get_by_role("button", name="Close the camera").click()
+    camera.wait_for(state="hidden")
+    inspect(visit)
+    train(visit, name)
+    portray(visit)
+    page.goto(f"{visit.url}/#/person/{name}")
+    forget(visit, name)
+
+
+@pytest.mark.parametrize(
+    ("reason", "sentence"),
+    [
+        ("NotAllowedError", "The browser does not allow this page to use the camera."),
+        ("NotReadableError", "Another program uses the camera."),
+        ("NotFoundError", "This machine has no camera."),
+        ("AbortError", "The camera could not be started. Use files."),
+    ],
+)
+def test_a_camera_that_fails_says_why(visit: Visit, reason: str, sentence: str) -> None:
+    visit.context.add_init_script(
+        f"navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', '{reason}'))"
+    )
+    page = visit.open("new")
+    consent(visit, new_name("dim"))
+    page.get_by_role("button", name="Live camera with a coach").click()
+    page.get_by_role("alert").get_by_text(sentence).wait_for()
+    assert page.get_by_role("button", name="Take the photograph").is_disabled()
+    inspect(visit)
+    page.get_by_role("button", name="Close the camera").click()
+    page.get_by_role("button", name="Choose photographs").wait_for()
+
+
+def bad_photographs(good: Path, folder: Path) -> dict[Path, str]:
+    """Photographs of every kind that is refused or warned of -> what is said. The first is good."""
+    with Image.open(good) as opened:
+        picture = opened.convert("RGB")
+    with Image.open(PEOPLE) as opened:
+        stranger = opened.convert("RGB").crop((128, 128, 256, 256)).resize((384, 384), Image.Resampling.BICUBIC)
+    pair = Image.new("RGB", (1024, 512))
+    pair.paste(picture.resize((512, 512)), (0, 0))
+    pair.paste(stranger.resize((512, 512)), (512, 0))
+    small = Image.new("RGB", (640, 640), (150, 160, 150))
+    small.paste(picture.resize((140, 140)), (200, 200))
+    side = picture.width
+    spoilt = {
+        "copy.png": (picture, "Looks almost the same as photo"),
+        "mirrored.png": (ImageOps.mirror(picture), "Looks almost the same as photo"),
+        "zoomed.png": (picture.crop((8, 8, side - 8, side - 8)), "Looks almost the same as photo"),
+        "wall.png": (Image.effect_noise((400, 400), 60).convert("RGB"), "No face was found."),
+        "tiny.png": (picture.resize((80, 80)), "px on the shorter side, got 80 px."),
+        "far.png": (small, "Expected a face of at least"),
+        "dark.png": (ImageEnhance.Brightness(picture).enhance(0.15), "Too dark:"),
+        "bright.png": (ImageEnhance.Brightness(picture).enhance(3.0), "of the picture is overexposed."),
+        "blurred.png": (picture.filter(ImageFilter.GaussianBlur(3)), "Blur effect of"),
+        "grey.png": (picture.convert("L").convert("RGB"), "The photo is grey or in a single tone."),
+        "turned.png": (picture.rotate(90), "The face is not upright;"),
+        "cut.png": (picture.crop((side * 3 // 8, 0, side, side)), "of the face are outside the photo."),
+        "pair.png": (pair, "2 people; the one"),
+        "stranger.png": (stranger, "Probably not the person who is in"),
+    }
+    found = {}
+    for name, (image, said) in spoilt.items():
+        image.save(folder / name)
+        found[folder / name] = said
+    for name, content, said in (
+        (f"{HTML}.jpg", b"no picture", "Expected a photograph, got a file that is no image."),
+        ("film.mp4", b"\0\0\0\x18ftypmp42" + bytes(64), "Expected a photograph, got a video."),
+        ("damaged.jpg", good.read_bytes()[:200], "got bytes that cannot be decoded."),
+        ("empty.jpg", b"", "Skipped: empty"),
+    ):
+        (folder / name).write_bytes(content)
+        found[folder / name] = said
+    return found
+
+
+def test_bad_photographs_of_every_kind_say_what_is_wrong(visit: Visit, demo_photos: Path, tmp_path: Path) -> None:
+    name, page = new_name("bad"), visit.open("new")
+    consent(visit, name)
+    files = page.locator("input[type=file][multiple]").first
+    files.set_input_files([str(demo_photos / f"photo_{number:02d}.jpg") for number in (1, 2, 3)])
+    page.get_by_text("3 usable photographs").wait_for()
+    bad = bad_photographs(demo_photos / "photo_01.jpg", tmp_path)
+    files.set_input_files([str(file) for file in bad])
+    until(lambda: page.locator(".photo .chip.waiting, .photo .chip.sending").count() == 0)
+    for file, said in bad.items():
+        card = (
+            page.locator(".photo")
+            .filter(has=page.get_by_alt_text(file.name, exact=True))
+            .or_(page.locator(".photo").filter(has_text=file.name))
+        )
+        assert said in card.first.inner_text(), file.name
+    inspect(visit)
+    page.get_by_role("button", name="Keep it anyway").click()
+    page.get_by_role("button", name="Keep it anyway").wait_for(state="detached")
+    page.get_by_role("button", name="Remove photo_01.jpg").click()
+    page.get_by_text("The photograph is deleted.").wait_for()
 
 
 def test_portraits_of_a_trained_person(visit: Visit, trained: str) -> None:
@@ -183,7 +361,7 @@ def test_a_training_is_followed_while_the_server_is_killed_and_restarted(browser
         url = server.stdout.readline().removeprefix("serving at ").strip()
         with httpx2.Client(base_url=f"{url}/v1", timeout=HANG_S) as client:
             job = ordered(client, "eric")
-        visits = [Visit(browser, url, form) for form in ("phone", "desktop")]
+        visits = [Visit(browser, url, form) for form in _SCHEMES]
         for visit in visits:
             visit.allowed = ("ERR_",)  # of the network
             visit.open(f"training/{job}").get_by_text("Next in the queue").wait_for()
@@ -200,54 +378,10 @@ def test_a_training_is_followed_while_the_server_is_killed_and_restarted(browser
             visit.end()
 
 
-def test_consent_is_asked_for_and_photographs_are_judged(visit: Visit, demo_photos: Path, tmp_path: Path) -> None:
-    name, page = new_name("ada"), visit.open("new")
-    page.get_by_role("button", name="Agree and go on").click()
-    assert page.get_by_text("Use a to z, digits").is_visible()
-    page.get_by_label("Name").fill(name)
-    page.get_by_role("button", name="Agree and go on").click()
-    assert page.get_by_text("Tick this box to go on.").is_visible()
-    inspect(visit)
-    consent(page, name)
-
-    evil = tmp_path / "<img src=x onerror=alert(1)>.jpg"
-    evil.write_bytes(b"no picture")
-    empty = tmp_path / "wall.jpg"
-    Image.effect_noise((400, 400), 60).convert("RGB").save(empty)
-    packed = tmp_path / "more.zip"
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number in (2, 3, 4):
-            archive.write(demo_photos / f"photo_{number:02d}.jpg", f"photo_{number:02d}.jpg")
-    chosen = [str(one) for one in (demo_photos / "photo_01.jpg", evil, empty, packed)]
-    page.locator("input[type=file][multiple]").first.set_input_files(chosen)
-    page.get_by_text("4 usable photographs").wait_for()
-    page.locator(".photo.refused").nth(1).wait_for()
-    assert page.locator(".photo .chip.accepted").count() == 4
-    assert page.get_by_text("No face was found.").is_visible()
-    assert page.get_by_text("<img src=x onerror=alert(1)>.jpg").is_visible()
-    inspect(visit)
-    page.get_by_role("button", name="Remove photo_01.jpg").click()
-    page.get_by_text("3 usable photographs").wait_for()
-    assert page.get_by_role("button", name="Start the training").is_disabled()
-    stored = page.request.get(f"{visit.url}/v1/subjects/{name}").json()
-    assert stored["photos"] == 3 and "agreed in the web app" in stored["consent"]
-
-
-def test_the_camera_takes_the_photograph_when_the_pose_is_held(visit: Visit) -> None:
-    page = visit.open("new")
-    consent(page, new_name("cam"))
-    page.get_by_role("button", name="Live camera with a coach").click()
-    page.get_by_role("dialog", name="Camera").wait_for()
-    visit.refuse_barriers()
-    page.get_by_text("1 usable photograph").wait_for(state="attached")
-    page.get_by_role("button", name="Close the camera").click()
-    assert page.locator(".photo .chip").count() >= 1
-
-
 def test_pages_recover_from_a_stopped_server(browser: Any, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     with serving(tmp_path / "home") as url:
-        visits = [Visit(browser, url, form) for form in ("phone", "desktop")]
+        visits = [Visit(browser, url, form) for form in _SCHEMES]
         for visit in visits:
             visit.allowed = ("ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET")
             visit.open("people").get_by_text("No people yet.").wait_for()
@@ -262,6 +396,7 @@ def test_pages_recover_from_a_stopped_server(browser: Any, tmp_path: Path) -> No
 
 
 def test_two_tenants_sign_in_and_see_their_own(browser: Any, tmp_path: Path) -> None:
+    """At the same time, each in a browser of its own; the server and its keys are shared by both sizes."""
     from likeness.config import Settings
     from likeness.service import build
     from likeness.storage.api_keys import new_key
@@ -272,37 +407,110 @@ def test_two_tenants_sign_in_and_see_their_own(browser: Any, tmp_path: Path) -> 
     keys = {tenant: new_key(installation.catalog, tenant)[0] for tenant in ("local", "other")}
     installation.close()
     with serving(home, "--require-keys") as url:
-        for tenant, form in product(("other", "local"), ("phone", "desktop")):
-            visit = Visit(browser, url, form)
-            visit.allowed = ("401",)
-            page = visit.open()
-            page.get_by_role("heading", name="Sign in").wait_for()
-            inspect(visit)
-            page.get_by_label("API key").fill(keys[tenant])
-            page.get_by_role("button", name="Sign in").click()
-            page.get_by_role("link", name="Start with my photographs").click()
-            consent(page, f"of-{tenant}-{form}")
-            page.goto(f"{url}/#/people")
-            page.get_by_role("link", name=f"of-{tenant}-{form}").wait_for()
-            assert page.locator(".person").count() == (1 if form == "phone" else 2)
-            other = "local" if tenant == "other" else "other"
-            assert page.get_by_text(f"of-{other}").count() == 0
-            assert page.get_by_role("link", name="Operator").count() == (tenant == "local")
-            assert "lk_" not in json.dumps(page.evaluate("[document.cookie, {...localStorage}, {...sessionStorage}]"))
-            if tenant == "local":
-                page.get_by_role("link", name="Operator").click()
-                page.get_by_text("other").first.wait_for()
+        for round, form in enumerate(_SCHEMES, start=1):
+            visits = {tenant: Visit(browser, url, form, scheme=_SCHEMES[form]) for tenant in keys}
+            for tenant, visit in visits.items():
+                visit.allowed = ("401",)
+                page = visit.open()
+                page.get_by_role("heading", name="Sign in").wait_for()
                 inspect(visit)
-            page.get_by_role("button", name="Sign out").click()
-            page.get_by_role("heading", name="Sign in").wait_for()
-            visit.end()
+                page.get_by_label("API key").fill(keys[tenant])
+                page.get_by_role("button", name="Sign in").click()
+                page.get_by_role("link", name="Start with my photographs").click()
+                consent(visit, f"of-{tenant}-{form}")
+            for tenant, visit in visits.items():
+                page, other = visit.page, "local" if tenant == "other" else "other"
+                page.goto(f"{url}/#/people")
+                page.get_by_role("link", name=f"of-{tenant}-{form}").wait_for()
+                assert page.locator(".person").count() == round
+                assert page.get_by_text(f"of-{other}").count() == 0
+                visit.open(f"person/of-{other}-{form}").get_by_text("There is no person of this name.").wait_for()
+                assert page.get_by_role("link", name="Operator").count() == (tenant == "local")
+                said = page.evaluate("[document.cookie, {...localStorage}, {...sessionStorage}]")
+                assert "lk_" not in json.dumps(said)
+            visits["local"].page.get_by_role("link", name="Operator").click()
+            visits["local"].page.get_by_text("other").first.wait_for()
+            inspect(visits["local"])
+            for visit in visits.values():
+                visit.page.get_by_role("button", name="Sign out").click()
+                visit.page.get_by_role("heading", name="Sign in").wait_for()
+                visit.end()
 
 
-@pytest.mark.parametrize(("form", "scheme"), [("phone", "dark"), ("desktop", "light")])
-def test_every_page_fits_and_keeps_nobody_out(browser: Any, url: str, form: str, scheme: str) -> None:
-    visit = Visit(browser, url, form, scheme=scheme)
-    for place in ("", "new", "people", "studio", "phone", "operator", "sign-in"):
-        visit.open(place)
-        visit.page.wait_for_load_state("networkidle")
-        inspect(visit)
-    visit.end()
+def test_every_page_fits_stays_in_place_and_keeps_nobody_out(visit: Visit, trained: str) -> None:
+    """In both themes; with people, pictures, a training that is over and one that runs."""
+    with httpx2.Client(base_url=f"{visit.url}/v1", timeout=HANG_S) as client:
+        image = client.post("/images", json={"prompt": "photo of {me}", "adapter": trained, "steps": 1, "keep": True})
+        assert image.status_code == 200
+        done = client.get("/jobs", params={"name": trained}).json()["jobs"][0]["id"]
+        runs = ordered(client, "running", steps=20_000)
+        wait_for(client, runs, "running")
+        until(lambda: any(one["kind"] == "progress" for one in client.get(f"/jobs/{runs}/events").json()["events"]))
+        visit.record_shifts()
+        pages = {
+            "": "Go on with", "new": "How long", f"photos/{trained}": "Plan of shots", f"training/{runs}": "Loss",
+            f"training/{done}": "The adapter is ready.", f"studio/{trained}": "Gallery", "studio": "Gallery",
+            "people": "Make portraits", f"person/{trained}": "Export", "phone": "on a phone", "operator": "Versions",
+            "sign-in": "API key", "nowhere": "There is no such page.",
+        }  # fmt: skip
+        for place, text in pages.items():
+            visit.page.goto("about:blank")  # so that the page is loaded, not only another part of it shown
+            visit.open(place).get_by_text(text).first.wait_for()
+            if place != f"training/{runs}":  # whose events never end
+                visit.page.wait_for_load_state("networkidle")
+            visit.refuse_shifts()
+            inspect(visit)
+            visit.page.emulate_media(color_scheme="dark" if _SCHEMES[visit.form] == "light" else "light")
+            visit.refuse_barriers()
+            visit.page.emulate_media(color_scheme=_SCHEMES[visit.form])
+        client.post(f"/jobs/{runs}/cancel")
+        wait_for(client, runs, "cancelled")
+
+
+def test_the_viewers_buttons_stay_where_they_are(visit: Visit, trained: str) -> None:
+    """A button that moves between a finger's down and up is not clicked, and the picture and its likeness come late."""
+    with httpx2.Client(base_url=f"{visit.url}/v1", timeout=HANG_S) as client:
+        made = client.post("/images", json={"prompt": "photo of {me}", "adapter": trained, "steps": 1, "keep": True})
+        id = made.json()["images"][0]["id"]
+    page, held = visit.page, {}
+    for address in (f"/v1/images/{id}", f"/v1/images/{id}/likeness"):
+        page.route(f"**{address}", lambda route: held.update({route.request.url: route}))
+    visit.open(f"studio/{trained}")
+    page.locator(".tile > button").first.click()
+    button = page.get_by_role("button", name="Favourite", exact=True)
+    button.wait_for()
+    until(lambda: len(held) == 2 or page.wait_for_timeout(10))
+    before = button.bounding_box()
+    held.pop(f"{visit.url}/v1/images/{id}").continue_()
+    answer = {"distance": 0.5, "photo_distance": 0.4, "is_same": True, "reason": ""}
+    held.popitem()[1].fulfill(json=answer)
+    page.get_by_text("Recognised as this person").wait_for()
+    page.wait_for_function("document.querySelector('.viewer .picture img').naturalWidth > 0")
+    assert button.bounding_box() == before
+
+
+def test_a_list_from_before_an_edit_does_not_undo_it(visit: Visit, trained: str) -> None:
+    page, stale = visit.page, []
+
+    def hold(route: Any) -> None:
+        if stale:
+            route.continue_()
+        else:
+            stale.append((route, route.fetch()))
+
+    page.route("**/v1/images?*", hold)
+    visit.open(f"studio/{trained}")
+    page.get_by_label("How many").fill("1")
+    page.get_by_text("More options").click()
+    page.get_by_label("Steps").fill("1")
+    page.get_by_role("button", name="Make portraits").click()
+    page.get_by_text("1 portrait made").wait_for()
+    page.locator(".tile > button").first.click()
+    viewer = page.get_by_role("dialog")
+    viewer.get_by_role("button", name="Favourite", pressed=False).click()
+    viewer.get_by_role("button", name="Favourite", pressed=True).wait_for()
+    route, answer = stale[0]
+    with page.expect_response("**/v1/images?*"):  # the list is asked for again
+        route.fulfill(response=answer)
+    page.wait_for_load_state("networkidle")
+    assert viewer.get_by_role("button", name="Favourite", pressed=True).is_visible()

@@ -21,7 +21,7 @@ export function told(error) {
 }
 
 /**
- * Show an error at the bottom; while the server is away, the banner says so already.
+ * Show an error at the bottom; while the server is away, a note says so already.
  * @param {unknown} error
  */
 export function complain(error) {

@@ -11,7 +11,8 @@ const PAGE = 60;
 const state = signal({ images: [], next: null, isLoaded: false });
 /** @type {Filter} */
 let filter = { adapter: null, favourites: false };
-let round = 0;
+let round = 0; // of lists that were asked for
+let edits = 0; // of the list on the page
 let isLoadingMore = false;
 
 /** @param {Filter} found @param {string} [before] */
@@ -22,22 +23,37 @@ function path({ adapter, favourites }, before = "") {
   return `/images?${query}`;
 }
 
+/** @param {(images: any[]) => any[]} changed */
+function edit(changed) {
+  edits += 1;
+  state.value = { ...state.peek(), images: changed(state.peek().images) };
+}
+
 /** @param {Filter} wanted */
 async function load(wanted) {
   filter = wanted;
   const mine = ++round;
-  const page = await get(path(wanted));
-  if (mine === round) state.value = { images: page.images, next: page.next, isLoaded: true };
+  let page;
+  let asked;
+  do {
+    asked = edits;
+    page = await get(path(wanted));
+    if (mine !== round) return;
+  } while (asked !== edits); // the list may be from before the edit
+  state.value = { images: page.images, next: page.next, isLoaded: true };
 }
 
 async function more() {
   const { images, next } = state.peek();
   if (!next || isLoadingMore) return;
+  const last = images.at(-1);
+  if (!last) return load(filter); // all of the first page are deleted
   isLoadingMore = true;
   const mine = round;
   try {
-    const page = await get(path(filter, next));
-    if (mine === round) state.value = { images: [...images, ...page.images], next: page.next, isLoaded: true };
+    const page = await get(path(filter, last.id));
+    if (mine === round)
+      state.value = { images: [...state.peek().images, ...page.images], next: page.next, isLoaded: true };
   } finally {
     isLoadingMore = false;
   }
@@ -46,21 +62,21 @@ async function more() {
 /** A new image. @param {any} image */
 function add(image) {
   if (filter.favourites || (filter.adapter && filter.adapter !== (image.adapter || "base"))) return;
-  state.value = { ...state.peek(), images: [image, ...state.peek().images.filter((one) => one.id !== image.id)] };
+  edit((images) => [image, ...images.filter((one) => one.id !== image.id)]);
 }
 
 /** @param {string[]} ids */
 async function remove(ids) {
   for (const id of ids) {
     await call("DELETE", `/images/${id}`);
-    state.value = { ...state.peek(), images: state.peek().images.filter((one) => one.id !== id) };
+    edit((images) => images.filter((one) => one.id !== id));
   }
 }
 
 /** @param {any} image @param {boolean} isFavourite */
 async function favour(image, isFavourite) {
   const changed = await call("PUT", `/images/${image.id}/favourite`, { json: { is_favourite: isFavourite } });
-  state.value = { ...state.peek(), images: state.peek().images.map((one) => (one.id === image.id ? changed : one)) };
+  edit((images) => images.map((one) => (one.id === image.id ? changed : one)));
 }
 
 export const gallery = { add, favour, load, more, remove, state };

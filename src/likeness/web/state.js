@@ -46,6 +46,8 @@ export const revision = signal(0);
 /** @typedef {{id: number, text: string, hint?: string, requestId?: string, isError?: boolean}} Note */
 /** @type {import("./html.js").Signal<Note[]>} */
 export const notes = signal([]);
+/** Open dialogs that show the notes themselves: what is outside of a modal dialog is covered, and inert. */
+export const coveringDialogs = signal(0);
 let lastNote = 0;
 
 /**

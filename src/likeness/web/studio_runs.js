@@ -9,7 +9,10 @@ import { sentence } from "./failures.js";
 import { t } from "./texts.js";
 
 /** @typedef {{place: number, url: string, step: number, steps: number, id: string | null}} Tile */
-/** @typedef {{id: number, label: string, tiles: Tile[], ids: string[], isOver: boolean, stop: () => void}} Run */
+/**
+ * @typedef {{id: number, label: string, tiles: Tile[], ids: string[], isCompared: boolean, isOver: boolean,
+ *   stop: () => void}} Run
+ */
 /** @type {import("./html.js").Signal<Run[]>} */
 export const runs = signal([]);
 let lastId = 0;
@@ -52,7 +55,7 @@ export async function make(order, label, { isCompared = false } = {}) {
     steps: order.steps,
     id: null,
   }));
-  runs.value = [{ id, label, tiles, ids: [], isOver: false, stop: () => stop.abort() }, ...runs.value];
+  runs.value = [{ id, label, tiles, ids: [], isCompared, isOver: false, stop: () => stop.abort() }, ...runs.value];
   try {
     const response = await send("POST", "/images", {
       json: { ...order, keep: true },

@@ -282,7 +282,7 @@ export const t = {
     guidanceHint: "How strictly the prompt is followed",
     strength: "Strength of the person",
     make: "Make portraits",
-    making: "Making …",
+    comparison: "Comparison",
     stop: "Stop",
     made: /** @param {number} count */ (count) => `${counted(count, "portrait")} made`,
     unread: /** @param {string} text */ (text) => `The base cannot read the end of this prompt: “${text}”`,
@@ -315,8 +315,7 @@ export const t = {
     selectAll: "All of these",
     deleteAsk: /** @param {number} count */ (count) => `Delete ${counted(count, "picture")}? This cannot be undone.`,
     deleted: /** @param {number} count */ (count) => `${counted(count, "picture")} deleted`,
-    favourite: "Add to favourites",
-    unfavourite: "Remove from favourites",
+    favourite: "Favourite",
     likeThis: "More like this",
     likeness: "Likeness",
     likenessOf: /** @param {{distance: number, photo_distance: number, is_same: boolean}} found */ (found) =>

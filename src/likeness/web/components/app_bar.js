@@ -23,13 +23,18 @@ export function AppBar({ page }) {
     <header class="top">
       <div class="top-inner">
         <a class="brand" href=${address("")}><img src="/web/icon.svg" alt="" width="30" height="30" />${t.app}</a>
-        <nav class="tabs" aria-label=${t.nav.label}>
-          ${tabs.map(
-            ([key, text]) => html`
-            <a key=${key} class=${key === "phone" ? "tab wide-only" : "tab"} href=${address(key)} aria-current=${current === key ? "page" : undefined}>${text}</a>
-          `,
-          )}
-        </nav>
+        ${
+          about.value && // who asks decides which tabs there are
+          html`
+          <nav class="tabs" aria-label=${t.nav.label}>
+            ${tabs.map(
+              ([key, text]) => html`
+              <a key=${key} class=${key === "phone" ? "tab wide-only" : "tab"} href=${address(key)} aria-current=${current === key ? "page" : undefined}>${text}</a>
+            `,
+            )}
+          </nav>
+        `
+        }
         ${about.value?.has_session && html`<button class="tab" type="button" onClick=${signOut}>${t.nav.out}</button>`}
       </div>
     </header>

@@ -1,6 +1,6 @@
 // @ts-check
 import { html, signal, useEffect, useRef } from "../html.js";
-import { about, needsSignIn, route, serverGone } from "../state.js";
+import { about, coveringDialogs, needsSignIn, route, serverGone } from "../state.js";
 import { t } from "../texts.js";
 import { AppBar } from "./app_bar.js";
 import { Notes } from "./notes.js";
@@ -98,12 +98,11 @@ export function Frame() {
       /** @type {any} */ (main.current)?.focus();
     }}>${t.skip}</a>
     ${!needsSignIn.value && html`<${AppBar} page=${page} />`}
-    ${serverGone.value && html`<div class="banner" role="status">${t.gone}</div>`}
     <main id="content" ref=${main} tabindex="-1">
       ${!isKnown && html`<h1 tabindex="-1">${t.notFound}</h1>`}
       ${isKnown && (!Page || (about.value === null && page !== "sign-in")) && html`<p class="soft">${t.loading}</p>`}
       ${Page && (about.value !== null || page === "sign-in") && html`<${Page} key=${`${page}/${name}`} name=${name} />`}
     </main>
-    <${Notes} />
+    ${coveringDialogs.value === 0 && html`<${Notes} />`}
   `;
 }

@@ -6,12 +6,14 @@ import { revision, say } from "../state.js";
 import { plain, t } from "../texts.js";
 import { ask } from "./confirm.js";
 import { Lightbox } from "./lightbox.js";
+import { PendingTile } from "./run_tiles.js";
 
 /**
  * Kept images: open, select one, many or a range, favourites, download, delete.
- * @param {{adapter: string | null, onLike: (image: any) => void}} props `adapter`: only of this one, or `base`; null: all
+ * @param {{adapter: string | null, pending: {key: string, tile: import("../studio_runs.js").Tile}[],
+ *   onLike: (image: any) => void}} props `adapter`: only of this one, or `base`; null: all. `pending`: images that are made
  */
-export function Gallery({ adapter, onLike }) {
+export function Gallery({ adapter, pending, onLike }) {
   const [favourites, setFavourites] = useState(false);
   const [isSelecting, setSelecting] = useState(false);
   const [chosen, setChosen] = useState(/** @type {Set<string>} */ (new Set()));
@@ -125,11 +127,12 @@ export function Gallery({ adapter, onLike }) {
             <button type="button" aria-pressed=${!favourites} onClick=${() => setFavourites(false)}>${words.all}</button>
             <button type="button" aria-pressed=${favourites} onClick=${() => setFavourites(true)}>${words.favourites}</button>
           </div>
-          ${images.length > 0 && html`<button class="button plain-button" type="button" onClick=${() => (isSelecting ? stopSelecting() : setSelecting(true))}>${isSelecting ? words.done : words.select}</button>`}
+          <button class="button plain-button" type="button" disabled=${images.length === 0} onClick=${() => (isSelecting ? stopSelecting() : setSelecting(true))}>${isSelecting ? words.done : words.select}</button>
         </div>
       </div>
-      ${isLoaded && images.length === 0 && html`<p class="soft">${words.empty}</p>`}
+      ${isLoaded && images.length + pending.length === 0 && html`<p class="soft">${words.empty}</p>`}
       <ul class="grid" onKeyDown=${moved}>
+        ${pending.map(({ key, tile }) => html`<${PendingTile} key=${key} tile=${tile} />`)}
         ${images.map((image) => tileOf(image, isSelecting, chosen.has(image.id)))}
       </ul>
       ${next && html`<div class="row" ref=${end}><button class="button" type="button" onClick=${() => gallery.more().catch(complain)}>${words.more}</button></div>`}

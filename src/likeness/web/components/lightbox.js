@@ -6,6 +6,7 @@ import { html, useEffect, useRef, useState } from "../html.js";
 import { say } from "../state.js";
 import { day, plain, t } from "../texts.js";
 import { ask } from "./confirm.js";
+import { Notes, useNotesInside } from "./notes.js";
 
 const SWIPE_PX = 50;
 const REST_MS = 300; // an image that is only passed by is not compared
@@ -30,6 +31,7 @@ export function Lightbox({ images, place, onPlace, onClose, onLike }) {
   const began = useRef(0);
   const image = images[place];
   const words = t.gallery;
+  useNotesInside();
   useEffect(() => {
     const box = /** @type {HTMLDialogElement | null} */ (dialog.current);
     if (box && !box.open) box.showModal();
@@ -73,6 +75,7 @@ export function Lightbox({ images, place, onPlace, onClose, onLike }) {
   /** @param {string} name */
   const fact = (name) =>
     name === "created" ? day(image.created) : name === "prompt" ? plain(image.prompt) : image[name];
+  // The facts are below the buttons: their length differs, and a button that moves under a finger is not clicked.
   return html`
     <dialog class="sheet" ref=${dialog} aria-label=${words.alt(plain(image.prompt), image.seed)} onClose=${onClose}
       onKeyDown=${(/** @type {KeyboardEvent} */ event) => (event.key === "ArrowLeft" ? move(-1) : event.key === "ArrowRight" && move(1))}>
@@ -94,23 +97,24 @@ export function Lightbox({ images, place, onPlace, onClose, onLike }) {
             </div>
             <button class="button" type="button" autofocus onClick=${() => /** @type {any} */ (dialog.current)?.close()}>${t.actions.close}</button>
           </div>
-          <dl class="facts small">
-            ${FACTS.filter((name) => fact(name) !== null && fact(name) !== "").map((name) => html`<dt key=${name}>${words.facts[name]}</dt><dd>${fact(name)}</dd>`)}
-            ${likeness && likeness.distance !== null && html`<dt>${words.likeness}</dt><dd>${words.likenessOf(likeness)}</dd>`}
-          </dl>
           <div class="row">
             <button class="button main-button" type="button" onClick=${() => {
               onLike(image);
               /** @type {any} */ (dialog.current)?.close();
             }}>${words.likeThis}</button>
             <button class="button" type="button" aria-pressed=${image.is_favourite} onClick=${() => gallery.favour(image, !image.is_favourite).catch(complain)}>
-              ${image.is_favourite ? words.unfavourite : words.favourite}
+              <span aria-hidden="true">${image.is_favourite ? "♥" : "♡"}</span>${words.favourite}
             </button>
             <a class="button" href=${`/v1/images/${image.id}`} download=${`portrait-${image.id.slice(0, 8)}.${image.media_type.split("/")[1]}`}>${t.actions.download}</a>
             <button class="button bad-button" type="button" onClick=${remove}>${t.actions.delete}</button>
           </div>
+          <dl class="facts small">
+            ${FACTS.filter((name) => fact(name) !== null && fact(name) !== "").map((name) => html`<dt key=${name}>${words.facts[name]}</dt><dd>${fact(name)}</dd>`)}
+            ${likeness && likeness.distance !== null && html`<dt>${words.likeness}</dt><dd>${words.likenessOf(likeness)}</dd>`}
+          </dl>
         </div>
       </div>
+      <${Notes} />
     </dialog>
   `;
 }

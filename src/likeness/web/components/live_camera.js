@@ -2,6 +2,7 @@
 import { call } from "../api.js";
 import { html, useEffect, useRef, useState } from "../html.js";
 import { t } from "../texts.js";
+import { Notes, useNotesInside } from "./notes.js";
 
 const FRAME_PX = 480;
 const HELD_FRAMES = 2; // verdicts in a row before the countdown
@@ -59,6 +60,7 @@ export function LiveCamera({ next, plan, count, onPhoto, onUndo, onClose }) {
   const [shot, setShot] = useState(next && POSES.includes(next) ? next : "front");
   const dialog = useRef(null);
   const video = useRef(null);
+  useNotesInside();
   const wanted = useRef(shot);
   wanted.current = shot;
   const take = useRef(async () => {});
@@ -105,7 +107,7 @@ export function LiveCamera({ next, plan, count, onPhoto, onUndo, onClose }) {
             signal: stop.signal,
           });
         } catch {
-          await pause(1000); // the banner says that the server is away
+          await pause(1000); // the notes say that the server is away
           continue;
         }
         if (stop.signal.aborted || said.hint === "late") continue;
@@ -172,6 +174,7 @@ export function LiveCamera({ next, plan, count, onPhoto, onUndo, onClose }) {
         <button class="button shutter" type="button" aria-label=${words.shutter} disabled=${!!problem} onClick=${() => take.current()}></button>
         <button class="button" type="button" onClick=${() => setShot(POSES[(POSES.indexOf(shot) + 1) % POSES.length])}>${words.skip}</button>
       </div>
+      <${Notes} />
     </dialog>
   `;
 }

@@ -1,12 +1,23 @@
 // @ts-check
-import { html } from "../html.js";
-import { dismiss, notes } from "../state.js";
+import { html, useEffect } from "../html.js";
+import { coveringDialogs, dismiss, notes, serverGone } from "../state.js";
 import { t } from "../texts.js";
 
-/** Short messages, read out by screen readers as they come. */
+/** For a modal dialog that has the notes inside of it, in place of those of the page. */
+export function useNotesInside() {
+  useEffect(() => {
+    coveringDialogs.value = coveringDialogs.peek() + 1;
+    return () => {
+      coveringDialogs.value = coveringDialogs.peek() - 1;
+    };
+  }, []);
+}
+
+/** Short messages over the page, which moves nothing; read out by screen readers as they come. */
 export function Notes() {
   return html`
     <div class="notes" role="status" aria-live="polite">
+      ${serverGone.value && html`<div class="note gone" key="gone"><p>${t.gone}</p></div>`}
       ${notes.value.map(
         (note) => html`
         <div class="note" key=${note.id}>

@@ -2,23 +2,26 @@
 import { html } from "../html.js";
 import { t } from "../texts.js";
 
-/** The images of one request while they are made. @param {{run: import("../studio_runs.js").Run}} props */
+/** An image while it is made. @param {{tile: import("../studio_runs.js").Tile}} props */
+export function PendingTile({ tile }) {
+  return html`
+    <li class="tile" aria-busy="true">
+      ${tile.url && html`<img src=${tile.url} alt=${t.studio.inWork(tile.place + 1)} />`}
+      <span class="wait">${t.studio.step(tile.step, tile.steps)}</span>
+    </li>
+  `;
+}
+
+/** The images of one of the two requests that are compared. @param {{run: import("../studio_runs.js").Run}} props */
 export function RunTiles({ run }) {
   return html`
     <div class="stack tight">
       <p class="small soft break">${run.label}</p>
       <ul class="grid">
-        ${run.tiles.map(
-          (tile) => html`
-          <li key=${tile.place} class="tile" aria-busy=${!tile.id}>
-            ${
-              tile.id
-                ? html`<img src=${`/v1/images/${tile.id}/thumbnail`} alt=${run.label} width="160" height="160" />`
-                : tile.url && html`<img src=${tile.url} alt=${t.studio.inWork(tile.place + 1)} />`
-            }
-            ${!tile.id && html`<span class="wait">${t.studio.step(tile.step, tile.steps)}</span>`}
-          </li>
-        `,
+        ${run.tiles.map((tile) =>
+          tile.id
+            ? html`<li key=${tile.place} class="tile"><img src=${`/v1/images/${tile.id}/thumbnail`} alt=${run.label} width="160" height="160" /></li>`
+            : html`<${PendingTile} key=${tile.place} tile=${tile} />`,
         )}
       </ul>
     </div>

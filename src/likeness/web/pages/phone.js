@@ -34,12 +34,7 @@ export function Page() {
         </div>
       `
           : html`
-        ${
-          code &&
-          html`
-          <svg class="qr" viewBox=${`0 0 ${code.size} ${code.size}`} role="img" aria-label=${words.alt} shape-rendering="crispEdges"><path d=${code.path} /></svg>
-        `
-        }
+        <svg class="qr" viewBox=${`0 0 ${code?.size || 1} ${code?.size || 1}`} role="img" aria-label=${words.alt} shape-rendering="crispEdges"><path d=${code?.path || ""} /></svg>
         <p><code>${url}</code></p>
       `
       }

@@ -57,9 +57,9 @@ export function Page({ name }) {
             <strong>${set ? words.usable(set.count) : isLoaded ? words.empty : t.loading}</strong>
             ${open > 0 && html`<span class="soft">${words.progress(entries.length + photos.length - open, entries.length + photos.length)}</span>`}
           </div>
-          ${set && set.count > 0 && set.plan.length > 0 && html`<${NextShot} shot=${set.next_shot} />`}
+          ${set ? set.count > 0 && set.plan.length > 0 && html`<${NextShot} shot=${set.next_shot} />` : photos.length > 0 && html`<p class="next">${t.loading}</p>`}
           <ul class="photos">
-            ${entries.map(
+            ${[...entries].reverse().map(
               (one) => html`
               <${PhotoCard} key=${`entry ${one.id}`} label=${one.label} state=${one.state} url=${one.url} reasons=${one.reasons}
                 onRemove=${one.state === "sending" ? undefined : () => uploads.drop(name, one.id)}
@@ -76,7 +76,7 @@ export function Page({ name }) {
           </ul>
         </div>
         <div class="stack">
-          ${subject && html`<${TrainForm} subject=${subject} set=${set} isBusy=${open > 0} />`}
+          ${subject && isLoaded && html`<${TrainForm} subject=${subject} set=${set} isBusy=${open > 0} />`}
           ${set && html`<${ShotPlan} set=${set} />`}
         </div>
       </div>

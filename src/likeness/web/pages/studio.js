@@ -4,7 +4,7 @@ import { Confirm } from "../components/confirm.js";
 import { Gallery } from "../components/gallery.js";
 import { Ideas } from "../components/ideas.js";
 import { RunTiles } from "../components/run_tiles.js";
-import { html, signal, useEffect } from "../html.js";
+import { html, signal, useLayoutEffect } from "../html.js";
 import { about, address, say } from "../state.js";
 import { clearFinished, make, runs } from "../studio_runs.js";
 import { t } from "../texts.js";
@@ -38,21 +38,23 @@ const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] % (SEEDS 
 
 /** @param {{name: string}} props */
 export function Page({ name }) {
-  const [adapters] = useLoaded(() => all("/adapters", "adapters"));
+  const [loaded, , failed] = useLoaded(() => all("/adapters", "adapters"));
+  const adapters = loaded || (failed ? [] : null);
   const words = t.studio;
   const values = form.value;
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (name) change({ adapter: name });
     if (!form.peek().guidance) change({ guidance: about.value.guidance_scale });
   }, [name]);
-  useEffect(() => {
-    if (adapters === null || name) return;
-    const names = adapters.map((one) => one.name);
+  useLayoutEffect(() => {
+    if (!loaded || name) return;
+    const names = loaded.map((one) => one.name);
     if (form.peek().adapter === BASE && names.length) change({ adapter: names[0] });
-  }, [adapters]);
+  }, [loaded]);
   const isBase = values.adapter === BASE;
   const isBusy = runs.value.some((one) => !one.isOver);
   const finished = runs.value.filter((one) => one.isOver);
+  const compared = runs.value.filter((one) => one.isCompared);
 
   /** @param {Event} event */
   const submit = async (event) => {
@@ -115,13 +117,13 @@ export function Page({ name }) {
     <div class="stack wide">
       <h1 tabindex="-1">${words.title}</h1>
       ${
-        adapters !== null &&
-        adapters.length === 0 &&
+        adapters?.length === 0 &&
         html`
         <div class="card row spread"><p>${words.nobody}</p><a class="button" href=${address("")}>${t.people.add}</a></div>
       `
       }
-      <div class="columns left">
+      ${!adapters && html`<p class="soft">${t.loading}</p>`}
+      <div class="columns left" hidden=${!adapters}>
         <form class="card stack" onSubmit=${submit}>
           <div class="field">
             <label for="adapter">${words.who}</label>
@@ -207,22 +209,34 @@ export function Page({ name }) {
         </form>
         <div class="stack wide">
           ${
-            runs.value.length > 0 &&
+            compared.length > 0 &&
             html`
-            <section class="stack" aria-label=${words.making} aria-live="polite">
-              <div class=${runs.value.length > 1 ? "pair" : ""}>
-                ${[...runs.value].reverse().map((run) => html`<${RunTiles} key=${run.id} run=${run} />`)}
+            <section class="stack" aria-label=${words.comparison}>
+              <div class=${compared.length > 1 ? "pair" : ""}>
+                ${[...compared].reverse().map((run) => html`<${RunTiles} key=${run.id} run=${run} />`)}
               </div>
               ${sheet.length > 0 && html`<div class="row"><a class="button" href=${`/v1/images/sheet?columns=2&${sheet.map((id) => `id=${id}`).join("&")}`} download="comparison.png">${words.sheet}</a></div>`}
             </section>
           `
           }
-          <${Gallery} adapter=${name || null} onLike=${like} />
+          <${Gallery} adapter=${name || null} pending=${pending()} onLike=${like} />
         </div>
       </div>
       <${Confirm} />
     </div>
   `;
+}
+
+/** Images on their way to the gallery, in its order: the newest first. The first to be there takes the last place. */
+function pending() {
+  return runs.value
+    .filter((run) => !run.isCompared)
+    .flatMap((run) =>
+      run.tiles
+        .filter((tile) => !tile.id)
+        .map((tile) => ({ key: `${run.id} ${tile.place}`, tile }))
+        .reverse(),
+    );
 }
 
 /** Ids in turn, so that a row of the sheet has one seed. @param {string[]} first @param {string[]} second */

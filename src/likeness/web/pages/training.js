@@ -115,10 +115,8 @@ export function Page({ name: id }) {
                   `;
                 })}
               </ol>
-              ${progress && html`<progress max=${Math.max(progress.total, 1)} value=${progress.done} aria-label=${words.stages[/** @type {keyof typeof words.stages} */ (progress.stage)] || progress.stage}></progress>`}
-              <div class="row spread small soft">
-                <span>${progress?.left_s ? words.left(progress.left_s) : job.state === "queued" ? words.noWorker : ""}</span>
-              </div>
+              <progress max=${Math.max(progress?.total || 0, 1)} value=${progress?.done || 0} aria-label=${words.title(job.name)}></progress>
+              <p class="left small soft">${progress?.left_s ? words.left(progress.left_s) : job.state === "queued" ? words.noWorker : ""}</p>
               ${isWaiting && html`<p class="error" role="status">${words.waiting}</p>`}
             </section>
             <p class="soft">${words.close}</p>

@@ -30,7 +30,7 @@ async function tryExample() {
 /** The first page. */
 export function Page() {
   const [isBusy, setBusy] = useState(false);
-  const [adapters] = useLoaded(() => all("/adapters", "adapters"));
+  const [adapters, , failed] = useLoaded(() => all("/adapters", "adapters"));
   const start = async () => {
     setBusy(true);
     try {
@@ -76,18 +76,23 @@ export function Page() {
         </section>
       `
       }
-      <ol class="steps">
-        ${t.welcome.steps.map(
-          ([title, text], place) => html`
-          <li class="card stack tight" key=${title}>
-            <span class="number" aria-hidden="true">${place + 1}</span>
-            <h2>${title}</h2>
-            <p class="soft">${text}</p>
-          </li>
-        `,
-        )}
-      </ol>
-      <p class="soft">${t.welcome.private}</p>
+      ${
+        (adapters !== null || failed) && // nothing that is shown moves down for the people
+        html`
+        <ol class="steps">
+          ${t.welcome.steps.map(
+            ([title, text], place) => html`
+            <li class="card stack tight" key=${title}>
+              <span class="number" aria-hidden="true">${place + 1}</span>
+              <h2>${title}</h2>
+              <p class="soft">${text}</p>
+            </li>
+          `,
+          )}
+        </ol>
+        <p class="soft">${t.welcome.private}</p>
+      `
+      }
     </div>
   `;
 }
