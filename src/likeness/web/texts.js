@@ -186,6 +186,7 @@ export const t = {
     stop: "Close the camera",
     countdown: "Hold it …",
     saved: "Taken. It is being checked.",
+    notKept: /** @param {string} reason */ (reason) => `Not kept. ${reason}`,
     hints: {
       hold: "Hold it like this",
       late: "…",
@@ -313,6 +314,7 @@ export const t = {
     done: "Done",
     selected: /** @param {number} count */ (count) => `${count} selected`,
     selectAll: "All of these",
+    range: "Up to the next one",
     deleteAsk: /** @param {number} count */ (count) => `Delete ${counted(count, "picture")}? This cannot be undone.`,
     deleted: /** @param {number} count */ (count) => `${counted(count, "picture")} deleted`,
     favourite: "Favourite",

@@ -14,8 +14,10 @@ import { signal } from "./html.js";
  * @property {string} label
  * @property {string} url a preview of it; empty if the browser cannot show it
  * @property {"waiting" | "sending" | "refused" | "failed"} state
- * @property {{code: string, message: string, hint: string, verdict: string}[]} reasons
+ * @property {Reason[]} reasons
+ * @property {(reasons: Reason[]) => void} [onRefused]
  */
+/** @typedef {{code: string, message: string, hint: string, verdict: string}} Reason */
 /** @typedef {{entries: Entry[], photos: any[], set: any, isLoaded: boolean}} PhotoSet */
 
 /** @type {PhotoSet} */
@@ -46,8 +48,8 @@ function drop(name, id) {
   change(name, { entries: of(name).entries.filter((one) => one.id !== id) });
 }
 
-/** @param {string} name @param {File[]} files */
-function add(name, files) {
+/** @param {string} name @param {File[]} files @param {(reasons: Reason[]) => void} [onRefused] */
+function add(name, files, onRefused) {
   /** @type {Entry[]} */
   const added = files
     .filter((file) => !file.name.startsWith("."))
@@ -58,6 +60,7 @@ function add(name, files) {
       url: file.type.startsWith("image/") && !/hei[cf]/.test(file.type) ? URL.createObjectURL(file) : "",
       state: "waiting",
       reasons: [],
+      onRefused,
     }));
   change(name, { entries: [...of(name).entries, ...added] });
   work(name);
@@ -105,6 +108,7 @@ function took(name, entry, checked) {
   const isArchive = checked.photos.length !== 1;
   if (refused.length && !isArchive) {
     mark(name, entry.id, { state: "refused", reasons: refused[0].reasons });
+    entry.onRefused?.(refused[0].reasons);
     return;
   }
   drop(name, entry.id);

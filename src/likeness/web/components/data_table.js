@@ -2,16 +2,19 @@
 import { html } from "../html.js";
 
 /**
- * A table that scrolls sideways where it does not fit.
+ * A table that scrolls sideways where it does not fit; on a phone, a list of rows. The roles say that it is a table there
+ * too: browsers take it for none when its display changes.
  * @param {{label: string, heads: string[], rows: any[][], empty: string}} props
  */
 export function DataTable({ label, heads, rows, empty }) {
   if (!rows.length) return html`<p class="soft">${empty}</p>`;
   return html`
     <div class="table" tabindex="0" role="group" aria-label=${label}>
-      <table>
-        <thead><tr>${heads.map((head) => (head ? html`<th key=${head} scope="col">${head}</th>` : html`<td></td>`))}</tr></thead>
-        <tbody>${rows.map((row, place) => html`<tr key=${place}>${row.map((cell) => html`<td>${cell}</td>`)}</tr>`)}</tbody>
+      <table role="table">
+        <thead role="rowgroup"><tr role="row">${heads.map((head) => (head ? html`<th key=${head} role="columnheader" scope="col">${head}</th>` : html`<td role="cell"></td>`))}</tr></thead>
+        <tbody role="rowgroup">
+          ${rows.map((row, place) => html`<tr key=${place} role="row">${row.map((cell, column) => html`<td role="cell" data-head=${heads[column]}>${cell}</td>`)}</tr>`)}
+        </tbody>
       </table>
     </div>
   `;

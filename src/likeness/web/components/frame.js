@@ -38,6 +38,7 @@ const PAGES = {
     "components/gallery.js",
     "components/ideas.js",
     "components/lightbox.js",
+    "components/pending_tile.js",
     "components/run_tiles.js",
     "failures.js",
     "gallery_store.js",

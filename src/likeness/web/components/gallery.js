@@ -6,7 +6,7 @@ import { revision, say } from "../state.js";
 import { plain, t } from "../texts.js";
 import { ask } from "./confirm.js";
 import { Lightbox } from "./lightbox.js";
-import { PendingTile } from "./run_tiles.js";
+import { PendingTile } from "./pending_tile.js";
 
 /**
  * Kept images: open, select one, many or a range, favourites, download, delete.
@@ -16,6 +16,7 @@ import { PendingTile } from "./run_tiles.js";
 export function Gallery({ adapter, pending, onLike }) {
   const [favourites, setFavourites] = useState(false);
   const [isSelecting, setSelecting] = useState(false);
+  const [isRange, setRange] = useState(false); // where there is no Shift key
   const [chosen, setChosen] = useState(/** @type {Set<string>} */ (new Set()));
   const [open, setOpen] = useState(/** @type {string | null} */ (null));
   const last = useRef(-1);
@@ -51,11 +52,12 @@ export function Gallery({ adapter, pending, onLike }) {
     }
     setSelecting(true);
     const changed = new Set(chosen);
-    if (event.shiftKey && last.current >= 0) {
+    if ((event.shiftKey || isRange) && last.current >= 0) {
       const [from, to] = [Math.min(last.current, place), Math.max(last.current, place)];
       images.slice(from, to + 1).forEach((one) => changed.add(one.id));
     } else if (!changed.delete(image.id)) changed.add(image.id);
     last.current = place;
+    setRange(false);
     setChosen(changed);
   };
   click.current = clicked;
@@ -103,6 +105,7 @@ export function Gallery({ adapter, pending, onLike }) {
   };
   const stopSelecting = () => {
     setSelecting(false);
+    setRange(false);
     setChosen(new Set());
     last.current = -1;
   };
@@ -145,6 +148,7 @@ export function Gallery({ adapter, pending, onLike }) {
           ${
             chosen.size > 0 &&
             html`
+            <button class="button plain-button" type="button" aria-pressed=${isRange} onClick=${() => setRange(!isRange)}>${words.range}</button>
             <a class="button plain-button" href=${`/v1/images/archive?${query}`} download>${t.actions.download}</a>
             <button class="button plain-button" type="button" onClick=${remove}>${t.actions.delete}</button>
           `

@@ -154,7 +154,10 @@ export function LiveCamera({ next, plan, count, onPhoto, onUndo, onClose }) {
   return html`
     <dialog class="camera" ref=${dialog} aria-label=${words.title} onClose=${onClose}>
       <div class="bar">
-        <strong>${words.wanted}: ${names[/** @type {keyof typeof names} */ (shot)]}</strong>
+        <div>
+          <strong>${words.wanted}: ${names[/** @type {keyof typeof names} */ (shot)]}</strong>
+          <p class="small">${words.taken(count)}</p>
+        </div>
         <button class="button" type="button" onClick=${onClose}>${words.stop}</button>
       </div>
       <div class="stage">

@@ -5,7 +5,7 @@ import { PhotoCard } from "../components/photo_card.js";
 import { NextShot } from "../components/next_shot.js";
 import { ShotPlan } from "../components/shot_plan.js";
 import { TrainForm } from "../components/train_form.js";
-import { complain } from "../failures.js";
+import { complain, sentence } from "../failures.js";
 import { html, useState } from "../html.js";
 import { say } from "../state.js";
 import { t } from "../texts.js";
@@ -23,6 +23,11 @@ export function Page({ name }) {
   const open = entries.filter((one) => one.state === "waiting" || one.state === "sending").length;
   /** @param {File[]} files */
   const add = (files) => uploads.add(name, files);
+  /** The camera covers the list, so it says itself what became of a photograph. @param {File} file */
+  const addTaken = (file) =>
+    uploads.add(name, [file], ([first]) =>
+      say(t.camera.notKept(sentence(first.message)), { hint: sentence(first.hint) }),
+    );
   const openCamera = async () => {
     try {
       const { LiveCamera } = await import("../components/live_camera.js");
@@ -82,7 +87,7 @@ export function Page({ name }) {
       </div>
       ${
         Camera &&
-        html`<${Camera} next=${set?.next_shot} plan=${set?.plan || []} count=${photos.length} onPhoto=${(/** @type {File} */ file) => add([file])}
+        html`<${Camera} next=${set?.next_shot} plan=${set?.plan || []} count=${photos.length} onPhoto=${addTaken}
         onUndo=${removeLast} onClose=${() => setCamera(null)} />`
       }
     </div>
