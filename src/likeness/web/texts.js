@@ -179,7 +179,7 @@ export const t = {
     title: "Camera",
     starting: "Starting the camera …",
     wanted: "Now",
-    taken: /** @param {number} count */ (count) => `${counted(count, "photograph")} taken`,
+    taken: /** @param {number} count */ (count) => `${counted(count, "photograph")} so far`,
     shutter: "Take the photograph",
     retake: "Delete the last one",
     skip: "Another shot",
@@ -246,7 +246,11 @@ export const t = {
     },
     step: /** @param {number} done @param {number} total */ (done, total) => `${done} of ${total}`,
     left: /** @param {number} seconds */ (seconds) =>
-      seconds < 90 ? `about ${Math.max(1, Math.round(seconds))} s left` : `about ${Math.round(seconds / 60)} min left`,
+      seconds < 90
+        ? `about ${Math.max(1, Math.round(seconds))} s left`
+        : seconds < 5400
+          ? `about ${Math.round(seconds / 60)} min left`
+          : `about ${Math.round(seconds / 3600)} h left`,
     loss: "Loss",
     lossLabel: /** @param {number} first @param {number} last */ (first, last) =>
       `The loss went from ${first.toFixed(3)} to ${last.toFixed(3)}`,

@@ -158,7 +158,7 @@ export function LiveCamera({ next, plan, count, onPhoto, onUndo, onClose }) {
           <strong>${words.wanted}: ${names[/** @type {keyof typeof names} */ (shot)]}</strong>
           <p class="small">${words.taken(count)}</p>
         </div>
-        <button class="button" type="button" onClick=${onClose}>${words.stop}</button>
+        <button class="button round" type="button" aria-label=${words.stop} onClick=${onClose}>×</button>
       </div>
       <div class="stage">
         ${
@@ -172,7 +172,7 @@ export function LiveCamera({ next, plan, count, onPhoto, onUndo, onClose }) {
         `
         }
       </div>
-      <div class="bar">
+      <div class="bar controls">
         <button class="button" type="button" disabled=${count === 0} onClick=${onUndo}>${words.retake}</button>
         <button class="button shutter" type="button" aria-label=${words.shutter} disabled=${!!problem} onClick=${() => take.current()}></button>
         <button class="button" type="button" onClick=${() => setShot(POSES[(POSES.indexOf(shot) + 1) % POSES.length])}>${words.skip}</button>
