@@ -185,6 +185,8 @@ def main() -> None:
                         prepare(visit.page)
                     visit.page.evaluate(_EAGER)
                     visit.page.evaluate(_DECODED)
+                    if is_whole:
+                        visit.page.evaluate("scrollTo(0, 0)")  # else the bars are in the middle
                     visit.page.screenshot(path=asked.folder / f"{page}-{form}-{scheme}.png", full_page=is_whole)
                 visit.end()
 

@@ -216,7 +216,7 @@ def test_from_the_camera_to_a_portrait(visit: Visit) -> None:
     camera.wait_for()
     inspect(visit)
     page.get_by_text("1 usable photograph").wait_for(state="attached")
-    camera.get_by_role("button", name="Delete the last one").click()
+    camera.get_by_role("button", name="Delete last").click()
     camera.get_by_text("The photograph is deleted.").wait_for()
     start = page.get_by_role("button", name="Start the training", include_hidden=True)
     while start.is_disabled():
@@ -343,7 +343,7 @@ def test_portraits_of_a_trained_person(visit: Visit, trained: str) -> None:
     if visit.form == "phone":  # which has no Shift key
         page.get_by_role("button", name="Select", exact=True).click()
         tiles.first.click()
-        page.get_by_role("button", name="Up to the next one").click()
+        page.get_by_role("button", name="Up to next").click()
         tiles.nth(1).click()
     else:
         tiles.first.click(modifiers=["Shift"])
@@ -505,7 +505,8 @@ def test_the_viewers_buttons_stay_where_they_are(visit: Visit, trained: str) -> 
 
 
 def test_a_list_from_before_an_edit_does_not_undo_it(visit: Visit, trained: str) -> None:
-    page, stale = visit.page, []
+    page = visit.page
+    stale: list[tuple[Any, Any]] = []
 
     def hold(route: Any) -> None:
         if stale:

@@ -56,9 +56,9 @@ const PAGES = {
     "uploads.js",
     "use_loaded.js",
   ],
-  phone: ["pages/phone.js"],
+  phone: ["pages/phone.js", "components/command.js"],
   operator: ["pages/operator.js", "components/confirm.js", "components/data_table.js", "failures.js", "use_loaded.js"],
-  "sign-in": ["pages/sign_in.js", "failures.js"],
+  "sign-in": ["pages/sign_in.js", "components/command.js", "failures.js"],
 };
 /** @type {import("../html.js").Signal<Record<string, any>>} */
 const loaded = signal({});

@@ -56,7 +56,7 @@ export function Page() {
                   <span class=${`chip ${job ? "running" : adapter ? "ready" : ""}`}>${job ? words.training : adapter ? words.ready : words.noAdapter}</span>
                 </span>
                 <span class="row">
-                  ${job && html`<a class="button" href=${address("training", job.id)}>${words.training}</a>`}
+                  ${job && html`<a class="button" href=${address("training", job.id)}>${words.follow}</a>`}
                   ${adapter && !job && html`<a class="button" href=${address("studio", name)}>${words.studio}</a>`}
                   ${subject && !adapter && !job && html`<a class="button" href=${address("photos", name)}>${words.photographs}</a>`}
                 </span>

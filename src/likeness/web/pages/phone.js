@@ -1,8 +1,10 @@
 // @ts-check
+import { Command } from "../components/command.js";
 import { html, useEffect, useState } from "../html.js";
 import { about } from "../state.js";
 import { t } from "../texts.js";
 
+const SERVE = "likeness serve --host 0.0.0.0 --certificate chain.pem --key key.pem";
 const LOCAL = /^(localhost|127\.|\[::1\])/;
 
 /** The address of this server as a QR code. */
@@ -29,8 +31,8 @@ export function Page() {
           ? html`
         <div class="card stack">
           <p>${words.local}</p>
-          <p><code>likeness keys new --tenant NAME</code></p>
-          <p><code>likeness serve --host 0.0.0.0 --certificate chain.pem --key key.pem</code></p>
+          <${Command} text="likeness keys new --tenant NAME" />
+          <${Command} text=${SERVE} />
         </div>
       `
           : html`
@@ -44,7 +46,7 @@ export function Page() {
         html`
         <div class="card stack">
           <p>${words.insecure}</p>
-          <p><code>likeness serve --host 0.0.0.0 --certificate chain.pem --key key.pem</code></p>
+          <${Command} text=${SERVE} />
         </div>
       `
       }
@@ -54,7 +56,7 @@ export function Page() {
         html`
         <div class="card stack">
           <p>${words.keys}</p>
-          <p><code>likeness keys new --tenant ${about.value.tenant}</code></p>
+          <${Command} text=${`likeness keys new --tenant ${about.value.tenant}`} />
         </div>
       `
       }

@@ -1,5 +1,6 @@
 // @ts-check
 import { call, get } from "../api.js";
+import { Command } from "../components/command.js";
 import { complain } from "../failures.js";
 import { html, useState } from "../html.js";
 import { about, go, needsSignIn, revision, route } from "../state.js";
@@ -29,7 +30,8 @@ export function Page() {
     <form class="narrow stack wide" onSubmit=${submit} novalidate>
       <div class="stack tight">
         <h1 tabindex="-1">${words.title}</h1>
-        <p class="soft">${words.lead} <code class="whole">likeness keys new --tenant NAME</code></p>
+        <p class="soft">${words.lead}</p>
+        <${Command} text="likeness keys new --tenant NAME" />
       </div>
       <div class="field">
         <label for="key">${words.key}</label>

@@ -4,7 +4,7 @@ import { Confirm } from "../components/confirm.js";
 import { Gallery } from "../components/gallery.js";
 import { Ideas } from "../components/ideas.js";
 import { RunTiles } from "../components/run_tiles.js";
-import { html, signal, useLayoutEffect } from "../html.js";
+import { html, signal, useLayoutEffect, useRef } from "../html.js";
 import { about, address, say } from "../state.js";
 import { clearFinished, make, runs } from "../studio_runs.js";
 import { t } from "../texts.js";
@@ -40,6 +40,7 @@ const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] % (SEEDS 
 export function Page({ name }) {
   const [loaded, , failed] = useLoaded(() => all("/adapters", "adapters"));
   const adapters = loaded || (failed ? [] : null);
+  const results = useRef(/** @type {HTMLElement | null} */ (null));
   const words = t.studio;
   const values = form.value;
   useLayoutEffect(() => {
@@ -78,6 +79,7 @@ export function Page({ name }) {
     if (now.compare === "strength") second.adapter_scale = Number(now.second || 0.7);
     if (now.compare === "adapter") second.adapter = now.second || BASE;
     const isCompared = now.compare !== "";
+    if (matchMedia("(max-width: 959px)").matches) results.current?.scrollIntoView(); // where they are below the form
     const made = await Promise.all([
       make(order, labelOf(order), { isCompared }),
       ...(isCompared ? [make(second, labelOf(second), { isCompared })] : []),
@@ -207,7 +209,7 @@ export function Page({ name }) {
             </div>
           </details>
         </form>
-        <div class="stack wide">
+        <div class="stack wide" ref=${results}>
           ${
             compared.length > 0 &&
             html`
