@@ -30,7 +30,9 @@ FEW = {"steps": 20, "class_images": 2}
 LONG = {"steps": 2_000, "class_images": 2, "checkpoint_every": 10}
 TENANTS = ("north-studio", "school-of-arts")
 SITTER, PUPIL = "ada", "eric"  # before the camera; in training
-_EAGER = "for (const one of document.images) one.loading = 'eager'"  # also what is not in the window yet
+# Also what is not in the window yet.
+_EAGER = """for (const one of document.images) one.loading = 'eager';
+for (const one of document.querySelectorAll('.tile')) one.style.contentVisibility = 'visible';"""
 _DECODED = "Promise.all([...document.images].map((one) => one.decode()))"
 
 
