@@ -60,7 +60,7 @@ class Clock:
 
 def training_row(base: BaseModel, people: int, memory: StepMemory) -> Row:
     """Memory and time of a step of the standard recipe."""
-    recipe = recipe_named("standard", rank=RANK, alpha=RANK)
+    recipe = recipe_named("standard", base.family.name, rank=RANK, alpha=RANK)
     loop = TrainingLoop(base, capacity=people, rank=RANK, memory=memory)
     try:
         for k in range(people):
@@ -81,7 +81,7 @@ def training_row(base: BaseModel, people: int, memory: StepMemory) -> Row:
 
 
 def training_table(base: BaseModel, fake: BaseModel, clock: Clock, most: int) -> list[Row]:
-    recipe = recipe_named("standard", rank=RANK, alpha=RANK)
+    recipe = recipe_named("standard", base.family.name, rank=RANK, alpha=RANK)
     rows: list[Row] = []
     for people in (count for count in TRAINED if count <= most):
         for memory in WAYS:

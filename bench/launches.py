@@ -125,7 +125,7 @@ def training_step(base: BaseModel, people: int, memory: StepMemory | None = None
     try:
         jobs = [loop.join(str(k), recipe, stand_in(base), seed=k) for k in range(people)]
         group: Group = []
-        drawn = kernels_of(lambda: group.extend((job, loop.draw(job)) for job in jobs))
+        drawn = kernels_of(lambda: group.extend((job, batch) for job in jobs for batch in loop.draw(job)))
         gradient = torch.zeros_like(loop.bank.flat)
 
         def work() -> None:

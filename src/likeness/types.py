@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -289,6 +289,22 @@ _PERSON_NOUNS = _GENDERED_NOUNS | {
 PREPARED_PX = 512  # side of a prepared photograph; larger for bases of larger images
 
 
+class Crop(NamedTuple):
+    """Where a prepared photograph lies in its source, in the source's pixels; it may reach beyond the edges."""
+
+    source_height: int
+    source_width: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def mirrored(self) -> "Crop":
+        """Of the mirror image."""
+        return self._replace(left=self.source_width - self.left - self.width)
+
+
 @dataclass(frozen=True, eq=False)
 class PreparedPhoto:
     """A photograph cropped for training, with the masks that the loss and the backgrounds need."""
@@ -296,8 +312,11 @@ class PreparedPhoto:
     image: NDArray[np.uint8]  # (H, W, 3) RGB
     matte: NDArray[np.uint8]  # (H, W) 255 = subject, 0 = background; all 255 where the subject was not found
     face: NDArray[np.uint8]  # (H, W) 255 = the face, soft-edged; all 0 for subjects without one
-    framing: str  # "portrait" (head and shoulders), "close" (the face fills the frame), "aligned", "whole"
+    # square: "portrait" (head and shoulders), "close" (the face fills the frame), "aligned", "whole";
+    # in a bucket of another aspect: "tall" (a portrait with more of the body), "full" (nearly all of the picture)
+    framing: str
     source_sha256: str  # of the photograph it came from
+    crop: Crop | None = None  # None: turned, or not known
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,19 +86,19 @@ def test_photographs_become_an_archive_and_photographs_again() -> None:
 def test_prepared_photographs_lose_nothing_on_the_way() -> None:
     import numpy as np
 
-    from likeness.types import PreparedPhoto
+    from likeness.types import Crop, PreparedPhoto
 
     rng = np.random.default_rng(0)
     made = [
         PreparedPhoto(
             rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), rng.integers(0, 255, (64, 64), dtype=np.uint8),
-            rng.integers(0, 255, (64, 64), dtype=np.uint8), framing, "ab" * 32,
+            rng.integers(0, 255, (64, 64), dtype=np.uint8), framing, "ab" * 32, crop,
         )
-        for framing in ("portrait", "close")
+        for framing, crop in (("portrait", Crop(400, 300, -4, 8, 200, 200)), ("close", None))
     ]  # fmt: skip
     again = unpack_prepared(pack_prepared(made))
     for one, other in zip(made, again, strict=True):
-        assert (one.framing, one.source_sha256) == (other.framing, other.source_sha256)
+        assert (one.framing, one.source_sha256, one.crop) == (other.framing, other.source_sha256, other.crop)
         for plane in ("image", "matte", "face"):
             assert np.array_equal(getattr(one, plane), getattr(other, plane))
 

@@ -285,7 +285,8 @@ def test_a_loss_that_is_no_number_fails_one_job_and_a_full_disk_none(
     def spoiled(tiny_base: BaseModel, order: FineTuneOrder, *given: Any, **named: Any) -> TrainingSet:
         data = training_set(tiny_base, order, *given, **named)
         if order.subject.name == "nan":
-            data.latents.fill_(torch.nan)
+            for latent in data.latents:
+                latent.fill_(torch.nan)
         return data
 
     monkeypatch.setattr("likeness.jobs.joint_trainer.training_set", spoiled)
@@ -415,7 +416,7 @@ def test_a_trainer_that_dies_after_the_last_step_and_before_the_handing_over_rep
             trainer.serve_once()
     trainer.close()
     other = JointTrainer(tiny_base, objects, talk, talk, capacity=2, previews=0)  # type: ignore[arg-type]
-    monkeypatch.setattr("likeness.training.loop.draw_batch", lambda *given: pytest.fail("every step has been taken"))
+    monkeypatch.setattr("likeness.training.loop.draw_batches", lambda *given: pytest.fail("every step has been taken"))
     send("a", steps=3, checkpoint_every=50, attempt=2)
     serve(other)
     assert talk.of("a", "joined")[-1]["step"] == 3

@@ -40,7 +40,7 @@ from likeness.diffusion.schedule import FlowSchedule
 from likeness.engine.packed import pack
 from likeness.engine.slot_banks import SlotBanks
 from likeness.errors import Mismatch, UsageError
-from likeness.training.loop import Batch, StepMemory, TrainingLoop, draw_batch
+from likeness.training.loop import Batch, StepMemory, TrainingLoop, draw_batches
 from likeness.training.recipe import recipe_named
 from likeness.types import Adapter, ImageRequest
 
@@ -343,11 +343,11 @@ def _loop_with(base: BaseModel, **changes: Any) -> tuple[TrainingLoop, Batch]:
     )  # fmt: skip
     data = random_person(base, 1)
     loop = TrainingLoop(base, capacity=2, rank=RANK)
-    job = loop.join("anna", recipe, replace(data, emphasis=torch.ones_like(data.emphasis)), seed=3)
+    job = loop.join("anna", recipe, replace(data, emphasis=torch.ones_like(torch.stack([*data.emphasis]))), seed=3)
     row = loop.bank.flat[job.slot] + 0.2 * random_row(loop.bank, 5) * outputs(loop.bank, recipe.targets_of)
     loop.bank.write(job.slot, row)
     start = job.generator.get_state()
-    batch = draw_batch(job, base.schedule)
+    (batch,) = draw_batches(job, base.schedule)
     job.generator.set_state(start)
     return loop, batch
 

@@ -27,7 +27,7 @@ from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.errors import Mismatch
-from likeness.training.loop import TrainingLoop, draw_batch
+from likeness.training.loop import TrainingLoop, draw_batches
 from likeness.training.recipe import recipe_named
 from likeness.types import Adapter, ImageRequest, Network
 
@@ -164,7 +164,7 @@ def test_one_step_has_the_gradient_of_diffusers_own_loss(folder: Path, base: Bas
         text_targets=("q_proj", "k_proj", "v_proj", "out_proj"),
     )  # fmt: skip
     data = random_person(base, 1)
-    data = replace(data, emphasis=torch.ones_like(data.emphasis))
+    data = replace(data, emphasis=torch.ones_like(torch.stack([*data.emphasis])))
     loop = TrainingLoop(base, capacity=2, rank=RANK)
     try:
         job = loop.join("anna", recipe, data, seed=3)
@@ -172,7 +172,7 @@ def test_one_step_has_the_gradient_of_diffusers_own_loss(folder: Path, base: Bas
         row += 0.05 * random_row(loop.bank, 5) * outputs(loop.bank, recipe.targets_of)  # B away from zero too
         loop.bank.write(job.slot, row)
         start = job.generator.get_state()
-        batch = draw_batch(job, base.schedule)
+        (batch,) = draw_batches(job, base.schedule)
         job.generator.set_state(start)
         losses, gradient = loop.losses_and_gradient([job])
         factors, mine = (loop.bank.pairs_of(one, RANK) for one in (row, gradient[job.slot]))

@@ -174,7 +174,7 @@ def test_a_person_without_numbers_ends_alone(tiny_base: BaseModel) -> None:
     group, data = people(), all_data(tiny_base)
     healthy = {name: person for name, person in group.items() if name != "ben"}
     expected, _ = fine_tune(tiny_base, healthy, data)
-    spoilt = replace(data["ben"], latents=torch.full_like(data["ben"].latents, torch.nan))
+    spoilt = replace(data["ben"], latents=torch.full_like(torch.stack([*data["ben"].latents]), torch.nan))
     weights, history = fine_tune(tiny_base, group, data | {"ben": spoilt})
     assert [type(progress.error) for progress in history["ben"]] == [TrainingError]
     assert history["ben"][0].finished
@@ -188,7 +188,7 @@ def test_a_slot_holds_nothing_of_who_had_it_before(tiny_base: BaseModel) -> None
     group, data = people(), all_data(tiny_base)
     fresh, _ = fine_tune(tiny_base, {"anna": group["anna"]}, data)
     loop = TrainingLoop(tiny_base, capacity=1, rank=BANK_RANK)
-    spoilt = replace(data["cleo"], latents=torch.full_like(data["cleo"].latents, torch.inf))
+    spoilt = replace(data["cleo"], latents=torch.full_like(torch.stack([*data["cleo"].latents]), torch.inf))
     loop.join("cleo", group["cleo"].recipe, data["cleo"], seed=3)
     loop.step()
     loop.leave("cleo")

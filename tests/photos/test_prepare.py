@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 from likeness.errors import UsageError
 from likeness.photos import MediaPipeFaces, decode, prepare, vary_background
 from likeness.photos.backgrounds import foreground
+from likeness.photos.face import Face
 from likeness.photos.matte import covering, guided_filter, only_at
-from likeness.photos.prepare import cut_out, frame_of, saliency
+from likeness.photos.prepare import cut_out, frame_of, nearest_aspect, saliency, tall_frame
 from likeness.types import Photo, PreparedPhoto
 
 Image = NDArray[np.uint8]
@@ -54,14 +56,14 @@ def test_every_photograph_gives_a_clean_matte(person: list[Photo], faces: MediaP
 def test_frames_stay_inside_where_they_fit(portrait: Image, faces: MediaPipeFaces) -> None:
     face = faces.detect(portrait)[0]
     for framing in ("portrait", "close"):
-        left, top, side = frame_of(framing, face, portrait.shape)
+        left, top, side, _ = frame_of(framing, face, portrait.shape)
         assert left >= 0 and top >= 0 and max(left, top) + side <= 512
-    left, top, side = frame_of("close", face, (300, 300, 3))  # the frame is larger than this image
+    left, top, side, _ = frame_of("close", face, (300, 300, 3))  # the frame is larger than this image
     assert side > 300 and left < 0 and left + side > 300
 
 
 def test_margins_go_on_without_black(scene: Image) -> None:
-    cut = cut_out(scene, (-100, -100, 300), 150)
+    cut = cut_out(scene, (-100, -100, 300, 300), (150, 150))
     assert cut.shape == (150, 150, 3) and cut.min() >= scene.min() - 2
     steps = np.abs(np.diff(cut.astype(int), axis=0)).max(axis=(1, 2))
     assert steps[30:60].max() <= 10  # no seam where the photo ends
@@ -78,6 +80,79 @@ def test_things_give_one_frame_around_what_strikes_the_eye(scene: Image) -> None
 def test_any_shape_of_thing(shape: tuple[int, int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
     assert prepare(image, None, "", size_px=32)[0].image.shape == (32, 32, 3)
+
+
+ASPECTS = ((18, 14), (19, 13), (14, 18), (13, 19))
+
+
+@pytest.mark.parametrize(
+    ("aspect", "bucket"),
+    [(1.0, (16, 16)), (1.1, (16, 16)), (1.25, (18, 14)), (4 / 3, (18, 14)), (1.5, (19, 13)), (9.0, (19, 13)),
+     (0.75, (14, 18)), (0.1, (13, 19))],
+)  # fmt: skip
+def test_the_nearest_bucket(aspect: float, bucket: tuple[int, int]) -> None:
+    assert nearest_aspect(aspect, ASPECTS) == bucket
+    assert nearest_aspect(aspect, ()) == (16, 16)
+
+
+def test_buckets_have_about_one_area_and_sides_that_networks_take() -> None:
+    for height, width in ASPECTS:
+        assert 0.94 < height * width / 256 <= 1
+        assert all(side * px // 16 % 16 == 0 for side in (height, width) for px in (256, 512, 768, 1024))
+
+
+@pytest.mark.parametrize(("shape", "size"), [((400, 300), (144, 112)), ((240, 400), (104, 152))])
+def test_a_thing_in_a_bucket_shows_more_of_the_picture(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    """Red grows with the column, green with the row: the crop says where each pixel is from."""
+    rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]]
+    picture = np.stack([columns // 2, rows // 2, np.zeros_like(rows)], axis=-1).astype(np.uint8)
+    square, full = prepare(picture, None, "a" * 64, size_px=128, aspects=ASPECTS)
+    assert (square.framing, square.image.shape) == ("whole", (128, 128, 3))
+    assert (full.framing, full.image.shape) == ("full", (*size, 3))
+    assert full.crop is not None and square.crop is not None
+    assert full.crop.height * full.crop.width > 1.2 * square.crop.height * square.crop.width
+    assert max(full.crop.height / shape[0], full.crop.width / shape[1]) == 1
+    for one in (square, full):
+        assert one.crop is not None and (one.crop.source_height, one.crop.source_width) == shape
+        corner = np.array([one.crop.left, one.crop.top]) / 2
+        assert np.abs(one.image[0, 0, :2] - corner).max() <= 3
+        far = np.array([one.crop.left + one.crop.width, one.crop.top + one.crop.height]) / 2
+        assert np.abs(one.image[-1, -1, :2] - far).max() <= 3
+
+
+def test_squares_are_the_same_with_and_without_buckets(scene: Image) -> None:
+    (before,) = prepare(scene, None, "a" * 64, size_px=64)
+    after = prepare(scene, None, "a" * 64, size_px=64, aspects=ASPECTS)
+    assert np.array_equal(before.image, after[0].image) and before.crop == after[0].crop
+    square = prepare(scene[:200, :200], None, "a" * 64, size_px=64, aspects=ASPECTS)
+    assert [one.framing for one in square] == ["whole"]
+
+
+def test_a_tall_frame_keeps_the_face_s_distance_from_the_edge_and_shows_more_below() -> None:
+    face = Face((900, 600, 1100, 900), np.zeros((478, 3), np.float32), 0, 0, 0, "neutral", 1)
+    shape = (3000, 2000, 3)
+    left, top, side, _ = frame_of("portrait", face, shape)
+    frame = tall_frame(face, shape, (19, 13))
+    assert frame is not None and frame[1] == top
+    assert frame[2] * frame[3] == pytest.approx(side**2 * 19 * 13 / 256, rel=0.01)
+    assert frame[1] + frame[3] > top + side and frame[0] > left
+    assert tall_frame(face, shape, (16, 16)) is None
+    assert tall_frame(face, (800, 2000, 3), (18, 14)) is None  # no room below
+
+
+def test_an_upright_photograph_of_a_person_has_one_more_framing(demo_photos: Path, faces: MediaPipeFaces) -> None:
+    image = decode(sorted(demo_photos.glob("*.jpg"))[0].read_bytes())
+    middle, across = image.shape[1] // 2, image.shape[0] * 7 // 9
+    upright = np.ascontiguousarray(image[:, middle - across // 2 : middle + across // 2])
+    face = faces.detect(upright)[0]
+    squares = prepare(upright, face, "f" * 64, size_px=128)
+    made = prepare(upright, face, "f" * 64, size_px=128, aspects=ASPECTS)
+    assert [one.framing for one in made] == ["portrait", "close", "aligned", "tall"]
+    for before, after in zip(squares, made[:3], strict=True):
+        assert np.array_equal(before.image, after.image) and np.array_equal(before.matte, after.matte)
+    tall = made[3]
+    assert tall.image.shape == (144, 112, 3) and tall.matte.shape == tall.face.shape == (144, 112)
+    assert (tall.matte[tall.face > 250] > 200).mean() > 0.98
 
 
 @pytest.mark.parametrize("size_px", [0, 31, 5000])

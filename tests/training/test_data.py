@@ -9,16 +9,26 @@ import torch
 
 from fixtures.tiny import random_person
 from likeness.diffusion.base import BaseModel
-from likeness.diffusion.family import LIKENESS_128, SD_15
+from likeness.diffusion.family import LIKENESS_128, SD_15, SDXL
 from likeness.diffusion.pixels import to_pixels
 from likeness.diffusion.schedule import DiffusionSchedule
 from likeness.photos.styles import STYLES
 from likeness.storage.objects import FileObjects
 from likeness.training import prior
-from likeness.training.data import TEMPLATES, augment, build_training_set, captions, class_captions, style_copies
-from likeness.training.loop import FineTune, draw_batch
+from likeness.training.data import (
+    TEMPLATES,
+    augment,
+    build_training_set,
+    captions,
+    class_captions,
+    framed,
+    size_of,
+    style_copies,
+    view_of,
+)
+from likeness.training.loop import FineTune, draw_batches
 from likeness.training.recipe import recipe_named
-from likeness.types import PreparedPhoto, Subject
+from likeness.types import Crop, PreparedPhoto, Subject
 
 
 def a_photo(seed: int, framing: str = "portrait") -> PreparedPhoto:
@@ -100,6 +110,7 @@ def test_a_training_set_has_a_row_for_every_copy(tiny_base: BaseModel) -> None:
     made = build_training_set(
         tiny_base, Subject("anna"), photos, recipe=recipe, prior_latents=torch.zeros(4, *tiny_base.latent_shape), seed=0
     )
+    assert isinstance(made.latents, torch.Tensor) and isinstance(made.emphasis, torch.Tensor)
     assert made.latents.shape == (2 * 2 + 3, *tiny_base.latent_shape)
     torch.testing.assert_close(made.emphasis.mean((1, 2, 3)), torch.ones(7))
     assert made.emphasis[0, 0, 6, 7] > made.emphasis[0, 0, 14, 7] > made.emphasis[0, 0, 0, 0]  # face, body, room
@@ -115,17 +126,51 @@ def test_a_training_set_has_a_row_for_every_copy(tiny_base: BaseModel) -> None:
     assert len(none.prior_ids) == 0
 
 
+def test_photographs_in_buckets_keep_their_shape_and_go_before_their_squares(tiny_base: BaseModel) -> None:
+    bucketed = replace(tiny_base, family=replace(LIKENESS_128, framings=SD_15.framings, aspects=SDXL.aspects))
+    squares = [a_photo(0, "portrait"), a_photo(0, "close"), a_photo(0, "aligned"), a_photo(1, "portrait")]
+    squares[3] = replace(squares[3], source_sha256="cd" * 32)
+    tall = replace(
+        squares[0], image=np.zeros((72, 56, 3), np.uint8), matte=np.full((72, 56), 255, np.uint8),
+        face=np.zeros((72, 56), np.uint8), framing="tall", crop=Crop(400, 300, 40, 20, 180, 140),
+    )  # fmt: skip
+    photos = [*squares, tall]
+    assert framed(photos, bucketed.family) == [squares[1], squares[3], tall]
+    assert framed(photos, SD_15) == [squares[0], squares[1], squares[3]]
+    assert [size_of(photo, bucketed.family, 128) for photo in (squares[1], tall)] == [(128, 128), (144, 112)]
+    assert size_of(tall, SD_15, 512) == (512, 512)
+    recipe, none = recipe_named("fast", variants=2, styled_copies=0), torch.zeros(0, *tiny_base.latent_shape)
+    made = build_training_set(bucketed, Subject("anna"), photos, recipe=recipe, prior_latents=none, seed=0)
+    assert [tuple(one.shape[1:]) for one in made.latents] == [(16, 16)] * 4 + [(18, 14)] * 2
+    assert [tuple(one.shape[1:]) for one in made.emphasis] == [(16, 16)] * 4 + [(18, 14)] * 2
+    assert all(one.mean() == pytest.approx(1, rel=1e-5) for one in made.emphasis)
+    large = replace(recipe, resolution_px=256)
+    made = build_training_set(bucketed, Subject("anna"), photos[:4], recipe=large, prior_latents=none, seed=0)
+    assert isinstance(made.latents, torch.Tensor) and made.latents.shape[2:] == (32, 32)
+
+
+def test_the_view_of_a_photograph_is_that_of_diffusers_script() -> None:
+    """train_dreambooth_lora_sdxl.py: the size of the file, then the crop's edges in the resized photograph."""
+    photo = replace(a_photo(0), crop=Crop(400, 300, 40, 20, 180, 140))
+    assert view_of(photo, (1152, 896)) == (400, 300, 256, 128, 1152, 896)
+    (_, mirrored) = augment([photo], recipe_named("origin-2023", variants=2), is_person=True, seed=0)
+    assert view_of(mirrored, (1152, 896)) == (400, 300, 256, 896, 1152, 896)
+    outside = replace(photo, crop=Crop(400, 300, -9, -9, 500, 500))
+    assert view_of(outside, (1024, 1024))[2:4] == (0, 0)
+    assert view_of(replace(photo, crop=None), (512, 512)) == (512, 512, 0, 0, 512, 512)
+
+
 def test_a_batch_has_instance_rows_then_prior_rows(tiny_base: BaseModel) -> None:
     recipe = recipe_named("fast", instance_rows=3, prior_rows=2)
     data = random_person(tiny_base, 0)
-    batch = draw_batch(FineTune("a", recipe, data, torch.Generator().manual_seed(1), slot=1), tiny_base.schedule)
+    (batch,) = draw_batches(FineTune("a", recipe, data, torch.Generator().manual_seed(1), slot=1), tiny_base.schedule)
     assert batch.is_prior.tolist() == [False] * 3 + [True] * 2
     for row in range(5):
         source = data.prior_latents if batch.is_prior[row] else data.latents
         assert any(torch.equal(batch.x0[row], latent) for latent in source)
     assert torch.equal(batch.emphasis[3:], torch.ones(2, 1, 16, 16))
     alone = FineTune("a", recipe, random_person(tiny_base, 0, priors=0), torch.Generator(), slot=1)
-    bare = draw_batch(alone, tiny_base.schedule)
+    (bare,) = draw_batches(alone, tiny_base.schedule)
     assert bare.is_prior.tolist() == [False] * 3
 
 

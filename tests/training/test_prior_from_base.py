@@ -63,7 +63,7 @@ def test_the_targets_of_a_block_of_steps_are_the_bare_bases(tiny_base: BaseModel
     loop, data = TrainingLoop(tiny_base, capacity=1, rank=2), random_person(tiny_base, 1)
     try:
         job = loop.join("anna", RECIPE, data, seed=3)
-        batch = loop.draw(job)
+        (batch,) = loop.draw(job)
         held = batch.is_prior
         assert job.prompts is not None and held.sum() == RECIPE.prior_rows
         x_t = tiny_base.schedule.add_noise(batch.x0, batch.noise, batch.t)
@@ -72,9 +72,9 @@ def test_the_targets_of_a_block_of_steps_are_the_bare_bases(tiny_base: BaseModel
         assert relative(batch.bare[held], expected[held]) < 1e-5
         assert not batch.bare[~held].any()
         job.priors = None
-        again = loop.draw(job)
+        (again,) = loop.draw(job)
         assert torch.equal(again.x0[held], batch.x0[held]) and torch.equal(again.noise[held], batch.noise[held])
         job.losses = [0.0]
-        assert not torch.equal(loop.draw(job).noise[held], batch.noise[held])  # the next step has others
+        assert not torch.equal(loop.draw(job)[0].noise[held], batch.noise[held])  # the next step has others
     finally:
         loop.close()

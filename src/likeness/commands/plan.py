@@ -60,7 +60,8 @@ def plan(
          "budget_bytes": budget, **made.to_json(), "people_that_fit": most,
          "step_s": step_s, "seconds": None if step_s is None else step_s * made.steps}
     )  # fmt: skip
-    title = f"{found.id} ({found.family.name}), {found.family.resolution_px} px, recipe {recipe}, {people} at once"
+    side_px = chosen.resolution_px or found.family.resolution_px
+    title = f"{found.id} ({found.family.name}), {side_px} px, recipe {recipe}, {people} at once"
     call.terminal.say(title)
     parts = {
         "weights": made.weights_bytes, "prompts": made.prompts_bytes, "bank": made.bank_bytes,

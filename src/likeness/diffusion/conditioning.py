@@ -9,11 +9,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """Encoded prompts, one per row. A family reads the fields that its network takes."""
+    """Encoded prompts, one per row. A family reads the fields that its network takes.
+
+    Selections and concatenations are of prompts: they leave `views` out.
+    """
 
     states: Tensor  # (B, N, d), one vector per token; of a prepared prompt what the network computes of it
     pooled: Tensor | None = None  # (B, D), one vector per prompt
     lengths: tuple[int, ...] = ()  # tokens of each row that are read, from the first; (): all
+    views: Tensor | None = None  # (B, 6) of the images to predict, see `BaseModel.reads_views`; None: whole ones
 
     def __len__(self) -> int:
         return len(self.states)

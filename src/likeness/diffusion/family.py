@@ -33,6 +33,9 @@ _SAME_INPUT = (
 Architecture = Literal["stable-diffusion", "stable-diffusion-xl", "flux2-klein", "z-image"]
 
 CROPS = ("portrait", "close")  # upright, at two distances
+# At 1024 px 1152 x 896, 1216 x 832 and their transposes (Podell et al. 2023, appendix I). At resolutions in steps of
+# 256 px the sides are multiples of 16, which all of these networks need.
+ASPECTS = ((18, 14), (19, 13), (14, 18), (13, 19))
 
 
 def input_of(module: str) -> tuple[str, ...]:
@@ -63,6 +66,8 @@ class Family:
     fast_sampler: str = "ddim"
     negative_scale: float | None = None  # default adapter scale for the negative prompt; None: as for the prompt
     framings: tuple[str, ...] = CROPS  # framings of a person's prepared photographs that training uses
+    # height and width of buckets besides the square, in sixteenths of its side: prepared photographs may have them
+    aspects: tuple[tuple[int, int], ...] = ()
     class_templates: tuple[str, ...] = ("photo of {}",)  # captions of the class images, in turn; {} is the class noun
     # caption -> filter of `photos.styles` for styled copies of the photographs; {} as above
     styles: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -162,6 +167,7 @@ SDXL = Family(
     targets=_SDXL_TARGETS,
     trained=_SDXL_TRAINED,
     origins=("SDXL",),
+    aspects=ASPECTS,
 )
 # Steps and guidance of the flows: their model cards. They make images up to 1024 px; 512 px trains on a small GPU.
 KLEIN_BASE_4B = Family(
@@ -174,6 +180,7 @@ KLEIN_BASE_4B = Family(
     origins=("Flux", "a diffusion transformer"),
     steps=50,
     sampler="euler",
+    aspects=ASPECTS,
 )
 KLEIN_4B = replace(KLEIN_BASE_4B, name="flux2-klein-4b", guidance_scale=1.0, steps=4, undistilled=KLEIN_BASE_4B.name)
 Z_IMAGE = replace(

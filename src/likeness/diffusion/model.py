@@ -45,6 +45,9 @@ class BaseModel(ABC):
     adapted: ClassVar[tuple[Network, ...]]  # the networks that adapters modify; the denoising network is the first
     tokenizer_kinds: ClassVar[Mapping[str, Any]]  # sub-folder -> class with `from_pretrained`
     streamed: ClassVar[tuple[str, ...]] = ()  # sub-folders of networks that can be in host memory
+    # whether the network is told of each image: height and width of its original, top and left edge of the crop after
+    # the original was resized, height and width of the crop, in pixels (Podell et al. 2023, section 2.2)
+    reads_views: ClassVar[bool] = False
     is_batch_invariant: ClassVar[bool] = False  # on a CPU, after `make_batch_invariant` of the adapted networks
 
     @classmethod

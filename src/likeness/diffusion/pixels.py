@@ -9,12 +9,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def to_pixels(images: Sequence[NDArray[np.uint8]], size_px: int) -> Tensor:
-    """(H, W, 3) uint8 each, all of one size -> (B, 3, size, size) in [-1, 1]."""
+def to_pixels(images: Sequence[NDArray[np.uint8]], size_px: int | tuple[int, int]) -> Tensor:
+    """(H, W, 3) uint8 each, all of one size -> (B, 3, height, width) in [-1, 1].
+
+    Args:
+        size_px: height and width, or the side of squares.
+    """
+    size = (size_px, size_px) if isinstance(size_px, int) else size_px
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-    if pixels.shape[-1] >= size_px:
-        return F.interpolate(pixels, (size_px, size_px), mode="area")
-    return F.interpolate(pixels, (size_px, size_px), mode="bicubic", antialias=True).clamp(-1, 1)
+    if pixels.shape[-1] >= size[1]:
+        return F.interpolate(pixels, size, mode="area")
+    return F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def to_images(pixels: Tensor) -> list[NDArray[np.uint8]]:

@@ -126,6 +126,7 @@ class StableDiffusionXL(StableDiffusion):
     """Stable Diffusion XL base. Conventions as in diffusers' StableDiffusionXLPipeline."""
 
     adapted: ClassVar[tuple[Network, ...]] = ("unet", "text_encoder", "text_encoder_2")
+    reads_views: ClassVar[bool] = True
     tokenizer_kinds: ClassVar[Mapping[str, Any]] = {"tokenizer": CLIPTokenizer, "tokenizer_2": CLIPTokenizer}
 
     @classmethod
@@ -152,10 +153,11 @@ class StableDiffusionXL(StableDiffusion):
         return Conditioning(torch.cat([one.hidden_states[-2], two.hidden_states[-2]], dim=-1), two.text_embeds)
 
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """The size of the image is told as an original of the same size, not cropped."""
+        """Without `views` the size of the image is told as an original of the same size, not cropped."""
         side = [float(cells * self.pixels_per_cell) for cells in x_t.shape[2:]]  # H, W
-        times = torch.tensor([*side, 0.0, 0.0, *side], device=self.device, dtype=conditioning.states.dtype)
-        further = {"text_embeds": cast(Tensor, conditioning.pooled), "time_ids": times.expand(len(x_t), -1)}
+        views = torch.tensor([*side, 0.0, 0.0, *side]) if conditioning.views is None else conditioning.views
+        times = views.to(self.device).expand(len(x_t), -1)
+        further = {"text_embeds": cast(Tensor, conditioning.pooled), "time_ids": times}
         return self.unet(
             x_t.to(self.dtype), t.to(self.device), conditioning.states, added_cond_kwargs=further, return_dict=False
         )[0]

@@ -74,7 +74,9 @@ def _prepare(line: Line, objects: Any, asked: Document) -> int:
     def watch(advance: Advance) -> None:
         line.send(event="advance", job=asked["job"], **advance.to_json())
 
-    objects.put(asked["prepared"], pack_prepared(prepare_usable(checked, size_px=asked["size_px"], watch=watch)))
+    aspects = [(height, width) for height, width in asked["aspects"]]
+    prepared = prepare_usable(checked, size_px=asked["size_px"], aspects=aspects, watch=watch)
+    objects.put(asked["prepared"], pack_prepared(prepared))
     return len(checked.usable)
 
 

@@ -8,7 +8,7 @@ input ends the job with a reason. A job that was cancelled or taken over ends th
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, TypeVar
@@ -65,6 +65,7 @@ class Stages:
         release: takes back the lease of a claim.
         full: told how many jobs the device can hold after it was full.
         photo_px: the side of prepared photographs for the trainer's base.
+        aspects: its buckets, see `photos.prepare`.
         scores: whether every adapter gets a score card.
         most_rank: the largest that a job may ask for; config.json in an archive that lies elsewhere is read here.
         keep_photos_s: after a job has succeeded or failed.
@@ -79,6 +80,7 @@ class Stages:
     release: Callable[[Claim], None]
     full: Callable[[int], None] = lambda concurrency: None
     photo_px: Callable[[], int] = lambda: PREPARED_PX
+    aspects: Callable[[], Sequence[Sequence[int]]] = lambda: ()
     scores: bool = True
     most_rank: int = 32
     keep_photos_s: float = 0.0
@@ -149,9 +151,9 @@ class Stages:
             Failed, Gone, TrainingError: see `_in_child`.
         """
         self._tell(claim, "stage", {"stage": "check"})
-        asked = {
+        asked: Document = {
             "photos": object_keys.photos_key(order.tenant, claim.job),
-            "prepared": object_keys.prepared_key(order.tenant, claim.job), "size_px": self.photo_px(),
+            "prepared": object_keys.prepared_key(order.tenant, claim.job),
         }  # fmt: skip
 
         def configured(said: Document) -> Document | None:
@@ -166,9 +168,12 @@ class Stages:
         found = self._in_child(self.preparer, claim, order, asked=first, heard=configured)
         final = read_order(found["order"])
         self.patiently(claim, order, lambda: self.admit(claim, final, consent=found["consent"]))
-        subject = final.fine_tune().subject
-        agreed = self.patiently(claim, order, lambda: covers_faces(self.library.catalog, final.tenant, subject))
-        asked |= {"order": final.document(), "has_consent": agreed}
+        wanted = final.fine_tune()
+        agreed = self.patiently(claim, order, lambda: covers_faces(self.library.catalog, final.tenant, wanted.subject))
+        asked |= {
+            "order": final.document(), "has_consent": agreed, "aspects": self.aspects(),
+            "size_px": max(self.photo_px(), wanted.recipe.resolution_px or 0),
+        }  # fmt: skip
         return self._in_child(self.preparer, claim, final, asked=asked, heard=heard)
 
     def admit(self, claim: Claim, order: JobOrder, *, consent: str) -> None:

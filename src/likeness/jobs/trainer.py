@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
         time.sleep(60)  # the worker ends this process once it has read why
         return
     line.send(event="ready", device=str(trainer.base.device), concurrency=trainer.capacity,
-              photo_px=trainer.base.family.photo_px)  # fmt: skip
+              photo_px=trainer.base.family.photo_px, aspects=trainer.base.family.aspects)  # fmt: skip
     while trainer.serve_once():
         pass
 

@@ -96,7 +96,8 @@ class Worker:
         self._trainer = ChildProcess("likeness.jobs.trainer", trainer)
         self._stages = Stages(
             self._queue.store, library, locations, self._preparer, self._trainer, self._leases.release,
-            full=self._is_full, photo_px=lambda: self._trainer.facts["photo_px"], scores=options.scores,
+            full=self._is_full, photo_px=lambda: self._trainer.facts["photo_px"],
+            aspects=lambda: self._trainer.facts["aspects"], scores=options.scores,
             most_rank=options.rank, keep_photos_s=options.keep_photos_s,
         )  # fmt: skip
         retention = Retention(database, library.objects, library.catalog)

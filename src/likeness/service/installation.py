@@ -218,12 +218,13 @@ class Likeness:
         )  # fmt: skip
 
     def prepare(
-        self, checked: CheckResult, *, size_px: int = PREPARED_PX, watch: Watch = unwatched
-    ) -> tuple[PreparedPhoto, ...]:
-        """Training images of every usable photograph, in order."""
+        self, checked: CheckResult, *, size_px: int = PREPARED_PX, aspects: Sequence[tuple[int, int]] = (),
+        watch: Watch = unwatched,
+    ) -> tuple[PreparedPhoto, ...]:  # fmt: skip
+        """Training images of every usable photograph, in order; see `photos.prepare`."""
         from ..photos import prepare_usable
 
-        return prepare_usable(checked, size_px=size_px, watch=watch)
+        return prepare_usable(checked, size_px=size_px, aspects=aspects, watch=watch)
 
     def train(
         self, photos: Sequence[Photo], order: FineTuneOrder, *, tenant: str = LOCAL, keep_strangers: bool = False,
@@ -269,8 +270,9 @@ class Likeness:
             checked.raise_if_refused()
             stop_if(should_stop)
             with clock.stage("prepare"):
-                size_px = self.family.photo_px
-                prepared = self.prepare(checked, size_px=size_px, watch=watch)
+                family = self.family
+                size_px = max(family.photo_px, order.recipe.resolution_px or 0)
+                prepared = self.prepare(checked, size_px=size_px, aspects=family.aspects, watch=watch)
                 save_prepared(prepared, make_private(new_photos))
             stop_if(should_stop)
             watch(Advance("load base", 0, 1))

@@ -1,6 +1,6 @@
 """Prepared photographs in their one stored form: PNGs without metadata and an index, in a folder or in a zip.
 
-index.json                 [{"file": "01-portrait", "framing": "portrait", "source_sha256": "..."}, ...]
+index.json                 [{"file": "01-portrait", "framing": "portrait", "source_sha256": "...", "crop": [...]}, ...]
 01-portrait.png            (H, W, 3) uint8, numbered by photograph
 01-portrait-matte.png      (H, W) uint8
 01-portrait-face.png       (H, W) uint8
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..types import PreparedPhoto
+from ..types import Crop, PreparedPhoto
 
 INDEX = "index.json"
 _PLANES = {"image": "", "matte": "-matte", "face": "-face"}
@@ -74,7 +74,7 @@ def _names(photos: Sequence[PreparedPhoto]) -> list[str]:
 def _files(photos: Sequence[PreparedPhoto]) -> Iterator[tuple[str, bytes]]:
     names = _names(photos)
     facts = [
-        {"file": name, "framing": photo.framing, "source_sha256": photo.source_sha256}
+        {"file": name, "framing": photo.framing, "source_sha256": photo.source_sha256, "crop": photo.crop}
         for name, photo in zip(names, photos, strict=True)
     ]
     yield INDEX, json.dumps(facts).encode()
@@ -90,7 +90,8 @@ def _read(read: Callable[[str], bytes]) -> tuple[PreparedPhoto, ...]:
     found = []
     for fact in json.loads(read(INDEX)):
         image, matte, face = (_pixels(read(f"{fact['file']}{ending}.png")) for ending in _PLANES.values())
-        found.append(PreparedPhoto(image, matte, face, fact["framing"], fact["source_sha256"]))
+        crop = Crop(*fact["crop"]) if fact.get("crop") else None
+        found.append(PreparedPhoto(image, matte, face, fact["framing"], fact["source_sha256"], crop))
     return tuple(found)
 
 

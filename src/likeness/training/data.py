@@ -4,7 +4,8 @@ Everything is encoded once before the first step; the loop sees neither images n
 """
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,7 +28,10 @@ TEMPLATES = {
     "close": ("close-up photo of {}", "a close-up photo of {}"),
     "aligned": ("photo of {}", "a photo of {}", "portrait photo of {}", "close-up photo of {}"),
     "whole": ("photo of {}", "a photo of {}", "a picture of {}"),
+    "tall": ("photo of {}", "a photo of {}", "portrait photo of {}"),
+    "full": ("photo of {}", "a photo of {}", "a picture of {}"),
 }
+_INSTEAD = {"tall": "portrait", "full": "whole"}  # framing in a bucket -> the square that it replaces
 # of a style: nothing about what the picture shows; {} is '[identifier] style'
 STYLE_TEMPLATES = ("picture in {}", "a picture in {}", "in {}")
 
@@ -36,11 +40,12 @@ STYLE_TEMPLATES = ("picture in {}", "a picture in {}", "in {}")
 class TrainingSet:
     """All training data of one person, on the base's device."""
 
-    latents: Tensor  # (N, C, h, w)
-    emphasis: Tensor  # (N, 1, h, w), mean 1 over each row
+    latents: Tensor | tuple[Tensor, ...]  # N of (C, h, w): one tensor if all have one shape
+    emphasis: Tensor | tuple[Tensor, ...]  # N of (1, h, w), mean 1 each
     ids: Tensor  # (N, K, ...), token ids of K captions per latent
     prior_latents: Tensor  # (M, C, h, w)
     prior_ids: Tensor  # (M, ...)
+    views: Tensor | None = None  # (N, 6), see `BaseModel.reads_views`; None: whole images
 
     @cached_property
     def captions(self) -> "Captions":
@@ -81,6 +86,7 @@ def augment(
                 copy = PreparedPhoto(
                     np.ascontiguousarray(copy.image[:, ::-1]), np.ascontiguousarray(copy.matte[:, ::-1]),
                     np.ascontiguousarray(copy.face[:, ::-1]), copy.framing, copy.source_sha256,
+                    copy.crop and copy.crop.mirrored,
                 )  # fmt: skip
             out.append(copy)
     return out
@@ -101,10 +107,37 @@ def style_copies(
     return [(template, styled(photo, style, rng)) for photo, (template, style) in zip(wanted, turns, strict=False)]
 
 
-def _coverage(masks: Sequence[np.ndarray], cells: int) -> Tensor:
-    """(H, W) uint8 each -> coverage of each latent cell, (B, 1, cells, cells)."""
+def _coverage(masks: Sequence[np.ndarray], cells: tuple[int, int]) -> Tensor:
+    """(H, W) uint8 each -> coverage of each latent cell, (B, 1, *cells)."""
     stacked = torch.from_numpy(np.stack(masks))[:, None].float() / 255
-    return F.interpolate(stacked, (cells, cells), mode="area")
+    return F.interpolate(stacked, cells, mode="area")
+
+
+def framed(prepared: Sequence[PreparedPhoto], family: Family) -> list[PreparedPhoto]:
+    """The framings that a family trains on: one in a bucket instead of the square of the same photograph."""
+    if not family.aspects:
+        return [photo for photo in prepared if photo.framing in (*family.framings, "whole")]
+    better = {(photo.source_sha256, _INSTEAD[photo.framing]) for photo in prepared if photo.framing in _INSTEAD}
+    wanted = {*family.framings, "whole", *_INSTEAD}
+    return [
+        photo for photo in prepared if photo.framing in wanted and (photo.source_sha256, photo.framing) not in better
+    ]
+
+
+def size_of(photo: PreparedPhoto, family: Family, side_px: int) -> tuple[int, int]:
+    """Height and width for the networks: the square of this side, or the bucket with the photograph's aspect."""
+    aspect = photo.image.shape[0] / photo.image.shape[1]
+    height, width = min(((16, 16), *family.aspects), key=lambda one: abs(math.log(one[0] / one[1] / aspect)))
+    return height * side_px // 16, width * side_px // 16
+
+
+def view_of(photo: PreparedPhoto, size: tuple[int, int]) -> tuple[float, ...]:
+    """What a network is told of a photograph that it sees in this size, see `BaseModel.reads_views`."""
+    if photo.crop is None:
+        return *size, 0, 0, *size
+    crop, scale = photo.crop, size[0] / photo.crop.height
+    top, left = (round(max(0, edge) * scale) for edge in (crop.top, crop.left))
+    return crop.source_height, crop.source_width, top, left, *size
 
 
 def build_training_set(
@@ -115,24 +148,25 @@ def build_training_set(
 
     prior_latents: (M, C, h, w) from `prior.class_latents`.
     """
-    framed = [photo for photo in prepared if photo.framing in (*base.family.framings, "whole")]
-    copies = augment(framed, recipe, is_person=subject.is_person, seed=seed)
+    shown = framed(prepared, base.family)
+    copies = augment(shown, recipe, is_person=subject.is_person, seed=seed)
     is_style = subject.kind == "style"
     templates = [STYLE_TEMPLATES if is_style else TEMPLATES[copy.framing] for copy in copies]
-    for template, copy in style_copies(framed, base.family, recipe, is_person=subject.is_person, seed=seed):
+    for template, copy in style_copies(shown, base.family, recipe, is_person=subject.is_person, seed=seed):
         copies.append(copy)
         templates.append((template, f"{'an' if template[0] in 'aeiou' else 'a'} {template}"))
-    cells = base.latent_shape[-1]
-    latents = torch.cat([
-        base.encode_photo(to_pixels([copy.image for copy in copies[i : i + 8]], base.family.resolution_px))
-        for i in range(0, len(copies), 8)
-    ])  # fmt: skip
-    emphasis = place_emphasis(
-        _coverage([copy.matte for copy in copies], cells),
-        _coverage([copy.face for copy in copies], cells),
-        background=recipe.background_weight,
-        face_gain=recipe.face_gain,
-    )
+    sizes = [size_of(copy, base.family, recipe.resolution_px or base.family.resolution_px) for copy in copies]
+    latents, emphasis = dict[int, Tensor](), dict[int, Tensor]()
+    for size in dict.fromkeys(sizes):
+        alike = [k for k, one in enumerate(sizes) if one == size]
+        latents.update(zip(alike, _encoded(base, [copies[k].image for k in alike], size), strict=True))
+        cells = size[0] // base.pixels_per_cell, size[1] // base.pixels_per_cell
+        found = place_emphasis(
+            _coverage([copies[k].matte for k in alike], cells), _coverage([copies[k].face for k in alike], cells),
+            background=recipe.background_weight, face_gain=recipe.face_gain,
+        )  # fmt: skip
+        emphasis.update(zip(alike, found.to(base.device), strict=True))
+    views = [view_of(copy, size) for copy, size in zip(copies, sizes, strict=True)]
     most = max(len(some) for some in TEMPLATES.values())
     ids = torch.stack([
         base.tokenize([texts[k % len(texts)] for k in range(most)])
@@ -140,21 +174,40 @@ def build_training_set(
     ])  # fmt: skip
     prior_ids = base.tokenize(class_captions(base.family, subject.prior_noun, len(prior_latents)) or [""])
     return TrainingSet(
-        latents.float(), emphasis.to(base.device), ids, prior_latents.float().to(base.device),
-        prior_ids[: len(prior_latents)],
+        _rows(latents), _rows(emphasis), ids, prior_latents.float().to(base.device), prior_ids[: len(prior_latents)],
+        torch.tensor(views, dtype=torch.float32) if base.reads_views else None,
     )  # fmt: skip
 
 
-def stand_in(base: BaseModel) -> TrainingSet:
-    """A training set with the shapes and captions of a person's, and zeros, to measure a step."""
+def _encoded(base: BaseModel, images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
+    """(B, C, h, w), eight images at a time."""
+    parts = [base.encode_photo(to_pixels(images[i : i + 8], size)) for i in range(0, len(images), 8)]
+    return torch.cat(parts).float()
+
+
+def _rows(found: Mapping[int, Tensor]) -> Tensor | tuple[Tensor, ...]:
+    """Rows by their number: one tensor if they have one shape."""
+    rows = tuple(found[k] for k in range(len(found)))
+    return torch.stack(rows) if len({row.shape for row in rows}) == 1 else rows
+
+
+def stand_in(base: BaseModel, resolution_px: int | None = None) -> TrainingSet:
+    """A training set with the shapes and captions of a person's, and zeros, to measure a step.
+
+    Squares only: buckets have less than their area.
+
+    Args:
+        resolution_px: of the recipe.
+    """
     subject, count = Subject("nobody"), 8
-    latents = torch.zeros(count, *base.latent_shape, device=base.device)
+    classes = torch.zeros(count, *base.latent_shape, device=base.device)
+    cells = (resolution_px or base.family.resolution_px) // base.pixels_per_cell
+    latents = torch.zeros(count, base.latent_shape[0], cells, cells, device=base.device)
     framings = [captions(subject, TEMPLATES[framing]) for framing in base.family.framings]
     most = max(len(texts) for texts in framings)
     ids = [base.tokenize([texts[k % len(texts)] for k in range(most)]) for texts in framings]
     return TrainingSet(
-        latents, torch.ones(count, 1, *base.latent_shape[1:], device=base.device),
-        torch.stack([ids[k % len(ids)] for k in range(count)]), latents,
+        latents, torch.ones_like(latents[:, :1]), torch.stack([ids[k % len(ids)] for k in range(count)]), classes,
         base.tokenize(class_captions(base.family, subject.prior_noun, count)),
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ The loop knows neither photographs nor adapter files nor queues.
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -62,7 +62,7 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One person's rows of one step."""
+    """One person's rows of one shape, in one step."""
 
     x0: Tensor  # (b, C, h, w) clean latents
     noise: Tensor  # (b, C, h, w)
@@ -72,13 +72,14 @@ class Batch:
     said: Tensor  # (b,) index among all captions of the person
     emphasis: Tensor  # (b, 1, h, w)
     is_prior: Tensor  # (b,) bool, on the host
+    views: Tensor  # (b, 6) of the images, see `BaseModel.reads_views`
     bare: Tensor  # (b, C, h, w), the bare base's prediction where it is the target
     weight: Tensor  # (b,), the person's loss is the sum of the rows' losses with these weights
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows for the denoising network and for the text encoders."""
-        return len(self.t), len(self.ids)
+    def shape(self) -> tuple[int, ...]:
+        """Rows for the denoising network and for the text encoders, then the shape of a latent."""
+        return len(self.t), len(self.ids), *self.x0.shape[1:]
 
     def split(self, rows: int) -> list["Batch"]:
         """Consecutive parts of at most `rows` rows, whose losses and gradients add up to those of the whole."""
@@ -88,7 +89,7 @@ class Batch:
             ids, caption = _needed(self.ids, self.caption[part])
             out.append(Batch(
                 self.x0[part], self.noise[part], self.t[part], ids, caption, self.said[part], self.emphasis[part],
-                self.is_prior[part], self.bare[part], self.weight[part],
+                self.is_prior[part], self.views[part], self.bare[part], self.weight[part],
             ))  # fmt: skip
         return out
 
@@ -117,8 +118,17 @@ class PriorRows:
     def of_step(self, step: int) -> "PriorRows":
         """The rows of a step of this block."""
         rows = len(self.t) // PRIOR_STEPS
-        own = slice(step % PRIOR_STEPS * rows, (step % PRIOR_STEPS + 1) * rows)
-        return PriorRows(self.block, self.x0[own], self.noise[own], self.t[own], self.said[own], self.bare[own])
+        return self._of(slice(step % PRIOR_STEPS * rows, (step % PRIOR_STEPS + 1) * rows))
+
+    def of_shape(self, shape: tuple[int, ...]) -> "PriorRows":
+        """All rows if their latents have this shape (C, h, w), else none."""
+        if tuple(self.x0.shape[1:]) == shape:
+            return self
+        none = self.x0.new_zeros(0, *shape)
+        return replace(self._of(slice(0)), x0=none, noise=none, bare=none)
+
+    def _of(self, rows: slice) -> "PriorRows":
+        return PriorRows(self.block, self.x0[rows], self.noise[rows], self.t[rows], self.said[rows], self.bare[rows])
 
 
 @dataclass(eq=False)
@@ -133,6 +143,7 @@ class FineTune:
     checkpoints: Checkpoints | None = None
     prompts: Conditioning | None = None  # the captions, encoded by the base without adapters
     timestep_shift: float = SHIFT  # the recipe's, or that of the latents' size
+    cell_px: int = 8  # pixels of a latent's cell, along one side
     priors: PriorRows | None = None  # of the latest block of steps
     losses: list[float] = field(default_factory=list)  # of every step, those before a resume included
     seconds: float = 0.0  # in steps, likewise
@@ -181,8 +192,8 @@ def draw_priors(job: FineTune, schedule: Schedule) -> PriorRows:
     return PriorRows(block, x0, noise, t, data.captions.prior[prior], torch.zeros_like(x0))
 
 
-def draw_batch(job: FineTune, schedule: Schedule, priors: PriorRows | None = None) -> Batch:
-    """Instance rows, from the job's own generator, then the step's rows of class images.
+def draw_batches(job: FineTune, schedule: Schedule, priors: PriorRows | None = None) -> list[Batch]:
+    """Instance rows, from the job's own generator, then the step's rows of class images: a batch for each shape.
 
     Args:
         priors: of the step's block; None: drawn here, without predictions.
@@ -191,19 +202,40 @@ def draw_batch(job: FineTune, schedule: Schedule, priors: PriorRows | None = Non
     priors = (priors or draw_priors(job, schedule)).of_step(job.step)
     photo = torch.randint(len(data.latents), (recipe.instance_rows,), generator=g)
     caption = torch.randint(data.ids.shape[1], (recipe.instance_rows,), generator=g)
-    instances = data.latents[photo]
-    noise = torch.randn(instances.shape, generator=g)
-    t = _timesteps(job, recipe.instance_rows, schedule, g)
-    even = torch.ones_like(data.emphasis[:1]).expand(len(priors.t), -1, -1, -1)
-    said = torch.cat([data.captions.instance[photo, caption], priors.said])
-    ids, place = _needed(data.captions.ids, said)
-    weight = torch.tensor(dreambooth_weights(recipe.instance_rows, len(priors.t), recipe.prior_weight))
-    return Batch(
-        torch.cat([instances, priors.x0]), torch.cat([noise.to(instances), priors.noise]),
-        torch.cat([t.to(priors.t), priors.t]), ids, place, said, torch.cat([data.emphasis[photo], even]),
-        torch.arange(len(said)) >= recipe.instance_rows, torch.cat([torch.zeros_like(instances), priors.bare]),
-        weight.to(instances.device),
-    )  # fmt: skip
+    instances = [data.latents[place] for place in photo.tolist()]
+    emphasis = [data.emphasis[place] for place in photo.tolist()]
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for row, latent in enumerate(instances):
+        rows.setdefault(tuple(latent.shape), []).append(row)
+    noise = {shape: torch.randn(len(rows[shape]), *shape, generator=g) for shape in sorted(rows)}
+    t = _timesteps(job, recipe.instance_rows, schedule, g).to(priors.t)
+    said = data.captions.instance[photo, caption]
+    weights = torch.tensor(dreambooth_weights(recipe.instance_rows, len(priors.t), recipe.prior_weight)).to(priors.x0)
+    views = None if data.views is None else data.views[photo]
+    classes = tuple(priors.x0.shape[1:])
+    out = []
+    for shape in sorted({*rows, classes} if len(priors.t) else rows):
+        mine, others = rows.get(shape, []), priors.of_shape(shape)
+        x0 = torch.stack([*(instances[row] for row in mine), *others.x0])
+        words = torch.cat([said[mine], others.said])
+        ids, place = _needed(data.captions.ids, words)
+        whole = whole_views(shape, job.cell_px).expand(len(x0), -1)
+        out.append(Batch(
+            x0, torch.cat([noise[shape].to(x0), others.noise]) if mine else others.noise,
+            torch.cat([t[mine], others.t]), ids, place, words,
+            torch.stack([*(emphasis[row] for row in mine), *torch.ones_like(others.x0[:, :1])]),
+            torch.arange(len(x0)) >= len(mine),
+            whole if views is None else torch.cat([views[mine], whole[len(mine) :]]),
+            torch.cat([torch.zeros_like(x0[: len(mine)]), others.bare]),
+            torch.cat([weights[mine], weights[recipe.instance_rows :][: len(others.t)]]),
+        ))  # fmt: skip
+    return out
+
+
+def whole_views(shape: Sequence[int], cell_px: int) -> Tensor:
+    """(1, 6), the view of an image that is its own original, for latents (C, h, w)."""
+    height, width = (float(cells * cell_px) for cells in shape[1:])
+    return torch.tensor([[height, width, 0.0, 0.0, height, width]])
 
 
 def _bare_prompts(group: Group) -> Conditioning:
@@ -313,7 +345,10 @@ class TrainingLoop:
             raise UsageError("expected target layers that this base has, got none", hint="use the recipe's own targets")
         with torch.no_grad():
             prompts = self.base.encode_prompt(data.captions.ids)
-        job = FineTune(name, recipe, data, generator, free[0], checkpoints, prompts, self._shift(recipe, data))
+        job = FineTune(
+            name, recipe, data, generator, free[0], checkpoints, prompts, self._shift(recipe, data),
+            self.base.pixels_per_cell,
+        )  # fmt: skip
         self.bank.write(job.slot, row)
         self._optimizer.clear(job.slot)
         self._jobs[name] = job
@@ -432,13 +467,13 @@ class TrainingLoop:
     def losses_and_gradient(self, jobs: list[FineTune]) -> tuple[dict[str, float], Tensor]:
         """The loss of each person, and the gradient (S, P) of the finite ones.
 
-        People with equal numbers of rows share a forward pass; others use separate ones, because with unequal numbers a
-        person's matrix products would be split, and rounded, differently than alone.
+        People with equal numbers of rows of one shape share a forward pass; others use separate ones, because with
+        unequal numbers a person's matrix products would be split, and rounded, differently than alone.
         """
-        alike: dict[tuple[int, int], Group] = {}
+        alike: dict[tuple[int, ...], Group] = {}
         for job in jobs:
-            batch = self.draw(job)
-            alike.setdefault(batch.shape, []).append((job, batch))
+            for batch in self.draw(job):
+                alike.setdefault(batch.shape, []).append((job, batch))
         losses = {job.name: 0.0 for job in jobs}
         gradient = torch.zeros_like(self.bank.flat)
         for group in alike.values():
@@ -452,8 +487,11 @@ class TrainingLoop:
                     self.bank.add_gradient(torch.stack(good).sum(), gradient)
         return losses, gradient
 
-    def draw(self, job: FineTune) -> Batch:
-        """The rows of the next step; every PRIOR_STEPS steps the bare base predicts the class images of as many."""
+    def draw(self, job: FineTune) -> list[Batch]:
+        """The rows of the next step, by their shapes.
+
+        Every PRIOR_STEPS steps the bare base predicts the class images of as many.
+        """
         schedule = self.base.schedule
         if job.priors is None or job.priors.block != job.step // PRIOR_STEPS:
             priors = draw_priors(job, schedule)
@@ -463,14 +501,14 @@ class TrainingLoop:
                 parts = zip(x_t.split(most), priors.t.split(most), prompts.split(most), strict=True)
                 priors = replace(priors, bare=torch.cat([self._bare(*part) for part in parts]).to(priors.x0))
             job.priors = priors
-        return draw_batch(job, schedule, job.priors)
+        return draw_batches(job, schedule, job.priors)
 
     def parts(self, group: Group) -> Iterator[Group]:
         """People with equal numbers of rows in forward passes of at most `memory.rows` rows.
 
         Whole people if one fits, else parts of one, so that how a person's rows are divided does not depend on others.
         """
-        rows, _ = group[0][1].shape
+        rows = group[0][1].shape[0]
         most = self.memory.rows or len(group) * rows
         if most >= rows:
             people = most // rows
@@ -490,6 +528,8 @@ class TrainingLoop:
         x_t = schedule.add_noise(x0, noise, t)
         self.bank.forget_forwards()
         states = self._prompts(group, slots)
+        if self.base.reads_views:
+            states = replace(states, views=torch.cat([b.views for b in batches]))
         recomputing = self.base.recomputing(self.bank.recomputed) if self.memory.recompute else nullcontext()
         with self.bank.route(slots.repeat_interleave(rows), scales.repeat_interleave(rows)), recomputing:
             output = self.base.denoise(x_t, t, states)
@@ -525,7 +565,7 @@ class TrainingLoop:
         """The recipe's shift of the timesteps, or that for images of the size of these."""
         if recipe.timestep_shift is not None:
             return recipe.timestep_shift
-        return shift_for(math.prod(data.latents.shape[2:]) * (self.base.pixels_per_cell / 16) ** 2)
+        return shift_for(math.prod(data.latents[0].shape[1:]) * (self.base.pixels_per_cell / 16) ** 2)
 
     def _update(self, job: FineTune, gradient: Tensor) -> None:
         recipe = job.recipe

@@ -109,7 +109,8 @@ def training_set(
         prior = class_latents(base, subject.prior_noun, count, objects=class_images, progress=made, unsaved=unsaved)
     watch(Advance("encode", 0, 1))
     with clock.stage("encode"):
-        small = [reduced(photo, 2 * base.family.resolution_px) for photo in prepared]
+        side_px = recipe.resolution_px or base.family.resolution_px
+        small = [reduced(photo, 2 * side_px) for photo in prepared]
         return build_training_set(base, subject, small, recipe=recipe, prior_latents=prior, seed=order.seed)
 
 
@@ -178,14 +179,16 @@ def _warned(advance: Advance, error: Unsaved) -> Advance:
 
 
 def reduced(photo: PreparedPhoto, side_px: int) -> PreparedPhoto:
-    """The photo at most `side_px` wide: backgrounds are varied many times, and a small base sees no more."""
-    if photo.image.shape[0] <= side_px:
+    """The photo at most `side_px` high and wide: backgrounds are varied many times, and a small base sees no more."""
+    longest = max(photo.image.shape[:2])
+    if longest <= side_px:
         return photo
-    planes = [
-        np.asarray(cv2.resize(plane, (side_px, side_px), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    size = [round(side * side_px / longest) for side in photo.image.shape[1::-1]]  # width, height
+    image, matte, face = (
+        np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
         for plane in (photo.image, photo.matte, photo.face)
-    ]
-    return PreparedPhoto(planes[0], planes[1], planes[2], photo.framing, photo.source_sha256)
+    )
+    return replace(photo, image=image, matte=matte, face=face)
 
 
 def stop_if(should_stop: ShouldStop) -> None:

@@ -93,34 +93,40 @@ def plan_of(
         loop = TrainingLoop(base, capacity=people, rank=recipe.rank, memory=memory)
     try:
         with Counting() as joined:
-            jobs = [loop.join(str(k), recipe, stand_in(base), seed=k) for k in range(people)]
+            people_in = [loop.join(str(k), recipe, stand_in(base, recipe.resolution_px), seed=k) for k in range(people)]
         with Counting() as drawn:
-            batches = [(job, loop.draw(job)) for job in jobs]
-        parts = list(loop.parts(batches))
-        both = parts[:1] if len(parts) == 1 else [parts[0], parts[-1]]
-        counts = [_count(loop, part) for part in both]
-        rows, counted_rows = (sum(len(batch.t) for _, batch in group) for group in (batches, itertools.chain(*both)))
+            batches = [loop.draw(job) for job in people_in]
+        # a group for each shape of the rows
+        groups: list[Group] = [list(zip(people_in, alike, strict=True)) for alike in zip(*batches, strict=True)]
+        counts = [_count(loop, group) for group in groups]
+        rows = sum(len(batch.t) for batch in itertools.chain(*batches))
         flat = loop.bank.flat.nbytes
     finally:
         loop.close()
-    prompts = sum(job.prompts.states.nbytes for job in jobs if job.prompts is not None)
-    peak = max(joined.peak_bytes - prompts, drawn.peak_bytes, *(count.peak_bytes for count in counts))
+    prompts = sum(job.prompts.states.nbytes for job in people_in if job.prompts is not None)
+    peak = max(joined.peak_bytes - prompts, drawn.peak_bytes, *(peak for peak, _ in counts))
     host = base.host_bytes
     return Plan(
         people=people, rows=rows // people, memory=memory, weights_bytes=sum(base.sizes.values()) - host,
         host_bytes=host, prompts_bytes=prompts, bank_bytes=flat,
         optimizer_bytes=2 * flat, gradient_bytes=flat, activation_bytes=peak, reserve_bytes=reserve_bytes,
-        step_operations=sum(count.operations for count in counts) * rows // counted_rows
-        + drawn.operations // PRIOR_STEPS,
+        step_operations=sum(operations for _, operations in counts) + drawn.operations // PRIOR_STEPS,
         steps=recipe.steps,
     )  # fmt: skip
 
 
-def _count(loop: TrainingLoop, part: Group) -> Counting:
-    gradient = torch.zeros_like(loop.bank.flat)
-    with Counting() as counted:
-        loop.bank.add_gradient(torch.stack(loop.losses(part)).sum(), gradient)
-    return counted
+def _count(loop: TrainingLoop, group: Group) -> tuple[int, int]:
+    """Most bytes at once and operations for the rows of one shape, by the first and the last pass."""
+    parts = list(loop.parts(group))
+    both = parts[:1] if len(parts) == 1 else [parts[0], parts[-1]]
+    counts = []
+    for part in both:
+        gradient = torch.zeros_like(loop.bank.flat)
+        with Counting() as counted:
+            loop.bank.add_gradient(torch.stack(loop.losses(part)).sum(), gradient)
+        counts.append(counted)
+    rows, counted_rows = (sum(len(batch.t) for _, batch in some) for some in (group, itertools.chain(*both)))
+    return max(one.peak_bytes for one in counts), sum(one.operations for one in counts) * rows // counted_rows
 
 
 def fitting_plan(
@@ -173,7 +179,7 @@ def step_seconds(base: str, revision: str | None, recipe: FineTuneRecipe, plan: 
             capacity=plan.people, rank=recipe.rank, memory=plan.memory,
         )  # fmt: skip
         try:
-            data = stand_in(loop.base)
+            data = stand_in(loop.base, recipe.resolution_px)
             for k in range(plan.people):
                 loop.join(str(k), recipe, data, seed=k)
             loop.step()

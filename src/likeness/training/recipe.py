@@ -51,6 +51,7 @@ class FineTuneRecipe:
     vary_background: bool = True
     styled_copies: int = 6  # of each prepared photograph, if the base's family has styles
     checkpoint_every: int = 100
+    resolution_px: int | None = None  # side of the square photographs in training; None: the family's
 
     def rank_of(self, network: Network) -> int:
         """r of this network's layers."""
@@ -145,7 +146,7 @@ _LIMITS = {
     "steps": (1, 20_000), "instance_rows": (1, 64), "prior_rows": (0, 64), "rank": (1, 256), "alpha": (0.001, 1024),
     "text_rank": (1, 256),
     "unet_learning_rate": (0, 0.1), "text_learning_rate": (0, 0.1), "class_images": (0, 1000), "variants": (1, 64),
-    "styled_copies": (0, 64),
+    "styled_copies": (0, 64), "resolution_px": (256, 1024),
     "prior_weight": (0, 10), "background_weight": (0, 1), "face_gain": (0, 10), "warmup_steps": (0, 20_000),
     "uniform_share": (0, 1), "timestep_spread": (0.01, 10), "timestep_shift": (0.01, 100),
     "min_snr_gamma": (0.01, 1000), "weight_decay": (0, 1), "clip_norm": (0.001, 1000), "checkpoint_every": (1, 20_000),
@@ -193,6 +194,8 @@ def recipe_named(name: str, family: str = "", /, **changes: object) -> FineTuneR
         value = getattr(recipe, field)
         if value is not None and not low <= value <= high:
             raise UsageError(f"expected {field} from {low} to {high}, got {value}")
+    if recipe.resolution_px is not None and recipe.resolution_px % 256:
+        raise UsageError(f"expected resolution_px in steps of 256, got {recipe.resolution_px}")
     for field, known_targets in (("unet_targets", _ALL_UNET), ("text_targets", _ALL_TEXT)):
         targets = getattr(recipe, field)
         if not set(targets) <= set(known_targets) or len(set(targets)) < len(targets):
