@@ -211,14 +211,90 @@ def test_a_convolution_in_three_factors_is_multiplied_out(base: BaseOutline, car
         )
 
 
+CONV = "down_blocks.0.resnets.0.conv1"
+LINEAR = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+# tensors of a layer of 8 x 8 (x 3 x 3) -> its delta without the scale, as LyCORIS computes it
+LYCORIS: dict[str, tuple[dict[str, tuple[int, ...]], Callable[[Mapping[str, np.ndarray]], np.ndarray], int | None]] = {
+    "LoHa": (
+        {"hada_w1_a": (8, 3), "hada_w1_b": (3, 8), "hada_w2_a": (8, 3), "hada_w2_b": (3, 8)},
+        lambda p: (p["hada_w1_a"] @ p["hada_w1_b"]) * (p["hada_w2_a"] @ p["hada_w2_b"]), 3,
+    ),
+    "LoHa of a convolution": (
+        {"hada_w1_a": (8, 2), "hada_w1_b": (2, 72), "hada_w2_a": (8, 2), "hada_w2_b": (2, 72)},
+        lambda p: ((p["hada_w1_a"] @ p["hada_w1_b"]) * (p["hada_w2_a"] @ p["hada_w2_b"])).reshape(8, 8, 3, 3), 2,
+    ),
+    "LoKr": (
+        {"lokr_w1": (2, 4), "lokr_w2_a": (4, 3), "lokr_w2_b": (3, 2)},
+        lambda p: np.kron(p["lokr_w1"], p["lokr_w2_a"] @ p["lokr_w2_b"]), 3,
+    ),
+    "LoKr of four factors": (
+        {"lokr_w1_a": (4, 1), "lokr_w1_b": (1, 2), "lokr_w2_a": (2, 1), "lokr_w2_b": (1, 4)},
+        lambda p: np.kron(p["lokr_w1_a"] @ p["lokr_w1_b"], p["lokr_w2_a"] @ p["lokr_w2_b"]), 1,
+    ),
+    "LoKr of whole matrices": (
+        {"lokr_w1": (4, 2), "lokr_w2": (2, 4)}, lambda p: np.kron(p["lokr_w1"], p["lokr_w2"]), None,
+    ),
+    "LoKr of a convolution": (
+        {"lokr_w1": (2, 2), "lokr_w2": (4, 4, 3, 3)},
+        lambda p: np.einsum("ab,cdkl->acbdkl", p["lokr_w1"], p["lokr_w2"]).reshape(8, 8, 3, 3), None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LYCORIS)
+def test_loha_and_lokr_are_exactly_a_plain_lora(
+    base: BaseOutline, card: AdapterCard, tmp_path: Path, kind: str
+) -> None:
+    shapes_of, delta_of, rank = LYCORIS[kind]
+    rng, module = np.random.default_rng(2), CONV if "convolution" in kind else LINEAR
+    parts = {part: rng.normal(size=shape).astype(np.float32) for part, shape in shapes_of.items()}
+    name = f"lora_unet_{module.replace('.', '_')}"
+    arrays = {f"{name}.{part}": array for part, array in parts.items()}
+    arrays |= {f"{name}.alpha": np.array(5, np.float32), **pair_of("lora_unet_mid_block_attentions_0_proj_in", 8)}
+    found = read_foreign(written(tmp_path / "x", arrays), base, card)
+    pair = found.weights["unet"][module]
+    factor = found.card.alpha / found.card.rank
+    delta = factor * np.einsum("orij,rckl->ockl", pair.B[..., None, None][:, :, :1, :1].reshape(8, -1, 1, 1),
+                               pair.A.reshape(*pair.A.shape[:2], *(pair.A.shape[2:] or (1, 1))))  # fmt: skip
+    expected = delta_of(parts) * (1 if rank is None else 5 / rank)
+    np.testing.assert_allclose(delta.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shapes_of", "error"),
+    [
+        ({"hada_w1_a": (8, 2), "hada_w1_b": (2, 8), "hada_w2_a": (8, 2)}, CorruptAdapter),
+        ({"hada_w1_a": (8, 2), "hada_w1_b": (3, 8), "hada_w2_a": (8, 2), "hada_w2_b": (2, 8)}, CorruptAdapter),
+        ({"hada_w1_a": (8, 2), "hada_w1_b": (2, 8), "hada_w2_a": (4, 2), "hada_w2_b": (2, 8)}, CorruptAdapter),
+        ({"lokr_w1": (2, 2)}, CorruptAdapter),
+        ({"lokr_w1": (2,), "lokr_w2": (4, 4)}, CorruptAdapter),
+        ({"hada_w1_a": (8, 17), "hada_w1_b": (17, 8), "hada_w2_a": (8, 17), "hada_w2_b": (17, 8)}, InputRefused),
+        ({"lokr_w1": (1, 1), "lokr_w2_a": (2**20, 256), "lokr_w2_b": (256, 1)}, InputRefused),
+        ({"lokr_w1": (2, 3), "lokr_w2": (4, 4)}, Mismatch),
+    ],
+)
+def test_loha_and_lokr_that_cannot_be_used(
+    base: BaseOutline, card: AdapterCard, tmp_path: Path, shapes_of: dict[str, tuple[int, ...]], error: type[Exception]
+) -> None:
+    name = f"lora_unet_{LINEAR.replace('.', '_')}"
+    arrays = {f"{name}.{part}": np.ones(shape, np.float16) for part, shape in shapes_of.items()}
+    with pytest.raises(error):
+        read_foreign(written(tmp_path / "x", arrays), base, card)
+
+
 TO_Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 FLAT = f"lora_unet_{TO_Q.replace('.', '_')}"
 OTHER_KINDS: dict[str, dict[str, tuple[int, ...]]] = {
     "DoRA": {f"{FLAT}.dora_scale": (8, 1)},
     "DoRA, PEFT": {f"unet.{TO_Q}.lora_magnitude_vector": (8,)},
     "DoRA, PEFT folder": {f"base_model.model.{TO_Q}.lora_magnitude_vector.weight": (8,)},
-    "LoHa": {f"{FLAT}.hada_w1_a": (8, R), f"{FLAT}.hada_w1_b": (R, 8), f"{FLAT}.hada_w2_a": (8, R)},
-    "LoKr": {f"{FLAT}.lokr_w1": (2, 2), f"{FLAT}.lokr_w2_a": (4, R), f"{FLAT}.lokr_w2_b": (R, 4)},
+    "LoHa": {f"{FLAT}.hada_w1_a": (R, 8), f"{FLAT}.hada_w1_b": (R, 8), f"{FLAT}.hada_t1": (R, R, 1, 1)},
+    "LoKr": {f"{FLAT}.lokr_w1": (2, 2), f"{FLAT}.lokr_w2_a": (R, 4), f"{FLAT}.lokr_t2": (R, R, 1, 1)},
+    "DoRA, LoHa": {
+        f"{FLAT}.dora_scale": (8, 1),
+        **{f"{FLAT}.hada_w{k}_a": (8, R) for k in (1, 2)},
+        **{f"{FLAT}.hada_w{k}_b": (R, 8) for k in (1, 2)},
+    },
     "OFT": {f"{FLAT}.oft_blocks": (2, 4, 4)},
     "OFT, PEFT": {f"base_model.model.{TO_Q}.oft_R.weight": (2, 6)},
     "BOFT": {f"base_model.model.{TO_Q}.boft_R": (1, 2, 4, 4)},

@@ -3,14 +3,16 @@
 import io
 import json
 import os
+import pickle
 import shutil
 import tarfile
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from likeness.artifacts import formats
+from likeness.artifacts import formats, tensors
 from likeness.artifacts.foreign import foreign_card
 from likeness.artifacts.package import pack
 from likeness.artifacts.reading import read_foreign
@@ -256,3 +258,15 @@ def test_a_zip_is_called_one(base, card, tmp_path):
 def test_nothing_there(base, card, tmp_path):
     with pytest.raises(NotFound):
         read_foreign(tmp_path / "x", base, card)
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x10480])
+def test_a_header_whose_length_begins_like_a_pickle_is_read(length: int) -> None:
+    encoded = tensors.encode({"a": np.ones(2, np.float32)}, {"note": ""})
+    missing = length - int.from_bytes(encoded[:8], "little")
+    written = tensors.encode({"a": np.ones(2, np.float32)}, {"note": "x" * missing})
+    assert int.from_bytes(written[:8], "little") == length and written[:1] == b"\x80"
+    arrays, metadata = tensors.decode(written)
+    assert len(metadata["note"]) == missing and arrays["a"].tolist() == [1, 1]
+    with pytest.raises(CorruptAdapter, match="pickle"):
+        tensors.decode(pickle.dumps({"a": 1}, protocol=4))

@@ -256,7 +256,7 @@ def test_what_peft_wrote_comes_in_as_a_tar(client: TestClient) -> None:
         (packed("x", {"card.json": b"{}"}), "CorruptAdapter"),
         (b"\x1f\x8b", "ArchiveRefused"),
         (b"<html>", "CorruptAdapter"),
-        (tensors.encode({"lora_unet_conv_in.hada_w1_a": np.ones((1, 1), np.float32)}, {}), "UnsupportedAdapter"),
+        (tensors.encode({"lora_unet_conv_in.dora_scale": np.ones((1, 1), np.float32)}, {}), "UnsupportedAdapter"),
     ],
     ids=["empty", "config", "pickle", "card", "cut", "html", "loha"],
 )  # fmt: skip

@@ -28,6 +28,7 @@ from ..diffusion.family import BaseOutline
 from ..errors import CorruptAdapter, InputRefused, Mismatch
 from ..types import Network, encodes_text
 from .factors import TEXT_ROOT, AlphaOf, Key, Layer, Part, gather, label, plain_module
+from .lycoris import as_plain
 from .native_names import native_name, without_fused
 
 Arrays = Mapping[str, NDArray[np.floating]]
@@ -174,10 +175,11 @@ def read_layers(
         alphas: per network, if given outside the tensors.
 
     Raises:
-        InputRefused: not a plain LoRA; the message says what it is.
+        InputRefused: not a plain LoRA, nor one of LyCORIS' that is exactly one; the message says what it is.
         Mismatch: layers that the base does not have, or a LoRA for another kind of base.
         CorruptAdapter: as `factors.gather`.
     """
+    arrays = as_plain(arrays)
     refuse_other_kinds(arrays)
     origin = origin_of(arrays, metadata)
     if origin is not None and origin not in base.family.origins:
