@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save
 
 from likeness.artifacts import formats, tensors
 from likeness.artifacts.foreign import foreign_card
@@ -270,3 +272,11 @@ def test_a_header_whose_length_begins_like_a_pickle_is_read(length: int) -> None
     assert len(metadata["note"]) == missing and arrays["a"].tolist() == [1, 1]
     with pytest.raises(CorruptAdapter, match="pickle"):
         tensors.decode(pickle.dumps({"a": 1}, protocol=4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_all_numbers_of_eight_bits_are_read_as_torch_reads_them(dtype: torch.dtype) -> None:
+    every = torch.arange(256, dtype=torch.uint8).view(dtype)
+    arrays, _ = tensors.decode(save({"a": every.view(16, 16)}))
+    assert arrays["a"].dtype == np.float32
+    np.testing.assert_array_equal(arrays["a"].flatten(), every.float().numpy())

@@ -63,6 +63,19 @@ def test_a_plan_is_within_a_tenth_of_what_is_counted(
     assert plan.step_operations == pytest.approx(counted.operations, rel=0.1)
 
 
+def test_the_plan_is_of_the_recipe_s_resolution(tmp_path: Path) -> None:
+    """Photographs of twice the side, class images as before, each in a pass of its own."""
+    fake = fake_base(str(build_tiny_folder(tmp_path / "base", **SHALLOW)), device=CPU, dtype=torch.float32)
+    side_px = 2 * fake.family.resolution_px
+    own, large = (
+        plan_of(fake, replace(RECIPE, resolution_px=side), people=1, memory=StepMemory(), reserve_bytes=0)
+        for side in (None, side_px)
+    )
+    assert own.rows == large.rows == RECIPE.instance_rows + RECIPE.prior_rows
+    assert 3 < large.activation_bytes / own.activation_bytes < 8  # its attention grows faster than the area
+    assert large.step_operations > 2 * own.step_operations
+
+
 def test_the_fewest_operations_that_fit_are_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = fake_base(str(build_tiny_folder(tmp_path / "base", **SHALLOW)), device=CPU, dtype=torch.float32)
     monkeypatch.setattr(plan_module, "plan_of", cache(plan_of))  # each is counted once

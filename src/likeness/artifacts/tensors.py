@@ -8,6 +8,7 @@ give equal bytes. The library reads, and checks that the offsets cover the file 
 import json
 import stat
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x
 _ZIP_START = 4096  # torch writes data.pkl first
 _NAMES = {"float16": "F16", "float32": "F32"}
 _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+# bits of the mantissa, and whether the largest exponent is infinity and NaN (Micikevicius et al. 2022, 'FP8 Formats')
+_EIGHT_BITS = {"F8_E4M3": (3, False), "F8_E5M2": (2, True)}
 _HINT = "use an intact copy, or save it again as safetensors"
 
 Tensors = dict[str, NDArray[np.floating]]
@@ -54,11 +57,11 @@ def encode(tensors: Mapping[str, NDArray[np.floating]], metadata: Mapping[str, s
 
 
 def decode(content: bytes) -> tuple[Tensors, dict[str, str]]:
-    """Arrays and metadata of a safetensors file. bfloat16 becomes float32, which holds it exactly.
+    """Arrays and metadata of a safetensors file. bfloat16 and 8-bit floats become float32, which holds them exactly.
 
     Raises:
         CorruptAdapter: a pickle, truncated, too large, not safetensors, or a repeated tensor.
-        InputRefused: a zip, or integer or 8-bit tensors.
+        InputRefused: a zip, or integer tensors.
     """
     if content.startswith(b"PK") and b"data.pkl" not in content[:_ZIP_START]:
         raise InputRefused(
@@ -122,11 +125,30 @@ def _array(dtype: str, shape: list[int], content: bytes) -> NDArray[np.floating]
     if dtype == "BF16":  # the upper 16 bits of a float32: https://en.wikipedia.org/wiki/Bfloat16_floating-point_format
         halves = np.frombuffer(content, "<u2").astype(np.uint32)
         return (halves << 16).view(np.float32).reshape(shape)
+    if dtype in _EIGHT_BITS:
+        return _eight_bits(*_EIGHT_BITS[dtype])[np.frombuffer(content, np.uint8)].reshape(shape)
     if dtype not in _DTYPES:
         raise InputRefused(
-            "expected F16, BF16, F32 or F64 tensors, got integers or 8-bit floats",
+            "expected tensors of 8, 16, 32 or 64-bit floats, got integers or another type",
             hint="save it again in float16",
             code="UnsupportedAdapter",
         )
     array: NDArray[np.floating] = np.frombuffer(content, _DTYPES[dtype]).reshape(shape)
     return array.astype(np.float32) if dtype == "F64" else array
+
+
+@cache
+def _eight_bits(mantissa_bits: int, has_infinity: bool) -> NDArray[np.float32]:
+    """The 256 numbers of a type of 8 bits, by their bits."""
+    bits = np.arange(256)
+    steps = 1 << mantissa_bits
+    exponent, mantissa = (bits & 0x7F) >> mantissa_bits, bits & (steps - 1)
+    largest = 0x7F >> mantissa_bits
+    bias = largest // 2
+    fraction = np.where(exponent == 0, mantissa / steps, 1 + mantissa / steps)
+    values = np.where(bits < 128, 1.0, -1.0) * fraction * 2.0 ** (np.maximum(exponent, 1) - bias)
+    if has_infinity:
+        values = np.where(exponent == largest, np.where(mantissa == 0, np.copysign(np.inf, values), np.nan), values)
+    else:
+        values = np.where((bits & 0x7F) == 0x7F, np.nan, values)
+    return values.astype(np.float32)
