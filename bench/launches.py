@@ -138,23 +138,27 @@ def training_step(base: BaseModel, people: int, memory: StepMemory | None = None
 
 
 def table_of(base: BaseModel) -> list[Row]:
-    """Counts, and their ratio to the bare networks'."""
-    forward, both = bare_step(base, 2 * PEOPLE, backward=False), bare_step(base, PEOPLE, backward=True)
-    text = both + bare_text(base, PEOPLE)
+    """Counts, and their ratio to the bare networks' with as many rows: Z-Image reads captions row by row."""
+    recipe = recipe_of(base)
+    own = recipe.instance_rows + recipe.prior_rows
+    forward = {rows: bare_step(base, rows, backward=False) for rows in (2, 2 * PEOPLE)}
+    both = {rows: bare_step(base, rows, backward=True) for rows in (own, 2 * own)}
+    text = bare_text(base, own)
     training = {
-        "training: one person": training_step(base, 1),
-        "training: two people": training_step(base, 2),
-        "training: one person, recomputed": training_step(base, 1, StepMemory(recompute=True)),
+        "training: one person": (training_step(base, 1), both[own]),
+        "training: two people": (training_step(base, 2), both[2 * own]),
+        "training: one person, recomputed": (training_step(base, 1, StepMemory(recompute=True)), both[own]),
     }
+    many = forward[2 * PEOPLE]
     found = {
-        "denoising: the bare network": (forward, forward),
-        "denoising: one person, guided": (denoising_step(base, 1), forward),
-        f"denoising: {PEOPLE} people, guided": (denoising_step(base, PEOPLE), forward),
-        f"denoising: {PEOPLE} people, one has joined": (denoising_step(base, PEOPLE, changed=True), forward),
-        "training: the bare network, forward and backward": (both, both),
-        **{name: (count, both) for name, count in training.items()},
-        "training: the bare networks with text": (text, text),
-        **{f"{name}, against the networks with text": (count, text) for name, count in training.items()},
+        "denoising: the bare network": (many, many),
+        "denoising: one person, guided": (denoising_step(base, 1), forward[2]),
+        f"denoising: {PEOPLE} people, guided": (denoising_step(base, PEOPLE), many),
+        f"denoising: {PEOPLE} people, one has joined": (denoising_step(base, PEOPLE, changed=True), many),
+        "training: the bare network, forward and backward": (both[own], both[own]),
+        **training,
+        "training: the bare networks with text": (both[own] + text, both[own] + text),
+        **{f"{name}, against the networks with text": (count, bare + text) for name, (count, bare) in training.items()},
     }
     return [{"step": name, "kernels": count, "of the bare": count / bare} for name, (count, bare) in found.items()]
 
