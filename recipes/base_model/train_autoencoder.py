@@ -7,10 +7,11 @@ from an autoencoder without a checkpoint: the latents do not change, and the dec
 it has none.
 
 The decoder learns on crops of renders, of textures with shifted colours and, with `--unet` (an exported base of these
-latents), of that U-Net's one-step denoisings, of which only means of 4 x 4 pixels must match. The losses are
-pixels and features of the project's classifier (`--judge`, or one that is trained first). After `--pixels-share` of the
-time
-a patch discriminator is added: first it trains alone, then together with the decoder. The result is a moving average.
+latents), of that U-Net's one-step denoisings, of which only means of 4 x 4 pixels must match. `--eyes-share` of the
+renders' crops lie around the eyes, and renders with glasses are drawn `--glasses-weight` times as often as others: that
+is where a small error breaks a face. The losses are pixels and features of the project's classifier (`--judge`, or one
+that is trained first). After `--pixels-share` of the time a patch discriminator is added: first it trains alone, then
+together with the decoder. The result is a moving average.
 
 The learning rate depends on elapsed time, so `--minutes` is the length of the whole training. A checkpoint is written
 every two minutes; `--resume` continues from it, also with more minutes. `log.jsonl` has a line for each. Runs on CPU or
@@ -33,6 +34,7 @@ from diffusers import AutoencoderTiny
 from torch import Tensor
 
 from likeness.diffusion.base import BaseModel, load_base
+from likeness.photos.align import EYES_ROW
 
 from . import classifier
 from .autoencoder import build_autoencoder, reconstruct, with_decoder_blocks
@@ -52,8 +54,9 @@ R1_EVERY = 4  # steps; the penalty's weight is multiplied by this
 EMA_DECAY = 0.999
 NEAR_SHARE, TEXTURE_SHARE = 0.25, 0.25  # of a batch; the rest are renders
 CROP_PX = 64
+EYES_REACH_PX = 12  # a crop around the eyes has its centre at most so far from the point between them
 SHIFT_PX = 8  # the window for discriminator and classifier is smaller than the crop by this
-HELD_IMAGES = 64  # held-out images for the log's figures
+HELD_IMAGES = 64  # held-out photos for the log's figures; pixel art and hatching hide too much contrast
 SAVE_S = 120
 BASIS_SHARDS = 2
 WAIT_S = 3600  # waiting time for shards; a renderer makes ten in some minutes
@@ -113,30 +116,47 @@ class Material:
     textures: Tensor  # (T, 3, H, W) uint8
     near: Tensor | None  # (M, 16, H/8, W/8) float16, nearly clean latents of the first M images
     crop_px: int = CROP_PX
+    weights: Tensor | None = None  # (N,) how often each image is drawn, relative to others; None: all alike
+    eyes_share: float = 0.0  # of the renders' crops; the others lie anywhere
 
     def draw(self, model: AutoencoderTiny, size: int, generator: torch.Generator) -> Batch:
         near_rows = int(size * NEAR_SHARE) if self.near is not None else 0
         textures = int(size * TEXTURE_SHARE)
-        exact = torch.cat([
-            self._crops(self.images, size - near_rows - textures, generator),
-            self._crops(self.textures, textures, generator),
-        ])  # fmt: skip
-        exact = colour_jitter(exact, generator)
+        renders = size - near_rows - textures
+        rows = self._rows(renders, generator)
+        drawn = crops(self.images, rows, self._corners(renders, 1, generator), self.crop_px)
+        exact = torch.cat([drawn, crops(self.textures, *self._anywhere(textures, generator), self.crop_px)])
+        exact = colour_jitter(to_float(exact), generator)
         with torch.no_grad():
             latents = model.encode(exact).latents
         if self.near is not None:
-            cells = self.crop_px // PATCH_PX
-            rows = self._integers(len(self.near), (near_rows,), generator)
-            corners = self._integers(self.near.shape[-1] - cells + 1, (near_rows, 2), generator)
-            latents = torch.cat([latents, crops(self.near, rows, corners, cells).float()])
+            rows = self._rows(near_rows, generator, len(self.near))
+            corners = self._corners(near_rows, PATCH_PX, generator)
+            latents = torch.cat([latents, crops(self.near, rows, corners, self.crop_px // PATCH_PX).float()])
             exact = torch.cat([exact, to_float(crops(self.images, rows, PATCH_PX * corners, self.crop_px))])
         is_exact = torch.arange(size, device=exact.device) < size - near_rows
         return Batch(exact, latents, is_exact)
 
-    def _crops(self, images: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        rows = self._integers(len(images), (count,), generator)
-        corners = self._integers(images.shape[-1] - self.crop_px + 1, (count, 2), generator)
-        return to_float(crops(images, rows, corners, self.crop_px))
+    def _rows(self, count: int, generator: torch.Generator, first: int | None = None) -> Tensor:
+        """Numbers of images (count,), of the first ones if asked for."""
+        images = len(self.images) if first is None else first
+        if self.weights is None:
+            return self._integers(images, (count,), generator)
+        return torch.multinomial(self.weights[:images], count, replacement=True, generator=generator)
+
+    def _corners(self, count: int, step_px: int, generator: torch.Generator) -> Tensor:
+        """Corners (count, 2), y and x, of crops of renders in units of `step_px`, the first of them around the eyes."""
+        side_px, around = self.images.shape[-1], round(count * self.eyes_share)
+        last = (side_px - self.crop_px) // step_px
+        eyes = torch.tensor([EYES_ROW, 0.5], device=generator.device) * side_px - self.crop_px / 2
+        shift = torch.rand((around, 2), generator=generator, device=generator.device) * 2 - 1
+        at_eyes = ((eyes + EYES_REACH_PX * shift) / step_px).round().long().clamp(0, last)
+        return torch.cat([at_eyes, self._integers(last + 1, (count - around, 2), generator)])
+
+    def _anywhere(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Rows (count,) and corners (count, 2) of crops of textures."""
+        last = self.textures.shape[-1] - self.crop_px
+        return self._integers(len(self.textures), (count,), generator), self._integers(last + 1, (count, 2), generator)
 
     def _integers(self, high: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         return torch.randint(high, shape, generator=generator, device=generator.device)
@@ -341,6 +361,8 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--min-shards", type=int, default=10, help="the decoder starts when so many are rendered")
     parser.add_argument("--max-shards", type=int, default=20, help="that are read, of those there are then")
     parser.add_argument("--textures", type=int, default=2000)
+    parser.add_argument("--eyes-share", type=float, default=0.5, help="of the renders' crops that lie around the eyes")
+    parser.add_argument("--glasses-weight", type=float, default=3.0, help="how often glasses are drawn; others 1")
     parser.add_argument("--unet", help="exported base of these latents, or 'built-in', for its near-true latents")
     parser.add_argument("--near", type=int, default=2000, help="near-true latents to make with it")
     parser.add_argument("--judge", type=Path, help="weights of a trained classifier, instead of training one")
@@ -372,7 +394,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_autoencoder(model, args.out)
     shards = wait_for_shards(args.data, args.min_shards, timeout_s=WAIT_S)[: args.max_shards]
     images, attributes = load_images(shards), load_attributes(shards)
-    held, images, attributes = images[:HELD_IMAGES], images[HELD_IMAGES:], attributes[HELD_IMAGES:]
+    photos = [row for row, told in enumerate(attributes) if told["style"] == "photo"][:HELD_IMAGES]
+    kept = sorted(set(range(len(images))) - set(photos))
+    held, images, attributes = images[photos], images[kept], [attributes[row] for row in kept]
 
     near = None
     if args.unet is not None:
@@ -386,7 +410,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if args.resume:
         training.resume(args.out)
-    material = Material(images.to(device), textures.to(device), near, args.crop)
+    weights = torch.tensor([1.0 if told["glasses"] == "none" else args.glasses_weight for told in attributes])
+    material = Material(
+        images.to(device), textures.to(device), near, args.crop, weights.to(device), eyes_share=args.eyes_share
+    )
     train(training, material, to_float(held).to(device), args)
 
 

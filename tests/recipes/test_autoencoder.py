@@ -16,6 +16,7 @@ pytest.importorskip("numba", reason="the captions' tables lie beside kernels tha
 
 from fixtures.tiny import build_tiny_folder
 from likeness.diffusion.base import BaseModel, load_base
+from likeness.photos.align import EYES_ROW
 from recipes.base_model import classifier, train_autoencoder
 from recipes.base_model.autoencoder import DECODER_BLOCKS, build_autoencoder, reconstruct, with_decoder_blocks
 from recipes.base_model.classifier import AttributeNet
@@ -32,7 +33,7 @@ from recipes.base_model.latents import CHANNELS, PATCH_PX, PatchBasis
 from recipes.base_model.near_latents import check_same_latents, near_latents
 from recipes.base_model.precision import ROUNDS, faster_dtype, mixed
 from recipes.base_model.spectrum import band_ratios, period_two_ratio
-from recipes.base_model.train_autoencoder import ALONE_STEPS, CROP_PX, Material, Training
+from recipes.base_model.train_autoencoder import ALONE_STEPS, CROP_PX, EYES_REACH_PX, Material, Training
 
 CPU = torch.device("cpu")
 TOLD = {
@@ -219,6 +220,30 @@ def test_a_batch_has_latents_of_its_crops_and_near_ones_lie_on_their_pictures() 
     torch.testing.assert_close(batch.latents[:6], own[:6])
     torch.testing.assert_close(batch.latents[6:], own[6:], atol=0.02, rtol=0)  # half precision
     assert material(model, is_near=False).draw(model, 8, generator()).is_exact.all()
+
+
+@pytest.mark.parametrize("crop_px", [64, 96, 128])
+def test_crops_of_renders_lie_around_the_eyes_or_anywhere(crop_px: int) -> None:
+    whole = replace(material(autoencoder(), is_near=True), crop_px=crop_px)
+    for step_px in (1, PATCH_PX):
+        last = (128 - crop_px) // step_px
+        around = replace(whole, eyes_share=1.0)._corners(500, step_px, generator()) * step_px
+        eyes_px = torch.tensor([EYES_ROW, 0.5]) * 128
+        nearest = (eyes_px - crop_px / 2).clamp(0, last * step_px)
+        assert (around - nearest).abs().max() <= EYES_REACH_PX + step_px / 2
+        assert len(around.unique(dim=0)) > 1 or crop_px == 128
+        anywhere = whole._corners(500, step_px, generator())
+        assert anywhere.min() == 0 and anywhere.max() == last
+        half = replace(whole, eyes_share=0.5)._corners(500, step_px, generator())
+        assert half.shape == (500, 2) and half.dtype == torch.int64
+
+
+def test_renders_are_drawn_by_their_weights() -> None:
+    heavy = replace(material(autoencoder(), is_near=False), weights=torch.tensor([0.0, 3.0, 0.0, 1.0, 0.0, 0.0]))
+    counts = heavy._rows(4000, generator()).bincount(minlength=6)
+    assert counts[[0, 2, 4, 5]].sum() == 0
+    assert counts[1] / counts[3] == pytest.approx(3, rel=0.15)
+    assert set(heavy._rows(50, generator(), 2).tolist()) == {1}
 
 
 def training(model: AutoencoderTiny) -> Training:
