@@ -80,6 +80,12 @@ def table(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
+def changed(text: str) -> tuple[str, object]:
+    """`steps=250` as a recipe's field and its value, which is JSON. Raises ValueError for other text."""
+    field, _, value = text.partition("=")
+    return field, json.loads(value)
+
+
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", default=BUILT_IN, help="built-in, or a folder")
@@ -90,7 +96,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--renders", type=Path, help="finished training shards for the judge, instead of new renders")
     parser.add_argument("--people", type=int, default=10, help="virtual people to fine-tune")
     parser.add_argument("--portraits", type=int, default=12, help="of each of them")
-    parser.add_argument("--tune-steps", type=int, help="of the fine-tune, instead of the recipe's own")
+    parser.add_argument(
+        "--tune", nargs="+", type=changed, default=[], metavar="FIELD=VALUE", help="other values of the recipe"
+    )
     parser.add_argument("--images", type=int, default=500, help="pictures of composed prompts")
     parser.add_argument("--judge-renders", type=int, default=6000, help="that the judge is trained on")
     parser.add_argument("--steps", type=int, default=20)
@@ -104,8 +112,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"expected --only of {', '.join(NAMES)}")
     if options.people < 1 or options.portraits < 1 or options.images < 1:
         parser.error("expected at least one person, portrait and image")
-    if options.card is not None and options.tune_steps is not None:
-        parser.error("expected no --tune-steps together with --card, which tells of whole fine-tunes")
+    options.tune = dict(options.tune)
+    if options.card is not None and options.tune:
+        parser.error("expected no --tune together with --card, which tells of the recipe as it is")
     if options.card is not None and hashes_of(options.card.parent) != hashes_of(locate(options.base)):
         parser.error("expected --card of the base that is measured, got one beside other weights")
     return options
@@ -116,14 +125,14 @@ def settings_of(options: argparse.Namespace, work: Path) -> Settings:
     return Settings(
         base=options.base, assets=options.assets, photos=options.photos, work=work, renders=options.renders,
         people=options.people, images=options.images, portraits=options.portraits, steps=options.steps,
-        guidance=options.guidance, judge_renders=options.judge_renders, tune_steps=options.tune_steps,
+        guidance=options.guidance, judge_renders=options.judge_renders, tune=options.tune,
         class_noun=options.class_noun,
     )  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parsed(arguments)
-    told = ("steps", "guidance", "people", "portraits", "images", "judge_renders", "tune_steps", "class_noun")
+    told = ("steps", "guidance", "people", "portraits", "images", "judge_renders", "tune", "class_noun")
     document: dict[str, object] = {
         "name": "evaluate-base",
         "date": f"{datetime.now(UTC):%Y-%m-%d}",

@@ -3,9 +3,10 @@
 Renders, class images and the judge are cached in the work folder, each under a hash of its inputs.
 """
 
+import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class Settings:
     steps: int = 20
     guidance: float | None = None  # None: the family's default
     judge_renders: int = 6000
-    tune_steps: int | None = None  # None: the recipe's
+    tune: Mapping[str, object] = field(default_factory=dict)  # fields of the recipe with other values
     class_noun: str = "person"  # of the real person
 
 
@@ -66,6 +67,17 @@ class Exam:
     @cached_property
     def base(self) -> BaseModel:
         return load_base(self.settings.base)
+
+    @cached_property
+    def tuned_sha256(self) -> str:
+        """Hash of the weights that a fine-tune depends on: all but the decoder's, which it never runs."""
+        found = hashlib.sha256(repr(self.base.family).encode())
+        for part, network in sorted(self.base.parts.items()):
+            for name, tensor in sorted(network.state_dict().items()):
+                if not name.startswith("decoder."):
+                    found.update(f"{part} {name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                    found.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
 
     @cached_property
     def assets(self) -> Assets:

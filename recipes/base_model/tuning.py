@@ -1,8 +1,8 @@
 """The fine-tunes for measuring likeness: trained as by a worker, and cached.
 
-An adapter is cached under a hash of base, recipe and photographs, so a run with other sampling settings, or one that
-was interrupted, trains only missing adapters. Four people share a loop: each additional person needs memory, and more
-people give no speed-up (docs/log.md).
+An adapter is cached under a hash of base (without its decoder), recipe and photographs, so a run with other sampling
+settings, or one that was interrupted, trains only missing adapters. Four people share a loop: each additional person
+needs memory, and more people give no speed-up (docs/log.md).
 """
 
 import sys
@@ -72,8 +72,7 @@ def virtual_sitter(exam: Exam, seed: int) -> Sitter:
 
 
 def tuning_recipe(exam: Exam) -> FineTuneRecipe:
-    steps = exam.settings.tune_steps
-    return recipe_named("standard") if steps is None else recipe_named("standard", steps=steps)
+    return recipe_named("standard", **exam.settings.tune)
 
 
 def adapters(exam: Exam, everybody: Sequence[Sitter], recipe: FineTuneRecipe) -> list[Tensor]:
@@ -99,7 +98,7 @@ def training_set(exam: Exam, sitter: Sitter, recipe: FineTuneRecipe) -> Training
 
 def _path(exam: Exam, sitter: Sitter, recipe: FineTuneRecipe) -> Path:
     key = key_of(
-        base=exam.base.sha256, recipe=recipe_document(recipe), styles=sorted(exam.base.family.styles.values()),
+        base=exam.tuned_sha256, recipe=recipe_document(recipe), styles=sorted(exam.base.family.styles.values()),
         noun=sitter.class_noun, seed=TRAINING_SEED, photos=[photo.sha256 for photo in sitter.photos],
     )  # fmt: skip
     return exam.settings.work / "adapters" / f"{sitter.subject.name}-{key}.safetensors"

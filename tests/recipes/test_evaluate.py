@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 pytest.importorskip("numba", reason="the renderer compiles its kernels with numba")
 
@@ -127,7 +128,7 @@ def test_looks_in_words_are_those_of_a_caption_without_a_name() -> None:
 def tiny_exam(tiny_base_folder: Path, tmp_path: Path) -> Exam:
     (tmp_path / "assets.npz").write_bytes(b"a pack")
     (tmp_path / "work").mkdir()
-    return Exam(Settings(str(tiny_base_folder), tmp_path, None, tmp_path / "work", tune_steps=2))
+    return Exam(Settings(str(tiny_base_folder), tmp_path, None, tmp_path / "work", tune={"steps": 2}))
 
 
 def test_a_kept_adapter_is_used_by_other_sampling_and_not_by_another_recipe(
@@ -151,6 +152,25 @@ def test_a_kept_adapter_is_used_by_other_sampling_and_not_by_another_recipe(
     assert trained == [0, 1, 2, 0]
     tuning.adapters(other, [replace(people[0], photos=[Photo("a.png", b"another")])], recipe)
     assert trained == [0, 1, 2, 0, 0]
+
+
+def test_a_fine_tune_depends_on_all_weights_but_the_decoders(tiny_exam: Exam) -> None:
+    before = tiny_exam.tuned_sha256
+    for part, layer, is_same in (("vae", "decoder", True), ("vae", "encoder", False), ("unet", "conv_in", False)):
+        other = Exam(tiny_exam.settings)
+        other.base.parts[part].get_submodule(layer).requires_grad_(False).apply(halved)
+        assert (other.tuned_sha256 == before) is is_same, part
+
+
+def halved(layer: nn.Module) -> None:
+    for parameter in layer.parameters(recurse=False):
+        parameter.mul_(0.5)
+
+
+def test_a_recipe_is_changed_by_the_command_line(tmp_path: Path) -> None:
+    options = evaluate.parsed(["--assets", "none", "--tune", "steps=250", "face_gain=2.5"])
+    recipe = tuning.tuning_recipe(Exam(evaluate.settings_of(options, tmp_path)))
+    assert (recipe.steps, recipe.face_gain) == (250, 2.5)
 
 
 def test_portraits_are_those_of_the_persons_own_adapter(tiny_exam: Exam, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +317,7 @@ def test_the_command_writes_one_json_line(
     assert rows["speed"]["value"] > 0 and rows["speed"]["samples"] == 3
 
 
-@pytest.mark.parametrize("wrong", [["--only", "beauty"], ["--people", "0"], ["--card", "x", "--tune-steps", "1"]])
+@pytest.mark.parametrize("wrong", [["--only", "beauty"], ["--people", "0"], ["--card", "x", "--tune", "steps=1"]])
 def test_a_wrong_option_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         evaluate.main(["--assets", "none", *wrong])
