@@ -1,7 +1,8 @@
 """Assemble the base: python -m recipes.base_model.export --unet DIR --vae DIR --out src/likeness/assets/base
 
 Takes the averaged weights of train_unet.py and the autoencoder of train_autoencoder.py, and writes a folder that
-StableDiffusionPipeline.from_pretrained loads: fp16 safetensors, configs, checksums.
+StableDiffusionPipeline.from_pretrained loads: fp16 safetensors, configs, checksums. Without `--unet`, only the
+autoencoder of the base in `--out` is replaced.
 """
 
 import argparse
@@ -60,13 +61,25 @@ def export(unet_folder: Path, vae_folder: Path, out: Path) -> None:
     write_checksums(out)
 
 
+def export_autoencoder(vae_folder: Path, out: Path) -> None:
+    """Replace the autoencoder of the base in `out`."""
+    autoencoder = AutoencoderTiny.from_pretrained(vae_folder).to(torch.float16)
+    shutil.rmtree(out / "vae")
+    autoencoder.save_pretrained(out / "vae")
+    clean_configs(out)
+    write_checksums(out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--unet", type=Path, required=True)
+    parser.add_argument("--unet", type=Path, help="folder of train_unet.py; none: only the autoencoder is written")
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    export(args.unet, args.vae, args.out)
+    if args.unet is None:
+        export_autoencoder(args.vae, args.out)
+    else:
+        export(args.unet, args.vae, args.out)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(json.dumps({"megabytes": round(size / 1e6, 2)}))
 

@@ -357,7 +357,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--feature-weight", type=float, default=1.0, help="length of its gradient over the pixel loss's"
     )
-    parser.add_argument("--adversarial-weight", type=float, default=0.5, help="likewise")
+    parser.add_argument("--adversarial-weight", type=float, default=0.12, help="likewise; more overshoots on photos")
     parser.add_argument("--min-shards", type=int, default=10, help="the decoder starts when so many are rendered")
     parser.add_argument("--max-shards", type=int, default=20, help="that are read, of those there are then")
     parser.add_argument("--textures", type=int, default=2000)

@@ -1,6 +1,7 @@
 """The decoder's training: what it is given, what it is judged by, and that a resumed run goes on."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 pytest.importorskip("numba", reason="the captions' tables lie beside kernels that numba compiles")
 
 from fixtures.tiny import build_tiny_folder
-from likeness.diffusion.base import BaseModel, load_base
+from likeness.diffusion.base import BaseModel, file_sums, load_base
 from likeness.photos.align import EYES_ROW
 from recipes.base_model import classifier, train_autoencoder
 from recipes.base_model.autoencoder import DECODER_BLOCKS, build_autoencoder, reconstruct, with_decoder_blocks
@@ -29,6 +30,7 @@ from recipes.base_model.discriminator import (
     same_windows,
     with_bands,
 )
+from recipes.base_model.export import export_autoencoder
 from recipes.base_model.latents import CHANNELS, PATCH_PX, PatchBasis
 from recipes.base_model.near_latents import check_same_latents, near_latents
 from recipes.base_model.precision import ROUNDS, faster_dtype, mixed
@@ -369,6 +371,23 @@ def test_a_true_picture_has_all_bands_a_blurred_one_lacks_the_last_and_stitching
         assert period_two_ratio(stitched, true) > 10
         lower = {name: ratio for name, ratio in band_ratios(stitched, true).items() if name != "24-33"}
         assert lower == pytest.approx({name: band_ratios(soft, true)[name] for name in lower}, rel=0.05)
+
+
+def test_an_autoencoder_is_replaced_and_nothing_else(tiny_base_folder: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny_base_folder, tmp_path / "base"))
+    before = file_sums(base)
+    autoencoder = AutoencoderTiny.from_pretrained(base / "vae")
+    with torch.no_grad():
+        for parameter in autoencoder.decoder.parameters():
+            parameter.mul_(0.5)
+    autoencoder.save_pretrained(tmp_path / "vae")
+    export_autoencoder(tmp_path / "vae", base)
+    after = file_sums(base)
+    changed = {name for name in after if before.get(name) != after[name]}
+    assert before.keys() == after.keys() and changed <= {name for name in before if name.startswith("vae/")}
+    assert "vae/diffusion_pytorch_model.safetensors" in changed
+    halved = load_base(str(base)).parts["vae"].decoder.state_dict()
+    torch.testing.assert_close(halved, autoencoder.decoder.state_dict(), atol=1e-3, rtol=1e-3)  # half precision
 
 
 def test_the_command_trains_writes_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
