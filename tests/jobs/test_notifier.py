@@ -1,7 +1,7 @@
 """The delivery log: every message is tried until somebody took it, in order, at least once, for a day at most."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,30 @@ def database(tmp_path: Path) -> Iterator[Database]:
     made = open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
     yield made
     made.close()
+
+
+Started = Callable[[Mapping[str, Callable[[Message], None]]], Notifier]
+
+
+@pytest.fixture
+def started(database: Database) -> Iterator[Started]:
+    """Makes notifiers by their senders. At the end their threads stop, before the database is closed."""
+    made: list[Notifier] = []
+
+    def start(senders: Mapping[str, Callable[[Message], None]]) -> Notifier:
+        made.append(Notifier(database, senders))
+        return made[-1]
+
+    yield start
+    for notifier in made:
+        notifier.close()
+    join_senders()
+
+
+def join_senders() -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith("notifier"):
+            thread.join(HANG_S)
 
 
 def put(database: Database, *messages: Message) -> None:
@@ -64,7 +88,7 @@ def deliver(notifier: Notifier, database: Database, done: Callable[[], bool]) ->
     until(turn)
 
 
-def test_what_fails_is_tried_again_until_it_is_taken(database: Database) -> None:
+def test_what_fails_is_tried_again_until_it_is_taken(database: Database, started: Started) -> None:
     failures = [StorageUnavailable("expected the webhook to answer 2xx, got 503"), OSError("refused")]
     heard: list[str] = []
 
@@ -73,7 +97,7 @@ def test_what_fails_is_tried_again_until_it_is_taken(database: Database) -> None
         if failures:
             raise failures.pop(0)
 
-    notifier = Notifier(database, {"webhook": send})
+    notifier = started({"webhook": send})
     put(database, message("a"))
     assert notifier.deliver_due() == 1
     until(lambda: log(notifier)["a"].last_error is not None)
@@ -88,7 +112,7 @@ def test_what_fails_is_tried_again_until_it_is_taken(database: Database) -> None
     assert notifier.deliver_due() == 0
 
 
-def test_nobody_is_told_before_the_result_lies_there(database: Database) -> None:
+def test_nobody_is_told_before_the_result_lies_there(database: Database, started: Started) -> None:
     is_there, order = threading.Event(), []
 
     def write(message: Message) -> None:
@@ -96,7 +120,7 @@ def test_nobody_is_told_before_the_result_lies_there(database: Database) -> None
             raise OSError("the disk is full")
         order.append(message.id)
 
-    notifier = Notifier(database, {"object": write, "webhook": lambda message: order.append(message.id)})
+    notifier = started({"object": write, "webhook": lambda message: order.append(message.id)})
     put(database, message("w", place=1), message("o", "object"), message("other", place=1, job="k"))
     notifier.deliver_due()
     until(lambda: order == ["other"] and log(notifier)["o"].last_error is not None)
@@ -105,7 +129,7 @@ def test_nobody_is_told_before_the_result_lies_there(database: Database) -> None
     assert order == ["other", "o", "w"]
 
 
-def test_after_a_day_it_is_given_up_and_a_replay_starts_anew(database: Database) -> None:
+def test_after_a_day_it_is_given_up_and_a_replay_starts_anew(database: Database, started: Started) -> None:
     heard: list[str] = []
 
     def send(message: Message) -> None:
@@ -113,7 +137,7 @@ def test_after_a_day_it_is_given_up_and_a_replay_starts_anew(database: Database)
         if len(heard) == 1:
             raise OSError("refused")
 
-    notifier = Notifier(database, {"webhook": send})
+    notifier = started({"webhook": send})
     put(database, message("a"))
     long_ago = database.now - GIVE_UP_AFTER_S
     database.run(lambda c: c.execute(deliveries.update().values(created_s=long_ago)))
@@ -126,10 +150,10 @@ def test_after_a_day_it_is_given_up_and_a_replay_starts_anew(database: Database)
     assert heard == ["a", "a"]
 
 
-def test_a_message_that_is_due_beyond_every_pause_is_sent_now(database: Database) -> None:
+def test_a_message_that_is_due_beyond_every_pause_is_sent_now(database: Database, started: Started) -> None:
     """It was claimed, or put off, before the clock was set back."""
     heard: list[str] = []
-    notifier = Notifier(database, {"webhook": lambda message: heard.append(message.id)})
+    notifier = started({"webhook": lambda message: heard.append(message.id)})
     put(database, message("ahead"), message("paused", job="k"))
     due = {"ahead": LONGEST_PAUSE_S + 60.0, "paused": LONGEST_PAUSE_S - 60.0}
     for id, ahead_s in due.items():
@@ -139,9 +163,9 @@ def test_a_message_that_is_due_beyond_every_pause_is_sent_now(database: Database
     until(lambda: heard == ["ahead"])
 
 
-def test_two_notifiers_send_it_once(database: Database) -> None:
+def test_two_notifiers_send_it_once(database: Database, started: Started) -> None:
     heard: list[str] = []
-    notifiers = [Notifier(database, {"webhook": lambda message: heard.append(message.id)}) for _ in range(4)]
+    notifiers = [started({"webhook": lambda message: heard.append(message.id)}) for _ in range(4)]
     put(database, *[message(str(i)) for i in range(20)])
     threads = [threading.Thread(target=notifier.deliver_due) for notifier in notifiers]
     for thread in threads:
@@ -152,7 +176,7 @@ def test_two_notifiers_send_it_once(database: Database) -> None:
     assert sorted(heard) == sorted(str(i) for i in range(20))
 
 
-def test_a_sender_that_hangs_holds_up_nobody_else(database: Database) -> None:
+def test_a_sender_that_hangs_holds_up_nobody_else(database: Database, started: Started) -> None:
     over, heard = threading.Event(), []
 
     def send(message: Message) -> None:
@@ -160,7 +184,7 @@ def test_a_sender_that_hangs_holds_up_nobody_else(database: Database) -> None:
             over.wait(HANG_S)
         heard.append(message.id)
 
-    notifier = Notifier(database, {"webhook": send})
+    notifier = started({"webhook": send})
     put(database, message("slow", job="k"), message("fast"))
     notifier.deliver_due()
     until(lambda: heard == ["fast"])
@@ -168,7 +192,7 @@ def test_a_sender_that_hangs_holds_up_nobody_else(database: Database) -> None:
     until(lambda: heard == ["fast", "slow"])
 
 
-def test_what_is_under_way_is_not_taken_again_and_the_queue_is_bounded(database: Database) -> None:
+def test_what_is_under_way_is_not_taken_again_and_the_queue_is_bounded(database: Database, started: Started) -> None:
     """Eight senders that hang, long past their claims: whatever is due waits in the database, once."""
     over, heard = threading.Event(), []
 
@@ -176,7 +200,7 @@ def test_what_is_under_way_is_not_taken_again_and_the_queue_is_bounded(database:
         over.wait(HANG_S)
         heard.append(message.id)
 
-    notifier = Notifier(database, {"webhook": send})
+    notifier = started({"webhook": send})
     put(database, *[message(f"{i:02}", job=str(i)) for i in range(MOST_UNDER_WAY + 8)])
     assert notifier.deliver_due() == MOST_UNDER_WAY
     for _ in range(3):
@@ -192,13 +216,13 @@ def test_what_is_under_way_is_not_taken_again_and_the_queue_is_bounded(database:
     assert sorted(heard) == [f"{i:02}" for i in range(MOST_UNDER_WAY + 8)]
 
 
-def test_result_objects_do_not_wait_behind_webhooks_that_hang(database: Database) -> None:
+def test_result_objects_do_not_wait_behind_webhooks_that_hang(database: Database, started: Started) -> None:
     over, written = threading.Event(), []
 
     def hang(message: Message) -> None:
         over.wait(HANG_S)
 
-    notifier = Notifier(database, {"webhook": hang, "object": lambda message: written.append(message.id)})
+    notifier = started({"webhook": hang, "object": lambda message: written.append(message.id)})
     put(database, *[message(str(i), job=str(i)) for i in range(2 * MOST_UNDER_WAY)])
     notifier.deliver_due()
     put(database, message("o", "object"))
@@ -209,9 +233,9 @@ def test_result_objects_do_not_wait_behind_webhooks_that_hang(database: Database
         over.set()
 
 
-def test_one_tenants_many_messages_are_not_all_before_another_tenants_one(database: Database) -> None:
+def test_one_tenants_many_messages_are_not_all_before_another_tenants_one(database: Database, started: Started) -> None:
     heard: list[str] = []
-    notifier = Notifier(database, {"webhook": lambda message: heard.append(message.tenant)})
+    notifier = started({"webhook": lambda message: heard.append(message.tenant)})
     put(database, *[message(f"{i:03}", job=str(i)) for i in range(4 * MOST_UNDER_WAY)])
     put(database, replace(message("b", job="b"), tenant="ben"))
     assert notifier.deliver_due() == MOST_UNDER_WAY
@@ -224,7 +248,9 @@ def make_due(database: Database) -> None:
     database.run(lambda c: c.execute(deliveries.update().values(due_s=database.now - 1)))
 
 
-def test_a_notifier_that_is_closed_starts_nothing_more_and_leaves_no_queue_for_the_exit(database: Database) -> None:
+def test_a_notifier_that_is_closed_starts_nothing_more_and_leaves_no_queue_for_the_exit(
+    database: Database, started: Started
+) -> None:
     begun, released, sent = threading.Semaphore(0), threading.Event(), []
 
     def hanging(said: Message) -> None:
@@ -232,7 +258,7 @@ def test_a_notifier_that_is_closed_starts_nothing_more_and_leaves_no_queue_for_t
         released.wait(HANG_S)
         sent.append(said.id)
 
-    notifier = Notifier(database, {"webhook": hanging})
+    notifier = started({"webhook": hanging})
     put(database, *(message(f"m{k}", job=f"j{k}") for k in range(AT_ONCE + 3)))
     assert notifier.deliver_due() == AT_ONCE + 3
     for _ in range(AT_ONCE):
@@ -240,7 +266,5 @@ def test_a_notifier_that_is_closed_starts_nothing_more_and_leaves_no_queue_for_t
     notifier.close()
     assert notifier.deliver_due() == 0
     released.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith("notifier"):
-            thread.join(HANG_S)
+    join_senders()
     assert len(sent) == AT_ONCE
