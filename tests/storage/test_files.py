@@ -75,6 +75,7 @@ def test_a_home_may_have_any_name(tmp_path: Path, name: str) -> None:
         assert (home / "objects" / "async" / "local" / "result.out").read_bytes() == b"2"
     finally:
         training.close()
+        training.library.catalog.close()
         likeness.close()
     assert {path.name for path in home.iterdir()} >= {"catalog.sqlite", "jobs.sqlite", "objects"}
     assert [path.name for path in tmp_path.iterdir()] == [name]
