@@ -46,11 +46,11 @@ def trained(url: str) -> str:
     return "eric"
 
 
-def ordered(client: httpx2.Client, name: str, steps: int = 2) -> str:
-    """A job of few steps with four photographs of the example person; returns its id."""
+def ordered(client: httpx2.Client, name: str, *, steps: int = 2, photos: int = 4) -> str:
+    """A job of few steps with photographs of the example person; returns its id."""
     if client.get(f"/subjects/{name}").status_code == 404:
         client.post("/subjects", json={"name": name, "class_noun": "man", "consent": "A virtual person"})
-        files = client.get("/example").json()["photos"][:4]
+        files = client.get("/example").json()["photos"][:photos]
         sent = [("photos", (file, client.get(f"/example/photos/{file}").content)) for file in files]
         assert client.post(f"/subjects/{name}/photos", files=sent).status_code == 201
     made = client.post("/jobs", json={"name": name, "recipe_changes": {"steps": steps, "class_images": 1}})
@@ -205,6 +205,38 @@ def test_from_uploads_to_a_portrait(visit: Visit, demo_photos: Path, tmp_path: P
     page.get_by_text(HTML).first.wait_for()
     inspect(visit)
     forget(visit, name)
+
+
+_HAND_OVER = """async ([file, kind, type]) => {
+  const given = new DataTransfer();
+  const response = await fetch(`/v1/example/photos/${file}`);
+  given.items.add(new File([await response.blob()], file, {type: 'image/jpeg'}));
+  const place = document.querySelector('.drop');
+  place.dispatchEvent(kind === 'DragEvent'
+    ? new DragEvent(type, {dataTransfer: given, bubbles: true})
+    : new ClipboardEvent(type, {clipboardData: given, bubbles: true}));
+}"""
+
+
+def test_photographs_come_by_drop_paste_folder_and_as_heic(visit: Visit, demo_photos: Path, tmp_path: Path) -> None:
+    import pillow_heif
+
+    name, page = new_name("ann"), visit.open("new")
+    consent(visit, name)
+    page.evaluate(_HAND_OVER, ["photo_01.jpg", "DragEvent", "drop"])
+    page.evaluate(_HAND_OVER, ["photo_02.jpg", "ClipboardEvent", "paste"])
+    page.get_by_text("2 usable photographs").wait_for()
+    folder = tmp_path / "folder"
+    (folder / "below").mkdir(parents=True)
+    (folder / ".hidden").write_bytes(b"no photograph")
+    (folder / "below/photo_03.jpg").write_bytes((demo_photos / "photo_03.jpg").read_bytes())
+    page.locator("input[webkitdirectory]").set_input_files(folder)
+    page.get_by_text("3 usable photographs").wait_for()
+    with Image.open(demo_photos / "photo_04.jpg") as picture:
+        pillow_heif.from_pillow(picture.convert("RGB")).save(tmp_path / "photo_04.heic")
+    page.locator("input[capture]").set_input_files(tmp_path / "photo_04.heic")
+    page.get_by_text("4 usable photographs").wait_for()
+    assert page.locator(".photo .chip.accepted").count() == page.locator(".photo").count() == 4
 
 
 def test_from_the_camera_to_a_portrait(visit: Visit) -> None:

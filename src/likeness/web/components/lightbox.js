@@ -76,6 +76,7 @@ export function Lightbox({ images, place, onPlace, onClose, onLike }) {
   const fact = (name) =>
     name === "created" ? day(image.created) : name === "prompt" ? plain(image.prompt) : image[name];
   // The facts are below the buttons: their length differs, and a button that moves under a finger is not clicked.
+  // The arrows stay enabled at the ends: a button that is disabled loses the focus, and the keys would go nowhere.
   return html`
     <dialog class="sheet" ref=${dialog} aria-label=${words.alt(plain(image.prompt), image.seed)} onClose=${onClose}
       onKeyDown=${(/** @type {KeyboardEvent} */ event) => (event.key === "ArrowLeft" ? move(-1) : event.key === "ArrowRight" && move(1))}>
@@ -92,8 +93,8 @@ export function Lightbox({ images, place, onPlace, onClose, onLike }) {
         <div class="stack">
           <div class="row spread">
             <div class="row">
-              <button class="button round" type="button" aria-label=${words.previous} disabled=${place === 0} onClick=${() => move(-1)}>‹</button>
-              <button class="button round" type="button" aria-label=${words.next} disabled=${place === images.length - 1} onClick=${() => move(1)}>›</button>
+              <button class="button round" type="button" aria-label=${words.previous} aria-disabled=${place === 0} onClick=${() => move(-1)}>‹</button>
+              <button class="button round" type="button" aria-label=${words.next} aria-disabled=${place === images.length - 1} onClick=${() => move(1)}>›</button>
             </div>
             <button class="button" type="button" autofocus onClick=${() => /** @type {any} */ (dialog.current)?.close()}>${t.actions.close}</button>
           </div>
