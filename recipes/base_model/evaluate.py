@@ -101,7 +101,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--images", type=int, default=500, help="pictures of composed prompts")
     parser.add_argument("--judge-renders", type=int, default=6000, help="that the judge is trained on")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, help="instead of the family's own")
     parser.add_argument("--guidance", type=float, help="instead of the family's own")
     parser.add_argument("--only", default=",".join(NAMES), help=f"some of {','.join(NAMES)}")
     parser.add_argument("--out", type=Path, help="where the result goes as JSON, renewed after each measurement")

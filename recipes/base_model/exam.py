@@ -34,7 +34,6 @@ VIEWS = 4
 HELD_OUT_PEOPLE = 250
 RENDER_SEED = 2  # differs from the training data's seed
 SAMPLES_PER_RENDER = 10  # training samples of the judge
-SAMPLER = "dpmpp_2m"
 
 Pixels = NDArray[np.uint8]
 
@@ -51,7 +50,7 @@ class Settings:
     people: int = 10
     images: int = 500
     portraits: int = 12  # per person
-    steps: int = 20
+    steps: int | None = None  # None: the family's default
     guidance: float | None = None  # None: the family's default
     judge_renders: int = 6000
     tune: Mapping[str, object] = field(default_factory=dict)  # fields of the recipe with other values
@@ -149,7 +148,8 @@ class Exam:
     def pace(self) -> str:
         """Sampling settings, for the remarks."""
         negative = self.base.family.negative_scale
-        words = f"{self.settings.steps} steps, guidance {self.guidance:g}"
+        steps = self.settings.steps or self.base.family.steps
+        words = f"{steps} {self.base.family.sampler} steps, guidance {self.guidance:g}"
         return words if negative is None else f"{words}, negative scale {negative:g}"
 
     def pace_of(self, figure: str) -> str:
@@ -157,7 +157,7 @@ class Exam:
         return f"{self.base.family.fast_steps} steps" if figure.startswith("fast") else self.pace
 
     def request(self, prompt: str, seed: int) -> ImageRequest:
-        return ImageRequest(prompt, seed=seed, steps=self.settings.steps, guidance_scale=self.guidance, sampler=SAMPLER)
+        return ImageRequest(prompt, seed=seed, steps=self.settings.steps, guidance_scale=self.guidance)
 
     def fast_request(self, prompt: str, seed: int) -> ImageRequest:
         return ImageRequest(prompt, seed=seed, guidance_scale=self.guidance, fast=True)

@@ -37,7 +37,7 @@ from likeness.types import ImageRequest, Photo, Subject
 from recipes.measurement import commit, machine, print_table
 
 from .data import load_attributes, shard_paths
-from .exam import BATCH, SAMPLER, Exam, Pixels, Settings
+from .exam import BATCH, Exam, Pixels, Settings
 from .likeness_gate import QUERY_STREAM, described, mean_distances, true_descriptors
 from .render.captions import STYLE_NOUNS
 from .render.people import sample_person
@@ -155,7 +155,7 @@ class Transfer:
         family = self.base.family
         return ImageRequest(
             prompt, seed=seed, steps=self.exam.settings.steps, guidance_scale=family.guidance_scale,
-            negative_scale=family.negative_scale, sampler=SAMPLER,
+            negative_scale=family.negative_scale,
         )  # fmt: skip
 
     def run(self, sheet: Path | None) -> list[dict[str, object]]:

@@ -231,7 +231,7 @@ def generate(
     ] = None,
     sampler: Sampler = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="A few steps: softer images in a third of the time. Built-in base only.")
+        bool, typer.Option("--fast", help="Fewer steps than by default: softer images, sooner. Built-in base only.")
     ] = False,
     best_of: Annotated[
         int | None, typer.Option(help="Make this many images and keep the -n most similar ones.")

@@ -206,7 +206,7 @@ class NewImages(_Asked):
     sampler: Annotated[str | None, Field(max_length=40, examples=["dpmpp_2m"])] = None
     fast: bool = Field(
         default=False,
-        description="a few steps: softer images in a third of the time; without steps and sampler, built-in base only",
+        description="fewer steps than by default: softer images, sooner; without steps and sampler, built-in base only",
     )
     format: Literal["png", "jpeg"] = "png"
     keep: bool = Field(default=False, description="keep the images here; GET /v1/images/{id} returns them")
