@@ -68,7 +68,8 @@ def door(request: pytest.FixtureRequest, likeness: Likeness, tmp_path: Path) -> 
         objects.put("in", pack_photos(photos))
         wanted = JobOrder("local", "anna", "in", keep_strangers=keep).document()
         asked = {
-            "job": "1", "photos": "in", "prepared": "out", "order": wanted, "size_px": PREPARED_PX, "has_consent": True
+            "job": "1", "photos": "in", "prepared": "out", "order": wanted, "size_px": PREPARED_PX, "aspects": [],
+            "has_consent": True,
         }  # fmt: skip
         said: list[dict[str, Any]] = []
         preparer.serve(SimpleNamespace(send=lambda **one: said.append(one)), objects, asked)  # type: ignore[arg-type]
