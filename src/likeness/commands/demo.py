@@ -33,7 +33,6 @@ from ..types import (
 from .training_report import Report, write_report
 
 NAME = "demo"
-STEPS = 25
 
 # caption -> prompt; {me} is the subject
 PORTRAITS: Mapping[str, str] = MappingProxyType(
@@ -152,6 +151,4 @@ def machine(likeness: Likeness) -> str:
 
 
 def _requests(seed: int) -> list[ImageRequest]:
-    return [
-        ImageRequest(prompt, blend_of(NAME), seed=seed + k, steps=STEPS) for k, prompt in enumerate(PORTRAITS.values())
-    ]
+    return [ImageRequest(prompt, blend_of(NAME), seed=seed + k) for k, prompt in enumerate(PORTRAITS.values())]
