@@ -28,7 +28,6 @@ def base(tiny_base_folder: Path) -> str:
 @pytest.fixture
 def things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(demo, "CLASS_NOUN", "dog")  # noise without a face
-    monkeypatch.setattr(demo, "STEPS", 1)
     for seed in range(4):
         pixels = np.random.default_rng(seed).integers(0, 255, (300, 280, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{seed}.jpg")
