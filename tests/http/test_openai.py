@@ -135,7 +135,7 @@ def test_quality_is_a_number_of_steps_unless_steps_are_given(official: Any) -> N
         answer = official.images.generate(prompt="x", quality=quality, extra_body=more)
         return Image.open(io.BytesIO(base64.b64decode(answer.data[0].b64_json))).text["steps"]  # type: ignore[attr-defined]
 
-    assert (steps("low"), steps(None), steps("high", steps=1)) == ("15", "20", "1")
+    assert (steps("low"), steps(None), steps("high", steps=1)) == ("15", "10", "1")
 
 
 def test_an_adapter_of_another_base(official: Any) -> None:
