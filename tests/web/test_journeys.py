@@ -80,6 +80,21 @@ def consent(visit: Visit, name: str) -> None:
     page.get_by_role("heading", name=f"Photographs of {name}").wait_for()
 
 
+def test_a_list_from_before_an_upload_does_not_overwrite_it(visit: Visit, demo_photos: Path) -> None:
+    page, held = visit.open("new"), []
+    page.route("**/check", lambda route: held.append((route, route.fetch())))
+    consent(visit, new_name("ivy"))
+    until(lambda: bool(page.evaluate("true") and held))  # the set is still empty
+    page.locator("input[type=file][multiple]").first.set_input_files(demo_photos / "photo_01.jpg")
+    page.get_by_text("1 usable photograph").wait_for()
+    ((route, answer),) = held
+    with page.expect_response("**/check") as answered:
+        route.fulfill(response=answer)
+    answered.value.finished()
+    page.evaluate("new Promise((done) => setTimeout(done))")  # the page has read it
+    assert page.get_by_text("1 usable photograph").is_visible()
+
+
 def train(visit: Visit, name: str) -> None:
     """From the photographs to the studio, with a reload on the way."""
     page = visit.page

@@ -18,10 +18,11 @@ import { signal } from "./html.js";
  * @property {(reasons: Reason[]) => void} [onRefused]
  */
 /** @typedef {{code: string, message: string, hint: string, verdict: string}} Reason */
-/** @typedef {{entries: Entry[], photos: any[], set: any, isLoaded: boolean}} PhotoSet */
+/** @typedef {{entries: Entry[], photos: any[], set: any, isLoaded: boolean, changes: number}} PhotoSet */
+// `changes`: how often photographs were added or removed; an answer to an earlier question is older than what is shown
 
 /** @type {PhotoSet} */
-const EMPTY = { entries: [], photos: [], set: null, isLoaded: false };
+const EMPTY = { entries: [], photos: [], set: null, isLoaded: false, changes: 0 };
 /** @type {import("./html.js").Signal<Record<string, PhotoSet>>} */
 const sets = signal({});
 /** @type {Set<string>} */
@@ -101,6 +102,7 @@ function took(name, entry, checked) {
   const refused = checked.photos.filter((/** @type {any} */ one) => one.verdict === "refused");
   const known = new Set(kept.map((/** @type {any} */ one) => one.sha256));
   change(name, {
+    changes: of(name).changes + 1,
     photos: [...of(name).photos.filter((one) => !known.has(one.sha256)), ...kept],
     set: checked.set,
     isLoaded: true,
@@ -126,18 +128,19 @@ function took(name, entry, checked) {
 /** @param {string} name */
 async function load(name) {
   const path = `/subjects/${encodeURIComponent(name)}`;
+  const before = of(name).changes;
   if (!of(name).isLoaded) {
     const { photos } = await get(`${path}/photos`); // at once; what they show together takes longer after a restart
-    if (!working.has(name) && !of(name).isLoaded) change(name, { photos });
+    if (of(name).changes === before && !of(name).isLoaded) change(name, { photos });
   }
   const checked = await get(`${path}/check`);
-  if (!working.has(name)) change(name, { photos: checked.photos, set: checked.set, isLoaded: true });
+  if (of(name).changes === before) change(name, { photos: checked.photos, set: checked.set, isLoaded: true });
 }
 
 /** @param {string} name @param {string} sha256 */
 async function remove(name, sha256) {
   await call("DELETE", `/subjects/${encodeURIComponent(name)}/photos/${sha256}`);
-  change(name, { photos: of(name).photos.filter((one) => one.sha256 !== sha256) });
+  change(name, { changes: of(name).changes + 1, photos: of(name).photos.filter((one) => one.sha256 !== sha256) });
   await load(name);
 }
 
