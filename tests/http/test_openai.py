@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from likeness.diffusion.family import KLEIN_4B, KLEIN_BASE_4B, LIKENESS_128, SD_15, SDXL, Z_IMAGE_TURBO
+from likeness.http.openai import Quality, pace_of
+
 JSON = {"content-type": "application/json"}
 
 openai = pytest.importorskip("openai", reason="these tests speak through the official client")
@@ -135,7 +138,20 @@ def test_quality_is_a_number_of_steps_unless_steps_are_given(official: Any) -> N
         answer = official.images.generate(prompt="x", quality=quality, extra_body=more)
         return Image.open(io.BytesIO(base64.b64decode(answer.data[0].b64_json))).text["steps"]  # type: ignore[attr-defined]
 
-    assert (steps("low"), steps(None), steps("high", steps=1)) == ("15", "10", "1")
+    assert (steps(None), steps("standard"), steps("high"), steps("high", steps=1)) == ("10", "10", "20", "1")
+    assert (steps("low"), steps("low", steps=2)) == ("6", "2")  # of fast images
+
+
+def test_qualities_are_multiples_of_the_bases_own_steps() -> None:
+    order: tuple[Quality, ...] = ("low", "medium", "high", "xhigh", "max")
+    assert [pace_of(quality, SD_15) for quality in order] == [(15, False), *((30 * k, False) for k in (1, 2, 3, 4))]
+    assert pace_of("max", KLEIN_BASE_4B) == (200, False)  # the most that an image takes
+    assert pace_of("low", LIKENESS_128) == (None, True)
+    for family in (KLEIN_4B, Z_IMAGE_TURBO):  # distilled
+        assert {pace_of(quality, family) for quality in order} == {(family.steps, False)}
+    synonyms: dict[Quality, Quality] = {"auto": "medium", "standard": "medium", "hd": "high"}
+    for quality, same in synonyms.items():
+        assert pace_of(quality, SDXL) == pace_of(same, SDXL)
 
 
 def test_an_adapter_of_another_base(official: Any) -> None:

@@ -1,7 +1,8 @@
 """OpenAI's images protocol under /openai/v1: `model` is an adapter's name, several (`anna+oil@0.6`), or `base`.
 
 A parameter that would change the image is used, or refused by name. Those that cannot change it (`user`,
-`safety_identifier`, `moderation`, `complexity`) are accepted and mean nothing here. `quality` is a number of steps.
+`safety_identifier`, `moderation`, `complexity`) are accepted and mean nothing here. `quality` is a number of steps, see
+`pace_of`.
 `revised_prompt` is what the base read: with the subject put in, and cut where it was too long. `warnings` is ours.
 Source: OpenAI's API reference, 'Images' and 'Models', and its Python client 3.57.
 """
@@ -9,12 +10,16 @@ Source: OpenAI's API reference, 'Images' and 'Models', and its Python client 3.5
 import asyncio
 import base64
 import time
+from collections.abc import Mapping
 from datetime import datetime
+from math import ceil
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..diffusion.family import Family
 from ..engine.prompts import unread_of
 from ..errors import UsageError
 from ..service import BARE_BASE
@@ -27,9 +32,11 @@ from .generation import encoded, likeness_of, made
 router = APIRouter(prefix="/openai/v1", tags=["openai"])
 
 MAX_N = 10
-_STEPS: dict[str, int | None] = {  # None: the base's own
-    "low": 15, "medium": 30, "high": 50, "xhigh": 75, "max": 100, "auto": None, "standard": 30, "hd": 50,
-}  # fmt: skip
+Quality = Literal["low", "medium", "high", "xhigh", "max", "auto", "standard", "hd"]
+# quality -> steps, as a multiple of the base's own
+_MULTIPLES: Mapping[Quality, float] = MappingProxyType(
+    {"low": 0.5, "medium": 1, "high": 2, "xhigh": 3, "max": 4, "auto": 1, "standard": 1, "hd": 2}
+)
 # parameters that change the image and are not supported -> what to do instead
 _UNSUPPORTED = {
     "stream": "POST /v1/images streams",
@@ -55,7 +62,11 @@ class NewGeneration(BaseModel):
     output_format: Literal["png", "jpeg"] | None = None
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="quality of a jpeg")
     background: Literal["opaque", "auto"] | None = None
-    quality: Literal["low", "medium", "high", "xhigh", "max", "auto", "standard", "hd"] | None = None
+    quality: Quality | None = Field(
+        None,
+        description="steps: `medium` the base's own, `low` its fast settings or else half, `high` twice, `xhigh` three "
+        "times, `max` four times; `auto`, `standard`: `medium`; `hd`: `high`; a distilled base always takes its own",
+    )
     complexity: Literal["low", "medium", "high"] | None = None
     moderation: Literal["low", "auto"] | None = None
     user: str | None = None
@@ -68,14 +79,32 @@ class NewGeneration(BaseModel):
     frame_duration_ms: _Unsupported = None
     seed: int | None = None
     negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)] = ""
-    steps: int | None = Field(None, description="in place of those of `quality`, 15 to 100")
+    steps: int | None = Field(None, description="in place of those of `quality`")
     guidance_scale: float | None = None
 
-    def request(self) -> ImageRequest:
-        """The first of the images, with a seed from the clock unless one is given. Raises UsageError."""
+    def request(self, family: Family) -> ImageRequest:
+        """The first of the images, with a seed from the clock unless one is given. Raises UsageError.
+
+        Args:
+            family: of the base that makes it.
+        """
         seed = time.time_ns() % 2**32 if self.seed is None else self.seed
-        steps = _STEPS[self.quality or "auto"] if self.steps is None else self.steps
-        return ImageRequest(self.prompt, blend_of(self.model), self.negative_prompt, seed, steps, self.guidance_scale)
+        steps, is_fast = pace_of(self.quality or "auto", family) if self.steps is None else (self.steps, False)
+        return ImageRequest(
+            self.prompt, blend_of(self.model), self.negative_prompt, seed, steps, self.guidance_scale, fast=is_fast
+        )
+
+
+def pace_of(quality: Quality, family: Family) -> tuple[int | None, bool]:
+    """The steps of a quality, and whether they are the base's fast settings, which have no number here.
+
+    A distilled base was made for one number of steps, so it has one quality.
+    """
+    if family.undistilled is not None:
+        return family.steps, False
+    if quality == "low" and family.fast_steps is not None:
+        return None, True
+    return ceil(_MULTIPLES[quality] * family.steps), False
 
 
 @router.get("/models")
@@ -97,8 +126,9 @@ async def show_model(request: Request, asking: Asking, model: str) -> dict[str, 
 async def generate_images(request: Request, asking: Asking, new: NewGeneration) -> dict[str, object]:
     """images.generate. Without a seed every call gives different images."""
     likeness = likeness_of(request)
-    _refuse_foreign(new, (await asyncio.to_thread(lambda: likeness.base)).family.resolution_px)
-    images = await made(request, new.request().numbered(new.n or 1), tenant=asking.tenant)
+    family = (await asyncio.to_thread(lambda: likeness.base)).family
+    _refuse_foreign(new, family.resolution_px)
+    images = await made(request, new.request(family).numbered(new.n or 1), tenant=asking.tenant)
     media_type = JPEG if new.output_format == "jpeg" else PNG
     quality = JPEG_QUALITY if new.output_compression is None else max(new.output_compression, 1)
     files = await encoded(likeness, images, media_type, quality=quality)
