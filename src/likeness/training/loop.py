@@ -30,8 +30,8 @@ from .checkpoint import Checkpoints, Unsaved
 from .data import TrainingSet
 from .loss import dreambooth_weights, min_snr_weight, row_losses
 from .optimizer import RowAdamW, clip_rows
-from .recipe import FineTuneRecipe
-from .timesteps import SHIFT, middle_places, shift_for, uniform_places
+from .recipe import TIMESTEP_SHIFT, FineTuneRecipe
+from .timesteps import middle_places, shift_for, uniform_places
 
 log = logging.getLogger("likeness.training")
 
@@ -142,7 +142,7 @@ class FineTune:
     slot: int
     checkpoints: Checkpoints | None = None
     prompts: Conditioning | None = None  # the captions, encoded by the base without adapters
-    timestep_shift: float = SHIFT  # the recipe's, or that of the latents' size
+    timestep_shift: float = TIMESTEP_SHIFT  # the recipe's, or that of the latents' size
     cell_px: int = 8  # pixels of a latent's cell, along one side
     priors: PriorRows | None = None  # of the latest block of steps
     losses: list[float] = field(default_factory=list)  # of every step, those before a resume included

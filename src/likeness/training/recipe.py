@@ -17,6 +17,10 @@ from ..diffusion.family import ATTENTION, FLUX2, KLEIN_BASE_4B, SDXL, Z_IMAGE, Z
 from ..errors import UsageError
 from ..types import Network, Subject, checked_rank, checked_seed, checked_subject, encodes_text
 
+# `standard`'s distribution of timesteps, see `timesteps`
+UNIFORM_SHARE, TIMESTEP_SPREAD = 1 / 3, 0.7
+TIMESTEP_SHIFT = 0.4 / (1 - 0.4)  # odds of the median: the timesteps around 0.4 form a face
+
 
 @dataclass(frozen=True)
 class FineTuneRecipe:
@@ -39,9 +43,9 @@ class FineTuneRecipe:
     warmup_steps: int = 20
     decay: bool = True  # cosine to zero at the end
     middle_timesteps: bool = True  # more rows at timesteps that form the face, see `timesteps`; False: uniform
-    uniform_share: float = 1 / 3  # of the rows, whose timesteps are uniform all the same
-    timestep_spread: float = 0.7  # of the others: standard deviation of the logit
-    timestep_shift: float | None = 0.4 / (1 - 0.4)  # odds of their median; None: by the image's size, see `timesteps`
+    uniform_share: float = UNIFORM_SHARE  # of the rows, whose timesteps are uniform all the same
+    timestep_spread: float = TIMESTEP_SPREAD  # of the others: standard deviation of the logit
+    timestep_shift: float | None = TIMESTEP_SHIFT  # odds of their median; None: by the image's size, see `timesteps`
     min_snr_gamma: float | None = 5.0
     background_weight: float = 0.15
     face_gain: float = 1.0

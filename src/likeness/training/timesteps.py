@@ -10,9 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-UNIFORM_SHARE = 1 / 3
-CENTRE, SPREAD = 0.4, 0.7  # of the logit-normal: the timesteps that form a face, and the spread
-SHIFT = CENTRE / (1 - CENTRE)
+from .recipe import TIMESTEP_SHIFT, TIMESTEP_SPREAD, UNIFORM_SHARE
 
 
 def uniform_places(count: int, generator: torch.Generator) -> Tensor:
@@ -22,7 +20,7 @@ def uniform_places(count: int, generator: torch.Generator) -> Tensor:
 
 def middle_places(
     count: int, generator: torch.Generator, *,
-    uniform_share: float = UNIFORM_SHARE, spread: float = SPREAD, shift: float = SHIFT,
+    uniform_share: float = UNIFORM_SHARE, spread: float = TIMESTEP_SPREAD, shift: float = TIMESTEP_SHIFT,
 ) -> Tensor:  # fmt: skip
     """(count,) places in [0, 1], logit-normal (Esser et al. 2024, 'Scaling Rectified Flow Transformers', section 3.1).
 
