@@ -33,7 +33,7 @@ from likeness.training.data import build_training_set
 from likeness.training.loop import TrainingLoop
 from likeness.training.prior import class_latents
 from likeness.training.recipe import FineTuneRecipe, recipe_named
-from likeness.types import ImageRequest, Photo, Subject
+from likeness.types import Photo, Subject
 from recipes.measurement import commit, machine, print_table
 
 from .data import load_attributes, shard_paths
@@ -140,7 +140,7 @@ class Transfer:
         places = [place.phrase for place in PLACES.values()]
         subjects = [self.subjects[slot] for slot, _ in row.adapters]
         requests = [
-            worded(self.base, self.request(row.prompt.replace("{}", places[k % len(places)]), k), subjects)
+            worded(self.base, self.exam.request(row.prompt.replace("{}", places[k % len(places)]), k), subjects)
             for k in range(self.images)
         ]
         slots = [AdapterSlot(slot, weight, weight) for slot, weight in row.adapters]
@@ -150,13 +150,6 @@ class Transfer:
             pixels = self.base.decode(denoise_all(self.base, bank, part, [slots] * len(part)))
             parts.append(((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(parts)
-
-    def request(self, prompt: str, seed: int) -> ImageRequest:
-        family = self.base.family
-        return ImageRequest(
-            prompt, seed=seed, steps=self.exam.settings.steps, guidance_scale=family.guidance_scale,
-            negative_scale=family.negative_scale,
-        )  # fmt: skip
 
     def run(self, sheet: Path | None) -> list[dict[str, object]]:
         """One line of figures for each kind of image."""
