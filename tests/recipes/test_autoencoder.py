@@ -224,28 +224,61 @@ def test_a_batch_has_latents_of_its_crops_and_near_ones_lie_on_their_pictures() 
     assert material(model, is_near=False).draw(model, 8, generator()).is_exact.all()
 
 
+def signs(bits: Tensor) -> Tensor:
+    """Pixel values, uint8, whose signs in [-1, 1] are these bits, whatever `colour_jitter` does to them."""
+    return torch.where(bits.bool(), 192, 64).byte()
+
+
+def places(crops: Tensor, code: Tensor) -> Tensor:
+    """Corners (B, 2), y and x, of crops (B, 3, S, S) of a picture with `code` along x and along y, mirrored or not."""
+    windows = code.unfold(0, crops.shape[-1], 1)  # (corners, S)
+    down, across = ((line[:, None] > 0) for line in (crops[:, 1, :, 0], crops[:, 0, 0, :]))  # (B, 1, S)
+    y = (down == windows).all(2)
+    x = (across == windows).all(2) | (across.flip(2) == windows).all(2)
+    assert (y.sum(1) == 1).all() and (x.sum(1) == 1).all()
+    return torch.stack([y.int().argmax(1), x.int().argmax(1)], 1)
+
+
 @pytest.mark.parametrize("crop_px", [64, 96, 128])
 def test_crops_of_renders_lie_around_the_eyes_or_anywhere(crop_px: int) -> None:
-    whole = replace(material(autoencoder(), is_near=True), crop_px=crop_px)
-    for step_px in (1, PATCH_PX):
-        last = (128 - crop_px) // step_px
-        around = replace(whole, eyes_share=1.0)._corners(500, step_px, generator()) * step_px
-        eyes_px = torch.tensor([EYES_ROW, 0.5]) * 128
-        nearest = (eyes_px - crop_px / 2).clamp(0, last * step_px)
+    model, code = autoencoder(), torch.rand(128, generator=generator()) > 0.5
+    picture = torch.stack([signs(code).expand(128, 128), signs(code)[:, None].expand(128, 128), pictures(1)[0, 2]])
+    cells = torch.stack(torch.meshgrid(*[torch.arange(128 // PATCH_PX)] * 2, indexing="ij")).half()  # (2, 16, 16)
+    near = cells.repeat(CHANNELS // 2, 1, 1)[None]
+    material = Material(picture[None], pictures(3), near, crop_px)
+
+    def corners(eyes_share: float) -> tuple[Tensor, Tensor]:
+        """Of 300 crops, and of 150 with latents of their own."""
+        batch = replace(material, eyes_share=eyes_share).draw(model, 600, generator())
+        own = ~batch.is_exact
+        found = batch.latents[own][:, :2, 0, 0].long() * PATCH_PX
+        assert torch.equal(found, places(batch.images[own], code))
+        return places(batch.images[:300], code), found
+
+    eyes_px = torch.tensor([EYES_ROW, 0.5]) * 128
+    nearest = (eyes_px - crop_px / 2).clamp(0, 128 - crop_px)
+    for around, anywhere, half, step_px in zip(corners(1.0), corners(0.0), corners(0.5), (1, PATCH_PX), strict=True):
         assert (around - nearest).abs().max() <= EYES_REACH_PX + step_px / 2
         assert len(around.unique(dim=0)) > 1 or crop_px == 128
-        anywhere = whole._corners(500, step_px, generator())
-        assert anywhere.min() == 0 and anywhere.max() == last
-        half = replace(whole, eyes_share=0.5)._corners(500, step_px, generator())
-        assert half.shape == (500, 2) and half.dtype == torch.int64
+        assert anywhere.min() == 0 and anywhere.max() == 128 - crop_px
+        first, rest = half.chunk(2)
+        assert (first - nearest).abs().max() <= EYES_REACH_PX + step_px / 2
+        assert rest.min() == 0 and rest.max() == 128 - crop_px
 
 
 def test_renders_are_drawn_by_their_weights() -> None:
-    heavy = replace(material(autoencoder(), is_near=False), weights=torch.tensor([0.0, 3.0, 0.0, 1.0, 0.0, 0.0]))
-    counts = heavy._rows(4000, generator()).bincount(minlength=6)
+    bits = torch.arange(6)[:, None] >> torch.arange(3) & 1  # (6, 3): a picture's number in the signs of its channels
+    images = signs(bits)[:, :, None, None].expand(6, 3, 16, 16)
+    heavy = Material(
+        images, pictures(1, 16), near=torch.zeros(2, CHANNELS, 2, 2).half(), crop_px=16,
+        weights=torch.tensor([0.0, 3.0, 0.0, 1.0, 0.0, 0.0]),
+    )  # fmt: skip
+    batch = heavy.draw(autoencoder(), 8000, generator())
+    numbers = ((batch.images[:, :, 0, 0] > 0) << torch.arange(3)).sum(1)
+    counts = numbers[:4000].bincount(minlength=6)
     assert counts[[0, 2, 4, 5]].sum() == 0
     assert counts[1] / counts[3] == pytest.approx(3, rel=0.15)
-    assert set(heavy._rows(50, generator(), 2).tolist()) == {1}
+    assert set(numbers[~batch.is_exact].tolist()) == {1}  # the first two have near latents
 
 
 def training(model: AutoencoderTiny) -> Training:
