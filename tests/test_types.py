@@ -19,6 +19,7 @@ from likeness.types import (
     class_noun_of,
     kind_of,
     means_person,
+    size_of,
 )
 
 PEOPLE = (
@@ -94,6 +95,24 @@ def test_a_request_with_a_value_out_of_range_cannot_be_made(change: dict[str, ob
 def test_an_unknown_sampler_is_answered_with_those_there_are() -> None:
     with pytest.raises(UsageError, match="dpmpp_2m, ddim, euler"):
         ImageRequest("x", sampler="plms")
+
+
+@pytest.mark.parametrize(("given", "missing"), [("width", "height"), ("height", "width")])
+def test_width_and_height_come_together(given: str, missing: str) -> None:
+    with pytest.raises(UsageError, match=f"got no {missing}"):
+        replace(ImageRequest("x"), **{given: 512})  # type: ignore[arg-type]
+
+
+def test_a_size_is_read_from_one_text() -> None:
+    assert size_of("832x1216") == (832, 1216)
+    assert size_of(None) == size_of("") == size_of("auto") == (None, None)
+
+
+@pytest.mark.parametrize("text", ["832", "832x", "x1216", "-1x0", "832*1216", "832X1216", " 832x1216", "1e3x5", "٣x٣"])
+def test_a_text_that_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="expected a size as WIDTHxHEIGHT") as caught:
+        size_of(text)
+    assert caught.value.param == "size"
 
 
 @pytest.mark.parametrize("count", [0, 65])

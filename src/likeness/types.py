@@ -366,6 +366,20 @@ MAX_PROMPT_CHARACTERS = 2000
 MAX_IMAGES = 64  # of one call
 
 
+Size = tuple[int, int]  # width and height in pixels
+_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})", re.ASCII)
+
+
+def size_of(text: str | None) -> Size | tuple[None, None]:
+    """Width and height of `832x1216`; None and None, the base's own, for no text and for `auto`. Raises UsageError."""
+    if text in (None, "", "auto"):
+        return None, None
+    found = _SIZE.fullmatch(str(text))
+    if found is None:
+        raise UsageError("expected a size as WIDTHxHEIGHT or auto", hint="for example: 832x1216", param="size")
+    return int(found[1]), int(found[2])
+
+
 @dataclass(frozen=True)
 class ImageRequest:
     """One image to make. Its construction checks every value; what depends on the base is checked by the sampler.
@@ -384,9 +398,14 @@ class ImageRequest:
     negative_scale: float | None = None  # adapter scale for the negative prompt; None = the base's default
     sampler: str | None = None
     fast: bool = False  # the base's settings for few steps, in place of steps and sampler
+    width: int | None = None  # pixels; both None = the base's own square
+    height: int | None = None
 
     def __post_init__(self) -> None:
         checked_blend(self.adapters)
+        if (self.width is None) != (self.height is None):
+            missing = "width" if self.width is None else "height"
+            raise UsageError(f"expected width and height together, got no {missing}", param="size")
         for param in ("steps", "sampler"):
             if self.fast and getattr(self, param) is not None:
                 raise UsageError(f"expected no {param} for a fast image: the base determines it", param=param)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from fixtures.tiny import build_tiny_folder, random_row, relative
+from fixtures.tiny import build_tiny_folder, build_tiny_stable_diffusion, random_row, relative
 from likeness.diffusion.base import (
     BUILT_IN,
     CHECKSUMS,
@@ -29,7 +29,7 @@ from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.noise import row_noise
 from likeness.diffusion.sampling import denoise_all
 from likeness.diffusion.schedule import STOCK
-from likeness.errors import CorruptBase, LikenessError, NotFound
+from likeness.errors import CorruptBase, LikenessError, NotFound, UsageError
 from likeness.types import ImageRequest
 from recipes.base_model.export import write_checksums
 
@@ -286,15 +286,41 @@ def test_same_image_as_the_stock_pipeline(
         "a photo of <<TOK>> person", negative_prompt="snow", seed=11, steps=8, guidance_scale=4.0, sampler=sampler
     )
     mine = base.decode(denoise_all(base, None, [request]))[0]
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
-    pipeline.scheduler = STOCK[sampler].from_config(pipeline.scheduler.config)
-    pipeline.set_progress_bar_config(disable=True)
-    theirs = pipeline(
-        request.prompt, negative_prompt=request.negative_prompt, num_inference_steps=request.steps,
-        guidance_scale=request.guidance_scale, latents=row_noise([request.seed], base.latent_shape), output_type="pt",
-    ).images[0]  # fmt: skip
+    theirs = stock(folder, base, request, output_type="pt")[0]
     assert theirs.std() > 0.01
     assert (mine / 2 + 0.5 - theirs).abs().mean() < 1 / 255
+
+
+def stock(folder: Path, base: BaseModel, request: ImageRequest, output_type: str) -> torch.Tensor:
+    """The images or latents of diffusers' own pipeline."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+    assert request.sampler is not None
+    pipeline.scheduler = STOCK[request.sampler].from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    width, height = base.family.checked_size(request.width, request.height)
+    made: torch.Tensor = pipeline(
+        request.prompt, negative_prompt=request.negative_prompt, num_inference_steps=request.steps, width=width,
+        height=height, guidance_scale=request.guidance_scale, output_type=output_type,
+        latents=row_noise([request.seed], base.latent_shape_of(width, height)),
+    ).images  # fmt: skip
+    return made
+
+
+@pytest.mark.parametrize("size", [(448, 576), (640, 384)])
+def test_an_image_of_another_size_is_that_of_the_stock_pipeline(size: tuple[int, int], tmp_path: Path) -> None:
+    folder = build_tiny_stable_diffusion(tmp_path / "base")
+    base, (width, height) = load(folder), size
+    request = ImageRequest(
+        "a photo of a man", seed=11, steps=3, guidance_scale=4.0, sampler="dpmpp_2m", width=width, height=height
+    )
+    mine = denoise_all(base, None, [request])
+    assert relative(mine, stock(folder, base, request, output_type="latent")) < 1e-4
+    assert base.decode(mine).shape == (1, 3, height, width)
+
+
+def test_a_size_of_another_family_is_refused(tiny_base: BaseModel) -> None:
+    with pytest.raises(UsageError, match="expected the size 128x128, got 448x576"):
+        denoise_all(tiny_base, None, [ImageRequest("a photo", width=448, height=576)])
 
 
 def gradient_of(folder: Path, dtype: torch.dtype, *, scale: float) -> torch.Tensor:

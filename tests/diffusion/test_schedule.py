@@ -51,7 +51,7 @@ def test_the_levels_of_a_flow_are_those_of_diffusers() -> None:
     theirs = FlowMatchEulerDiscreteScheduler.from_config(FLOW)
     assert torch.equal(schedule.sigma(torch.arange(1000)).float(), theirs.sigmas.flip(0))
     theirs.set_timesteps(sigmas=np.linspace(1, 1 / 7, 7))
-    assert schedule.sampling_sigmas(7) == theirs.sigmas.tolist()
+    assert schedule.sampling_sigmas(7, 64) == theirs.sigmas.tolist()
     assert schedule.sigma(torch.tensor([250.0])).item() == schedule.signal(torch.tensor([750.0])).item() == 0.25
 
 

@@ -216,7 +216,7 @@ def load_base(
     with _configs():
         family, configs = _read(folder)
         kind = _CLASSES[family.architecture]
-        settings = _settings_of(kind, folder, family)
+        settings = _settings_of(kind, folder)
         kinds = kind.kinds(configs)
     sha256 = weights_sha256(folder)
     if streams is None:
@@ -246,11 +246,10 @@ def is_crowded(weights: int, memory: int) -> bool:
     return 2 * weights > memory
 
 
-def _settings_of(kind: type[BaseModel], folder: Path, family: Family) -> dict[str, Any]:
+def _settings_of(kind: type[BaseModel], folder: Path) -> dict[str, Any]:
     """What a base has besides networks, by the field of `BaseModel`."""
-    tokens = kind.image_tokens(family)
     return {
-        "schedule": schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json"), tokens=tokens),
+        "schedule": schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json")),
         "tokenizers": {name: one.from_pretrained(folder / name) for name, one in kind.tokenizer_kinds.items()},
         "index": _index(folder),
     }
@@ -340,7 +339,7 @@ def _without_weights(
     with _configs():
         family, configs = _read(folder)
         kind = _CLASSES[family.architecture]
-        settings = _settings_of(kind, folder, family)
+        settings = _settings_of(kind, folder)
         parts = {}
         for name, one in kind.kinds(configs).items():
             with _default_dtype(kind.dtype_of(name, configs[name], dtype)), within:

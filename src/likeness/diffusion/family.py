@@ -1,12 +1,13 @@
 """The supported families of base models, as a table. A family is data: no code depends on its name."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from ..errors import NotFound
-from ..types import PREPARED_PX, Network
+from ..errors import NotFound, UsageError
+from ..types import PREPARED_PX, Network, Size
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
@@ -36,6 +37,30 @@ CROPS = ("portrait", "close")  # upright, at two distances
 # At 1024 px 1152 x 896, 1216 x 832 and their transposes (Podell et al. 2023, appendix I). At resolutions in steps of
 # 256 px the sides are multiples of 16, which all of these networks need.
 ASPECTS = ((18, 14), (19, 13), (14, 18), (13, 19))
+
+
+# aspects of the images that are offered, width by height
+SHAPES = ((1, 1), (3, 4), (2, 3), (9, 16), (4, 3), (3, 2), (16, 9))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The images that a family makes besides its square."""
+
+    step_px: int  # width and height are multiples of it
+    least_area: float  # in areas of the square
+    most_area: float
+    most_aspect: float  # the longer side by the shorter
+
+    def include(self, width_px: int, height_px: int, side_px: int) -> bool:
+        """Whether images of a family with squares of `side_px` may have this size."""
+        shorter, longer = sorted((width_px, height_px))
+        return (
+            width_px % self.step_px == height_px % self.step_px == 0
+            and shorter > 0
+            and self.least_area * side_px**2 <= width_px * height_px <= self.most_area * side_px**2
+            and longer <= self.most_aspect * shorter
+        )
 
 
 def input_of(module: str) -> tuple[str, ...]:
@@ -68,6 +93,7 @@ class Family:
     framings: tuple[str, ...] = CROPS  # framings of a person's prepared photographs that training uses
     # height and width of buckets besides the square, in sixteenths of its side: prepared photographs may have them
     aspects: tuple[tuple[int, int], ...] = ()
+    sizes: Sizes | None = None  # of images; None: the square only
     class_templates: tuple[str, ...] = ("photo of {}",)  # captions of the class images, in turn; {} is the class noun
     # caption -> filter of `photos.styles` for styled copies of the photographs; {} as above
     styles: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -78,6 +104,46 @@ class Family:
     def photo_px(self) -> int:
         """The side of the prepared photographs."""
         return max(PREPARED_PX, self.resolution_px)
+
+    def checked_size(self, width_px: int | None, height_px: int | None) -> Size:
+        """Width and height of an image; None and None: of the square. Raises UsageError: not a size of this family."""
+        side = self.resolution_px
+        if width_px is None or height_px is None or width_px == height_px == side:
+            return side, side
+        if self.sizes is None:
+            raise UsageError(f"expected the size {side}x{side}, got {width_px}x{height_px}",
+                             hint=f"{self.name} makes no other", param="size")  # fmt: skip
+        if not self.sizes.include(width_px, height_px, side):
+            least, most = (side**2 * area / 1e6 for area in (self.sizes.least_area, self.sizes.most_area))
+            raise UsageError(
+                f"expected a size in multiples of {self.sizes.step_px}, of {least:.2f} to {most:.2f} megapixels and at "
+                f"most {self.sizes.most_aspect:g} to 1, got {width_px}x{height_px}",
+                hint=f"for example: {'x'.join(map(str, self.shaped(3, 4)))}", param="size",
+            )  # fmt: skip
+        return width_px, height_px
+
+    @property
+    def shapes(self) -> dict[str, Size]:
+        """The sizes that are offered, by their aspect: the square, and of each of `SHAPES` the largest of its area.
+
+        As aspect buckets are made (NovelAI 2022): at 1024 px those of `ASPECTS` are among them. Of two aspects with one
+        size the first is named.
+        """
+        found: dict[str, Size] = {}
+        for across, down in SHAPES if self.sizes else SHAPES[:1]:
+            size = self.shaped(across, down)
+            if size not in found.values():
+                found[f"{across}:{down}"] = size
+        return found
+
+    def shaped(self, across: int, down: int) -> Size:
+        """The size of about the square's area that is nearest to an aspect."""
+        if across == down or self.sizes is None:
+            return self.resolution_px, self.resolution_px
+        step, area = self.sizes.step_px, self.resolution_px**2
+        shorter = round(math.sqrt(area * min(across, down) / max(across, down)) / step) * step
+        longer = area // shorter // step * step
+        return (shorter, longer) if across < down else (longer, shorter)
 
 
 @dataclass(frozen=True)
@@ -156,6 +222,7 @@ SD_15 = Family(
     targets=_TARGETS,
     trained=_SD_TRAINED,
     origins=_STABLE_DIFFUSION,
+    sizes=Sizes(64, least_area=0.5, most_area=2.25, most_aspect=2),  # it repeats the subject in longer ones
 )
 SD_21_BASE = replace(SD_15, name="sd-2.1-base")
 SD_21 = replace(SD_15, name="sd-2.1", resolution_px=768)
@@ -168,8 +235,10 @@ SDXL = Family(
     trained=_SDXL_TRAINED,
     origins=("SDXL",),
     aspects=ASPECTS,
+    sizes=Sizes(64, least_area=0.5, most_area=2.25, most_aspect=4),  # aspects: Podell et al. 2023, appendix I
 )
-# Steps and guidance of the flows: their model cards. They make images up to 1024 px; 512 px trains on a small GPU.
+# Steps, guidance and sizes of the flows: their model cards. They make images up to 2048 px; 512 px trains on a small
+# GPU.
 KLEIN_BASE_4B = Family(
     name="flux2-klein-base-4b",
     architecture="flux2-klein",
@@ -181,6 +250,7 @@ KLEIN_BASE_4B = Family(
     steps=50,
     sampler="euler",
     aspects=ASPECTS,
+    sizes=Sizes(16, least_area=0.25, most_area=16, most_aspect=4),
 )
 KLEIN_4B = replace(KLEIN_BASE_4B, name="flux2-klein-4b", guidance_scale=1.0, steps=4, undistilled=KLEIN_BASE_4B.name)
 Z_IMAGE = replace(

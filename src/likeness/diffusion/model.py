@@ -60,8 +60,7 @@ class BaseModel(ABC):
         """The type in which a network is loaded if the base's is `dtype`; other where it would overflow."""
         return dtype
 
-    @classmethod
-    def image_tokens(cls, family: Family) -> int:
+    def image_tokens(self, width_px: int, height_px: int) -> int:
         """Of an image in the denoising network; 0: the noise process does not depend on it."""
         return 0
 
@@ -129,6 +128,10 @@ class BaseModel(ABC):
     @abstractmethod
     def pixels_per_cell(self) -> int:
         """Of a latent, along one side."""
+
+    def latent_shape_of(self, width_px: int, height_px: int) -> tuple[int, int, int]:
+        """(C, h, w) of an image of a size that the family allows."""
+        return self.latent_shape[0], height_px // self.pixels_per_cell, width_px // self.pixels_per_cell
 
     @torch.no_grad()
     def encode_photo(self, pixels: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen3ForCausalLM, Qwen3Model
 
 from ..types import Network
-from .family import Family
 from .model import BaseModel, Configs
 
 PROMPT_ROWS = 8  # in one pass of the language model
@@ -40,10 +39,9 @@ class QwenPrompted(BaseModel):
         named = configs["text_encoder"].get("architectures") or ["Qwen3ForCausalLM"]
         return _LANGUAGE_MODELS[named[0]]
 
-    @classmethod
-    def image_tokens(cls, family: Family) -> int:
+    def image_tokens(self, width_px: int, height_px: int) -> int:
         """One for each 16 x 16 pixels: 8 x 8 to a cell of the autoencoder, 2 x 2 cells to a token."""
-        return (family.resolution_px // 16) ** 2
+        return (width_px // 16) * (height_px // 16)
 
     @property
     def transformer(self) -> Any:

@@ -124,17 +124,20 @@ def dpmpp_2m(schedule: DiffusionSchedule, steps: int) -> Sampler:
     return Sampler((*made, SamplerStep(times[-1], 0.0, 1.0)))  # sigma = 0 next: the clean latent itself
 
 
-def flow_euler(schedule: FlowSchedule, steps: int) -> Sampler:
+def flow_euler(schedule: FlowSchedule, steps: int, tokens: int) -> Sampler:
     """Euler steps along the flow from noise to image (Lipman et al. 2023), in s_t."""
-    pairs = itertools.pairwise(schedule.sampling_sigmas(steps))
+    pairs = itertools.pairwise(schedule.sampling_sigmas(steps, tokens))
     return Sampler(tuple(SamplerStep(now * schedule.timesteps, after / now, 1 - after / now) for now, after in pairs))
 
 
 SAMPLERS: Mapping[str, MakeSampler] = MappingProxyType(dict(zip(SAMPLER_NAMES, (dpmpp_2m, ddim, euler), strict=True)))
 
 
-def sampler_named(name: str, schedule: Schedule, steps: int) -> Sampler:
+def sampler_named(name: str, schedule: Schedule, steps: int, *, tokens: int) -> Sampler:
     """The sampler of this name for a schedule.
+
+    Args:
+        tokens: of the image, see `BaseModel.image_tokens`; flows with a dynamic shift depend on them.
 
     Raises:
         UsageError: the schedule has none of this name, or fewer timesteps.
@@ -144,7 +147,7 @@ def sampler_named(name: str, schedule: Schedule, steps: int) -> Sampler:
     if name != FLOW_SAMPLER:
         raise UsageError(f"expected the sampler {FLOW_SAMPLER} for this base, got {name}", param="sampler")
     assert isinstance(schedule, FlowSchedule)
-    return flow_euler(schedule, steps)
+    return flow_euler(schedule, steps, tokens)
 
 
 def run(sampler: Sampler, noise: Tensor, denoise: Callable[[Tensor, float], Tensor]) -> Iterator[Tensor]:

@@ -11,6 +11,7 @@ Bad Version of Itself'), where the bare base is the version that does not know t
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -78,9 +79,10 @@ def completed(base: BaseModel, request: ImageRequest) -> ImageRequest:
     """The request with the base's default for everything that it leaves open. It is no longer marked as fast.
 
     Raises:
-        UsageError: a fast image of a family that has no settings for it.
+        UsageError: a fast image of a family that has no settings for it; a size that the family does not allow.
     """
     family = base.family
+    width, height = family.checked_size(request.width, request.height)
     if request.fast:
         if family.fast_steps is None:
             raise UsageError(
@@ -91,12 +93,26 @@ def completed(base: BaseModel, request: ImageRequest) -> ImageRequest:
     guidance = family.guidance_scale if request.guidance_scale is None else request.guidance_scale
     negative = family.negative_scale if request.negative_scale is None else request.negative_scale
     steps, sampler = request.steps or family.steps, request.sampler or family.sampler
-    return replace(request, steps=steps, guidance_scale=guidance, negative_scale=negative, sampler=sampler)
+    return replace(
+        request, steps=steps, guidance_scale=guidance, negative_scale=negative, sampler=sampler,
+        width=width, height=height,
+    )  # fmt: skip
 
 
 def row_count(request: ImageRequest) -> int:
     """Rows of a completed request in one forward."""
     return 1 if request.guidance_scale == 1 else 2
+
+
+def rows_of(base: BaseModel, request: ImageRequest) -> int:
+    """Rows of a completed request, as `square_rows` counts them."""
+    assert request.width is not None and request.height is not None
+    return square_rows(base, row_count(request), base.latent_shape_of(request.width, request.height))
+
+
+def square_rows(base: BaseModel, rows: int, shape: Sequence[int]) -> int:
+    """Rows of latents (C, h, w), counted as rows of the base's square: those that have as many cells, rounded up."""
+    return math.ceil(rows * math.prod(shape[1:]) / math.prod(base.latent_shape[1:]))
 
 
 def guided(prompted: Tensor, negative: Tensor, scale: float | Tensor) -> Tensor:
@@ -108,15 +124,17 @@ def guided(prompted: Tensor, negative: Tensor, scale: float | Tensor) -> Tensor:
 def begin(
     base: BaseModel, bank: Router | None, requests: Sequence[ImageRequest], slots: Sequence[Sequence[AdapterSlot]]
 ) -> list[Denoising]:
-    """Encode the prompts of all requests in one batch and start their samplers.
+    """Encode the prompts of all requests in one batch and start their samplers. The images have one size.
 
     Args:
         slots: of the adapters of each request; none: the bare base.
 
     Raises:
-        UsageError: more steps than the base's schedule has timesteps, or a sampler that it does not have.
+        UsageError: see `completed`; more steps than the base's schedule has timesteps; a sampler that it does not have.
     """
     requests = [completed(base, request) for request in requests]
+    ((width, height),) = {(request.width, request.height) for request in requests}
+    assert width is not None and height is not None
     rows = [(i, text, scale) for i, request in enumerate(requests) for text, scale in _texts(request)]
     owned = [[k for k, (owner, _, _) in enumerate(rows) if owner == i] for i in range(len(requests))]
     ids = base.tokenize([text for _, text, _ in rows])
@@ -128,11 +146,13 @@ def begin(
     adapters = [_scaled(slots[i], scale, lambda slot: slot.unet_scale) for i, _, scale in rows]
     with _ordered(base, bank, adapters) as (order, places):
         prompts = base.prepared(prompts[order])[places]
-    noise = row_noise([request.seed for request in requests], base.latent_shape).to(base.device)
+    shape = base.latent_shape_of(width, height)
+    noise, tokens = row_noise([request.seed for request in requests], shape), base.image_tokens(width, height)
+    noise = noise.to(base.device)
     out = []
     for i, (request, own) in enumerate(zip(requests, owned, strict=True)):
         assert request.sampler is not None and request.steps is not None and request.guidance_scale is not None
-        sampler = sampler_named(request.sampler, base.schedule, request.steps)
+        sampler = sampler_named(request.sampler, base.schedule, request.steps, tokens=tokens)
         x = noise[i] * sampler.start
         out.append(Denoising(sampler, x, prompts[own], request.guidance_scale, [adapters[k] for k in own]))
     return out
@@ -140,7 +160,7 @@ def begin(
 
 @torch.no_grad()
 def advance(base: BaseModel, bank: Router | None, images: Sequence[Denoising]) -> None:
-    """One step of every image in one forward."""
+    """One step of every image in one forward; their latents have one shape."""
     rows = [(image, k) for image in images for k in range(len(image.prompts))]
     with _ordered(base, bank, [image.adapters[k] for image, k in rows]) as (order, places):
         computed = [rows[row] for row in order]
@@ -171,7 +191,7 @@ def denoise_all(
     base: BaseModel, bank: Router | None, requests: Sequence[ImageRequest],
     slots: Sequence[Sequence[AdapterSlot]] | None = None,
 ) -> Tensor:  # fmt: skip
-    """Run all requests in one batch to their ends: latents (B, C, h, w) in their order.
+    """Run all requests, of one size, in one batch to their ends: latents (B, C, h, w) in their order.
 
     Args:
         slots: as of `begin`; None = all on the bare base.

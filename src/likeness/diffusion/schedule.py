@@ -155,7 +155,6 @@ class FlowSchedule(Schedule):
 
     sigmas: Tensor  # (T,) float64, rising to 1; shifted if the shift does not depend on the image's size
     config: str  # JSON of FlowMatchEulerDiscreteScheduler
-    tokens: int  # of an image in the denoising network: they determine a dynamic shift
 
     @property
     def timesteps(self) -> int:
@@ -181,10 +180,14 @@ class FlowSchedule(Schedule):
     def _float_sigmas(self) -> Tensor:
         return self.sigmas.float()
 
-    def sampling_sigmas(self, steps: int) -> list[float]:
-        """s_t of each step, falling from 1, and a last 0: diffusers' own, with FLUX.2's rule for a dynamic shift."""
+    def sampling_sigmas(self, steps: int, tokens: int) -> list[float]:
+        """s_t of each step, falling from 1, and a last 0: diffusers' own, with FLUX.2's rule for a dynamic shift.
+
+        Args:
+            tokens: of the image in the denoising network; a dynamic shift depends on them.
+        """
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(json.loads(self.config))
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=flux2_shift(self.tokens, steps))
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=flux2_shift(tokens, steps))
         return cast(Tensor, scheduler.sigmas).tolist()
 
 
@@ -197,17 +200,14 @@ def flux2_shift(tokens: int, steps: int) -> float:
     return many if tokens > _LARGE_IMAGE else few + (steps - 10) / 190 * (many - few)
 
 
-def schedule_from_config(config: dict[str, Any], *, tokens: int = 0) -> Schedule:
+def schedule_from_config(config: dict[str, Any]) -> Schedule:
     """The schedule of a base's scheduler/scheduler_config.json.
-
-    Args:
-        tokens: of an image in the denoising network; flows with a dynamic shift depend on it.
 
     Raises:
         CorruptBase: the prediction type or the timestep spacing is not supported.
     """
     if config.get("_class_name") == FlowMatchEulerDiscreteScheduler.__name__:
-        return _flow_schedule(config, tokens)
+        return _flow_schedule(config)
     return diffusion_schedule(config)
 
 
@@ -224,12 +224,12 @@ def diffusion_schedule(config: dict[str, Any]) -> DiffusionSchedule:
     )
 
 
-def _flow_schedule(config: dict[str, Any], tokens: int) -> FlowSchedule:
+def _flow_schedule(config: dict[str, Any]) -> FlowSchedule:
     scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
     if scheduler.config["invert_sigmas"] or scheduler.config["stochastic_sampling"]:
         raise CorruptBase("expected a flow scheduler config without inverted sigmas and stochastic sampling")
     sigmas = scheduler.sigmas.to(torch.float64).flip(0)
-    return FlowSchedule("flow", sigmas, json.dumps(config, sort_keys=True), tokens)
+    return FlowSchedule("flow", sigmas, json.dumps(config, sort_keys=True))
 
 
 def _spacing_of(kind: type[SchedulerMixin], config: dict[str, Any]) -> Spacing:
