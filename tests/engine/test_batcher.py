@@ -207,13 +207,16 @@ def test_every_plan_keeps_the_limits(
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from("xy"), BLENDS, st.integers(1, 2), st.integers(1, 9)), min_size=1, max_size=30),
+    st.lists(st.tuples(st.sampled_from("xy"), BLENDS, st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=30),
     st.integers(2, 6), st.integers(3, 4),
 )  # fmt: skip
 def test_everybody_is_served_while_another_tenant_never_stops(
     asked: list[tuple[str, tuple[str, ...], int, int]], row_limit: int, slots: int
 ) -> None:
-    """The tenant 'flood' always has four requests waiting, of two adapters that are always loaded."""
+    """The tenant 'flood' always has four requests waiting, of two adapters that are always loaded.
+
+    Some of the others are of large images: more rows than the limit.
+    """
     waiting = [Asked(k, tenant, key, rows, steps) for k, (tenant, key, rows, steps) in enumerate(asked)]
     running: list[Asked] = []
     shares, next_id = Shares(), 1000

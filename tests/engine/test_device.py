@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.samplers import Sampler
+from likeness.diffusion.sampling import square_rows
 from likeness.diffusion.schedule import DiffusionSchedule
 from likeness.engine.batch_limits import measured_limits
 from likeness.engine.batcher import RowLimit
@@ -26,22 +27,29 @@ def device(tiny_base: BaseModel) -> Iterator[Device]:
     bank.close()
 
 
-@given(st.lists(st.tuples(st.integers(1, 2), st.booleans()), max_size=12), st.integers(1, 12), st.integers(1, 12))
-def test_every_item_gets_its_own_result_or_its_own_error(
-    items: list[tuple[int, bool]], limit: int, memory_rows: int
-) -> None:
-    """`memory_rows` rows fit; items with True break whatever part they are in."""
-    numbered = list(enumerate(items))
+ITEMS = st.lists(st.tuples(st.integers(1, 2), st.booleans(), st.sampled_from("xy")), max_size=12)
 
-    def work(part: Sequence[tuple[int, tuple[int, bool]]]) -> list[int]:
-        if sum(rows for _, (rows, _) in part) > memory_rows:
+
+@given(ITEMS, st.integers(1, 12), st.integers(1, 12))
+def test_every_item_gets_its_own_result_or_its_own_error(
+    items: list[tuple[int, bool, str]], limit: int, memory_rows: int
+) -> None:
+    """`memory_rows` rows fit; items with True break whatever part they are in; x and y are never in one part."""
+    numbered, kinds = list(enumerate(items)), list[set[str]]()
+
+    def work(part: Sequence[tuple[int, tuple[int, bool, str]]]) -> list[int]:
+        kinds.append({kind for _, (_, _, kind) in part})
+        if sum(rows for _, (rows, _, _) in part) > memory_rows:
             raise torch.OutOfMemoryError("no room")
-        if any(is_bad for _, (_, is_bad) in part):
+        if any(is_bad for _, (_, is_bad, _) in part):
             raise ValueError("bad")
         return [number for number, _ in part]
 
-    out, after = apart(numbered, work, RowLimit(limit, limit), rows=lambda item: item[1][0])
-    for got, (number, (rows, is_bad)) in zip(out, numbered, strict=True):
+    out, after = apart(
+        numbered, work, RowLimit(limit, limit), rows=lambda item: item[1][0], kind=lambda item: item[1][2]
+    )
+    assert all(len(some) == 1 for some in kinds)
+    for got, (number, (rows, is_bad, _)) in zip(out, numbered, strict=True):
         if is_bad or rows > memory_rows:
             assert isinstance(got, DeviceFailed)
         else:
@@ -68,6 +76,12 @@ def test_an_image_that_breaks_a_step_is_left_out_and_nothing_is_done_twice(devic
     errors = device.advance([first, second, third])
     assert [type(error) for error in errors] == [type(None), DeviceFailed, type(None)]
     assert (first.step, second.step, third.step) == (1, 0, 1)
+
+
+def test_a_larger_image_counts_as_the_squares_that_it_would_fill(tiny_base: BaseModel) -> None:
+    square, half_more, half = (16, 16, 16), (16, 24, 16), (16, 16, 8)
+    assert [square_rows(tiny_base, 2, shape) for shape in (square, half_more, half)] == [2, 3, 1]
+    assert [square_rows(tiny_base, 1, shape) for shape in (square, half_more, half)] == [1, 2, 1]
 
 
 def test_the_limit_is_as_set_where_memory_is_not_counted(device: Device) -> None:

@@ -22,6 +22,7 @@ from fixtures.pixels import RecordingBase, difference, recording
 from fixtures.tiny import random_row
 from fixtures.waiting import HANG_S
 from likeness.diffusion.base import load_base
+from likeness.diffusion.family import SD_15
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.engine.engine import Engine
@@ -54,12 +55,15 @@ def world_of(base: RecordingBase, strength: float) -> World:
 
 @pytest.fixture(scope="module")
 def world(contrasted_base_folder: Path) -> Iterator[World]:
-    with recording(load_base(str(contrasted_base_folder), device=torch.device("cpu"), dtype=torch.float64)) as recorder:
+    base = load_base(str(contrasted_base_folder), device=torch.device("cpu"), dtype=torch.float64)
+    base = replace(base, family=replace(base.family, sizes=SD_15.sizes))
+    with recording(base) as recorder:
         yield world_of(recorder, 1.0)
 
 
+SIZES: list[tuple[int | None, int | None]] = [(None, None), (128, 128), (128, 192), (192, 128)]
 BLENDS: list[Blend] = [blend_of(text) for text in (*NAMES, None, "anna+bert@0.5", "cleo@0.3+anna")]
-REQUESTS = st.builds(
+_SQUARES = st.builds(
     ImageRequest,
     st.sampled_from(["photo of <<TOK>> person", "portrait of a man in the snow"]),
     st.sampled_from(BLENDS),
@@ -70,6 +74,7 @@ REQUESTS = st.builds(
     negative_scale=st.sampled_from([None, 0.0, 0.5, 1.0]),
     sampler=st.sampled_from(["ddim", "euler", "dpmpp_2m"]),
 )
+REQUESTS = st.builds(lambda one, size: replace(one, width=size[0], height=size[1]), _SQUARES, st.sampled_from(SIZES))
 FATES = st.sampled_from(["finishes", "finishes", "is cancelled", "has no adapter"])
 
 

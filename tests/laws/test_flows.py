@@ -15,6 +15,7 @@ from peft import PeftModel
 from torch import Tensor
 from torch.nn import functional as F
 
+from fixtures.batches import made_together
 from fixtures.peft_peer import flat, gradients, outputs, with_lora
 from fixtures.tiny import (
     QWEN_WIDTH,
@@ -148,10 +149,11 @@ def stock(kind: Kind, pipeline: Any, request: ImageRequest, base: BaseModel, out
     options: dict[str, Any] = (
         {} if kind.pipeline is Flux2KleinPipeline else {"negative_prompt": request.negative_prompt}
     )  # klein has no other than the empty one
+    width, height = base.family.checked_size(request.width, request.height)
     return pipeline(
         prompt=request.prompt, num_inference_steps=request.steps, guidance_scale=kind.guidance(request.guidance_scale),
-        latents=row_noise([request.seed], base.latent_shape), height=SIDE_PX, width=SIDE_PX, output_type=output_type,
-        **options,
+        latents=row_noise([request.seed], base.latent_shape_of(width, height)), height=height, width=width,
+        output_type=output_type, **options,
     ).images  # fmt: skip
 
 
@@ -164,9 +166,12 @@ def adapter_of(base: BaseModel, bank: LoraBank, slot: int) -> Adapter:
     return Adapter(replace(card, rank=RANK, alpha=float(RANK)), bank.pairs_of(bank.flat[slot], RANK))
 
 
-@pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_same_picture_as_the_stock_pipeline(kind: Kind, folder: Path, base: BaseModel, guidance: float) -> None:
-    request = asked(guidance_scale=guidance)
+@pytest.mark.parametrize(("guidance", "size"), [(1.0, (None, None)), (4.0, (None, None)), (4.0, (208, 112))])
+def test_same_picture_as_the_stock_pipeline(
+    kind: Kind, folder: Path, base: BaseModel, guidance: float, size: tuple[int | None, int | None]
+) -> None:
+    """Of another size too, where klein's steps are shifted by the number of its tokens."""
+    request = asked(guidance_scale=guidance, width=size[0], height=size[1])
     mine, pipeline = denoise_all(base, None, [request]), pipeline_of(kind, folder)
     assert relative(kind.latents(base, mine), stock(kind, pipeline, request, base)) < 1e-4
     other = denoise_all(base, None, [replace(request, prompt="snow")])
@@ -322,15 +327,18 @@ def test_files_with_the_models_own_names_are_read(
 
 
 def test_an_image_in_a_mixed_batch_is_the_image_alone(base: BaseModel, bank: LoraBank) -> None:
-    """Different adapters, prompts of very different lengths, guided or not, at different steps."""
+    """Different adapters, prompts of very different lengths, guided or not, at different steps, in different sizes."""
     requests = [
         asked(),
         asked(prompt="a", seed=6, negative_prompt="woman, in a long sentence of many words", steps=3),
         asked(prompt="a photo of person in the snow " * 4, seed=7, guidance_scale=1.0),
         asked(seed=8, steps=2),
+        asked(width=96, height=160),
+        asked(seed=9, width=160, height=96),
+        asked(prompt="a", seed=10, width=96, height=160),
     ]
-    slots = [[AdapterSlot(1)], [AdapterSlot(2)], [AdapterSlot(3)], []]
-    together = denoise_all(base, bank, requests, slots)
+    slots = [[AdapterSlot(1)], [AdapterSlot(2)], [AdapterSlot(3)], [], [AdapterSlot(1)], [], [AdapterSlot(2)]]
+    together = made_together(base, bank, requests, slots)
     for k, (request, slot) in enumerate(zip(requests, slots, strict=True)):
         assert relative(together[k], denoise_all(base, bank, [request], [slot])[0]) < 1e-5
 

@@ -13,6 +13,7 @@ from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusio
 from peft import PeftModel
 from torch.nn import functional as F
 
+from fixtures.batches import made_together
 from fixtures.peft_peer import flat, gradients, outputs, with_lora
 from fixtures.tiny import build_tiny_sdxl, filled_bank, random_person, random_row, relative
 from likeness.artifacts import adapter as folders
@@ -65,11 +66,12 @@ def pipeline_of(folder: Path) -> Any:
     return pipeline
 
 
-def stock(pipeline: Any, request: ImageRequest, shape: tuple[int, ...], **options: Any) -> Any:
+def stock(pipeline: Any, request: ImageRequest, base: BaseModel, **options: Any) -> Any:
+    width, height = base.family.checked_size(request.width, request.height)
     return pipeline(
         request.prompt, negative_prompt=request.negative_prompt or None, num_inference_steps=request.steps,
-        guidance_scale=request.guidance_scale, latents=row_noise([request.seed], shape),
-        height=8 * CELLS, width=8 * CELLS, **options,
+        guidance_scale=request.guidance_scale, height=height, width=width,
+        latents=row_noise([request.seed], base.latent_shape_of(width, height)), **options,
     ).images  # fmt: skip
 
 
@@ -82,14 +84,17 @@ def adapter_of(base: BaseModel, bank: LoraBank, slot: int) -> Adapter:
     return Adapter(replace(card, rank=RANK, alpha=float(RANK)), bank.pairs_of(bank.flat[slot], RANK))
 
 
+@pytest.mark.parametrize("size", [(None, None), (192, 128)])
 @pytest.mark.parametrize("negative", ["", "woman"])
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_same_picture_as_the_stock_pipeline(folder: Path, base: BaseModel, negative: str, guidance: float) -> None:
-    """An empty negative prompt too, which is zeros here and not an encoding."""
-    request = asked(negative_prompt=negative, guidance_scale=guidance)
+def test_same_picture_as_the_stock_pipeline(
+    folder: Path, base: BaseModel, negative: str, guidance: float, size: tuple[int | None, int | None]
+) -> None:
+    """An empty negative prompt too, which is zeros here and not an encoding; and another size, which SDXL is told."""
+    request = asked(negative_prompt=negative, guidance_scale=guidance, width=size[0], height=size[1])
     mine, pipeline = denoise_all(base, None, [request]), pipeline_of(folder)
-    assert relative(mine, stock(pipeline, request, base.latent_shape, output_type="latent")) < 1e-4
-    picture = stock(pipeline, request, base.latent_shape, output_type="pt")
+    assert relative(mine, stock(pipeline, request, base, output_type="latent")) < 1e-4
+    picture = stock(pipeline, request, base, output_type="pt")
     assert (base.decode(mine) / 2 + 0.5 - picture).abs().max() < 1 / 255
 
 
@@ -109,7 +114,7 @@ def test_same_picture_with_an_exported_adapter(
     FORMATS[layout].export(adapter, tmp_path / "anna.safetensors")
     pipeline, request = pipeline_of(folder), asked(negative_prompt="woman")
     pipeline.load_lora_weights(tmp_path / "anna.safetensors")
-    theirs = stock(pipeline, request, base.latent_shape, output_type="latent")
+    theirs = stock(pipeline, request, base, output_type="latent")
     assert relative(denoise_all(base, bank, [request], [[AdapterSlot(1)]]), theirs) < 1e-4
     assert relative(denoise_all(base, bank, [request]), theirs) > 1e-2
 
@@ -118,14 +123,14 @@ def test_each_network_counts_and_peft_loads_them(folder: Path, base: BaseModel, 
     adapter = adapter_of(base, bank, 2)
     folders.write(adapter, tmp_path / "anna", dtype=np.float32)
     pipeline, request = pipeline_of(folder), asked()
-    bare = stock(pipeline, request, base.latent_shape, output_type="latent")
+    bare = stock(pipeline, request, base, output_type="latent")
     for network in NETWORKS:
         bank.write(1, bank.row_of({network: adapter.weights[network]}))
         mine = denoise_all(base, bank, [request], [[AdapterSlot(1)]])
         assert relative(mine, bare) > 1e-3
         plain = getattr(pipeline, network)
         peft = PeftModel.from_pretrained(plain, tmp_path / "anna" / network)
-        theirs = stock(pipeline, request, base.latent_shape, output_type="latent")  # PEFT replaced the layers in place
+        theirs = stock(pipeline, request, base, output_type="latent")  # PEFT replaced the layers in place
         assert relative(mine, theirs) < 1e-4
         peft.unload()
 
@@ -143,15 +148,18 @@ def test_files_of_ours_are_read_again(base: BaseModel, bank: LoraBank, tmp_path:
 
 
 def test_an_image_in_a_mixed_batch_is_the_image_alone(base: BaseModel, bank: LoraBank) -> None:
-    """Different adapters, prompts of different lengths, guided or not, at different steps."""
+    """Different adapters, prompts of different lengths, guided or not, at different steps, in different sizes."""
     requests = [
         asked(),
         asked(prompt="a", seed=6, negative_prompt="woman", steps=3),
         asked(prompt="a photo of person in the snow", seed=7, guidance_scale=1.0),
         asked(seed=8, steps=2),
+        asked(width=128, height=192),
+        asked(seed=9, width=192, height=128),
+        asked(prompt="a", seed=10, width=128, height=192),
     ]
-    slots = [[AdapterSlot(1)], [AdapterSlot(2)], [AdapterSlot(3)], []]
-    together = denoise_all(base, bank, requests, slots)
+    slots = [[AdapterSlot(1)], [AdapterSlot(2)], [AdapterSlot(3)], [], [AdapterSlot(1)], [], [AdapterSlot(2)]]
+    together = made_together(base, bank, requests, slots)
     for k, (request, slot) in enumerate(zip(requests, slots, strict=True)):
         assert relative(together[k], denoise_all(base, bank, [request], [slot])[0]) < 1e-5
 

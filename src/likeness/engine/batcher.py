@@ -3,7 +3,8 @@
 Across tenants: weighted fair queueing by a virtual token counter (Sheng et al. 2024, "Fairness in Serving Large
 Language Models", algorithm 2; the tokens here are row-steps). The tenant with the least work so far is served first; a
 tenant that returns starts at the level of the least served tenant that waits. Within a tenant: earliest deadline first.
-Work is counted in rows: a guided image is two.
+Work is counted in rows of the base's square: a guided image is two, and one of twice the square's area four. Images of
+different shapes take their steps in forwards of their own, all of them before the next step of any.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -26,7 +27,7 @@ class BatchRequest(Protocol):
     @property
     def keys(self) -> Sequence[str]: ...  # of its adapters, all of which it needs at once; none = the bare base
     @property
-    def rows(self) -> int: ...  # 1, guided 2
+    def rows(self) -> int: ...  # 1, guided 2; more if it is larger than the square
     @property
     def steps_left(self) -> int: ...
     @property
@@ -75,7 +76,7 @@ def plan(
     backfilling: Lifka 1995, "The ANL/IBM SP Scheduling System"). A request that only waits for rows is not overtaken.
 
     Args:
-        row_limit: rows in one forward; a single request may exceed it, since it cannot be split.
+        row_limit: rows in one step; a single request may exceed it, since it cannot be split.
         slots: adapters that can be in use at once.
         loading: keys of adapters that cannot be put into a slot yet.
     """

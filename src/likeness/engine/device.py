@@ -1,4 +1,4 @@
-"""Work on the device: images begin, advance and are decoded in batches as large as memory allows.
+"""Work on the device: images begin, advance and are decoded in batches of one size, as large as memory allows.
 
 When memory runs out the batch is halved and the step is done again in parts. After any other failure the step is done
 again image by image, so that only the image that causes the failure fails.
@@ -6,7 +6,7 @@ again image by image, so that only the image that causes the failure fails.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 from ..diffusion.base import BaseModel
 from ..diffusion.devices import is_out_of_memory, release_memory
 from ..diffusion.pixels import to_images
-from ..diffusion.sampling import AdapterSlot, Denoising, Router, advance, begin, row_count
+from ..diffusion.sampling import AdapterSlot, Denoising, Router, advance, begin, row_count, square_rows
 from ..errors import DeviceFailed, LikenessError
 from ..types import ImageRequest
 from .batch_limits import Limits
@@ -44,7 +44,9 @@ class Device:
         def start(part: Sequence[tuple[ImageRequest, Sequence[AdapterSlot]]]) -> list[Denoising]:
             return begin(self.base, self.banks, [request for request, _ in part], [slots for _, slots in part])
 
-        out, self.rows = apart(asked, start, self.rows, rows=lambda one: row_count(one[0]))
+        out, self.rows = apart(
+            asked, start, self.rows, rows=lambda one: row_count(one[0]), kind=lambda one: (one[0].width, one[0].height)
+        )
         return out
 
     def advance(self, images: Sequence[Denoising]) -> list[Exception | None]:
@@ -54,30 +56,38 @@ class Device:
             advance(self.base, self.banks, part)
             return [None] * len(part)
 
-        out, self.rows = apart(images, step, self.rows, rows=lambda image: len(image.prompts))
+        out, self.rows = apart(
+            images, step, self.rows, rows=lambda image: square_rows(self.base, len(image.prompts), image.x.shape),
+            kind=lambda image: image.x.shape,
+        )  # fmt: skip
         self.rows = self.rows.after_step()
         return out
 
     def decode(self, latents: Sequence[Tensor]) -> list[NDArray[np.uint8] | Exception]:
         """Latents (C, h, w) each -> (H, W, 3) RGB each."""
         out, self.images = apart(
-            latents, lambda part: to_images(self.base.decode(torch.stack(list(part)))), self.images, rows=lambda _: 1
-        )
+            latents, lambda part: to_images(self.base.decode(torch.stack(list(part)))), self.images,
+            rows=lambda latent: square_rows(self.base, 1, latent.shape), kind=lambda latent: latent.shape,
+        )  # fmt: skip
         self.images = self.images.after_step()
         return out
 
 
 def apart(
-    items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]], limit: RowLimit, *, rows: Callable[[T], int]
-) -> tuple[list[R | Exception], RowLimit]:
-    """Call `work` on all items, as many at once as the limit allows; return the results and the new limit.
+    items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]], limit: RowLimit, *, rows: Callable[[T], int],
+    kind: Callable[[T], Hashable] = lambda item: None,
+) -> tuple[list[R | Exception], RowLimit]:  # fmt: skip
+    """Call `work` on all items, as many of one kind at once as the limit allows; return the results and the new limit.
 
     Out of memory: the limit is halved and the part is done again in smaller parts. Any other error: the part is done
     again item by item, and the result of an item that fails alone is its error.
     """
     out: list[R | Exception] = [DeviceFailed("not reached")] * len(items)
     counts = [rows(item) for item in items]
-    parts = deque(list(range(len(items))[part]) for part in parts_of(counts, limit.now))
+    alike: dict[Hashable, list[int]] = {}
+    for i, item in enumerate(items):
+        alike.setdefault(kind(item), []).append(i)
+    parts = deque(group[part] for group in alike.values() for part in parts_of([counts[i] for i in group], limit.now))
     while parts:
         part = parts.popleft()
         try:

@@ -2,8 +2,8 @@
 
 One thread owns the device. A request joins the running batch at the next denoising step and leaves after its own last
 step. Rows differ in adapter, prompt, seed, steps, guidance, sampler and scale; each image is the one that its request
-gives alone. Adapters come from a function of a key, through host memory (`host_cache`), into the slots of the bank
-(`slot_cache`); `batcher` decides what joins.
+gives alone. Images of another size take their steps in turn, in a forward of their own. Adapters come from a function
+of a key, through host memory (`host_cache`), into the slots of the bank (`slot_cache`); `batcher` decides what joins.
 
 The engine does not know where adapters are stored or which protocol a request came by.
 """
@@ -18,7 +18,7 @@ from threading import Thread
 from types import TracebackType
 
 from ..diffusion.base import BaseModel
-from ..diffusion.sampling import AdapterSlot, completed
+from ..diffusion.sampling import AdapterSlot, completed, rows_of
 from ..errors import DeviceFailed, UsageError
 from ..storage.device_turns import EngineTurns
 from ..types import Adapter, Blend, GeneratedImage, ImageRequest
@@ -43,7 +43,8 @@ class Engine:
         slots: of the bank, slot 0 (the bare base) included.
         rank: of the slots.
         large_rank: the largest that an adapter may have: those above `rank` take turns in a further slot.
-        max_batch: guided images in one forward, two rows each; an unguided image is one row.
+        max_batch: guided images of the base's square in a step, two rows each; an unguided image is one row, and one of
+            another size as many as its latent cells would fill.
         host_bytes: of adapters kept in host memory.
         queue_limit: requests that may wait.
         turns: at a device that trainings use too; closed with the engine.
@@ -94,7 +95,7 @@ class Engine:
             wait: block while the queue is full instead of refusing.
 
         Raises:
-            UsageError: more adapters than slots.
+            UsageError: more adapters than slots; see also `sampling.completed`.
             EngineBusy: the queue is full or the deadline out of reach; it says when to try again.
             EngineClosed: after `close`.
         """
@@ -103,8 +104,12 @@ class Engine:
         deadline = None if deadline_s is None else now_s + deadline_s
         request = completed(self.base, request)
         self._queue.put(
-            Work(number, ticket, request, adapters, tenant, now_s, deadline, on_step, preview_every), wait=wait
-        )
+            Work(
+                number, ticket, request, rows_of(self.base, request), adapters, tenant, now_s, deadline, on_step,
+                preview_every,
+            ),
+            wait=wait,
+        )  # fmt: skip
         return ticket
 
     def generate(

@@ -30,7 +30,7 @@ class EngineFacts:
 
     waiting: int
     running: int  # images in the batch
-    rows: int  # of the batch: a guided image is two
+    rows: int  # of the batch, in those of the base's square: a guided image is two, a larger one more
     row_limit: int
     slots: int  # for adapters, without that of the bare base
     slots_held: int

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..diffusion.sampling import Denoising, row_count
+from ..diffusion.sampling import Denoising
 from ..types import Blend, ImageRequest
 from .packed import PackedAdapter
 from .ticket import OnStep, Ticket
@@ -15,6 +15,7 @@ class Work:
     id: int  # rising with arrival
     ticket: Ticket
     request: ImageRequest  # completed with the base's defaults
+    rows: int  # of the base's square, see `sampling.square_rows`
     adapters: Blend  # their names are the keys; empty = the bare base
     tenant: str
     arrived_s: float
@@ -30,10 +31,6 @@ class Work:
     @property
     def keys(self) -> tuple[str, ...]:
         return tuple(one.name for one in self.adapters)
-
-    @property
-    def rows(self) -> int:
-        return row_count(self.request)
 
     @property
     def steps(self) -> int:
