@@ -165,6 +165,11 @@ def test_generate(home: Path, base: str, rex: str, tmp_path: Path) -> None:
     assert Path(path).parent == home / "outputs" / "base"
     assert Path(path).exists()
     assert "warning" not in plain.stderr
+    own = ("generate", "base", "photo", "--base", base, "--steps", "1", "--size")
+    (image,) = document(home, *own, "128x128")["images"]
+    assert (image["width"], image["height"]) == size_px(image["file"]) == (128, 128)
+    assert error(home, *own, "832x1216", code=2)["message"] == "expected the size 128x128, got 832x1216"
+    assert "WIDTHxHEIGHT" in error(home, *own, "832", code=2)["message"]
     long = call(home, "generate", "base", "photo " * 60, "--base", base, "--steps", "1")
     assert "did not read the last" in long.stderr
     cut = "snow " * 60

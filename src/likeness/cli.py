@@ -50,7 +50,7 @@ from .service.image_files import facts, save_all
 from .storage.catalog import HOUSE, LOCAL
 from .storage.records import AdapterRecord
 from .training.recipe import recipe_named
-from .types import ImageRequest, Subject, blend_of, class_noun_of
+from .types import ImageRequest, Subject, blend_of, class_noun_of, size_of
 
 app = typer.Typer(
     cls=Commands, name="likeness", add_completion=False, pretty_exceptions_enable=False,
@@ -230,6 +230,10 @@ def generate(
         typer.Option(help="Scale of the adapter for the negative prompt, 0 to 2; the base's default if not given."),
     ] = None,
     sampler: Sampler = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="WIDTHxHEIGHT in pixels, such as 832x1216; the base's own square if not given."),
+    ] = None,
     fast: Annotated[
         bool, typer.Option("--fast", help="Fewer steps than by default: softer images, sooner. Built-in base only.")
     ] = False,
@@ -246,13 +250,16 @@ def generate(
     call: Call = ctx.obj
     likeness = call.likeness(base, revision)
     request = ImageRequest(
-        prompt, blend_of(name), negative, seed, steps, guidance, scale, negative_scale, sampler, fast
+        prompt, blend_of(name), negative, seed, steps, guidance, scale, negative_scale, sampler, fast,
+        *size_of(size),
     )  # fmt: skip
     if best_of is not None and (request.subject is None or best_of < count):
         raise UsageError("expected --best-of with an adapter, and a number of at least -n")
     requests = request.numbered(best_of or count)
     for one in request.adapters:
         likeness.catalog.find_usable(LOCAL, one.name)  # an unknown one is refused before the base is loaded
+    if request.width is not None:
+        likeness.family.checked_size(request.width, request.height)  # likewise
     if out is not None:
         check_out(out)
     reference = None if best_of is None else kept_reference(likeness.home.photos_folder(request.subject or BARE_BASE))

@@ -149,7 +149,7 @@ def test_what_is_wrong_is_said_and_nothing_is_repeated(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"width": 100}, "expected known fields only, got width"),
+        ({"cfg": 100}, "expected known fields only, got cfg"),
         ({"n": 65}, "expected n to be less than or equal to 64, got 65"),
         ({"format": "gif"}, "expected format to be 'png' or 'jpeg'"),
         ({"steps": "many"}, "expected steps to be a valid integer, unable to parse string as an integer"),

@@ -104,6 +104,8 @@ def test_errors_have_openais_shape(
 @pytest.mark.parametrize(
     ("change", "param", "said"),
     [
+        ({"size": "1024x1536"}, "size", "expected the size 128x128, got 1024x1536"),
+        ({"size": "tall"}, "size", "expected a size as WIDTHxHEIGHT or auto"),
         ({"n": 11}, "n", "expected n to be less than or equal to 10, got 11"),
         ({"output_format": "gif"}, "output_format", "expected output_format to be 'png' or 'jpeg'"),
         ({"output_format": "webp"}, "output_format", "expected output_format to be 'png' or 'jpeg'"),

@@ -1,8 +1,9 @@
 """The reference solution's request for portraits -> image requests; files of images -> its response.
 
 The inputs are texts: `prompt`, `negative_prompt` and `gen_args`, which is JSON with the reference solution's keys
-(num_inference_steps, guidance_scale, seed) and ours (adapter_scale, negative_scale, sampler, format: jpeg or png, and
-also: further adapters beside the model's, such as oil@0.6).
+(num_inference_steps, guidance_scale, seed), width and height in pixels as of diffusers' pipelines, and ours
+(adapter_scale, negative_scale, sampler, format: jpeg or png, and also: further adapters beside the model's, such as
+oil@0.6).
 The outputs are `generated_image`, a file in base64, and `warnings`: which words were not read, mostly empty.
 """
 
@@ -35,6 +36,8 @@ class GenArgs(BaseModel):
     adapter_scale: float = ImageRequest.adapter_scale
     negative_scale: float | None = None
     sampler: str | None = None
+    width: Integer | None = None  # both: the base's own, by default
+    height: Integer | None = None
     format: Literal["jpeg", "png"] = "jpeg"
     also: Annotated[str, Field(max_length=MAX_BLEND_TEXT)] = ""
 
@@ -69,7 +72,7 @@ def request_of(prompt: str, negative_prompt: str, gen_args: str) -> Asked:
     guidance = 1.0 if 0 <= values.guidance_scale < 1 else values.guidance_scale  # no guidance; clients send 0 for it
     request = ImageRequest(
         prompt, blend_of(values.also), negative_prompt, values.seed, values.num_inference_steps, guidance,
-        values.adapter_scale, values.negative_scale, values.sampler,
+        values.adapter_scale, values.negative_scale, values.sampler, width=values.width, height=values.height,
     )  # fmt: skip
     return request, MEDIA_TYPES[values.format]
 

@@ -32,7 +32,7 @@ Ids = Annotated[list[Id], Query(alias="id", min_length=1)]
 
 
 class KeptOut(BaseModel):
-    """A kept image and how it was made; fields of images from before version 0.2 are null."""
+    """A kept image and how it was made; fields that an earlier version did not record are null."""
 
     id: str
     adapter: str | None = Field(description="the subject; null: the bare base")
@@ -43,6 +43,8 @@ class KeptOut(BaseModel):
     is_favourite: bool
     prompt: str | None = None
     negative_prompt: str | None = None
+    width: int | None = None
+    height: int | None = None
     seed: int | None = None
     steps: int | None = None
     guidance_scale: float | None = None
@@ -187,7 +189,7 @@ def _caption(record: OutputRecord) -> str:
 
 def _kept(record: OutputRecord) -> KeptOut:
     said = _facts(record)
-    names = ("prompt", "negative_prompt", "seed", "steps", "guidance_scale", "adapter_scale")
+    names = ("prompt", "negative_prompt", "width", "height", "seed", "steps", "guidance_scale", "adapter_scale")
     return KeptOut(
         id=record.id, adapter=None if record.subject == "base" else record.subject, media_type=record.media_type,
         bytes=record.bytes, created=record.created, is_favourite=record.is_favourite, blend=said.get("adapter"),

@@ -91,7 +91,8 @@ async def _kept(
 def _image(likeness: Likeness, image: GeneratedImage, file: bytes, kept: str | None, media_type: str) -> ImageOut:
     unread = unread_of(likeness.base, image.request)
     return ImageOut(
-        id=kept, data=base64.b64encode(file).decode(), media_type=media_type, seed=image.request.seed,
+        id=kept, data=base64.b64encode(file).decode(), media_type=media_type,
+        width=image.image.shape[1], height=image.image.shape[0], seed=image.request.seed,
         prompt=image.request.prompt, unread=unread.prompt, unread_negative=unread.negative_prompt,
         unread_instructions=list(unread.instructions),
         base_sha256=image.base_sha256, adapter_sha256=image.adapter_sha256,

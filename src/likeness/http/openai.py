@@ -2,7 +2,7 @@
 
 A parameter that would change the image is used, or refused by name. Those that cannot change it (`user`,
 `safety_identifier`, `moderation`, `complexity`) are accepted and mean nothing here. `quality` is a number of steps, see
-`pace_of`.
+`pace_of`. The `size` is `auto`, the base's own square, or another of its sizes.
 `revised_prompt` is what the base read: with the subject put in, and cut where it was too long. `warnings` is ours.
 Source: OpenAI's API reference, 'Images' and 'Models', and its Python client 3.57.
 """
@@ -25,7 +25,7 @@ from ..errors import UsageError
 from ..service import BARE_BASE
 from ..service.image_files import JPEG_QUALITY
 from ..storage.records import AdapterRecord
-from ..types import JPEG, MAX_BLEND_TEXT, MAX_PROMPT_CHARACTERS, PNG, ImageRequest, blend_of
+from ..types import JPEG, MAX_BLEND_TEXT, MAX_PROMPT_CHARACTERS, PNG, ImageRequest, blend_of, size_of
 from .auth import Asking
 from .generation import encoded, likeness_of, made
 
@@ -57,7 +57,9 @@ class NewGeneration(BaseModel):
     prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
     model: Annotated[str, Field(max_length=MAX_BLEND_TEXT)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_N)] | None = 1
-    size: Annotated[str, Field(max_length=20)] | None = None
+    size: Annotated[str, Field(max_length=20, examples=["1024x1536"])] | None = Field(
+        None, description="`auto`, the base's own, or WIDTHxHEIGHT, see GET /v1/base"
+    )
     response_format: Literal["url", "b64_json"] | None = None
     output_format: Literal["png", "jpeg"] | None = None
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="quality of a jpeg")
@@ -90,9 +92,11 @@ class NewGeneration(BaseModel):
         """
         seed = time.time_ns() % 2**32 if self.seed is None else self.seed
         steps, is_fast = pace_of(self.quality or "auto", family) if self.steps is None else (self.steps, False)
+        width, height = size_of(self.size)
         return ImageRequest(
-            self.prompt, blend_of(self.model), self.negative_prompt, seed, steps, self.guidance_scale, fast=is_fast
-        )
+            self.prompt, blend_of(self.model), self.negative_prompt, seed, steps, self.guidance_scale, fast=is_fast,
+            width=width, height=height,
+        )  # fmt: skip
 
 
 def pace_of(quality: Quality, family: Family) -> tuple[int | None, bool]:
@@ -127,7 +131,7 @@ async def generate_images(request: Request, asking: Asking, new: NewGeneration) 
     """images.generate. Without a seed every call gives different images."""
     likeness = likeness_of(request)
     family = (await asyncio.to_thread(lambda: likeness.base)).family
-    _refuse_foreign(new, family.resolution_px)
+    _refuse_foreign(new)
     images = await made(request, new.request(family).numbered(new.n or 1), tenant=asking.tenant)
     media_type = JPEG if new.output_format == "jpeg" else PNG
     quality = JPEG_QUALITY if new.output_compression is None else max(new.output_compression, 1)
@@ -145,13 +149,11 @@ async def generate_images(request: Request, asking: Asking, new: NewGeneration) 
     }  # fmt: skip
 
 
-def _refuse_foreign(new: NewGeneration, side_px: int) -> None:
+def _refuse_foreign(new: NewGeneration) -> None:
     """Raises UsageError: a parameter that would change the image and is not supported."""
     for name, instead in _UNSUPPORTED.items():
         if getattr(new, name) not in (None, False, 0):
             raise UsageError(f"{name} is not supported here", hint=instead, param=name)
-    if new.size not in (None, "auto", f"{side_px}x{side_px}"):
-        raise UsageError(f"expected size to be {side_px}x{side_px} or auto", hint="the base's own", param="size")
     if new.output_compression not in (None, 100) and new.output_format != "jpeg":
         raise UsageError(
             "expected output_compression together with output_format jpeg", hint="a png loses nothing",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 
+from ..diffusion.family import Family
 from ..errors import DeletionUnfinished
 from ..service import AUTO, Likeness
 from ..storage.catalog import HOUSE
@@ -29,6 +30,8 @@ from .schemas import (
     PhotosOut,
     ReceiptOut,
     ReceiptsOut,
+    ShapeOut,
+    SizesOut,
     SubjectOut,
     SubjectsOut,
     UnfinishedOut,
@@ -50,10 +53,11 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 async def base(request: Request) -> BaseOut:
     """The base model that is served."""
     found = await asyncio.to_thread(lambda: likeness_of(request).base)
-    side = found.family.resolution_px
+    family, side = found.family, found.family.resolution_px
     return BaseOut(
-        id=found.id, sha256=found.sha256, family=found.family.name, width_px=side, height_px=side,
-        guidance_scale=found.family.guidance_scale,
+        id=found.id, sha256=found.sha256, family=family.name, width_px=side, height_px=side, sizes=_sizes(family),
+        shapes=[ShapeOut(aspect=name, width=size[0], height=size[1]) for name, size in family.shapes.items()],
+        guidance_scale=family.guidance_scale,
     )  # fmt: skip
 
 
@@ -270,6 +274,15 @@ def shown(name: str | None) -> str:
     """The last part of an upload's file name without control characters, for messages only."""
     last = (name or "").replace("\\", "/").rsplit("/", 1)[-1]
     return "".join(letter for letter in last if letter.isprintable())[:120] or "unnamed"
+
+
+def _sizes(family: Family) -> SizesOut | None:
+    if family.sizes is None:
+        return None
+    least, most = (round(area * family.resolution_px**2) for area in (family.sizes.least_area, family.sizes.most_area))
+    return SizesOut(
+        step_px=family.sizes.step_px, least_area_px=least, most_area_px=most, most_aspect=family.sizes.most_aspect
+    )
 
 
 def _subject(record: SubjectRecord, *, photos: int | None = None, has_adapter: bool | None = None) -> SubjectOut:

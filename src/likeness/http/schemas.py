@@ -204,6 +204,8 @@ class NewImages(_Asked):
         default=None, description="0 to 2: adapter scale for the negative prompt; the base's own by default"
     )
     sampler: Annotated[str | None, Field(max_length=40, examples=["dpmpp_2m"])] = None
+    width: int | None = Field(default=None, description="pixels, with height; the base's own by default, see /v1/base")
+    height: int | None = None
     fast: bool = Field(
         default=False,
         description="fewer steps than by default: softer images, sooner; without steps and sampler, built-in base only",
@@ -216,7 +218,7 @@ class NewImages(_Asked):
         seed = secrets.randbelow(RANDOM_SEEDS) if self.seed is None else self.seed
         return ImageRequest(
             self.prompt, self._blend(), self.negative_prompt, seed, self.steps, self.guidance_scale,
-            self.adapter_scale, self.negative_scale, self.sampler, self.fast,
+            self.adapter_scale, self.negative_scale, self.sampler, self.fast, self.width, self.height,
         )  # fmt: skip
 
     def _blend(self) -> Blend:
@@ -231,6 +233,8 @@ class ImageOut(BaseModel):
     id: str | None = Field(description="id under which it was kept; null if it was not")
     data: str = Field(description="base64")
     media_type: str
+    width: int
+    height: int
     seed: int
     prompt: str = Field(description="with the subject's words")
     unread: str = Field(description="the end of the prompt that the base cut off; usually empty")
@@ -247,6 +251,23 @@ class ImagesOut(BaseModel):
     images: list[ImageOut]
 
 
+class SizesOut(BaseModel):
+    """What the width and the height of an image may be, besides those of the base's square."""
+
+    step_px: int = Field(description="both are multiples of it")
+    least_area_px: int
+    most_area_px: int
+    most_aspect: float = Field(description="the longer side by the shorter")
+
+
+class ShapeOut(BaseModel):
+    """A size to offer."""
+
+    aspect: str = Field(description="width to height, about", examples=["3:4"])
+    width: int
+    height: int
+
+
 class BaseOut(BaseModel):
     """The base model that all adapters here belong to."""
 
@@ -255,6 +276,8 @@ class BaseOut(BaseModel):
     family: str
     width_px: int
     height_px: int
+    sizes: SizesOut | None = Field(description="null: the square only")
+    shapes: list[ShapeOut] = Field(description="sizes to offer, of about the square's area; the square is the first")
     guidance_scale: float
 
 
