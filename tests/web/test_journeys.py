@@ -16,6 +16,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from fixtures.browser import Visit, process, serving
+from fixtures.tiny import build_tiny_stable_diffusion
 from fixtures.waiting import HANG_S, until
 
 _NUMBERS = count(1)
@@ -447,6 +448,35 @@ def test_pages_recover_from_a_stopped_server(browser: Any, tmp_path: Path) -> No
             visit.page.get_by_text("No pictures yet.").wait_for()
             assert visit.page.get_by_text("The server does not answer.").count() == 0
             visit.end()
+
+
+def test_a_shape_is_chosen_where_the_base_makes_several(browser: Any, form: str, tmp_path: Path) -> None:
+    """Of a tiny random Stable Diffusion 1.5; the picture is shown whole, while it is made and afterwards."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "likeness.toml").write_text(f'base = "{build_tiny_stable_diffusion(tmp_path / "base")}"\n')
+    with serving(home) as url:
+        visit = Visit(browser, url, form, scheme=_SCHEMES[form])
+        page = visit.open("studio")
+        page.get_by_label("Shape").select_option("Portrait 3:4, 448 × 576 px")  # noqa: RUF001
+        page.get_by_label("How many").fill("1")
+        page.get_by_text("More options").click()
+        page.get_by_label("Steps").fill("6")
+        page.get_by_role("button", name="Make portraits").click()
+        page.get_by_text("1 portrait made").wait_for()
+        inspect(visit)
+        assert page.locator(".tile img").evaluate("(one) => [one.naturalWidth, one.naturalHeight]") == [249, 320]
+        assert page.locator(".tile img").evaluate("(one) => getComputedStyle(one).objectFit") == "contain"
+        page.locator(".tile > button").click()
+        viewer = page.get_by_role("dialog")
+        viewer.get_by_text("448 × 576 px").wait_for()  # noqa: RUF001
+        shown = viewer.get_by_role("img")
+        until(lambda: shown.evaluate("(one) => [one.naturalWidth, one.naturalHeight]") == [448, 576])
+        assert shown.evaluate("(one) => getComputedStyle(one).objectFit") == "contain"
+        inspect(visit)
+        viewer.get_by_role("button", name="More like this").click()
+        assert page.get_by_label("Shape").input_value() == "448x576"
+        visit.end()
 
 
 def test_two_tenants_sign_in_and_see_their_own(browser: Any, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def contact_sheet(
 ) -> Image.Image:
     """A sheet: title, a strip of the photographs if there are any, then the portraits with their captions.
 
-    Small portraits are enlarged to `CELL_PX` (Lanczos), large ones reduced to it.
+    Small portraits are enlarged to `CELL_PX` on the longer side (Lanczos), large ones reduced to it.
     """
     columns = max(1, min(columns, len(portraits)))
     width = max(columns, 3) * (CELL_PX + GAP_PX) - GAP_PX
@@ -81,7 +81,8 @@ def wrapped(text: str, width_px: int, size_px: int, *, most: int) -> list[str]:
 def _captioned(image: NDArray[np.uint8], lines: Sequence[str], room: int) -> Image.Image:
     line_px = round(_CAPTION_PX * 1.35)
     card = Image.new("RGB", (CELL_PX, CELL_PX + 8 + line_px * room), _PAPER)
-    card.paste(square(image, CELL_PX), (0, 0))
+    whole = ImageOps.contain(Image.fromarray(image), (CELL_PX, CELL_PX), method=Image.Resampling.LANCZOS)
+    card.paste(whole, ((CELL_PX - whole.width) // 2, (CELL_PX - whole.height) // 2))
     draw = ImageDraw.Draw(card)
     for number, line in enumerate(lines):
         draw.text((0, CELL_PX + 8 + number * line_px), line, fill=_INK, font=_font(_CAPTION_PX))

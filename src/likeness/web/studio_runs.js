@@ -89,6 +89,8 @@ export async function make(order, label, { isCompared = false } = {}) {
         is_favourite: false,
         prompt: data.prompt,
         negative_prompt: order.negative_prompt,
+        width: data.width,
+        height: data.height,
         seed: data.seed,
         steps: order.steps,
         guidance_scale: order.guidance_scale,

@@ -282,6 +282,9 @@ export const t = {
     seed: "Seed",
     seedRandom: "random",
     lock: "Keep this seed",
+    shape: "Shape",
+    shapeOf: /** @param {{aspect: string, width: number, height: number}} one */ ({ aspect, width, height }) =>
+      `${width === height ? "Square" : `${width < height ? "Portrait" : "Landscape"} ${aspect}`}, ${width} × ${height} px`,
     steps: "Steps",
     guidance: "Guidance",
     guidanceHint: "How strictly the prompt is followed",
@@ -331,6 +334,7 @@ export const t = {
     facts: {
       prompt: "Prompt",
       negative_prompt: "Should not show",
+      size: "Size",
       seed: "Seed",
       steps: "Steps",
       guidance_scale: "Guidance",

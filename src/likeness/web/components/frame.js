@@ -40,6 +40,7 @@ const PAGES = {
     "components/lightbox.js",
     "components/pending_tile.js",
     "components/run_tiles.js",
+    "components/shape_choice.js",
     "failures.js",
     "gallery_store.js",
     "studio_runs.js",

@@ -71,7 +71,7 @@ export function Gallery({ adapter, pending, onLike }) {
     if (known?.isSelecting === isSelecting && known.isChosen === isChosen) return known.tile;
     const label = words.alt(plain(image.prompt), image.seed);
     const tile = html`
-      <li key=${image.id} class=${`tile ${isChosen ? "chosen" : ""}`}>
+      <li key=${image.id} class=${`tile whole ${isChosen ? "chosen" : ""}`}>
         <button
           type="button"
           aria-pressed=${isSelecting ? isChosen : undefined}

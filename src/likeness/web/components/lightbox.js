@@ -15,6 +15,7 @@ const compared = new Map();
 const FACTS = /** @type {const} */ ([
   "prompt",
   "negative_prompt",
+  "size",
   "seed",
   "steps",
   "guidance_scale",
@@ -72,9 +73,13 @@ export function Lightbox({ images, place, onPlace, onClose, onLike }) {
       complain(error);
     }
   };
-  /** @param {string} name */
-  const fact = (name) =>
-    name === "created" ? day(image.created) : name === "prompt" ? plain(image.prompt) : image[name];
+  /** @type {Record<string, any>} */
+  const shown = {
+    ...image,
+    created: day(image.created),
+    prompt: plain(image.prompt),
+    size: image.width ? `${image.width} × ${image.height} px` : null,
+  };
   // The facts are below the buttons: their length differs, and a button that moves under a finger is not clicked.
   // The arrows stay enabled at the ends: a button that is disabled loses the focus, and the keys would go nowhere.
   return html`
@@ -110,7 +115,7 @@ export function Lightbox({ images, place, onPlace, onClose, onLike }) {
             <button class="button bad-button" type="button" onClick=${remove}>${t.actions.delete}</button>
           </div>
           <dl class="facts small">
-            ${FACTS.filter((name) => fact(name) !== null && fact(name) !== "").map((name) => html`<dt key=${name}>${words.facts[name]}</dt><dd>${fact(name)}</dd>`)}
+            ${FACTS.filter((name) => shown[name] !== null && shown[name] !== "").map((name) => html`<dt key=${name}>${words.facts[name]}</dt><dd>${shown[name]}</dd>`)}
             ${likeness && likeness.distance !== null && html`<dt>${words.likeness}</dt><dd>${words.likenessOf(likeness)}</dd>`}
           </dl>
         </div>

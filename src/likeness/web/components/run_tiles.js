@@ -10,7 +10,7 @@ export function RunTiles({ run }) {
       <ul class="grid">
         ${run.tiles.map((tile) =>
           tile.id
-            ? html`<li key=${tile.place} class="tile"><img src=${`/v1/images/${tile.id}/thumbnail`} alt=${run.label} width="160" height="160" /></li>`
+            ? html`<li key=${tile.place} class="tile whole"><img src=${`/v1/images/${tile.id}/thumbnail`} alt=${run.label} width="160" height="160" /></li>`
             : html`<${PendingTile} key=${tile.place} tile=${tile} />`,
         )}
       </ul>

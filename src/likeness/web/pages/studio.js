@@ -1,9 +1,10 @@
 // @ts-check
-import { all } from "../api.js";
+import { all, get } from "../api.js";
 import { Confirm } from "../components/confirm.js";
 import { Gallery } from "../components/gallery.js";
 import { Ideas } from "../components/ideas.js";
 import { RunTiles } from "../components/run_tiles.js";
+import { ShapeChoice, sizeOf } from "../components/shape_choice.js";
 import { html, signal, useLayoutEffect, useRef } from "../html.js";
 import { about, address, say } from "../state.js";
 import { clearFinished, make, runs } from "../studio_runs.js";
@@ -24,6 +25,7 @@ const form = signal({
   isLocked: false,
   steps: 25,
   guidance: 0,
+  size: "",
   strength: 1,
   compare: /** @type {"" | "prompt" | "strength" | "adapter"} */ (""),
   second: "",
@@ -38,8 +40,8 @@ const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] % (SEEDS 
 
 /** @param {{name: string}} props */
 export function Page({ name }) {
-  const [loaded, , failed] = useLoaded(() => all("/adapters", "adapters"));
-  const adapters = loaded || (failed ? [] : null);
+  const [loaded, , failed] = useLoaded(() => Promise.all([all("/adapters", "adapters"), get("/base")]));
+  const [adapters, base] = loaded || [failed ? [] : null, null];
   const results = useRef(/** @type {HTMLElement | null} */ (null));
   const words = t.studio;
   const values = form.value;
@@ -49,7 +51,7 @@ export function Page({ name }) {
   }, [name]);
   useLayoutEffect(() => {
     if (!loaded || name) return;
-    const names = loaded.map((one) => one.name);
+    const names = loaded[0].map((one) => one.name);
     if (form.peek().adapter === BASE && names.length) change({ adapter: names[0] });
   }, [loaded]);
   const isBase = values.adapter === BASE;
@@ -64,6 +66,7 @@ export function Page({ name }) {
     const seed = now.isLocked ? now.seed : randomSeed();
     change({ seed });
     clearFinished();
+    const shape = base?.shapes.find((/** @type {any} */ one) => sizeOf(one) === now.size);
     const order = {
       prompt: now.prompt.trim() || (isBase ? words.placeholderBase : words.placeholder),
       adapter: now.adapter,
@@ -73,6 +76,7 @@ export function Page({ name }) {
       steps: now.steps,
       guidance_scale: now.guidance || null,
       adapter_scale: now.strength,
+      ...(shape && { width: shape.width, height: shape.height }),
     };
     const second = { ...order };
     if (now.compare === "prompt") second.prompt = now.second.trim() || order.prompt;
@@ -101,6 +105,7 @@ export function Page({ name }) {
       negative: image.negative_prompt || "",
       steps: image.steps || 25,
       guidance: image.guidance_scale || form.peek().guidance,
+      size: image.width ? sizeOf(image) : "",
       strength: image.adapter_scale ?? 1,
       isLocked: false,
     });
@@ -154,6 +159,7 @@ export function Page({ name }) {
                 disabled=${!values.isLocked} onInput=${set("seed", Number)} />
             </div>
           </div>
+          ${base && html`<${ShapeChoice} shapes=${base.shapes} size=${values.size} onPick=${(/** @type {string} */ size) => change({ size })} />`}
           <label class="tick"><input type="checkbox" checked=${values.isLocked} onChange=${(/** @type {any} */ event) => change({ isLocked: event.currentTarget.checked })} />${words.lock}</label>
           ${
             isBusy
