@@ -19,8 +19,8 @@ Facts = Callable[[], facts.EngineFacts | None]
 _GAUGES = {
     "waiting": "Images waiting for the batch",
     "running": "Images in the batch",
-    "rows": "Rows in the batch; a guided image has two",
-    "row_limit": "Largest number of rows in one forward pass",
+    "rows": "Rows in the batch, counted in those of the base's square; a guided square has two",
+    "row_limit": "Largest number of rows in one step",
     "slots": "Slots for adapters in device memory",
     "slots_held": "Adapters in device memory",
     "slots_pinned": "Adapters in device memory used by running images",
