@@ -222,6 +222,7 @@ export const t = {
 
   training: {
     title: /** @param {string} name */ (name) => `Training of ${name}`,
+    gone: "There is no such training.",
     close: "You can close this page: the training goes on, and this address shows it again.",
     states: {
       queued: "Waiting",
@@ -263,6 +264,7 @@ export const t = {
     notifyTitle: /** @param {string} name */ (name) => `The training of ${name} has ended`,
     cancel: "Cancel the training",
     cancelAsk: "Cancel this training? Its progress is lost.",
+    cancelled: "This training was cancelled, and its progress is lost. The photographs can be trained on again.",
     done: "The adapter is ready.",
     studio: "To the studio",
     photos: "To the photographs",

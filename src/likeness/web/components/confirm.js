@@ -30,6 +30,7 @@ export function Confirm() {
   /** @param {boolean} yes */
   const answer = (yes) => {
     question.value = null;
+    /** @type {HTMLDialogElement | null} */ (dialog.current)?.close(); // gives the focus back, as removing it does not
     asked.answer(yes);
   };
   return html`

@@ -20,6 +20,7 @@ export function Gallery({ adapter, pending, onLike }) {
   const [chosen, setChosen] = useState(/** @type {Set<string>} */ (new Set()));
   const [open, setOpen] = useState(/** @type {string | null} */ (null));
   const last = useRef(-1);
+  const select = useRef(null);
   const end = useRef(null);
   const click = useRef(/** @type {(event: any, image: any) => void} */ (() => {}));
   const tiles = useRef(
@@ -115,6 +116,7 @@ export function Gallery({ adapter, pending, onLike }) {
       await gallery.remove([...chosen]);
       say(words.deleted(chosen.size));
       stopSelecting();
+      /** @type {any} */ (select.current)?.focus(); // the button of the deletion has gone
     } catch (error) {
       complain(error);
     }
@@ -130,7 +132,7 @@ export function Gallery({ adapter, pending, onLike }) {
             <button type="button" aria-pressed=${!favourites} onClick=${() => setFavourites(false)}>${words.all}</button>
             <button type="button" aria-pressed=${favourites} onClick=${() => setFavourites(true)}>${words.favourites}</button>
           </div>
-          <button class="button plain-button" type="button" disabled=${images.length === 0} onClick=${() => (isSelecting ? stopSelecting() : setSelecting(true))}>${isSelecting ? words.done : words.select}</button>
+          <button class="button plain-button" type="button" ref=${select} disabled=${images.length === 0} onClick=${() => (isSelecting ? stopSelecting() : setSelecting(true))}>${isSelecting ? words.done : words.select}</button>
         </div>
       </div>
       ${isLoaded && images.length + pending.length === 0 && html`<p class="soft">${words.empty}</p>`}

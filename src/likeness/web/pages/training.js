@@ -1,10 +1,10 @@
 // @ts-check
-import { call } from "../api.js";
+import { Refusal, call } from "../api.js";
 import { Confirm, ask } from "../components/confirm.js";
 import { LossCurve } from "../components/loss_curve.js";
 import { ScoreCard } from "../components/score_card.js";
 import { complain, sentence } from "../failures.js";
-import { html, useEffect, useState } from "../html.js";
+import { html, useEffect, useRef, useState } from "../html.js";
 import { watchJob } from "../job_watch.js";
 import { address, say } from "../state.js";
 import { t } from "../texts.js";
@@ -31,10 +31,14 @@ function stageOf(stage, progress) {
 export function Page({ name: id }) {
   const [watch, setWatch] = useState(/** @type {ReturnType<typeof watchJob> | null} */ (null));
   const [asked, setAsked] = useState("Notification" in window ? Notification.permission : "denied");
+  const [isMissing, setMissing] = useState(false);
+  const heading = useRef(null);
   const words = t.training;
   useEffect(() => {
     const watched = watchJob(id, notifyOfEnd);
-    watched.begun.catch(complain);
+    watched.begun.catch((error) =>
+      error instanceof Refusal && error.status === 404 ? setMissing(true) : complain(error),
+    );
     setWatch(watched);
     const timer = setInterval(() => {
       if (watched.state.peek().job?.state === "queued") watched.refresh().catch(() => null);
@@ -49,6 +53,8 @@ export function Page({ name: id }) {
     losses: [],
     previews: [],
   };
+  if (isMissing)
+    return html`<h1 tabindex="-1">${words.gone}</h1><p><a class="button" href=${address("people")}>${t.people.title}</a></p>`;
   if (!job) return html`<h1 tabindex="-1">${t.loading}</h1>`;
   const isOver = !["queued", "running"].includes(job.state);
   const current = STAGES.indexOf(stageOf(stage || "", progress));
@@ -57,6 +63,7 @@ export function Page({ name: id }) {
     try {
       await call("POST", `/jobs/${id}/cancel`);
       await watch?.refresh();
+      /** @type {any} */ (heading.current)?.focus(); // its button is gone
     } catch (error) {
       complain(error);
     }
@@ -68,7 +75,7 @@ export function Page({ name: id }) {
   return html`
     <div class="stack wide">
       <div class="stack tight">
-        <h1 tabindex="-1" class="break">${words.title(job.name)}</h1>
+        <h1 tabindex="-1" class="break" ref=${heading}>${words.title(job.name)}</h1>
         <div class="row">
           <span class=${`chip ${job.state}`}>${words.states[/** @type {keyof typeof words.states} */ (job.state)]}</span>
           ${job.place_in_queue !== null && html`<span class="soft">${words.place(job.place_in_queue)}</span>`}
@@ -87,15 +94,19 @@ export function Page({ name: id }) {
       `
       }
       ${
-        job.failure &&
+        isOver &&
+        job.state !== "succeeded" &&
         html`
         <div class="card stack" role="alert">
-          <p><strong>${sentence(job.failure.reason)}</strong> ${sentence(job.failure.hint)}</p>
-          <div class="row"><a class="button main-button" href=${address("photos", job.name)}>${words.photos}</a></div>
+          ${
+            job.state === "cancelled"
+              ? html`<p>${words.cancelled}</p>`
+              : html`<p class="break"><strong>${sentence(job.failure?.reason)}</strong> ${sentence(job.failure?.hint)}</p>`
+          }
+          <div class="row"><a class="button main-button" href=${address("photos", job.name)}>${job.state === "failed" ? words.photos : words.again}</a></div>
         </div>
       `
       }
-      ${isOver && !job.failure && job.state !== "succeeded" && html`<div class="row"><a class="button main-button" href=${address("photos", job.name)}>${words.again}</a></div>`}
       <div class="columns">
         <div class="stack wide">
           ${
