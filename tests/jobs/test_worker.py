@@ -72,11 +72,13 @@ def test_a_receipt_during_a_training_is_true_also_when_the_worker_is_killed(inst
     for name, is_killed in (("rex", False), ("max", True)):
         job = installation.submit(name, steps=20_000, checkpoint_every=1)
         until(partial(has_checkpoints, installation, job, 4))
-        if is_killed:
+        if is_killed:  # before it has seen the cancellation, perhaps while a checkpoint is written
+            os.kill(installation.processes["w-0"].pid, signal.SIGSTOP)
             installation.training.queue.cancel(job.id, "local")
-            installation.kill("w-0")  # before it has looked, perhaps while a checkpoint is written
+            installation.kill("w-0")
         receipt = likeness.forget(name)
-        assert {item.kind for item in receipt.items} >= {"jobs", "checkpoints"}
+        # a worker that is alive may delete the checkpoints of a cancelled job before `forget` does
+        assert {item.kind for item in receipt.items} >= ({"jobs", "checkpoints"} if is_killed else {"jobs"})
         assert not any(name in path.name for path in installation.settings.home.rglob("*"))
         assert not any(path.is_file() for path in (installation.settings.home / "objects" / "local").rglob("*"))
     likeness.close()
