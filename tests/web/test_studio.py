@@ -137,6 +137,22 @@ def test_a_range_is_selected_downloaded_and_deleted(visit: Visit, trained: str) 
     assert is_focused(page.get_by_role("button", name="Select", exact=True))
 
 
+@pytest.mark.parametrize("form", ["desktop"])
+def test_the_last_picture_is_deleted_in_its_viewer(visit: Visit, trained: str) -> None:
+    with httpx2.Client(base_url=f"{visit.url}/v1", timeout=HANG_S) as client:
+        for image in client.get("/images", params={"adapter": trained, "limit": 1000}).json()["images"]:
+            client.delete(f"/images/{image['id']}")
+        client.post("/images", json={"prompt": "photo of {me}", "adapter": trained, "steps": 1, "keep": True})
+    page = visit.open(f"studio/{trained}")
+    page.locator(".tile > button").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog", name="Delete 1 picture?").get_by_role("button", name="Delete").click()
+    page.get_by_text("No pictures yet.").wait_for()
+    page.get_by_role("dialog").wait_for(state="detached")
+    until(lambda: is_focused(page.get_by_role("heading", name="Gallery")))
+    inspect(visit)
+
+
 def test_the_viewers_buttons_stay_where_they_are(visit: Visit, trained: str) -> None:
     """A button that moves between a finger's down and up is not clicked, and the picture and its likeness come late."""
     with httpx2.Client(base_url=f"{visit.url}/v1", timeout=HANG_S) as client:

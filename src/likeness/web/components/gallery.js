@@ -20,7 +20,8 @@ export function Gallery({ adapter, pending, onLike }) {
   const [chosen, setChosen] = useState(/** @type {Set<string>} */ (new Set()));
   const [open, setOpen] = useState(/** @type {string | null} */ (null));
   const last = useRef(-1);
-  const select = useRef(null);
+  const heading = useRef(/** @type {HTMLElement | null} */ (null));
+  const select = useRef(/** @type {HTMLElement | null} */ (null));
   const end = useRef(null);
   const click = useRef(/** @type {(event: any, image: any) => void} */ (() => {}));
   const tiles = useRef(
@@ -116,17 +117,23 @@ export function Gallery({ adapter, pending, onLike }) {
       await gallery.remove([...chosen]);
       say(words.deleted(chosen.size));
       stopSelecting();
-      /** @type {any} */ (select.current)?.focus(); // the button of the deletion has gone
+      (gallery.state.peek().images.length ? select : heading).current?.focus(); // the button of the deletion has gone
     } catch (error) {
       complain(error);
     }
   };
   const query = [...chosen].map((id) => `id=${id}`).join("&");
   const shown = images.findIndex((one) => one.id === open);
+  const isGone = open !== null && shown < 0; // the last one was deleted in the viewer, and the viewer has gone with it
+  useEffect(() => {
+    if (!isGone) return;
+    setOpen(null);
+    heading.current?.focus();
+  }, [isGone]);
   return html`
     <section class="stack" aria-labelledby="gallery">
       <div class="row spread">
-        <h2 id="gallery">${words.title}</h2>
+        <h2 id="gallery" tabindex="-1" ref=${heading}>${words.title}</h2>
         <div class="row">
           <div class="segments" role="group" aria-label=${words.show}>
             <button type="button" aria-pressed=${!favourites} onClick=${() => setFavourites(false)}>${words.all}</button>
