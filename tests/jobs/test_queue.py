@@ -106,10 +106,12 @@ def test_a_tenant_sees_nothing_of_anothers(queue: Queue) -> None:
 def test_whoever_has_less_outstanding_goes_first(queue: Queue) -> None:
     hog = [queue.submit(order(f"hog-{i}", tenant="hog")) for i in range(4)]
     ann = [queue.submit(order(f"ann-{i}", tenant="ann")) for i in range(2)]
-    places = {job.order.name: queue.status(job.id, job.order.tenant).place_in_queue for job in hog + ann}
-    assert sorted(places, key=lambda name: places[name] or 0) == ["hog-0", "ann-0", "hog-1", "ann-1", "hog-2", "hog-3"]
+    in_turn = [hog[0], ann[0], hog[1], ann[1], hog[2], hog[3]]
+    assert [queue.status(job.id, job.order.tenant).place_in_queue for job in in_turn] == [1, 2, 3, 4, 5, 6]
     queue.cancel(hog[0].id, "hog")
     assert queue.status(ann[0].id, "ann").place_in_queue == 1
+    assert [claimed(queue.database).job for _ in range(5)] == [job.id for job in in_turn[1:]]
+    assert next_claim(queue.database) is None
 
 
 def test_one_open_job_a_name_and_no_taken_name_unless_said(queue: Queue, shelf: Shelf) -> None:
@@ -138,9 +140,8 @@ def test_the_queue_is_bounded(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"name": "../rex"}, {"tenant": "An na"}, {"class_noun": " "}, {"class_noun": "a\nb"}, {"seed": -1},
-        {"recipe": "none"}, {"changes": {"steps": 0}}, {"changes": {"nonsense": 1}}, {"time_limit_s": 0},
-        {"time_limit_s": 10**6}, {"queue_limit_s": 0},
+        {"name": "../rex"}, {"tenant": "An na"}, {"class_noun": " "}, {"seed": -1}, {"changes": {"steps": 0}},
+        {"time_limit_s": 0}, {"time_limit_s": 10**6}, {"queue_limit_s": 0},
     ],
     ids=str,
 )  # fmt: skip
@@ -222,14 +223,6 @@ def test_who_waits_too_long_expires(queue: Queue) -> None:
     expired = queue.status(job.id, "anna")
     assert (expired.state, expired.failure and expired.failure.code) == ("expired", "Expired")
     assert queue.status(other.id, "anna").state == "running"
-
-
-def test_jobs_are_claimed_in_the_order_of_the_queue(queue: Queue) -> None:
-    names = {queue.submit(order(f"hog-{i}", tenant="hog")).id: f"hog-{i}" for i in range(3)}
-    names |= {queue.submit(order(f"ann-{i}", tenant="ann")).id: f"ann-{i}" for i in range(2)}
-    claims = [claimed(queue.database) for _ in names]
-    assert [names[claim.job] for claim in claims] == ["hog-0", "ann-0", "hog-1", "ann-1", "hog-2"]
-    assert next_claim(queue.database) is None
 
 
 def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
 """Whatever happens in whatever order: a final state stays, and the events agree with the row."""
 
-from pathlib import Path
-
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from likeness.jobs.job import FINAL, Claim, Failure, Job, JobOrder, Notice
+from likeness.jobs.notifier import Notifier
 from likeness.jobs.queue import Queue
 from likeness.jobs.store import curve
-from likeness.jobs.tables import open_jobs_database
 from tests.jobs.claims import claimed, next_claim, set_lease
 
 FAILURE = Failure("NonFiniteLoss", "the loss stopped being a number")
@@ -74,57 +78,44 @@ class Life(RuleBasedStateMachine):
         assert self.messages() == (self.ended is not None)
 
     def messages(self) -> int:
-        from likeness.jobs.notifier import Notifier
-
         return len(Notifier(self.queue.database, {}).log("anna", self.job.id))
 
 
-def test_a_jobs_life(tmp_path: Path) -> None:
-    queue = Queue(open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: None)
+def test_a_jobs_life(queue: Queue) -> None:
     machine = type("OneLife", (Life,), {"queue": queue, "count": 0})
-    try:
-        from hypothesis.stateful import run_state_machine_as_test
-
-        run_state_machine_as_test(machine, settings=settings(max_examples=12, stateful_step_count=8, deadline=None))
-    finally:
-        queue.close()
+    run_state_machine_as_test(machine, settings=settings(max_examples=12, stateful_step_count=8, deadline=None))
 
 
-@pytest.mark.parametrize("kinds", [["progress"] * 3 + ["checkpoint"]])
-def test_progress_goes_with_the_end_and_the_other_events_stay(tmp_path: Path, kinds: list[str]) -> None:
-    queue = Queue(open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: None)
-    job = queue.submit(JobOrder("anna", "rex", "anna/x"))
-    claim = claimed(queue.database)
-    for kind in kinds:
+def running(queue: Queue) -> Claim:
+    queue.submit(JobOrder("anna", "rex", "anna/x"))
+    return claimed(queue.database)
+
+
+def test_progress_goes_with_the_end_and_the_other_events_stay(queue: Queue) -> None:
+    claim = running(queue)
+    for kind in (*["progress"] * 3, "checkpoint"):
         queue.store.tell(claim, kind, {"done": 1, "loss": None})
-    seqs = [event.seq for event in queue.events(job.id, "anna")]
+    seqs = [event.seq for event in queue.events(claim.job, "anna")]
     assert seqs == sorted(set(seqs))
-    assert [event.kind for event in queue.events(job.id, "anna", after=seqs[3])] == ["progress", "checkpoint"]
+    assert [event.kind for event in queue.events(claim.job, "anna", after=seqs[3])] == ["progress", "checkpoint"]
     queue.store.finish(claim, "failed", failure=FAILURE, keep_photos_s=0)
-    assert [event.kind for event in queue.events(job.id, "anna")] == ["state", "state", "checkpoint", "state"]
-    queue.close()
+    assert [event.kind for event in queue.events(claim.job, "anna")] == ["state", "state", "checkpoint", "state"]
 
 
-def test_the_losses_stay_in_few_points(tmp_path: Path) -> None:
-    queue = Queue(open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: None)
-    job = queue.submit(JobOrder("anna", "rex", "anna/x"))
-    claim = claimed(queue.database)
+def test_the_losses_stay_in_few_points(queue: Queue) -> None:
+    claim = running(queue)
     for done in range(5):
         queue.store.tell(claim, "progress", {"done": done, "loss": None if done == 0 else done / 8})
     queue.store.finish(claim, "failed", failure=FAILURE, keep_photos_s=0)
-    kept = [event.facts for event in queue.events(job.id, "anna") if event.kind == "losses"]
+    kept = [event.facts for event in queue.events(claim.job, "anna") if event.kind == "losses"]
     assert kept == [{"losses": [0.125, 0.25, 0.375, 0.5]}]
     assert curve([]) == []
     many = curve([float(step) for step in range(1001)])
     assert len(many) <= 200 and many[:2] == [2.5, 8.5] and many[-1] == 998.0
-    queue.close()
 
 
-def test_deaths_are_counted_until_the_job_gets_further(tmp_path: Path) -> None:
-    queue = Queue(open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}"), lambda tenant, name: None)
-    queue.submit(JobOrder("anna", "rex", "anna/x"))
-    claim = claimed(queue.database)
+def test_deaths_are_counted_until_the_job_gets_further(queue: Queue) -> None:
+    claim = running(queue)
     assert [queue.store.died(claim) for _ in range(2)] == [1, 2]
     queue.store.got_further(claim)
     assert queue.store.died(claim) == 1
-    queue.close()
