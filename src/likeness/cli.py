@@ -47,10 +47,10 @@ from .errors import UsageError
 from .photos import CheckResult, read_photos
 from .service import AUTO, BARE_BASE, matte_path, save_prepared
 from .service.image_files import facts, save_all
-from .storage.catalog import HOUSE, LOCAL
+from .storage.catalog import LOCAL
 from .storage.records import AdapterRecord
 from .training.recipe import recipe_named
-from .types import ImageRequest, Subject, blend_of, class_noun_of, size_of
+from .types import HOUSE_ADAPTERS, ImageRequest, Subject, blend_of, class_noun_of, size_of
 
 app = typer.Typer(
     cls=Commands, name="likeness", add_completion=False, pretty_exceptions_enable=False,
@@ -435,7 +435,7 @@ def _summary(record: AdapterRecord) -> dict[str, object]:
         "name": card.name, "kind": card.subject.kind, "class_noun": card.class_noun,
         "recipe": card.recipe.get("name", "imported"), "photos": card.photos, "steps": card.steps,
         "rank": card.rank, "bytes": size, "created": card.created,
-        "base_sha256": card.base_sha256, "house": record.tenant == HOUSE,
+        "base_sha256": card.base_sha256, "house": record.tenant == HOUSE_ADAPTERS,
     }  # fmt: skip
 
 

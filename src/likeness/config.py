@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import SettingsError, UsageError, reason_of
+from .errors import SettingsError, UsageError, plain_name, reason_of
 from .net.urls import MAIL_SCHEMES, web_url
 
 PREFIX = "LIKENESS_"
@@ -34,10 +34,8 @@ _FORMS = {  # of settings that would fail only when a message is sent
     "sns_error_topic": (re.compile(_TOPIC), "the ARN of an SNS topic"),
 }
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_PLACE = re.compile(
-    r"\(at (line \d+, column \d+|end of document)\)"
-)  # the position in tomllib's messages, which also quote the text
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
+# the position in tomllib's messages, which also quote the text
+_POSITION = re.compile(r"\(at (line \d+, column \d+|end of document)\)")
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Settings:
     base: str = "built-in"  # or a folder in diffusers' layout, or a Hugging Face model id
     revision: str | None = None  # commit of the model id
     slots: int = 8  # slots in the bank, slot 0 included
-    max_batch: int = 8  # images in one forward pass
+    max_batch: int = 8  # images of the base's square in one denoising step
     rank: int = 32  # of the slots; the largest of an import or a changed recipe
     host_mb: int = 1024  # size of the host cache
     queue_limit: int = 256  # waiting images; further requests are refused
@@ -101,6 +99,11 @@ def settings_from(environment: Mapping[str, str] = os.environ, home: Path | None
     return replace(Settings(), **(_from_file(said["home"] / FILE_NAME) | said))
 
 
+def listed(text: str | None) -> list[str]:
+    """The parts of a comma-separated setting, without spaces around them; empty parts are left out."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
 def _from_file(path: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
@@ -116,7 +119,7 @@ def _from_file(path: Path) -> dict[str, Any]:
             f"expected {FILE_NAME} to be UTF-8, got other bytes in line {line}", hint="save it as UTF-8"
         ) from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        found = _PLACE.search(str(error))
+        found = _POSITION.search(str(error))
         where = f" at {found[1]}" if found else ""
         raise SettingsError(
             f"expected {FILE_NAME} to be TOML, got an error{where}", hint='for example: base = "built-in"'
@@ -155,5 +158,5 @@ def _checked(name: str, value: object, said_as: str) -> object:
 def _refuse_unknown(keys: Iterable[str], known: Iterable[str], place: str) -> None:
     unknown = sorted(set(keys) - set(known))
     if unknown:
-        named = ", ".join(key if _PLAIN_KEY.fullmatch(key) else "a name with other characters" for key in unknown)
+        named = ", ".join(map(plain_name, unknown))
         raise SettingsError(f"unknown settings in {place}: {named}", hint=f"known settings: {', '.join(sorted(known))}")

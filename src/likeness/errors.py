@@ -41,6 +41,9 @@ reader (a shell, a log parser, a browser) could interpret.
 """
 
 import os
+import re
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,160}")
 
 
 class LikenessError(Exception):
@@ -181,3 +184,8 @@ def reason_of(error: OSError | LikenessError) -> str:
     if isinstance(error, LikenessError):
         return error.message
     return os.strerror(error.errno) if error.errno else type(error).__name__
+
+
+def plain_name(text: str) -> str:
+    """A key, field or module name for a message, if it has only letters, digits, _ . and -."""
+    return text if _PLAIN.fullmatch(text) else "(a name with other characters)"

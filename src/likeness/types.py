@@ -167,11 +167,17 @@ def checked_rank(rank: int, most: int) -> int:
     return rank
 
 
+def printable_name(path: str) -> str:
+    """The last part of a path, 120 characters at most, without those that cannot be printed; never empty."""
+    last = path.replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(letter for letter in last if letter.isprintable())[:120] or "unnamed"
+
+
 @dataclass(frozen=True)
 class Photo:
     """One photograph, as it came, or the clean copy that is kept of it."""
 
-    name: str  # last part of the file name, for messages only; never used as a path
+    name: str  # see `printable_name`; for messages only, never used as a path
     content: bytes = field(repr=False)
     received_sha256: str = ""  # of a clean copy only: the hash of what it was made of
     unread: Unread | None = None  # why `content` is not the whole file; None = it is

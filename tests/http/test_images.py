@@ -13,8 +13,7 @@ from starlette.testclient import TestClient
 from fixtures.published import publish_person
 from likeness.service import Likeness
 from likeness.service.image_files import AI_GENERATED
-from likeness.storage.catalog import HOUSE
-from likeness.types import ImageRequest, blend_of
+from likeness.types import HOUSE_ADAPTERS, ImageRequest, blend_of
 from tests.http.conftest import pixels
 
 
@@ -219,7 +218,7 @@ def test_a_kept_image_goes_with_any_of_its_adapters(client: TestClient, likeness
 
 
 def test_a_house_adapter_is_for_all_tenants_and_belongs_to_none(client: TestClient, likeness: Likeness) -> None:
-    publish_person(likeness, "oil", 10, tenant=HOUSE)
+    publish_person(likeness, "oil", 10, tenant=HOUSE_ADAPTERS)
     try:
         assert client.delete("/v1/adapters/oil").status_code == 404
         (made,) = make(client, adapter=[{"name": "anna"}, {"name": "oil", "weight": 0.5}], keep=True)
@@ -235,6 +234,6 @@ def test_a_house_adapter_is_for_all_tenants_and_belongs_to_none(client: TestClie
         assert answer.status_code == 200
         assert "oil" in {one["id"] for one in client.get("/openai/v1/models").json()["data"]}
     finally:
-        likeness.forget("oil", tenant=HOUSE)
+        likeness.forget("oil", tenant=HOUSE_ADAPTERS)
     answer = client.post("/v1/images", json={"prompt": "x", "adapter": "oil"})
     assert answer.status_code == 404

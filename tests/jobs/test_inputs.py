@@ -33,7 +33,7 @@ def test_what_came_with_the_photographs_goes_before_the_order() -> None:
     ("content", "said"),
     [
         (b"", "JSON"), (b"\xff", "JSON"), (b"[]", "object"), (b"nan", "JSON"), (b"[" * 100_000, "at most"),
-        (b'{"stepps": 1, "foo": 2}', "foo, stepps"), (b'{"a b": 1}', "no plain word"),
+        (b'{"stepps": 1, "foo": 2}', "foo, stepps"), (b'{"a b": 1}', "other characters"),
         (b'{"seed": "1"}', "seed in config.json as int"), (b'{"replace": 1}', "replace in config.json as bool"),
     ],
 )  # fmt: skip
@@ -45,8 +45,8 @@ def test_a_config_that_cannot_be_read_says_why(content: bytes, said: str) -> Non
 @pytest.mark.parametrize(
     "config",
     [
-        {"steps": 0}, {"steps": 10**9}, {"steps": "1"}, {"rank": 1.5}, {"recipe": "none"}, {"name": "../x"},
-        {"class_noun": ""}, {"class_noun": "a\x00"}, {"seed": -1}, {"seed": 2**63}, {"unet_targets": [1]},
+        {"steps": 0}, {"steps": "1"}, {"recipe": "none"}, {"name": "../x"}, {"class_noun": ""}, {"seed": -1},
+        {"unet_targets": [1]},
     ],
     ids=str,
 )  # fmt: skip

@@ -126,7 +126,7 @@ def test_a_job_that_is_over_keeps_only_what_was_made_of_the_photographs(
     for key in (object_keys.prepared_key("local", claim.job), preview):
         objects.put(key, b"x")
     installation.training.queue.cancel(claim.job, "local")
-    made.let_go(claim, order)
+    made.clean_up(claim, order)
     assert [facts.key for facts in objects.list(object_keys.job_prefix("local", claim.job))] == [preview]
 
 

@@ -56,7 +56,7 @@ def live(likeness: Likeness) -> None:
     objects.put(object_keys.trained_key(LOCAL, job.id), content)
     stages.publish(claim, job.order, kept.card.content_sha256)
     training.queue.store.finish(claim, "succeeded", keep_photos_s=0.0)
-    stages.let_go(claim, job.order)
+    stages.clean_up(claim, job.order)
     pixels = np.zeros((8, 8, 3), np.uint8)
     image = GeneratedImage(ImageRequest(NAME, blend_of(NAME)), pixels, CARD.base_sha256, kept.card.content_sha256, 1.0)
     likeness.keep(image, content, "image/png")

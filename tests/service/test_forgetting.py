@@ -179,7 +179,7 @@ def test_there_is_no_receipt_while_a_worker_may_still_write(likeness: Likeness) 
     checkpoint(likeness, job)  # by the worker, which has not looked yet
     assert likeness.forgetting.resume() == 0
     checkpoint(likeness, job)
-    stages_of(likeness.training).let_go(claim, job.order)
+    stages_of(likeness.training).clean_up(claim, job.order)
     assert likeness.forgetting.resume() == 1
     assert files(likeness) == []
     (receipt,) = likeness.catalog.list_receipts(LOCAL)
@@ -225,11 +225,11 @@ def test_a_job_that_is_still_in_a_child_process_keeps_its_lease(likeness: Likene
     job = unfinished_job(likeness)
     claim, stages = claimed(likeness.training.database), stages_of(likeness.training)
     stages.trainer.enter(job.id)
-    stages.let_go(claim, job.order)
+    stages.clean_up(claim, job.order)
     with pytest.raises(DeletionUnfinished):
         likeness.forget("rex", wait_s=0.0)
     stages.trainer.leave(job.id)
-    stages.let_go(claim, job.order)
+    stages.clean_up(claim, job.order)
     assert likeness.forget("rex", wait_s=0.0).name == "rex"
 
 

@@ -13,7 +13,7 @@ def test_a_forget_elsewhere_empties_this_engine(contrasted_base_folder: Path, tm
     settings = Settings(home=tmp_path / "home", base=str(contrasted_base_folder), slots=4, max_batch=4)
     server, elsewhere = build(settings), build(settings)
     try:
-        assert server.let_go() == 0  # no engine yet
+        assert server.drop_stale_adapters() == 0  # no engine yet
         for seed, name in enumerate(("anna", "bert"), 1):
             publish_person(server, name, seed)
             server.generate([ImageRequest("portrait", adapters=blend_of(name), steps=1)])
@@ -21,9 +21,9 @@ def test_a_forget_elsewhere_empties_this_engine(contrasted_base_folder: Path, tm
         assert server.engine.held() == frozenset(keys.values())
         elsewhere.forget("anna")
         assert server.engine.held() == frozenset(keys.values())
-        assert server.let_go() == 1
+        assert server.drop_stale_adapters() == 1
         assert server.engine.held() == {keys["bert"]}
-        assert server.let_go() == 0
+        assert server.drop_stale_adapters() == 0
     finally:
         server.close()
         elsewhere.close()

@@ -271,7 +271,7 @@ def test_a_forgotten_adapter_has_left_the_memory_of_every_replica_when_the_answe
 def test_what_another_process_forgot_leaves_with_the_next_look(cluster: Cluster) -> None:
     assert holders(cluster, "dora") >= 1
     cluster.likeness.forget("dora")
-    cluster.ray.let_go()  # as the ingress does every LET_GO_EVERY_S; it may have done it already
+    cluster.ray.drop_stale_adapters()  # as the ingress does every DROP_STALE_EVERY_S; it may have done it already
     assert holders(cluster, "dora") == 0
 
 

@@ -24,8 +24,9 @@ from likeness.errors import (
     UsageError,
 )
 from likeness.storage import database, forgettings
-from likeness.storage.catalog import HOUSE, Catalog, now
+from likeness.storage.catalog import Catalog, now
 from likeness.storage.records import ForgottenItem, OutputRecord, PhotoRecord, SubjectRecord
+from likeness.types import HOUSE_ADAPTERS
 from tests.storage.cards import CARD, record
 
 SECRET = "a-word-that-nobody-else-shall-see"
@@ -260,13 +261,13 @@ def test_a_new_database_is_opened_while_another_connection_writes(
 
 def test_a_house_adapter_is_found_where_the_tenant_has_none_of_the_name(catalog: Catalog) -> None:
     for name in ("anna", "oil"):
-        catalog.publish(replace(record(name), tenant=HOUSE))
+        catalog.publish(replace(record(name), tenant=HOUSE_ADAPTERS))
     catalog.publish(record("anna"))
     catalog.publish(record("bert"))
-    assert [one.tenant for one in catalog.list_usable("local")] == ["local", "local", HOUSE]
+    assert [one.tenant for one in catalog.list_usable("local")] == ["local", "local", HOUSE_ADAPTERS]
     assert [one.name for one in catalog.list_usable("local", after="anna", limit=1)] == ["bert"]
     assert catalog.find_usable("local", "anna").tenant == "local"
-    assert catalog.find_usable("two", "anna").tenant == catalog.find_usable("local", "oil").tenant == HOUSE
+    assert catalog.find_usable("two", "anna").tenant == catalog.find_usable("local", "oil").tenant == HOUSE_ADAPTERS
     assert [catalog.can_use("two", name) for name in ("oil", "bert")] == [True, False]
     with pytest.raises(NotFound):
         catalog.find_adapter("local", "oil")

@@ -22,8 +22,8 @@ from likeness.training.data import (
     captions,
     class_captions,
     framed,
-    size_of,
     style_copies,
+    training_size,
     view_of,
 )
 from likeness.training.loop import FineTune, draw_batches
@@ -137,8 +137,8 @@ def test_photographs_in_buckets_keep_their_shape_and_go_before_their_squares(tin
     photos = [*squares, tall]
     assert framed(photos, bucketed.family) == [squares[1], squares[3], tall]
     assert framed(photos, SD_15) == [squares[0], squares[1], squares[3]]
-    assert [size_of(photo, bucketed.family, 128) for photo in (squares[1], tall)] == [(128, 128), (144, 112)]
-    assert size_of(tall, SD_15, 512) == (512, 512)
+    assert [training_size(photo, bucketed.family, 128) for photo in (squares[1], tall)] == [(128, 128), (144, 112)]
+    assert training_size(tall, SD_15, 512) == (512, 512)
     recipe, none = recipe_named("fast", variants=2, styled_copies=0), torch.zeros(0, *tiny_base.latent_shape)
     made = build_training_set(bucketed, Subject("anna"), photos, recipe=recipe, prior_latents=none, seed=0)
     assert [tuple(one.shape[1:]) for one in made.latents] == [(16, 16)] * 4 + [(18, 14)] * 2

@@ -5,7 +5,6 @@ delta W = alpha / r * B A (Hu et al. 2021, arXiv:2106.09685, section 4.1). Knows
 
 import hashlib
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -13,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptAdapter, Mismatch
+from ..errors import CorruptAdapter, Mismatch, plain_name
 from ..types import Adapter, AdapterCard, LoraPair, Network, encodes_text
 from .card import MAX_RANK
 
@@ -24,7 +23,6 @@ AlphaOf = Callable[[str, int], float]  # module and rank -> alpha
 
 NETWORKS: tuple[Network, ...] = get_args(Network)
 TEXT_ROOT = "text_model."  # prefix of CLIP's layers in older versions of transformers
-_PLAIN = re.compile(r"[A-Za-z0-9_.]{1,160}")
 _HINT = "use an intact copy of the file"
 
 
@@ -47,8 +45,7 @@ def gather(
 
     Args:
         parse: key -> (network, module, part), or None for a key that does not belong to a LoRA. Keys are passed in
-            sorted
-            order, so that errors do not depend on the order in the file.
+            sorted order, so that errors do not depend on the order in the file.
         alphas: per network, if the file has them.
 
     Raises:
@@ -57,16 +54,16 @@ def gather(
     parts: dict[tuple[Network, str], dict[Part, NDArray[np.floating]]] = {}
     for key, tensor in sorted(tensors.items(), key=lambda item: item[0]):
         if (parsed := parse(key)) is None:
-            raise CorruptAdapter(f"unknown key: {label(key)}", hint="the file is not a LoRA in this format")
+            raise CorruptAdapter(f"unknown key: {plain_name(key)}", hint="the file is not a LoRA in this format")
         network, module, part = parsed
         found = parts.setdefault((network, module), {})
         if part in found:
-            raise CorruptAdapter(f"two tensors for {part} of {label(module)}", hint=_HINT)
+            raise CorruptAdapter(f"two tensors for {part} of {plain_name(module)}", hint=_HINT)
         found[part] = tensor
     layers: dict[Network, dict[str, Layer]] = {}
     for (network, module), found in sorted(parts.items()):
         if "A" not in found or "B" not in found:
-            raise CorruptAdapter(f"expected lora A and B of {label(module)}, got only {sorted(found)}", hint=_HINT)
+            raise CorruptAdapter(f"expected lora A and B of {plain_name(module)}, got only {sorted(found)}", hint=_HINT)
         pair = LoraPair(found["A"], found["B"])
         if "mid" in found:
             pair = _without_middle(module, pair, found["mid"])
@@ -121,7 +118,7 @@ def stored(adapter: Adapter, dtype: type[np.float16] | type[np.float32] | None =
             check_pair(module, pair)
             if pair.A.shape[0] != adapter.card.rank:
                 raise CorruptAdapter(
-                    f"expected rank {adapter.card.rank} as the card says, got {pair.A.shape[0]} in {label(module)}",
+                    f"expected the card's rank, {adapter.card.rank}, got {pair.A.shape[0]} in {plain_name(module)}",
                     hint=_HINT,
                 )
             if dtype is not None:
@@ -153,12 +150,9 @@ def check_content(card: AdapterCard, weights: Weights) -> Adapter:
 
 def check_pair(module: str, pair: LoraPair) -> None:
     """Raises CorruptAdapter unless A (r, d_in), B (d_out, r), or A (r, C_in, k, k), B (C_out, r, 1, 1), all finite."""
-    A, B = pair.A, pair.B
-    fits = A.ndim == B.ndim and A.ndim in (2, 4) and A.size > 0 and B.size > 0
-    if not fits or A.shape[0] != B.shape[1] or B.shape[2:] not in ((), (1, 1)) or A.shape[0] > MAX_RANK:
-        raise CorruptAdapter(f"shapes of A {A.shape} and B {B.shape} do not match in {label(module)}", hint=_HINT)
-    if not (np.isfinite(A).all() and np.isfinite(B).all()):
-        raise CorruptAdapter(f"expected finite numbers, got NaN or infinity in {label(module)}", hint=_HINT)
+    _check_factors(module, pair)
+    if pair.A.ndim != pair.B.ndim or pair.B.shape[2:] not in ((), (1, 1)):
+        raise _mismatched(module, pair)
 
 
 def conform(module: str, pair: LoraPair, shape: Sequence[int], *, base: str) -> LoraPair:
@@ -178,7 +172,7 @@ def conform(module: str, pair: LoraPair, shape: Sequence[int], *, base: str) -> 
     fits_a = A.shape == a_shape or (is_flat and A.size == math.prod(a_shape))
     if not fits_a or B.shape[0] != shape[0] or B.size != math.prod(b_shape):
         raise Mismatch(
-            f"expected A {a_shape} and B {b_shape} for {label(module)} of {base}, got {A.shape} and {B.shape}",
+            f"expected A {a_shape} and B {b_shape} for {plain_name(module)} of {base}, got {A.shape} and {B.shape}",
             code="WrongBase",
         )
     return LoraPair(A.reshape(a_shape), B.reshape(b_shape))
@@ -201,19 +195,19 @@ def plain_module(network: Network, module: str) -> str:
     return module.removeprefix(TEXT_ROOT) if encodes_text(network) else module
 
 
-def label(text: str) -> str:
-    """A key or module name for a message, if it contains only safe characters."""
-    return text if _PLAIN.fullmatch(text) else "(a name with other characters)"
-
-
 def _check_factors(module: str, pair: LoraPair) -> None:
     """Checks of a layer's factors that do not depend on the layer; `conform` checks its dimensions."""
     A, B = pair.A, pair.B
     fits = A.ndim in (2, 4) and B.ndim in (2, 4) and A.size > 0 and B.size > 0 and A.shape[0] == B.shape[1]
     if not fits or A.shape[0] > MAX_RANK:
-        raise CorruptAdapter(f"shapes of A {A.shape} and B {B.shape} do not match in {label(module)}", hint=_HINT)
+        raise _mismatched(module, pair)
     if not (np.isfinite(A).all() and np.isfinite(B).all()):
-        raise CorruptAdapter(f"expected finite numbers, got NaN or infinity in {label(module)}", hint=_HINT)
+        raise CorruptAdapter(f"expected finite numbers, got NaN or infinity in {plain_name(module)}", hint=_HINT)
+
+
+def _mismatched(module: str, pair: LoraPair) -> CorruptAdapter:
+    shapes = f"A {pair.A.shape} and B {pair.B.shape}"
+    return CorruptAdapter(f"shapes of {shapes} do not match in {plain_name(module)}", hint=_HINT)
 
 
 def _without_middle(module: str, pair: LoraPair, middle: NDArray[np.floating]) -> LoraPair:
@@ -221,7 +215,7 @@ def _without_middle(module: str, pair: LoraPair, middle: NDArray[np.floating]) -
     A = pair.A
     if A.ndim != 4 or A.shape[2:] != (1, 1) or middle.ndim != 4 or middle.shape[:2] != (A.shape[0], A.shape[0]):
         raise CorruptAdapter(
-            f"shapes of A {A.shape} and mid {middle.shape} do not match in {label(module)}", hint=_HINT
+            f"shapes of A {A.shape} and mid {middle.shape} do not match in {plain_name(module)}", hint=_HINT
         )
     with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses numbers that are not finite
         A = np.einsum("ojkl,jc->ockl", middle.astype(np.float32), A[:, :, 0, 0].astype(np.float32))
@@ -236,5 +230,5 @@ def _widened(pair: LoraPair, rank: int) -> LoraPair:
 
 def _scalar(module: str, tensor: NDArray[np.floating]) -> float:
     if tensor.size != 1 or not np.isfinite(tensor).all() or not 0 < float(tensor.reshape(())) <= 1e6:
-        raise CorruptAdapter(f"expected alpha of {label(module)} to be one number above 0", hint=_HINT)
+        raise CorruptAdapter(f"expected alpha of {plain_name(module)} to be one number above 0", hint=_HINT)
     return float(tensor.reshape(()))

@@ -6,7 +6,7 @@
     lora_te_text_model_encoder_layers_0_...             the text encoder, always with text_model
     lora_te1_text_model_..., lora_te2_text_model_...    the two text encoders of SDXL
 
-For writing; `keys` reads them.
+For writing; `layer_names` reads them.
 Sources: kohya-ss/sd-scripts networks/lora.py and library/train_util.py; comfyanonymous/ComfyUI comfy/lora.py.
 """
 

@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..diffusion.family import BaseOutline
-from ..errors import CorruptAdapter, InputRefused, Mismatch
+from ..errors import CorruptAdapter, InputRefused, Mismatch, plain_name
 from ..types import Network, encodes_text
-from .factors import TEXT_ROOT, AlphaOf, Key, Layer, Part, gather, label, plain_module
+from .factors import TEXT_ROOT, AlphaOf, Key, Layer, Part, gather, plain_module
 from .lycoris import as_plain
 from .native_names import native_name, without_fused
 
@@ -153,12 +153,13 @@ class LayerNames:
         while not (found := self._of(rest, network)):
             prefix = next((prefix for prefix in _PREFIXES if rest.startswith(prefix)), None)
             if prefix is None:
-                raise Mismatch(f"expected layers of {self._base.family.name}, got {label(name)}", code="WrongBase")
+                raise Mismatch(f"expected layers of {self._base.family.name}, got {plain_name(name)}", code="WrongBase")
             named = self._denoiser if _PREFIXES[prefix] == "unet" else _PREFIXES[prefix]
             rest, network = rest.removeprefix(prefix), named or network
         if len(found) > 1:
             raise CorruptAdapter(
-                f"{label(name)} matches {len(found)} layers of the base", hint="export the file again in another format"
+                f"{plain_name(name)} matches {len(found)} layers of the base",
+                hint="export the file again in another format",
             )
         return found[0]
 
@@ -199,7 +200,7 @@ def refuse_other_kinds(keys: Iterable[str]) -> None:
             raise InputRefused(f"expected a plain LoRA, got {kind}", hint=CONVERT, code="UnsupportedAdapter")
     if names and not any(_is_part(name) for name in names):
         raise InputRefused(
-            f"expected a LoRA, got other tensors, such as {label(names[0])}",
+            f"expected a LoRA, got other tensors, such as {plain_name(names[0])}",
             hint="a LoRA has two tensors per layer, for example lora_A and lora_B, or lora_down and lora_up",
             code="UnsupportedAdapter",
         )
@@ -285,7 +286,7 @@ def _split(key: str) -> tuple[str, Part]:
     if found := _ALPHA.fullmatch(key):
         return found[1], "alpha"
     raise InputRefused(
-        f"expected only the factors of a LoRA, got {label(key)}", hint=CONVERT, code="UnsupportedAdapter"
+        f"expected only the factors of a LoRA, got {plain_name(key)}", hint=CONVERT, code="UnsupportedAdapter"
     )
 
 

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptAdapter, InputRefused
+from ..errors import CorruptAdapter, InputRefused, plain_name
 from .card import MAX_RANK
-from .factors import label
 
 Array = NDArray[np.floating]
 _KEY = re.compile(r"(.+)\.(hada_w[12]_[ab]|lokr_w[12](?:_[ab])?)")
@@ -52,13 +51,13 @@ def as_plain(arrays: Mapping[str, Array]) -> dict[str, Array]:
             numbers += wide * _sides(one, other, is_kronecker=multiply is np.kron)
             if wide > MAX_RANK or numbers > MOST_NUMBERS:
                 raise InputRefused(
-                    f"expected a LoRA of rank {MAX_RANK} at most, got a layer of rank {wide}: {label(name)}",
+                    f"expected a LoRA of rank {MAX_RANK} at most, got a layer of rank {wide}: {plain_name(name)}",
                     hint=_HINT, code="UnsupportedAdapter",
                 )  # fmt: skip
             scale = _scale(out.get(f"{name}.alpha"), rank)
         except (KeyError, ValueError) as error:
             raise CorruptAdapter(
-                f"expected all tensors of {label(name)} in shapes that match, got others",
+                f"expected all tensors of {plain_name(name)} in shapes that match, got others",
                 hint="use an intact copy of the file",
             ) from error
         with np.errstate(over="ignore", invalid="ignore"):  # numbers that are not finite are refused later

@@ -77,8 +77,7 @@ def unpack(source: bytes | Path, into: Path, *, needs_manifest: bool = True) -> 
     Args:
         into: must not exist; its parent must.
         needs_manifest: False also accepts archives of other programs: without a manifest, with entries for folders,
-            with
-            hidden files (which are skipped). If there is a manifest, it is always checked.
+            with hidden files (which are skipped). If there is a manifest, it is always checked.
 
     Returns:
         `into`.

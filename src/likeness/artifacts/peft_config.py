@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..errors import CorruptAdapter, InputRefused
+from ..errors import CorruptAdapter, InputRefused, plain_name
 from ..types import Network
 from .card import strict_json
-from .factors import NETWORKS, TEXT_ROOT, AlphaOf, label
+from .factors import NETWORKS, TEXT_ROOT, AlphaOf
 from .layer_names import CONVERT
 
 _DEFAULT_ALPHA = 8.0  # of a LoraConfig that does not say
@@ -71,12 +71,14 @@ def config_alpha(config: Mapping[str, object]) -> ConfigAlpha:
         CorruptAdapter: an alpha is no number above 0.
     """
     if (kind := config.get("peft_type") or "LORA") != "LORA":
-        raise InputRefused(f"expected a plain LoRA, got {label(str(kind))}", hint=CONVERT, code="UnsupportedAdapter")
+        raise InputRefused(
+            f"expected a plain LoRA, got {plain_name(str(kind))}", hint=CONVERT, code="UnsupportedAdapter"
+        )
     for field, value in config.items():
         plain = field in _HARMLESS or value in _PLAIN_VALUES.get(field, ()) or not value
         if not plain:
             raise InputRefused(
-                f"expected a plain LoRA, got one with {label(field)}", hint=CONVERT, code="UnsupportedAdapter"
+                f"expected a plain LoRA, got one with {plain_name(field)}", hint=CONVERT, code="UnsupportedAdapter"
             )
     alpha, patterns, stabilised = (config.get(field) for field in ("lora_alpha", "alpha_pattern", "use_rslora"))
     if not isinstance(patterns or {}, dict) or not isinstance(stabilised or False, bool):

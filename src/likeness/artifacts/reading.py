@@ -2,7 +2,7 @@
 
     a folder     ours, a Triton model, or PEFT's (of one network, or with `unet` and `text_encoder`); or a folder with a
                  single .safetensors file, as written by diffusers' scripts
-    a file       .safetensors with the layer names of any program, see `keys`
+    a file       .safetensors with the layer names of any program, see `layer_names`
     a tar.gz     of such a folder
 
 Importing an export gives the same delta W for every layer.

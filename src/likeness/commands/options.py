@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..storage.catalog import HOUSE, LOCAL
+from ..storage.catalog import LOCAL
 from ..training.recipe import PRESETS
-from ..types import SAMPLER_NAMES, Subject
+from ..types import HOUSE_ADAPTERS, SAMPLER_NAMES, Subject
 
 
 def one_of(names: Iterable[str], what: str = "") -> Any:
@@ -49,7 +49,7 @@ ImportFormat = Annotated[str, typer.Option(help="Usually not needed: the format 
 
 def owner(house: bool) -> str:
     """The tenant whose adapter is meant: the operator's house, or that of the command line."""
-    return HOUSE if house else LOCAL
+    return HOUSE_ADAPTERS if house else LOCAL
 
 
 def said_of(subject: Subject) -> dict[str, str]:

@@ -28,7 +28,7 @@ from .queue_metrics import QueueCollector
 from .wire_protocol import WireProtocol
 
 TEND_EVERY_S = 2.0
-LET_GO_EVERY_S = 20.0  # within this time, adapters deleted by other processes leave the memory
+DROP_STALE_EVERY_S = 20.0  # within this time, adapters deleted by other processes leave the memory
 SWEEP_EVERY_S = 3600.0
 THREADS = 32  # for blocking calls
 ROUTERS = (
@@ -65,7 +65,8 @@ def create_app(likeness: Likeness, *, needs_keys: bool = False, protocols: Seque
             "expire jobs": (training.expire, TEND_EVERY_S), "deliver messages": (training.deliver, TEND_EVERY_S),
             "purge photographs": (training.purge, TEND_EVERY_S),
             "resume deletions": (likeness.forgetting.resume, TEND_EVERY_S),
-            "let go": (likeness.let_go, LET_GO_EVERY_S), "keep reserve": (likeness.reserve.keep, LET_GO_EVERY_S),
+            "drop stale adapters": (likeness.drop_stale_adapters, DROP_STALE_EVERY_S),
+            "keep reserve": (likeness.reserve.keep, DROP_STALE_EVERY_S),
             "sweep": (likeness.forgetting.sweep, SWEEP_EVERY_S),
         }  # fmt: skip
         chores = {

@@ -135,7 +135,7 @@ async def set_favourite(request: Request, asking: Asking, id: Id, favourite: Fav
 
     def work() -> OutputRecord:
         mark_favourite(library.catalog, asking.tenant, id, favourite.is_favourite)
-        return kept.found(library, asking.tenant, id)
+        return kept.record_of(library, asking.tenant, id)
 
     return _kept(await asyncio.to_thread(work))
 
@@ -175,7 +175,7 @@ def _archive(likeness: Likeness, tenant: str, ids: Sequence[str], files: dict[st
 def _sheet(likeness: Likeness, tenant: str, ids: Sequence[str], *, columns: int) -> bytes:
     tiles = []
     for id in ids:
-        record = kept.found(likeness.library, tenant, id)
+        record = kept.record_of(likeness.library, tenant, id)
         with Image.open(io.BytesIO(likeness.library.objects.get(record.key))) as picture:
             tiles.append(Tile(np.asarray(picture.convert("RGB")), _caption(record)))
     return marked_png(contact_sheet(tiles, title="Compared with the same seeds", columns=columns))

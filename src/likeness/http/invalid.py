@@ -8,9 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, plain_name
 
-_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _RULE = re.compile(r"[A-Z]\w* should (.+)")  # 'Input should be less than or equal to 10'
 _LARGEST = 10**9
 
@@ -23,9 +22,10 @@ def invalid(errors: Sequence[Mapping[str, Any]], *, hint: str) -> UsageError:
     """
     first = errors[0]
     kind, path = str(first["type"]), [part for part in first["loc"] if isinstance(part, str) and part[:1] != "["]
-    field = ".".join(path) if path and all(_PLAIN.fullmatch(part) for part in path) else None
+    name = ".".join(path)
+    field = name if plain_name(name) == name else None
     if kind == "extra_forbidden":
-        message = f"expected known fields only, got {field or 'a name with other characters'}"
+        message = f"expected known fields only, got {plain_name(name)}"
     elif kind == "json_invalid":
         message, field = "expected JSON, got something else", None
     elif kind == "missing":

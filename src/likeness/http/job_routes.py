@@ -15,7 +15,7 @@ from ..jobs.object_keys import preview_key
 from ..jobs.queue import Queue
 from ..jobs.senders import check_notice, tenant_secret
 from ..service.training import Training
-from ..types import class_noun_of
+from ..types import PNG, class_noun_of
 from .auth import Asking
 from .events import EVENTS, EventStream, event
 from .invalid import invalid
@@ -42,7 +42,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=REFUSALS)
 LOOK_EVERY_S = 0.5
 MOST_EVENTS = 2**31 - 1  # PostgreSQL's integer, which numbers them
 
-IdempotencyKey = Annotated[str | None, Header(max_length=200, description="twice the same is one job")]
+IdempotencyKey = Annotated[str | None, Header(max_length=200, description="requests with the same key create one job")]
 
 
 def training_of_app(request: Request) -> Training:
@@ -58,7 +58,7 @@ async def asked(training: Training, question: Callable[[Queue], T]) -> T:
 
 @router.post("", status_code=202)
 async def submit(request: Request, asking: Asking, new: NewJob, idempotency_key: IdempotencyKey = None) -> JobOut:
-    """Put a training into the queue: of a subject's photographs, or of an archive at a place that is allowed."""
+    """Submit a training job: on a subject's photographs, or on an archive at an allowed location."""
     training = training_of_app(request)
 
     def work() -> Job:
@@ -73,7 +73,7 @@ async def submit_archive(
     request: Request, asking: Asking, archive: UploadFile, order: Annotated[str, Form(max_length=1 << 16)],
     idempotency_key: IdempotencyKey = None,
 ) -> JobOut:  # fmt: skip
-    """Put a training into the queue, with its photographs in the request.
+    """Submit a training job with its photographs in the request.
 
     `archive` is a zip or tar, `order` the JSON of a new job.
     """
@@ -163,7 +163,7 @@ async def job_preview(request: Request, asking: Asking, id: Id, step: int) -> Re
         training.queue.status(id, asking.tenant)
         return training.objects.get(preview_key(asking.tenant, id, step))
 
-    return Response(await asyncio.to_thread(work), media_type="image/png")
+    return Response(await asyncio.to_thread(work), media_type=PNG)
 
 
 @router.get("/{id}/messages")

@@ -4,12 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..jobs.job import Job, JobEvent, Notice
+from ..jobs.job import Job, JobEvent, JobOrder, Notice, State
 from ..jobs.notifier import Delivery
+from ..jobs.queue import MOST_NOTICES
+from ..storage.consent import MOST_CHARACTERS
 from ..types import Kind
 from .schemas import Name
-
-MOST_NOTICES = 8
 
 
 class NoticeIn(BaseModel):
@@ -43,10 +43,10 @@ class NewJob(BaseModel):
     seed: int = 0
     replace: bool = False
     keep_strangers: bool = Field(default=False, description="also use photographs that probably show another person")
-    time_limit_s: int = 3600
-    queue_limit_s: int = 21_600
+    time_limit_s: int = JobOrder.time_limit_s
+    queue_limit_s: int = JobOrder.queue_limit_s
     notices: Annotated[list[NoticeIn], Field(max_length=MOST_NOTICES)] = Field(default_factory=list)
-    consent: Annotated[str, Field(max_length=2000)] = Field(
+    consent: Annotated[str, Field(max_length=MOST_CHARACTERS)] = Field(
         default="",
         description="who agreed, and when; needed for people, and for pictures of a style that show faces; a subject "
         "is created if there is none of this name",
@@ -65,7 +65,7 @@ class JobOut(BaseModel):
     id: str
     name: str
     recipe: str
-    state: Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
+    state: State
     place_in_queue: int | None
     progress: dict[str, Any]
     submitted_s: float

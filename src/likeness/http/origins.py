@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 
-from ..config import Settings
+from ..config import Settings, listed
 from ..errors import SettingsError, UsageError
 from ..net.urls import WebUrl, is_host, web_url
 from .failures import OriginRefused
@@ -36,7 +36,7 @@ class Origins:
         Raises:
             SettingsError: not a host name or origin; `*` on a server without keys.
         """
-        names, pages = _words(settings.host_names), tuple(_words(settings.cors_origins))
+        names, pages = (listed((text or "").lower()) for text in (settings.host_names, settings.cors_origins))
         if not all(is_host(f"[{name}]" if ":" in name else name) for name in names):
             raise SettingsError(
                 "expected host_names to be comma-separated host names, without scheme and port",
@@ -87,10 +87,6 @@ def _foreign_page() -> OriginRefused:
         "expected a request from a web page of this machine, got one from another site",
         hint="set LIKENESS_CORS_ORIGINS to the page's origin, or use --require-keys",
     )
-
-
-def _words(text: str | None) -> list[str]:
-    return [word.strip().lower() for word in (text or "").split(",") if word.strip()]
 
 
 def _page(origin: str) -> WebUrl | None:

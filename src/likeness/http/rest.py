@@ -12,10 +12,9 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from ..diffusion.family import Family
 from ..errors import DeletionUnfinished
 from ..service import AUTO, Likeness
-from ..storage.catalog import HOUSE
 from ..storage.forgettings import under_way
 from ..storage.records import AdapterRecord, PhotoRecord, SubjectRecord
-from ..types import JPEG, MAX_PHOTOS, Kind, Photo, Subject, class_noun_of, kind_of
+from ..types import HOUSE_ADAPTERS, JPEG, MAX_PHOTOS, Kind, Photo, Subject, class_noun_of, kind_of, printable_name
 from .auth import Asking
 from .generation import likeness_of
 from .schemas import (
@@ -110,7 +109,7 @@ async def add_photos(
     likeness = likeness_of(request)
     await asyncio.to_thread(likeness.subjects.find, asking.tenant, name)
     async with request.app.state.uploads:
-        sent = [(shown(photo.filename), await photo.read()) for photo in photos]
+        sent = [(printable_name(photo.filename or ""), await photo.read()) for photo in photos]
         read = await asyncio.to_thread(unpacked, sent)
         checked = await asyncio.to_thread(
             likeness.subjects.add_photos, asking.tenant, name, read, keep_strangers=keep_strangers
@@ -270,12 +269,6 @@ def checked_out(photos: Sequence[Photo], checked: "CheckResult") -> CheckedOut:
     return CheckedOut.model_validate({"photos": verdicts, "set": found})
 
 
-def shown(name: str | None) -> str:
-    """The last part of an upload's file name without control characters, for messages only."""
-    last = (name or "").replace("\\", "/").rsplit("/", 1)[-1]
-    return "".join(letter for letter in last if letter.isprintable())[:120] or "unnamed"
-
-
 def _sizes(family: Family) -> SizesOut | None:
     if family.sizes is None:
         return None
@@ -293,7 +286,9 @@ def _subject(record: SubjectRecord, *, photos: int | None = None, has_adapter: b
 def _adapter(record: AdapterRecord) -> AdapterOut:
     card = asdict(record.card)
     known = {key: card[key] for key in AdapterOut.model_fields if key in card}
-    return AdapterOut(**known, kind=record.card.subject.kind, bytes=record.bytes, is_house=record.tenant == HOUSE)
+    return AdapterOut(
+        **known, kind=record.card.subject.kind, bytes=record.bytes, is_house=record.tenant == HOUSE_ADAPTERS
+    )
 
 
 def _photo(record: PhotoRecord) -> PhotoOut | None:

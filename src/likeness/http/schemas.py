@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from ..storage.consent import MOST_CHARACTERS
 from ..types import (
     MAX_BLEND,
     MAX_IMAGES,
@@ -48,8 +49,11 @@ class NewSubject(_Asked):
         default=None, description="`person` by default; a style has none"
     )
     kind: Kind | None = Field(default=None, description="`style`; person or thing follow from the class noun")
-    consent: Annotated[str, Field(max_length=2000, examples=["Anna agreed in writing on 2026-03-01"])] = Field(
-        default="", description="who agreed, and when; needed for people, and for pictures of a style that show faces"
+    consent: Annotated[str, Field(max_length=MOST_CHARACTERS, examples=["Anna agreed in writing on 2026-03-01"])] = (
+        Field(
+            default="",
+            description="who agreed, and when; needed for people, and for pictures of a style that show faces",
+        )
     )
 
 

@@ -46,7 +46,7 @@ class Chore:
 
     def run(self) -> bool:
         """Do it once; whether it was done. Raises nothing."""
-        is_done, self.pause_s = False, self._next_pause_s()
+        is_done, self.pause_s = False, max(self._every_s, min(2 * self.pause_s, LONGEST_PAUSE_S))
         try:
             self._work()
         except StorageUnavailable:
@@ -58,6 +58,3 @@ class Chore:
             is_done, self.pause_s = True, self._every_s
         self._due_s = self._clock() + self.pause_s
         return is_done
-
-    def _next_pause_s(self) -> float:
-        return max(self._every_s, min(2 * self.pause_s, LONGEST_PAUSE_S))

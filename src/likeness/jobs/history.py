@@ -1,4 +1,4 @@
-"""Jobs that are over, as a backup keeps them: what was ordered, how it ended, and what was measured.
+"""Finished jobs, as a backup keeps them: the order, the end, and the measurements.
 
 Left out are the messages and their recipients, and where the photographs were, unless they are kept with the subject.
 """
@@ -63,7 +63,7 @@ def _past(store: JobStore, job: Job, finished_s: float) -> PastJob:
             facts.setdefault(one.kind, []).append(one.facts)
     code, reason, hint = (None, None, None) if job.failure is None else astuple(job.failure)
     return PastJob(
-        job.id, told_nobody(job.order), job.state, job.submitted_s, job.started_s, finished_s, job.attempt,
+        job.id, without_recipients(job.order), job.state, job.submitted_s, job.started_s, finished_s, job.attempt,
         code=code, reason=reason, hint=hint, adapter_sha256=job.adapter_sha256,
         losses=tuple(facts.get("losses", [{"losses": []}])[-1]["losses"]),
         previews=tuple(sorted({one["step"] for one in facts.get("preview", [])})),
@@ -71,8 +71,8 @@ def _past(store: JobStore, job: Job, finished_s: float) -> PastJob:
     )  # fmt: skip
 
 
-def told_nobody(order: JobOrder) -> JobOrder:
-    """The order without recipients and places."""
+def without_recipients(order: JobOrder) -> JobOrder:
+    """The order without recipients of messages and locations of photographs."""
     photos = SUBJECT_PHOTOS if order.photos == SUBJECT_PHOTOS else ""
     return replace(order, photos=photos, notices=(), invocation=None)
 
@@ -81,12 +81,12 @@ def add_past(database: Database, past: PastJob, *, keep_photos_s: float) -> bool
     """Write a job that is over; False: it exists.
 
     Args:
-        keep_photos_s: after its end, the photographs that are kept with its subject and were trained on go.
+        keep_photos_s: from its end until the photographs that it was trained on are deleted, if its subject has them.
 
     Raises:
         AlreadyExists: another tenant has a job of this id.
     """
-    order = told_nobody(past.order)
+    order = without_recipients(past.order)
     row = {
         "id": past.id, "tenant": order.tenant, "name": order.name, "order_sha256": order.sha256,
         "order": order.document(), "state": past.state, "code": past.code, "reason": past.reason, "hint": past.hint,

@@ -9,13 +9,12 @@ the recipe. A style has `"kind": "style"` and no class noun. Unknown keys are re
 
 import io
 import json
-import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ..errors import InputRefused, UsageError
+from ..errors import InputRefused, UsageError, plain_name
 from ..photos import looks_like_image, read_archive
 from ..training.recipe import FineTuneRecipe
 from ..types import Photo, class_noun_of
@@ -23,7 +22,6 @@ from .job import JobOrder
 
 CONFIG_NAME = "config.json"
 _MOST_BYTES = 64 << 10
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _KINDS: Mapping[str, type] = {
     "name": str, "class_noun": str, "kind": str, "consent": str, "recipe": str, "seed": int, "replace": bool,
     "keep_strangers": bool,
@@ -33,7 +31,7 @@ _HINT = "leave config.json out, or see the documentation of jobs for its keys"
 
 @dataclass(frozen=True)
 class JobInput:
-    """An archive, read."""
+    """The content of an archive."""
 
     photos: list[Photo]
     config: dict[str, Any]
@@ -48,8 +46,7 @@ def read_input(content: bytes) -> JobInput:
     """Photographs and settings of one archive.
 
     Raises:
-        InputRefused: hostile, broken or too large.
-        InputRefused: a config.json that cannot be read, or that says something unknown.
+        InputRefused: the archive is hostile, damaged or too large; config.json cannot be read or has unknown keys.
     """
     read = read_archive(content)
     configs = [photo for photo in read if photo.name == CONFIG_NAME]
@@ -97,7 +94,7 @@ def read_config(content: bytes) -> dict[str, Any]:
         raise InputRefused(f"expected config.json to be a JSON object, got {type(config).__name__}", hint=_HINT)
     known = {*_KINDS, *(field.name for field in fields(FineTuneRecipe))}
     if unknown := sorted(config.keys() - known):
-        named = ", ".join(key if _PLAIN_KEY.fullmatch(key) else "one that is no plain word" for key in unknown[:10])
+        named = ", ".join(map(plain_name, unknown[:10]))
         raise InputRefused(f"unknown keys in config.json: {named}", hint=f"known are {', '.join(sorted(known))}")
     for key, kind in _KINDS.items():
         if key in config and type(config[key]) is not kind:

@@ -24,7 +24,7 @@ FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "expire
 
 @dataclass(frozen=True)
 class Notice:
-    """An address that is told how the job ended."""
+    """A recipient of a message about the end of a job."""
 
     kind: NoticeKind
     target: str  # an https URL, an e-mail address, a topic's ARN, or the URL of an object to write
@@ -135,8 +135,8 @@ class Job:
     failure: Failure | None
     place_in_queue: int | None  # 1 = next; None when it does not wait
     worker: str | None
-    attempt: int  # how often a worker took it up
-    progress: Mapping[str, object]  # the newest of its stage, see `events`
+    attempt: int  # how often a worker claimed it
+    progress: Mapping[str, object]  # the newest event of its stage
     adapter_sha256: str | None  # content hash of what it published
 
     @property

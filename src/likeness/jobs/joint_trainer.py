@@ -3,7 +3,7 @@
 Between two steps waiting jobs join as long as there is a slot, in the order of their arrival. Three rules:
 a job that needs a larger rank than the loop has waits until the loop is empty, and later jobs wait behind it; a job
 that was running when an earlier process crashed trains alone until its next checkpoint; when the device has no memory
-left, the job that joined last waits again and the capacity falls for good.
+left, the job that joined last waits again and the capacity stays reduced.
 
 Where an engine uses the same device, it goes first (`storage.device_turns`): between two steps, two images of a preview
 or of a score card, and two batches of class images the trainer waits until the engine has no requests.
@@ -98,9 +98,13 @@ class JointTrainer:
             self._end_turn()
 
     def _serve_once(self) -> bool:
-        idle = not self._members and not self._waiting and not self._to_score
-        patience_s = LOOK_S if self._gave_way else 0.0
-        for said in self._inbox.take((1.0 if self._trained else None) if idle else patience_s):
+        if self.is_idle:
+            patience_s = None
+        elif self._members or self._waiting or self._to_score:
+            patience_s = LOOK_S if self._gave_way else 0.0
+        else:  # the store has not taken an adapter
+            patience_s = 1.0
+        for said in self._inbox.take(patience_s):
             if said["do"] == "stop":
                 self._save_all()
                 return False
@@ -123,7 +127,7 @@ class JointTrainer:
     def _receive(self, said: Document) -> None:
         try:
             member = _member(said, self.base.family.name)
-        except LikenessError as error:  # an order that cannot be read: the end of this job only
+        except LikenessError as error:  # the order cannot be read: only this job fails
             self._fail(said["job"], error)
         else:
             (self._to_score if said.get("score") else self._waiting).append(member)
@@ -182,7 +186,7 @@ class JointTrainer:
         join = partial(self._loop.join, member.job, order.recipe, data, seed=order.seed, checkpoints=checkpoints)
         try:
             return join()
-        except Mismatch:  # of another base or version: what it has learnt is worth nothing here
+        except Mismatch:  # the checkpoint is of another base or version: start again
             checkpoints.clear()
             return join()
 
@@ -211,7 +215,7 @@ class JointTrainer:
             try:
                 adapter = adapter_of(self.base, member.fine_tune, member.prepared, member.training, weights)
                 kept, content = bundle.encode(adapter)
-            except LikenessError as error:  # numbers that float16 does not hold, say: the end of this job only
+            except LikenessError as error:  # for example numbers that float16 cannot hold: only this job fails
                 self._fail(job, error)
                 return
             self._report(member, progress.advance, always=True)
@@ -219,7 +223,7 @@ class JointTrainer:
         else:
             self._report(member, progress.advance)
             if progress.saved:
-                member.is_alone = False  # it got past the place of the crash
+                member.is_alone = False  # it is past the step of the crash
                 self._line.send(event="checkpoint", job=job, step=progress.step)
                 with suppress(StorageUnavailable, OSError, Interrupted):  # one preview less
                     self._preview(loop, member, progress.step)
@@ -234,7 +238,7 @@ class JointTrainer:
             except (StorageUnavailable, OSError) as error:
                 self._next_try_s = time.monotonic() + SECONDS_BETWEEN_TRIES
                 self._line.send(event="fault", job=member.job, fault=type(error).__name__,
-                                message="the adapter was not taken yet", goes_on=True)  # fmt: skip
+                                message="the object store did not accept the adapter yet", goes_on=True)  # fmt: skip
                 return
             self._trained.remove((member, card, content))
             self._line.send(event="trained", job=member.job, adapter_sha256=card.content_sha256, steps=card.steps,
@@ -243,7 +247,7 @@ class JointTrainer:
     def _score(self, member: _Member) -> None:
         """Write an adapter's score card. A card that cannot be made does not withhold the adapter: the event says why.
 
-        No job trains meanwhile, so 'stop' and 'leave' are obeyed between two prompts; the card is then begun again.
+        No job trains meanwhile, so 'stop' and 'leave' are handled between two prompts; the card is then started again.
         """
         tenant, job = member.order.tenant, member.job
         self._line.send(event="began", job=job)
@@ -308,7 +312,7 @@ class JointTrainer:
             self._turns.end()
 
     def _give_way(self, is_asked: Callable[[], bool]) -> None:
-        """Let an engine with requests have the device. Raises Interrupted: the worker has asked for something."""
+        """Wait while an engine has requests. Raises Interrupted: by the worker."""
         self._end_turn()
         while not self._begin_turn():
             if is_asked():
@@ -322,7 +326,7 @@ class JointTrainer:
         if not self._members:
             error = OutOfMemory(
                 "the device has no memory for this job, even alone",
-                hint="take a recipe with fewer rows or a lower rank",
+                hint="use a recipe with fewer rows or a lower rank",
             )
             self._fail(member.job, error)
             return
@@ -357,7 +361,7 @@ class JointTrainer:
 
     def _tell_unsaved(self, job: str, error: Unsaved | None) -> None:
         if error is not None:
-            self._line.send(event="fault", job=job, fault=type(error).__name__, message="a checkpoint was not taken",
+            self._line.send(event="fault", job=job, fault=type(error).__name__, message="a checkpoint was not written",
                             goes_on=True)  # fmt: skip
 
     def _fail(self, job: str, error: LikenessError) -> None:
@@ -389,11 +393,11 @@ def _member(said: Document, family: str) -> _Member:
 
 
 def _interrupted() -> Interrupted:
-    return Interrupted("the worker has asked for something", hint="what was under way is begun again")
+    return Interrupted("interrupted by the worker", hint="the work starts again")
 
 
 def _raise_unless_full(error: Exception) -> None:
-    """Raises again what does not say that memory is full."""
+    """Raise the error again unless it means that memory is full."""
     if not is_out_of_memory(error):
         raise error
 

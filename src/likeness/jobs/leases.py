@@ -56,7 +56,7 @@ class _Seen:
 
 
 class LeaseObserver:
-    """What one process has seen of all leases. To be asked often.
+    """What one process has seen of all leases. `expired` must be called often.
 
     Args:
         clock: seconds, monotonic.
@@ -188,7 +188,7 @@ class Leases:
         takeovers = row["takeovers"] + has_died
         if takeovers > MOST_TAKEOVERS:
             failure = Failure(
-                "PoisonJob", "every worker that took this job up died with it", "report it; others are not affected"
+                "PoisonJob", "every worker that claimed this job died", "report it; other jobs are not affected"
             )
             self._store.end_in(connection, job, (jobs.c.id == job, is_open), "failed", failure, 0.0)
             return None

@@ -1,6 +1,6 @@
-"""Where jobs may read from and write to outside our own objects: only places that the operator has named.
+"""Locations outside the object store that jobs may read and write: only those that the operator has named.
 
-A caller names an object by URL; it is looked up in the named place that the URL begins with, so neither '..', nor
+A caller names an object by URL; it is looked up in the location that the URL begins with, so neither '..', nor
 another bucket, nor a file beside the folder can be reached, whatever the worker's own credentials allow.
 """
 
@@ -22,7 +22,7 @@ MOST_BYTES = 1 << 30  # SageMaker's limit for an asynchronous payload
 
 @dataclass(frozen=True)
 class Locations:
-    """Our objects, and the places outside.
+    """The object store, and the locations outside it.
 
     Args:
         inputs: URLs (s3://bucket/prefix, file:///folder) under which inputs may lie; a tenant of a server with keys
@@ -39,44 +39,44 @@ class Locations:
 
         Raises:
             InputRefused: not allowed, not there, or too large.
-            StorageUnavailable: the place does not answer.
+            StorageUnavailable: the location does not answer.
         """
-        place, key = self.resolve(location, tenant)
+        store, key = self.resolve(location, tenant)
         try:
-            size = next((facts.bytes for facts in place.list(key) if facts.key == key), 0)
+            size = next((facts.bytes for facts in store.list(key) if facts.key == key), 0)
             if size > MOST_BYTES:
                 raise InputRefused(f"expected an input of at most {MOST_BYTES} bytes, got {size}")
-            return place.get(key)
+            return store.get(key)
         except NotFound:
             raise InputRefused(
                 "expected an archive at the input location, got nothing", hint="upload it first"
             ) from None
 
     def resolve(self, location: str, tenant: str) -> tuple[Objects, str]:
-        """The place and the key that a location means. Raises InputRefused."""
+        """The store and the key of a location. Raises InputRefused."""
         try:
             checked_tenant(tenant)
             if "://" not in location:
                 if not location.startswith(f"{tenant}/"):
                     raise InputRefused("expected an object of the tenant's own")
                 return self.objects, checked_key(location)
-            place, key = _within(location, self.inputs)
+            store, key = _within(location, self.inputs)
             if tenant != LOCAL and not key.startswith(f"{tenant}/"):
                 raise InputRefused(
                     "expected a location of the tenant's own",
-                    hint="below the place, in the folder of the tenant's name",
+                    hint="use a key below the location, in the folder of the tenant's name",
                 )
-            return place, key
+            return store, key
         except UsageError as error:
             raise InputRefused(f"input location: {error.message}", hint=error.hint) from error
 
     def write(self, url: str, content: bytes) -> None:
         """Write an object under the outputs. Raises InputRefused, StorageUnavailable."""
-        place, key = _within(url, () if self.outputs is None else (self.outputs,))
-        place.put(key, content)
+        store, key = _within(url, () if self.outputs is None else (self.outputs,))
+        store.put(key, content)
 
     def written(self, order: JobOrder) -> list[tuple[Objects, str]]:
-        """Place and key of everything that a job may have left under the outputs."""
+        """Store and key of everything that a job may have left under the outputs."""
         call = order.invocation
         if call is None or self.outputs is None:
             return []

@@ -1,7 +1,7 @@
-"""Delivery of messages: every row of the delivery log is tried until it is taken, for a day at most.
+"""Delivers messages: each row of the delivery log is tried until the recipient accepts it, for a day at most.
 
-At-least-once: a crash between sending and writing that down sends again, under the same id. Any number of processes may
-deliver; a row is claimed by moving its due time. Every tenant's first message goes before any tenant's second, and
+At-least-once: a crash between sending and recording the outcome sends again, under the same id. Any number of processes
+may deliver; a row is claimed by moving its due time. Every tenant's first message goes before any tenant's second, and
 result objects never wait behind a slow webhook. `senders` sends.
 """
 
@@ -22,7 +22,7 @@ from .messages import TEST_NOTIFICATION, Message
 from .tables import deliveries
 
 GIVE_UP_AFTER_S = 86_400.0
-GIVE_TEST_UP_AFTER_S = 600.0  # a test is looked at now
+GIVE_TEST_UP_AFTER_S = 600.0  # somebody waits for the result of a test
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 3600.0
 AT_ONCE, MOST_UNDER_WAY = 8, 32  # of each lane: threads, and messages that are being sent or wait for a thread
 CLAIM_S = 60.0  # longer than every message under way needs, which is 32 / 8 times 10 s: a webhook's deadline
@@ -50,7 +50,7 @@ class Delivery:
 
 @dataclass(frozen=True, eq=False)
 class _Lane:
-    """Threads for one group of messages, and the messages in their hands."""
+    """The threads for one group of messages, and the messages that they are sending."""
 
     its: sa.ColumnElement[bool]  # which messages
     threads: ThreadPoolExecutor
@@ -172,7 +172,7 @@ class Notifier:
             self._senders[message.kind](message)
         except LikenessError as refused:
             return refused.message
-        except Exception as failed:  # whatever a network, a mail server or an SDK can think of
+        except Exception as failed:  # networks, mail servers and SDKs raise many kinds
             return type(failed).__name__
         return None
 
@@ -196,7 +196,7 @@ class Notifier:
 
 
 def is_being_sent(database: Database) -> sa.ColumnElement[bool]:
-    """Of a message: a sender has claimed it, and neither written down the outcome nor run out of time.
+    """Whether a sender has claimed a message, and has neither recorded the outcome nor exceeded its time.
 
     A claim that ends much later than one of now is from before the clock was set back.
     """

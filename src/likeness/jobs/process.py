@@ -161,7 +161,7 @@ class ChildProcess:
         self._is_closing = self._is_expected_to_end = False
         self._failed_starts, self._next_start_s = 0, 0.0
         self.is_ready = False
-        self.facts: Document = {}  # what the child said of itself when it was ready
+        self.facts: Document = {}  # what the child reported when it was ready
         self.unusable: Document | None = None  # why no child can be started at all
 
     @property
@@ -219,7 +219,7 @@ class ChildProcess:
             return job in self._entries
 
     def done(self, job: str) -> None:
-        """The child has said its last word about this job."""
+        """The child will send nothing more about this job."""
         with self._lock:
             self._entries.pop(job, None)
 
@@ -252,11 +252,11 @@ class ChildProcess:
         for said in line:
             try:
                 self._heard(said)
-            except Exception:  # one message that makes no sense; the next ones may
+            except Exception:  # the next messages may be readable
                 log.exception("a message of a child process could not be read")
         with suppress(subprocess.TimeoutExpired):
             process.wait(LINE_LOST_S)
-        process.kill()  # its line is closed: nothing that it does would be known
+        process.kill()  # its line is closed, so its results cannot be read
         code = process.wait()
         line.close()
         self._ended(code)

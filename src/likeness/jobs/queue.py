@@ -18,6 +18,7 @@ from .tables import deliveries, events, is_open, jobs, workers
 _SUBMIT_LOCK = 7310590  # PostgreSQL's advisory lock of submits, with the tenant's hash
 MOST_OPEN_OF_TENANT = 200
 MOST_OPEN = 20_000
+MOST_NOTICES = 8  # of one job
 TIME_LIMITS_S = (1, 24 * 3600)
 QUEUE_LIMITS_S = (1, 7 * 24 * 3600)
 
@@ -83,15 +84,18 @@ class Queue:
             raise NotFound(
                 "there is no such job", hint="it may have been forgotten with its subject", code="JobNotFound"
             )
-        return _seen(found, self._published(tenant, found.order.name)) if _has_won(found) else found
+        if found.state != "succeeded":
+            return found
+        return _as_published(found, self._published(tenant, found.order.name))
 
     def jobs_of(self, tenant: str, *, name: str | None = None, limit: int = 100) -> list[Job]:
         """A tenant's jobs, the newest first."""
         if not 1 <= limit <= 1000:
             raise UsageError(f"expected a limit from 1 to 1000, got {limit}")
         found = self.store.newest(tenant, name=name, limit=limit)
-        published = {name: self._published(tenant, name) for name in {job.order.name for job in found if _has_won(job)}}
-        return [_seen(job, published.get(job.order.name)) for job in found]
+        names = {job.order.name for job in found if job.state == "succeeded"}
+        published = {name: self._published(tenant, name) for name in names}
+        return [_as_published(job, published.get(job.order.name)) for job in found]
 
     def cancel(self, job: str, tenant: str) -> Job:
         """End a job; a final state stays. Raises NotFound."""
@@ -174,13 +178,9 @@ class Queue:
         return job
 
 
-def _has_won(job: Job) -> bool:
-    return job.state == "succeeded"
-
-
-def _seen(job: Job, published: str | None) -> Job:
-    """A job has succeeded only while the catalog has its adapter, or a later one of the same name."""
-    if not _has_won(job) or published is not None:
+def _as_published(job: Job, published: str | None) -> Job:
+    """The job; failed if it succeeded and the catalog no longer has an adapter of its name."""
+    if job.state != "succeeded" or published is not None:
         return job
     gone = Failure("AdapterNotFound", "the adapter of this job was published, and has been deleted since")
     return replace(job, state="failed", failure=gone)
@@ -209,5 +209,5 @@ def _check(order: JobOrder) -> None:
     for name, (value, (low, high)) in ranges.items():
         if not low <= value <= high:
             raise UsageError(f"expected {name} from {low} to {high}, got {value}")
-    if len(order.notices) > 8:
-        raise UsageError(f"expected at most 8 notices, got {len(order.notices)}")
+    if len(order.notices) > MOST_NOTICES:
+        raise UsageError(f"expected at most {MOST_NOTICES} notices, got {len(order.notices)}")

@@ -25,19 +25,19 @@ from .tables import deliveries, jobs
 log = logging.getLogger("likeness.retention")
 
 TESTS_KEPT_S = 3600.0  # messages that tested an address: no job and no name leads to them
-# the beginning of a key behind a job's prefix -> what it is, in a receipt
+# start of a key after the job's prefix -> kind in a receipt
 _KINDS = {
     "photos": "job photographs", "prepared": "prepared photographs", "checkpoints": "checkpoints",
     "previews": "previews", "adapter": "unpublished adapter",
     "score": "score cards",
 }  # fmt: skip
-KEPT_SUFFIXES = ("previews/", "score.json")  # made by us, and the owner's to keep until the name is forgotten
+KEPT_STARTS = ("previews/", "score.json")  # kept until the name is forgotten
 
 
 class Retention:
-    """Deletes what a finished job kept of its photographs when its time is over, and says so.
+    """Deletes the photographs of finished jobs after their retention time, and records it as an event.
 
-    Photographs that are kept with the subject go too, once they were trained on: those of before the job's end.
+    The subject's own photographs that such a job was trained on are deleted too.
     """
 
     def __init__(self, database: Database, objects: Objects, catalog: Catalog) -> None:
@@ -65,7 +65,7 @@ class Retention:
         prefix = object_keys.job_prefix(row.tenant, row.id)
         count = 0
         for facts in list(self._objects.list(prefix)):
-            if not facts.key.removeprefix(prefix).startswith(KEPT_SUFFIXES):
+            if not facts.key.removeprefix(prefix).startswith(KEPT_STARTS):
                 self._objects.delete(facts.key)
                 count += 1
         try:
@@ -73,7 +73,7 @@ class Retention:
         except StorageDamaged as error:
             log.error("only the own objects of job %s were deleted: %s", row.id, error)
             return count
-        count += self._store.drop_upload(self._objects, order)  # the end of the job may not have
+        count += self._store.drop_upload(self._objects, order)  # the end of the job may have failed to
         if row.state == "succeeded" and order.photos == SUBJECT_PHOTOS:
             count += self._purge_subject(row.tenant, row.name, row.finished_s)
         return count

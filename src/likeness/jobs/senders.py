@@ -1,4 +1,4 @@
-"""Sending a message: an object, a signed webhook, a mail, an SNS topic. Each raises where it was not taken.
+"""Sending a message: an object, a signed webhook, a mail, an SNS topic. Each raises if the recipient did not accept it.
 
 Webhooks are signed as standardwebhooks.com specifies: HMAC-SHA256 over '<id>.<timestamp>.<body>', so that none of them
 can be changed and an old message can be refused. `net.public_post` sends them.
@@ -36,7 +36,7 @@ class SendOptions:
         webhook_secret: of this installation; each tenant's own is derived from it, see `tenant_secret`.
         private_webhooks: addresses of this machine and of private networks may be called.
         smtp: `smtp://user:password@host:port` or `smtps://...`; None = no mail.
-        sns_topics: the ARNs that may be told.
+        sns_topics: ARNs that jobs may notify.
     """
 
     webhook_secret: bytes = field(repr=False)
@@ -57,7 +57,7 @@ def senders(options: SendOptions, locations: Locations) -> Mapping[str, Sender]:
 
 
 def tenant_secret(secret: bytes, tenant: str) -> str:
-    """What a tenant verifies its webhooks with; of no use for another's."""
+    """The secret with which a tenant verifies its webhooks; other tenants have other secrets."""
     key = hmac.new(secret, f"webhooks of {tenant}".encode(), hashlib.sha256).digest()
     return "whsec_" + base64.b64encode(key).decode()
 
@@ -70,7 +70,7 @@ def signature(secret: str, id: str, timestamp: str, body: str) -> str:
 
 
 def check_notice(notice: Notice, options: SendOptions) -> None:
-    """Refuse an address that cannot be told, when the job is ordered and not when it is over.
+    """Check a recipient when the job is submitted, not when it has ended.
 
     Raises:
         UsageError: no such kind, an address that may not be called, no mail server, a topic that is not ours.
@@ -84,7 +84,7 @@ def check_notice(notice: Notice, options: SendOptions) -> None:
             raise UsageError("expected an e-mail address")
     elif notice.kind == "sns":
         if notice.target not in options.sns_topics:
-            raise UsageError("expected a topic that this installation may tell", hint="set LIKENESS_SNS_TOPICS")
+            raise UsageError("expected an SNS topic of this installation, got another", hint="set LIKENESS_SNS_TOPICS")
     else:
         raise UsageError("expected a notice of webhook, mail or sns")
 
@@ -142,7 +142,7 @@ def send_mail(message: Message, options: SendOptions) -> None:
 def send_sns(message: Message, options: SendOptions) -> None:
     """Publish to a topic. Raises UsageError, or what boto3 raises."""
     if message.target not in options.sns_topics:
-        raise UsageError("expected a topic that this installation may tell", hint="set LIKENESS_SNS_TOPICS")
+        raise UsageError("expected an SNS topic of this installation, got another", hint="set LIKENESS_SNS_TOPICS")
     publish(message.target, message.body)
 
 

@@ -2,8 +2,9 @@
 
     fetch -> prepare (with check) -> train -> score -> publish
 
-A fault of this installation (store, disk or database away) is waited out, until the job's time is over. A fault of the
-input ends the job with a reason. A job that was cancelled or taken over ends the stage silently, and publishes nothing.
+While the store, the disk or the database is unavailable, the job waits and tries again until its time limit. A fault of
+the input ends the job with a reason. A job that was cancelled or taken over ends the stage silently and publishes
+nothing.
 """
 
 import logging
@@ -124,7 +125,7 @@ class Stages:
                     keep_s = 0.0 if order is None else self.keep_photos_s
                     self.store.finish(claim, state, failure=failure, keep_photos_s=keep_s)
             finally:
-                self.let_go(claim, order)
+                self.clean_up(claim, order)
 
     def fetch(self, claim: Claim, order: JobOrder) -> Document:
         """Copy the photographs to the job's other objects. Raises InputRefused, Gone, TrainingError."""
@@ -229,19 +230,19 @@ class Stages:
             except AlreadyExists:  # by this job, before a crash?
                 if self.library.catalog.find_adapter(order.tenant, order.name).card.content_sha256 != adapter_sha256:
                     raise
-            if not self.store.holds(claim):  # at this moment it was cancelled, forgotten, or taken over
+            if not self.store.holds(claim):  # meanwhile it was cancelled, forgotten, or taken over
                 found = self.store.find(claim.job)
                 if found is None or found.state not in ("running", "succeeded"):
                     self.library.withdraw(order.tenant, adapter.card)
-                raise Gone  # another worker that has the job publishes the same bytes
+                raise Gone  # a worker that has taken over the job publishes the same bytes
             if order.invocation is not None:
                 self.locations.write_artifact(order, adapter)
             return {"adapter_sha256": adapter_sha256}
 
         return self.patiently(claim, order, work)
 
-    def let_go(self, claim: Claim, order: JobOrder | None) -> None:
-        """Delete what only the way to the adapter needed, if the job is over, and release the lease."""
+    def clean_up(self, claim: Claim, order: JobOrder | None) -> None:
+        """Delete the intermediate objects if the job has ended, and release the lease."""
         if self.preparer.is_inside(claim.job) or self.trainer.is_inside(claim.job):
             return  # it may still write; the lease ends with this worker's process
         try:
@@ -253,7 +254,7 @@ class Stages:
             self.release(claim)
 
     def patiently(self, claim: Claim, order: JobOrder, work: Callable[[], T]) -> T:
-        """Do something that needs the store or the disk, again and again while they are away."""
+        """Do work that needs the store or the disk; retry it while they are unavailable."""
         pause_s = FIRST_PAUSE_S
         while True:
             try:
@@ -357,7 +358,7 @@ class Stages:
         return asked | {"alone": True}
 
     def _sweep(self, order: JobOrder, job: str) -> None:
-        """Nothing is written for this job here any more: what it does not need goes, all of it if it was forgotten."""
+        """Delete the intermediate objects of a job that has ended, or all of them if the job was forgotten."""
         state = self.store.state_of(job, order.tenant)
         if state is None:
             for facts in list(self.objects.list(object_keys.job_prefix(order.tenant, job))):

@@ -1,6 +1,6 @@
 """A training worker: one process that claims jobs and walks them through their stages, with two child processes.
 
-    worker       claims jobs, one thread a job; renews the leases, sends messages, keeps house
+    worker       claims jobs, one thread a job; renews the leases, sends messages, runs the chores
     preparer     reads photographs, one job at a time
     trainer      owns the device, one training loop for all jobs
 

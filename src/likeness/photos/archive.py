@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import InputRefused, UsageError
-from ..types import MAX_PHOTOS, Photo
+from ..types import MAX_PHOTOS, Photo, printable_name
 from .decode import looks_like_image
 
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 _CHUNK_BYTES = 1 << 20
-_NAME_LENGTH = 120
 HEAD_BYTES = 128 << 10  # enough to recognise a file's type, and for a job's whole config.json
 OWN_FILE_BYTES = 256 << 20  # TIFF of 80 megapixels
 
@@ -138,7 +137,7 @@ def _own_limit(whole: int) -> int | None:
 
 
 def _read_file(file: Path, limits: Limits, *, open_archives: bool, most_bytes: int | None) -> list[Photo]:
-    name = _shown(file.name)
+    name = printable_name(file.name)
     try:
         if not file.is_file():  # opening a pipe would block until something writes to it
             return [Photo(name, b"", unread="not_readable" if file.is_dir() else None)]
@@ -202,7 +201,7 @@ def _zip_members(file: IO[bytes], limits: Limits) -> Iterator[Photo]:
 
 
 def _zip_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: Limits) -> Photo:
-    name = _shown(entry.filename)
+    name = printable_name(entry.filename)
     # other methods allow much higher compression ratios
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return Photo(name, b"", unread="compression")
@@ -229,7 +228,7 @@ def _tar_members(file: IO[bytes], limits: Limits) -> Iterator[Photo]:
                 continue
             member = archive.extractfile(entry)  # a reader; writes nothing
             if member is not None:
-                yield _photo(_shown(entry.name), member, limits.member_bytes)
+                yield _photo(printable_name(entry.name), member, limits.member_bytes)
 
 
 def _gunzipped(file: IO[bytes], limits: Limits) -> IO[bytes]:
@@ -268,9 +267,3 @@ def _is_hidden(name: str) -> bool:
     """Hidden files, and the resource forks that macOS adds."""
     parts = name.replace("\\", "/").split("/")
     return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in parts)
-
-
-def _shown(name: str) -> str:
-    """The last part of a path, without control characters, so that it can be printed."""
-    last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    return "".join(letter for letter in last if letter.isprintable())[:_NAME_LENGTH] or "unnamed"

@@ -123,7 +123,7 @@ def check(
     set_report = guide(
         fresh, kind, repeats=len(kept) - len(fresh), strangers=len(choice.strangers), persons=len(choice.known),
         grey=sum(_has(one, "grey") for one in usable.values()), keep_strangers=keep_strangers,
-        unasked=sum(_has(one, FACE) for one in judged),
+        without_consent=sum(_has(one, FACE) for one in judged),
     )  # fmt: skip
     return CheckResult(tuple(one.report for one in judged), set_report, tuple(kept.values()))
 
@@ -183,7 +183,7 @@ def _examine(photo: Photo, kind: Kind, finder: FaceDetector | None) -> Examined:
         return Examined(photo, size, image)
     if kind != "person":
         luma = quality.grey(image)
-        reasons = (*size, *(_unasked_reasons(image, finder) if finder is not None else ()))
+        reasons = (*size, *(_consent_reasons(image, finder) if finder is not None else ()))
         if kind == "thing":  # of a style, darkness, softness and missing colour may be part
             reasons = (*reasons, *_light_reasons(luma), *_blur_reasons(luma), *_grey_reasons(image, GREY_THING))
         prints = tuple(quality.fingerprint(turned) for turned in (luma, np.ascontiguousarray(luma[:, ::-1])))
@@ -358,7 +358,7 @@ def _without(one: Examined, code: str) -> Examined:
     return replace(one, reasons=tuple(reason for reason in one.reasons if reason.code != code))
 
 
-def _unasked_reasons(image: NDArray[np.uint8], finder: FaceDetector) -> tuple[Reason, ...]:
+def _consent_reasons(image: NDArray[np.uint8], finder: FaceDetector) -> tuple[Reason, ...]:
     _, faces, _ = upright(image, finder)
     if not faces:
         return ()

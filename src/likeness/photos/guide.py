@@ -9,6 +9,7 @@ Sources: the reference solution asks for 10 photos or more, with both profiles a
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..types import Kind
 from .face import Face
-from .pose import pitch_name, yaw_name
+from .pose import Expression, pitch_name, yaw_name
 from .report import Reason, SetReport, Usable
 
 PERSON_LEAST, PERSON_WANTED = 4, 10
@@ -30,7 +31,7 @@ GREY_SHARE = 1 / 4  # a few grey photographs in a set do no harm
 
 YAWS = ("profile_left", "three_quarter_left", "front", "three_quarter_right", "profile_right")
 PITCHES = ("up", "level", "down")
-EXPRESSIONS = ("neutral", "smile", "open mouth", "frown")
+EXPRESSIONS: tuple[Expression, ...] = get_args(Expression)
 _COUNTS: Mapping[Kind, tuple[int, int]] = {
     "person": (PERSON_LEAST, PERSON_WANTED), "thing": (THING_LEAST, THING_WANTED), "style": (STYLE_LEAST, STYLE_WANTED),
 }  # fmt: skip
@@ -41,7 +42,7 @@ _SAME_COLOUR = 12.0  # CIE Lab; about five just noticeable differences, so one w
 def guide(
     usable: Sequence[Usable], kind: Kind, *,
     repeats: int = 0, strangers: int = 0, persons: int = 0, grey: int = 0, keep_strangers: bool = False,
-    unasked: int = 0,
+    without_consent: int = 0,
 ) -> SetReport:  # fmt: skip
     """Coverage and advice for the usable photographs.
 
@@ -52,17 +53,17 @@ def guide(
         persons: number of photographs with a recognised face, strangers included.
         grey: number of usable photographs without colour.
         keep_strangers: whether photographs of another person are used all the same.
-        unasked: number of pictures of a thing or a style with a face, without consent.
+        without_consent: number of pictures of a thing or a style with a face, without consent.
     """
     if kind == "style":
-        return _style_guide(len(usable), repeats, unasked)
+        return _style_guide(len(usable), repeats, without_consent)
     is_person = kind == "person"
     faces = [one.face for one in usable if one.face is not None]
     places = distinct_colours([_background(one) for one in usable])
     lights = distinct_colours([_lighting(one) for one in usable])
     coverage: dict[str, dict[str, int]] = {"background": {"distinct": places}, "light": {"distinct": lights}}
     advice = [_stranger_advice(strangers, persons, keep_strangers)] if strangers else []
-    advice += _unasked_advice(unasked, len(usable), kind) + _count_advice(len(usable), repeats, kind)
+    advice += _consent_advice(without_consent, len(usable), kind) + _count_advice(len(usable), repeats, kind)
     if is_person:
         coverage = {
             "yaw": _count(YAWS, faces, lambda face: yaw_name(face.yaw_deg)),
@@ -105,8 +106,8 @@ def _count(names: Sequence[str], faces: Sequence[Face], name_of: Callable[[Face]
     return {name: found[name] for name in names}
 
 
-def _style_guide(count: int, repeats: int, unasked: int) -> SetReport:
-    advice = _unasked_advice(unasked, count, "style") + _count_advice(count, repeats, "style")
+def _style_guide(count: int, repeats: int, without_consent: int) -> SetReport:
+    advice = _consent_advice(without_consent, count, "style") + _count_advice(count, repeats, "style")
     advice.append(
         Reason("style", "treated as a style: faces, light and sharpness are not checked",
                "send pictures that have only their style in common", "accepted")
@@ -114,10 +115,10 @@ def _style_guide(count: int, repeats: int, unasked: int) -> SetReport:
     return SetReport(count + repeats, {}, tuple(advice))
 
 
-def _unasked_advice(unasked: int, count: int, kind: Kind) -> list[Reason]:
-    if not unasked:
+def _consent_advice(without_consent: int, count: int, kind: Kind) -> list[Reason]:
+    if not without_consent:
         return []
-    message = f"{unasked} pictures show a face and there is no consent; they are left out"
+    message = f"{without_consent} pictures show a face and there is no consent; they are left out"
     return [Reason(FACE, message, CONSENT_HINT, "refused" if count < _COUNTS[kind][0] else "warned")]
 
 

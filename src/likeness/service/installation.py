@@ -180,7 +180,7 @@ class Likeness:
         """Disk space reserved for deletions."""
         return self.forgetting.reserve
 
-    def let_go(self) -> int:
+    def drop_stale_adapters(self) -> int:
         """Drop adapters from memory that another process has deleted or replaced; returns how many."""
         self.subjects.examined.drop_idle()
         engines = list(self._engines)

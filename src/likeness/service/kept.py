@@ -47,11 +47,11 @@ def keep(
 
 def find(library: AdapterLibrary, tenant: str, id: str) -> tuple[bytes, str]:
     """A stored image's file and media type. Raises NotFound."""
-    record = found(library, tenant, id)
+    record = record_of(library, tenant, id)
     return library.objects.get(record.key), record.media_type
 
 
-def found(library: AdapterLibrary, tenant: str, id: str) -> OutputRecord:
+def record_of(library: AdapterLibrary, tenant: str, id: str) -> OutputRecord:
     """A stored image's record. Raises NotFound."""
     record = library.catalog.find_output(tenant, id)
     if record is None:
@@ -63,7 +63,7 @@ def found(library: AdapterLibrary, tenant: str, id: str) -> OutputRecord:
 
 def delete(library: AdapterLibrary, tenant: str, id: str) -> None:
     """Delete a stored image: its file first, so that this can be repeated. Raises NotFound."""
-    library.objects.delete(found(library, tenant, id).key)
+    library.objects.delete(record_of(library, tenant, id).key)
     library.catalog.delete_output(tenant, id)
     with suppress(StorageUnavailable):  # the row is deleted; the next deletion empties the log
         library.catalog.scrub()

@@ -38,7 +38,7 @@ def picture_likeness(subjects: Subjects, library: AdapterLibrary, tenant: str, i
     from ..photos import SAME_PERSON, MediaPipeFaces
     from ..scoring.likeness import LEAST_PHOTOS, Reference, identity_of
 
-    record = kept.found(library, tenant, id)
+    record = kept.record_of(library, tenant, id)
     if record.subject == BARE_BASE:
         raise InputRefused("an image of the base alone has no subject", code="PhotosRefused")
     try:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..config import Settings
+from ..config import Settings, listed
 from ..errors import InputRefused, LikenessError, NotFound, UsageError
 from ..storage import forgettings
 from ..storage.catalog import being_deleted
@@ -84,7 +84,7 @@ class Training:
         """Where jobs may read from and write to."""
         from ..jobs.locations import Locations
 
-        return Locations(self.objects, _words(self.settings.job_inputs), self.outputs_url)
+        return Locations(self.objects, listed(self.settings.job_inputs), self.outputs_url)
 
     @property
     def objects_url(self) -> str:
@@ -106,7 +106,7 @@ class Training:
         from ..jobs.senders import SendOptions
 
         settings = self.settings
-        topics = {*_words(settings.sns_topics), settings.sns_success_topic, settings.sns_error_topic} - {None}
+        topics = {*listed(settings.sns_topics), settings.sns_success_topic, settings.sns_error_topic} - {None}
         return SendOptions(
             webhook_secret=self._secret(), private_webhooks=bool(settings.private_webhooks), smtp=settings.smtp,
             mail_from=settings.mail_from, sns_topics=tuple(filter(None, topics)),
@@ -323,7 +323,3 @@ def _read(archive: bytes) -> JobInput | None:
         if error.code != "ArchiveRefused":
             raise
         return None
-
-
-def _words(text: str | None) -> Sequence[str]:
-    return [word.strip() for word in (text or "").split(",") if word.strip()]

@@ -34,7 +34,6 @@ from .records import AdapterRecord, ForgottenItem, OutputRecord, PhotoRecord, Re
 log = logging.getLogger("likeness.catalog")
 
 LOCAL = "local"  # the tenant of the command line, and of a server without keys
-HOUSE = HOUSE_ADAPTERS  # the owner of the operator's adapters, which all tenants can use
 _OF_NAME: Mapping[str, tuple[Table, str]] = MappingProxyType(  # kind -> its table, and the column with the name
     {
         "photographs": (tables.photos, "subject"),
@@ -118,13 +117,13 @@ class Catalog:
 
     def find_usable(self, tenant: str, name: str) -> AdapterRecord:
         """The tenant's adapter of a name, or the house adapter of this name. Raises as `find_adapter`."""
-        if not self.has_adapter(tenant, name) and self.has_adapter(HOUSE, name):
-            return self.find_adapter(HOUSE, name)
+        if not self.has_adapter(tenant, name) and self.has_adapter(HOUSE_ADAPTERS, name):
+            return self.find_adapter(HOUSE_ADAPTERS, name)
         return self.find_adapter(tenant, name)
 
     def can_use(self, tenant: str, name: str) -> bool:
         """Whether `find_usable` finds an adapter."""
-        return self.has_adapter(tenant, name) or self.has_adapter(HOUSE, name)
+        return self.has_adapter(tenant, name) or self.has_adapter(HOUSE_ADAPTERS, name)
 
     def has_adapter(self, tenant: str, name: str) -> bool:
         return self.content_sha256(tenant, name) is not None
@@ -151,7 +150,7 @@ class Catalog:
 
     def list_usable(self, tenant: str, *, after: str = "", limit: int | None = None) -> tuple[AdapterRecord, ...]:
         """As `list_adapters`, with the house adapters whose names the tenant has not given itself."""
-        owners = (HOUSE, tenant)
+        owners = (HOUSE_ADAPTERS, tenant)
         found = {one.name: one for owner in owners for one in self.list_adapters(owner, after=after, limit=limit)}
         return tuple(found[name] for name in sorted(found)[:limit])
 

@@ -1,6 +1,8 @@
 """Local files: operating-system errors as Likeness errors; private folders and files."""
 
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import StorageError, StorageUnavailable, reason_of
@@ -42,3 +44,13 @@ def make_private_file(file: Path) -> None:
         ) from error
     with suppress(OSError):
         file.touch(mode=0o600)
+
+
+@contextmanager
+def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """The descriptor of a file or folder, for locks: closing it releases them."""
+    handle = os.open(path, flags, 0o600)
+    try:
+        yield handle
+    finally:
+        os.close(handle)

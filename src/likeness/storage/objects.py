@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Protocol
 from urllib.parse import unquote
 
 from ..errors import MissingPart, NotFound, SettingsError, StorageError, StorageUnavailable, UsageError
-from .files import make_private
+from .files import make_private, opened
 
 _PART = r"[A-Za-z0-9_!*'()][A-Za-z0-9_.!*'()-]{0,199}"  # no leading dot: excludes '..' and partly written files
 _KEY = re.compile(rf"{_PART}(/{_PART}){{0,9}}")
@@ -180,7 +180,7 @@ class FileObjects:
         with ExitStack() as stack:
             with _answering():
                 make_private(self.root)
-                folder = stack.enter_context(_opened(self.root))
+                folder = stack.enter_context(opened(self.root))
             with suppress(OSError):  # a file system without folder locks: see `grace_s`
                 fcntl.flock(folder, fcntl.LOCK_SH)
             yield
@@ -193,7 +193,7 @@ class FileObjects:
         end_s = time.monotonic() + wait_s
         with ExitStack() as stack:
             with _answering():
-                folder = stack.enter_context(_opened(self.root))
+                folder = stack.enter_context(opened(self.root))
                 while not (is_alone := _locked(folder)) and time.monotonic() < end_s:
                     time.sleep(_LOOK_S)
                 if is_alone:
@@ -203,7 +203,7 @@ class FileObjects:
 
     def _has_locks(self) -> bool:
         """Whether this file system can lock folders; some network file systems cannot."""
-        with suppress(FileNotFoundError), _opened(self.root) as folder:
+        with suppress(FileNotFoundError), opened(self.root) as folder:
             try:
                 fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -211,15 +211,6 @@ class FileObjects:
             except OSError:
                 return False
         return True
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        yield handle
-    finally:
-        os.close(handle)  # releases the lock
 
 
 def _locked(folder: int) -> bool:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from .files import make_private
+from .files import make_private, opened
 from .objects import FileObjects, Objects
 
 FOLDER = "fetching"  # in the home folder
@@ -45,12 +45,12 @@ class OneFetch:
     def __init__(self, objects: Reads, home: Path) -> None:
         self._objects, self._folder = objects, make_private(home / FOLDER)
         for place in self._folder.iterdir():
-            with suppress(FileNotFoundError), _opened(place) as handle:
+            with suppress(FileNotFoundError), opened(place) as handle:
                 _drop_unless_wanted(place, handle)
 
     def get(self, key: str) -> bytes:
         """As `Objects.get`. The store is asked whether the object is still there if another process fetched it."""
-        with self._wanted(key) as place, _opened(place / "lock", os.O_RDWR | os.O_CREAT) as lock:
+        with self._wanted(key) as place, opened(place / "lock", os.O_RDWR | os.O_CREAT) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             content = place / "content"
             if content.exists() and self._objects.has(key):
@@ -82,15 +82,6 @@ def _held(place: Path) -> int:
             if _is_at(place, handle):
                 return handle
             os.close(handle)
-
-
-@contextmanager
-def _opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
-    handle = os.open(path, flags, 0o600)
-    try:
-        yield handle
-    finally:
-        os.close(handle)  # releases the lock
 
 
 def _is_at(place: Path, handle: int) -> bool:

@@ -4,7 +4,6 @@ Everything is encoded once before the first step; the loop sees neither images n
 """
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from ..diffusion.base import BaseModel
 from ..diffusion.family import Family
 from ..diffusion.pixels import to_pixels
 from ..photos import styled, vary_background
+from ..photos.prepare import nearest_aspect
 from ..types import PreparedPhoto, Subject
 from .loss import place_emphasis
 from .recipe import FineTuneRecipe
@@ -124,10 +124,9 @@ def framed(prepared: Sequence[PreparedPhoto], family: Family) -> list[PreparedPh
     ]
 
 
-def size_of(photo: PreparedPhoto, family: Family, side_px: int) -> tuple[int, int]:
+def training_size(photo: PreparedPhoto, family: Family, side_px: int) -> tuple[int, int]:
     """Height and width for the networks: the square of this side, or the bucket with the photograph's aspect."""
-    aspect = photo.image.shape[0] / photo.image.shape[1]
-    height, width = min(((16, 16), *family.aspects), key=lambda one: abs(math.log(one[0] / one[1] / aspect)))
+    height, width = nearest_aspect(photo.image.shape[0] / photo.image.shape[1], family.aspects)
     return height * side_px // 16, width * side_px // 16
 
 
@@ -155,7 +154,7 @@ def build_training_set(
     for template, copy in style_copies(shown, base.family, recipe, is_person=subject.is_person, seed=seed):
         copies.append(copy)
         templates.append((template, f"{'an' if template[0] in 'aeiou' else 'a'} {template}"))
-    sizes = [size_of(copy, base.family, recipe.resolution_px or base.family.resolution_px) for copy in copies]
+    sizes = [training_size(copy, base.family, recipe.resolution_px or base.family.resolution_px) for copy in copies]
     latents, emphasis = dict[int, Tensor](), dict[int, Tensor]()
     for size in dict.fromkeys(sizes):
         alike = [k for k, one in enumerate(sizes) if one == size]

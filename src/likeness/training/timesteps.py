@@ -14,8 +14,10 @@ from .recipe import TIMESTEP_SHIFT, TIMESTEP_SPREAD, UNIFORM_SHARE
 
 
 def uniform_places(count: int, generator: torch.Generator) -> Tensor:
-    """(count,) uniform places in [0, 1), on the generator's device."""
-    return _shares(count, generator)
+    """(count,) places in [0, 1), one from each of `count` equal shares, on the generator's device."""
+    place = torch.randperm(count, generator=generator, device=generator.device)
+    within = torch.rand(count, generator=generator, device=generator.device)
+    return (place + within) / max(1, count)
 
 
 def middle_places(
@@ -29,7 +31,7 @@ def middle_places(
         spread: standard deviation of the logit.
         shift: odds of the median, as the shift of a flow's noise levels: p -> shift p / (1 + (shift - 1) p).
     """
-    u = _shares(count, generator)
+    u = uniform_places(count, generator)
     normal = torch.special.ndtri(((u - uniform_share) / max(1 - uniform_share, 1e-6)).clamp(1e-6, 1 - 1e-6))
     middle = torch.sigmoid(math.log(shift) + spread * normal)
     return torch.where(u < uniform_share, u / max(uniform_share, 1e-6), middle)
@@ -42,10 +44,3 @@ def shift_for(tokens: float) -> float:
     FLUX.2 too, because its own rule for sampling depends on the number of steps.
     """
     return math.exp(0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256))
-
-
-def _shares(count: int, generator: torch.Generator) -> Tensor:
-    """(count,) in [0, 1): one from each of `count` equal shares."""
-    place = torch.randperm(count, generator=generator, device=generator.device)
-    within = torch.rand(count, generator=generator, device=generator.device)
-    return (place + within) / max(1, count)

@@ -210,7 +210,7 @@ export const t = {
       NotFoundError: "This machine has no camera. Use files.",
       NotReadableError: "Another program uses the camera. Close it and try again, or use files.",
       webview:
-        "The browser inside of another app does not pass the camera on. Open this page in your own browser, or use files.",
+        "The browser inside another app does not pass the camera on. Open this page in your own browser, or use files.",
       other: "The camera could not be started. Use files.",
     },
   },

@@ -81,7 +81,10 @@ class RemoteEngine:
                 time.sleep(busy.retry_after_s)
 
     def forget(self, key: str) -> None:
-        """Drop an adapter from the memory of every replica; one that does not answer is told at the next `let_go`."""
+        """Drop an adapter from the memory of every replica.
+
+        A replica that does not answer is told again by the next `Likeness.drop_stale_adapters`.
+        """
         self._all("forget", key)
 
     def held(self) -> frozenset[str]:

@@ -29,7 +29,6 @@ from .protocol import ASCII, PRINTED, SageMakerRefusal, checked_headers, constra
 
 router = APIRouter(tags=["sagemaker"])
 
-DEFAULT_TIME_LIMIT_S, DEFAULT_TTL_S = 3600, 21_600
 _HEADERS = {
     "content-type": (1024, ASCII),
     "accept": (1024, ASCII),
@@ -82,8 +81,8 @@ def _submit(training: Training, tenant: str, headers: Mapping[str, str], body: b
     order = JobOrder(
         tenant, name, location, training.class_noun(tenant, name), invocation=invocation,
         notices=tuple(_topics(training)), replace=False,
-        time_limit_s=_integer(headers, "invocationtimeoutseconds", DEFAULT_TIME_LIMIT_S, 1, 3600),
-        queue_limit_s=_integer(headers, "requestttlseconds", DEFAULT_TTL_S, 60, 21_600),
+        time_limit_s=_integer(headers, "invocationtimeoutseconds", JobOrder.time_limit_s, 1, 3600),
+        queue_limit_s=_integer(headers, "requestttlseconds", JobOrder.queue_limit_s, 60, 21_600),
     )  # fmt: skip
     training.submit(order, archive=None if location else body)
     return invocation
