@@ -46,15 +46,14 @@ class Settings:
     base: str = "built-in"  # or a folder in diffusers' layout, or a Hugging Face model id
     revision: str | None = None  # commit of the model id
     slots: int = 8  # slots in the bank, slot 0 included
-    max_batch: int = 8  # images of the base's square in one denoising step
+    max_batch: int = 8  # guided images of the base's square in one denoising step
     rank: int = 32  # of the slots; the largest of an import or a changed recipe
     host_mb: int = 1024  # size of the host cache
     queue_limit: int = 256  # waiting images; further requests are refused
     deadline_s: int = 120  # time limit of an image
     objects: str | None = None  # folder or s3://BUCKET/PREFIX; default: in the home folder
-    catalog: str | None = field(
-        default=None, repr=False
-    )  # SQLAlchemy URL, may contain a password; default: in the home folder
+    # SQLAlchemy URL, may contain a password; default: in the home folder
+    catalog: str | None = field(default=None, repr=False)
     portrait_endpoint: str = "avatars"  # endpoint names of the SageMaker protocol
     training_endpoint: str = "fine-tuning"
     host_names: str | None = None  # comma-separated: of a proxy in front of a server without API keys

@@ -161,7 +161,7 @@ def checked_rank(rank: int, most: int) -> int:
     if rank > most:
         raise Mismatch(
             f"expected an adapter of rank {most} at most, got {rank}",
-            hint=f"take a smaller rank, or set LIKENESS_RANK={rank} for the server, its workers and the commands",
+            hint=f"use a smaller rank, or set LIKENESS_RANK={rank} for the server, its workers and the commands",
             code="RankTooLarge",
         )
     return rank

@@ -21,6 +21,7 @@ from ..types import Adapter, AdapterCard, Network
 from . import tensors
 from .card import FILE_NAME, MAX_BYTES, read_card, strict_json, write_card
 from .factors import NETWORKS, Key, Layer, check_content, gather, stored
+from .package import refuse_existing
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 CONFIG_NAME = "adapter_config.json"
@@ -46,12 +47,7 @@ def write(adapter: Adapter, folder: Path, *, dtype: type[np.float16] | type[np.f
     for network in kept.weights:
         files[f"{network}/{CONFIG_NAME}"] = json.dumps(_config(kept, network), indent=2).encode() + b"\n"
         files[f"{network}/{WEIGHTS_NAME}"] = _weights_file(kept, network)
-    if folder.exists():
-        raise AlreadyExists(
-            "expected a new folder, got one that exists",
-            hint="choose another path, or remove the folder first",
-            code="AdapterExists",
-        )
+    refuse_existing(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=".incoming-", dir=folder.parent))
     try:
@@ -145,9 +141,7 @@ def _config(adapter: Adapter, network: Network) -> dict[str, object]:
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "inference_mode": True,
-        "target_modules": sorted(
-            adapter.weights[network]
-        ),  # full names, because short names would match other layers too
+        "target_modules": sorted(adapter.weights[network]),  # full names: short ones would match other layers too
     }
 
 

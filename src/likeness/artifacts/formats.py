@@ -70,7 +70,7 @@ def export_kohya(adapter: Adapter, path: Path) -> None:
     if "transformer" in adapter.weights:
         raise UsageError(
             f"expected an adapter of Stable Diffusion for the format kohya, got one of {adapter.card.family}",
-            hint="take the format diffusers: ComfyUI reads it too",
+            hint="use the format diffusers: ComfyUI reads it too",
         )
     kept = stored(adapter)
     write_new(path, tensors.encode(kohya.tensors_of(kept), kohya.metadata_of(kept.card) | card_metadata(kept.card)))
@@ -102,9 +102,8 @@ def write_new(path: Path, content: bytes) -> None:
     staged = path.with_name(f".incoming-{secrets.token_hex(8)}")
     try:
         staged.write_bytes(content)
-        path.open(
-            "xb"
-        ).close()  # reserves the name: os.replace alone would overwrite, and not every file system has hard links
+        # Reserves the name: os.replace alone would overwrite, and not every file system has hard links.
+        path.open("xb").close()
         os.replace(staged, path)
     except FileExistsError as error:
         raise AlreadyExists(

@@ -17,17 +17,9 @@ from .factors import TEXT_ROOT, plain_module
 from .tensors import Tensors
 
 _STARTS: dict[Network, str] = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
-_STARTS_OF_SDXL: dict[Network, str] = {
-    "unet": "lora_unet_",
-    "text_encoder": "lora_te1_",
-    "text_encoder_2": "lora_te2_",
-}
-_VERSIONS = {
-    "sd-1.5": "sd_v1",
-    "sd-2.1-base": "sd_v2",
-    "sd-2.1": "sd_v2_v",
-    "sdxl": "sdxl_base_v1-0",
-}  # family -> name in sd-scripts, if any
+_STARTS_OF_SDXL: dict[Network, str] = {**_STARTS, "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}
+# family -> name in sd-scripts, if any
+_VERSIONS = {"sd-1.5": "sd_v1", "sd-2.1-base": "sd_v2", "sd-2.1": "sd_v2_v", "sdxl": "sdxl_base_v1-0"}
 
 
 def flat_name(family: str, network: Network, module: str) -> str:

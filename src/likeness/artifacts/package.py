@@ -71,6 +71,16 @@ def pack(folder: Path) -> bytes:
     return packed.getvalue()
 
 
+def refuse_existing(folder: Path) -> None:
+    """Raises AlreadyExists: the folder exists."""
+    if folder.exists():
+        raise AlreadyExists(
+            "expected a new folder, got one that exists",
+            hint="choose another path, or remove the folder first",
+            code="AdapterExists",
+        )
+
+
 def unpack(source: bytes | Path, into: Path, *, needs_manifest: bool = True) -> Path:
     """Unpack into a new folder, atomically.
 
@@ -87,12 +97,7 @@ def unpack(source: bytes | Path, into: Path, *, needs_manifest: bool = True) -> 
         InputRefused: not a tar.gz; links, devices, folders, invalid or repeated names; too many or too large files.
         CorruptAdapter: files or hashes do not match the manifest.
     """
-    if into.exists():
-        raise AlreadyExists(
-            "expected a new folder, got one that exists",
-            hint="choose another path, or remove the folder first",
-            code="AdapterExists",
-        )
+    refuse_existing(into)
     staged = Path(tempfile.mkdtemp(prefix=".incoming-", dir=into.parent))
     try:
         with _opened(source) as raw, gzip.GzipFile(fileobj=raw, mode="rb") as stream:

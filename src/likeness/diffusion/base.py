@@ -88,9 +88,8 @@ def locate(base: str, revision: str | None = None, *, weights: bool = True) -> P
         return configs
     wanted = [f"{part}/*" for part in (*_parts_in(configs), *_SETTINGS)]
     folder = _from_hub(base, revision, wanted, unwanted=[*unwanted, "*.fp16*"])
-    halves = [
-        f"{part}/*.fp16*" for part in _parts_in(folder) if not _weight_files(folder / part)
-    ]  # parts without full-precision weights
+    # parts without full-precision weights
+    halves = [f"{part}/*.fp16*" for part in _parts_in(folder) if not _weight_files(folder / part)]
     return _from_hub(base, revision, halves, unwanted=unwanted) if halves else folder
 
 

@@ -72,9 +72,8 @@ class Access:
         self, catalog: Catalog, *, needs_keys: bool, limits: KeyLimits, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._catalog, self._needs_keys, self._limits, self._clock = catalog, needs_keys, limits, clock
-        self._known: OrderedDict[str, tuple[float, ApiKey]] = (
-            OrderedDict()
-        )  # hash of the key -> time of the look-up, key
+        # hash of the key -> time of the look-up, key
+        self._known: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
         self._buckets: dict[str, _Bucket] = {}
 
     @asynccontextmanager

@@ -78,9 +78,7 @@ class Boundary:
                 await self._serve(passage, scope)
         finally:
             seconds = passage.seconds
-            route = getattr(
-                scope.get("route"), "path", "unmatched"
-            )  # the route's template, so that no names are logged
+            route = getattr(scope.get("route"), "path", "unmatched")  # the template, so that no names are logged
             self._traffic.observe(scope["method"], route, passage.status, seconds)
             if passage.status >= 500:
                 self._failed_requests.add(passage.id, scope["method"], route, passage.status)

@@ -89,10 +89,8 @@ def listening(bind: Bind) -> Iterator[list[socket.socket]]:
             try:
                 sockets.append(opened.enter_context(socket.create_server(address, family=family, backlog=BACKLOG)))
             except OSError as error:
-                if error.errno not in (
-                    errno.EADDRNOTAVAIL,
-                    errno.EAFNOSUPPORT,
-                ):  # a host name can have several addresses
+                # a host name can have several addresses
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise _refused(bind.port, error) from error
         if not sockets:
             raise _not_ours()

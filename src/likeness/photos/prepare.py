@@ -27,10 +27,8 @@ from .report import CheckResult
 
 _CLOSE_FILL = 0.61  # the face's share of the frame's side, as in the built-in base's training images
 _PORTRAIT_FILL = 0.42
-_FACE_ROW = {
-    "portrait": 0.47,
-    "close": 0.54,
-}  # row of the face's centre, from the top: leaves room for hair and shoulders
+# row of the face's centre, as a share of the side from the top: leaves room for hair and shoulders
+_FACE_ROW = {"portrait": 0.47, "close": 0.54}
 _ROOM_TO_TURN = 1.5  # side of the upright square that contains the aligned square at any rotation
 _SALIENCY_SIDE_PX = 64
 

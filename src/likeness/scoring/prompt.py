@@ -15,12 +15,8 @@ from ..diffusion.base import BaseModel
 from ..diffusion.conditioning import Conditioning
 from ..diffusion.noise import row_noise
 
-TIMES = (
-    0.25,
-    0.45,
-    0.65,
-    0.85,
-)  # of the schedule: at lower noise the prompt has no effect, at higher noise the image has none
+# shares of the schedule: at lower noise the prompt has no effect, at higher noise the image has none
+TIMES = (0.25, 0.45, 0.65, 0.85)
 _ROWS = 32  # per forward pass
 
 

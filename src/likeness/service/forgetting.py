@@ -141,9 +141,8 @@ class Forgetting:
         receipt = forgettings.finish(self._catalog, tenant, name)
         if receipt is not None:
             return receipt
-        return [one for one in self._catalog.list_receipts(tenant) if one.name == name][
-            -1
-        ]  # another process completed it
+        # another process completed it
+        return [one for one in self._catalog.list_receipts(tenant) if one.name == name][-1]
 
     def _delete(self, tenant: str, name: str) -> None:
         self._note(tenant, name, self.training.forget(tenant, name))

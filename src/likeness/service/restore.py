@@ -44,7 +44,7 @@ from .backup_rows import (
     photo_member,
     preview_member,
 )
-from .training import Training
+from .training import DAY_S, Training
 
 if TYPE_CHECKING:
     from ..jobs.job import JobOrder
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 _MOST_MANIFEST_BYTES = 64 << 20
 _MOST_MEMBER_BYTES = 1 << 30
 _MOST_PIXELS = 1 << 25  # of a kept image; the largest bases make 1 megapixel
-_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -296,7 +295,7 @@ class _OneName:
             if forgettings.is_under_way(self._catalog, self._tenant, row.name):
                 raise being_deleted()
             steps = tuple(step for step in sorted(set(row.previews)) if self._preview(row.id, step))
-            keep_photos_s = self.asked.keep_photos_days * _DAY_S
+            keep_photos_s = self.asked.keep_photos_days * DAY_S
             return add_past(queue.database, replace(past, previews=steps), keep_photos_s=keep_photos_s)
 
     def _preview(self, job: str, step: int) -> bool:

@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 DATABASE_FILE = "jobs.sqlite"
 SECRET = "webhook secret"
-_DAY_S = 86_400.0
+DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,7 +268,7 @@ class Training:
         options = WorkerOptions(
             id=id, base=settings.base, revision=settings.revision, objects=self.objects_url, home=self.home,
             concurrency=concurrency, beat_s=settings.heartbeat_s, exit_when_idle_s=exit_when_idle_s,
-            keep_photos_s=settings.keep_photos_days * _DAY_S, rank=settings.rank, previews=previews, scores=scores,
+            keep_photos_s=settings.keep_photos_days * DAY_S, rank=settings.rank, previews=previews, scores=scores,
             wait_s=settings.training_wait_s, memory_share=settings.training_memory / 100,
         )  # fmt: skip
         forgetting = Forgetting(self.library, Home(self.home), self)

@@ -357,10 +357,7 @@ def _move(staged: Path, path: Path) -> None:
         try:
             make_private(path.parent)
             os.replace(staged, path)
-        except (
-            FileNotFoundError,
-            FileExistsError,
-        ) as error:  # FileExistsError: the folder existed and was removed again
+        except (FileNotFoundError, FileExistsError) as error:  # FileExistsError: the folder was removed again
             if path.parent.is_file():
                 raise UsageError("expected a key that is not the folder of another key") from error
             if attempt == 19:

@@ -39,7 +39,7 @@ from .recipe import FineTuneOrder, FineTuneRecipe, recipe_document
 
 _CHECKPOINT_REST = 1 << 16  # bytes of a checkpoint's header and of the generator's state
 _FULL = (
-    "close other programs that use the device, take --recipe origin-2023, which has fewer rows at once, or a smaller "
+    "close other programs that use the device, use --recipe origin-2023, which has fewer rows at once, or a smaller "
     "base; the same command goes on from the last checkpoint"
 )
 

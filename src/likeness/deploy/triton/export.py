@@ -16,9 +16,8 @@ from pathlib import Path
 from ...artifacts import bundle
 from ...artifacts.card import FILE_NAME, write_card
 from ...artifacts.formats import Format, write_new
-from ...artifacts.package import pack
+from ...artifacts.package import pack, refuse_existing
 from ...artifacts.triton_model import CONFIG_NAME, VERSION, WEIGHTS_NAME
-from ...errors import AlreadyExists
 from ...types import Adapter
 
 CODE_NAMES = ("engine_client.py", "model.py")
@@ -35,10 +34,7 @@ def archive(adapter: Adapter) -> bytes:
 def write_model(adapter: Adapter, folder: Path) -> Path:
     """Write a model's folder. Raises AlreadyExists, CorruptAdapter."""
     kept, content = bundle.encode(adapter)
-    if folder.exists():
-        raise AlreadyExists(
-            "expected a new folder, got one that exists", hint="choose another or remove it first", code="AdapterExists"
-        )
+    refuse_existing(folder)
     (folder / VERSION).mkdir(parents=True)
     (folder / CONFIG_NAME).write_bytes(_resource(CONFIG_NAME))
     for name in CODE_NAMES:
