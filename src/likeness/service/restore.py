@@ -77,8 +77,8 @@ class Restoration:
 
     Args:
         home: of the tenant.
-        keep_photos_days: a photograph is left out if its adapter was trained before that; a restored job of the
-            subject's photographs ends their time here as it did there.
+        keep_photos_days: a photograph is left out if its adapter was trained before that; a restored job that trained
+            on the subject's photographs ends their retention time here, too.
         most_rank: of adapters.
         restores_deleted: also restore names that were deleted here after the backup was made.
     """

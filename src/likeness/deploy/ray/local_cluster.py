@@ -81,7 +81,7 @@ def serve_here(call: Call, *, replicas: int, most_replicas: int, port: int, need
 
 
 def device_shares(gpus: int, replicas: int, workers: int) -> tuple[float, float]:
-    """What a replica and a training worker each occupy of one GPU in Ray's books, so that all of them find a place.
+    """The shares of one GPU that a replica and a training worker occupy in Ray's accounting, so that all of them fit.
 
     Ray divides no memory and no time: see `LIKENESS_TRAINING_MEMORY` and `LIKENESS_TRAINING_WAIT_S`.
     """
