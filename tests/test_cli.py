@@ -191,8 +191,9 @@ def test_export_import_forget(home: Path, base: str, rex: str, tmp_path: Path) -
     assert document(home, *words)["class_noun"] == "dog"
     assert error(home, *words, code=1)["code"] == "AdapterExists"
     assert error(home, "forget", "lent", code=2)["code"] == "UsageError"
-    refused = call(home, "forget", "lent", text="n\n")
-    assert refused.exit_code == 1
+    for answer in ("n\n", ""):  # and the end of the input
+        stopped = call(home, "forget", "lent", text=answer)
+        assert stopped.exit_code == 1 and stopped.stderr.endswith("error: stopped; nothing was changed\n")
     assert "lent" in adapters(home)
     receipt = document(home, "forget", "lent", "--yes")
     assert {item["kind"] for item in receipt["items"]} == {"adapter"}

@@ -101,14 +101,14 @@ class Commands(TyperGroup):
             code = super().main(words, prog_name, standalone_mode=False, **extra) or 0
         except LikenessError as error:
             code = terminal.fail(error)
+        except typer.Abort:  # a RuntimeError
+            code = terminal.fail(LikenessError("stopped; nothing was changed"))
         except ClickException as error:
             code = terminal.fail(usage_error(error))
         except OSError as error:
             code = terminal.fail(file_failed(error))
         except (MemoryError, RuntimeError) as error:
             code = terminal.fail(memory_failed(error))
-        except typer.Abort:
-            code = terminal.fail(LikenessError("stopped; nothing was changed"))
         if standalone_mode:
             sys.exit(code)
         return code
