@@ -159,6 +159,13 @@ def test_the_row_limit_falls_by_half_and_comes_back_slowly() -> None:
     assert RowLimit(16, 1).halved(1).now == 1
 
 
+def test_an_image_larger_than_the_limit_that_never_fits_costs_the_others_no_rows() -> None:
+    limit = RowLimit(16, 16)
+    for _ in range(5):
+        limit = limit.halved(32)
+    assert limit.now == 16
+
+
 @given(st.lists(st.integers(1, 2), max_size=30), st.integers(1, 9))
 def test_parts_cover_all_and_none_is_too_large(rows: list[int], limit: int) -> None:
     parts = parts_of(rows, limit)

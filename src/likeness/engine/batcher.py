@@ -153,8 +153,8 @@ class RowLimit:
     CALM_STEPS = 200
 
     def halved(self, rows: int) -> "RowLimit":
-        """After `rows` rows did not fit."""
-        return replace(self, now=max(1, min(self.now, rows) // 2), calm=0)
+        """After `rows` rows did not fit. An image of more rows than the limit may fail without lowering it."""
+        return replace(self, now=max(1, min(self.now, rows // 2)), calm=0)
 
     def after_step(self) -> "RowLimit":
         """After a step that went well."""
