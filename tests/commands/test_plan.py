@@ -1,6 +1,8 @@
 """`likeness plan`: a prediction without weights, and a refusal with the numbers."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -67,3 +69,11 @@ def test_a_measured_step_gives_the_time(base: str) -> None:
     plan = json.loads(result.stdout)
     assert plan["step_s"] > 0
     assert plan["seconds"] == pytest.approx(plan["steps"] * plan["step_s"])
+
+
+def test_nothing_but_the_plan_is_written() -> None:
+    """The built-in base's decoder has a config of which diffusers says that it does not expect it."""
+    result = subprocess.run(
+        [sys.executable, "-m", "likeness.cli", "plan", "--memory", "12GB"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.startswith("built-in (likeness-128)") and result.stderr == ""

@@ -31,7 +31,7 @@ def plan(
     """Predict memory and operations of a training, and how its steps fit. Loads no weights."""
     import torch
 
-    from ..diffusion.base import fake_base
+    from ..diffusion.base import fake_base, silence_libraries
     from ..diffusion.devices import memory_bytes, pick_device, pick_dtype
     from ..training.loop import PRIOR_STEPS
     from ..training.plan import GIB, RESERVE_BYTES, fitting_plan, people_that_fit, step_seconds
@@ -47,6 +47,7 @@ def plan(
     budget = memory_bytes(device) if memory is None else _bytes(memory)
     reserve = 0 if device.type == "cpu" else RESERVE_BYTES
     settings = call.with_base(base, revision)
+    silence_libraries()
     found = fake_base(settings.base, settings.revision, device=device, dtype=dtype, memory=budget)
     chosen = recipe_named(recipe, found.family.name)
     made = fitting_plan(found, chosen, people=people, budget_bytes=budget, reserve_bytes=reserve)
