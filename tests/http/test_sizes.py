@@ -106,9 +106,10 @@ def test_sagemakers_width_and_height(wide: TestClient) -> None:
                                         "2 to 1, got 192x100"),
         ({"width": 10**300, "height": 1}, "expected a size in multiples of 64"),
         ({"width": 192, "height": -128}, "got 192x-128"),
+        ({"width": 192.5, "height": 128}, "expected width to be a valid integer, got 192.5"),
     ],
 )  # fmt: skip
-def test_a_size_that_the_base_does_not_make_is_refused(wide: TestClient, change: dict[str, int], said: str) -> None:
+def test_a_size_that_the_base_does_not_make_is_refused(wide: TestClient, change: dict[str, float], said: str) -> None:
     answer = wide.post("/v1/images", json=ORDER | change)
     assert answer.status_code == 400 and said in answer.json()["error"]["message"]
 

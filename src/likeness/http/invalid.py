@@ -31,7 +31,8 @@ def invalid(errors: Sequence[Mapping[str, Any]], *, hint: str) -> UsageError:
     elif kind == "missing":
         message = f"expected {field or 'a body'}, got none"
     elif (rule := _RULE.fullmatch(str(first["msg"]))) is not None:
-        message = f"expected {field or 'the body'} to {rule[1]}{_got(first.get('input'))}"
+        expected = rule[1].partition(", got ")[0]  # what was got follows in our words
+        message = f"expected {field or 'the body'} to {expected}{_got(first.get('input'))}"
     else:
         message = f"expected another value for {field or 'the body'}"
     return UsageError(message, hint=hint, param=field)
