@@ -132,7 +132,11 @@ def test_a_training_is_cancelled_and_done_again(visit: Visit) -> None:
 
 def test_an_address_of_no_training_says_so(visit: Visit) -> None:
     visit.allowed = ("404",)
-    visit.open("training/nothing").get_by_role("heading", name="There is no such training.").wait_for()
+    heading = visit.open("training/nothing").get_by_role("heading", name="There is no such training.")
+    heading.wait_for()
     inspect(visit)
-    visit.page.get_by_role("main").get_by_role("link", name="People").click()
+    link = visit.page.get_by_role("main").get_by_role("link", name="People")
+    above, below = heading.bounding_box(), link.bounding_box()
+    assert below["y"] >= above["y"] + above["height"] + 8  # a gap
+    link.click()
     visit.page.get_by_role("heading", name="People").wait_for()

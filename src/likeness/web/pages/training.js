@@ -54,7 +54,12 @@ export function Page({ name: id }) {
     previews: [],
   };
   if (isMissing)
-    return html`<h1 tabindex="-1">${words.gone}</h1><p><a class="button" href=${address("people")}>${t.people.title}</a></p>`;
+    return html`
+      <div class="stack wide">
+        <h1 tabindex="-1">${words.gone}</h1>
+        <p><a class="button" href=${address("people")}>${t.people.title}</a></p>
+      </div>
+    `;
   if (!job) return html`<h1 tabindex="-1">${t.loading}</h1>`;
   const isOver = !["queued", "running"].includes(job.state);
   const current = STAGES.indexOf(stageOf(stage || "", progress));
