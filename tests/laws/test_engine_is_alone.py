@@ -22,11 +22,11 @@ from fixtures.pixels import RecordingBase, difference, recording
 from fixtures.tiny import random_row
 from fixtures.waiting import HANG_S
 from likeness.diffusion.base import load_base
-from likeness.diffusion.family import SD_15
+from likeness.diffusion.family import KLEIN_BASE_4B, SD_15
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.engine.engine import Engine
-from likeness.errors import NotFound, RequestCancelled
+from likeness.errors import NotFound, RequestCancelled, UsageError
 from likeness.types import Blend, ImageRequest, WeightedAdapter, blend_of
 
 SAME = 1e-5  # of the [0, 1] range of a picture
@@ -178,3 +178,13 @@ def test_the_same_seed_is_the_same_picture_to_the_last_bit_on_a_cpu(threads: int
     finally:
         torch.set_num_threads(before)
         bank.close()
+
+
+def test_an_image_during_which_nobody_else_gets_one_is_refused(world: World) -> None:
+    base = replace(world.base, family=replace(world.base.family, sizes=KLEIN_BASE_4B.sizes))
+    side = base.family.resolution_px
+    with Engine(base, load=world.store, slots=3, rank=RANK, max_batch=8) as engine:
+        huge = ImageRequest("a face", width=4 * side, height=4 * side, guidance_scale=3.0)
+        with pytest.raises(UsageError, match=r"at most 0\.13 megapixels, got 512x512"):
+            engine.submit(huge)
+        engine.submit(replace(huge, guidance_scale=1.0)).cancel()  # one row: half as many

@@ -18,7 +18,7 @@ from threading import Thread
 from types import TracebackType
 
 from ..diffusion.base import BaseModel
-from ..diffusion.sampling import AdapterSlot, completed, rows_of
+from ..diffusion.sampling import AdapterSlot, completed, row_count, rows_of
 from ..errors import DeviceFailed, UsageError
 from ..storage.device_turns import EngineTurns
 from ..types import Adapter, Blend, GeneratedImage, ImageRequest
@@ -32,6 +32,7 @@ from .ticket import OnStep, StepEvent, Ticket, results
 from .turn import Turn, Work
 
 HOST_BYTES = 256 << 20
+LARGEST_ROWS = 8  # of an image that is made whatever `max_batch` is: guided, of four times the square's area
 log = logging.getLogger("likeness.engine")
 
 
@@ -64,6 +65,7 @@ class Engine:
         self._writer = SlotWriter(banks)
         self._device = Device(base, banks, limits=measured_limits(base, banks, max_batch=max_batch))
         self._clock, self._ids, self._turns = clock, itertools.count(1), turns
+        self._max_batch = max_batch
         self._queue = RequestQueue(
             lambda key: pack(load(key), banks, base.sha256),
             slots=slots, host_bytes=host_bytes, limit=queue_limit, turns=turns, clock=clock,
@@ -95,7 +97,8 @@ class Engine:
             wait: block while the queue is full instead of refusing.
 
         Raises:
-            UsageError: more adapters than slots; see also `sampling.completed`.
+            UsageError: more adapters than slots; an image that is larger than the batch, during which nobody else
+                would get any; see also `sampling.completed`.
             EngineBusy: the queue is full or the deadline out of reach; it says when to try again.
             EngineClosed: after `close`.
         """
@@ -103,14 +106,23 @@ class Engine:
         ticket = Ticket(request_id or uuid.uuid4().hex[:16], lambda: self._queue.cancel(number))
         deadline = None if deadline_s is None else now_s + deadline_s
         request = completed(self.base, request)
+        rows = rows_of(self.base, request)
+        self._refuse_larger_than_the_batch(request, rows)
         self._queue.put(
-            Work(
-                number, ticket, request, rows_of(self.base, request), adapters, tenant, now_s, deadline, on_step,
-                preview_every,
-            ),
-            wait=wait,
-        )  # fmt: skip
+            Work(number, ticket, request, rows, adapters, tenant, now_s, deadline, on_step, preview_every), wait=wait
+        )
         return ticket
+
+    def _refuse_larger_than_the_batch(self, request: ImageRequest, rows: int) -> None:
+        most_rows = max(2 * self._max_batch, LARGEST_ROWS)
+        if rows <= most_rows:
+            return
+        most = most_rows // row_count(request) * self.base.family.resolution_px**2
+        raise UsageError(
+            f"expected an image of at most {most / 1e6:.2f} megapixels, got {request.width}x{request.height}",
+            hint="LIKENESS_MAX_BATCH is the number of guided squares that an image may be as large as",
+            param="size",
+        )
 
     def generate(
         self, requests: Sequence[ImageRequest], *, progress: Callable[[int], None] = lambda done: None
