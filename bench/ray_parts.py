@@ -5,12 +5,11 @@ import math
 import os
 import random
 import signal
-import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -253,22 +252,25 @@ def blend(cluster: Cluster, keys: Sequence[str], *, steps: int, rounds: int) -> 
     return rows, [Goal("blend: % of two adapters an image over one", more_percent, 10.0, False)]
 
 
-def measured(args: argparse.Namespace) -> tuple[dict[str, list[Row]], list[Goal]]:
-    parts: dict[str, tuple[list[Row], list[Goal]]] = {}
-    with installed(args.base, PEOPLE) as (cluster, keys):
-        parts["hop"] = hop(cluster, keys, args.images)
-        print("hop done", file=sys.stderr)
-        parts["two"] = two(cluster, keys, steps=args.steps, rounds=args.rounds)
-        print("two done", file=sys.stderr)
-        parts["kill"] = kill(cluster, keys, steps=args.steps, requests=args.killed_requests, every_s=args.kill_every_s)
-        print("kill done", file=sys.stderr)
-        parts["blend"] = blend(cluster, keys, steps=args.steps, rounds=args.rounds)
-        print("blend done", file=sys.stderr)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        installed(
-            str(build_tiny_folder(Path(folder))), args.adapters, host_share=1.5 / args.replicas
-        ) as (cluster, keys),
-    ):  # fmt: skip
-        parts["warm"] = warm(cluster, keys, args.requests, count=args.replicas)
-    return {name: rows for name, (rows, _) in parts.items()}, [goal for _, goals in parts.values() for goal in goals]
+def measured(args: argparse.Namespace, done: Callable[[str, list[Row], list[Goal]], None]) -> None:
+    """Call `done` with each part of `args.parts` when it is measured."""
+
+    def note(name: str, result: tuple[list[Row], list[Goal]]) -> None:
+        done(name, *result)
+
+    if set(args.parts) - {"warm"}:
+        with installed(args.base, PEOPLE) as (cluster, keys):
+            if "hop" in args.parts:
+                note("hop", hop(cluster, keys, args.images))
+            if "two" in args.parts:
+                note("two", two(cluster, keys, steps=args.steps, rounds=args.rounds))
+            if "kill" in args.parts:
+                requests, every_s = args.killed_requests, args.kill_every_s
+                note("kill", kill(cluster, keys, steps=args.steps, requests=requests, every_s=every_s))
+            if "blend" in args.parts:
+                note("blend", blend(cluster, keys, steps=args.steps, rounds=args.rounds))
+    if "warm" in args.parts:
+        with tempfile.TemporaryDirectory() as folder:
+            base = str(build_tiny_folder(Path(folder)))
+            with installed(base, args.adapters, host_share=1.5 / args.replicas) as (cluster, keys):
+                note("warm", warm(cluster, keys, args.requests, count=args.replicas))

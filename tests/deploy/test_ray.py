@@ -1,8 +1,9 @@
 """The parts of the cluster on Ray without a cluster: routing, a request whose replicas end, options, manifest."""
 
 import asyncio
+import pickle
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
@@ -41,8 +42,9 @@ from ray.serve.schema import ServeDeploySchema
 
 from likeness.deploy.ray.application import ClusterOptions, application, replicas
 from likeness.deploy.ray.local_cluster import MOST_PATH, device_shares, local_cluster
-from likeness.deploy.ray.messages import QUEUE_S, Call, News, Stage
+from likeness.deploy.ray.messages import QUEUE_S, Call, News, ReplicaState, Stage
 from likeness.deploy.ray.remote_engine import RemoteEngine
+from likeness.deploy.ray.replica import keys_after
 from likeness.deploy.ray.router import AffinityRouter, follow_load, preferred
 from likeness.deploy.ray.training import POLICY, Backlog, FollowBacklog, TrainingOptions, training
 
@@ -126,6 +128,38 @@ def engine_over() -> Iterator[Callable[..., RemoteEngine]]:
 
 
 TIMES = ("load_s", "queue_s", "first_step_s", "total_s")
+
+
+def facts(waiting: int = 0, rate: float | None = None, **failures: int) -> EngineFacts:
+    some = Histogram(SECONDS, (waiting, *[0] * len(SECONDS)), float(waiting))
+    rows = Histogram(ROWS, (1, *[0] * len(ROWS)), 1.0)
+    numbers: Any = {field.name: 1 for field in fields(EngineFacts)}
+    other = {"failures": failures, "row_steps_per_s": rate, "rows_per_step": rows, "waiting": waiting}
+    return EngineFacts(**(numbers | dict.fromkeys(TIMES, some) | other))
+
+
+class Replicas(Handle):
+    """Broadcasts of `state` are answered for replicas with these keys."""
+
+    def __init__(self, *held: Sequence[str]) -> None:
+        super().__init__()
+        self._held, self.bytes = held, list[int]()
+
+    def broadcast(self, method: str, after: str) -> Any:
+        assert method == "state"
+        states = [ReplicaState(k, keys_after(held, after), facts()) for k, held in enumerate(self._held)]
+        self.bytes += [len(pickle.dumps(state)) for state in states]
+        return SimpleNamespace(results=lambda **_: states)
+
+
+def test_replicas_with_many_keys_tell_them_in_small_parts(engine_over: Callable[..., RemoteEngine]) -> None:
+    sha256 = "0" * 64
+    held = [[f"tenant/adapters/person-{k}/{sha256}" for k in range(start, 2000, 3)] for start in (0, 1)]
+    replicas = Replicas(*held, [])
+    assert engine_over(replicas).held() == {*held[0], *held[1]}
+    assert max(replicas.bytes) < 100_000  # above it, results go through Ray's object store
+
+
 Over = Callable[[Handle], RemoteEngine]
 
 
@@ -273,13 +307,6 @@ def test_a_long_queue_asks_for_one_more_replica_once_all_run() -> None:
 
 
 def test_the_facts_of_several_engines_are_added() -> None:
-    def facts(waiting: int, rate: float | None, **failures: int) -> EngineFacts:
-        some = Histogram(SECONDS, (waiting, *[0] * len(SECONDS)), float(waiting))
-        rows = Histogram(ROWS, (1, *[0] * len(ROWS)), 1.0)
-        numbers: Any = {field.name: 1 for field in fields(EngineFacts)}
-        other = {"failures": failures, "row_steps_per_s": rate, "rows_per_step": rows, "waiting": waiting}
-        return EngineFacts(**(numbers | dict.fromkeys(TIMES, some) | other))
-
     both = total([facts(2, None, NotFound=1), facts(3, 4.0, NotFound=2, EngineBusy=1)])
     assert (both.waiting, both.running, both.row_steps_per_s) == (5, 2, 4.0)
     assert dict(both.failures) == {"NotFound": 3, "EngineBusy": 1}

@@ -42,10 +42,15 @@ class Call:
 News = Stage | StepEvent | GeneratedImage | Exception
 
 
+# A result of over 100 kB goes through Ray's object store. In Ray 2.60 a process that asks for such results can end with
+# 'Check failed: ObjectUnknownOwner' (docs/log.md), so a replica tells its keys in parts.
+KEYS_OF_A_STATE = 300
+
+
 @dataclass(frozen=True)
 class ReplicaState:
     """One replica, now."""
 
     process_id: int
-    held: frozenset[str]  # keys of the adapters in memory
+    held: tuple[str, ...]  # keys of adapters in memory, sorted, at most `KEYS_OF_A_STATE`
     facts: EngineFacts

@@ -23,7 +23,7 @@ from ...engine.ticket import OnStep, StepEvent, Ticket
 from ...errors import EngineBusy, EngineClosed, RequestCancelled
 from ...types import Blend, GeneratedImage, ImageRequest
 from ..affinity import may_retry
-from .messages import Call, ReplicaState, Stage
+from .messages import KEYS_OF_A_STATE, Call, ReplicaState, Stage
 
 if TYPE_CHECKING:
     from ...diffusion.base import BaseModel
@@ -89,7 +89,14 @@ class RemoteEngine:
 
     def held(self) -> frozenset[str]:
         """Keys of the adapters in the memory of any replica."""
-        return frozenset().union(*(state.held for state in self.states()))
+        found, after = set[str](), ""
+        while True:
+            parts = [state.held for state in self.states(after)]
+            found.update(*parts)
+            further = [part[-1] for part in parts if len(part) == KEYS_OF_A_STATE]
+            if not further:
+                return frozenset(found)
+            after = min(further)
 
     def facts(self) -> EngineFacts:
         """The sums over the replicas that answer. Raises EngineBusy: there is none."""
@@ -98,9 +105,9 @@ class RemoteEngine:
             raise EngineBusy("expected a replica that answers, got none", code="ReplicaLost", retry_after_s=AGAIN_S)
         return total([state.facts for state in states])
 
-    def states(self) -> list[ReplicaState]:
-        """Of the replicas that answer within `STATE_S`."""
-        return [state for state in self._all("state") if isinstance(state, ReplicaState)]
+    def states(self, after: str = "") -> list[ReplicaState]:
+        """Of the replicas that answer within `STATE_S`, with keys that sort behind `after`."""
+        return [state for state in self._all("state", after) if isinstance(state, ReplicaState)]
 
     def close(self) -> None:
         """Fail all unfinished requests with EngineClosed."""

@@ -1,8 +1,9 @@
 """A replica: one engine on one device, which does the batching; Serve neither batches nor caches for it."""
 
 import asyncio
+import heapq
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -17,7 +18,7 @@ from ...engine.ticket import StepEvent, Ticket
 from ...errors import DeviceFailed, LikenessError
 from ...service import build
 from ...service.loading import loaded_base, refuse_unservable, started_engine
-from .messages import QUEUE_S, Call, News, ReplicaState, Stage
+from .messages import KEYS_OF_A_STATE, QUEUE_S, Call, News, ReplicaState, Stage
 
 
 def settings_at(home: str | None) -> Settings:
@@ -76,8 +77,9 @@ class EngineReplica:
         finally:
             ticket.cancel()  # no effect on a finished one
 
-    async def state(self) -> ReplicaState:
-        return ReplicaState(os.getpid(), self._engine.held(), self._engine.facts())
+    async def state(self, after: str = "") -> ReplicaState:
+        """Facts, and the first keys behind `after`."""
+        return ReplicaState(os.getpid(), keys_after(self._engine.held(), after), self._engine.facts())
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve, for `router.follow_load`: of the images that joined a batch since the last call."""
@@ -98,6 +100,11 @@ class EngineReplica:
         """Called by Serve, which replaces a replica that raises."""
         if not self._engine.is_alive:
             raise DeviceFailed("expected the device thread to run, got one that has ended")
+
+
+def keys_after(held: Iterable[str], after: str) -> tuple[str, ...]:
+    """The first `KEYS_OF_A_STATE` keys that sort behind `after`."""
+    return tuple(heapq.nsmallest(KEYS_OF_A_STATE, (key for key in held if key > after)))
 
 
 def _outcome(ticket: Ticket) -> News:
