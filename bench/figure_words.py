@@ -91,6 +91,12 @@ SUBJECTS: dict[str, dict[str, str]] = {
     "A cluster": {
         "cluster-simulation": "1,000 replicas and 1,000,000 adapters, simulated with the routing functions themselves: "
         "adapters by Zipf's law, kills, a deploy, growth.",
+        "ray-hop": "Images of a replica on a local Ray, one after the other, against an engine in the same process.",
+        "ray-two": "16 images at once on two replicas of one thread, against one.",
+        "ray-warm": "Requests for 10,000 adapters by Zipf's law on four replicas of a tiny base.",
+        "ray-kill": "200 requests while the busiest of three replicas is killed every 5 s.",
+        "ray-blend": "Eight people's images at once, with two adapters each against one.",
+        "shared-device": "Images and a training on one core, which stands for a device that both share.",
     },
 }
 
@@ -118,6 +124,7 @@ WORDING = (
         r"base weights have the same hash after (\d+) swaps \(1 = yes\)",
         r"base weights unchanged after \1 adapter swaps (1: yes)",
     ),
+    (r"(?:hop|kill|warm|two|blend): (.*)", r"\1"),
     (r"(\d+ jobs, \d+ kills|database away for \d+ s): lost", r"\1: jobs lost"),
     (r"(\d+ jobs, \d+ kills|database away for \d+ s): finished twice", r"\1: jobs that finished twice"),
     (r"(.*): jobs that a kill met in training and that went on", r"\1: jobs that resumed after a kill in training"),
