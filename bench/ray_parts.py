@@ -60,16 +60,16 @@ class Cluster:
 
     @contextmanager
     def of(self, count: int, *, router: str = ROUTER) -> Iterator[RemoteEngine]:
-        """New replicas, with nothing in memory."""
-        options = ClusterOptions(home=str(self.home), replicas=count)
-        handle = serve.run(replicas(options, router=router), name=NAME, route_prefix=None)
+        """New replicas, with nothing in memory. Serve keeps the router of a name, so each router has its own."""
+        options, name = ClusterOptions(home=str(self.home), replicas=count), f"{NAME}-{router.rpartition(':')[2]}"
+        handle = serve.run(replicas(options, router=router), name=name, route_prefix=None)
         engine = RemoteEngine(self.base, handle, deadline_s=DEADLINE_S)
         until(lambda: len(engine.states()) == count)
         try:
             yield engine
         finally:
             engine.close()
-            serve.delete(NAME)
+            serve.delete(name)
 
 
 @contextmanager

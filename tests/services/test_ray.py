@@ -247,10 +247,10 @@ def test_an_adapter_stays_at_its_replica_and_a_hot_one_spreads(cluster: Cluster)
         cluster.picture("dora", seed)
     after = {pid: state.images for pid, state in cluster.states().items()}
     assert sorted(after[pid] - before[pid] for pid in before) == [0, 0, 4]
-    with ThreadPoolExecutor(12) as pool:
+    with ThreadPoolExecutor(20) as pool:
 
         def is_everywhere() -> bool:
-            list(pool.map(lambda seed: cluster.picture("cleo", seed, steps=20), range(12)))
+            list(pool.map(lambda seed: cluster.picture("cleo", seed, steps=20), range(20)))
             return holders(cluster, "cleo") == 3
 
         until(is_everywhere)
