@@ -29,7 +29,8 @@ def test_a_place_is_the_same_in_every_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "replicas", "expected"), [(1, 4, ROOM), (26, 4, ROOM), (40, 4, 12), (41, 4, 13), (100, 10, 12), (0, 1, ROOM)]
+    ("total", "replicas", "expected"),
+    [(1, 4, ROOM), (26, 4, ROOM), (40, 4, 12), (41, 4, 13), (100, 10, 12), (0, 1, ROOM)],
 )
 def test_limit(total: float, replicas: int, expected: int) -> None:
     assert limit_of(total, replicas) == expected
