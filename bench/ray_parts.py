@@ -254,23 +254,19 @@ def blend(cluster: Cluster, keys: Sequence[str], *, steps: int, rounds: int) -> 
 
 def measured(args: argparse.Namespace, done: Callable[[str, list[Row], list[Goal]], None]) -> None:
     """Call `done` with each part of `args.parts` when it is measured."""
-
-    def note(name: str, result: tuple[list[Row], list[Goal]]) -> None:
-        done(name, *result)
-
     if set(args.parts) - {"warm"}:
         with installed(args.base, PEOPLE) as (cluster, keys):
             if "hop" in args.parts:
-                note("hop", hop(cluster, keys, args.images))
+                done("hop", *hop(cluster, keys, args.images))
             if "two" in args.parts:
-                note("two", two(cluster, keys, steps=args.steps, rounds=args.rounds))
+                done("two", *two(cluster, keys, steps=args.steps, rounds=args.rounds))
             if "kill" in args.parts:
                 requests, every_s = args.killed_requests, args.kill_every_s
-                note("kill", kill(cluster, keys, steps=args.steps, requests=requests, every_s=every_s))
+                done("kill", *kill(cluster, keys, steps=args.steps, requests=requests, every_s=every_s))
             if "blend" in args.parts:
-                note("blend", blend(cluster, keys, steps=args.steps, rounds=args.rounds))
+                done("blend", *blend(cluster, keys, steps=args.steps, rounds=args.rounds))
     if "warm" in args.parts:
         with tempfile.TemporaryDirectory() as folder:
             base = str(build_tiny_folder(Path(folder)))
             with installed(base, args.adapters, host_share=1.5 / args.replicas) as (cluster, keys):
-                note("warm", warm(cluster, keys, args.requests, count=args.replicas))
+                done("warm", *warm(cluster, keys, args.requests, count=args.replicas))

@@ -81,7 +81,7 @@ def trained(installation: Installation, job: Job | None) -> int:
     if job is None:
         return 0
     progress = installation.job(job).progress
-    return int(str(progress["done"])) if progress.get("stage") == "train" else 0
+    return int(str(progress.get("done", 0))) if progress.get("stage") == "train" else 0
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def test_the_same_seed_is_the_same_picture_to_the_last_bit_on_a_cpu(threads: int
         bank.close()
 
 
-def test_an_image_during_which_nobody_else_gets_one_is_refused(world: World) -> None:
+def test_an_image_that_needs_more_than_the_whole_batch_is_refused(world: World) -> None:
     base = replace(world.base, family=replace(world.base.family, sizes=KLEIN_BASE_4B.sizes))
     side = base.family.resolution_px
     with Engine(base, load=world.store, slots=3, rank=RANK, max_batch=8) as engine:

@@ -24,6 +24,15 @@ def is_focused(place: Any) -> bool:
     return bool(place.evaluate("(one) => one === document.activeElement"))
 
 
+def keep_then_confirm(button: Any, dialog: Any, answer: str) -> None:
+    """Answer the open dialog of `button` with 'Keep', which returns the focus; open it again and answer `answer`."""
+    dialog.get_by_role("button", name="Keep").click()
+    dialog.wait_for(state="detached")
+    assert is_focused(button)
+    button.click()
+    dialog.get_by_role("button", name=answer).click()
+
+
 def new_name(start: str) -> str:
     return f"{start}-{next(_NUMBERS)}"
 

@@ -13,7 +13,7 @@ from PIL import Image
 from fixtures.browser import Visit, serving
 from fixtures.tiny import build_tiny_stable_diffusion
 from fixtures.waiting import HANG_S, until
-from tests.web.steps import SCHEMES, inspect, is_focused
+from tests.web.steps import SCHEMES, inspect, is_focused, keep_then_confirm
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -127,11 +127,7 @@ def test_a_range_is_selected_downloaded_and_deleted(visit: Visit, trained: str) 
         page.get_by_role("dialog", name="Delete 2 pictures?"),
     )
     delete.click()
-    asked.get_by_role("button", name="Keep").click()
-    asked.wait_for(state="detached")
-    assert is_focused(delete)
-    delete.click()
-    asked.get_by_role("button", name="Delete").click()
+    keep_then_confirm(delete, asked, "Delete")
     page.get_by_text("2 pictures deleted").wait_for()
     assert [page.get_by_role("button", name=name).count() for name in names] == [0, 1, 0]
     assert is_focused(page.get_by_role("button", name="Select", exact=True))

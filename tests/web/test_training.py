@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.browser import Visit, process, serving
 from fixtures.waiting import HANG_S
-from tests.web.steps import SCHEMES, forget, inspect, is_focused, new_name, ordered, portray, train
+from tests.web.steps import SCHEMES, forget, inspect, keep_then_confirm, new_name, ordered, portray, train
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -114,11 +114,7 @@ def test_a_training_is_cancelled_and_done_again(visit: Visit) -> None:
     cancel.click()
     asked = page.get_by_role("dialog", name="Cancel this training?")
     inspect(visit)
-    asked.get_by_role("button", name="Keep").click()
-    asked.wait_for(state="detached")
-    assert is_focused(cancel)
-    cancel.click()
-    asked.get_by_role("button", name="Cancel the training").click()
+    keep_then_confirm(cancel, asked, "Cancel the training")
     page.get_by_text("This training was cancelled").wait_for()
     page.locator("h1:focus").wait_for()  # the focused button has gone
     assert page.get_by_text("Cancelled", exact=True).is_visible() and cancel.count() == 0

@@ -17,8 +17,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import compress
 
+from ..config import Settings
+
 FACTOR = 1.2  # largest load of a replica over the mean
-ROOM = 8  # a replica takes so many in any case: a batch by default, in which another image does not wait
+ROOM = Settings.max_batch  # a replica takes at least the default batch: an image that joins one does not wait
 POINTS = 128  # of each replica: its share of the circle varies by about 1 / sqrt(POINTS)
 LONGEST_QUEUE_S = 2.0  # that images wait on average before they join a batch; above it, one more replica
 MOST_TRIES = 2  # of a request: it was begun, and its replica ended

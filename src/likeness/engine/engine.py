@@ -32,7 +32,7 @@ from .ticket import OnStep, StepEvent, Ticket, results
 from .turn import Turn, Work
 
 HOST_BYTES = 256 << 20
-LARGEST_ROWS = 8  # of an image that is made whatever `max_batch` is: guided, of four times the square's area
+LARGEST_ROWS = 8  # an image of so many is accepted with any `max_batch`: guided, four times the square's area
 log = logging.getLogger("likeness.engine")
 
 
@@ -97,8 +97,8 @@ class Engine:
             wait: block while the queue is full instead of refusing.
 
         Raises:
-            UsageError: more adapters than slots; an image that is larger than the batch, during which nobody else
-                would get any; see also `sampling.completed`.
+            UsageError: more adapters than slots; an image that needs more rows than a batch has and would block all
+                other requests; see also `sampling.completed`.
             EngineBusy: the queue is full or the deadline out of reach; it says when to try again.
             EngineClosed: after `close`.
         """
@@ -120,7 +120,7 @@ class Engine:
         most = most_rows // row_count(request) * self.base.family.resolution_px**2
         raise UsageError(
             f"expected an image of at most {most / 1e6:.2f} megapixels, got {request.width}x{request.height}",
-            hint="LIKENESS_MAX_BATCH is the number of guided squares that an image may be as large as",
+            hint="use a smaller size, or raise LIKENESS_MAX_BATCH of the server",
             param="size",
         )
 
