@@ -38,7 +38,7 @@ from recipes.measurement import Row
 
 from .report import Goal, finish, options
 
-TRAINER, PREPARER = "likeness.jobs.trainer", "likeness.jobs.preparer"
+TRAINER, PREPARER = "likeness.worker.trainer", "likeness.worker.preparer"
 PATIENCE_S = 3600.0
 TAKEOVER_S = 120.0  # for another worker to have room for a stopped one's job
 KILLS = {"worker": 3, "trainer in mid-step": 3, "worker stopped until taken over": 2, "server": 2}  # how often

@@ -18,7 +18,7 @@ from likeness.http.app import create_app
 from likeness.jobs.job import Failure, Job
 from likeness.service import Likeness, build
 from tests.http.conftest import running
-from tests.jobs.claims import claimed
+from tests.worker.claims import claimed
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from likeness.jobs.store import JobStore
 from likeness.jobs.tables import jobs as jobs_table
 from likeness.service import Likeness
 from likeness.service.training import Training
-from tests.jobs import claims
+from tests.worker import claims
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from fixtures.waiting import until
 from likeness.errors import StorageUnavailable
 from likeness.jobs.job import JobOrder
-from likeness.jobs.leases import FORGOTTEN_AFTER_S, MOST_TAKEOVERS, Lease, LeaseObserver, Leases, renew_until
+from likeness.jobs.leases import FORGOTTEN_AFTER_S, MOST_TAKEOVERS, Lease, LeaseObserver, Leases
 from likeness.jobs.queue import Queue
 from likeness.jobs.tables import jobs, workers
-from tests.jobs.claims import claimed, next_claim, set_lease
+from likeness.worker.worker import renew_until
+from tests.worker.claims import claimed, next_claim, set_lease
 
 LEASE_S, HOUR_S = 10.0, 3600.0
 

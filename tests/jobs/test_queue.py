@@ -21,7 +21,7 @@ from likeness.jobs import queue as queue_module
 from likeness.jobs.job import Failure, Job, JobOrder
 from likeness.jobs.queue import Queue
 from likeness.jobs.tables import jobs, open_jobs_database
-from tests.jobs.claims import claimed, next_claim, taken_over
+from tests.worker.claims import claimed, next_claim, taken_over
 
 Shelf = dict[tuple[str, str], str]
 

@@ -12,7 +12,7 @@ from likeness.jobs.retention import Retention
 from likeness.jobs.tables import jobs
 from likeness.storage.catalog import now
 from likeness.storage.records import PhotoRecord, SubjectRecord
-from tests.jobs.claims import claimed
+from tests.worker.claims import claimed
 
 
 def finished(installation: Installation, *, keep_photos_s: float, photos: str = "local/x") -> Job:

@@ -11,11 +11,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from likeness.jobs.deliveries import DeliveryLog
 from likeness.jobs.job import FINAL, Claim, Failure, Job, JobOrder, Notice
-from likeness.jobs.notifier import Notifier
 from likeness.jobs.queue import Queue
 from likeness.jobs.store import curve
-from tests.jobs.claims import claimed, next_claim, set_lease
+from tests.worker.claims import claimed, next_claim, set_lease
 
 FAILURE = Failure("NonFiniteLoss", "the loss stopped being a number")
 
@@ -78,7 +78,7 @@ class Life(RuleBasedStateMachine):
         assert self.messages() == (self.ended is not None)
 
     def messages(self) -> int:
-        return len(Notifier(self.queue.database, {}).log("anna", self.job.id))
+        return len(DeliveryLog(self.queue.database).of_job("anna", self.job.id))
 
 
 def test_a_jobs_life(queue: Queue) -> None:

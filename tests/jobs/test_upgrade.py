@@ -24,7 +24,7 @@ from likeness.service.training import training_of
 from likeness.storage import catalog_tables
 from likeness.storage import database as database_module
 from likeness.storage.database import Database, Schema
-from tests.jobs.claims import claimed, next_claim
+from tests.worker.claims import claimed, next_claim
 
 OLD = Path(__file__).parent / "old"
 STATES = {
@@ -69,7 +69,7 @@ def test_the_jobs_of_an_old_installation_are_there(old: Installation) -> None:
     assert broken.failure is not None and broken.failure.code == "PhotosRefused"
     kinds = [event.kind for event in old.training.queue.events(finished.id, "local")]
     assert kinds[0] == kinds[-1] == "state" and "checkpoint" in kinds
-    (message,) = old.training.notifier.log("local", finished.id)
+    (message,) = old.training.deliveries.of_job("local", finished.id)
     assert message.target == "https://example.com/hook"
 
 

@@ -11,7 +11,7 @@ from likeness.jobs.locations import Locations
 from likeness.jobs.retention import Retention
 from likeness.jobs.tables import jobs
 from likeness.storage.objects import FileObjects
-from tests.jobs.claims import claimed
+from tests.worker.claims import claimed
 
 ORDER = JobOrder("local", "rex", "", "dog", "fast")
 

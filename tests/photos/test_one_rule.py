@@ -16,7 +16,6 @@ from likeness.cli import app
 from likeness.config import Settings
 from likeness.deploy.sagemaker.fine_tuning_service import FineTuningService
 from likeness.errors import InputRefused
-from likeness.jobs import preparer
 from likeness.jobs.inputs import pack_photos
 from likeness.jobs.job import JobOrder
 from likeness.photos import MediaPipeFaces, decode
@@ -26,6 +25,7 @@ from likeness.storage.objects import FileObjects
 from likeness.storage.prepared_photos import unpack_prepared
 from likeness.training.recipe import FineTuneOrder, recipe_named
 from likeness.types import PREPARED_PX, Photo, PreparedPhoto, Subject
+from likeness.worker import preparer
 
 Door = Callable[[list[Photo], bool], list[str]]  # photographs, whether strangers are kept -> what is trained on
 

@@ -25,8 +25,8 @@ from likeness.service import Likeness, build
 from likeness.storage.catalog import LOCAL
 from likeness.storage.records import Receipt
 from likeness.types import GeneratedImage, ImageRequest, Photo, Subject, blend_of
-from tests.jobs.claims import claimed, set_lease, stages_of
 from tests.storage.cards import CARD, adapter
+from tests.worker.claims import claimed, set_lease, stages_of
 
 NAME = "zelda-quine"
 CONSENT = b"the words of zelda quine"
@@ -46,7 +46,7 @@ def live(likeness: Likeness) -> None:
     likeness.subjects.add_photos(LOCAL, NAME, [Photo("1.jpg", picture(50))])
     order = JobOrder(LOCAL, NAME, "", "dog", "fast", notices=(Notice("webhook", ADDRESS.decode()),))
     job = training.submit(order, archive=PHOTOS)
-    training.notifier.test(LOCAL, order.notices[0])
+    training.deliveries.test(LOCAL, order.notices[0])
     claim, stages = claimed(training.database), stages_of(training)
     stages.fetch(claim, job.order)
     kept, content = bundle.encode(adapter(NAME))

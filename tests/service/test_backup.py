@@ -26,8 +26,8 @@ from likeness.service.backup import Counts
 from likeness.service.restore import LeftOut, Restored
 from likeness.storage.gallery import list_outputs, mark_favourite
 from likeness.types import JPEG, PNG, Photo, Subject, blend_of
-from tests.jobs.claims import claimed
 from tests.telling import only_pixels, telling
+from tests.worker.claims import claimed
 
 DAY_S = 86_400
 MAIL = Notice("mail", "anna@example.com")

@@ -30,8 +30,8 @@ from likeness.storage.database import empty_log
 from likeness.storage.objects import FileObjects
 from likeness.storage.records import ForgottenItem, SubjectRecord
 from likeness.types import Photo, Subject
-from tests.jobs.claims import claimed, set_lease, stages_of
 from tests.storage.cards import record
+from tests.worker.claims import claimed, set_lease, stages_of
 
 ROOT = Path(__file__).parents[2]
 WORDS = b"walrus agreed to everything"
@@ -427,7 +427,7 @@ def test_addresses_of_tests_go_with_the_person_and_with_time(likeness: Likeness)
     order = JobOrder(LOCAL, "rex", "", "dog", "fast", notices=(mine,))
     training.submit(order, archive=PHOTOS)
     for notice in (mine, other):
-        training.notifier.test(LOCAL, notice)
+        training.deliveries.test(LOCAL, notice)
     likeness.forget("rex", wait_s=0.0)
     assert bytes_of(likeness, b"walrus.example") == []
     targets = sa.select(deliveries.c.target)

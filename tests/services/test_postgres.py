@@ -23,7 +23,7 @@ from likeness.errors import AdapterBusy, AlreadyExists, KeyRefused, QueueFull, S
 from likeness.http.app import create_app
 from likeness.jobs import queue as queue_module
 from likeness.jobs.job import SUBJECT_PHOTOS, Claim, JobOrder
-from likeness.jobs.leases import Leases, renew_until
+from likeness.jobs.leases import Leases
 from likeness.jobs.queue import Queue
 from likeness.jobs.tables import JOBS, jobs, open_jobs_database, remembered
 from likeness.service import build
@@ -40,11 +40,12 @@ from likeness.storage.gallery import list_outputs, mark_favourite
 from likeness.storage.records import AdapterRecord
 from likeness.storage.sessions import begin_session, end_session, key_of_session
 from likeness.types import PNG, Subject
-from tests.jobs.claims import claimed, next_claim, taken_over
+from likeness.worker.worker import renew_until
 from tests.storage.cards import record
+from tests.worker.claims import claimed, next_claim, taken_over
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
-TRAINER = "likeness.jobs.trainer"
+TRAINER = "likeness.worker.trainer"
 
 
 OPEN_OF_BEN = (

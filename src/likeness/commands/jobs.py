@@ -80,7 +80,7 @@ def show(ctx: typer.Context, id: Id) -> None:
     with closing(training_of(call.settings)) as training:
         document = training.queue.status(id, LOCAL).to_json()
         document["events"] = [asdict(event) for event in training.queue.events(id, LOCAL)]
-        document["messages"] = [asdict(one) for one in training.notifier.log(LOCAL, id)]
+        document["messages"] = [asdict(one) for one in training.deliveries.of_job(LOCAL, id)]
     call.terminal.document(document)
     for key, value in document.items():
         call.terminal.say(f"{key}: {value}")
@@ -122,7 +122,7 @@ def replay(ctx: typer.Context, id: Id) -> None:
     call: Call = ctx.obj
     with closing(training_of(call.settings)) as training:
         training.queue.status(id, LOCAL)
-        count = training.notifier.replay(LOCAL, id)
+        count = training.deliveries.replay(LOCAL, id)
     call.terminal.document({"job": id, "messages": count})
     call.terminal.say(f"{count} notifications will be sent again")
 

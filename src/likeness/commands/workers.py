@@ -48,7 +48,7 @@ def work(
     score: Annotated[bool, typer.Option("--score/--no-score", help="Compute a score card for each adapter.")] = True,
 ) -> None:
     """Run queued training jobs, several in one loop. SIGTERM stops the worker after a checkpoint."""
-    from ..jobs.worker import stop_on_signals
+    from ..worker.worker import stop_on_signals
 
     call: Call = ctx.obj
     worker = training_of(call.settings).worker(

@@ -15,9 +15,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
 from ..errors import LikenessError, UsageError
-from ..jobs.chores import Chore
 from ..service import Likeness
 from ..storage.files import file_failed
+from ..worker.chores import Chore
 from . import backups, coaching, example, gallery, images, job_routes, metrics, openai, operator, rest, session, web
 from .auth import Access, KeyLimits
 from .boundary import BodyLimits, Boundary

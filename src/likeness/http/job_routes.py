@@ -13,9 +13,9 @@ from ..errors import UsageError
 from ..jobs.job import SUBJECT_PHOTOS, Job, JobEvent, JobOrder
 from ..jobs.object_keys import preview_key
 from ..jobs.queue import Queue
-from ..jobs.senders import check_notice, tenant_secret
 from ..service.training import Training
 from ..types import PNG, class_noun_of
+from ..worker.senders import check_notice, tenant_secret
 from .auth import Asking
 from .events import EVENTS, EventStream, event
 from .invalid import invalid
@@ -116,7 +116,7 @@ async def test_notification(request: Request, asking: Asking, notice: NoticeIn) 
 
     def work() -> str:
         check_notice(said, training.send_options)
-        return training.notifier.test(asking.tenant, said)
+        return training.deliveries.test(asking.tenant, said)
 
     await asked(training, lambda queue: None)  # from now on this process sends what is due
     return TestedOut(id=await asyncio.to_thread(work))
@@ -171,7 +171,7 @@ async def job_messages(request: Request, asking: Asking, id: Id) -> DeliveriesOu
     """Messages about a job, sent or waiting, and whether they were delivered."""
     training = training_of_app(request)
     await asked(training, lambda queue: queue.status(id, asking.tenant))
-    found = await asyncio.to_thread(lambda: training.notifier.log(asking.tenant, id))
+    found = await asyncio.to_thread(lambda: training.deliveries.of_job(asking.tenant, id))
     return DeliveriesOut(messages=[delivery_out(one) for one in found])
 
 
@@ -180,7 +180,7 @@ async def replay_messages(request: Request, asking: Asking, id: Id) -> ReplayedO
     """Send every message about a job again, with the same ids."""
     training = training_of_app(request)
     await asked(training, lambda queue: queue.status(id, asking.tenant))
-    return ReplayedOut(messages=await asyncio.to_thread(lambda: training.notifier.replay(asking.tenant, id)))
+    return ReplayedOut(messages=await asyncio.to_thread(lambda: training.deliveries.replay(asking.tenant, id)))
 
 
 async def _stream(training: Training, id: str, tenant: str, *, after: int) -> AsyncGenerator[bytes]:

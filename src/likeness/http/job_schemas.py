@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..jobs.deliveries import Delivery
 from ..jobs.job import Job, JobEvent, JobOrder, Notice, State
-from ..jobs.notifier import Delivery
 from ..jobs.queue import MOST_NOTICES
 from ..storage.consent import MOST_CHARACTERS
 from ..types import Kind

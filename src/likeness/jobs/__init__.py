@@ -1,1 +1,1 @@
-"""The training service: a durable queue of jobs, workers that train many people in one loop, notifications."""
+"""The queue of training jobs: what is ordered, claimed, done and reported, as rows of a database. `worker` does it."""

@@ -14,7 +14,6 @@ the row, and durations are measured on this process's monotonic clock.
 
 import logging
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,10 +22,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ..errors import StorageUnavailable
 from ..storage.database import Database
+from .deliveries import is_being_sent
 from .job import Claim, Failure
-from .notifier import is_being_sent
 from .store import PATIENCE_S, JobStore, add_event
 from .tables import deliveries, is_open, jobs, workers
 
@@ -241,21 +239,6 @@ class Leases:
         return {
             "boot": self._boot, "beat_s": self._database.now, "lease_s": self.lease_s, "concurrency": self.concurrency
         }  # fmt: skip
-
-
-def renew_until(stop: threading.Event, leases: Leases, *, renewed: Callable[[], None]) -> None:
-    """Heartbeats, one after the other; `renewed` is called after each that reached the database."""
-    while not stop.wait(leases.beat_s):
-        try:
-            leases.renew()
-        except StorageUnavailable:
-            leases.interrupted()
-        except Exception:  # without a heartbeat the leases expire, whatever the reason: the next one may work
-            log.exception("a heartbeat failed")
-            leases.interrupted()
-        else:
-            if not leases.is_replaced:
-                renewed()
 
 
 def being_written(database: Database, connection: sa.Connection, found: Iterable[str]) -> set[str]:

@@ -4,17 +4,13 @@ A caller names an object by URL; it is looked up in the location that the URL be
 another bucket, nor a file beside the folder can be reached, whatever the worker's own credentials allow.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from ..artifacts import adapter as folders
-from ..artifacts.package import pack
 from ..errors import InputRefused, NotFound, UsageError
 from ..storage.catalog import LOCAL
 from ..storage.objects import Objects, checked_key, objects_at
-from ..types import Adapter, checked_tenant
+from ..types import checked_tenant
 from .job import JobOrder
 
 MOST_BYTES = 1 << 30  # SageMaker's limit for an asynchronous payload
@@ -82,15 +78,6 @@ class Locations:
             return []
         urls = (call.output_location, call.failure_location, artifact_url(order))
         return [_within(url, (self.outputs,)) for url in urls if url.startswith(self.outputs)]
-
-    def write_artifact(self, order: JobOrder, adapter: Adapter) -> None:
-        """NAME.tar.gz beside the job's result, as the reference solution leaves it. Raises StorageUnavailable."""
-        if order.invocation is None or self.outputs is None:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            folders.write(adapter, Path(folder) / "adapter")
-            content = pack(Path(folder) / "adapter")
-        self.write(artifact_url(order), content)
 
 
 def artifact_url(order: JobOrder) -> str:

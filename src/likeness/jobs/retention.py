@@ -14,10 +14,10 @@ from ..storage.database import Database
 from ..storage.objects import Objects
 from ..storage.records import ForgottenItem
 from . import object_keys
+from .deliveries import is_being_sent
 from .job import SUBJECT_PHOTOS, read_order
 from .leases import being_written
 from .locations import Locations
-from .notifier import is_being_sent
 from .queue import Queue
 from .store import JobStore, add_event
 from .tables import deliveries, jobs

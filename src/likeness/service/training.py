@@ -26,14 +26,15 @@ from ..storage.records import ForgottenItem, SubjectRecord
 from ..types import RESULTS, Subject
 
 if TYPE_CHECKING:
+    from ..jobs.deliveries import DeliveryLog
     from ..jobs.inputs import JobInput
     from ..jobs.job import Job, JobOrder
     from ..jobs.locations import Locations
-    from ..jobs.notifier import Notifier
     from ..jobs.queue import Queue
-    from ..jobs.senders import SendOptions
-    from ..jobs.worker import Worker
     from ..storage.database import Database
+    from ..worker.notifier import Notifier
+    from ..worker.senders import SendOptions
+    from ..worker.worker import Worker
 
 T = TypeVar("T")
 
@@ -103,7 +104,7 @@ class Training:
     @cached_property
     def send_options(self) -> SendOptions:
         """Settings of the senders. Creates the installation's webhook secret at first use."""
-        from ..jobs.senders import SendOptions
+        from ..worker.senders import SendOptions
 
         settings = self.settings
         topics = {*listed(settings.sns_topics), settings.sns_success_topic, settings.sns_error_topic} - {None}
@@ -113,10 +114,17 @@ class Training:
         )  # fmt: skip
 
     @property
+    def deliveries(self) -> DeliveryLog:
+        """The messages about jobs, sent or waiting. Raises StorageUnavailable."""
+        from ..jobs.deliveries import DeliveryLog
+
+        return DeliveryLog(self.database)
+
+    @property
     def notifier(self) -> Notifier:
-        """The delivery log, with its senders. Raises StorageUnavailable."""
-        from ..jobs.notifier import Notifier
-        from ..jobs.senders import senders
+        """Sends the messages that are due. Raises StorageUnavailable."""
+        from ..worker.notifier import Notifier
+        from ..worker.senders import senders
 
         return self._opened("notifier", lambda: Notifier(self.database, senders(self.send_options, self.locations)))
 
@@ -155,8 +163,8 @@ class Training:
         """
         from ..jobs.inputs import with_config
         from ..jobs.job import SUBJECT_PHOTOS
-        from ..jobs.senders import check_notice
         from ..training.recipe import check_rank
+        from ..worker.senders import check_notice
 
         for notice in order.notices:
             check_notice(notice, self.send_options)
@@ -259,7 +267,7 @@ class Training:
         scores: bool = True,
     ) -> Worker:  # fmt: skip
         """A worker for this process. Raises UsageError for an id that cannot be one."""
-        from ..jobs.worker import Worker, WorkerOptions
+        from ..worker.worker import Worker, WorkerOptions
         from .forgetting import Forgetting
 
         if not id or len(id) > 200 or not all(letter.isalnum() or letter in "-_." for letter in id):

@@ -25,6 +25,8 @@ from ..diffusion.base import BaseModel
 from ..diffusion.devices import is_out_of_memory
 from ..diffusion.sampling import AdapterSlot, denoise_all
 from ..errors import Interrupted, LikenessError, Mismatch, OutOfMemory, StorageUnavailable
+from ..jobs import object_keys
+from ..jobs.job import JobOrder, read_order
 from ..scoring.measure import score_adapter
 from ..storage.device_turns import TrainingTurns
 from ..storage.objects import Objects
@@ -35,8 +37,6 @@ from ..training.loop import FineTune, Progress, StepMemory, TrainingLoop
 from ..training.pipeline import adapter_of, mark_of, training_set
 from ..training.recipe import FineTuneOrder
 from ..types import AdapterCard, Advance, ImageRequest, PreparedPhoto, Stopwatch
-from . import object_keys
-from .job import JobOrder, read_order
 from .process import Document, Inbox, Line
 
 SECONDS_BETWEEN_REPORTS = 1.0

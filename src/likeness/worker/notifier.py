@@ -5,9 +5,7 @@ may deliver; a row is claimed by moving its due time. Every tenant's first messa
 result objects never wait behind a slow webhook. `senders` sends.
 """
 
-import json
 import logging
-import secrets
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,36 +14,20 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from ..errors import LikenessError
+from ..jobs.deliveries import CLAIM_S
+from ..jobs.messages import Message
+from ..jobs.tables import deliveries
 from ..storage.database import Database
-from .job import Notice
-from .messages import TEST_NOTIFICATION, Message
-from .tables import deliveries
 
 GIVE_UP_AFTER_S = 86_400.0
 GIVE_TEST_UP_AFTER_S = 600.0  # somebody waits for the result of a test
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 3600.0
 AT_ONCE, MOST_UNDER_WAY = 8, 32  # of each lane: threads, and messages that are being sent or wait for a thread
-CLAIM_S = 60.0  # longer than every message under way needs, which is 32 / 8 times 10 s: a webhook's deadline
+# 32 / 8 messages one after the other, each with a webhook's deadline of 10 s, need less than CLAIM_S
 
 Sender = Callable[[Message], None]
 
 log = logging.getLogger("likeness.notifier")
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """One row of the delivery log."""
-
-    id: str
-    job: str
-    kind: str
-    target: str
-    state: str  # waiting, delivered, given up
-    attempts: int
-    created_s: float
-    due_s: float
-    delivered_s: float | None
-    last_error: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,35 +75,6 @@ class Notifier:
         """Whether a message is due."""
         query = sa.select(deliveries.c.id).where(*self._due()).limit(1)
         return self._database.run(lambda connection: connection.execute(query).first(), reads_only=True) is not None
-
-    def log(self, tenant: str, job: str) -> list[Delivery]:
-        """All messages about a job of this tenant, with their delivery states."""
-        columns = [deliveries.c[name] for name in Delivery.__dataclass_fields__]
-        query = sa.select(*columns).where(deliveries.c.tenant == tenant, deliveries.c.job == job)
-        rows = self._database.run(
-            lambda connection: connection.execute(query.order_by(deliveries.c.place)).all(), reads_only=True
-        )
-        return [Delivery(**row._mapping) for row in rows]
-
-    def replay(self, tenant: str, job: str) -> int:
-        """Send all messages about a job again, delivered ones too; returns how many."""
-        now = self._database.now
-        again = (
-            deliveries.update()
-            .where(deliveries.c.tenant == tenant, deliveries.c.job == job)
-            .values(state="waiting", attempts=0, created_s=now, due_s=now, last_error=None)
-        )
-        return self._database.run(lambda connection: connection.execute(again).rowcount)
-
-    def test(self, tenant: str, notice: Notice) -> str:
-        """Send SageMaker's TestNotification to an address; returns the id of its entry in `log`."""
-        id, now = secrets.token_hex(16), self._database.now
-        row = deliveries.insert().values(
-            id=id, job=id, tenant=tenant, kind=notice.kind, target=notice.target, body=json.dumps(TEST_NOTIFICATION),
-            place=0, state="waiting", created_s=now, due_s=now,
-        )  # fmt: skip
-        self._database.run(lambda connection: connection.execute(row))
-        return id
 
     def _due(self) -> tuple[sa.ColumnElement[bool], ...]:
         """Waiting messages that are due and not blocked by an earlier message of their job."""
@@ -193,14 +146,3 @@ class Notifier:
         connection.execute(
             deliveries.update().where(mine).values(state=state, due_s=now + pause_s, last_error=error[:200])
         )
-
-
-def is_being_sent(database: Database) -> sa.ColumnElement[bool]:
-    """Whether a sender has claimed a message, and has neither recorded the outcome nor exceeded its time.
-
-    A claim that ends much later than one of now is from before the clock was set back.
-    """
-    return sa.and_(
-        deliveries.c.state == "waiting", deliveries.c.attempts > 0, deliveries.c.last_error.is_(None),
-        deliveries.c.due_s > database.now, deliveries.c.due_s < database.now + 2 * CLAIM_S,
-    )  # fmt: skip

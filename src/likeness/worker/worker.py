@@ -20,16 +20,16 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from ..errors import AdapterBusy, NotFound, StorageError, StorageUnavailable
+from ..jobs.job import Claim
+from ..jobs.leases import Leases
+from ..jobs.locations import Locations
+from ..jobs.queue import Queue
+from ..jobs.retention import Retention
 from ..storage.database import Database
 from ..storage.library import AdapterLibrary
 from .chores import Chore
-from .job import Claim
-from .leases import Leases, renew_until
-from .locations import Locations
 from .notifier import Notifier
 from .process import ChildProcess
-from .queue import Queue
-from .retention import Retention
 from .stages import Stages
 
 TICK_S = 0.25
@@ -92,8 +92,8 @@ class Worker:
             "previews": options.previews, "home": str(options.home), "wait_s": options.wait_s,
             "memory_share": options.memory_share,
         }  # fmt: skip
-        self._preparer = ChildProcess("likeness.jobs.preparer", shared, kill_to_leave=True)
-        self._trainer = ChildProcess("likeness.jobs.trainer", trainer)
+        self._preparer = ChildProcess("likeness.worker.preparer", shared, kill_to_leave=True)
+        self._trainer = ChildProcess("likeness.worker.trainer", trainer)
         self._stages = Stages(
             self._queue.store, library, locations, self._preparer, self._trainer, self._leases.release,
             full=self._is_full, photo_px=lambda: self._trainer.facts["photo_px"],
@@ -220,6 +220,21 @@ class Worker:
             thread.join(max(0.0, until_s - time.monotonic()))
         self._end_of_beats.set()
         self._leases.unregister()
+
+
+def renew_until(stop: threading.Event, leases: Leases, *, renewed: Callable[[], None]) -> None:
+    """Heartbeats, one after the other; `renewed` is called after each that reached the database."""
+    while not stop.wait(leases.beat_s):
+        try:
+            leases.renew()
+        except StorageUnavailable:
+            leases.interrupted()
+        except Exception:  # without a heartbeat the leases expire, whatever the reason: the next one may work
+            log.exception("a heartbeat failed")
+            leases.interrupted()
+        else:
+            if not leases.is_replaced:
+                renewed()
 
 
 def stop_on_signals(worker: Worker) -> None:

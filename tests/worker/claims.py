@@ -4,12 +4,12 @@ import sqlalchemy as sa
 
 from likeness.jobs.job import Claim
 from likeness.jobs.leases import Leases
-from likeness.jobs.process import ChildProcess
-from likeness.jobs.stages import Stages
 from likeness.jobs.store import JobStore
 from likeness.jobs.tables import jobs
 from likeness.service.training import Training
 from likeness.storage.database import Database
+from likeness.worker.process import ChildProcess
+from likeness.worker.stages import Stages
 
 
 def next_claim(database: Database, worker: str = "w-0") -> Claim | None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from likeness.cli import app
 from likeness.jobs.job import JobOrder
 from likeness.jobs.queue import Queue
-from tests.jobs.claims import claimed
+from tests.worker.claims import claimed
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 

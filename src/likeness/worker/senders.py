@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from email.message import EmailMessage
 
 from ..errors import UsageError
+from ..jobs.job import Notice
+from ..jobs.locations import Locations
+from ..jobs.messages import Message
 from ..net.public_post import may_be_public, post
 from ..net.urls import MAIL_SCHEMES, WebUrl, web_url
-from .job import Notice
-from .locations import Locations
-from .messages import Message
 from .notifier import Sender
 
 TIMEOUT_S = 10.0  # of a webhook, from connecting to the end of the answer

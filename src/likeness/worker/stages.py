@@ -8,13 +8,17 @@ nothing.
 """
 
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
 
+from ..artifacts import adapter as folders
 from ..artifacts import bundle
+from ..artifacts.package import pack
 from ..errors import (
     AlreadyExists,
     InputRefused,
@@ -24,18 +28,18 @@ from ..errors import (
     StorageUnavailable,
     TrainingError,
 )
+from ..jobs import object_keys
+from ..jobs.inputs import pack_photos
+from ..jobs.job import SUBJECT_PHOTOS, Claim, Failure, JobOrder, State, read_order
+from ..jobs.locations import Locations, artifact_url
+from ..jobs.store import PATIENCE_S, JobStore
 from ..storage.catalog import adapter_exists
 from ..storage.consent import covers_faces, require_consent
 from ..storage.library import AdapterLibrary
 from ..storage.objects import Objects
 from ..training.recipe import check_rank
-from ..types import PREPARED_PX, Photo, Subject
-from . import object_keys
-from .inputs import pack_photos
-from .job import SUBJECT_PHOTOS, Claim, Failure, JobOrder, State, read_order
-from .locations import Locations
+from ..types import PREPARED_PX, Adapter, Photo, Subject
 from .process import ChildProcess, Document
-from .store import PATIENCE_S, JobStore
 
 T = TypeVar("T")
 
@@ -236,7 +240,7 @@ class Stages:
                     self.library.withdraw(order.tenant, adapter.card)
                 raise Gone  # a worker that has taken over the job publishes the same bytes
             if order.invocation is not None:
-                self.locations.write_artifact(order, adapter)
+                self._write_artifact(order, adapter)
             return {"adapter_sha256": adapter_sha256}
 
         return self.patiently(claim, order, work)
@@ -370,6 +374,15 @@ class Stages:
             for key in keys:
                 self.objects.delete(key)
             self.store.drop_upload(self.objects, order)
+
+    def _write_artifact(self, order: JobOrder, adapter: Adapter) -> None:
+        """NAME.tar.gz beside the job's result, as the reference solution leaves it. Raises StorageUnavailable."""
+        if order.invocation is None or self.locations.outputs is None:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            folders.write(adapter, Path(folder) / "adapter")
+            content = pack(Path(folder) / "adapter")
+        self.locations.write(artifact_url(order), content)
 
     def _subject_archive(self, order: JobOrder) -> bytes:
         """The photographs kept for a subject, as an archive. Raises InputRefused, NotFound."""

@@ -8,9 +8,9 @@ import sys
 from typing import Any
 
 from ..errors import LikenessError, OutOfMemory, StorageUnavailable
+from ..jobs.inputs import read_input, refuse_without_photos, with_config
+from ..jobs.job import read_order
 from ..types import Advance
-from .inputs import read_input, refuse_without_photos, with_config
-from .job import read_order
 from .process import Document, Inbox, Line, attach
 
 

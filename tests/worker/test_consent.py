@@ -8,16 +8,17 @@ import pytest
 
 from fixtures.installation import Installation, archive, picture
 from likeness.errors import AdapterBusy, AlreadyExists, ConsentMissing, InputRefused
-from likeness.jobs import object_keys, preparer
+from likeness.jobs import object_keys
 from likeness.jobs.job import Claim, Invocation, JobOrder
-from likeness.jobs.stages import Failed
 from likeness.service.example import example_photos
 from likeness.storage.catalog import now
 from likeness.storage.consent import record_subject
 from likeness.storage.records import SubjectRecord
 from likeness.types import Subject
-from tests.jobs import claims
+from likeness.worker import preparer
+from likeness.worker.stages import Failed
 from tests.storage.cards import record
+from tests.worker import claims
 
 WORD = "Petra agreed on 2026-03-01"
 

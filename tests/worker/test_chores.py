@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from likeness.errors import StorageUnavailable
-from likeness.jobs.chores import LONGEST_PAUSE_S, Chore
+from likeness.worker.chores import LONGEST_PAUSE_S, Chore
 
 
 def raising(errors: list[Exception | None]) -> Callable[[], None]:

@@ -14,15 +14,16 @@ from fixtures.installation import PHOTOS, Installation
 from fixtures.waiting import HANG_S, until
 from likeness.artifacts import bundle
 from likeness.errors import InputRefused, Mismatch, StorageUnavailable, TrainingError
-from likeness.jobs import object_keys, stages
+from likeness.jobs import object_keys
 from likeness.jobs.job import Claim, JobOrder
 from likeness.jobs.locations import Locations
-from likeness.jobs.process import ChildProcess
-from likeness.jobs.stages import Gone, Stages
 from likeness.jobs.tables import jobs
 from likeness.storage.library import AdapterLibrary
-from tests.jobs.claims import claimed, stages_of, taken_over
+from likeness.worker import stages
+from likeness.worker.process import ChildProcess
+from likeness.worker.stages import Gone, Stages
 from tests.storage.cards import adapter
+from tests.worker.claims import claimed, stages_of, taken_over
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +148,7 @@ def test_who_kills_the_trainer_three_times_fails_alone(
 ) -> None:
     """With a real process, which another job shares until it has crashed once."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    trainer = ChildProcess("tests.jobs.fragile_trainer", {"lease_s": HANG_S})
+    trainer = ChildProcess("tests.worker.fragile_trainer", {"lease_s": HANG_S})
     made = dataclasses.replace(made, trainer=trainer)
     innocent, poison = (
         claimed(installation.training.database, job=installation.submit(name).id) for name in ("innocent", "poison")

@@ -22,8 +22,6 @@ from likeness.engine.engine import Engine
 from likeness.errors import CorruptAdapter, InputRefused
 from likeness.jobs import object_keys
 from likeness.jobs.job import JobOrder
-from likeness.jobs.joint_trainer import JointTrainer, preview_requests
-from likeness.jobs.process import Document
 from likeness.photos import check, prepare_usable
 from likeness.storage.device_turns import EngineTurns, TrainingTurns
 from likeness.storage.objects import FileObjects
@@ -33,6 +31,8 @@ from likeness.training.loop import TrainingLoop
 from likeness.training.pipeline import training_set
 from likeness.training.recipe import FineTuneOrder, recipe_named
 from likeness.types import Adapter, ImageRequest, Photo, Subject, WeightedAdapter
+from likeness.worker.joint_trainer import JointTrainer, preview_requests
+from likeness.worker.process import Document
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 
@@ -278,7 +278,7 @@ def test_a_loss_that_is_no_number_fails_one_job_and_a_full_disk_none(
             raise OSError(28, "No space left on device")
         put(store, key, content)
 
-    monkeypatch.setattr("likeness.jobs.joint_trainer.SECONDS_BETWEEN_TRIES", 0.0)
+    monkeypatch.setattr("likeness.worker.joint_trainer.SECONDS_BETWEEN_TRIES", 0.0)
     send("nan", steps=4, unet_learning_rate=0.1, clip_norm=1000)
     send("fine", steps=4)
 
@@ -289,7 +289,7 @@ def test_a_loss_that_is_no_number_fails_one_job_and_a_full_disk_none(
                 latent.fill_(torch.nan)
         return data
 
-    monkeypatch.setattr("likeness.jobs.joint_trainer.training_set", spoiled)
+    monkeypatch.setattr("likeness.worker.joint_trainer.training_set", spoiled)
     monkeypatch.setattr(FileObjects, "put", full)
     serve(trainer)
     assert talk.of("nan", "failed")[0]["code"] == "NonFiniteLoss"
@@ -315,7 +315,7 @@ def test_what_was_learnt_is_measured_and_a_card_that_cannot_be_made_says_why(
     def refuse(*words: object, **named: object) -> None:
         raise InputRefused("expected at least 3 photos with a face, got 0", hint="send more", code="PhotosRefused")
 
-    monkeypatch.setattr("likeness.jobs.joint_trainer.score_adapter", refuse)
+    monkeypatch.setattr("likeness.worker.joint_trainer.score_adapter", refuse)
     talk.waiting.put(asked)
     trainer.serve_once()
     said = talk.of("a", "scored")[1]

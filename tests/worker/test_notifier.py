@@ -11,18 +11,17 @@ import sqlalchemy as sa
 
 from fixtures.waiting import HANG_S, until
 from likeness.errors import StorageUnavailable
+from likeness.jobs.deliveries import CLAIM_S, Delivery, DeliveryLog
 from likeness.jobs.messages import Message
-from likeness.jobs.notifier import (
+from likeness.jobs.tables import deliveries, open_jobs_database
+from likeness.storage.database import Database
+from likeness.worker.notifier import (
     AT_ONCE,
-    CLAIM_S,
     GIVE_UP_AFTER_S,
     LONGEST_PAUSE_S,
     MOST_UNDER_WAY,
-    Delivery,
     Notifier,
 )
-from likeness.jobs.tables import deliveries, open_jobs_database
-from likeness.storage.database import Database
 
 
 @pytest.fixture
@@ -71,8 +70,8 @@ def message(id: str, kind: str = "webhook", place: int = 0, job: str = "j") -> M
     return Message(id, job, "anna", kind, f"https://example.com/{id}", "{}", place)
 
 
-def log(notifier: Notifier) -> dict[str, Delivery]:
-    return {one.id: one for one in notifier.log("anna", "j")}
+def log(database: Database) -> dict[str, Delivery]:
+    return {one.id: one for one in DeliveryLog(database).of_job("anna", "j")}
 
 
 def deliver(notifier: Notifier, database: Database, done: Callable[[], bool]) -> None:
@@ -100,15 +99,15 @@ def test_what_fails_is_tried_again_until_it_is_taken(database: Database, started
     notifier = started({"webhook": send})
     put(database, message("a"))
     assert notifier.deliver_due() == 1
-    until(lambda: log(notifier)["a"].last_error is not None)
-    first = log(notifier)["a"]
+    until(lambda: log(database)["a"].last_error is not None)
+    first = log(database)["a"]
     assert (first.state, first.attempts) == ("waiting", 1)
     assert first.last_error == "expected the webhook to answer 2xx, got 503"
     assert first.due_s > first.created_s + 4  # not at once
     assert notifier.deliver_due() == 0
-    deliver(notifier, database, lambda: log(notifier)["a"].state == "delivered")
+    deliver(notifier, database, lambda: log(database)["a"].state == "delivered")
     assert heard == ["a"] * 3
-    assert log(notifier)["a"].delivered_s is not None
+    assert log(database)["a"].delivered_s is not None
     assert notifier.deliver_due() == 0
 
 
@@ -123,9 +122,9 @@ def test_nobody_is_told_before_the_result_lies_there(database: Database, started
     notifier = started({"object": write, "webhook": lambda message: order.append(message.id)})
     put(database, message("w", place=1), message("o", "object"), message("other", place=1, job="k"))
     notifier.deliver_due()
-    until(lambda: order == ["other"] and log(notifier)["o"].last_error is not None)
+    until(lambda: order == ["other"] and log(database)["o"].last_error is not None)
     is_there.set()
-    deliver(notifier, database, lambda: log(notifier)["w"].state == "delivered")
+    deliver(notifier, database, lambda: log(database)["w"].state == "delivered")
     assert order == ["other", "o", "w"]
 
 
@@ -142,11 +141,11 @@ def test_after_a_day_it_is_given_up_and_a_replay_starts_anew(database: Database,
     long_ago = database.now - GIVE_UP_AFTER_S
     database.run(lambda c: c.execute(deliveries.update().values(created_s=long_ago)))
     notifier.deliver_due()
-    until(lambda: log(notifier)["a"].state == "given up")
+    until(lambda: log(database)["a"].state == "given up")
     assert not notifier.has_due()
-    assert notifier.replay("ben", "j") == 0
-    assert notifier.replay("anna", "j") == 1
-    deliver(notifier, database, lambda: log(notifier)["a"].state == "delivered")
+    assert DeliveryLog(database).replay("ben", "j") == 0
+    assert DeliveryLog(database).replay("anna", "j") == 1
+    deliver(notifier, database, lambda: log(database)["a"].state == "delivered")
     assert heard == ["a", "a"]
 
 
@@ -172,7 +171,7 @@ def test_two_notifiers_send_it_once(database: Database, started: Started) -> Non
         thread.start()
     for thread in threads:
         thread.join()
-    until(lambda: all(one.state == "delivered" for one in log(notifiers[0]).values()))
+    until(lambda: all(one.state == "delivered" for one in log(database).values()))
     assert sorted(heard) == sorted(str(i) for i in range(20))
 
 

@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc"),
 ]
 
-TRAINER, PREPARER = "likeness.jobs.trainer", "likeness.jobs.preparer"
+TRAINER, PREPARER = "likeness.worker.trainer", "likeness.worker.preparer"
 
 
 def facts(installation: Installation, job: Job, kind: str) -> list[dict[str, object]]:

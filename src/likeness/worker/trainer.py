@@ -1,6 +1,6 @@
 """The child process that owns a device and trains many jobs in one loop, see `joint_trainer`.
 
-    python -m likeness.jobs.trainer      started by `worker`, never by hand
+    python -m likeness.worker.trainer      started by `worker`, never by hand
 
 It reads prepared photographs from the object store and leaves checkpoints, previews and the trained adapter there, so
 that another machine can go on with any of its jobs. The worker publishes.

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from fixtures.waiting import HANG_S
 from likeness.errors import StorageUnavailable, UsageError
-from likeness.jobs import senders
 from likeness.jobs.job import Notice
 from likeness.jobs.messages import Message
-from likeness.jobs.senders import (
+from likeness.net.urls import WebUrl
+from likeness.worker import senders
+from likeness.worker.senders import (
     SendOptions,
     check_notice,
     check_webhook,
@@ -31,7 +32,6 @@ from likeness.jobs.senders import (
     signature,
     tenant_secret,
 )
-from likeness.net.urls import WebUrl
 
 OPTIONS = SendOptions(b"secret", private_webhooks=True)
 

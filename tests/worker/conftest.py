@@ -1,0 +1,3 @@
+from tests.jobs.conftest import installation, queue
+
+__all__ = ["installation", "queue"]
