@@ -1,8 +1,11 @@
 """`likeness train --remote` and `likeness jobs`: the same words on another machine, and what the queue says here."""
 
 import json
+import socket
+import socketserver
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,48 @@ def test_the_photographs_go_there_and_the_end_comes_back(likeness: Likeness, add
     assert (ran.exit_code, over["state"], over["failure"]["hint"]) == (1, "failed", "send more")
     job = likeness.training.queue.status(over["id"], "local")
     assert (job.order.name, job.order.class_noun, dict(job.order.changes)) == ("rex", "dog", {"steps": 5})
+
+
+@contextmanager
+def cut_once(address: str, behind: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """A way to the server that breaks off one response behind these bytes; its URL, and what was asked."""
+    port, asked, cuts = int(address.rpartition(":")[2]), list[bytes](), [behind]
+
+    class Way(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            request = b""
+            while not request.endswith(b"\r\n\r\n"):
+                request += self.rfile.readline()
+            asked.append(request)
+            with socket.create_connection(("127.0.0.1", port)) as server:
+                server.sendall(request)
+                while part := server.recv(1 << 16):
+                    head, found, _ = part.partition(cuts[0] if cuts else b"\0")
+                    self.wfile.write(head + found)
+                    if found:
+                        cuts.clear()
+                        return
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Way) as way:
+        thread = threading.Thread(target=way.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{way.server_address[1]}", asked
+        way.shutdown()
+        thread.join()
+
+
+def test_a_connection_that_breaks_loses_no_event(
+    likeness: Likeness, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("likeness.commands.remote.RECONNECT_S", 0.0)
+    job = Remote(address).submit(PHOTOS, {"name": "fido", "class_noun": "dog"})
+    fail(likeness, Failure("PhotosRefused", "too few photos"))
+    with cut_once(address, b'"running"') as (way, asked):  # in the middle of an event
+        told = list(Remote(way).events(job["id"]))
+    assert [facts["state"] for kind, facts in told if kind in ("state", "end")] == [
+        "queued", "running", "failed", "failed"
+    ]  # fmt: skip
+    assert [b"last-event-id" in request.lower() for request in asked] == [False, True]
 
 
 def test_a_refusal_is_told_in_the_servers_words(address: str, photo: str) -> None:

@@ -1,4 +1,4 @@
-"""Client of a Likeness server: uploads photographs and shows the progress of the training. Standard library only.
+"""Client of a Likeness server: uploads photographs and shows the progress of the training.
 
 An API key is sent only over TLS or to this machine. If the connection breaks, the event stream resumes.
 """
@@ -6,11 +6,11 @@ An API key is sent only over TLS or to this machine. If the connection breaks, t
 import json
 import secrets
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import httpx2
 
 from ..errors import LikenessError, StorageUnavailable, UsageError
 from ..net.urls import web_url
@@ -18,7 +18,6 @@ from ..types import Advance, ShouldStop, Watch
 
 TIMEOUT_S = 60.0
 RECONNECT_S = 2.0
-MOST_LINE_BYTES = 1 << 20
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -45,87 +44,88 @@ class Remote:
 
     def submit(self, archive: bytes, order: Mapping[str, object]) -> dict[str, Any]:
         """Upload the photographs; returns the server's job. Raises RemoteRefusal, StorageUnavailable."""
-        boundary = secrets.token_hex(16)
-        parts = [
-            ('name="order"', json.dumps(order).encode()),
-            ('name="archive"; filename="photos.tar"\r\nContent-Type: application/x-tar', archive),
-        ]
-        body = b"".join(
-            f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + content + b"\r\n"
-            for head, content in parts
-        )
-        headers = {
-            "Content-Type": f"multipart/form-data; boundary={boundary}", "Idempotency-Key": secrets.token_hex(16)
-        }  # fmt: skip
-        return self._ask("POST", "/v1/jobs/photos", body + f"--{boundary}--\r\n".encode(), headers)
+        return self._post(
+            "/v1/jobs/photos", data={"order": json.dumps(order)},
+            files={"archive": ("photos.tar", archive, "application/x-tar")},
+            headers={"Idempotency-Key": secrets.token_hex(16)},
+        )  # fmt: skip
 
     def cancel(self, job: str) -> dict[str, Any]:
-        return self._ask("POST", f"/v1/jobs/{job}/cancel", b"")
+        """Returns the job. Raises RemoteRefusal, StorageUnavailable."""
+        return self._post(f"/v1/jobs/{job}/cancel")
 
     def events(self, job: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Kind and data of each event of a job; the last is 'end' with the final job."""
-        seen = ""
+        """Kind and data of each event of a job; the last is 'end' with the final job. Raises RemoteRefusal."""
+        seen: dict[str, str] = {}
         while True:
+            headers = {"Accept": "text/event-stream", **seen}
             try:
-                with self._open("GET", f"/v1/jobs/{job}/events", None, _stream_headers(seen)) as answer:
-                    kind = ""
-                    for raw in iter(lambda: answer.readline(MOST_LINE_BYTES), b""):
-                        word, _, value = raw.decode().rstrip("\n").partition(": ")
-                        if word == "id":
-                            seen = value
-                        elif word == "event":
-                            kind = value
-                        elif word == "data":
-                            yield kind, json.loads(value)
-                            if kind == "end":
-                                return
-            except (OSError, StorageUnavailable):
-                time.sleep(RECONNECT_S)
+                with (
+                    self._client() as client,
+                    client.stream("GET", f"/v1/jobs/{job}/events", headers=headers) as answer,
+                ):
+                    _raise_refusal(answer)
+                    for event in _events(answer.iter_lines()):
+                        yield event["event"], json.loads(event["data"])
+                        if event["event"] == "end":
+                            return
+                        if "id" in event:
+                            seen = {"Last-Event-ID": event["id"]}
+            except httpx2.HTTPError:
+                pass
+            time.sleep(RECONNECT_S)
 
-    def _ask(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None = None
-    ) -> dict[str, Any]:
-        with self._open(method, path, body, headers or {}) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
-        return found
+    def _client(self) -> httpx2.Client:
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=TIMEOUT_S)
 
-    def _open(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Any:
-        said = {**headers, **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
-        request = urllib.request.Request(self.url.rstrip("/") + path, body, said, method=method)
+    def _post(self, path: str, **content: Any) -> dict[str, Any]:
         try:
-            return urllib.request.urlopen(request, timeout=TIMEOUT_S)
-        except urllib.error.HTTPError as error:
-            raise _refusal(error) from error
-        except OSError as error:
+            with self._client() as client:
+                answer = client.post(path, **content)
+        except httpx2.HTTPError as error:
             raise StorageUnavailable(
                 "expected a response from the server, got none", hint="check the URL and the network"
             ) from error
+        _raise_refusal(answer)
+        found: dict[str, Any] = answer.json()
+        return found
 
 
 def follow(remote: Remote, job: str, *, watch: Watch, should_stop: ShouldStop) -> dict[str, Any]:
     """Show a job's progress until it ends; when interrupted, cancel it. Returns the final job."""
-    asked = False
+    is_cancelled, facts = False, dict[str, Any]()
     for kind, facts in remote.events(job):
-        if should_stop() and not asked:
+        if should_stop() and not is_cancelled:
             remote.cancel(job)
-            asked = True
+            is_cancelled = True
         if kind == "progress":
             watch(Advance.from_json(facts))
-        elif kind == "end":
-            return facts
-    raise StorageUnavailable("the server closed the event stream before the job ended")
+    return facts
 
 
-def _stream_headers(seen: str) -> dict[str, str]:
-    return {"Accept": "text/event-stream", **({"Last-Event-ID": seen} if seen else {})}
+def _events(lines: Iterable[str]) -> Iterator[dict[str, str]]:
+    """The fields of each event that arrives whole."""
+    event: dict[str, str] = {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(": ")
+            event[name] = value
+            continue
+        if "data" in event:
+            yield event
+        event = {}
 
 
-def _refusal(error: urllib.error.HTTPError) -> LikenessError:
-    """The server's error, if the response is a Likeness error."""
+def _raise_refusal(answer: httpx2.Response) -> None:
+    """Raises RemoteRefusal with the server's words, if it answers with an error."""
+    if answer.is_success:
+        return
     try:
-        with error:
-            said = json.loads(error.read(MOST_LINE_BYTES))["error"]
+        said = json.loads(answer.read())["error"]
         refusal = RemoteRefusal(str(said["message"])[:500], hint=str(said.get("hint", ""))[:500])
     except (ValueError, KeyError, TypeError):
-        refusal = RemoteRefusal(f"expected a response from Likeness, got status {error.code}", hint="check the URL")
-    return refusal
+        refusal = RemoteRefusal(
+            f"expected a response from Likeness, got status {answer.status_code}", hint="check the URL"
+        )
+    raise refusal
