@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import SettingsError, UsageError, plain_name, reason_of
 from .net.urls import MAIL_SCHEMES, web_url
+from .types import TRAINING_ENDPOINT
 
 PREFIX = "LIKENESS_"
 FILE_NAME = "likeness.toml"
@@ -55,7 +56,7 @@ class Settings:
     # SQLAlchemy URL, may contain a password; default: in the home folder
     catalog: str | None = field(default=None, repr=False)
     portrait_endpoint: str = "avatars"  # endpoint names of the SageMaker protocol
-    training_endpoint: str = "fine-tuning"
+    training_endpoint: str = TRAINING_ENDPOINT
     host_names: str | None = None  # comma-separated: of a proxy in front of a server without API keys
     cors_origins: str | None = None  # comma-separated origins; *: any, with API keys only
     requests_per_minute: int = 600  # per API key

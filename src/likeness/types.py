@@ -52,6 +52,8 @@ def checked_name(name: str) -> str:
     return name
 
 
+TRAINING_ENDPOINT = "fine-tuning"  # name of the endpoint in the SageMaker protocol, unless the settings have another
+
 # Reserved names, all of them: what else a name of this kind would be taken for.
 BARE_BASE = "base"  # where an adapter is named: none
 SETUP_MODEL = "model_setup"  # the reference solution's clients invoke it first; here nothing is to set up

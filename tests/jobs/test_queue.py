@@ -225,6 +225,19 @@ def test_who_waits_too_long_expires(queue: Queue) -> None:
     assert queue.status(other.id, "anna").state == "running"
 
 
+def test_a_cancel_is_refused_while_the_database_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("likeness.jobs.store.REQUEST_PATIENCE_S", 0.0)
+    database = open_jobs_database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    queue = Queue(database, lambda tenant, name: None)
+    job = queue.submit(order("rex"))
+    queue.close()
+    (tmp_path / "jobs.sqlite").rename(tmp_path / "elsewhere")
+    (tmp_path / "jobs.sqlite").mkdir()  # as a disk that went away
+    with pytest.raises(StorageUnavailable):
+        queue.cancel(job.id, "anna")
+    queue.close()
+
+
 def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:
     with pytest.raises(StorageUnavailable):
         open_jobs_database("postgresql+psycopg://nobody@127.0.0.1:9/jobs")

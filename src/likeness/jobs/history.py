@@ -15,7 +15,7 @@ from ..errors import AlreadyExists, StorageDamaged
 from ..storage.database import Database
 from .job import FINAL, SUBJECT_PHOTOS, Job, JobOrder
 from .store import JobStore
-from .tables import events, jobs
+from .tables import REQUEST_PATIENCE_S, events, jobs
 
 log = logging.getLogger("likeness.jobs")
 
@@ -116,4 +116,4 @@ def add_past(database: Database, past: PastJob, *, keep_photos_s: float) -> bool
             connection.execute(events.insert().values(job=past.id, at_s=at_s, kind=kind, facts=json.dumps(facts)))
         return True
 
-    return database.run(work, patience_s=5.0)
+    return database.run(work, patience_s=REQUEST_PATIENCE_S)

@@ -25,8 +25,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ..storage.database import Database
 from .deliveries import is_being_sent
 from .job import Claim, Failure
-from .store import PATIENCE_S, JobStore, add_event
-from .tables import deliveries, is_open, jobs, workers
+from .store import JobStore, add_event
+from .tables import WORKER_PATIENCE_S, deliveries, is_open, jobs, workers
 
 BEATS_IN_LEASE = 2
 MOST_TAKEOVERS = 10  # of one job whose worker died each time, without progress between
@@ -161,7 +161,7 @@ class Leases:
 
     def release(self, claim: Claim) -> None:
         """No process of this worker writes anything of the job any more."""
-        self._database.run(lambda connection: self._release(connection, claim), patience_s=PATIENCE_S)
+        self._database.run(lambda connection: self._release(connection, claim), patience_s=WORKER_PATIENCE_S)
         self.abandon(claim)
 
     def abandon(self, claim: Claim) -> None:
@@ -174,9 +174,9 @@ class Leases:
         self._database.run(lambda c: c.execute(workers.update().where(*mine).values(beat_s=0.0)), patience_s=2.0)
 
     def drop_old_workers(self) -> None:
-        """Forget workers that ended, or died, a day ago."""
+        """Forget workers that ended, or died, a day ago. Raises StorageUnavailable."""
         late = sa.func.abs(self._database.now - workers.c.beat_s) > FORGOTTEN_AFTER_S
-        self._database.run(lambda connection: connection.execute(workers.delete().where(late)), patience_s=5.0)
+        self._database.run(lambda connection: connection.execute(workers.delete().where(late)))
 
     def _claim(self, connection: sa.Connection, query: sa.Select[Any]) -> Claim | None:
         row = connection.execute(query.with_for_update(skip_locked=True)).mappings().first()

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from ..types import TRAINING_ENDPOINT
 from .job import Job, Notice
 from .locations import artifact_url
 
-DEFAULT_ENDPOINT = "fine-tuning"
 LOCAL_REGION = "local"
 COMPLETED = "Training Completed!"  # what the reference solution's notebook waits for
 TEST_NOTIFICATION = {"eventVersion": "1.0", "eventSource": "aws:sagemaker", "eventName": "TestNotification"}
@@ -52,7 +52,7 @@ def inference_message(job: Job, region: str) -> dict[str, object]:
     call = job.order.invocation
     request = {
         "contentType": call.content_type if call else "application/x-tar",
-        "endpointName": call.endpoint if call else DEFAULT_ENDPOINT,
+        "endpointName": call.endpoint if call else TRAINING_ENDPOINT,
         "inputLocation": call.input_location if call else job.order.photos,
     }
     if call and call.accept:

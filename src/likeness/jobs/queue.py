@@ -13,7 +13,7 @@ from ..storage.database import Database
 from ..types import checked_tenant
 from .job import Failure, Job, JobEvent, JobOrder
 from .store import JobStore, add_event, job_of_name_open
-from .tables import deliveries, events, is_open, jobs, workers
+from .tables import REQUEST_PATIENCE_S, deliveries, events, is_open, jobs, workers
 
 _SUBMIT_LOCK = 7310590  # PostgreSQL's advisory lock of submits, with the tenant's hash
 MOST_OPEN_OF_TENANT = 200
@@ -69,7 +69,7 @@ class Queue:
         job = secrets.token_hex(12)
         try:
             found = self.database.run(
-                lambda connection: self._insert(connection, job, order, idempotency_key), patience_s=5.0
+                lambda connection: self._insert(connection, job, order, idempotency_key), patience_s=REQUEST_PATIENCE_S
             )
         except IntegrityError:  # the database's own rules: a key once, one open job of a name
             if (earlier := self._earlier(order, idempotency_key)) is not None:
@@ -98,7 +98,7 @@ class Queue:
         return [_as_published(job, published.get(job.order.name)) for job in found]
 
     def cancel(self, job: str, tenant: str) -> Job:
-        """End a job; a final state stays. Raises NotFound."""
+        """End a job; a final state stays. Raises NotFound, StorageUnavailable."""
         self.store.cancel(job, tenant)
         return self.status(job, tenant)
 
@@ -122,7 +122,7 @@ class Queue:
                 for kind, column in kinds.items()
             }
 
-        return self.database.run(work, patience_s=5.0) if found else {}
+        return self.database.run(work, patience_s=REQUEST_PATIENCE_S) if found else {}
 
     def backlog(self) -> Backlog:
         """The queue in numbers, over all tenants. Raises StorageUnavailable."""
@@ -146,7 +146,9 @@ class Queue:
     def _earlier(self, order: JobOrder, key: str | None) -> Job | None:
         if key is None:
             return None
-        found = self.database.run(lambda connection: _of_key(connection, order, key), reads_only=True, patience_s=5.0)
+        found = self.database.run(
+            lambda connection: _of_key(connection, order, key), reads_only=True, patience_s=REQUEST_PATIENCE_S
+        )
         return None if found is None else self.status(found, order.tenant)
 
     def _insert(self, connection: sa.Connection, job: str, order: JobOrder, key: str | None) -> str:

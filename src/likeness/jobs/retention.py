@@ -20,7 +20,7 @@ from .leases import being_written
 from .locations import Locations
 from .queue import Queue
 from .store import JobStore, add_event
-from .tables import deliveries, jobs
+from .tables import REQUEST_PATIENCE_S, deliveries, jobs
 
 log = logging.getLogger("likeness.retention")
 
@@ -147,4 +147,4 @@ def _drop_messages(queue: Queue, tenant: str, found: list[str]) -> int:
     asked = deliveries.delete().where(
         deliveries.c.tenant == tenant, sa.or_(deliveries.c.job.in_(found), is_test), ~is_being_sent(queue.database)
     )
-    return queue.database.run(lambda connection: connection.execute(asked).rowcount, patience_s=5.0)
+    return queue.database.run(lambda connection: connection.execute(asked).rowcount, patience_s=REQUEST_PATIENCE_S)

@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -23,13 +24,11 @@ from ..storage.database import Database
 from ..storage.objects import Objects
 from .job import STATES, Claim, Failure, Job, JobEvent, JobOrder, State, read_document, read_order
 from .messages import messages_about
-from .tables import deliveries, events, is_open, jobs
+from .tables import REQUEST_PATIENCE_S, WORKER_PATIENCE_S, deliveries, events, is_open, jobs
 
 S = TypeVar("S")
 T = TypeVar("T")
 
-PATIENCE_S = math.inf  # a worker waits for its database, however long that is away
-READ_PATIENCE_S = 10.0
 CURVE_POINTS = 200  # of the losses that stay when a job is over
 GRACE_S = 30.0  # before the photographs of a cancelled job go: its worker may be about to read them
 
@@ -49,7 +48,7 @@ class JobStore:
         query = sa.select(jobs.c.state).where(jobs.c.id == job, jobs.c.tenant == tenant)
         return self._read(lambda connection: connection.execute(query).scalar())
 
-    def find(self, job: str, tenant: str | None = None, *, patience_s: float = READ_PATIENCE_S) -> Job | None:
+    def find(self, job: str, tenant: str | None = None) -> Job | None:
         """A job; another tenant's is not there. Raises StorageDamaged."""
         query = sa.select(jobs).where(jobs.c.id == job)
         if tenant is not None:
@@ -59,7 +58,7 @@ class JobStore:
             row = connection.execute(query).mappings().first()
             return None if row is None else _job(connection, row)
 
-        return self._read(work, patience_s=patience_s)
+        return self._read(work)
 
     def newest(self, tenant: str, *, name: str | None = None, limit: int = 100) -> list[Job]:
         """A tenant's jobs, the newest first. Damaged rows are logged and left out."""
@@ -87,7 +86,7 @@ class JobStore:
     def prioritise(self, job: str, priority: int) -> bool:
         """Set the priority of a job that waits; small goes first. False: it does not wait."""
         update = jobs.update().where(jobs.c.id == job, jobs.c.state == "queued").values(priority=priority)
-        return self.database.run(lambda c: c.execute(update).rowcount > 0, patience_s=READ_PATIENCE_S)
+        return self.database.run(lambda c: c.execute(update).rowcount > 0, patience_s=REQUEST_PATIENCE_S)
 
     def orders(self, found: Sequence[str]) -> list[JobOrder]:
         """The orders of these jobs. Damaged rows are logged and left out."""
@@ -125,17 +124,23 @@ class JobStore:
         rows = self._read(lambda c: c.execute(query.order_by(events.c.seq).limit(limit)).all())
         return readable(lambda row: JobEvent(row.seq, row.at_s, row.kind, read_document(row.facts)), rows)
 
-    # writes of the worker that holds the claim
+    # of the worker that holds the claim
+
+    def order_of(self, claim: Claim) -> JobOrder | None:
+        """The order of the claimed job; None: the job was forgotten. Raises StorageDamaged."""
+        query = sa.select(jobs.c.order).where(jobs.c.id == claim.job)
+        found = self._read(lambda c: c.execute(query).scalar(), patience_s=WORKER_PATIENCE_S)
+        return None if found is None else read_order(found)
 
     def holds(self, claim: Claim) -> bool:
         """Whether the job still runs under this claim."""
         query = sa.select(jobs.c.id).where(*_held(claim))
-        return self._read(lambda c: c.execute(query).first() is not None, patience_s=PATIENCE_S)
+        return self._read(lambda c: c.execute(query).first() is not None, patience_s=WORKER_PATIENCE_S)
 
     def left_s(self, claim: Claim, limit_s: float) -> float:
         """Seconds until the job's time limit, negative when it is over."""
         query = sa.select(jobs.c.started_s + limit_s - self.database.now).where(jobs.c.id == claim.job)
-        return self._read(lambda c: float(c.execute(query).scalar() or 0.0), patience_s=PATIENCE_S)
+        return self._read(lambda c: float(c.execute(query).scalar() or 0.0), patience_s=WORKER_PATIENCE_S)
 
     def tell(self, claim: Claim, kind: str, facts: Mapping[str, object]) -> bool:
         """Write an event, and make it the job's progress. False: the claim is not held any more."""
@@ -146,12 +151,12 @@ class JobStore:
                 add_event(self.database, connection, claim.job, kind, facts)
             return is_held
 
-        return self.database.run(work, patience_s=PATIENCE_S)
+        return self.database.run(work, patience_s=WORKER_PATIENCE_S)
 
     def kept(self, claim: Claim) -> dict[str, Any]:
         """The results of the job's stages that are done. Raises StorageDamaged."""
         query = sa.select(jobs.c.stages).where(jobs.c.id == claim.job)
-        return read_document(self._read(lambda c: c.execute(query).scalar() or "{}", patience_s=PATIENCE_S))
+        return read_document(self._read(lambda c: c.execute(query).scalar() or "{}", patience_s=WORKER_PATIENCE_S))
 
     def keep(self, claim: Claim, results: Mapping[str, Mapping[str, Any]]) -> bool:
         """Store the results of stages, so that they are not done again. False: the claim is not held any more."""
@@ -164,7 +169,7 @@ class JobStore:
     def died(self, claim: Claim) -> int:
         """Count a crash of the job's process; returns how many there were since the job last got further."""
         update = jobs.update().where(*_held(claim)).values(deaths=jobs.c.deaths + 1).returning(jobs.c.deaths)
-        return self.database.run(lambda c: int(c.execute(update).scalar() or 0), patience_s=PATIENCE_S)
+        return self.database.run(lambda c: int(c.execute(update).scalar() or 0), patience_s=WORKER_PATIENCE_S)
 
     def publishes(self, claim: Claim, adapter_sha256: str) -> bool:
         """Record the adapter that is about to be published. False: the claim is lost, so it must not be published."""
@@ -179,44 +184,36 @@ class JobStore:
 
     def finish(self, claim: Claim, state: State, *, failure: Failure | None = None, keep_photos_s: float) -> bool:
         """End a job under this claim, with the messages about it. False: the claim is not held any more."""
-        return self.end(claim.job, _held(claim), state, failure=failure, keep_photos_s=keep_photos_s)
+        return self.database.run(
+            lambda connection: self.end_in(connection, claim.job, _held(claim), state, failure, keep_photos_s),
+            patience_s=WORKER_PATIENCE_S,
+        )
 
     # transitions that need no claim
 
     def cancel(self, job: str, tenant: str) -> bool:
-        """End a job that waits or runs; its worker notices within `stages.LOOK_EVERY_S`."""
-        guard = (jobs.c.id == job, jobs.c.tenant == tenant, is_open)
-        return self.end(job, guard, "cancelled", failure=Failure("Cancelled", "cancelled by its owner"),
-                        keep_photos_s=GRACE_S)  # fmt: skip
+        """End a job that waits or runs; its worker notices within `stages.LOOK_EVERY_S`. Raises StorageUnavailable."""
+        guard, failure = (
+            (jobs.c.id == job, jobs.c.tenant == tenant, is_open),
+            Failure("Cancelled", "cancelled by its owner"),
+        )
+        return self.database.run(
+            lambda connection: self.end_in(connection, job, guard, "cancelled", failure, GRACE_S),
+            patience_s=REQUEST_PATIENCE_S,
+        )
 
     def expire(self) -> list[str]:
-        """End the jobs whose time in the queue is over; returns them."""
+        """End the jobs whose time in the queue is over; returns them. Raises StorageUnavailable."""
         late = (jobs.c.state == "queued", jobs.c.queue_until_s <= self.database.now)
         query = sa.select(jobs.c.id).where(*late).limit(100)
         found = self.database.run(lambda connection: connection.execute(query).scalars().all(), reads_only=True)
-        failure = Failure("Expired", "no worker was free before the job's time in the queue was over",
-                          "submit again, or start more workers")  # fmt: skip
-        return [
-            job
-            for job in found
-            if self.end(job, (jobs.c.id == job, *late), "expired", failure=failure, keep_photos_s=0)
-        ]
-
-    def end(
-        self, job: str, guard: Sequence[sa.ColumnElement[bool]], state: State, *,
-        failure: Failure | None, keep_photos_s: float,
-    ) -> bool:  # fmt: skip
-        """End a job where the guard holds, in a transaction of its own."""
-        return self.database.run(
-            lambda connection: self.end_in(connection, job, guard, state, failure, keep_photos_s),
-            patience_s=PATIENCE_S,
-        )
+        return [job for job in found if self.database.run(partial(self._expire, job, late))]
 
     def end_in(
         self, connection: sa.Connection, job: str, guard: Sequence[sa.ColumnElement[bool]], state: State,
         failure: Failure | None, keep_photos_s: float,
     ) -> bool:  # fmt: skip
-        """The same within a transaction."""
+        """End a job where the guard holds, within a transaction; False: it holds nowhere."""
         now, said = self.database.now, {} if failure is None else asdict(failure)
         update = jobs.update().where(*guard).values(state=state, finished_s=now, purge_s=now + keep_photos_s, **said)
         row = connection.execute(update.returning(*jobs.c)).mappings().first()
@@ -234,11 +231,16 @@ class JobStore:
                 )
         return True
 
-    def _read(self, work: Callable[[sa.Connection], T], *, patience_s: float = READ_PATIENCE_S) -> T:
+    def _expire(self, job: str, late: Sequence[sa.ColumnElement[bool]], connection: sa.Connection) -> bool:
+        failure = Failure("Expired", "no worker was free before the job's time in the queue was over",
+                          "submit again, or start more workers")  # fmt: skip
+        return self.end_in(connection, job, (jobs.c.id == job, *late), "expired", failure, 0.0)
+
+    def _read(self, work: Callable[[sa.Connection], T], *, patience_s: float = REQUEST_PATIENCE_S) -> T:
         return self.database.run(work, reads_only=True, patience_s=patience_s)
 
     def _write(self, claim: Claim, **values: object) -> bool:
-        return self.database.run(lambda connection: _update(connection, claim, **values), patience_s=PATIENCE_S)
+        return self.database.run(lambda connection: _update(connection, claim, **values), patience_s=WORKER_PATIENCE_S)
 
 
 def job_of_name_open() -> AdapterBusy:

@@ -3,12 +3,17 @@
 All times are the database's clock in seconds since 1970: workers on machines with other clocks agree on what is late.
 """
 
+import math
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..storage.database import Database, Schema
 
 JOBS = Schema("jobs", "0002", "the queue's database", immediate=True)
+
+REQUEST_PATIENCE_S = 10.0  # how long a request waits for the database while that is away
+WORKER_PATIENCE_S = math.inf  # a job goes on when the database is back, however long that was away
 
 metadata = sa.MetaData()
 _ID, _NAME, _SHA256, _WORKER = sa.String(64), sa.String(63), sa.String(64), sa.String(200)
@@ -115,4 +120,4 @@ def remembered(database: Database, name: str, value: str) -> str:
         connection.execute(insert(facts).values(name=name, value=value).on_conflict_do_nothing())
         return str(connection.execute(sa.select(facts.c.value).where(facts.c.name == name)).scalar_one())
 
-    return database.run(work, patience_s=5.0)
+    return database.run(work, patience_s=REQUEST_PATIENCE_S)

@@ -32,7 +32,7 @@ from ..jobs import object_keys
 from ..jobs.inputs import pack_photos
 from ..jobs.job import SUBJECT_PHOTOS, Claim, Failure, JobOrder, State, read_order
 from ..jobs.locations import Locations, artifact_url
-from ..jobs.store import PATIENCE_S, JobStore
+from ..jobs.store import JobStore
 from ..storage.catalog import adapter_exists
 from ..storage.consent import covers_faces, require_consent
 from ..storage.library import AdapterLibrary
@@ -282,10 +282,9 @@ class Stages:
         return result
 
     def _order(self, claim: Claim) -> JobOrder:
-        found = self.store.find(claim.job, patience_s=PATIENCE_S)
-        if found is None:
+        if (found := self.store.order_of(claim)) is None:
             raise Gone
-        return found.order
+        return found
 
     def _tell(self, claim: Claim, kind: str, facts: Mapping[str, object]) -> None:
         if not self.store.tell(claim, kind, facts):
