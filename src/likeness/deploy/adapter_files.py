@@ -15,6 +15,7 @@ from ..config import Settings
 from ..engine.prompts import unread_of, worded
 from ..errors import Mismatch, UsageError
 from ..service.image_files import encode
+from ..service.loading import engine_of, loaded_base
 from ..service.provenance import signer
 from ..types import Adapter, AdapterCard, GeneratedImage, ImageRequest, WeightedAdapter
 
@@ -72,13 +73,9 @@ def file_engine(settings: Settings, *, base_sha256: str | None = None) -> Iterat
 
     Raises:
         Mismatch: the settings name another base.
-        NotFound, CorruptBase, SettingsError: as `load_base` and `signer`.
+        NotFound, CorruptBase, SettingsError: as `loaded_base` and `signer`.
     """
-    from ..diffusion.base import load_base
-    from ..engine.engine import Engine
-    from ..training.recipe import LARGEST_PRESET_RANK
-
-    base = load_base(settings.base, settings.revision)
+    base = loaded_base(settings)
     if base_sha256 not in (None, base.sha256):
         raise Mismatch(
             "the engine's base is not the one that the adapter was trained on",
@@ -86,11 +83,7 @@ def file_engine(settings: Settings, *, base_sha256: str | None = None) -> Iterat
             code="WrongBase",
         )
     sign = signer(settings.c2pa_certificate, settings.c2pa_key)
-    engine = Engine(
-        base, load=load, slots=settings.slots, rank=settings.rank, large_rank=LARGEST_PRESET_RANK,
-        max_batch=settings.max_batch, host_bytes=settings.host_mb << 20, queue_limit=settings.queue_limit,
-    )  # fmt: skip
-    with engine:
+    with engine_of(settings, base, load) as engine:
         yield FileEngine(engine, lambda image, media_type: sign(encode(image, media_type), media_type))
 
 

@@ -1,5 +1,6 @@
 """Loads the base and starts the engine; slow, so done at first use."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -8,10 +9,12 @@ from ..errors import OutOfMemory
 from ..storage.files import file_failed
 from ..storage.library import AdapterLibrary
 from ..storage.one_fetch import shared_get
+from ..types import Adapter
 
 if TYPE_CHECKING:  # these import torch
     from ..diffusion.base import BaseModel
     from ..engine.engine import Engine
+    from ..storage.device_turns import EngineTurns
 
 
 def loaded_base(settings: Settings) -> "BaseModel":
@@ -51,7 +54,7 @@ def refuse_unservable(settings: Settings) -> None:
 
 
 def started_engine(settings: Settings, base: "BaseModel", library: AdapterLibrary) -> "Engine":
-    """Adapters of every rank that the settings and the presets allow are served.
+    """The engine of an installation's library.
 
     The device is shared with trainings, and fetches of adapters with the other engines of this node.
 
@@ -59,9 +62,7 @@ def started_engine(settings: Settings, base: "BaseModel", library: AdapterLibrar
         StorageError: the home folder cannot be written.
     """
     from ..diffusion.devices import device_name, limit_memory
-    from ..engine.engine import Engine
     from ..storage.device_turns import EngineTurns
-    from ..training.recipe import LARGEST_PRESET_RANK
 
     limit_memory(base.device, 1 - settings.training_memory / 100)
     home = settings.home.expanduser().absolute()
@@ -69,8 +70,21 @@ def started_engine(settings: Settings, base: "BaseModel", library: AdapterLibrar
         turns, get = EngineTurns(home, device_name(base.device)), shared_get(library.objects, home)
     except OSError as error:
         raise file_failed(error) from error
+    return engine_of(settings, base, partial(library.load, get=get), turns=turns)
+
+
+def engine_of(
+    settings: Settings, base: "BaseModel", load: Callable[[str], Adapter], *, turns: "EngineTurns | None" = None
+) -> "Engine":
+    """An engine as the settings describe it; it serves adapters of every rank that they and the presets allow.
+
+    Args:
+        load, turns: as of `Engine`.
+    """
+    from ..engine.engine import Engine
+    from ..training.recipe import LARGEST_PRESET_RANK
+
     return Engine(
-        base, slots=settings.slots, rank=settings.rank, large_rank=LARGEST_PRESET_RANK,
-        max_batch=settings.max_batch, host_bytes=settings.host_mb << 20, queue_limit=settings.queue_limit,
-        load=partial(library.load, get=get), turns=turns,
+        base, load=load, slots=settings.slots, rank=settings.rank, large_rank=LARGEST_PRESET_RANK,
+        max_batch=settings.max_batch, host_bytes=settings.host_mb << 20, queue_limit=settings.queue_limit, turns=turns,
     )  # fmt: skip
