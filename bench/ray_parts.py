@@ -203,7 +203,7 @@ def kill(
         with ThreadPoolExecutor(4) as pool:
             asking = [pool.submit(keep_asking) for _ in range(4)]
             while wait(asking, timeout=every_s).not_done:
-                states = engine.states()
+                states = engine.states("")
                 holders = [state for state in states if state.held]
                 if len(states) < 2 or not holders:  # no neighbour that could answer
                     continue

@@ -145,9 +145,10 @@ class Replicas(Handle):
         super().__init__()
         self._held, self.bytes = held, list[int]()
 
-    def broadcast(self, method: str, after: str) -> Any:
+    def broadcast(self, method: str, after: str | None) -> Any:
         assert method == "state"
-        states = [ReplicaState(k, keys_after(held, after), facts()) for k, held in enumerate(self._held)]
+        keys = [() if after is None else keys_after(held, after) for held in self._held]
+        states = [ReplicaState(k, some, facts()) for k, some in enumerate(keys)]
         self.bytes += [len(pickle.dumps(state)) for state in states]
         return SimpleNamespace(results=lambda **_: states)
 

@@ -52,5 +52,5 @@ class ReplicaState:
     """One replica, now."""
 
     process_id: int
-    held: tuple[str, ...]  # keys of adapters in memory, sorted, at most `KEYS_OF_A_STATE`
+    held: tuple[str, ...]  # keys of adapters in memory that were asked for, sorted, at most `KEYS_OF_A_STATE`
     facts: EngineFacts

@@ -105,8 +105,8 @@ class RemoteEngine:
             raise EngineBusy("expected a replica that answers, got none", code="ReplicaLost", retry_after_s=AGAIN_S)
         return total([state.facts for state in states])
 
-    def states(self, after: str = "") -> list[ReplicaState]:
-        """Of the replicas that answer within `STATE_S`, with keys that sort behind `after`."""
+    def states(self, after: str | None = None) -> list[ReplicaState]:
+        """Of the replicas that answer within `STATE_S`, with keys that sort behind `after`; None: without keys."""
         return [state for state in self._all("state", after) if isinstance(state, ReplicaState)]
 
     def close(self) -> None:

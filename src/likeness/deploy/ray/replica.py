@@ -77,9 +77,10 @@ class EngineReplica:
         finally:
             ticket.cancel()  # no effect on a finished one
 
-    async def state(self, after: str = "") -> ReplicaState:
-        """Facts, and the first keys behind `after`."""
-        return ReplicaState(os.getpid(), keys_after(self._engine.held(), after), self._engine.facts())
+    async def state(self, after: str | None = None) -> ReplicaState:
+        """Facts, and the first keys behind `after`; None: no keys."""
+        keys = () if after is None else keys_after(self._engine.held(), after)
+        return ReplicaState(os.getpid(), keys, self._engine.facts())
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve, for `router.follow_load`: of the images that joined a batch since the last call."""
