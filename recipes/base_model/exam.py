@@ -18,6 +18,7 @@ from torch import Tensor
 
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.diffusion.lora import LoraBank
+from likeness.diffusion.pixels import to_images
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.photos import Face, MediaPipeFaces
 from likeness.types import ImageRequest
@@ -164,14 +165,7 @@ class Exam:
 
     def pictures(self, requests: Sequence[ImageRequest], bank: LoraBank | None = None, *slots: int) -> Pixels:
         """(N, H, W, 3) RGB, in the order of `requests`, with the adapters in `slots`."""
-        parts = []
-        for start in range(0, len(requests), BATCH):
-            part = requests[start : start + BATCH]
-            pixels = self.base.decode(
-                denoise_all(self.base, bank, part, [[AdapterSlot(slot) for slot in slots]] * len(part))
-            )
-            parts.append(((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
-        return np.concatenate(parts)
+        return pictures(self.base, requests, bank, [AdapterSlot(slot) for slot in slots])
 
     def face(self, picture: Pixels) -> tuple[Pixels, Face | None]:
         """The image (H, W, 3), enlarged twice, and its most important face."""
@@ -191,6 +185,17 @@ class Exam:
         if not all(plan.shard_path(shard).exists() for shard in range(plan.shard_count)):
             write_dataset(plan, os.cpu_count() or 1)
         return shard_paths(folder)
+
+
+def pictures(
+    base: BaseModel, requests: Sequence[ImageRequest], bank: LoraBank | None, slots: Sequence[AdapterSlot]
+) -> Pixels:
+    """(N, H, W, 3) RGB, in the order of `requests`, each with the adapters in `slots`."""
+    made: list[Pixels] = []
+    for start in range(0, len(requests), BATCH):
+        part = requests[start : start + BATCH]
+        made += to_images(base.decode(denoise_all(base, bank, part, [slots] * len(part))))
+    return np.stack(made)
 
 
 def enlarged(picture: Pixels) -> Pixels:

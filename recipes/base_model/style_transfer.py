@@ -25,7 +25,7 @@ from torch import Tensor
 
 from likeness.diffusion.base import BaseModel
 from likeness.diffusion.lora import LoraBank
-from likeness.diffusion.sampling import AdapterSlot, denoise_all
+from likeness.diffusion.sampling import AdapterSlot
 from likeness.engine.prompts import worded
 from likeness.photos import check, prepare_usable
 from likeness.storage.objects import FileObjects
@@ -37,7 +37,7 @@ from likeness.types import Photo, Subject
 from recipes.measurement import commit, machine, print_table
 
 from .data import load_attributes, shard_paths
-from .exam import BATCH, Exam, Pixels, Settings
+from .exam import Exam, Pixels, Settings, pictures
 from .likeness_gate import QUERY_STREAM, described, mean_distances, true_descriptors
 from .render.captions import STYLE_NOUNS
 from .render.people import sample_person
@@ -144,12 +144,7 @@ class Transfer:
             for k in range(self.images)
         ]
         slots = [AdapterSlot(slot, weight, weight) for slot, weight in row.adapters]
-        parts = []
-        for start in range(0, len(requests), BATCH):
-            part = requests[start : start + BATCH]
-            pixels = self.base.decode(denoise_all(self.base, bank, part, [slots] * len(part)))
-            parts.append(((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
-        return np.concatenate(parts)
+        return pictures(self.base, requests, bank, slots)
 
     def run(self, sheet: Path | None) -> list[dict[str, object]]:
         """One line of figures for each kind of image."""
@@ -164,10 +159,10 @@ class Transfer:
             for slot, one in rows.items():
                 bank.write(slot, one)
             for row in self.rows():
-                pictures = self.drawn(row, bank)
-                shown.append(np.concatenate(list(pictures[:8]), axis=1))
-                styles = [one["style"] for one in self.exam.judged(pictures)]
-                far = mean_distances(described(self.exam, pictures), truth)
+                drawn = self.drawn(row, bank)
+                shown.append(np.concatenate(list(drawn[:8]), axis=1))
+                styles = [one["style"] for one in self.exam.judged(drawn)]
+                far = mean_distances(described(self.exam, drawn), truth)
                 lines.append({
                     "images": row.name, "in the style %": 100 * float(np.mean([one == self.style for one in styles])),
                     "photos %": 100 * float(np.mean([one == "photo" for one in styles])),
