@@ -107,4 +107,4 @@ def forget(visit: Visit, name: str) -> None:
     page = visit.page
     page.get_by_role("button", name="Delete everything now").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    page.get_by_role("heading", name=f"Everything of {name} is deleted").wait_for()
+    page.get_by_role("heading", name=f"Everything about {name} is deleted").wait_for()

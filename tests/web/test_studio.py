@@ -149,6 +149,27 @@ def test_the_last_picture_is_deleted_in_its_viewer(visit: Visit, trained: str) -
     inspect(visit)
 
 
+@pytest.mark.parametrize("form", ["desktop"])
+def test_a_picture_that_is_no_favourite_any_more_leaves_the_favourites_with_its_viewer(
+    visit: Visit, trained: str
+) -> None:
+    with httpx2.Client(base_url=f"{visit.url}/v1", timeout=HANG_S) as client:
+        for image in client.get("/images", params={"adapter": trained, "limit": 1000}).json()["images"]:
+            client.delete(f"/images/{image['id']}")
+        made = client.post("/images", json={"prompt": "photo of {me}", "adapter": trained, "steps": 1, "keep": True})
+        id = made.json()["images"][0]["id"]
+        client.put(f"/images/{id}/favourite", json={"is_favourite": True})
+    page = visit.open(f"studio/{trained}")
+    page.get_by_role("button", name="Favourites").click()
+    page.locator(".tile > button").click()
+    viewer = page.get_by_role("dialog")
+    viewer.get_by_role("button", name="Favourite", pressed=True).click()
+    viewer.get_by_role("button", name="Favourite", pressed=False).wait_for()
+    viewer.get_by_role("button", name="Close").click()
+    page.get_by_text("No pictures yet.").wait_for()
+    assert page.locator(".tile").count() == 0
+
+
 def test_the_viewers_buttons_stay_where_they_are(visit: Visit, trained: str) -> None:
     """A button that moves between a finger's down and up is not clicked, and the picture and its likeness come late."""
     with httpx2.Client(base_url=f"{visit.url}/v1", timeout=HANG_S) as client:

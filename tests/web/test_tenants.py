@@ -41,7 +41,7 @@ def test_two_tenants_sign_in_and_see_their_own(browser: Any, tmp_path: Path) -> 
                 page.get_by_role("link", name=f"of-{tenant}-{form}").wait_for()
                 assert page.locator(".person").count() == round
                 assert page.get_by_text(f"of-{other}").count() == 0
-                visit.open(f"person/of-{other}-{form}").get_by_text("There is no person of this name.").wait_for()
+                visit.open(f"person/of-{other}-{form}").get_by_text("There is no person with this name.").wait_for()
                 assert page.get_by_role("link", name="Operator").count() == (tenant == "local")
                 said = page.evaluate("[document.cookie, {...localStorage}, {...sessionStorage}]")
                 assert "lk_" not in json.dumps(said)

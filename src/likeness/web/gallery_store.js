@@ -79,4 +79,9 @@ async function favour(image, isFavourite) {
   edit((images) => images.map((one) => (one.id === image.id ? changed : one)));
 }
 
-export const gallery = { add, favour, load, more, remove, state };
+/** Leave out what does not match the filter any more. Not as soon as it is unmarked: its viewer would close. */
+function tidy() {
+  if (filter.favourites) edit((images) => images.filter((one) => one.is_favourite));
+}
+
+export const gallery = { add, favour, load, more, remove, state, tidy };

@@ -33,18 +33,18 @@ export const t = {
     more: "More options",
     keep: "Keep",
   },
-  gone: "The server does not answer. This page goes on as soon as it is back.",
+  gone: "The server does not answer. This page continues as soon as it is back.",
   requestId: "Request",
 
   welcome: {
     title: "Portraits of you from ten photographs",
-    lead: "Take ten good photographs, wait some minutes, and picture yourself anywhere: in the mountains, in space, in oil on canvas.",
+    lead: "Take ten good photographs, wait a few minutes, and see yourself anywhere: in the mountains, in space, in oil on canvas.",
     start: "Start with my photographs",
     example: "Try it with our example person",
     exampleNote: "He does not exist: his photographs are rendered. You need no photographs of your own.",
     steps: [
       ["Ten photographs", "Each is checked at once: whether it is good, why, and what to take next."],
-      ["Some minutes", "An adapter learns the face. You can close the page meanwhile."],
+      ["A few minutes", "An adapter learns the face. You can close the page meanwhile."],
       ["Any picture", "Describe the place and the style. Every picture is marked as AI-generated."],
     ],
     private: "Everything stays on this machine. Nothing is sent anywhere, and you can delete all of it at any time.",
@@ -116,8 +116,8 @@ export const t = {
     train: "Start the training",
     tooFew: "Four usable photographs are needed, ten are better.",
     advice: "What would help",
-    good: "This set is complete. More photographs hardly help now.",
-    replace: "There is a trained adapter of this name. The new training takes its place.",
+    good: "This set is complete. More photographs would hardly help.",
+    replace: "There is a trained adapter of this name already. The new training replaces it.",
     recipe: "Recipe",
     recipes: {
       fast: "Fast: a first look, a third of the time",
@@ -228,7 +228,7 @@ export const t = {
       expired: "Waited too long",
     },
     place: /** @param {number} place */ (place) => (place <= 1 ? "Next in the queue" : `Number ${place} in the queue`),
-    noWorker: "If this takes long, no training worker may be running: likeness work starts one.",
+    noWorker: "If nothing happens for long, check that a training worker runs. This command starts one: likeness work",
     stages: {
       check: "Check the photographs",
       prepare: "Crop the photographs",
@@ -250,13 +250,13 @@ export const t = {
     previews: "Portraits during the training",
     previewAlt: /** @param {number} step */ (step) => `Portraits after ${step} steps`,
     previewCaption: /** @param {number} step */ (step) => `Step ${step}`,
-    waiting: "A part of the service does not answer. The job tries again by itself.",
-    notify: "Tell me when it is done",
-    notified: "The browser will tell you.",
+    waiting: "Part of the service does not answer. The training is retried automatically.",
+    notify: "Notify me when it is done",
+    notified: "The browser will notify you.",
     notifyTitle: /** @param {string} name */ (name) => `The training of ${name} has ended`,
     cancel: "Cancel the training",
-    cancelAsk: "Cancel this training? Its progress is lost.",
-    cancelled: "This training was cancelled, and its progress is lost. The photographs can be trained on again.",
+    cancelAsk: "Cancel this training? Its progress will be lost.",
+    cancelled: "This training was cancelled. The photographs are still there: you can train on them again.",
     done: "The adapter is ready.",
     studio: "To the studio",
     photos: "To the photographs",
@@ -286,7 +286,7 @@ export const t = {
     comparison: "Comparison",
     stop: "Stop",
     made: /** @param {number} count */ (count) => `${counted(count, "portrait")} made`,
-    unread: /** @param {string} text */ (text) => `The base cannot read the end of this prompt: “${text}”`,
+    unread: /** @param {string} text */ (text) => `The prompt is too long for the base. It does not read: “${text}”`,
     compare: "Compare two",
     compares: { prompt: "The prompt", strength: "The strength", adapter: "The person" },
     second: { prompt: "Second prompt", strength: "Second strength", adapter: "Second person" },
@@ -321,7 +321,7 @@ export const t = {
     likeThis: "More like this",
     likeness: "Likeness",
     likenessOf: /** @param {{distance: number, photo_distance: number, is_same: boolean}} found */ (found) =>
-      `${found.is_same ? "Recognised as this person" : "Not recognised as this person"}: distance ${found.distance.toFixed(2)}, the photographs among themselves ${found.photo_distance.toFixed(2)}`,
+      `${found.is_same ? "Recognised as this person" : "Not recognised as this person"}: distance ${found.distance.toFixed(2)}, the photographs to each other ${found.photo_distance.toFixed(2)}`,
     previous: "Previous picture",
     next: "Next picture",
     facts: {
@@ -362,7 +362,7 @@ export const t = {
         `Restored: ${[counted(counts.subjects, "person", "people"), counted(counts.photos, "photograph"), counted(counts.adapters, "adapter"), counted(counts.images, "picture"), counted(counts.jobs, "training")].join(", ")}.`,
     leftOut: /** @param {{name: string, reason: string, count: number}} one */ (one) =>
       `${one.count} of ${one.name} left out: ${one.reason}.`,
-    restoreNote: "What is here already stays as it is.",
+    restoreNote: "What exists here already is not changed.",
   },
 
   person: {
@@ -384,25 +384,25 @@ export const t = {
     deleteAsk: /** @param {string} name */ (name) =>
       `Delete ${name}: photographs, adapter, pictures, trainings and consent? This cannot be undone.`,
     receipt: "Receipt",
-    deleted: /** @param {string} name */ (name) => `Everything of ${name} is deleted`,
+    deleted: /** @param {string} name */ (name) => `Everything about ${name} is deleted`,
     unfinished: "The deletion is recorded and goes on in the background.",
     item: /** @param {{kind: string, count: number, bytes: number}} item */ (item) =>
       `${item.count} × ${item.kind}${item.bytes ? `, ${size(item.bytes)}` : ""}`,
     saveReceipt: "Save the receipt",
     noAdapter: "There is no adapter yet.",
-    gone: "There is no person of this name.",
+    gone: "There is no person with this name.",
   },
 
   score: {
     title: "Score card",
     none: "There is no score card of this adapter.",
-    similar: "Portraits as similar as the photographs are among themselves",
+    similar: "Portraits as similar as the photographs are to each other",
     gained: "From the base's faces (0 %) to this person (100 %)",
     faces: "Portraits with a face",
     prompts: "Prompts recognised by the base",
     copies: "Copies of a photograph",
     ofPortraits: /** @param {number} faces @param {number} all */ (faces, all) => `${faces} of ${all}`,
-    note: "Measured on portraits of eight prompts, with face descriptors. They compare faces of one adapter; they are no proof of identity.",
+    note: "Measured on portraits of eight prompts, with face descriptors. They compare faces of one adapter and do not prove an identity.",
   },
 
   phone: {
@@ -411,23 +411,23 @@ export const t = {
     local: "This address only works on this machine. Start the server for your network; it then asks for an API key:",
     insecure:
       "Without https a phone can send files, but its browser does not allow the live camera. A certificate, or a proxy with TLS, allows it:",
-    keys: "Make a key, and sign in with it on the phone:",
+    keys: "Create an API key, and sign in with it on the phone:",
     alt: "QR code of this address",
   },
 
   signIn: {
     title: "Sign in",
-    lead: "This server asks for an API key. Its operator makes one:",
+    lead: "This server asks for an API key. Its operator creates one with:",
     key: "API key",
     submit: "Sign in",
     missing: "Enter the key. It begins with lk_.",
-    cookie: "The key is not stored in the browser: a cookie for a week takes its place.",
+    cookie: "The browser does not store the key, only a cookie that is valid for a week.",
   },
 
   operator: {
     title: "Operator",
     queue: "Queue",
-    noJobs: "No job waits or runs.",
+    noJobs: "No jobs are waiting or running.",
     workers: "Workers",
     oldest: "Longest wait",
     engine: "Engine",
@@ -449,9 +449,9 @@ export const t = {
     route: "Route",
     status: "Status",
     request: "Request",
-    first: "Go first",
+    first: "Move to the front",
     cancel: "Cancel",
-    firstOf: /** @param {string} name */ (name) => `Let ${name} go first`,
+    firstOf: /** @param {string} name */ (name) => `Move ${name} to the front`,
     cancelOf: /** @param {string} name */ (name) => `Cancel the job of ${name}`,
     free: /** @param {number} free @param {number} total */ (free, total) => `${size(free)} of ${size(total)} free`,
     jobs: /** @param {Record<string, number>} counts */ (counts) =>
@@ -466,7 +466,7 @@ export const t = {
       slots: "Slots",
       slots_held: "Slots in use",
       host_adapters: "Adapters in memory",
-      host_bytes: "Bytes of them",
+      host_bytes: "Memory for adapters, bytes",
       images: "Images made",
       refused: "Refused",
       cancelled: "Cancelled",

@@ -122,6 +122,10 @@ export function Gallery({ adapter, pending, onLike }) {
       complain(error);
     }
   };
+  const closed = () => {
+    setOpen(null);
+    gallery.tidy();
+  };
   const query = [...chosen].map((id) => `id=${id}`).join("&");
   const shown = images.findIndex((one) => one.id === open);
   const isGone = open !== null && shown < 0; // the last one was deleted in the viewer, and the viewer has gone with it
@@ -165,7 +169,7 @@ export function Gallery({ adapter, pending, onLike }) {
         </div>
       `
       }
-      ${shown >= 0 && html`<${Lightbox} images=${images} place=${shown} onPlace=${(/** @type {number} */ place) => setOpen(images[place].id)} onClose=${() => setOpen(null)} onLike=${onLike} />`}
+      ${shown >= 0 && html`<${Lightbox} images=${images} place=${shown} onPlace=${(/** @type {number} */ place) => setOpen(images[place].id)} onClose=${closed} onLike=${onLike} />`}
     </section>
   `;
 }
