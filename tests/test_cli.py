@@ -308,6 +308,22 @@ def test_train_says_at_once_what_cannot_be(home: Path, base: str, things: str) -
     assert not (home / "jobs" / "never").exists()
 
 
+def test_an_adapter_of_too_large_a_rank_is_extracted(home: Path, base: str, rex: str, tmp_path: Path) -> None:
+    out = tmp_path / "rex.safetensors"
+    document(home, "export", rex, "--format", "kohya", "--out", str(out))
+    rank = document(home, "show", rex)["rank"]
+    words = ("import", str(out), "--name", "less", "--base", base, "--extract")
+    assert "from 1 to 32, got 0" in error(home, *words, "0", code=2)["message"]
+    assert "from 1 to 32, got 33" in error(home, *words, "33", code=2)["message"]
+    card = document(home, *words, str(rank - 1))
+    assert card["rank"] == rank - 1 and 0 < card["extraction"]["error"] <= card["extraction"]["largest_error"] <= 1
+    assert document(home, "show", "less")["extraction"] == card["extraction"]
+    said = call(home, "import", str(out), "--name", "lesser", "--base", base, "--extract", "1").stdout
+    assert "extracted: its weights differ from the file's by" in said and "%" in said
+    for name in ("less", "lesser"):
+        document(home, "forget", name, "--yes")
+
+
 def test_nobody_is_asked_about_what_is_not_there(home: Path) -> None:
     result = call(home, "forget", "nobody")
     assert (result.exit_code, result.stderr.count("Delete")) == (1, 0)

@@ -365,6 +365,14 @@ def import_adapter(
         float | None,
         typer.Option(help="Of an adapter trained on the undistilled base, on the distilled --base; 1 if not given."),
     ] = None,
+    extract: Annotated[
+        int | None,
+        typer.Option(
+            metavar="RANK",
+            help="Take the LoRA of at most this rank that is nearest to a file that is none (DoRA), or to one of a "
+            "larger rank, and say by how much it differs.",
+        ),
+    ] = None,
     base: Base = None,
     revision: Revision = None,
 ) -> None:
@@ -372,12 +380,17 @@ def import_adapter(
     call: Call = ctx.obj
     card = call.likeness(base, revision).import_adapter(
         path, name, format, class_noun=class_noun_of(kind, class_noun), identifier=identifier, strength=strength,
-        tenant=owner(house),
+        extract=extract, tenant=owner(house),
     )  # fmt: skip
     call.terminal.document(asdict(card))
     call.terminal.say(
         f"imported {name}: rank {card.rank}, for base {card.base_sha256[:12]}, identifier {card.identifier}"
     )
+    if card.extraction:
+        error, largest = card.extraction["error"], card.extraction["largest_error"]
+        call.terminal.say(
+            f"extracted: its weights differ from the file's by {error:.2%} of their norm, in one layer by {largest:.2%}"
+        )
 
 
 @app.command()

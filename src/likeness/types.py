@@ -158,12 +158,19 @@ def checked_seed(seed: int) -> int:
     return seed
 
 
-def checked_rank(rank: int, most: int) -> int:
-    """Return the rank of an adapter, if this installation serves it. Raises Mismatch."""
+def checked_rank(rank: int, most: int, *, or_else: str = "use a smaller rank") -> int:
+    """Return the rank of an adapter, if this installation serves it.
+
+    Args:
+        or_else: for the hint: what to do where the installation is to stay as it is.
+
+    Raises:
+        Mismatch
+    """
     if rank > most:
         raise Mismatch(
             f"expected an adapter of rank {most} at most, got {rank}",
-            hint=f"use a smaller rank, or set LIKENESS_RANK={rank} for the server, its workers and the commands",
+            hint=f"{or_else}; or set LIKENESS_RANK={rank} for the server, its workers and the commands",
             code="RankTooLarge",
         )
     return rank
@@ -356,6 +363,8 @@ class AdapterCard:
     alpha: float
     content_sha256: str = ""  # of the weights file(s); filled in when written
     serves: Mapping[str, float] = field(default_factory=dict)  # SHA-256 of each distilled base -> strength on it
+    # relative Frobenius error of weights that were extracted at import: `error` of all, `largest_error` of a layer
+    extraction: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def subject(self) -> Subject:

@@ -1,5 +1,6 @@
 """One LoRA in every spelling that programs have: the same layers and numbers. What is none is called by its name."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -234,6 +235,19 @@ LYCORIS: dict[str, tuple[dict[str, tuple[int, ...]], Callable[[Mapping[str, np.n
     "LoKr of whole matrices": (
         {"lokr_w1": (4, 2), "lokr_w2": (2, 4)}, lambda p: np.kron(p["lokr_w1"], p["lokr_w2"]), None,
     ),
+    "LoHa of a convolution with Tucker cores": (
+        {"hada_t1": (3, 3, 3, 3), "hada_t2": (3, 3, 3, 3), "hada_w1_a": (3, 8), "hada_w1_b": (3, 8),
+         "hada_w2_a": (3, 8), "hada_w2_b": (3, 8)},
+        lambda p: math.prod(
+            np.einsum("ijkl,io,jc->ockl", p[f"hada_t{k}"], p[f"hada_w{k}_a"], p[f"hada_w{k}_b"]) for k in (1, 2)
+        ), 3,
+    ),
+    "LoKr of a convolution with a Tucker core": (
+        {"lokr_w1": (2, 2), "lokr_w2_a": (3, 4), "lokr_w2_b": (3, 4), "lokr_t2": (3, 3, 3, 3)},
+        lambda p: np.kron(
+            p["lokr_w1"][:, :, None, None], np.einsum("ijkl,io,jc->ockl", p["lokr_t2"], p["lokr_w2_a"], p["lokr_w2_b"])
+        ), 3,
+    ),
     "LoKr of a convolution": (
         {"lokr_w1": (2, 2), "lokr_w2": (4, 4, 3, 3)},
         lambda p: np.einsum("ab,cdkl->acbdkl", p["lokr_w1"], p["lokr_w2"]).reshape(8, 8, 3, 3), None,
@@ -288,8 +302,6 @@ OTHER_KINDS: dict[str, dict[str, tuple[int, ...]]] = {
     "DoRA": {f"{FLAT}.dora_scale": (8, 1)},
     "DoRA, PEFT": {f"unet.{TO_Q}.lora_magnitude_vector": (8,)},
     "DoRA, PEFT folder": {f"base_model.model.{TO_Q}.lora_magnitude_vector.weight": (8,)},
-    "LoHa": {f"{FLAT}.hada_w1_a": (R, 8), f"{FLAT}.hada_w1_b": (R, 8), f"{FLAT}.hada_t1": (R, R, 1, 1)},
-    "LoKr": {f"{FLAT}.lokr_w1": (2, 2), f"{FLAT}.lokr_w2_a": (R, 4), f"{FLAT}.lokr_t2": (R, R, 1, 1)},
     "DoRA, LoHa": {
         f"{FLAT}.dora_scale": (8, 1),
         **{f"{FLAT}.hada_w{k}_a": (8, R) for k in (1, 2)},

@@ -246,6 +246,28 @@ def test_what_peft_wrote_comes_in_as_a_tar(client: TestClient) -> None:
     client.delete("/v1/adapters/tarred")
 
 
+def test_a_dora_comes_in_as_the_lora_that_is_nearest(client: TestClient) -> None:
+    """With the error in its card; without the field it is refused, with the field's name."""
+    exported = client.get("/v1/adapters/bert/download", params={"format": "diffusers"}).content
+    arrays = tensors.decode(exported)[0]
+    key = next(key for key in sorted(arrays) if key.startswith("unet.") and key.endswith("to_q.lora_B.weight"))
+    magnitudes = np.ones(len(arrays[key]), np.float32)
+    content = tensors.encode(arrays | {key.replace("lora_B.weight", "lora_magnitude_vector"): magnitudes}, {})
+
+    def asked(**fields: str) -> Any:
+        return client.post("/v1/adapters/import", data={"name": "dora", **fields}, files={"file": content})
+
+    assert code(asked()) == (422, "UnsupportedAdapter") and "extract" in asked().json()["error"]["hint"]
+    assert code(asked(extract="1000")) == (400, "UsageError")
+    assert asked(extract="0").status_code == asked(extract="x").status_code == 422
+    answer = asked(extract="4")
+    assert answer.status_code == 201, answer.text
+    assert 0 < answer.json()["extraction"]["error"] <= answer.json()["extraction"]["largest_error"]
+    assert client.get("/v1/adapters/dora").json() == answer.json()
+    assert client.get("/v1/adapters/bert").json()["extraction"] == {}
+    client.delete("/v1/adapters/dora")
+
+
 @pytest.mark.parametrize("format", ["auto", "peft", "kohya"])
 @pytest.mark.parametrize(
     ("content", "refusal"),

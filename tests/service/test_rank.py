@@ -82,12 +82,15 @@ def test_a_larger_rank_is_refused_at_import(likeness: Likeness, tmp_path: Path) 
     published(likeness, "large", MOST + 1)
     file = likeness.export("large", "diffusers", tmp_path / "large.safetensors")
     for source in (file, file.read_bytes()):
-        with pytest.raises(Mismatch):
+        with pytest.raises(Mismatch, match=f"rank {MOST} at most") as refused:
             likeness.import_adapter(source, "imported", "diffusers")
+        assert "--extract" in refused.value.hint and "LIKENESS_RANK" in refused.value.hint
     assert not likeness.catalog.has_adapter("local", "imported")
     roomy = with_rank(likeness, MOST + 1)
     roomy.__dict__["base"] = likeness.base
     assert roomy.import_adapter(file, "imported", "diffusers").rank == MOST + 1
+    card = likeness.import_adapter(file, "extracted", "diffusers", extract=MOST)
+    assert card.rank == MOST and 0 < card.extraction["error"] < 1
 
 
 def test_one_large_adapter_sizes_nobodys_slots(likeness: Likeness) -> None:

@@ -1,8 +1,9 @@
 """card.json: the text form of an AdapterCard.
 
-Every field is required but `serves`, unknown fields are refused, and each has a type and a range: a card decides which
-base serves an adapter, so an incomplete card is refused and not completed with defaults. Without `serves`, which is not
-written if it is empty, only the base of the training serves it. Knows nothing about weights.
+Every field is required but `serves` and `extraction`, unknown fields are refused, and each has a type and a range: a
+card decides which base serves an adapter, so an incomplete card is refused and not completed with defaults. These two
+are not written if they are empty: only the base of the training serves the adapter, and its weights are exactly those
+of the file that was imported. Knows nothing about weights.
 """
 
 import json
@@ -21,6 +22,7 @@ MAX_BYTES = 1 << 20
 MAX_STRENGTH = 4.0  # of an adapter on another base than that of its training
 MAX_RANK = 256  # as for recipes
 _MAX_CHARACTERS = 1000
+_OPTIONAL = ("serves", "extraction")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HINT = "import the adapter again from an intact copy"
 
@@ -49,9 +51,12 @@ def write_card(card: AdapterCard) -> bytes:
         CorruptAdapter: a field is out of range; `read_card` accepts everything that is written.
     """
     values = {field.name: getattr(card, field.name) for field in fields(card)}
-    values |= {"recipe": dict(card.recipe), "versions": dict(card.versions), "serves": dict(card.serves)}
-    if not card.serves:
-        del values["serves"]
+    values |= {"recipe": dict(card.recipe), "versions": dict(card.versions)}
+    for name in _OPTIONAL:
+        if not values[name]:
+            del values[name]
+        else:
+            values[name] = dict(values[name])
     try:
         content = json.dumps(values, indent=2, sort_keys=True, allow_nan=False).encode() + b"\n"
     except (TypeError, ValueError) as error:
@@ -69,7 +74,7 @@ def read_card(content: bytes) -> AdapterCard:
     Raises:
         CorruptAdapter: not JSON, or a field is missing, unknown, of the wrong type or out of range.
     """
-    values = {"serves": {}} | strict_json(content)
+    values = {name: {} for name in _OPTIONAL} | strict_json(content)
     kinds = get_type_hints(AdapterCard)
     if missing := kinds.keys() - values.keys():
         raise CorruptAdapter(f"card.json has no {', '.join(sorted(missing))}", hint=_HINT)
@@ -120,6 +125,8 @@ def _check_ranges(card: AdapterCard) -> None:
             _SHA256.fullmatch(sha256) and type(strength) in (int, float) and 0 < strength <= MAX_STRENGTH
             for sha256, strength in card.serves.items()
         ),
+        "extraction": card.extraction.keys() in (set(), {"error", "largest_error"})
+        and all(type(error) in (int, float) and 0 <= error < math.inf for error in card.extraction.values()),
         "content_sha256": card.content_sha256 == "" or _SHA256.fullmatch(card.content_sha256) is not None,
         "versions": all(isinstance(version, str) for version in card.versions.values()),
         "rank": 1 <= card.rank <= MAX_RANK,

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptAdapter, Mismatch, plain_name
+from ..errors import CorruptAdapter, InputRefused, Mismatch, plain_name
 from ..types import Adapter, AdapterCard, LoraPair, Network, encodes_text
 from .card import MAX_RANK
 
@@ -24,6 +24,8 @@ AlphaOf = Callable[[str, int], float]  # module and rank -> alpha
 NETWORKS: tuple[Network, ...] = get_args(Network)
 TEXT_ROOT = "text_model."  # prefix of CLIP's layers in older versions of transformers
 _HINT = "use an intact copy of the file"
+# of refusals of files that are no LoRA of a rank that can be used, but nearly equal to one
+EXTRACT = "import it with --extract RANK (over HTTP: the field extract), as the LoRA of this rank that is nearest to it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +68,12 @@ def gather(
             raise CorruptAdapter(f"expected lora A and B of {plain_name(module)}, got only {sorted(found)}", hint=_HINT)
         pair = LoraPair(found["A"], found["B"])
         if "mid" in found:
-            pair = _without_middle(module, pair, found["mid"])
+            pair = without_middle(module, pair, found["mid"])
         _check_factors(module, pair)
         rank = pair.A.shape[0]
         alpha = alphas[network](module, rank) if network in alphas else float(rank)
         if "alpha" in found:
-            alpha = _scalar(module, found["alpha"])
+            alpha = scalar(module, found["alpha"])
         layers.setdefault(network, {})[module] = Layer(pair, alpha)
     if not layers:
         raise CorruptAdapter("expected at least one adapted layer, got none", hint=_HINT)
@@ -178,6 +180,23 @@ def conform(module: str, pair: LoraPair, shape: Sequence[int], *, base: str) -> 
     return LoraPair(A.reshape(a_shape), B.reshape(b_shape))
 
 
+def check_sides(module: str, got: tuple[int, int], expected: tuple[int, int]) -> None:
+    """Compare the sides of a layer's change, as a matrix, with those of its weight. Raises Mismatch."""
+    if got != expected:
+        raise Mismatch(
+            f"expected a change of {expected[0]} x {expected[1]} for {plain_name(module)}, got {got[0]} x {got[1]}",
+            code="WrongBase",
+        )
+
+
+def refused_rank(module: str, rank: int) -> InputRefused:
+    """The error of a layer whose rank no adapter may have."""
+    return InputRefused(
+        f"expected a LoRA of rank {MAX_RANK} at most, got a layer of rank {rank}: {plain_name(module)}",
+        hint=EXTRACT, code="UnsupportedAdapter",
+    )  # fmt: skip
+
+
 def content_sha256(weights: Mapping[Network, Mapping[str, LoraPair]]) -> str:
     """Hash of names, types, shapes and numbers; it does not depend on the file format or CLIP's prefix."""
     digest = hashlib.sha256()
@@ -199,8 +218,10 @@ def _check_factors(module: str, pair: LoraPair) -> None:
     """Checks of a layer's factors that do not depend on the layer; `conform` checks its dimensions."""
     A, B = pair.A, pair.B
     fits = A.ndim in (2, 4) and B.ndim in (2, 4) and A.size > 0 and B.size > 0 and A.shape[0] == B.shape[1]
-    if not fits or A.shape[0] > MAX_RANK:
+    if not fits:
         raise _mismatched(module, pair)
+    if A.shape[0] > MAX_RANK:
+        raise refused_rank(module, A.shape[0])
     if not (np.isfinite(A).all() and np.isfinite(B).all()):
         raise CorruptAdapter(f"expected finite numbers, got NaN or infinity in {plain_name(module)}", hint=_HINT)
 
@@ -210,7 +231,7 @@ def _mismatched(module: str, pair: LoraPair) -> CorruptAdapter:
     return CorruptAdapter(f"shapes of {shapes} do not match in {plain_name(module)}", hint=_HINT)
 
 
-def _without_middle(module: str, pair: LoraPair, middle: NDArray[np.floating]) -> LoraPair:
+def without_middle(module: str, pair: LoraPair, middle: NDArray[np.floating]) -> LoraPair:
     """LyCORIS' decomposition of a convolution, down (r, C_in, 1, 1) and mid (r, r, k, k), as one factor A."""
     A = pair.A
     if A.ndim != 4 or A.shape[2:] != (1, 1) or middle.ndim != 4 or middle.shape[:2] != (A.shape[0], A.shape[0]):
@@ -228,7 +249,8 @@ def _widened(pair: LoraPair, rank: int) -> LoraPair:
     return LoraPair(np.pad(pair.A, [(0, missing), (0, 0), *rest]), np.pad(pair.B, [(0, 0), (0, missing), *rest]))
 
 
-def _scalar(module: str, tensor: NDArray[np.floating]) -> float:
+def scalar(module: str, tensor: NDArray[np.floating]) -> float:
+    """The alpha of a layer. Raises CorruptAdapter."""
     if tensor.size != 1 or not np.isfinite(tensor).all() or not 0 < float(tensor.reshape(())) <= 1e6:
         raise CorruptAdapter(f"expected alpha of {plain_name(module)} to be one number above 0", hint=_HINT)
     return float(tensor.reshape(()))

@@ -20,6 +20,7 @@ networks/lora.py; comfyanonymous/ComfyUI comfy/lora.py; KohakuBlueleaf/LyCORIS; 
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from ..diffusion.family import BaseOutline
 from ..errors import CorruptAdapter, InputRefused, Mismatch, plain_name
 from ..types import Network, encodes_text
-from .factors import TEXT_ROOT, AlphaOf, Key, Layer, Part, gather, plain_module
+from .factors import EXTRACT, TEXT_ROOT, AlphaOf, Key, Layer, Part, gather, plain_module
 from .lycoris import as_plain
 from .native_names import native_name, without_fused
 
@@ -66,9 +67,10 @@ _FACTOR = re.compile(rf"(.+)\.({'|'.join(map(re.escape, _PARTS))})(?:\.(?!weight
 _OLD_FACTOR = re.compile(r"(.+\.to_(?:q|k|v|out))_lora\.(down|up)\.weight")
 _ALPHA = re.compile(r"(.+?)(?:_lora)?\.alpha")
 
+_DORA = r"\.(dora_scale|lora_magnitude_vector)(\.|$)"
 # adapters other than plain LoRA: pattern of keys -> name
 _KINDS = {
-    r"\.(dora_scale|lora_magnitude_vector)(\.|$)": "DoRA",
+    _DORA: "DoRA",
     r"\.hada_(w[12]_[ab]|t[12])(\.|$)": "LoHa",
     r"\.lokr_(w[12](_[ab])?|t[12])(\.|$)": "LoKr",
     r"\.boft_[RS]|\.boft_blocks": "BOFT",
@@ -84,6 +86,7 @@ _KINDS = {
     r"^(emb_params|string_to_param|bundle_emb|clip_[gl]$)": "a textual inversion",
     r"^(control_model|ip_adapter|image_proj)\.": "a ControlNet or IP-Adapter",
 }
+REDUCIBLE = frozenset({"DoRA", "LoHa", "LoKr"})  # what `extraction` reads
 CONVERT = "convert it to a plain LoRA with the program that made it, or train a plain LoRA"
 
 # families by their files' keys: pattern of keys -> name
@@ -144,7 +147,7 @@ class LayerNames:
             Mismatch: the base does not have the layer.
             CorruptAdapter: the key matches two layers.
         """
-        name, part = _split(key)
+        name, part = split(key)
         return (*self.find(name), part)
 
     def find(self, name: str, network: Network | None = None) -> tuple[Network, str]:
@@ -167,43 +170,63 @@ class LayerNames:
         return [layer for layer in self._known.get(flat, {}) if network in (None, layer[0])]
 
 
-def read_layers(
-    arrays: Arrays, base: BaseOutline, *, metadata: Mapping[str, str], alphas: Mapping[Network, AlphaOf]
-) -> dict[Network, dict[str, Layer]]:
-    """The layers of a LoRA in any supported format, with the base's names.
+@dataclass(frozen=True, eq=False)
+class LoraFile:
+    """One safetensors file, with alphas from other sources."""
 
-    Args:
-        alphas: per network, if given outside the tensors.
+    arrays: Arrays
+    metadata: Mapping[str, str]  # its header
+    alphas: Mapping[Network, AlphaOf]
+
+
+def read_layers(file: LoraFile, base: BaseOutline) -> dict[Network, dict[str, Layer]]:
+    """The layers of a LoRA in any supported format, with the base's names.
 
     Raises:
         InputRefused: not a plain LoRA, nor one of LyCORIS' that is exactly one; the message says what it is.
         Mismatch: layers that the base does not have, or a LoRA for another kind of base.
         CorruptAdapter: as `factors.gather`.
     """
-    arrays = as_plain(arrays)
-    refuse_other_kinds(arrays)
-    origin = origin_of(arrays, metadata)
+    refuse_other_kinds(file.arrays, allowed=("LoHa", "LoKr"))
+    plain = replace(file, arrays=as_plain(file.arrays))
+    refuse_other_kinds(plain.arrays)
+    refuse_other_bases(plain, base)
+    return gather(without_fused(plain.arrays, split), LayerNames(base).parse, plain.alphas)
+
+
+def refuse_other_bases(file: LoraFile, base: BaseOutline) -> None:
+    """Raises Mismatch for a file that is for another kind of base, see `origin_of`."""
+    origin = origin_of(file.arrays, file.metadata)
     if origin is not None and origin not in base.family.origins:
         raise Mismatch(
             f"expected an adapter of {base.family.name}, got one of {origin}",
             hint="use a LoRA for this family, or set --base to the base that it was trained on",
             code="WrongBase",
         )
-    return gather(without_fused(arrays, _split), LayerNames(base).parse, alphas)
 
 
-def refuse_other_kinds(keys: Iterable[str]) -> None:
-    """Raises InputRefused for keys of DoRA, LoHa, LoKr, ... or of full weights."""
+def refuse_other_kinds(keys: Iterable[str], *, allowed: Collection[str] = ()) -> None:
+    """Raises InputRefused for keys of DoRA, OFT, ... or of full weights.
+
+    Args:
+        allowed: kinds that are not refused; files of them may have no other tensors.
+    """
     names = sorted(keys)
     for pattern, kind in _KINDS.items():
-        if any(re.search(pattern, name) for name in names):
-            raise InputRefused(f"expected a plain LoRA, got {kind}", hint=CONVERT, code="UnsupportedAdapter")
-    if names and not any(_is_part(name) for name in names):
+        if kind not in allowed and any(re.search(pattern, name) for name in names):
+            hint = EXTRACT if kind in REDUCIBLE else CONVERT
+            raise InputRefused(f"expected a plain LoRA, got {kind}", hint=hint, code="UnsupportedAdapter")
+    if names and not allowed and not any(_is_part(name) for name in names):
         raise InputRefused(
             f"expected a LoRA, got other tensors, such as {plain_name(names[0])}",
             hint="a LoRA has two tensors per layer, for example lora_A and lora_B, or lora_down and lora_up",
             code="UnsupportedAdapter",
         )
+
+
+def is_dora(keys: Iterable[str]) -> bool:
+    """Whether tensors with these keys have DoRA's magnitudes."""
+    return any(re.search(_DORA, key) for key in keys)
 
 
 def origin_of(arrays: Arrays, metadata: Mapping[str, str]) -> str | None:
@@ -278,7 +301,8 @@ def _spellings(network: Network, layers: Collection[str]) -> dict[str, set[str]]
     return spelled
 
 
-def _split(key: str) -> tuple[str, Part]:
+def split(key: str) -> tuple[str, Part]:
+    """A factor's or alpha's key -> the name of its layer, and the part. Raises InputRefused."""
     if found := _FACTOR.fullmatch(key):
         return found[1], _PARTS[found[2]]
     if found := _OLD_FACTOR.fullmatch(key):

@@ -40,6 +40,14 @@ def native_name(module: str) -> str:
     return module
 
 
+def parts_of_fused(name: str) -> tuple[str, ...]:
+    """Diffusers' names of the thirds of a fused layer; (): no name of one."""
+    for pattern, start, ends in _FUSED:
+        if re.search(pattern, name):
+            return tuple(re.sub(pattern, start + end, name) for end in ends)
+    return ()
+
+
 def without_fused(
     arrays: Mapping[str, NDArray[np.floating]], split: Callable[[str], tuple[str, Part]]
 ) -> dict[str, NDArray[np.floating]]:
@@ -50,13 +58,11 @@ def without_fused(
     """
     out: dict[str, NDArray[np.floating]] = {}
     for key, array in arrays.items():
-        found = next((rule for rule in _FUSED if re.search(rule[0], key)), None)
-        if found is None:
+        if not parts_of_fused(key):
             out[key] = array
             continue
-        pattern, start, ends = found
         name, part = split(key)
         thirds = np.array_split(array, 3) if part == "B" else [array] * 3
-        for end, third in zip(ends, thirds, strict=True):
-            out[re.sub(pattern, start + end, name) + key[len(name) :]] = third
+        for one, third in zip(parts_of_fused(name), thirds, strict=True):
+            out[one + key[len(name) :]] = third
     return out

@@ -63,8 +63,11 @@ class ConfigAlpha:
         return alpha * math.sqrt(rank) if self.is_rank_stabilised else alpha
 
 
-def config_alpha(config: Mapping[str, object]) -> ConfigAlpha:
+def config_alpha(config: Mapping[str, object], *, is_dora: bool = False) -> ConfigAlpha:
     """The alphas that a config means.
+
+    Args:
+        is_dora: the tensors beside it have DoRA's magnitudes, so that it may say so.
 
     Raises:
         InputRefused: another method than LoRA (DoRA, PiSSA, ...): same keys, other arithmetic.
@@ -75,7 +78,12 @@ def config_alpha(config: Mapping[str, object]) -> ConfigAlpha:
             f"expected a plain LoRA, got {plain_name(str(kind))}", hint=CONVERT, code="UnsupportedAdapter"
         )
     for field, value in config.items():
-        plain = field in _HARMLESS or value in _PLAIN_VALUES.get(field, ()) or not value
+        plain = (
+            field in _HARMLESS
+            or (is_dora and field == "use_dora")
+            or value in _PLAIN_VALUES.get(field, ())
+            or not value
+        )
         if not plain:
             raise InputRefused(
                 f"expected a plain LoRA, got one with {plain_name(field)}", hint=CONVERT, code="UnsupportedAdapter"
@@ -94,13 +102,13 @@ def config_alpha(config: Mapping[str, object]) -> ConfigAlpha:
     return ConfigAlpha(_DEFAULT_ALPHA if alpha is None else _checked(alpha), numbers, bool(stabilised))
 
 
-def header_alphas(text: str) -> dict[Network, AlphaOf]:
+def header_alphas(text: str, *, is_dora: bool = False) -> dict[Network, AlphaOf]:
     """By diffusers' `lora_adapter_metadata`, a JSON object with keys such as `unet.lora_alpha`. Raises as above."""
     entries, alphas = strict_json(text.encode()), dict[Network, AlphaOf]()
     for network in NETWORKS:
         start = f"{network}."
         if config := {key.removeprefix(start): value for key, value in entries.items() if key.startswith(start)}:
-            alphas[network] = config_alpha(config)
+            alphas[network] = config_alpha(config, is_dora=is_dora)
     return alphas
 
 

@@ -10,8 +10,8 @@ Importing an export gives the same delta W for every layer.
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..diffusion.family import BaseOutline
@@ -20,9 +20,10 @@ from ..types import Adapter, AdapterCard, Network
 from . import adapter as folders
 from . import tensors
 from .card import FILE_NAME, MAX_BYTES, strict_json
-from .factors import NETWORKS, AlphaOf, Layer
-from .foreign import assemble, card_metadata, own_card, own_layers
-from .layer_names import Arrays, origin_of, read_layers
+from .extraction import Extraction, Losses, extracted, smaller, stated
+from .factors import NETWORKS, Layer
+from .foreign import CARD_KEY, assemble, card_metadata, own_card, own_layers
+from .layer_names import LoraFile, is_dora, origin_of, read_layers
 from .package import unpack
 from .peft_config import config_alpha, header_alphas
 from .triton_model import CONFIG_NAME as TRITON_CONFIG
@@ -36,20 +37,15 @@ _EXPECTED = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class _File:
-    """One safetensors file, with alphas from other sources."""
-
-    arrays: Arrays
-    metadata: Mapping[str, str]
-    alphas: Mapping[Network, AlphaOf]
-
-
-def read_foreign(path: Path, base: BaseOutline, card: AdapterCard | None = None) -> Adapter:
+def read_foreign(
+    path: Path, base: BaseOutline, card: AdapterCard | None = None, *, extraction: Extraction | None = None
+) -> Adapter:
     """Read a file or folder of another program or another installation of Likeness.
 
     Args:
         card: for files without a Likeness card; see foreign.foreign_card.
+        extraction: reads what is no plain LoRA, or one of a larger rank, as the nearest LoRA of its rank; the card of
+            the result has the error. None: such a file is refused, a larger rank is the caller's to refuse.
 
     Raises:
         NotFound: no such path.
@@ -59,7 +55,7 @@ def read_foreign(path: Path, base: BaseOutline, card: AdapterCard | None = None)
         Mismatch: layers that the base does not have or that have other dimensions, or a card for another base.
     """
     if path.is_dir():
-        return _read_folder(path, base, card)
+        return _read_folder(path, base, card, extraction)
     if not os.path.lexists(path):
         raise NotFound(
             "expected a file or folder with an adapter, got a path that does not exist",
@@ -67,27 +63,27 @@ def read_foreign(path: Path, base: BaseOutline, card: AdapterCard | None = None)
             code="AdapterNotFound",
         )
     if path.name == folders.WEIGHTS_NAME and (path.parent / folders.CONFIG_NAME).is_file():
-        return _read_files([_peft_file(path.parent)], base, card)  # alpha is in adapter_config.json
+        return _read_files([_peft_file(path.parent)], base, card, extraction)  # alpha is in adapter_config.json
     if _is_gzip(path):
         with tempfile.TemporaryDirectory() as parent:
-            return _read_folder(unpack(path, Path(parent) / "adapter", needs_manifest=False), base, card)
-    return _read_files([_file(path)], base, card)
+            return _read_folder(unpack(path, Path(parent) / "adapter", needs_manifest=False), base, card, extraction)
+    return _read_files([_file(path)], base, card, extraction)
 
 
-def _read_folder(folder: Path, base: BaseOutline, card: AdapterCard | None) -> Adapter:
+def _read_folder(folder: Path, base: BaseOutline, card: AdapterCard | None, extraction: Extraction | None) -> Adapter:
     folder = _inner(folder)
     if (folder / FILE_NAME).exists():
-        return _read_own(folders.read(folder), base)
+        return _read_own(folders.read(folder), base, extraction)
     if (folder / TRITON_CONFIG).exists():
-        return _read_own(read_model(folder), base)
+        return _read_own(read_model(folder), base, extraction)
     if named := [folder / network for network in NETWORKS if (folder / network).is_dir()]:
-        return _read_files([_peft_file(_inner(network)) for network in named], base, card)
+        return _read_files([_peft_file(_inner(network)) for network in named], base, card, extraction)
     if any(folder.glob("adapter_*")):
-        return _read_files([_peft_file(folder)], base, card)
+        return _read_files([_peft_file(folder)], base, card, extraction)
     files = sorted(folder.glob("*.safetensors"))
     if len(files) != 1:
         raise CorruptAdapter(f"expected the folder of one adapter, got {len(files)} safetensors files", hint=_EXPECTED)
-    return _read_files([_file(files[0])], base, card)
+    return _read_files([_file(files[0])], base, card, extraction)
 
 
 def _inner(folder: Path) -> Path:
@@ -100,33 +96,45 @@ def _inner(folder: Path) -> Path:
     return folder
 
 
-def _file(path: Path) -> _File:
+def _file(path: Path) -> LoraFile:
     tensors.refuse_pickle_name(path)
     arrays, metadata = tensors.read_file(_followed(path))
-    return _File(arrays, metadata, header_alphas(metadata.get("lora_adapter_metadata", "{}")))
+    said = metadata.get("lora_adapter_metadata", "{}")
+    return LoraFile(arrays, metadata, header_alphas(said, is_dora=is_dora(arrays)))
 
 
-def _peft_file(folder: Path) -> _File:
+def _peft_file(folder: Path) -> LoraFile:
     """A folder written by PEFT's save_pretrained."""
     weights, config = folder / folders.WEIGHTS_NAME, folder / folders.CONFIG_NAME
     if not weights.exists() and any(folder.glob("adapter_model.*")):
         raise CorruptAdapter("expected adapter_model.safetensors, got a pickle", hint="save it as safetensors")
     if not weights.exists() or not config.exists():
         raise CorruptAdapter(f"expected both {config.name} and {weights.name} in the folder", hint=_EXPECTED)
-    alpha = config_alpha(strict_json(tensors.read_bytes(_followed(config), limit=MAX_BYTES)))
     arrays, _ = tensors.read_file(_followed(weights))
-    return _File(arrays, {}, dict.fromkeys(NETWORKS, alpha))
+    said = strict_json(tensors.read_bytes(_followed(config), limit=MAX_BYTES))
+    alpha = config_alpha(said, is_dora=is_dora(arrays))
+    return LoraFile(arrays, {}, dict.fromkeys(NETWORKS, alpha))
 
 
-def _read_files(files: Sequence[_File], base: BaseOutline, card: AdapterCard | None) -> Adapter:
+def _read_files(
+    files: Sequence[LoraFile], base: BaseOutline, card: AdapterCard | None, extraction: Extraction | None
+) -> Adapter:
+    if extraction is not None and CARD_KEY in files[0].metadata:  # its card is compared with what is in the file
+        return smaller(_read_files(files, base, card, None), extraction.rank)
     layers: dict[Network, dict[str, Layer]] = {}
+    losses: Losses = {}
     try:
         for file in files:
             own_card(file.metadata, base)  # a card for another base is reported before any layer
-            found = read_layers(file.arrays, base, metadata=file.metadata, alphas=file.alphas)
+            if extraction is not None:
+                file, lost = extracted(file, base, extraction)
+                losses = {**losses, **lost}
+            found = read_layers(file, base)
             if layers.keys() & found.keys():
                 raise CorruptAdapter("expected one set of weights for each network, got two", hint=_EXPECTED)
             layers |= found
+        if card is not None and losses:
+            card = replace(card, extraction=stated(losses))
         return assemble(layers, base, metadata=files[0].metadata, card=card)
     except Mismatch as error:
         origin = next(filter(None, (origin_of(file.arrays, file.metadata) for file in files)), None)
@@ -138,8 +146,9 @@ def _read_files(files: Sequence[_File], base: BaseOutline, card: AdapterCard | N
         ) from None
 
 
-def _read_own(adapter: Adapter, base: BaseOutline) -> Adapter:
-    return assemble(own_layers(adapter, base), base, metadata=card_metadata(adapter.card), card=None)
+def _read_own(adapter: Adapter, base: BaseOutline, extraction: Extraction | None) -> Adapter:
+    found = assemble(own_layers(adapter, base), base, metadata=card_metadata(adapter.card), card=None)
+    return found if extraction is None else smaller(found, extraction.rank)
 
 
 def _followed(path: Path) -> Path:

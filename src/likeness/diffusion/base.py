@@ -89,7 +89,7 @@ def locate(base: str, revision: str | None = None, *, weights: bool = True) -> P
     wanted = [f"{part}/*" for part in (*_parts_in(configs), *_SETTINGS)]
     folder = _from_hub(base, revision, wanted, unwanted=[*unwanted, "*.fp16*"])
     # parts without full-precision weights
-    halves = [f"{part}/*.fp16*" for part in _parts_in(folder) if not _weight_files(folder / part)]
+    halves = [f"{part}/*.fp16*" for part in _parts_in(folder) if not weight_files(folder / part)]
     return _from_hub(base, revision, halves, unwanted=unwanted) if halves else folder
 
 
@@ -109,7 +109,7 @@ def _parts_in(folder: Path) -> tuple[str, ...]:
     return tuple(sorted((*_PARTS, *(part for part in _FURTHER_PARTS if (folder / part).is_dir()))))
 
 
-def _weight_files(part: Path) -> list[Path]:
+def weight_files(part: Path) -> list[Path]:
     """The weight files of one sub-folder that are loaded: full precision if present, else fp16."""
     files = sorted(path for path in part.glob("*.safetensors") if ".non_ema" not in path.name)
     return [path for path in files if ".fp16" not in path.name] or files
@@ -121,7 +121,7 @@ def weights_sha256(folder: Path) -> str:
     Raises:
         CorruptBase: a network has no weights in safetensors.
     """
-    found = {part: _weight_files(folder / part) for part in _parts_in(folder)}
+    found = {part: weight_files(folder / part) for part in _parts_in(folder)}
     if not all(found.values()):
         empty = ", ".join(part for part, files in found.items() if not files)
         raise CorruptBase(f"expected safetensors in {', '.join(found)}, found none in {empty}")
@@ -132,7 +132,7 @@ def weights_sha256(folder: Path) -> str:
 def file_sums(folder: Path) -> dict[str, str]:
     """SHA-256 of every file that a base is loaded from, by its path in the folder: the content of checksums.json."""
     parts = _parts_in(folder)
-    weights = [path for part in parts for path in _weight_files(folder / part)]
+    weights = [path for part in parts for path in weight_files(folder / part)]
     texts = [path for part in (*parts, *_SETTINGS) for path in (folder / part).glob("*") if path.suffix in _TEXTS]
     return _sums(folder, sorted([*weights, *texts]))
 
@@ -170,7 +170,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    variant = "fp16" if all(".fp16" in path.name for path in _weight_files(folder)) else None
+    variant = "fp16" if all(".fp16" in path.name for path in weight_files(folder)) else None
     options = {"use_safetensors": True, "output_loading_info": True, "dtype": dtype, "variant": variant}
     try:
         with warnings.catch_warnings():
@@ -219,7 +219,7 @@ def load_base(
         kinds = kind.kinds(configs)
     sha256 = weights_sha256(folder)
     if streams is None:
-        size = sum(path.stat().st_size for name in kinds for path in _weight_files(folder / name))
+        size = sum(path.stat().st_size for name in kinds for path in weight_files(folder / name))
         streams = device.type == "cuda" and is_crowded(size, memory_bytes(device))
     streaming = kind.streamed if streams else ()
     with memory_for(

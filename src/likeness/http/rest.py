@@ -199,15 +199,26 @@ async def import_adapter(
     class_noun: Annotated[str | None, Form(max_length=100, description="person by default")] = None,
     identifier: Annotated[str, Form(max_length=100, description="by default `<<TOK>>`, of a style `<<STY>>`")] = "",
     kind: Annotated[Kind | None, Form(description="`style`; person or thing follow from the class noun")] = None,
+    extract: Annotated[
+        int | None,
+        Form(
+            ge=1,
+            description="rank of the LoRA that is taken for a file that is none, such as a DoRA, or of a larger rank",
+        ),
+    ] = None,
 ) -> AdapterOut:
     """Import an adapter that was made elsewhere for the same base: a .safetensors file, or a tar.gz of PEFT's folder.
 
-    Plain LoRA of any layer, with the key names of diffusers, PEFT, kohya or ComfyUI. Pickles are refused.
+    Plain LoRA of any layer, with the key names of diffusers, PEFT, kohya or ComfyUI, and LyCORIS' LoHa and LoKr. A file
+    that is not exactly such an adapter is refused unless `extract` is given; the response's `extraction` then has the
+    error relative to the norm of the file's weights. Pickles are refused.
     """
     likeness, noun = likeness_of(request), class_noun_of(kind, class_noun)
 
     def take(content: bytes) -> AdapterRecord:
-        likeness.import_adapter(content, name, format, class_noun=noun, identifier=identifier, tenant=asking.tenant)
+        likeness.import_adapter(
+            content, name, format, class_noun=noun, identifier=identifier, extract=extract, tenant=asking.tenant
+        )
         return likeness.catalog.find_adapter(asking.tenant, name)
 
     async with request.app.state.uploads:

@@ -135,6 +135,9 @@ class AdapterOut(BaseModel):
     rank: int
     alpha: float
     content_sha256: str
+    extraction: dict[str, float] = Field(
+        description="relative error of weights that were extracted at import: `error`, `largest_error` of a layer"
+    )
     bytes: int
     is_house: bool = Field(default=False, description="the operator's, for all tenants")
 

@@ -15,6 +15,7 @@ from ..types import Adapter, Subject
 AUTO = "auto"  # detect the format
 
 if TYPE_CHECKING:
+    from ..artifacts.extraction import Extraction
     from ..artifacts.formats import Format
     from ..diffusion.family import BaseOutline
 
@@ -30,14 +31,16 @@ def exported(layout: "Format", adapter: Adapter) -> bytes:
 
 
 def import_from(
-    source: Path | bytes, format: str, said: Subject, base: "BaseOutline", formats: "Mapping[str, Format]"
-) -> Adapter:
+    source: Path | bytes, format: str, said: Subject, base: "BaseOutline", formats: "Mapping[str, Format]", *,
+    extraction: "Extraction | None" = None,
+) -> Adapter:  # fmt: skip
     """Read an adapter of another program or installation, under a given name.
 
     Args:
         source: a file, a folder, or the bytes of an upload: a safetensors file, or a tar.gz of a folder.
         format: 'auto' or one of `formats`; the format is detected in any case.
         said: stated by the caller; a card in the file overrides everything but the name.
+        extraction: see reading.read_foreign.
 
     Raises:
         UsageError: an unknown format.
@@ -57,7 +60,7 @@ def import_from(
             path.write_bytes(source)
         else:
             path = source
-        found = read_foreign(path, base, card)
+        found = read_foreign(path, base, card, extraction=extraction)
     return Adapter(replace(found.card, name=said.name), found.weights)
 
 

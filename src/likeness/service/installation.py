@@ -16,11 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from ..artifacts.factors import EXTRACT
 from ..artifacts.formats import FORMATS, Format
 from ..config import Settings
 from ..engine.prompts import worded
 from ..engine.ticket import ImageEngine, StepEvent, Ticket, results
-from ..errors import StorageError, StorageUnavailable, reason_of
+from ..errors import StorageError, StorageUnavailable, UsageError, reason_of
 from ..storage.catalog import LOCAL, Catalog, adapter_exists
 from ..storage.database import sqlite_url
 from ..storage.files import make_private
@@ -63,6 +64,7 @@ from .subjects import Subjects
 from .training import Training, training_of
 
 if TYPE_CHECKING:  # these import torch, OpenCV or both
+    from ..artifacts.extraction import Extraction
     from ..diffusion.base import BaseModel
     from ..diffusion.family import BaseOutline, Family
     from ..engine.facts import EngineFacts
@@ -415,7 +417,7 @@ class Likeness:
     def import_adapter(
         self, source: Path | bytes, name: str, format: str = AUTO, *,
         class_noun: str = Subject.class_noun, identifier: str = Subject.identifier, strength: float | None = None,
-        tenant: str = LOCAL,
+        extract: int | None = None, tenant: str = LOCAL,
     ) -> AdapterCard:  # fmt: skip
         """Publish an adapter from a file or folder of another program, or of another Likeness.
 
@@ -423,21 +425,24 @@ class Likeness:
             source, format: see exchange.import_from.
             class_noun, identifier: for files without a Likeness card; a card in the file goes before them.
             strength: of an adapter that was trained on the undistilled base, on this installation's distilled base.
+            extract: the rank of the LoRA that is taken for a file that is none (DoRA), or one of a larger rank; the
+                card's `extraction` has its error. None: such a file is refused.
 
         Raises:
-            UsageError: a name or word that no adapter may have, an unknown format, or a strength for another base.
+            UsageError: a name or word that no adapter may have, an unknown format, a strength for another base, or a
+                rank to extract that this installation does not serve.
             AlreadyExists: the name is taken.
             CorruptAdapter, InputRefused, Mismatch: see reading.read_foreign.
             Mismatch: its rank is above the installation's largest.
         """
         said = checked_subject(Subject(name, class_noun, identifier))
         self._refuse_taken(tenant, name)
-        adapter = import_from(source, format, said, self.outline, self.formats)
+        adapter = import_from(source, format, said, self.outline, self.formats, extraction=self._extraction(extract))
         if strength is not None:
             from ..artifacts.foreign import with_strength
 
             adapter = replace(adapter, card=with_strength(adapter.card, self.outline.sha256, strength))
-        checked_rank(adapter.card.rank, self.settings.rank)
+        checked_rank(adapter.card.rank, self.settings.rank, or_else=EXTRACT)
         with self.home.of(tenant).lock(name):
             return self.library.publish(adapter, tenant)
 
@@ -488,6 +493,19 @@ class Likeness:
             restores_deleted,
         )  # fmt: skip
         return asked.restore(file)
+
+    def _extraction(self, rank: int | None) -> Extraction | None:
+        if rank is None:
+            return None
+        if not 1 <= rank <= self.settings.rank:
+            raise UsageError(
+                f"expected a rank to extract from 1 to {self.settings.rank}, got {rank}",
+                hint="LIKENESS_RANK is the largest", param="extract",
+            )  # fmt: skip
+        from ..artifacts.extraction import Extraction
+        from ..diffusion.layer_weights import LayerWeights
+
+        return Extraction(rank, LayerWeights(self.settings.base, self.settings.revision))
 
     def _refuse_taken(self, tenant: str, name: str) -> None:
         if self.catalog.has_adapter(tenant, name):
