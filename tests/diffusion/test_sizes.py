@@ -51,12 +51,12 @@ def test_a_size_that_is_not_made_is_refused(family: Family, size: Size, expected
 
 
 def test_the_built_in_base_offers_its_square_only() -> None:
-    assert LIKENESS_128.shapes == {"1:1": (128, 128)}
+    assert LIKENESS_128.shapes() == {"1:1": (128, 128)}
 
 
 @pytest.mark.parametrize("family", FAMILIES[1:], ids=lambda family: family.name)
 def test_shapes_that_are_offered_are_made_and_have_about_the_area_of_the_square(family: Family) -> None:
-    square, *others = family.shapes.values()
+    square, *others = family.shapes().values()
     assert square == (family.resolution_px,) * 2 and len(others) >= 4
     assert {(height, width) for width, height in others} == set(others)
     for size in others:
@@ -68,9 +68,20 @@ def test_shapes_that_are_offered_are_made_and_have_about_the_area_of_the_square(
 
 
 def test_sdxl_offers_the_sizes_that_it_was_trained_on() -> None:
-    side, offered = SDXL.resolution_px // 16, set(SDXL.shapes.values())
+    shapes = SDXL.shapes()
+    side, offered = SDXL.resolution_px // 16, set(shapes.values())
     assert {(width * side, height * side) for height, width in SDXL.aspects} <= offered
-    assert (SDXL.shapes["9:16"], SDXL.shapes["16:9"]) == ((768, 1344), (1344, 768))
+    assert (shapes["9:16"], shapes["16:9"]) == ((768, 1344), (1344, 768))
+
+
+@pytest.mark.parametrize("family", [KLEIN_4B, Z_IMAGE], ids=lambda family: family.name)
+def test_flows_have_sizes_of_a_megapixel(family: Family) -> None:
+    """As many as of their own square, and no image fills more than four of them, which any engine accepts."""
+    native = family.shapes(family.native_px)
+    assert native["1:1"] == (1024, 1024) and native.keys() == family.shapes().keys()
+    for size in native.values():
+        assert family.checked_size(*size) == size
+        assert 0.9e6 < math.prod(size) <= 4 * family.resolution_px**2
 
 
 def test_latents_of_the_square_and_of_others(tiny_base: BaseModel) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from likeness.deploy.extension import protocols
-from likeness.diffusion.family import SD_15
+from likeness.diffusion.family import Sizes
 from likeness.http.app import create_app
 from likeness.service import Likeness
 
@@ -24,7 +24,9 @@ def wide(likeness: Likeness) -> Iterator[TestClient]:
     """The same installation with a base of several sizes."""
     likeness.close()
     other = Likeness(likeness.settings, likeness.home, likeness.library, likeness.subjects, likeness.sign)
-    other.__dict__["base"] = replace(likeness.base, family=replace(likeness.base.family, sizes=SD_15.sizes))
+    sizes = Sizes(64, least_area=0.5, most_area=4, most_aspect=2)
+    family = replace(likeness.base.family, sizes=sizes, native_px=256)
+    other.__dict__["base"] = replace(likeness.base, family=family)
     with TestClient(create_app(other, protocols=protocols()), base_url="http://localhost") as opened:
         yield opened
     other.close()
@@ -41,9 +43,13 @@ def test_the_base_tells_its_sizes(client: TestClient) -> None:
 
 def test_a_base_of_several_sizes_tells_them(wide: TestClient) -> None:
     said = wide.get("/v1/base").json()
-    assert said["sizes"] == {"step_px": 64, "least_area_px": 8192, "most_area_px": 36864, "most_aspect": 2}
+    assert said["sizes"] == {"step_px": 64, "least_area_px": 8192, "most_area_px": 65536, "most_aspect": 2}
     assert said["shapes"][0] == {"aspect": "1:1", "width": 128, "height": 128}
     assert all(one["width"] % 64 == one["height"] % 64 == 0 for one in said["shapes"])
+    largest = [one for one in said["shapes"] if one["width"] * one["height"] > 128**2]
+    assert {"aspect": "1:1", "width": 256, "height": 256} in largest and len(largest) > 2
+    made = wide.post("/v1/images", json=ORDER | {"steps": 1, "width": 256, "height": 256}).json()["images"][0]
+    assert (made["width"], made["height"]) == (256, 256)
 
 
 def test_an_image_has_the_size_that_was_asked_for(wide: TestClient) -> None:
@@ -102,7 +108,7 @@ def test_sagemakers_width_and_height(wide: TestClient) -> None:
     ("change", "said"),
     [
         ({"width": 192}, "expected width and height together, got no height"),
-        ({"width": 192, "height": 100}, "expected a size in multiples of 64, of 0.01 to 0.04 megapixels and at most "
+        ({"width": 192, "height": 100}, "expected a size in multiples of 64, of 0.01 to 0.07 megapixels and at most "
                                         "2 to 1, got 192x100"),
         ({"width": 10**300, "height": 1}, "expected a size in multiples of 64"),
         ({"width": 192, "height": -128}, "got 192x-128"),

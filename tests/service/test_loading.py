@@ -1,5 +1,7 @@
 """What a server needs is compared with the device's memory before the base is loaded."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, denoise_all
 from likeness.engine.batch_limits import needed_bytes
 from likeness.errors import OutOfMemory
-from likeness.service.loading import refuse_unservable
+from likeness.service.loading import offered_sides, refuse_unservable
 from likeness.types import ImageRequest
 
 SLOTS, RANK = 3, 4
@@ -32,19 +34,46 @@ def test_needed_bytes_are_those_of_a_guided_image(tiny_base: BaseModel, tiny_bas
     assert needed_bytes(fake, slots=SLOTS, rank=RANK) - weights == pytest.approx(counted.peak_bytes, rel=0.1)
 
 
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes up a GPU with so much free memory."""
+
+    def made_up(free: int) -> None:
+        for name, found in {
+            "pick_device": lambda: torch.device("cuda"), "pick_dtype": lambda device: torch.bfloat16,
+            "counts_memory": lambda device: True, "memory_bytes": lambda device: 1 << 34,
+            "available_bytes": lambda device: free, "limit_memory": lambda device, share: None,
+        }.items():  # fmt: skip
+            monkeypatch.setattr(devices, name, found)
+
+    return made_up
+
+
+def test_larger_images_are_offered_where_they_fit(
+    tiny_base: BaseModel, tiny_base_folder: Path, tmp_path: Path, gpu: Callable[[int], None]
+) -> None:
+    """A CPU's memory is not counted."""
+    settings = Settings(home=tmp_path, base=str(tiny_base_folder), slots=SLOTS, rank=RANK)
+    large = replace(tiny_base.family, native_px=1024)
+    assert offered_sides(settings, tiny_base.family) == (128,)
+    assert offered_sides(settings, large) == (128, 1024)
+    fake = fake_base(str(tiny_base_folder), device=torch.device("cuda"), dtype=torch.bfloat16)
+    small, needed = (needed_bytes(fake, slots=SLOTS, rank=RANK, side_px=side) for side in (128, 1024))
+    assert small == needed_bytes(fake, slots=SLOTS, rank=RANK) < needed / 4
+    gpu(needed)
+    assert offered_sides(settings, large) == (128, 1024)
+    gpu(needed - 1)
+    assert offered_sides(settings, large) == (128,)
+
+
 @pytest.mark.parametrize(("free", "fits"), [(1 << 30, True), (1 << 20, False)])
 def test_a_base_that_does_not_fit_is_refused_with_the_numbers(
-    free: int, fits: bool, tiny_base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    free: int, fits: bool, tiny_base_folder: Path, tmp_path: Path, gpu: Callable[[int], None]
 ) -> None:
     """On a made-up GPU; a CPU's memory is not counted."""
     settings = Settings(home=tmp_path, base=str(tiny_base_folder), slots=SLOTS, rank=RANK)
     refuse_unservable(settings)
-    for name, found in {
-        "pick_device": lambda: torch.device("cuda"), "pick_dtype": lambda device: torch.bfloat16,
-        "counts_memory": lambda device: True, "memory_bytes": lambda device: 1 << 34,
-        "available_bytes": lambda device: free, "limit_memory": lambda device, share: None,
-    }.items():  # fmt: skip
-        monkeypatch.setattr(devices, name, found)
+    gpu(free)
     if fits:
         refuse_unservable(settings)
     else:

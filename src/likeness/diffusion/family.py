@@ -94,6 +94,7 @@ class Family:
     # height and width of buckets besides the square, in sixteenths of its side: prepared photographs may have them
     aspects: tuple[tuple[int, int], ...] = ()
     sizes: Sizes | None = None  # of images; None: the square only
+    native_px: int | None = None  # side of the squares of its model card, where they are larger than `resolution_px`
     class_templates: tuple[str, ...] = ("photo of {}",)  # captions of the class images, in turn; {} is the class noun
     # caption -> filter of `photos.styles` for styled copies of the photographs; {} as above
     styles: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -122,25 +123,28 @@ class Family:
             )  # fmt: skip
         return width_px, height_px
 
-    @property
-    def shapes(self) -> dict[str, Size]:
-        """The sizes that are offered, by their aspect: the square, and of each of `SHAPES` the largest of its area.
+    def shapes(self, side_px: int | None = None) -> dict[str, Size]:
+        """The sizes that are offered, by their aspect: a square, and of each of `SHAPES` the largest of its area.
 
         As aspect buckets are made (NovelAI 2022): at 1024 px those of `ASPECTS` are among them. Of two aspects with one
         size the first is named.
+
+        Args:
+            side_px: of the square; None: `resolution_px`.
         """
         found: dict[str, Size] = {}
         for across, down in SHAPES if self.sizes else SHAPES[:1]:
-            size = self.shaped(across, down)
+            size = self.shaped(across, down, side_px)
             if size not in found.values():
                 found[f"{across}:{down}"] = size
         return found
 
-    def shaped(self, across: int, down: int) -> Size:
-        """The size of about the square's area that is nearest to an aspect."""
+    def shaped(self, across: int, down: int, side_px: int | None = None) -> Size:
+        """The size of about a square's area that is nearest to an aspect; the square as in `shapes`."""
+        side = side_px or self.resolution_px
         if across == down or self.sizes is None:
-            return self.resolution_px, self.resolution_px
-        step, area = self.sizes.step_px, self.resolution_px**2
+            return side, side
+        step, area = self.sizes.step_px, side**2
         shorter = round(math.sqrt(area * min(across, down) / max(across, down)) / step) * step
         longer = area // shorter // step * step
         return (shorter, longer) if across < down else (longer, shorter)
@@ -237,8 +241,8 @@ SDXL = Family(
     aspects=ASPECTS,
     sizes=Sizes(64, least_area=0.5, most_area=2.25, most_aspect=4),  # aspects: Podell et al. 2023, appendix I
 )
-# Steps, guidance and sizes of the flows: their model cards. They make images up to 2048 px; 512 px trains on a small
-# GPU.
+# Steps, guidance and sizes of the flows: their model cards, of images of 1024 px. They make images up to 2048 px; 512
+# px trains on a small GPU.
 KLEIN_BASE_4B = Family(
     name="flux2-klein-base-4b",
     architecture="flux2-klein",
@@ -251,6 +255,7 @@ KLEIN_BASE_4B = Family(
     sampler="euler",
     aspects=ASPECTS,
     sizes=Sizes(16, least_area=0.25, most_area=16, most_aspect=4),
+    native_px=1024,
 )
 KLEIN_4B = replace(KLEIN_BASE_4B, name="flux2-klein-4b", guidance_scale=1.0, steps=4, undistilled=KLEIN_BASE_4B.name)
 Z_IMAGE = replace(

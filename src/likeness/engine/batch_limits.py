@@ -34,15 +34,19 @@ def measured_limits(base: BaseModel, banks: Router, *, max_batch: int) -> Limits
     return Limits(RowLimit(rows, rows), RowLimit(images, images))
 
 
-def needed_bytes(base: BaseModel, *, slots: int, rank: int) -> int:
-    """Of weights, slots and one guided image, counted with a base of fake tensors (`fake_base`)."""
+def needed_bytes(base: BaseModel, *, slots: int, rank: int, side_px: int | None = None) -> int:
+    """Of weights, slots and one guided image, counted with a base of fake tensors (`fake_base`).
+
+    Args:
+        side_px: of the image, a square; None: the base's own.
+    """
     with next(base.parts["vae"].parameters()).fake_mode:
         bank = LoraBank(base.networks, base.family.targets, slots=slots, rank=rank)
     try:
         with Counting() as denoised:
-            _denoise(base, bank, 2)
+            _denoise(base, bank, 2, side_px)
         with Counting() as decoded:
-            _decode(base, 1)
+            _decode(base, 1, side_px)
     finally:
         bank.close()
     weights = sum(base.sizes.values()) - base.host_bytes
@@ -72,13 +76,17 @@ def _free_bytes(device: torch.device) -> int:
 
 
 @torch.no_grad()
-def _denoise(base: BaseModel, banks: Router, rows: int) -> None:
+def _denoise(base: BaseModel, banks: Router, rows: int, side_px: int | None = None) -> None:
     ids = base.tokenize([""] * rows)
     with banks.route(torch.full((rows,), BASE_SLOT)):
-        x = torch.zeros(rows, *base.latent_shape, device=base.device)
+        x = torch.zeros(rows, *_latent_shape(base, side_px), device=base.device)
         prompts = base.prepared(base.encode_prompt(ids))
         base.denoise(x, torch.zeros(rows, dtype=torch.int64, device=base.device), prompts)
 
 
-def _decode(base: BaseModel, images: int) -> None:
-    base.decode(torch.zeros(images, *base.latent_shape))
+def _decode(base: BaseModel, images: int, side_px: int | None = None) -> None:
+    base.decode(torch.zeros(images, *_latent_shape(base, side_px)))
+
+
+def _latent_shape(base: BaseModel, side_px: int | None) -> tuple[int, int, int]:
+    return base.latent_shape if side_px is None else base.latent_shape_of(side_px, side_px)

@@ -51,11 +51,15 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 @router.get("/base", tags=["base"])
 async def base(request: Request) -> BaseOut:
     """The base model that is served."""
-    found = await asyncio.to_thread(lambda: likeness_of(request).base)
+    likeness = likeness_of(request)
+    found, sides = await asyncio.to_thread(lambda: (likeness.base, likeness.offered_sides))
     family, side = found.family, found.family.resolution_px
     return BaseOut(
         id=found.id, sha256=found.sha256, family=family.name, width_px=side, height_px=side, sizes=_sizes(family),
-        shapes=[ShapeOut(aspect=name, width=size[0], height=size[1]) for name, size in family.shapes.items()],
+        shapes=[
+            ShapeOut(aspect=name, width=size[0], height=size[1])
+            for one in sides for name, size in family.shapes(one).items()
+        ],
         guidance_scale=family.guidance_scale,
     )  # fmt: skip
 

@@ -284,7 +284,10 @@ class BaseOut(BaseModel):
     width_px: int
     height_px: int
     sizes: SizesOut | None = Field(description="null: the square only")
-    shapes: list[ShapeOut] = Field(description="sizes to offer, of about the square's area; the square is the first")
+    shapes: list[ShapeOut] = Field(
+        description="sizes to offer: the square, others of about its area, and, where they fit into the memory, larger "
+        "ones for which the base was made"
+    )
     guidance_scale: float
 
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -57,7 +57,7 @@ from .exchange import AUTO, exported, import_from, layout
 from .fine_tuned import FineTuned
 from .forgetting import WAIT_S, Forgetting
 from .image_files import JPEG_QUALITY, encode, facts
-from .loading import loaded_base, refuse_unservable, started_engine
+from .loading import loaded_base, offered_sides, refuse_unservable, started_engine
 from .picture_likeness import PictureLikeness, picture_likeness
 from .provenance import Sign, signer
 from .subjects import Subjects
@@ -132,6 +132,11 @@ class Likeness:
 
         loaded = vars(self).get("base")
         return loaded.family if loaded else family_at(self.settings.base, self.settings.revision)
+
+    @cached_property
+    def offered_sides(self) -> tuple[int, ...]:
+        """See `loading.offered_sides`. Raises NotFound, CorruptBase."""
+        return offered_sides(self.settings, self.family)
 
     @property
     def outline(self) -> BaseOutline:

@@ -13,6 +13,7 @@ from ..types import Adapter
 
 if TYPE_CHECKING:  # these import torch
     from ..diffusion.base import BaseModel
+    from ..diffusion.family import Family
     from ..engine.engine import Engine
     from ..storage.device_turns import EngineTurns
 
@@ -32,18 +33,10 @@ def refuse_unservable(settings: Settings) -> None:
         OutOfMemory: weights, slots and one guided image do not fit; the message has the numbers.
         NotFound, CorruptBase: as `load_base`, for what the configs show.
     """
-    from ..diffusion.base import fake_base, silence_libraries
-    from ..diffusion.devices import available_bytes, counts_memory, limit_memory, memory_bytes, pick_device, pick_dtype
-    from ..engine.batch_limits import needed_bytes
+    from ..diffusion.devices import pick_device
 
     device = pick_device()
-    if not counts_memory(device):
-        return
-    limit_memory(device, 1 - settings.training_memory / 100)
-    silence_libraries()
-    memory, dtype = memory_bytes(device), pick_dtype(device)
-    fake = fake_base(settings.base, settings.revision, device=device, dtype=dtype, memory=memory)
-    needed, available = needed_bytes(fake, slots=settings.slots, rank=settings.rank), available_bytes(device)
+    needed, available = _needed_and_available(settings)
     if needed > available:
         raise OutOfMemory(
             f"expected {needed / 2**30:.1f} GiB of free memory on the {device.type} for the base, {settings.slots} "
@@ -51,6 +44,35 @@ def refuse_unservable(settings: Settings) -> None:
             hint="close other programs that use the device, set LIKENESS_SLOTS or LIKENESS_RANK lower, or choose a "
             "smaller base",
         )
+
+
+def offered_sides(settings: Settings, family: "Family") -> tuple[int, ...]:
+    """Sides in px of the squares about whose areas images are offered.
+
+    They are the base's own, and that of the family's model card if weights, slots and one guided image of it fit into
+    the memory of the device, where that is counted.
+    """
+    if family.native_px is None:
+        return (family.resolution_px,)
+    needed, available = _needed_and_available(settings, family.native_px)
+    return (family.resolution_px, family.native_px) if needed <= available else (family.resolution_px,)
+
+
+def _needed_and_available(settings: Settings, side_px: int | None = None) -> tuple[int, int]:
+    """Bytes that serving needs with an image of a side, and those of the device; 0 and 0 if it does not count them."""
+    from ..diffusion.base import fake_base, silence_libraries
+    from ..diffusion.devices import available_bytes, counts_memory, limit_memory, memory_bytes, pick_device, pick_dtype
+    from ..engine.batch_limits import needed_bytes
+
+    device = pick_device()
+    if not counts_memory(device):
+        return 0, 0
+    limit_memory(device, 1 - settings.training_memory / 100)
+    silence_libraries()
+    memory, dtype = memory_bytes(device), pick_dtype(device)
+    fake = fake_base(settings.base, settings.revision, device=device, dtype=dtype, memory=memory)
+    needed = needed_bytes(fake, slots=settings.slots, rank=settings.rank, side_px=side_px)
+    return needed, available_bytes(device)
 
 
 def started_engine(settings: Settings, base: "BaseModel", library: AdapterLibrary) -> "Engine":

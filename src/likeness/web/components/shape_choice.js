@@ -17,7 +17,7 @@ export function ShapeChoice({ shapes, size, onPick }) {
     <div class="field">
       <label for="shape">${t.studio.shape}</label>
       <select id="shape" value=${sizeOf(chosen)} onChange=${(/** @type {any} */ event) => onPick(event.currentTarget.value)}>
-        ${shapes.map((one) => html`<option key=${one.aspect} value=${sizeOf(one)}>${t.studio.shapeOf(one)}</option>`)}
+        ${shapes.map((one) => html`<option key=${sizeOf(one)} value=${sizeOf(one)}>${t.studio.shapeOf(one)}</option>`)}
       </select>
     </div>
   `;
