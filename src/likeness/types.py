@@ -393,7 +393,10 @@ def size_of(text: str | None) -> Size | tuple[None, None]:
         return None, None
     found = _SIZE.fullmatch(str(text))
     if found is None:
-        raise UsageError("expected a size as WIDTHxHEIGHT or auto", hint="for example: 832x1216", param="size")
+        raise UsageError(
+            f"expected a size as WIDTHxHEIGHT or auto, got another text of {len(str(text))} characters",
+            hint="for example: 832x1216", param="size",
+        )  # fmt: skip
     return int(found[1]), int(found[2])
 
 

@@ -11,9 +11,10 @@ import base64
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ..errors import UsageError
+from ..http.asked import Asked, Integer
 from ..http.invalid import invalid
 from ..types import JPEG, MAX_BLEND_TEXT, PNG, ImageRequest, blend_of
 from . import kserve
@@ -21,14 +22,11 @@ from . import kserve
 INPUTS = ("prompt", "negative_prompt", "gen_args")
 MEDIA_TYPES = {"jpeg": JPEG, "png": PNG}
 
-Asked = tuple[ImageRequest, str]  # without the model's adapter; the media type of the file
-Integer = Annotated[int, BeforeValidator(lambda value: int(value) if _is_whole(value) else value)]
+AskedImage = tuple[ImageRequest, str]  # without the model's adapter; the media type of the file
 
 
-class GenArgs(BaseModel):
+class GenArgs(Asked):
     """`gen_args`. Defaults are those of diffusers' StableDiffusionPipeline, and a JPEG."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     num_inference_steps: Integer = 50
     guidance_scale: float = 7.5
@@ -42,7 +40,7 @@ class GenArgs(BaseModel):
     also: Annotated[str, Field(max_length=MAX_BLEND_TEXT)] = ""
 
 
-def requests_of(inference: kserve.Inference) -> list[Asked]:
+def requests_of(inference: kserve.Inference) -> list[AskedImage]:
     """One image request a row. Raises UsageError: missing or unknown inputs, or as `request_of`."""
     if not {"prompt"} <= inference.inputs.keys() <= set(INPUTS):
         raise UsageError(f"expected the input prompt and optionally {' and '.join(INPUTS[1:])}")
@@ -58,7 +56,7 @@ def response(
     return kserve.write(model, {"generated_image": images, "warnings": warnings}, binary=binary)
 
 
-def request_of(prompt: str, negative_prompt: str, gen_args: str) -> Asked:
+def request_of(prompt: str, negative_prompt: str, gen_args: str) -> AskedImage:
     """The image request of three texts; `gen_args` may be empty.
 
     Raises:
@@ -75,8 +73,3 @@ def request_of(prompt: str, negative_prompt: str, gen_args: str) -> Asked:
         values.adapter_scale, values.negative_scale, values.sampler, width=values.width, height=values.height,
     )  # fmt: skip
     return request, MEDIA_TYPES[values.format]
-
-
-def _is_whole(value: object) -> bool:
-    """Whether a number is an integer written with a fraction: sliders of web pages send 50.0."""
-    return isinstance(value, float) and value.is_integer() and abs(value) < 2**53

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from ..errors import InputRefused, RequestCancelled
 from ..service import Likeness, kept
@@ -19,6 +19,7 @@ from ..service.image_files import marked_png
 from ..storage.gallery import list_outputs, mark_favourite
 from ..storage.records import OutputRecord
 from ..types import JPEG, PNG
+from .asked import Asked
 from .auth import Asking
 from .generation import likeness_of
 from .schemas import REFUSALS, Id
@@ -65,9 +66,7 @@ class PictureLikenessOut(BaseModel):
     reason: str = Field(default="", description="why no distance can be computed")
 
 
-class Favourite(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Favourite(Asked):
     is_favourite: bool
 
 

@@ -1,6 +1,6 @@
 """The error of an invalid request: the field, and its limit or allowed values.
 
-Values that were sent are not repeated, but for numbers; names of fields only where they are plain words.
+Texts that were sent are not repeated; names of fields only where they are plain words.
 Source: pydantic, 'Validation errors': its messages are made of the model's limits.
 """
 
@@ -31,14 +31,25 @@ def invalid(errors: Sequence[Mapping[str, Any]], *, hint: str) -> UsageError:
     elif kind == "missing":
         message = f"expected {field or 'a body'}, got none"
     elif (rule := _RULE.fullmatch(str(first["msg"]))) is not None:
-        expected = rule[1].partition(", got ")[0]  # what was got follows in our words
-        message = f"expected {field or 'the body'} to {expected}{_got(first.get('input'))}"
+        expected = re.split(", (?:got|not) ", rule[1])[0]  # what was got follows in our words
+        message = f"expected {field or 'the body'} to {expected}, got {_said(first.get('input'))}"
     else:
         message = f"expected another value for {field or 'the body'}"
     return UsageError(message, hint=hint, param=field)
 
 
-def _got(value: object) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST:
-        return f", got {value}"
-    return ""
+def _said(value: object) -> str:
+    """What was sent, without its words."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a truth value"
+        case int() | float():
+            return f"{value}" if abs(value) <= _LARGEST or value != value else "a larger number"
+        case str():
+            return f"a text of {len(value)} characters"
+        case list():
+            return f"a list of {len(value)}"
+        case _:
+            return "an object"

@@ -2,20 +2,19 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from ..jobs.deliveries import Delivery
 from ..jobs.job import Job, JobEvent, JobOrder, Notice, State
 from ..jobs.queue import MOST_NOTICES
 from ..storage.consent import MOST_CHARACTERS
 from ..types import Kind
+from .asked import Asked, Integer
 from .schemas import Name
 
 
-class NoticeIn(BaseModel):
+class NoticeIn(Asked):
     """A recipient of a message when the job ends."""
-
-    model_config = ConfigDict(extra="forbid")
 
     kind: Literal["webhook", "mail", "sns"]
     target: Annotated[str, Field(max_length=2000, examples=["https://example.com/likeness"])]
@@ -25,10 +24,8 @@ class NoticeIn(BaseModel):
         return Notice(self.kind, self.target, self.when)
 
 
-class NewJob(BaseModel):
+class NewJob(Asked):
     """A fine-tune to run. The limits are those of the command line."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     name: Name
     photos: str | None = Field(
@@ -40,11 +37,11 @@ class NewJob(BaseModel):
     recipe_changes: dict[str, Any] = Field(
         default_factory=dict, description="recipe fields to change, for example `steps`"
     )
-    seed: int = 0
+    seed: Integer = 0
     replace: bool = False
     keep_strangers: bool = Field(default=False, description="also use photographs that probably show another person")
-    time_limit_s: int = JobOrder.time_limit_s
-    queue_limit_s: int = JobOrder.queue_limit_s
+    time_limit_s: Integer = JobOrder.time_limit_s
+    queue_limit_s: Integer = JobOrder.queue_limit_s
     notices: Annotated[list[NoticeIn], Field(max_length=MOST_NOTICES)] = Field(default_factory=list)
     consent: Annotated[str, Field(max_length=MOST_CHARACTERS)] = Field(
         default="",

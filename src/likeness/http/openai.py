@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..diffusion.family import Family
 from ..engine.prompts import unread_of
@@ -26,6 +26,7 @@ from ..service import BARE_BASE
 from ..service.image_files import JPEG_QUALITY
 from ..storage.records import AdapterRecord
 from ..types import JPEG, MAX_BLEND_TEXT, MAX_PROMPT_CHARACTERS, PNG, ImageRequest, blend_of, size_of
+from .asked import Asked, Integer
 from .auth import Asking
 from .generation import encoded, likeness_of, made
 
@@ -49,20 +50,18 @@ _UNSUPPORTED = {
 _Unsupported = Annotated[Any, Field(description="not supported")]
 
 
-class NewGeneration(BaseModel):
+class NewGeneration(Asked):
     """The parameters of `images.generate`; those from `seed` on are ours, for `extra_body`."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
     model: Annotated[str, Field(max_length=MAX_BLEND_TEXT)] | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = 1
+    n: Annotated[Integer, Field(ge=1, le=MAX_N)] | None = 1
     size: Annotated[str, Field(max_length=20, examples=["1024x1536"])] | None = Field(
         None, description="`auto`, the base's own, or WIDTHxHEIGHT, see GET /v1/base"
     )
     response_format: Literal["url", "b64_json"] | None = None
     output_format: Literal["png", "jpeg"] | None = None
-    output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="quality of a jpeg")
+    output_compression: Annotated[Integer, Field(ge=0, le=100)] | None = Field(None, description="quality of a jpeg")
     background: Literal["opaque", "auto"] | None = None
     quality: Quality | None = Field(
         None,
@@ -79,9 +78,9 @@ class NewGeneration(BaseModel):
     svg: _Unsupported = None
     frame_count: _Unsupported = None
     frame_duration_ms: _Unsupported = None
-    seed: int | None = None
+    seed: Integer | None = None
     negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)] = ""
-    steps: int | None = Field(None, description="in place of those of `quality`")
+    steps: Integer | None = Field(None, description="in place of those of `quality`")
     guidance_scale: float | None = None
 
     def request(self, family: Family) -> ImageRequest:

@@ -11,13 +11,14 @@ from importlib import metadata
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from .. import __version__
 from ..errors import NotFound
 from ..jobs.job import Job
 from ..service import Likeness
 from ..storage.api_keys import list_keys
+from .asked import Asked, Integer
 from .generation import likeness_of
 from .job_schemas import JobOut, job_out
 from .schemas import REFUSALS, Id
@@ -78,10 +79,8 @@ class OperatorOut(BaseModel):
     failures: list[dict[str, str | int]]
 
 
-class NewPriority(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    priority: Annotated[int, Field(ge=-1000, le=1000)]
+class NewPriority(Asked):
+    priority: Annotated[Integer, Field(ge=-1000, le=1000)]
 
 
 @router.get("")

@@ -4,7 +4,7 @@ import re
 import secrets
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag
 
 from ..storage.consent import MOST_CHARACTERS
 from ..types import (
@@ -19,6 +19,7 @@ from ..types import (
     blend_of,
     checked_blend,
 )
+from .asked import Asked, Integer
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", examples=["anna"])]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
@@ -37,11 +38,7 @@ def _possible(id: str) -> str:
 Id = Annotated[str, AfterValidator(_possible)]
 
 
-class _Asked(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class NewSubject(_Asked):
+class NewSubject(Asked):
     """The subject of an adapter."""
 
     name: Name
@@ -174,7 +171,7 @@ class ReceiptsOut(BaseModel):
     unfinished: list[UnfinishedOut]
 
 
-class WeightedIn(_Asked):
+class WeightedIn(Asked):
     """One of several adapters of an image."""
 
     name: Name
@@ -192,7 +189,7 @@ AdapterIn = Annotated[  # the tags select the error that is shown, see `invalid`
 ]
 
 
-class NewImages(_Asked):
+class NewImages(Asked):
     """Images to make. Ranges are those of the command line."""
 
     prompt: Prompt = Field(examples=["oil painting of {me} in a garden"], description="{me} stands for the subject")
@@ -202,17 +199,19 @@ class NewImages(_Asked):
         "the bare base",
     )
     negative_prompt: Prompt = ""
-    n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = Field(default=1, description="seeds count up")
-    seed: int | None = Field(default=None, description="random by default")
-    steps: int | None = Field(default=None, description="1 to 200; the base's own by default")
+    n: Annotated[Integer, Field(ge=1, le=MAX_IMAGES)] = Field(default=1, description="seeds count up")
+    seed: Integer | None = Field(default=None, description="random by default")
+    steps: Integer | None = Field(default=None, description="1 to 200; the base's own by default")
     guidance_scale: float | None = Field(default=None, description="1 (not guided) to 30; the base's own by default")
     adapter_scale: float = Field(default=1.0, description="0 to 2")
     negative_scale: float | None = Field(
         default=None, description="0 to 2: adapter scale for the negative prompt; the base's own by default"
     )
     sampler: Annotated[str | None, Field(max_length=40, examples=["dpmpp_2m"])] = None
-    width: int | None = Field(default=None, description="pixels, with height; the base's own by default, see /v1/base")
-    height: int | None = None
+    width: Integer | None = Field(
+        default=None, description="pixels, with height; the base's own by default, see /v1/base"
+    )
+    height: Integer | None = None
     fast: bool = Field(
         default=False,
         description="fewer steps than by default: softer images, sooner; without steps and sampler, built-in base only",

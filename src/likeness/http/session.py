@@ -4,7 +4,7 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from .. import __version__
 from ..service import Likeness
@@ -12,6 +12,7 @@ from ..storage.catalog import LOCAL
 from ..storage.sessions import COOKIE, LIFE_S, begin_session, end_session
 from ..training.recipe import PRESETS, preset
 from ..types import MAX_PHOTOS
+from .asked import Asked
 from .auth import Access, Asking, Caller, refuse_other_pages, session_token
 from .generation import likeness_of
 from .schemas import REFUSALS
@@ -19,9 +20,7 @@ from .schemas import REFUSALS
 router = APIRouter(prefix="/v1", responses=REFUSALS, tags=["operation"])
 
 
-class NewSession(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewSession(Asked):
     key: Annotated[str, Field(max_length=200, description="an API key")]
 
 
