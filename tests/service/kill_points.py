@@ -1,16 +1,18 @@
-"""One person's way through an installation, killed at every point of it where something had just been written.
+"""One person's way through an installation, and what a kill leaves at every point of it where something is written.
 
     python -m tests.service.kill_points FOLDER      a program of its own: it forks, so it has no threads
 
-Prints, as JSON, how many points there are, where it was not killed, and what was found afterwards that should not be
-there.
+At each point the home is copied, as a process that is killed there would leave it; each copy is then recovered. Prints,
+as JSON, how many points there are, how many of them leave different files, and what was found after the recovery that
+should not be there.
 """
 
+import hashlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,6 @@ NAME = "zelda-quine"
 CONSENT = b"the words of zelda quine"
 ADDRESS = b"https://zelda.example/hook"
 POINTS = ("os.rename", "os.remove", "os.rmdir", "tempfile.mkstemp", "sqlite3.connect")  # audit events, PEP 578
-KILLED = 9
 
 
 def opened(home: Path) -> Likeness:
@@ -104,69 +105,58 @@ def _tables_with_the_name(path: Path) -> Iterator[str]:
     engine.dispose()
 
 
-def killed_at(point: int, home: Path) -> int:
-    """Live in a process that is killed at the point; returns how many points it came by, -1 where it was killed."""
-    reader, writer = os.pipe()
+def copied(home: Path, copy: Path) -> None:
+    """In a process of its own: to close a file of SQLite's in this one would release the locks on it."""
     if (child := os.fork()) == 0:
-        passed = 0
-
-        def pass_one(*_: object) -> None:
-            nonlocal passed
-            passed += 1
-            if passed == point:
-                os._exit(KILLED)
-
-        def audit(event: str, arguments: object) -> None:
-            if event in POINTS:
-                pass_one()
-
         code = 1
         try:
-            likeness = opened(home)
-            sys.addaudithook(audit)
-            sa.event.listen(sa.Engine, "commit", pass_one)
-            live(likeness)
-            os.write(writer, str(passed).encode())
+            shutil.copytree(home, copy)
             code = 0
         finally:
-            sys.stderr.flush()
-            os._exit(code)  # no interpreter's end: a process that is killed has none
-    os.close(writer)
-    _, status = os.waitpid(child, 0)
-    said = os.read(reader, 100)
-    os.close(reader)
-    code = os.waitstatus_to_exitcode(status)
-    assert code in (0, KILLED), f"the scenario failed at point {point}"
-    return int(said) if code == 0 else -1
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def content(home: Path) -> str:
+    """Equal for homes with the same files."""
+    found = hashlib.sha256()
+    for path in sorted(home.rglob("*")):
+        read = path.read_bytes() if path.is_file() else b""
+        found.update(f"{path.relative_to(home)} {len(read)} ".encode() + read)
+    return found.hexdigest()
 
 
 def main(folder: Path) -> dict[str, object]:
-    template = folder / "template"
-    fresh = opened(template)
-    assert not fresh.training.queue.backlog().open_jobs and not fresh.catalog.object_keys()  # both databases are made
-    fresh.close()
+    home, copies = folder / "home", list[Path]()
+    likeness = opened(home)
+    assert not likeness.training.queue.backlog().open_jobs and not likeness.catalog.object_keys()  # both are made
+    is_alive = True
 
-    def at(point: int, look: Callable[[Path], None]) -> int:
-        home = folder / f"home-{point}"
-        shutil.copytree(template, home)
-        passed = killed_at(point, home)
-        look(home)
-        shutil.rmtree(home)
-        return passed
+    def pass_one(*_: object) -> None:
+        """What a process that is killed here leaves behind: nothing of it writes any more."""
+        if is_alive:
+            copies.append(folder / f"killed-{len(copies) + 1}")
+            copied(home, copies[-1])
 
+    def audit(event: str, arguments: object) -> None:
+        if event in POINTS:
+            pass_one()
+
+    sys.addaudithook(audit)
+    sa.event.listen(sa.Engine, "commit", pass_one)
+    live(likeness)
+    likeness.close()
+    is_alive = False
     problems: dict[str, list[str]] = {}
-
-    def look(point: int) -> Callable[[Path], None]:
-        def at_home(home: Path) -> None:
-            recovered(home)
-            if found := left(home):
-                problems[str(point)] = found
-
-        return at_home
-
-    points = at(0, look(0))
-    survived = [point for point in range(1, points + 1) if at(point, look(point)) != -1]
-    return {"points": points, "survived": survived, "problems": problems}
+    states: set[str] = set()
+    for copy in [*copies, home]:
+        if (state := content(copy)) not in states:  # else what is done now is what was done for the same files
+            states.add(state)
+            recovered(copy)
+            if found := left(copy):
+                problems[copy.name] = found
+        shutil.rmtree(copy)
+    return {"points": len(copies), "states": len(states), "problems": problems}
 
 
 if __name__ == "__main__":

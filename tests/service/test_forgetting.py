@@ -56,11 +56,9 @@ def kill_points(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_nothing_is_left_of_a_life_that_was_killed_at_any_point(tmp_path: Path) -> None:
-    """A few points more or less at the end: a log is emptied when its readers have ended."""
     found = kill_points(tmp_path)
     assert found["points"] > 60
     assert found["problems"] == {}
-    assert [point for point in found["survived"] if point < found["points"] - 10] == []
 
 
 def files(likeness: Likeness) -> list[str]:
