@@ -23,11 +23,10 @@ from ..engine.prompts import worded
 from ..engine.ticket import ImageEngine, StepEvent, Ticket, results
 from ..errors import StorageError, StorageUnavailable, UsageError, reason_of
 from ..storage.catalog import LOCAL, Catalog, adapter_exists
-from ..storage.database import sqlite_url
 from ..storage.files import make_private
 from ..storage.home import Home
 from ..storage.library import AdapterLibrary, engine_key, engine_key_of
-from ..storage.objects import objects_at, refuse_full
+from ..storage.objects import refuse_full
 from ..storage.prepared_photos import save_prepared
 from ..storage.records import Receipt
 from ..storage.reserve import Reserve
@@ -61,7 +60,7 @@ from .loading import loaded_base, offered_sides, refuse_unservable, started_engi
 from .picture_likeness import PictureLikeness, picture_likeness
 from .provenance import Sign, signer
 from .subjects import Subjects
-from .training import Training, training_of
+from .training import Training, library_of
 
 if TYPE_CHECKING:  # these import torch, OpenCV or both
     from ..artifacts.extraction import Extraction
@@ -87,11 +86,9 @@ def build(
     Raises:
         SettingsError, MissingPart.
     """
-    root = settings.home.expanduser()
-    objects = objects_at(settings.objects or str(root / "objects"))
-    catalog = Catalog(settings.catalog or sqlite_url(root / "catalog.sqlite"))
+    library = library_of(settings)
     likeness = Likeness(
-        settings, Home(root), AdapterLibrary(objects, catalog), Subjects(objects, catalog),
+        settings, Home(settings.home.expanduser()), library, Subjects(library.objects, library.catalog),
         signer(settings.c2pa_certificate, settings.c2pa_key), formats, [] if engine is None else [engine],
     )  # fmt: skip
     if engine is not None:
@@ -149,7 +146,7 @@ class Likeness:
     @property
     def training(self) -> Training:
         """The training queue, opened at first use."""
-        training: Training = self.__dict__.setdefault("training", training_of(self.settings, self.library))
+        training: Training = self.__dict__.setdefault("training", Training(self.settings, self.library))
         return training
 
     @property

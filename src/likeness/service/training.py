@@ -310,15 +310,18 @@ class Training:
         return remembered(self.database, SECRET, secrets.token_hex(32)).encode()
 
 
-def training_of(settings: Settings, library: AdapterLibrary | None = None) -> Training:
-    """Wire the training service. Raises SettingsError."""
+def library_of(settings: Settings) -> AdapterLibrary:
+    """The object store and the catalog that the settings name, by default in the home. Raises SettingsError."""
     from ..storage.catalog import Catalog
 
-    if library is None:
-        root = settings.home.expanduser().absolute()
-        catalog = Catalog(settings.catalog or sqlite_url(root / "catalog.sqlite"))
-        library = AdapterLibrary(objects_at(settings.objects or str(root / "objects")), catalog)
-    return Training(settings, library)
+    root = settings.home.expanduser().absolute()
+    catalog = Catalog(settings.catalog or sqlite_url(root / "catalog.sqlite"))
+    return AdapterLibrary(objects_at(settings.objects or str(root / "objects")), catalog)
+
+
+def training_of(settings: Settings) -> Training:
+    """Wire the training service alone. Raises SettingsError."""
+    return Training(settings, library_of(settings))
 
 
 def _read(archive: bytes) -> JobInput | None:
