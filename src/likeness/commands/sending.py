@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputRefused
-from ..photos import first_look, read_photos, refuse_too_many
+from ..photos import read_photos, refusal_of_file, refuse_too_many
 from ..types import Photo
 from .group import Call
 
@@ -20,7 +20,7 @@ def photos_to_send(call: Call, paths: Sequence[Path]) -> list[Photo]:
     refuse_too_many(read)
     kept = []
     for photo in read:
-        if (reason := first_look(photo)) is None:
+        if (reason := refusal_of_file(photo)) is None:
             kept.append(photo)
         else:
             call.terminal.note(f"left out {photo.name}: {reason.message}")

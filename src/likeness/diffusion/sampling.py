@@ -171,7 +171,7 @@ def advance(base: BaseModel, bank: Router | None, images: Sequence[Denoising]) -
     of_row = {row: clean[place] for row, place in zip(rows, places, strict=True)}
     factors = torch.tensor([[image.guidance_scale, *image.now[1:]] for image in images]).to(x)  # (N, 4)
     guidance, of_x, of_clean, of_previous = factors.T[..., None, None, None]  # (N, 1, 1, 1) each
-    parts = [  # one kernel brings them together
+    parts = [  # stacked by one kernel
         [of_row[image, 0] for image in images],
         [of_row[image, len(image.prompts) - 1] for image in images],
         [image.x for image in images],
@@ -222,9 +222,9 @@ def _ordered(
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Within the block, forward passes use the adapters of rows in the order in which they are computed.
 
-    Yields that order, as row numbers, and the place of each row in it. Rows of as many adapters are side by side, and
-    of these the rows of the same ones, see `routing`; rows without one come last, so that the bank can skip them. On a
-    CPU a single row is computed twice, see `batch_invariance`.
+    Yields that order, as row numbers, and the place of each row in it. Rows with equally many adapters are adjacent,
+    and among them those with the same adapters, see `routing`. Rows without an adapter come last, so that the bank can
+    skip them. On a CPU a single row is computed twice, see `batch_invariance`.
     """
     order = sorted(range(len(adapters)), key=lambda row: (-len(adapters[row]), adapters[row]))
     places = [order.index(row) for row in range(len(order))]

@@ -7,7 +7,7 @@ This package does not import torch. Importing it loads no network: LiteRT and dl
 
 from .archive import Limits, read_archive, read_photos
 from .backgrounds import vary_background
-from .checks import check, first_look, refuse_too_many
+from .checks import check, refusal_of_file, refuse_too_many
 from .clean import clean_copy, is_clean
 from .decode import decode, looks_like_image
 from .descriptor import SAME_PERSON, descriptor, distance
@@ -35,7 +35,6 @@ __all__ = [
     "decode",
     "descriptor",
     "distance",
-    "first_look",
     "guide",
     "is_clean",
     "looks_like_image",
@@ -43,6 +42,7 @@ __all__ = [
     "prepare_usable",
     "read_archive",
     "read_photos",
+    "refusal_of_file",
     "refuse_too_many",
     "styled",
     "vary_background",

@@ -100,7 +100,7 @@ def check(
         watch(Advance("check", len(examined), len(photos)))
     examined = [_without_repeats(one, examined[:place]) for place, one in enumerate(examined)]
     if kind == "thing":
-        shown = [one for one in examined if _has(one, FACE) or one.report.verdict != "refused"]  # others dilute nothing
+        shown = [one for one in examined if _has(one, FACE) or one.report.verdict != "refused"]  # only these count
         if sum(_has(one, FACE) for one in shown) < FACES_OF_THING * len(shown):
             examined = [_without(one, FACE) for one in examined]
     # A repeated file counts once when the subject is determined.
@@ -139,7 +139,7 @@ def refuse_too_many(photos: Sequence[Photo]) -> None:
         )
 
 
-def first_look(photo: Photo) -> Reason | None:
+def refusal_of_file(photo: Photo) -> Reason | None:
     """Why a file cannot be used, as far as its first bytes tell; None if it has to be decoded."""
     if photo.unread == "too_large":
         return Reason(
@@ -172,7 +172,7 @@ def _examined(
 
 
 def _examine(photo: Photo, kind: Kind, finder: FaceDetector | None) -> Examined:
-    if (unusable := first_look(photo)) is not None:
+    if (unusable := refusal_of_file(photo)) is not None:
         return Examined(photo, (unusable,))
     try:
         image = decode(photo.content)

@@ -1,13 +1,14 @@
 """The home folder (LIKENESS_HOME): files of trainings, portraits of the command line, locks.
 
-    catalog.sqlite, objects/  catalog and object store, unless the settings name a database and a bucket
+    catalog.sqlite, jobs.sqlite, objects/
+                              catalog, queue and object store, unless the settings name databases and a bucket
     jobs/NAME/photos/         prepared photographs of the published adapter
     jobs/NAME/photos-new/     prepared photographs of a running training
     jobs/NAME/checkpoint/     checkpoint of a running training
     outputs/NAME/             portraits; NAME+NAME/: of several adapters
     locks/NAME.lock           one process at a time trains or deletes a name
     scratch/                  temporary files of servers and workers, see `scratch`
-    tenants/TENANT/           the four above, for tenants other than `local`
+    tenants/TENANT/           jobs, outputs and locks of a tenant other than `local`
     reserve                   random bytes: space for deletions on a full disk, see reserve.py
 
 Knows only folders and counts, not weights or images.

@@ -57,7 +57,7 @@ def training(args: Mapping[str, object]) -> Application:
     options = options_of(TrainingOptions, args)
     if options.workers < 1 or options.jobs < 1:
         raise SettingsError("expected at least one worker and one job at once")
-    settings_at(options.home)  # an error of theirs is said here
+    settings_at(options.home)  # raises here, not in each replica
     scaling = AutoscalingConfig(
         min_replicas=0, max_replicas=options.workers, upscale_delay_s=MORE_AFTER_S, downscale_delay_s=options.idle_s,
         policy=AutoscalingPolicy(
@@ -109,12 +109,10 @@ class FollowBacklog:
 
     def __init__(self, home: str | None, jobs_of_worker: int) -> None:
         self._jobs_of_worker = jobs_of_worker
-        the_training = training_of(settings_at(home))
-        self._backlog = Backlog(lambda: the_training.queue.backlog().open_jobs)
+        service = training_of(settings_at(home))
+        self._backlog = Backlog(lambda: service.queue.backlog().open_jobs)
         weakref.finalize(self, self._backlog.stop.set)  # of a policy that was replaced
-        threading.Thread(
-            target=_watch, args=(self._backlog, the_training), name="likeness-backlog", daemon=True
-        ).start()
+        threading.Thread(target=_watch, args=(self._backlog, service), name="likeness-backlog", daemon=True).start()
 
     def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         jobs = self._backlog.open_jobs
@@ -123,8 +121,8 @@ class FollowBacklog:
         return min(-(-jobs // self._jobs_of_worker), context.capacity_adjusted_max_replicas), {}
 
 
-def _watch(backlog: "Backlog", the_training: Training) -> None:
-    with closing(the_training):
+def _watch(backlog: "Backlog", service: Training) -> None:
+    with closing(service):
         backlog.watch()
 
 
