@@ -8,7 +8,6 @@ import torch
 
 from bench import gpu, launches
 from bench.true_size import BASES, write_configs
-from fixtures.tiny import SHALLOW, build_tiny_folder
 from likeness.diffusion.base import fake_base
 from likeness.training.pipeline import adapter_bytes
 from likeness.training.recipe import recipe_named
@@ -18,16 +17,9 @@ def document(capsys: pytest.CaptureFixture[str]) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-@pytest.fixture
-def rehearsed_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rehearsal shows that every row runs, whatever the networks are."""
-    monkeypatch.setattr(gpu, "BUILT_IN", str(build_tiny_folder(tmp_path / "base", **SHALLOW)))
+def test_every_row_is_rehearsed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "ROUNDS", 1)
-
-
-@pytest.mark.usefixtures("rehearsed_base")
-def test_every_row_is_rehearsed(capsys: pytest.CaptureFixture[str]) -> None:
-    gpu.main(["--rehearse", "--most", "2", "--seconds", "inf"])
+    gpu.main(["--rehearse", "--most", "2"])
     tables = document(capsys)["tables"]
     assert [row["people"] for row in tables["rehearsal: training"]] == [1, 1, 2, 2]
     assert all(row["s a step"] > 0 and row["planned GiB"] > 0 for row in tables["rehearsal: training"])
@@ -35,7 +27,6 @@ def test_every_row_is_rehearsed(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(row["times faster together"] > 0 for row in tables["rehearsal: serving"])
 
 
-@pytest.mark.usefixtures("rehearsed_base")
 def test_without_time_or_device_nothing_is_measured(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

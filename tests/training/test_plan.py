@@ -106,7 +106,7 @@ def test_a_plan_needs_no_weights(tmp_path: Path) -> None:
 
 def test_the_plan_of_this_machine_is_for_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A made-up GPU: it decides how many people train at once, and in which way."""
-    folder = str(build_tiny_folder(tmp_path / "base", **SHALLOW))
+    folder = str(build_tiny_folder(tmp_path / "base"))
     assert plan_here(folder, None, RECIPE, people=3) == (3, StepMemory())  # a CPU
     free = 16 * GIB
     for name, found in {
