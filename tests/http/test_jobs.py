@@ -51,6 +51,7 @@ def claimed(likeness: Likeness, job: dict[str, object]) -> Claim:
 def test_an_archive_becomes_a_job_that_can_be_seen_and_cancelled(client: TestClient) -> None:
     job = submitted(client, "rex", recipe="fast", recipe_changes={"steps": 3})
     assert (job["state"], job["name"], job["place_in_queue"]) == ("queued", "rex", 1)
+    assert (job["recipe"], job["recipe_changes"]) == ("fast", {"steps": 3})
     assert client.get(f"/v1/jobs/{job['id']}").json() == job
     assert [one["id"] for one in client.get("/v1/jobs", params={"name": "rex"}).json()["jobs"]] == [job["id"]]
     cancelled = client.post(f"/v1/jobs/{job['id']}/cancel").json()

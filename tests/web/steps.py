@@ -65,8 +65,9 @@ def consent(visit: Visit, name: str) -> None:
 def train(visit: Visit, name: str) -> None:
     """From the photographs to the studio, with a reload on the way."""
     page = visit.page
-    page.get_by_text("More options").click()
-    page.get_by_label("Steps").fill("2")
+    if not page.get_by_label("Steps", exact=True).is_visible():
+        page.get_by_text("More options").click()
+    page.get_by_label("Steps", exact=True).fill("2")
     page.get_by_label("Class images").fill("1")
     page.get_by_role("button", name="Start the training").click()
     page.get_by_role("heading", name=f"Training of {name}").wait_for()

@@ -82,6 +82,26 @@ def test_the_viewer_by_keys(visit: Visit, trained: str) -> None:
     assert is_focused(tiles.nth(1))
 
 
+def test_the_viewers_notes_cover_no_button(visit: Visit, trained: str) -> None:
+    """Three of them, the most there are, over the picture."""
+    names, page = three_pictures(visit, trained), visit.page
+    page.locator(".tile > button").first.click()
+    viewer = page.get_by_role("dialog", name=names[0])
+    say = "async (text) => (await import('/web/state.js')).say(text, { hint: 'What to do.', isError: true })"
+    for number in range(3):
+        page.evaluate(say, f"Something that did not work, number {number}.")
+    viewer.get_by_text("number 2").wait_for()
+    inspect(visit)
+    notes = [one.bounding_box() for one in viewer.locator(".note").all()]
+    buttons = viewer.locator(".viewer > .stack").locator("button, a.button").all()
+    assert len(notes) == 3 and len(buttons) == 7
+    for button in (one.bounding_box() for one in buttons):
+        assert all(
+            button["y"] >= note["y"] + note["height"] or button["x"] >= note["x"] + note["width"] for note in notes
+        )
+    viewer.get_by_role("button", name="Delete").click(trial=True)  # nothing is over it
+
+
 @pytest.mark.parametrize("form", ["phone"])
 def test_the_viewer_by_a_finger(visit: Visit, trained: str) -> None:
     names, page = three_pictures(visit, trained), visit.page

@@ -99,15 +99,20 @@ def test_a_training_that_fails_says_why_and_is_done_again(visit: Visit, demo_pho
     visit.open(f"training/{diverged}")
     said.get_by_text("Train again with a lower learning rate.").wait_for()
     inspect(visit)
-    said.get_by_role("link", name="To the photographs").click()
+    said.get_by_role("link", name="Train again").click()
     page.get_by_text("4 usable photographs").wait_for()
+    assert page.get_by_label("Steps", exact=True).input_value() == "100"
+    others = page.get_by_label("Other changes of the recipe, as before: ")
+    assert others.is_checked() and page.get_by_text("unet_learning_rate 0.1").is_visible()
+    inspect(visit)
+    others.uncheck()
     train(visit, name)
 
 
 def test_a_training_is_cancelled_and_done_again(visit: Visit) -> None:
     name, page = new_name("off"), visit.page
     with httpx2.Client(base_url=f"{visit.url}/v1", timeout=HANG_S) as client:
-        job = ordered(client, name, steps=20_000)
+        job = ordered(client, name, steps=20_000, warmup_steps=7)
     visit.open(f"training/{job}")
     page.get_by_text("Running", exact=True).wait_for()
     cancel = page.get_by_role("button", name="Cancel the training")
@@ -123,7 +128,11 @@ def test_a_training_is_cancelled_and_done_again(visit: Visit) -> None:
     page.get_by_text("This training was cancelled").wait_for()
     page.get_by_role("link", name="Train again").click()
     page.get_by_text("4 usable photographs").wait_for()
+    values = [page.get_by_label(label, exact=True).input_value() for label in ("Steps", "Class images")]
+    assert values == ["20000", "1"]
     train(visit, name)
+    recipe = page.request.get(f"{visit.url}/v1/adapters/{name}").json()["recipe"]
+    assert (recipe["warmup_steps"], recipe["steps"], recipe["class_images"]) == (7, 2, 1)
 
 
 def test_an_address_of_no_training_says_so(visit: Visit) -> None:

@@ -62,6 +62,7 @@ class JobOut(BaseModel):
     id: str
     name: str
     recipe: str
+    recipe_changes: dict[str, Any] = Field(description="as in the order")
     state: State
     place_in_queue: int | None
     progress: dict[str, Any]

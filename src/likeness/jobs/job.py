@@ -65,11 +65,12 @@ class JobOrder:
 
     def document(self) -> str:
         """JSON with sorted keys: equal orders are equal texts."""
-        plain = asdict(replace(self, changes={}))
-        plain["changes"] = {
-            key: list(value) if isinstance(value, tuple) else value for key, value in self.changes.items()
-        }
-        return json.dumps(plain, sort_keys=True)
+        return json.dumps(asdict(replace(self, changes={})) | {"changes": self.recipe_changes}, sort_keys=True)
+
+    @property
+    def recipe_changes(self) -> dict[str, object]:
+        """What it changes of its recipe, as JSON types."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in self.changes.items()}
 
     @property
     def sha256(self) -> str:
@@ -146,7 +147,8 @@ class Job:
     def to_json(self) -> dict[str, Any]:
         """The one JSON form of a job: of HTTP and of the command line."""
         return {
-            "id": self.id, "name": self.order.name, "recipe": self.order.recipe, "state": self.state,
+            "id": self.id, "name": self.order.name, "recipe": self.order.recipe,
+            "recipe_changes": self.order.recipe_changes, "state": self.state,
             "place_in_queue": self.place_in_queue, "progress": dict(self.progress), "submitted_s": self.submitted_s,
             "started_s": self.started_s, "finished_s": self.finished_s, "queue_until_s": self.queue_until_s,
             "attempt": self.attempt,

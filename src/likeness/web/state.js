@@ -40,6 +40,22 @@ export const about = signal(null);
 export const needsSignIn = signal(false);
 export const serverGone = signal(false);
 
+/** @typedef {{name: string, recipe: string, recipe_changes: Record<string, any>}} Repeated */
+/** The training that is to be done again. @type {Repeated | null} */
+let repeated = null;
+
+/** For the form beside the photographs, which the next page shows. @param {Repeated} job */
+export function repeat(job) {
+  repeated = job;
+}
+
+/** The training of this subject that is to be done again; null: none. @param {string} name */
+export function takeRepeated(name) {
+  const found = repeated?.name === name ? repeated : null;
+  repeated = null;
+  return found;
+}
+
 /** Counts up when the server is back, so that pages load again. */
 export const revision = signal(0);
 

@@ -131,6 +131,10 @@ export const t = {
     stepsHint: "Steps: as in the recipe if empty",
     classImages: "Class images",
     classHint: "Class images: images of other people, made once by the base; as in the recipe if empty",
+    others: /** @param {Record<string, any>} changes */ (changes) =>
+      `Other changes of the recipe, as before: ${Object.entries(changes)
+        .map(([field, value]) => `${field} ${JSON.stringify(value)}`)
+        .join(", ")}`,
     empty: "No photographs yet.",
   },
 

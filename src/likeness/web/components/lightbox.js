@@ -80,6 +80,7 @@ export function Lightbox({ images, place, onPlace, onClose, onLike }) {
     prompt: plain(image.prompt),
     size: image.width ? `${image.width} × ${image.height} px` : null,
   };
+  // The notes are over the picture: at the bottom of a phone's screen they would cover buttons.
   // The facts are below the buttons: their length differs, and a button that moves under a finger is not clicked.
   // The arrows stay enabled at the ends: a button that is disabled loses the focus, and the keys would go nowhere.
   return html`
@@ -94,6 +95,7 @@ export function Lightbox({ images, place, onPlace, onClose, onLike }) {
             if (Math.abs(moved) > SWIPE_PX) move(moved < 0 ? 1 : -1);
           }}>
           <img src=${`/v1/images/${image.id}`} alt=${words.alt(plain(image.prompt), image.seed)} draggable=${false} />
+          <${Notes} />
         </div>
         <div class="stack">
           <div class="row spread">
@@ -120,7 +122,6 @@ export function Lightbox({ images, place, onPlace, onClose, onLike }) {
           </dl>
         </div>
       </div>
-      <${Notes} />
     </dialog>
   `;
 }

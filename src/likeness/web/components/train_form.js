@@ -2,7 +2,7 @@
 import { call } from "../api.js";
 import { complain } from "../failures.js";
 import { html, useState } from "../html.js";
-import { about, go } from "../state.js";
+import { about, go, takeRepeated } from "../state.js";
 import { t } from "../texts.js";
 
 /**
@@ -10,9 +10,12 @@ import { t } from "../texts.js";
  * @param {{subject: any, set: any, isBusy: boolean}} props `set` of a check; null without photographs
  */
 export function TrainForm({ subject, set, isBusy }) {
-  const [recipe, setRecipe] = useState("standard");
-  const [steps, setSteps] = useState("");
-  const [classImages, setClassImages] = useState("");
+  const [before] = useState(() => takeRepeated(subject.name));
+  const { steps: stepsBefore = "", class_images: classImagesBefore = "", ...others } = before?.recipe_changes || {};
+  const [recipe, setRecipe] = useState(before?.recipe || "standard");
+  const [steps, setSteps] = useState(String(stepsBefore));
+  const [classImages, setClassImages] = useState(String(classImagesBefore));
+  const [keepsOthers, setKeepsOthers] = useState(true);
   const [noun, setNoun] = useState(subject.class_noun);
   const [isSending, setSending] = useState(false);
   const words = t.photos;
@@ -22,8 +25,8 @@ export function TrainForm({ subject, set, isBusy }) {
   const start = async (event) => {
     event.preventDefault();
     setSending(true);
-    /** @type {Record<string, number>} */
-    const recipe_changes = {};
+    /** @type {Record<string, any>} */
+    const recipe_changes = keepsOthers ? { ...others } : {};
     if (steps) recipe_changes.steps = Number(steps);
     if (classImages) recipe_changes.class_images = Number(classImages);
     try {
@@ -47,7 +50,7 @@ export function TrainForm({ subject, set, isBusy }) {
       <button class="button main-button big full" type="submit" disabled=${isBusy || isSending || isRefused}>${words.train}</button>
       ${set && isRefused && html`<p class="soft small">${words.tooFew}</p>`}
       ${subject.has_adapter && html`<p class="soft small">${words.replace}</p>`}
-      <details>
+      <details open=${before !== null}>
         <summary>${t.actions.more}</summary>
         <div class="stack">
           <div class="field">
@@ -82,6 +85,15 @@ export function TrainForm({ subject, set, isBusy }) {
           </div>
           <p id="steps-hint" class="soft small">${words.stepsHint}</p>
           <p id="class-hint" class="soft small">${words.classHint}</p>
+          ${
+            Object.keys(others).length > 0 &&
+            html`
+            <label class="tick">
+              <input type="checkbox" checked=${keepsOthers} onChange=${(/** @type {any} */ event) => setKeepsOthers(event.currentTarget.checked)} />
+              <span class="break">${words.others(others)}</span>
+            </label>
+          `
+          }
         </div>
       </details>
     </form>

@@ -6,7 +6,7 @@ import { ScoreCard } from "../components/score_card.js";
 import { complain, sentence } from "../failures.js";
 import { html, useEffect, useRef, useState } from "../html.js";
 import { watchJob } from "../job_watch.js";
-import { address, say } from "../state.js";
+import { address, repeat, say } from "../state.js";
 import { t } from "../texts.js";
 
 const STAGES = ["check", "prepare", "class images", "train", "score", "publish"];
@@ -77,6 +77,9 @@ export function Page({ name: id }) {
     setAsked(await Notification.requestPermission());
     if (Notification.permission === "granted") say(words.notified);
   };
+  const again = html`
+    <a class="button" href=${address("photos", job.name)} onClick=${() => repeat(job)}>${words.again}</a>
+  `;
   return html`
     <div class="stack wide">
       <div class="stack tight">
@@ -94,6 +97,7 @@ export function Page({ name: id }) {
           <div class="row">
             <a class="button main-button big" href=${address("studio", job.name)}>${words.studio}</a>
             <a class="button" href=${address("person", job.name)}>${t.score.title}</a>
+            ${again}
           </div>
         </div>
       `
@@ -108,7 +112,10 @@ export function Page({ name: id }) {
               ? html`<p>${words.cancelled}</p>`
               : html`<p class="break"><strong>${sentence(job.failure?.reason)}</strong> ${sentence(job.failure?.hint)}</p>`
           }
-          <div class="row"><a class="button main-button" href=${address("photos", job.name)}>${job.state === "failed" ? words.photos : words.again}</a></div>
+          <div class="row">
+            <a class="button main-button" href=${address("photos", job.name)}>${words.photos}</a>
+            ${again}
+          </div>
         </div>
       `
       }
