@@ -53,6 +53,7 @@ def test_changes_apply() -> None:
         ("checkpoint_every", 0),
         ("min_snr_gamma", 0.0),
         ("decay", 1),
+        ("down_blocks", 0),
         ("unet_targets", "to_q"),
         ("unet_targets", ("to_q", "conv_in")),
         ("text_targets", ("to_q",)),
@@ -94,8 +95,9 @@ def test_the_page_of_recipes_has_the_values_of_each_family() -> None:
             }
     of_all = [asdict(preset("standard", family.name)) for family in FAMILIES]
     differing = {field for field in of_all[0] if len({str(values[field]) for values in of_all}) > 1}
-    assert differing - {"unet_targets"} <= stated.keys()
-    assert preset("standard", SDXL.name).unet_targets == ATTENTION
+    assert differing - {"unet_targets", "down_blocks"} <= stated.keys()
+    sdxl = preset("standard", SDXL.name)
+    assert sdxl.unet_targets == ATTENTION and sdxl.down_blocks
 
 
 def _shown(value: object) -> str:

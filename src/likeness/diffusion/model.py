@@ -84,6 +84,29 @@ class BaseModel(ABC):
             network.disable_gradient_checkpointing()
 
     @property
+    def down_blocks(self) -> Sequence[nn.Module]:
+        """Of the denoising network, if it is a U-Net; they come before all its other blocks."""
+        return tuple(getattr(self.parts[self.adapted[0]], "down_blocks", ()))
+
+    @contextmanager
+    def frozen_down_blocks(self) -> Iterator[None]:
+        """Within the block, no gradient reaches the prompts through the down blocks.
+
+        Where no adapter trains them either, backward ends behind them.
+        """
+
+        def detach(block: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            states = inputs.get("encoder_hidden_states")
+            return args, inputs if states is None else {**inputs, "encoder_hidden_states": states.detach()}
+
+        hooks = [block.register_forward_pre_hook(detach, with_kwargs=True) for block in self.down_blocks]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Bytes of each network, by its sub-folder."""
         return {

@@ -468,12 +468,13 @@ class TrainingLoop:
         """The loss of each person, and the gradient (S, P) of the finite ones.
 
         People with equal numbers of rows of one shape share a forward pass; others use separate ones, because with
-        unequal numbers a person's matrix products would be split, and rounded, differently than alone.
+        unequal numbers a person's matrix products would be split, and rounded, differently than alone. So do people
+        whose recipes train down blocks and those whose recipes do not: their prompts' gradients differ.
         """
         alike: dict[tuple[int, ...], Group] = {}
         for job in jobs:
             for batch in self.draw(job):
-                alike.setdefault(batch.shape, []).append((job, batch))
+                alike.setdefault((job.recipe.down_blocks, *batch.shape), []).append((job, batch))
         losses = {job.name: 0.0 for job in jobs}
         gradient = torch.zeros_like(self.bank.flat)
         for group in alike.values():
@@ -517,7 +518,7 @@ class TrainingLoop:
             yield from ([(job, part)] for job, batch in group for part in batch.split(most))
 
     def losses(self, group: Group) -> list[Tensor]:
-        """The losses of people with equal numbers of rows, in one forward pass."""
+        """The losses of people with equal numbers of rows and the same trained blocks, in one forward pass."""
         schedule = self.base.schedule
         jobs, batches = zip(*group, strict=True)
         rows = len(batches[0].t)
@@ -531,7 +532,8 @@ class TrainingLoop:
         if self.base.reads_views:
             states = replace(states, views=torch.cat([b.views for b in batches]))
         recomputing = self.base.recomputing(self.bank.recomputed) if self.memory.recompute else nullcontext()
-        with self.bank.route(slots.repeat_interleave(rows), scales.repeat_interleave(rows)), recomputing:
+        frozen = nullcontext() if jobs[0].recipe.down_blocks else self.base.frozen_down_blocks()
+        with self.bank.route(slots.repeat_interleave(rows), scales.repeat_interleave(rows)), recomputing, frozen:
             output = self.base.denoise(x_t, t, states)
         target, snr = schedule.target(x0, noise, t), schedule.snr(t)
         held = torch.cat([b.is_prior & job.recipe.prior_from_base for job, b in group])
@@ -609,6 +611,8 @@ class TrainingLoop:
         weights: dict[Network, dict[str, LoraPair]] = {}
         for span in self.bank.spans:
             if not any(f".{span.module}".endswith(f".{end}") for end in recipe.targets_of(span.network)):
+                continue
+            if not recipe.down_blocks and span.module.startswith("down_blocks."):
                 continue
             pair = span.fresh(recipe.rank_of(span.network), generator)
             weights.setdefault(span.network, {})[span.module] = pair

@@ -36,6 +36,7 @@ class FineTuneRecipe:
     text_learning_rate: float  # 0: the text encoder is not trained
     unet_targets: tuple[str, ...]  # endings of module names; intersected with the family's
     text_targets: tuple[str, ...]
+    down_blocks: bool = True  # of a U-Net, trained too; False: they stay as they are, without a backward pass
     text_rank: int | None = None  # of the text encoder, at most `rank`; None: `rank`
     prior_weight: float = 1.0
     prior_from_base: bool = True  # target of class images: the base's prediction, not the image; see `loss`
@@ -98,8 +99,9 @@ _ALL_UNET = tuple(dict.fromkeys((
 _ALL_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 _STANDARD = FineTuneRecipe(
-    name="standard", steps=300, instance_rows=6, prior_rows=2, rank=8, alpha=8,
+    name="standard", steps=296, instance_rows=6, prior_rows=1, rank=8, alpha=8,
     unet_learning_rate=1e-4, text_learning_rate=1e-5, unet_targets=_ALL_UNET, text_targets=_ALL_TEXT,
+    down_blocks=False,
 )  # fmt: skip
 _ORIGIN = FineTuneRecipe(
     name="origin-2023", steps=1000, instance_rows=1, prior_rows=1, rank=128, alpha=1,
@@ -110,13 +112,13 @@ _ORIGIN = FineTuneRecipe(
 )  # fmt: skip
 
 # family -> its own values of `standard`
+_LARGE: Mapping[str, Any] = MappingProxyType({"prior_rows": 2, "rank": 16, "alpha": 16})
 _FLOW: Mapping[str, Any] = MappingProxyType(
-    {"rank": 16, "alpha": 16, "text_learning_rate": 0.0, "min_snr_gamma": None, "uniform_share": 0.0,
-     "timestep_spread": 1.0}
-)  # fmt: skip
+    {**_LARGE, "text_learning_rate": 0.0, "min_snr_gamma": None, "uniform_share": 0.0, "timestep_spread": 1.0}
+)
 _OF_FAMILY: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        SDXL.name: {"steps": 340, "rank": 16, "alpha": 16, "unet_targets": ATTENTION},
+        SDXL.name: {**_LARGE, "steps": 340, "unet_targets": ATTENTION, "down_blocks": True},
         KLEIN_BASE_4B.name: {**_FLOW, "steps": 250, "timestep_shift": None},
         Z_IMAGE.name: {**_FLOW, "steps": 340, "timestep_shift": 1.0},
     }
