@@ -155,7 +155,7 @@ def test_gradients_together_equal_gradients_alone(tiny_base: BaseModel) -> None:
     group, data = people(), all_data(tiny_base)
 
     def one_gradient(names: list[str]) -> dict[str, Tensor]:
-        loop = TrainingLoop(tiny_base, capacity=3, rank=BANK_RANK)
+        loop = TrainingLoop(tiny_base, capacity=len(names), rank=BANK_RANK)
         jobs = {}
         for name in names:
             jobs[name] = loop.join(name, group[name].recipe, data[name], seed=5)
