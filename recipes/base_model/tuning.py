@@ -72,7 +72,7 @@ def virtual_sitter(exam: Exam, seed: int) -> Sitter:
 
 
 def tuning_recipe(exam: Exam) -> FineTuneRecipe:
-    return recipe_named("standard", **exam.settings.tune)
+    return recipe_named("standard", exam.base.family.name, **exam.settings.tune)
 
 
 def adapters(exam: Exam, everybody: Sequence[Sitter], recipe: FineTuneRecipe) -> list[Tensor]:

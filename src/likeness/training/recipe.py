@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from ..diffusion.family import ATTENTION, FLUX2, KLEIN_BASE_4B, SDXL, Z_IMAGE, Z_IMAGE_FEED_FORWARD
+from ..diffusion.family import ATTENTION, FLUX2, KLEIN_BASE_4B, LIKENESS_128, SDXL, Z_IMAGE, Z_IMAGE_FEED_FORWARD
 from ..errors import UsageError
 from ..types import Network, Subject, checked_rank, checked_seed, checked_subject, encodes_text
 
@@ -118,6 +118,7 @@ _FLOW: Mapping[str, Any] = MappingProxyType(
 )
 _OF_FAMILY: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
+        LIKENESS_128.name: {"steps": 448},
         SDXL.name: {**_LARGE, "steps": 340, "unet_targets": ATTENTION, "down_blocks": True},
         KLEIN_BASE_4B.name: {**_FLOW, "steps": 250, "timestep_shift": None},
         Z_IMAGE.name: {**_FLOW, "steps": 340, "timestep_shift": 1.0},
