@@ -33,7 +33,7 @@ import numpy as np
 from fixtures.hosting import asked, pictures
 from fixtures.triton_server import Reply
 from fixtures.waiting import until
-from likeness.artifacts.formats import export_diffusers
+from likeness.artifacts.exporting import export_diffusers
 from recipes.measurement import Row
 
 from .random_base import add_base_options, base_settings

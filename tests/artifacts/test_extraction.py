@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from likeness.artifacts import extraction, formats, lycoris, tensors
+from likeness.artifacts import exporting, extraction, lycoris, tensors
 from likeness.artifacts.extraction import Extraction, nearest
 from likeness.artifacts.foreign import foreign_card
-from likeness.artifacts.reading import read_foreign
+from likeness.artifacts.importing import read_foreign
 from likeness.diffusion.family import KLEIN_BASE_4B, SD_21_BASE, BaseOutline
 from likeness.diffusion.layer_weights import LayerWeights
 from likeness.errors import CorruptAdapter, CorruptBase, InputRefused, LikenessError, Mismatch
@@ -292,13 +292,13 @@ def test_an_adapter_of_ours_of_a_larger_rank(tools, tmp_path, layout):
         },
     )  # fmt: skip
     adapter = tools.adapter(rank=6, alpha=9.0)
-    formats.FORMATS[layout].export(adapter, tmp_path / "x")
+    exporting.FORMATS[layout].export(adapter, tmp_path / "x")
     found = read_foreign(tmp_path / "x", of_tools, extraction=Extraction(4, no_weights))
     assert (found.card.rank, found.card.steps) == (4, adapter.card.steps)
     assert found.card.extraction == pytest.approx(true_errors(found, deltas(adapter)), rel=1e-2)
     whole = read_foreign(tmp_path / "x", of_tools, extraction=Extraction(6, no_weights))
     assert whole.card.rank == 6 and not whole.card.extraction
-    formats.export_diffusers(found, tmp_path / "again")
+    exporting.export_diffusers(found, tmp_path / "again")
     assert read_foreign(tmp_path / "again", of_tools).card.extraction == found.card.extraction
     if layout == "diffusers":
         arrays, metadata = tensors.read_file(tmp_path / "x")

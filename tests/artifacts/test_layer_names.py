@@ -11,8 +11,8 @@ import pytest
 
 from likeness.artifacts import tensors
 from likeness.artifacts.foreign import foreign_card
+from likeness.artifacts.importing import read_foreign
 from likeness.artifacts.layer_names import compvis_names
-from likeness.artifacts.reading import read_foreign
 from likeness.diffusion.family import SD_15, BaseOutline
 from likeness.errors import CorruptAdapter, InputRefused, Mismatch
 from likeness.types import Adapter, AdapterCard, Network
@@ -416,7 +416,7 @@ def test_a_tensor_that_is_there_twice_is_refused(base: BaseOutline, card: Adapte
 
 
 def test_a_card_of_ours_on_another_base_is_of_the_wrong_base(tools, base: BaseOutline, tmp_path: Path) -> None:
-    from likeness.artifacts.formats import export_kohya
+    from likeness.artifacts.exporting import export_kohya
 
     export_kohya(tools.adapter(), tmp_path / "x")
     with pytest.raises(Mismatch, match="expected an adapter of base cdcdcd"):

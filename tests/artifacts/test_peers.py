@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from likeness.artifacts import adapter as folders
-from likeness.artifacts import formats
+from likeness.artifacts import exporting
 from likeness.artifacts.foreign import foreign_card
-from likeness.artifacts.reading import read_foreign
+from likeness.artifacts.importing import read_foreign
 from likeness.diffusion.family import SD_21_BASE, BaseOutline
 
 with warnings.catch_warnings():
@@ -130,7 +130,7 @@ def test_peft_loads_our_folders(tools, tmp_path, by_hand):
 
 @pytest.mark.parametrize("layout", ["diffusers", "kohya"])
 def test_diffusers_loads_our_files(tools, tmp_path, by_hand, layout):
-    formats.FORMATS[layout].export(tools.adapter(), tmp_path / "pytorch_lora_weights.safetensors")
+    exporting.FORMATS[layout].export(tools.adapter(), tmp_path / "pytorch_lora_weights.safetensors")
     pipeline = tiny_pipeline()
     pipeline.load_lora_weights(str(tmp_path), weight_name="pytorch_lora_weights.safetensors")
     assert_close(run_unet(pipeline.unet), by_hand[0])

@@ -28,10 +28,10 @@ from fixtures.tiny import (
 )
 from likeness.artifacts import adapter as folders
 from likeness.artifacts import bundle, tensors
+from likeness.artifacts.exporting import FORMATS
 from likeness.artifacts.foreign import foreign_card, with_strength
-from likeness.artifacts.formats import FORMATS
+from likeness.artifacts.importing import read_foreign
 from likeness.artifacts.native_names import native_name
-from likeness.artifacts.reading import read_foreign
 from likeness.diffusion import family
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.diffusion.lora import LoraBank

@@ -18,10 +18,10 @@ from fixtures.peft_peer import flat, gradients, outputs, with_lora
 from fixtures.tiny import build_tiny_sdxl, filled_bank, random_person, random_row, relative
 from likeness.artifacts import adapter as folders
 from likeness.artifacts import bundle, tensors
+from likeness.artifacts.exporting import FORMATS
 from likeness.artifacts.foreign import foreign_card
-from likeness.artifacts.formats import FORMATS
+from likeness.artifacts.importing import read_foreign
 from likeness.artifacts.layer_names import compvis_names
-from likeness.artifacts.reading import read_foreign
 from likeness.diffusion import family
 from likeness.diffusion.base import BaseModel, load_base, outline_of
 from likeness.diffusion.lora import LoraBank

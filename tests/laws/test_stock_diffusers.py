@@ -10,7 +10,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from fixtures.tiny import PUBLISHED_SCHEDULERS, random_row, relative
-from likeness.artifacts.formats import FORMATS
+from likeness.artifacts.exporting import FORMATS
 from likeness.diffusion.base import BUILT_IN, BaseModel, load_base, locate
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.noise import row_noise

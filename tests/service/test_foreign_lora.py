@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fixtures.tiny import build_tiny_stable_diffusion, relative
-from likeness.artifacts.formats import FORMATS
+from likeness.artifacts.exporting import FORMATS
 from likeness.config import Settings
 from likeness.diffusion.base import BaseModel, load_base
 from likeness.diffusion.lora import LoraBank

@@ -8,7 +8,7 @@ from likeness.jobs.store import JobStore
 from likeness.jobs.tables import jobs
 from likeness.service.training import Training
 from likeness.storage.database import Database
-from likeness.worker.process import ChildProcess
+from likeness.worker.child_process import ChildProcess
 from likeness.worker.stages import Stages
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 
 from likeness.jobs.job import read_order
-from likeness.worker.process import Inbox, attach
+from likeness.worker.child_process import Inbox, attach
 
 
 def main() -> None:

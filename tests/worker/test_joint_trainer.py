@@ -31,8 +31,8 @@ from likeness.training.loop import TrainingLoop
 from likeness.training.pipeline import training_set
 from likeness.training.recipe import FineTuneOrder, recipe_named
 from likeness.types import Adapter, ImageRequest, Photo, Subject, WeightedAdapter
+from likeness.worker.child_process import Document
 from likeness.worker.joint_trainer import JointTrainer, preview_requests
-from likeness.worker.process import Document
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 

@@ -20,7 +20,7 @@ from likeness.jobs.locations import Locations
 from likeness.jobs.tables import jobs
 from likeness.storage.library import AdapterLibrary
 from likeness.worker import stages
-from likeness.worker.process import ChildProcess
+from likeness.worker.child_process import ChildProcess
 from likeness.worker.stages import Gone, Stages
 from tests.storage.cards import adapter
 from tests.worker.claims import claimed, stages_of, taken_over

@@ -22,7 +22,7 @@ from .terminal import Terminal
 if TYPE_CHECKING:  # these import FastAPI
     from starlette.applications import Starlette
 
-    from ..artifacts.formats import Format
+    from ..artifacts.exporting import Format
     from ..http.wire_protocol import WireProtocol
 
 

@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from ..artifacts.formats import FORMATS
+from ..artifacts.exporting import FORMATS
 from ..commands.group import Extension
 from ..config import Settings
 from .triton.export import TRITON

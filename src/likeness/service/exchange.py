@@ -15,8 +15,8 @@ from ..types import Adapter, Subject
 AUTO = "auto"  # detect the format
 
 if TYPE_CHECKING:
+    from ..artifacts.exporting import Format
     from ..artifacts.extraction import Extraction
-    from ..artifacts.formats import Format
     from ..diffusion.family import BaseOutline
 
 
@@ -47,7 +47,7 @@ def import_from(
         NotFound, CorruptAdapter, InputRefused, Mismatch: see reading.read_foreign.
     """
     from ..artifacts.foreign import foreign_card
-    from ..artifacts.reading import read_foreign
+    from ..artifacts.importing import read_foreign
 
     if format != AUTO:
         layout(formats, format)

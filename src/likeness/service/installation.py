@@ -16,8 +16,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from ..artifacts.exporting import FORMATS, Format
 from ..artifacts.factors import EXTRACT
-from ..artifacts.formats import FORMATS, Format
 from ..config import Settings
 from ..engine.prompts import worded
 from ..engine.ticket import ImageEngine, StepEvent, Ticket, results

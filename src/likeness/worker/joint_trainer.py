@@ -37,7 +37,7 @@ from ..training.loop import FineTune, Progress, StepMemory, TrainingLoop
 from ..training.pipeline import adapter_of, mark_of, training_set
 from ..training.recipe import FineTuneOrder
 from ..types import AdapterCard, Advance, ImageRequest, PreparedPhoto, Stopwatch
-from .process import Document, Inbox, Line
+from .child_process import Document, Inbox, Line
 
 SECONDS_BETWEEN_REPORTS = 1.0
 SECONDS_BETWEEN_TRIES = 2.0

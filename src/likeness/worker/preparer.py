@@ -11,7 +11,7 @@ from ..errors import LikenessError, OutOfMemory, StorageUnavailable
 from ..jobs.inputs import read_input, refuse_without_photos, with_config
 from ..jobs.job import read_order
 from ..types import Advance
-from .process import Document, Inbox, Line, attach
+from .child_process import Document, Inbox, Line, attach
 
 
 def main(argv: list[str]) -> None:

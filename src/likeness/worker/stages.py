@@ -39,7 +39,7 @@ from ..storage.library import AdapterLibrary
 from ..storage.objects import Objects
 from ..training.recipe import check_rank
 from ..types import PREPARED_PX, Adapter, Photo, Subject
-from .process import ChildProcess, Document
+from .child_process import ChildProcess, Document
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorruptBase, LikenessError, MissingPart, NotFound, OutOfMemory
-from .process import Document, Inbox, Line, attach
+from .child_process import Document, Inbox, Line, attach
 
 
 def main(argv: list[str]) -> None:

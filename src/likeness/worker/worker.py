@@ -27,9 +27,9 @@ from ..jobs.queue import Queue
 from ..jobs.retention import Retention
 from ..storage.database import Database
 from ..storage.library import AdapterLibrary
+from .child_process import ChildProcess
 from .chores import Chore
 from .notifier import Notifier
-from .process import ChildProcess
 from .stages import Stages
 
 TICK_S = 0.25

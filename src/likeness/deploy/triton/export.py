@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ...artifacts import bundle
 from ...artifacts.card import FILE_NAME, write_card
-from ...artifacts.formats import Format, write_new
+from ...artifacts.exporting import Format, write_new
 from ...artifacts.package import pack, refuse_existing
 from ...artifacts.triton_model import CONFIG_NAME, VERSION, WEIGHTS_NAME
 from ...types import Adapter

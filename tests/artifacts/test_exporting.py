@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from likeness.artifacts import adapter as folders
-from likeness.artifacts import formats, kohya, tensors
+from likeness.artifacts import exporting, kohya, tensors
 from likeness.artifacts.foreign import CARD_KEY, foreign_card
-from likeness.artifacts.reading import read_foreign
+from likeness.artifacts.importing import read_foreign
 from likeness.deploy.extension import EXTENSION
 from likeness.errors import AlreadyExists, CorruptAdapter, InputRefused, LikenessError, Mismatch, NotFound
 from likeness.types import LoraPair, Subject
@@ -47,7 +47,7 @@ def test_a_file_that_somebody_wrote_meanwhile_is_not_overwritten(tmp_path, monke
 
     monkeypatch.setattr(Path, "write_bytes", slowly)
     with pytest.raises(AlreadyExists):
-        formats.write_new(path, b"mine")
+        exporting.write_new(path, b"mine")
     assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [(path.name, b"another's")]
 
 
@@ -66,7 +66,7 @@ def test_round_trip(tools, base, tmp_path, name, alpha):
     back = read_foreign(tmp_path / "out" / "x", base, None)
     assert_same_deltas(tools, adapter, back, atol=1e-9)
     assert back.card.identifier == "<<TOK>>" and back.card.base_sha256 == tools.base_sha256
-    expected = formats.folded(adapter) if name == "diffusers" else formats.stored(adapter)
+    expected = exporting.folded(adapter) if name == "diffusers" else exporting.stored(adapter)
     tools.assert_same(back, expected)
 
 
@@ -84,7 +84,7 @@ def test_export_is_deterministic_and_never_overwrites(tools, tmp_path, name):
 def test_a_small_scale_survives_folding(tools, base, tmp_path):
     """Rank 128 with alpha 1: in float16, B / 128 would lose most of its digits."""
     adapter = tools.adapter(rank=128, alpha=1.0)
-    formats.export_diffusers(adapter, tmp_path / "x")
+    exporting.export_diffusers(adapter, tmp_path / "x")
     back = read_foreign(tmp_path / "x", base)
     assert_same_deltas(tools, adapter, back)
 
@@ -128,7 +128,7 @@ def test_foreign_kohya_with_a_rank_per_layer(tools, base, tmp_path, card):
 
 
 def test_kohya_header_and_keys(tools, tmp_path):
-    formats.export_kohya(tools.adapter(), tmp_path / "x")
+    exporting.export_kohya(tools.adapter(), tmp_path / "x")
     arrays, metadata = tensors.read_file(tmp_path / "x")
     assert "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight" in arrays
     assert "lora_te_text_model_encoder_layers_0_self_attn_q_proj.alpha" in arrays
@@ -138,7 +138,7 @@ def test_kohya_header_and_keys(tools, tmp_path):
 
 
 def test_kohya_names_that_fit_two_layers(tools, base, tmp_path):
-    formats.export_kohya(tools.adapter(), tmp_path / "x")
+    exporting.export_kohya(tools.adapter(), tmp_path / "x")
     twin = {"down_blocks_0.resnets.0.conv1": (8, 8, 3, 3)}
     twins = replace(base, layers={**base.layers, "unet": {**base.layers["unet"], **twin}})
     with pytest.raises(CorruptAdapter, match="matches 2 layers"):
@@ -153,7 +153,7 @@ def test_layers_that_the_base_lacks(tools, base, tmp_path, name):
 
 
 def test_changed_weights_under_our_card(tools, base, tmp_path):
-    formats.export_kohya(tools.adapter(), tmp_path / "x")
+    exporting.export_kohya(tools.adapter(), tmp_path / "x")
     arrays, metadata = tensors.read_file(tmp_path / "x")
     key = next(key for key in arrays if key.endswith("lora_up.weight"))
     (tmp_path / "y").write_bytes(tensors.encode(arrays | {key: arrays[key] * 2}, metadata))
@@ -168,7 +168,7 @@ def test_changed_weights_under_our_card(tools, base, tmp_path):
 def test_diffusers_own_metadata_sets_alpha(tools, base, tmp_path, card):
     """A file by save_lora_weights with metadata: alpha as it says, per network; other arithmetic is refused."""
     plain = tools.adapter(alpha=4.0)
-    formats.export_diffusers(plain, tmp_path / "x")
+    exporting.export_diffusers(plain, tmp_path / "x")
     says = {"unet.r": 4, "unet.lora_alpha": 8, "unet.bias": "none", "unet.use_dora": False}
     without_card(tmp_path / "x", lora_adapter_metadata=json.dumps(says))
     back = read_foreign(tmp_path / "x", base, card)
@@ -185,7 +185,7 @@ def test_diffusers_own_metadata_sets_alpha(tools, base, tmp_path, card):
 
 
 def test_foreign_peft_folder(tools, base, tmp_path, card):
-    formats.export_peft(tools.adapter(), tmp_path / "x")
+    exporting.export_peft(tools.adapter(), tmp_path / "x")
     (tmp_path / "x" / "card.json").unlink()
     with pytest.raises(CorruptAdapter, match="card"):
         read_foreign(tmp_path / "x", base)
@@ -234,7 +234,7 @@ def test_wide_numbers_are_not_written_silently(tools, tmp_path):
         for module, pair in found.items():
             found[module] = LoraPair(pair.A.astype(np.float64), pair.B)
     with pytest.raises(CorruptAdapter, match="float64"):
-        formats.export_kohya(adapter, tmp_path / "x")
+        exporting.export_kohya(adapter, tmp_path / "x")
 
 
 @FUZZ
@@ -262,7 +262,7 @@ def test_damaged_files_are_refused_by_name(tools, base, tmp_path, data, name):
 def test_the_card_of_a_style_has_no_class_noun(tools, base, tmp_path):
     made = tools.adapter()
     made = replace(made, card=replace(made.card, class_noun="", identifier="<<STY>>"))
-    formats.export_kohya(made, tmp_path / "x")
+    exporting.export_kohya(made, tmp_path / "x")
     assert tensors.read_file(tmp_path / "x")[1]["modelspec.trigger_phrase"] == "<<STY>> style"
     card = read_foreign(tmp_path / "x", base, None).card
     assert card.subject == Subject("anna-2", "", "<<STY>>") and card.subject.kind == "style"

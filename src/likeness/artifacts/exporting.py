@@ -1,4 +1,4 @@
-"""Export to the LoRA formats of other programs; `reading` imports them.
+"""Export to the LoRA formats of other programs; `importing` reads them.
 
     peft       folders as PEFT writes them (also our own layout, see adapter.py)
     diffusers  one file for the `load_lora_weights` of diffusers' pipelines

@@ -13,7 +13,7 @@ import pytest
 
 from fixtures.installation import SRC, pids_with
 from fixtures.waiting import HANG_S, until
-from likeness.worker.process import LEASE_LOST, PARENT_GONE, ChildProcess, Document, Inbox, Line
+from likeness.worker.child_process import LEASE_LOST, PARENT_GONE, ChildProcess, Document, Inbox, Line
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc"),
@@ -76,8 +76,8 @@ def test_a_child_that_is_told_to_live_does(monkeypatch: pytest.MonkeyPatch) -> N
     def end(code: int) -> None:
         ended.append(code)  # and the thread, whose last act this is, ends
 
-    monkeypatch.setattr("likeness.worker.process.time", clock)
-    monkeypatch.setattr("likeness.worker.process.os._exit", end)
+    monkeypatch.setattr("likeness.worker.child_process.time", clock)
+    monkeypatch.setattr("likeness.worker.child_process.os._exit", end)
     clock.inbox = Inbox(Line(theirs), lease_s=4.0)
     until(lambda: ended)
     assert (ended, clock.now_s) == ([LEASE_LOST], 40.0 + 5.0)
@@ -90,7 +90,7 @@ def test_a_child_that_is_told_to_live_does(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_child_dies_with_its_supervisor(tmp_path: Path) -> None:
     program = (
         "import time\n"
-        "from likeness.worker.process import ChildProcess\n"
+        "from likeness.worker.child_process import ChildProcess\n"
         f"child = ChildProcess({PREPARER!r}, {options(tmp_path)!r})\n"
         "child.tend()\n"
         "while not child.is_ready:\n"

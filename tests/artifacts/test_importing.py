@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from likeness.artifacts import formats, tensors
+from likeness.artifacts import exporting, tensors
 from likeness.artifacts.foreign import foreign_card
+from likeness.artifacts.importing import read_foreign
 from likeness.artifacts.package import pack
-from likeness.artifacts.reading import read_foreign
 from likeness.errors import CorruptAdapter, InputRefused, LikenessError, NotFound
 
 
@@ -29,7 +29,7 @@ def card(tools):
 @pytest.fixture
 def peft(tools, tmp_path) -> Path:
     """As PEFT leaves it: two folders, a README in each, no card of ours."""
-    formats.export_peft(tools.adapter(), tmp_path / "peft")
+    exporting.export_peft(tools.adapter(), tmp_path / "peft")
     (tmp_path / "peft" / "card.json").unlink()
     for network in ("unet", "text_encoder"):
         (tmp_path / "peft" / network / "README.md").write_text("PEFT writes one")
@@ -73,7 +73,7 @@ def test_one_network_by_itself(tools, base, peft, card, tmp_path, network, place
 
 def test_a_folder_with_one_file(tools, base, card, tmp_path):
     """As diffusers' scripts leave it."""
-    formats.export_diffusers(tools.adapter(), tmp_path / "out" / "pytorch_lora_weights.safetensors")
+    exporting.export_diffusers(tools.adapter(), tmp_path / "out" / "pytorch_lora_weights.safetensors")
     (tmp_path / "out" / "logs").mkdir()
     (tmp_path / "out" / "README.md").write_text("a model card")
     assert layers(read_foreign(tmp_path / "out", base, card)) == layers(tools.adapter())
@@ -92,7 +92,7 @@ def test_a_tar_that_tar_made(tools, base, peft, card, tmp_path, root, tar_format
 def test_a_tar_of_one_network_and_of_our_own(tools, base, peft, card, tmp_path):
     (tmp_path / "x").write_bytes(tar_gz(peft, root="unet"))
     assert layers(read_foreign(tmp_path / "x", base, card)) == {"unet": set(tools.adapter().weights["unet"])}
-    formats.export_peft(tools.adapter(), tmp_path / "ours")
+    exporting.export_peft(tools.adapter(), tmp_path / "ours")
     (tmp_path / "y").write_bytes(pack(tmp_path / "ours"))
     assert layers(read_foreign(tmp_path / "y", base)) == layers(tools.adapter())
 
@@ -101,7 +101,7 @@ def test_a_tar_of_one_network_and_of_our_own(tools, base, peft, card, tmp_path):
 def test_the_hubs_cache_of_links_is_read(tools, base, peft, card, tmp_path, name):
     """A snapshot's files are links to blobs that are named by their hashes."""
     snapshot, blobs = tmp_path / "snapshots" / "0123", tmp_path / "blobs"
-    formats.export_diffusers(tools.adapter(), blobs / "pytorch_lora_weights.safetensors")
+    exporting.export_diffusers(tools.adapter(), blobs / "pytorch_lora_weights.safetensors")
     for file in ("adapter_model.safetensors", "adapter_config.json"):
         shutil.copy(peft / "unet" / file, blobs / file)
     snapshot.mkdir(parents=True)
