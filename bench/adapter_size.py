@@ -86,9 +86,9 @@ def stable_diffusion_21() -> dict[Network, nn.Module]:
     return {"unet": unet, "text_encoder": text_encoder}
 
 
-def lora_numbers(network: nn.Module, endings: Iterable[str], rank: int) -> int:
-    """r (d_in + d_out) over the targeted layers."""
-    weights = [cast(Tensor, module.weight) for module in target_modules(network, tuple(endings)).values()]
+def lora_numbers(layers: Iterable[nn.Module], rank: int) -> int:
+    """r (d_in + d_out) over the layers."""
+    weights = [cast(Tensor, layer.weight) for layer in layers]
     return sum(rank * (math.prod(weight.shape[1:]) + weight.shape[0]) for weight in weights)
 
 
@@ -109,13 +109,16 @@ def count_on_stable_diffusion() -> list[Row]:
     networks = stable_diffusion_21()
     rows = []
     for recipe in PRESETS.values():
-        wanted: dict[Network, tuple[str, ...]] = {"unet": recipe.unet_targets, "text_encoder": recipe.text_targets}
-        counts = {
-            name: lora_numbers(network, set(wanted[name]) & set(SD_21_BASE.trained[name]), recipe.rank)
-            for name, network in networks.items()
-        }
+        counts = {}
+        for name, network in networks.items():
+            known = target_modules(network, SD_21_BASE.trained[name])
+            layers = [layer for module, layer in known.items() if recipe.trains(name, module)]
+            counts[name] = lora_numbers(layers, recipe.rank)
         rows.append(count_row(f"{recipe.name}, rank {recipe.rank}", counts))
-    origin = {name: lora_numbers(net, ORIGIN_TARGETS[name], ORIGIN_RANKS[name]) for name, net in networks.items()}
+    origin = {
+        name: lora_numbers(target_modules(net, ORIGIN_TARGETS[name]).values(), ORIGIN_RANKS[name])
+        for name, net in networks.items()
+    }
     return [*rows, count_row("the origin itself, rank 128 / 64", origin)]
 
 

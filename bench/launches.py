@@ -17,7 +17,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 
 from likeness.diffusion.base import BaseModel, fake_base
 from likeness.diffusion.counting import Counting
-from likeness.diffusion.lora import LoraBank, target_modules
+from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, advance, begin
 from likeness.diffusion.stable_diffusion import StableDiffusion
 from likeness.training.data import stand_in
@@ -99,8 +99,7 @@ def denoising_step(base: BaseModel, people: int, *, changed: bool = False) -> in
         bank = LoraBank(base.networks, base.family.trained, slots=2 * people + 1, rank=BANK_RANK)
     try:
         row, recipe = torch.zeros(bank.columns), recipe_of(base)
-        trained = {name: target_modules(part, recipe.targets_of(name)) for name, part in base.networks.items()}
-        for span in (one for one in bank.spans if one.module in trained[one.network]):
+        for span in (one for one in bank.spans if recipe.trains(one.network, one.module)):
             row[span.a].view(span.a_shape)[:RANK] = 1
             row[span.b].view(span.b_shape)[:, :RANK] = 1
         slots = range(2 * people, 0, -2)

@@ -168,7 +168,7 @@ def test_one_step_has_the_gradient_of_diffusers_own_loss(folder: Path, base: Bas
     """As in train_dreambooth_lora_sdxl.py with prior preservation and both text encoders, by PEFT and autograd."""
     recipe = recipe_named(
         "standard", rank=RANK, alpha=RANK, instance_rows=2, prior_rows=2, min_snr_gamma=None, prior_from_base=False,
-        middle_timesteps=False, prior_weight=0.7, unet_targets=("to_q", "to_k", "to_v", "to_out.0"),
+        middle_timesteps=False, prior_weight=0.7, unet_targets=("to_q", "to_k", "to_v", "to_out.0"), down_blocks=True,
         text_targets=("q_proj", "k_proj", "v_proj", "out_proj"),
     )  # fmt: skip
     data = random_person(base, 1)

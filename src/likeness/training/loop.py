@@ -249,10 +249,12 @@ def learning_rate_factor(step: int, recipe: FineTuneRecipe) -> float:
     return warm * (0.5 * (1 + math.cos(math.pi * step / recipe.steps)) if recipe.decay else 1.0)
 
 
-def columns_of_rank(bank: LoraBank, rank: int) -> Tensor:
-    """The columns of a bank's row that an adapter of this rank uses: the first `rank` components of every layer."""
-    parts = []
+def trained_columns(bank: LoraBank, recipe: FineTuneRecipe) -> Tensor:
+    """The columns of a bank's row that a recipe trains: the first `rank` components of its layers."""
+    parts, rank = [], recipe.rank
     for span in bank.spans:
+        if not recipe.trains(span.network, span.module):
+            continue
         parts.append(torch.arange(span.a.start, span.a.stop).view(span.a_shape)[:rank].flatten())
         parts.append(torch.arange(span.b.start, span.b.stop).view(span.b_shape)[:, :rank].flatten())
     return torch.cat(parts)
@@ -415,7 +417,7 @@ class TrainingLoop:
         See `checkpoint`.
         """
         job = self._jobs[name]
-        own = columns_of_rank(self.bank, job.recipe.rank)  # so that a bank of any larger rank can resume it
+        own = trained_columns(self.bank, job.recipe)  # so that a bank of any larger rank can resume it
         rows = {"factors": self.bank.flat}
         if job.step < job.recipe.steps:
             rows |= {"mean": self._optimizer.mean, "variance": self._optimizer.variance}
@@ -432,7 +434,7 @@ class TrainingLoop:
             Mismatch: `state` has another rank or base.
         """
         job = self._jobs[name]
-        own = columns_of_rank(self.bank, job.recipe.rank)
+        own = trained_columns(self.bank, job.recipe)
         if state["factors"].shape != own.shape:
             raise Mismatch(f"expected {len(own)} factors, got {state['factors'].numel()}", code="CheckpointMismatch")
         rows = {"factors": self.bank.flat, "mean": self._optimizer.mean, "variance": self._optimizer.variance}
@@ -610,9 +612,7 @@ class TrainingLoop:
         """
         weights: dict[Network, dict[str, LoraPair]] = {}
         for span in self.bank.spans:
-            if not any(f".{span.module}".endswith(f".{end}") for end in recipe.targets_of(span.network)):
-                continue
-            if not recipe.down_blocks and span.module.startswith("down_blocks."):
+            if not recipe.trains(span.network, span.module):
                 continue
             pair = span.fresh(recipe.rank_of(span.network), generator)
             weights.setdefault(span.network, {})[span.module] = pair

@@ -145,7 +145,7 @@ def adapter_bytes(base: BaseModel, recipe: FineTuneRecipe) -> int:
     total = 0
     for network, module in base.networks.items():
         trained = target_modules(module, base.family.trained[network])
-        for name in trained.keys() & target_modules(module, recipe.targets_of(network)).keys():
+        for name in (one for one in trained if recipe.trains(network, one)):
             weight = module.get_parameter(f"{name}.weight")  # (d_out, d_in) or (C_out, C_in, k, k)
             total += weight[0].numel() + weight.shape[0]
     return 2 * recipe.rank * total

@@ -72,6 +72,11 @@ class FineTuneRecipe:
             return self.text_targets if self.text_learning_rate else ()
         return self.unet_targets
 
+    def trains(self, network: Network, module: str) -> bool:
+        """Whether a layer of a network, by its module name, is trained."""
+        is_target = any(f".{module}".endswith(f".{ending}") for ending in self.targets_of(network))
+        return is_target and (self.down_blocks or not module.startswith("down_blocks."))
+
     def scale_of(self, network: Network) -> float:
         """alpha / r of this network's layers."""
         return self.alpha / self.rank_of(network)
