@@ -31,11 +31,10 @@ WAYS = {
 
 
 def base_named(name: str) -> BaseModel:
-    """A base of fake tensors, as a card of `CARD_GIB` would have it."""
+    """A base of fake tensors, as it is loaded for a training."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(write_configs(name, Path(folder) / name))
-        memory = CARD_GIB[name] * GIB
-        return fake_base(path, device=torch.device("cuda"), dtype=torch.bfloat16, memory=memory)
+        return fake_base(path, device=torch.device("cuda"), dtype=torch.bfloat16, trains=True)
 
 
 def row_of(way: str, plan: Plan) -> Row:

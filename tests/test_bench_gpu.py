@@ -45,7 +45,10 @@ def test_published_sizes(tmp_path: Path) -> None:
     """Parameters in millions, as published; megabytes of an adapter of the standard recipe."""
     found, adapters = {}, {}
     for name in BASES:
-        base = fake_base(str(write_configs(name, tmp_path / name)), device=torch.device("cuda"), dtype=torch.bfloat16)
+        path, device = str(write_configs(name, tmp_path / name)), torch.device("cuda")
+        base = fake_base(path, device=device, dtype=torch.bfloat16, trains=True)
+        assert set(base.streaming) == set(base.parts) - set(base.adapted)
+        assert base.host_bytes == sum(base.sizes[part] for part in base.streaming)
         found[name] = [round(sum(p.numel() for p in base.parts[part].parameters()) / 1e6, 1) for part in base.adapted]
         adapters[name] = adapter_bytes(base, recipe_named("standard", name)) / 1e6
         assert base.family.name == name

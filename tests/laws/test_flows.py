@@ -437,11 +437,18 @@ def test_an_adapter_of_the_undistilled_base_serves_on_its_distilled_sibling(
         with_strength(adapter.card, base.sha256, 1.5)
 
 
-def test_a_streamed_text_encoder_gives_the_same_states(folder: Path, base: BaseModel) -> None:
-    streamed = load_base(str(folder), device=CPU, dtype=torch.float32, streams=True)
-    assert streamed.streaming == ("text_encoder",)
+@pytest.mark.parametrize(("trains", "parts"), [(False, ("text_encoder",)), (True, ("text_encoder", "vae"))])
+def test_networks_in_host_memory_give_the_same_numbers(
+    folder: Path, base: BaseModel, trains: bool, parts: tuple[str, ...]
+) -> None:
+    streamed = load_base(str(folder), device=CPU, dtype=torch.float32, trains=trains, streams=True)
+    assert streamed.streaming == parts
     ids = base.tokenize([PROMPT, ""])
     assert torch.equal(base.encode_prompt(ids).states, streamed.encode_prompt(ids).states)
+    latents = row_noise([1, 2], base.latent_shape)
+    pixels = base.decode(latents)
+    assert torch.equal(streamed.decode(latents), pixels)
+    assert torch.equal(streamed.encode_photo(pixels), base.encode_photo(pixels))
 
 
 def test_what_a_prompt_says_and_what_is_not_read(base: BaseModel) -> None:

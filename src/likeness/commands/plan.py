@@ -48,7 +48,7 @@ def plan(
     reserve = 0 if device.type == "cpu" else RESERVE_BYTES
     settings = call.with_base(base, revision)
     silence_libraries()
-    found = fake_base(settings.base, settings.revision, device=device, dtype=dtype, memory=budget)
+    found = fake_base(settings.base, settings.revision, device=device, dtype=dtype, trains=True)
     chosen = recipe_named(recipe, found.family.name)
     made = fitting_plan(found, chosen, people=people, budget_bytes=budget, reserve_bytes=reserve)
     most = people_that_fit(found, chosen, made, budget_bytes=budget)

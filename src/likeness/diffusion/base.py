@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from importlib import resources
@@ -33,9 +33,9 @@ from .family import Architecture, BaseOutline, Family, family_of
 from .flux2 import Flux2Klein
 from .model import BaseModel as BaseModel
 from .model import Configs, outline
-from .qwen import stream
 from .schedule import schedule_from_config
 from .stable_diffusion import StableDiffusion, StableDiffusionXL
+from .streaming import stream
 from .z_image import ZImage
 
 BUILT_IN = "built-in"
@@ -192,6 +192,7 @@ def load_base(
     *,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
+    trains: bool = False,
     streams: bool | None = None,
 ) -> BaseModel:
     """Load a base strictly.
@@ -200,8 +201,9 @@ def load_base(
         base: "built-in", a local folder, or a Hugging Face model id.
         revision: commit of the model id, 40 hexadecimal digits; required for a model id.
         device, dtype: the best of this machine by default.
-        streams: whether networks that are needed for new prompts only stay in host memory (`qwen.stream`); None: if the
-            weights fill more than half of the device's memory.
+        trains: whether it is loaded for a training, which calls the networks that no adapter modifies rarely.
+        streams: whether these, or if it does not train those that are needed for new prompts only, stay in host memory
+            (`streaming`); None: on a GPU, if it trains or the weights fill more than half of the memory.
 
     Raises:
         NotFound: see `locate`; or the shape is not that of a known family.
@@ -218,10 +220,10 @@ def load_base(
         settings = _settings_of(kind, folder)
         kinds = kind.kinds(configs)
     sha256 = weights_sha256(folder)
-    if streams is None:
+    if streams is None and device.type == "cuda":
         size = sum(path.stat().st_size for name in kinds for path in weight_files(folder / name))
-        streams = device.type == "cuda" and is_crowded(size, memory_bytes(device))
-    streaming = kind.streamed if streams else ()
+        streams = trains or is_crowded(size, memory_bytes(device))
+    streaming = _streaming(kind, kinds, trains=trains) if streams else ()
     with memory_for(
         f"the base on the {device.type}", hint="close other programs that use the device, or choose a smaller base"
     ):
@@ -238,6 +240,11 @@ def load_base(
     return _built(
         kind, _id_of(base, revision), sha256, device=device, family=family, parts=parts, streaming=streaming, **settings
     )
+
+
+def _streaming(kind: type[BaseModel], parts: Iterable[str], *, trains: bool) -> tuple[str, ...]:
+    """The networks that can be in host memory."""
+    return tuple(part for part in parts if part not in kind.adapted) if trains else kind.streamed
 
 
 def is_crowded(weights: int, memory: int) -> bool:
@@ -297,12 +304,18 @@ def family_at(base: str = BUILT_IN, revision: str | None = None) -> Family:
 def untrained_base(
     base: str = BUILT_IN, revision: str | None = None, *, device: torch.device, dtype: torch.dtype
 ) -> BaseModel:
-    """A base of these configs with the random weights that its classes begin with, for measurements.
+    """A base of these configs with the random weights that its classes begin with, to measure trainings.
 
     Raises:
         NotFound, CorruptBase: as `load_base`, for what the configs show.
     """
-    return _without_weights(base, revision, device=device, dtype=dtype, within=device)
+    made = _without_weights(base, revision, device=device, dtype=dtype, within=device)
+    if device.type != "cuda":
+        return made
+    streaming = _streaming(type(made), made.parts, trains=True)
+    for name in streaming:
+        stream(made.parts[name].to("cpu"), device)
+    return replace(made, streaming=streaming)
 
 
 def fake_base(
@@ -311,12 +324,14 @@ def fake_base(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    trains: bool = False,
     memory: int | None = None,
 ) -> BaseModel:
     """A base of fake tensors, with shapes and types and without numbers: for counting, see `training.plan`.
 
     Args:
         device: on which it would be loaded. The fake tensors say they are on the CPU: no device is needed.
+        trains: see `load_base`.
         memory: of the device in bytes, see `streams` of `load_base`; None: enough for all networks.
 
     Raises:
@@ -325,9 +340,9 @@ def fake_base(
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     found = _without_weights(base, revision, device=device, dtype=dtype, within=mode)
     size = sum(weight.nbytes for part in found.parts.values() for weight in part.parameters())
-    if memory is None or device.type != "cuda" or not is_crowded(size, memory):
+    if device.type != "cuda" or not (trains or (memory is not None and is_crowded(size, memory))):
         return found
-    return replace(found, streaming=found.streamed)
+    return replace(found, streaming=_streaming(type(found), found.parts, trains=trains))
 
 
 def _without_weights(

@@ -10,6 +10,7 @@ conditioning on without reading them, by their first axis only. What a network's
 """
 
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,10 +42,12 @@ class BaseModel(ABC):
     parts: Mapping[str, Any]  # sub-folder -> frozen network, of diffusers' and transformers' classes
     index: Mapping[str, Any]  # model_index.json: settings of diffusers' pipeline
     streaming: tuple[str, ...] = field(default=(), kw_only=True)  # sub-folders of networks that are in host memory
+    # for `streaming`: one thread at a time uses the autoencoder
+    _coding: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, kw_only=True)
 
     adapted: ClassVar[tuple[Network, ...]]  # the networks that adapters modify; the denoising network is the first
     tokenizer_kinds: ClassVar[Mapping[str, Any]]  # sub-folder -> class with `from_pretrained`
-    streamed: ClassVar[tuple[str, ...]] = ()  # sub-folders of networks that can be in host memory
+    streamed: ClassVar[tuple[str, ...]] = ()  # sub-folders of networks that can be in host memory in serving, too
     # whether the network is told of each image: height and width of its original, top and left edge of the crop after
     # the original was resized, height and width of the crop, in pixels (Podell et al. 2023, section 2.2)
     reads_views: ClassVar[bool] = False
@@ -159,13 +162,15 @@ class BaseModel(ABC):
     @torch.no_grad()
     def encode_photo(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> scaled latents (B, C, h, w), without sampling."""
-        return torch.cat([self._encoded(part) for part in pixels.split(_slice(pixels.shape[2:]))])
+        with self._coding:
+            return torch.cat([self._encoded(part) for part in pixels.split(_slice(pixels.shape[2:]))])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) -> pixels (B, 3, H, W) in [-1, 1], float32."""
         side = [cells * self.pixels_per_cell for cells in latents.shape[2:]]
-        return torch.cat([self._decoded(part) for part in latents.split(_slice(side))])
+        with self._coding:
+            return torch.cat([self._decoded(part) for part in latents.split(_slice(side))])
 
     @abstractmethod
     def _encoded(self, pixels: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Flow transformers whose prompts a language model encodes: what FLUX.2-klein and Z-Image have in common.
 
 Adapters modify the denoising transformer only, so an encoded prompt is the same for all people. The language model can
-stay in host memory (`stream`): it is as large as the transformer, and needed only for a new prompt.
+stay in host memory (`streaming`): it is as large as the transformer, and needed only for a new prompt.
 """
 
 import re
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Qwen2Tokenizer, Qwen3ForCausalLM, Qwen3Model
 
 from ..types import Network
@@ -31,7 +31,7 @@ class QwenPrompted(BaseModel):
     thinks: ClassVar[bool]  # `enable_thinking` of the chat template that a prompt is put into
     # Each call changes the tokenizer's padding and truncation, so it must not be used by two threads at once.
     _tokenizing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-    _encoding: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)  # for `stream`
+    _encoding: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)  # see `streaming`
 
     @classmethod
     def text_kind(cls, configs: Configs) -> Any:
@@ -100,25 +100,3 @@ class QwenPrompted(BaseModel):
                 ).hidden_states
             parts.append([states[layer] for layer in layers])
         return [torch.cat(states) for states in zip(*parts, strict=True)]
-
-
-def stream(network: nn.Module, device: torch.device) -> None:
-    """Keep a network in host memory; each of its layers is on `device` while it computes.
-
-    Buffers stay on `device`, where a forward pass takes and returns tensors. One thread at a time may call the network.
-    """
-    for layer in network.modules():
-        if host := dict(layer.named_parameters(recurse=False)):
-
-            def enter(layer: nn.Module, _: Any, host: Mapping[str, nn.Parameter] = host) -> None:
-                for name, weight in host.items():
-                    setattr(layer, name, nn.Parameter(weight.to(device, non_blocking=True), requires_grad=False))
-
-            def leave(layer: nn.Module, *_: Any, host: Mapping[str, nn.Parameter] = host) -> None:
-                for name, weight in host.items():
-                    setattr(layer, name, weight)
-
-            layer.register_forward_pre_hook(enter)
-            layer.register_forward_hook(leave, always_call=True)
-        for name, buffer in list(layer.named_buffers(recurse=False)):
-            layer.register_buffer(name, buffer.to(device), persistent=False)

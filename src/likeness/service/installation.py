@@ -116,9 +116,12 @@ class Likeness:
     @property
     def base(self) -> BaseModel:
         """The base, loaded at first use; thread-safe. Raises NotFound, CorruptBase."""
+        return self._loaded_base()
+
+    def _loaded_base(self, *, trains: bool = False) -> BaseModel:
         with self._lock:
             if "base" not in self.__dict__:
-                self.__dict__["base"] = loaded_base(self.settings)
+                self.__dict__["base"] = loaded_base(self.settings, trains=trains)
             base: BaseModel = self.__dict__["base"]
             return base
 
@@ -281,7 +284,7 @@ class Likeness:
             stop_if(should_stop)
             watch(Advance("load base", 0, 1))
             with clock.stage("load base"):
-                base = self.base
+                base = self._loaded_base(trains=True)
                 refuse_full(self.library.objects, adapter_bytes(base, order.recipe))
             folder = home.checkpoint_folder(name)
             adapter, losses = fine_tune(

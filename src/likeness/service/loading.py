@@ -18,12 +18,12 @@ if TYPE_CHECKING:  # these import torch
     from ..storage.device_turns import EngineTurns
 
 
-def loaded_base(settings: Settings) -> "BaseModel":
-    """Raises NotFound, CorruptBase."""
+def loaded_base(settings: Settings, *, trains: bool = False) -> "BaseModel":
+    """`trains`: see `load_base`. Raises NotFound, CorruptBase."""
     from ..diffusion.base import load_base, silence_libraries
 
     silence_libraries()  # they would write between our progress bars
-    return load_base(settings.base, settings.revision)
+    return load_base(settings.base, settings.revision, trains=trains)
 
 
 def refuse_unservable(settings: Settings) -> None:

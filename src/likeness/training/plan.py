@@ -18,7 +18,6 @@ from ..diffusion.counting import Counting
 from ..diffusion.devices import (
     available_bytes,
     counts_memory,
-    memory_bytes,
     memory_for,
     pick_device,
     pick_dtype,
@@ -209,7 +208,7 @@ def plan_here(
     device = pick_device()
     if not counts_memory(device):
         return people or max(1, min(8, 2 * (os.cpu_count() or 1))), StepMemory()
-    fake = fake_base(base, revision, device=device, dtype=pick_dtype(device), memory=memory_bytes(device))
+    fake = fake_base(base, revision, device=device, dtype=pick_dtype(device), trains=True)
     budget = int(SHARE * available_bytes(device))
     plan = fitting_plan(fake, recipe, people=people or 1, budget_bytes=budget)
     if people is not None or plan.memory.rows is not None:

@@ -47,7 +47,7 @@ def _open(line: Line, inbox: Inbox, options: Document) -> Any:
         limit_memory(pick_device(), options["memory_share"])
     recipe = recipe_named("standard", family_at(*named).name)
     capacity, memory = plan_here(*named, recipe, people=options["concurrency"] or None)
-    base = load_base(*named)
+    base = load_base(*named, trains=True)
     turns = TrainingTurns(Path(options["home"]), device_name(base.device), wait_s=options["wait_s"])
     return JointTrainer(
         base, objects_at(options["objects"]), line, inbox,
