@@ -4,14 +4,16 @@ python -m bench.gpu [--base NAME ...] [--seconds 480] [--save]
 
 Bases have their published sizes and random weights, made on the device. Per base: memory and time of a training step of
 1, 2 and 8 people, against the plan; a denoising step of 1 to 32 people, each with an adapter, together and one after
-another; and how long it takes to put an adapter from host memory into a slot. What there was no device or no time for
-is 'not measured'. `--rehearse` runs every row on any machine with the built-in base's configs.
+another; how long it takes to put an adapter from host memory into a slot; a denoising step with compiled blocks, and
+how long they take to compile. What there was no device or no time for is 'not measured'. `--rehearse` runs every row on
+any machine with the built-in base's configs, and traces the blocks without generating code.
 """
 
 import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
@@ -21,6 +23,8 @@ from likeness.diffusion.base import BUILT_IN, BaseModel, fake_base, untrained_ba
 from likeness.diffusion.devices import counts_memory, is_out_of_memory, pick_device, pick_dtype, release_memory
 from likeness.diffusion.lora import LoraBank
 from likeness.diffusion.sampling import AdapterSlot, advance, begin
+from likeness.engine.slot_banks import SlotBanks
+from likeness.engine.warm_up import warm_up
 from likeness.training.data import stand_in
 from likeness.training.loop import PRIOR_STEPS, StepMemory, TrainingLoop
 from likeness.training.plan import GIB, plan_of
@@ -34,7 +38,7 @@ from .true_size import BASES, write_configs
 
 NOT_MEASURED = "not measured"
 DEFAULT = ("sd-2.1-base", "sdxl")
-TRAINED, SERVED = (1, 2, 8), (1, 2, 4, 8, 16, 32)
+TRAINED, SERVED, COMPILED = (1, 2, 8), (1, 2, 4, 8, 16, 32), (1, 8, 32)
 WAYS = (StepMemory(), StepMemory(recompute=True))
 RANK, ROUNDS = 8, 3
 
@@ -124,6 +128,37 @@ def serving_table(base: BaseModel, clock: Clock, most: int) -> list[Row]:
     ]
 
 
+def compiled_table(base: BaseModel, clock: Clock, most: int, backend: str) -> list[Row]:
+    """A denoising step of one guided image of each person with compiled blocks, in turns with one without."""
+    counts = [people for people in COMPILED if people <= most]
+    with ExitStack() as at_end:
+        plain, compiled = (SlotBanks(base, slots=max(counts) + 1, rank=RANK, large_rank=RANK) for _ in range(2))
+        at_end.callback(plain.close)
+        at_end.callback(compiled.close)
+        for slot in range(1, max(counts) + 1):
+            for banks in (plain, compiled):
+                banks.usual.write(slot, torch.randn(banks.usual.columns) * 0.01)
+        compiled.compile(backend)
+        first = clock.try_row(lambda: {"s to compile": warm_up(base, compiled)}, ("s to compile",))
+        names = ("s a step", "times faster compiled")
+        return [
+            {"people": people, **first, **clock.try_row(lambda p=people: compiled_row(base, plain, compiled, p), names)}  # type: ignore[misc]
+            for people in counts
+        ]
+
+
+def compiled_row(base: BaseModel, plain: SlotBanks, compiled: SlotBanks, people: int) -> Row:
+    requests = [ImageRequest("photo of a person", seed=k, steps=100) for k in range(people)]
+    slots = [[AdapterSlot(k + 1)] for k in range(people)]
+    images = {name: begin(base, banks, requests, slots) for name, banks in (("plain", plain), ("compiled", compiled))}
+    works: dict[str, Callable[[], object]] = {
+        "plain": lambda: advance(base, plain, images["plain"]),
+        "compiled": lambda: advance(base, compiled, images["compiled"]),
+    }
+    rounds = take_turns(works, ROUNDS)
+    return {"s a step": median(rounds["compiled"]), "times faster compiled": ratio(rounds, "plain", "compiled")}
+
+
 def unmeasured(names: Sequence[str]) -> dict[str, list[Row]]:
     """The tables of a machine without an accelerator."""
     tables: dict[str, list[Row]] = {}
@@ -133,22 +168,26 @@ def unmeasured(names: Sequence[str]) -> dict[str, list[Row]]:
             for people in TRAINED for memory in WAYS
         ]  # fmt: skip
         tables[f"{name}: serving"] = [{"people": people, "s a step": NOT_MEASURED} for people in SERVED]
+        tables[f"{name}: compiled"] = [{"people": people, "s a step": NOT_MEASURED} for people in COMPILED]
     return tables
 
 
-def measured(name: str, source: str, clock: Clock, *, most: int) -> dict[str, list[Row]]:
-    """Both tables of one base.
+def measured(name: str, source: str, clock: Clock, *, most: int, backend: str = "inductor") -> dict[str, list[Row]]:
+    """The tables of one base.
 
     Args:
         source: folder with the configs, or 'built-in'.
         most: people at once.
+        backend: of `torch.compile`.
     """
     device = pick_device()
     dtype = pick_dtype(device)
-    base, fake = (make(source, device=device, dtype=dtype) for make in (untrained_base, fake_base))
+    base = untrained_base(source, device=device, dtype=dtype)
+    fake = fake_base(source, device=device, dtype=dtype, trains=True)
     return {
         f"{name}: training": training_table(base, fake, clock, most),
         f"{name}: serving": serving_table(base, clock, most),
+        f"{name}: compiled": compiled_table(base, clock, most, backend),
     }
 
 
@@ -175,7 +214,7 @@ def main(words: Sequence[str] | None = None) -> None:
     args: argparse.Namespace = parser.parse_args(words)
     clock, tables = Clock(args.seconds), dict[str, list[Row]]()
     if args.rehearse:
-        tables = measured("rehearsal", BUILT_IN, clock, most=args.most)
+        tables = measured("rehearsal", BUILT_IN, clock, most=args.most, backend="eager")
     elif pick_device().type == "cpu":
         tables = unmeasured(args.base)
     else:

@@ -25,6 +25,8 @@ def test_every_row_is_rehearsed(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert all(row["s a step"] > 0 and row["planned GiB"] > 0 for row in tables["rehearsal: training"])
     assert {row["GiB"] for row in tables["rehearsal: training"]} == {"not measured"}  # a CPU's memory is not counted
     assert all(row["times faster together"] > 0 for row in tables["rehearsal: serving"])
+    assert [row["people"] for row in tables["rehearsal: compiled"]] == [1]
+    assert all(row["s to compile"] > 0 < row["times faster compiled"] for row in tables["rehearsal: compiled"])
 
 
 def test_without_time_or_device_nothing_is_measured(
@@ -37,7 +39,7 @@ def test_without_time_or_device_nothing_is_measured(
     monkeypatch.setattr(gpu, "pick_device", lambda: torch.device("cpu"))
     gpu.main([])
     tables = document(capsys)["tables"]
-    assert set(tables) == {f"{name}: {what}" for name in gpu.DEFAULT for what in ("training", "serving")}
+    assert set(tables) == {f"{name}: {what}" for name in gpu.DEFAULT for what in ("training", "serving", "compiled")}
     assert {row["s a step"] for table in tables.values() for row in table} == {"not measured"}
 
 

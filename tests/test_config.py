@@ -104,6 +104,12 @@ def test_where_messages_go_is_checked_at_the_start(name: str, text: str, tmp_pat
         settings_from({"LIKENESS_HOME": str(tmp_path), f"LIKENESS_{name}": text})
 
 
+def test_compile_is_on_or_off() -> None:
+    assert settings_from({"LIKENESS_COMPILE": "on"}).compile == "on"
+    with pytest.raises(SettingsError, match="expected LIKENESS_COMPILE to be on or off, got another text"):
+        settings_from({"LIKENESS_COMPILE": "yes"})
+
+
 def test_topics_and_a_mail_server_with_a_password(tmp_path: Path) -> None:
     topic = "arn:aws:sns:eu-west-1:123456789012:jobs"
     said = {"LIKENESS_SMTP": "smtps://us%40example.com:p%40ss@mail.example:465", "LIKENESS_MAIL_FROM": "us@example.com"}

@@ -28,7 +28,8 @@ _LEAST = {
 }  # fmt: skip
 _MOST = {"training_memory": 90}
 _TOPIC = r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_.-]{1,256}"
-_FORMS = {  # of settings that would fail only when a message is sent
+_FORMS = {  # of settings that would fail only when they are used
+    "compile": (re.compile("on|off"), "on or off"),
     "mail_from": (re.compile(r"[!-~]{1,64}@[A-Za-z0-9.-]{1,200}"), "an e-mail address"),
     "sns_topics": (re.compile(rf" *{_TOPIC} *(, *{_TOPIC} *)*"), "comma-separated ARNs of SNS topics"),
     "sns_success_topic": (re.compile(_TOPIC), "the ARN of an SNS topic"),
@@ -50,6 +51,7 @@ class Settings:
     max_batch: int = 8  # guided images of the base's square in one denoising step
     rank: int = 32  # of the slots; the largest of an import or a changed recipe
     host_mb: int = 1024  # size of the host cache
+    compile: str = "off"  # on: a server compiles the denoising network's blocks when it starts
     queue_limit: int = 256  # waiting images; further requests are refused
     deadline_s: int = 120  # time limit of an image
     objects: str | None = None  # folder or s3://BUCKET/PREFIX; default: in the home folder

@@ -59,11 +59,11 @@ def serve(
         )
     bind, root = Bind(host, port, certificate, key), likeness.home.root
     with listening(bind) as sockets, closing(likeness):
+        log_to_stderr()
         likeness.open()
         app = create_app(likeness, needs_keys=require_keys or not is_local, protocols=call.extension.protocols())
         server = server_of(app, bind)
         with scratch(root), training_workers(workers, root, port=port):
-            log_to_stderr()
             call.terminal.serving(url_of(bind, sockets))
             run(server, sockets)
     if not server.started:

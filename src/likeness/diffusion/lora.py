@@ -156,6 +156,8 @@ def adapted_conv(output: Tensor, x: Tensor, A: Tensor, B: Tensor, layer: nn.Conv
     return torch.baddbmm(output.flatten(2), B, h.view(b, r, -1)).view(output.shape)
 
 
+Joined = tuple[Tensor, Tensor]  # A (R, k, d_in) and B (R, d_out, k) of a layer: all adapters of each row
+LEAST_JOINED_RANK = 4  # k; compiled code may treat 1, and a k equal to another size, as special
 _Group = tuple[int, ...]  # numbers of the layers that read the same tensor
 
 
@@ -376,6 +378,24 @@ class LoraBank:
         """The live (S, ...) factors of one layer."""
         return self._factors[self.spans.index(span)]
 
+    def joined(self, network: Network, slots: Tensor, scales: Tensor) -> dict[str, Joined]:
+        """The adapters of each row joined along the rank, by layer; without an adapter they are zeros.
+
+        Args:
+            slots: (R, K); 0: none.
+            scales: (R, K) of the slots.
+        """
+        rank = min(self.rank, max(LEAST_JOINED_RANK, *(self._ranks[slot] for slot in slots.flatten().tolist())))
+        index, scaled = slots.T.to(self.flat.device), scales.T.to(self.flat)[..., None, None]
+        out = {}
+        for span, (A, B) in zip(self.spans, self._factors, strict=True):
+            if span.network == network and len(span.a_shape) == 2:  # compiled blocks have no convolutions
+                own_a, own_b = A[:, :rank], B[:, :, :rank]
+                a = [own_a.index_select(0, mine) for mine in index]
+                b = [own_b.index_select(0, mine) * scale for mine, scale in zip(index, scaled, strict=True)]
+                out[span.module] = side_by_side(a, 1).to(self._dtype), side_by_side(b, 2).to(self._dtype)
+        return out
+
     def enable_training(self) -> None:
         """From now on every forward pass with gradients records the factors it used, for `gradient`."""
         self._is_training = True
@@ -440,7 +460,7 @@ class LoraBank:
     def _hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def add_delta(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             here = self._here
-            if here.rows is None:
+            if torch.compiler.is_compiling() or here.rows is None:  # see `compiled`
                 return output
             x = inputs[0]
             if x.shape[0] != here.rows:
@@ -518,6 +538,11 @@ class LoraBank:
             for index in mine:
                 factors.A[index], factors.B[index] = route.joined(factors.A[index], factors.B[index])
         return factors
+
+
+def side_by_side(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """Parts joined along a dimension, without a copy if there is one part."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
 def _each(factor: Tensor, rows: int) -> Tensor:

@@ -8,10 +8,11 @@ StableDiffusionXL   two text encoders, the states before their last layers side 
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -45,6 +46,7 @@ class StableDiffusion(BaseModel):
         reader.no_padding()
         object.__setattr__(self, "_reader", reader)
         self.unet.set_attn_processor(_processors(self.unet))
+        _give_prepared(self.unet)
 
     @classmethod
     def kinds(cls, configs: Configs) -> Mapping[str, Any]:
@@ -113,7 +115,7 @@ class StableDiffusion(BaseModel):
 
     def prepared(self, conditioning: Conditioning) -> Conditioning:
         """States (B, N, d) -> the keys and values of all layers of cross-attention side by side."""
-        layers = [attn for attn in _attentions(self.unet).values() if attn.is_cross_attention]
+        layers: list[Any] = [block.attn2 for block in _blocks(self.unet).values()]
         parts = [project(conditioning.states) for attn in layers for project in (attn.to_k, attn.to_v)]
         return replace(conditioning, states=torch.cat(parts, dim=-1))
 
@@ -167,47 +169,56 @@ class _Attention:
     """The attention of a transformer block, as diffusers computes it; keys and values of a prompt can be given.
 
     It leaves out a division by 1 of diffusers' own, which is a kernel of its own.
-
-    Args:
-        states: width of the states of a prompt that is not prepared.
-        keys, values: columns of this layer in a prepared prompt.
     """
 
-    def __init__(self, states: int, keys: slice, values: slice) -> None:
-        self._states, self._keys, self._values = states, keys, values
-
     def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | tuple[Tensor, Tensor] | None = None,
         attention_mask: None = None, temb: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """hidden_states (B, n, d) -> (B, n, d)."""
-        read = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        """hidden_states (B, n, d) -> (B, n, d). encoder_hidden_states: of a prompt, or its keys and values."""
         query = attn.to_q(hidden_states)
-        if encoder_hidden_states is None or read.shape[-1] == self._states:
-            key, value = attn.to_k(read), attn.to_v(read)
+        if isinstance(encoder_hidden_states, tuple):
+            key, value = encoder_hidden_states
         else:
-            key, value = read[..., self._keys], read[..., self._values]
+            read = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+            key, value = attn.to_k(read), attn.to_v(read)
         heads = (part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in (query, key, value))
         attended = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
         return attn.to_out[0](attended.to(query.dtype))
 
 
-def _attentions(unet: nn.Module) -> dict[str, Any]:
-    """The attention modules of the transformer blocks by name, in network order."""
-    return {
-        name: module for name, module in unet.named_modules()
-        if isinstance(module, Attention) and name.rpartition(".")[2] in ("attn1", "attn2")
-    }  # fmt: skip
+def _blocks(unet: nn.Module) -> dict[str, BasicTransformerBlock]:
+    """The transformer blocks by name, in network order."""
+    return {name: module for name, module in unet.named_modules() if isinstance(module, BasicTransformerBlock)}
 
 
 def _processors(unet: Any) -> dict[str, Any]:
     """diffusers' processors by name, with ours for the transformer blocks."""
-    found, start = dict(unet.attn_processors), 0
-    for name, attn in _attentions(unet).items():
-        middle, stop = start + attn.inner_kv_dim, start + 2 * attn.inner_kv_dim
-        found[f"{name}.processor"] = _Attention(attn.cross_attention_dim, slice(start, middle), slice(middle, stop))
-        start = stop if attn.is_cross_attention else start
-    return found
+    ours = {f"{name}.{attn}.processor": _Attention() for name in _blocks(unet) for attn in ("attn1", "attn2")}
+    return {name: ours.get(name, processor) for name, processor in unet.attn_processors.items()}
+
+
+def _give_prepared(unet: nn.Module) -> None:
+    """Let each transformer block take its own keys and values from a prepared prompt, see `prepared`.
+
+    That happens outside the block, so that blocks of one width can share compiled code.
+    """
+    start = 0
+    for block in _blocks(unet).values():
+        middle, stop = start + block.attn2.inner_kv_dim, start + 2 * block.attn2.inner_kv_dim
+        own = partial(_own_prompt, keys=slice(start, middle), values=slice(middle, stop))
+        block.register_forward_pre_hook(own, with_kwargs=True)
+        start = stop
+
+
+def _own_prompt(
+    block: Any, inputs: tuple[Any, ...], named: dict[str, Any], *, keys: slice, values: slice
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The inputs of a block with its own part of a prepared prompt; None: the prompt is not prepared."""
+    states = named.get("encoder_hidden_states")
+    if not isinstance(states, Tensor) or states.shape[-1] == block.attn2.cross_attention_dim:
+        return None
+    return inputs, {**named, "encoder_hidden_states": (states[..., keys], states[..., values])}
 
 
 def _ends_word(token: str, places: Sequence[tuple[int, int]], following: int) -> bool:

@@ -30,6 +30,7 @@ from .request_queue import RequestQueue
 from .slot_banks import SlotBanks
 from .ticket import OnStep, StepEvent, Ticket, results
 from .turn import Turn, Work
+from .warm_up import warm_up
 
 HOST_BYTES = 256 << 20
 LARGEST_ROWS = 8  # an image of so many is accepted with any `max_batch`: guided, four times the square's area
@@ -48,6 +49,7 @@ class Engine:
             another size as many as its latent cells would fill.
         host_bytes: of adapters kept in host memory.
         queue_limit: requests that may wait.
+        compiles: the blocks of the denoising network, before this returns; see `diffusion.compiled`.
         turns: at a device that trainings use too; closed with the engine.
         clock: seconds; for deadlines and latencies.
     """
@@ -55,13 +57,16 @@ class Engine:
     def __init__(
         self, base: BaseModel, *, load: Callable[[str], Adapter], slots: int = 8, rank: int = 8, large_rank: int = 0,
         max_batch: int = 8, host_bytes: int = HOST_BYTES, queue_limit: int = 256,
-        turns: EngineTurns | None = None, clock: Callable[[], float] = time.monotonic,
+        compiles: bool = False, turns: EngineTurns | None = None, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         for name, got in {"max_batch": max_batch, "host_bytes": host_bytes, "queue_limit": queue_limit}.items():
             if got < 1:
                 raise UsageError(f"expected {name} of at least 1, got {got}")
         self.base = base
         self.banks = banks = SlotBanks(base, slots=slots, rank=rank, large_rank=large_rank)
+        if compiles:
+            banks.compile()
+            log.info("compiled the denoising network", extra={"seconds": round(warm_up(base, banks), 1)})
         self._writer = SlotWriter(banks)
         self._device = Device(base, banks, limits=measured_limits(base, banks, max_batch=max_batch))
         self._clock, self._ids, self._turns = clock, itertools.count(1), turns

@@ -160,21 +160,24 @@ class Likeness:
     @property
     def engine(self) -> ImageEngine:
         """The one engine, started at first use. Raises OutOfMemory, NotFound, CorruptBase."""
+        return self._started_engine(replace(self.settings, compile="off"))  # a few images are not worth the time
+
+    def _started_engine(self, settings: Settings) -> ImageEngine:
         with self._lock:
             if not self._engines:
                 if "base" not in vars(self):
                     refuse_unservable(self.settings)
-                self._engines.append(started_engine(self.settings, self.base, self.library))
+                self._engines.append(started_engine(settings, self.base, self.library))
             return self._engines[0]
 
     def open(self) -> None:
-        """Open the catalog and start the engine, so that errors appear before the first request.
+        """Open the catalog and start the engine as a server's, so that errors appear before the first request.
 
         Raises:
             StorageUnavailable, StorageDamaged, SettingsError, NotFound, CorruptBase: see errors.
         """
         _ = self.catalog.engine
-        _ = self.engine
+        self._started_engine(self.settings)
         self.reserve.keep()
 
     def engine_facts(self) -> EngineFacts | None:

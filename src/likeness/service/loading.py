@@ -81,6 +81,7 @@ def started_engine(settings: Settings, base: "BaseModel", library: AdapterLibrar
     The device is shared with trainings, and fetches of adapters with the other engines of this node.
 
     Raises:
+        SettingsError: see `warm_up`.
         StorageError: the home folder cannot be written.
     """
     from ..diffusion.devices import device_name, limit_memory
@@ -102,11 +103,15 @@ def engine_of(
 
     Args:
         load, turns: as of `Engine`.
+
+    Raises:
+        SettingsError: see `warm_up`.
     """
     from ..engine.engine import Engine
     from ..training.recipe import LARGEST_PRESET_RANK
 
     return Engine(
         base, load=load, slots=settings.slots, rank=settings.rank, large_rank=LARGEST_PRESET_RANK,
-        max_batch=settings.max_batch, host_bytes=settings.host_mb << 20, queue_limit=settings.queue_limit, turns=turns,
+        max_batch=settings.max_batch, host_bytes=settings.host_mb << 20, queue_limit=settings.queue_limit,
+        compiles=settings.compile == "on", turns=turns,
     )  # fmt: skip
