@@ -36,7 +36,7 @@ LONG = "photo of a man in the snow " * 8
 
 @dataclass(frozen=True)
 class Kind:
-    """A tiny base, and how many compilations its warm-up takes: one for each class, width and mask of its blocks."""
+    """A tiny base, and how many compilations its warm-up takes: one for each form of its blocks."""
 
     build: Callable[[Path], Path]
     compilations: int
@@ -47,7 +47,7 @@ KINDS = {
     "sd-2.1": Kind(build_tiny_stable_diffusion, 1, {"width": 512, "height": 640}),
     "sdxl": Kind(lambda folder: build_tiny_sdxl(folder, cells=16), 1, {}),
     "klein": Kind(build_tiny_klein, 2, {"width": 192, "height": 96}),
-    "z-image": Kind(build_tiny_z_image, 4, {"width": 192, "height": 96}),
+    "z-image": Kind(build_tiny_z_image, 5, {"width": 192, "height": 96}),
 }
 
 
