@@ -259,7 +259,7 @@ def test_a_dora_comes_in_as_the_lora_that_is_nearest(client: TestClient) -> None
 
     assert code(asked()) == (422, "UnsupportedAdapter") and "extract" in asked().json()["error"]["hint"]
     assert code(asked(extract="1000")) == (400, "UsageError")
-    assert asked(extract="0").status_code == asked(extract="x").status_code == 422
+    assert asked(extract="0").status_code == asked(extract="x").status_code == 400
     answer = asked(extract="4")
     assert answer.status_code == 201, answer.text
     assert 0 < answer.json()["extraction"]["error"] <= answer.json()["extraction"]["largest_error"]

@@ -20,4 +20,5 @@ def _whole(value: object) -> object:
     return int(value) if is_whole else value  # type: ignore[call-overload]
 
 
-Integer = Annotated[int, BeforeValidator(_whole)]
+WHOLE = BeforeValidator(_whole)  # behind the limits of a field, which else are not in its schema
+Integer = Annotated[int, WHOLE]

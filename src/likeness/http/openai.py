@@ -26,7 +26,7 @@ from ..service import BARE_BASE
 from ..service.image_files import JPEG_QUALITY
 from ..storage.records import AdapterRecord
 from ..types import JPEG, MAX_BLEND_TEXT, MAX_PROMPT_CHARACTERS, PNG, ImageRequest, blend_of, size_of
-from .asked import Asked, Integer
+from .asked import WHOLE, Asked, Integer
 from .auth import Asking
 from .generation import encoded, likeness_of, made
 
@@ -55,13 +55,13 @@ class NewGeneration(Asked):
 
     prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
     model: Annotated[str, Field(max_length=MAX_BLEND_TEXT)] | None = None
-    n: Annotated[Integer, Field(ge=1, le=MAX_N)] | None = 1
+    n: Annotated[int, Field(ge=1, le=MAX_N), WHOLE] | None = 1
     size: Annotated[str, Field(max_length=20, examples=["1024x1536"])] | None = Field(
         None, description="`auto`, the base's own, or WIDTHxHEIGHT, see GET /v1/base"
     )
     response_format: Literal["url", "b64_json"] | None = None
     output_format: Literal["png", "jpeg"] | None = None
-    output_compression: Annotated[Integer, Field(ge=0, le=100)] | None = Field(None, description="quality of a jpeg")
+    output_compression: Annotated[int, Field(ge=0, le=100), WHOLE] | None = Field(None, description="quality of a jpeg")
     background: Literal["opaque", "auto"] | None = None
     quality: Quality | None = Field(
         None,

@@ -18,7 +18,7 @@ from ..errors import NotFound
 from ..jobs.job import Job
 from ..service import Likeness
 from ..storage.api_keys import list_keys
-from .asked import Asked, Integer
+from .asked import WHOLE, Asked
 from .generation import likeness_of
 from .job_schemas import JobOut, job_out
 from .schemas import REFUSALS, Id
@@ -80,7 +80,7 @@ class OperatorOut(BaseModel):
 
 
 class NewPriority(Asked):
-    priority: Annotated[Integer, Field(ge=-1000, le=1000)]
+    priority: Annotated[int, Field(ge=-1000, le=1000), WHOLE]
 
 
 @router.get("")

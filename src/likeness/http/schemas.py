@@ -19,7 +19,7 @@ from ..types import (
     blend_of,
     checked_blend,
 )
-from .asked import Asked, Integer
+from .asked import WHOLE, Asked, Integer
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", examples=["anna"])]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
@@ -199,7 +199,7 @@ class NewImages(Asked):
         "the bare base",
     )
     negative_prompt: Prompt = ""
-    n: Annotated[Integer, Field(ge=1, le=MAX_IMAGES)] = Field(default=1, description="seeds count up")
+    n: Annotated[int, Field(ge=1, le=MAX_IMAGES), WHOLE] = Field(default=1, description="seeds count up")
     seed: Integer | None = Field(default=None, description="random by default")
     steps: Integer | None = Field(default=None, description="1 to 200; the base's own by default")
     guidance_scale: float | None = Field(default=None, description="1 (not guided) to 30; the base's own by default")
