@@ -17,7 +17,7 @@ import * as signals from "./vendor/signals.js";
 export const html = /** @type {any} */ (htm).bind(preact.h);
 /** @type {(what: any, where: Element) => void} */
 export const render = preact.render;
-/** @type {<T>(initial: T) => [T, (next: T | ((before: T) => T)) => void]} */
+/** @type {<T>(initial: T | (() => T)) => [T, (next: T | ((before: T) => T)) => void]} */
 export const useState = hooks.useState;
 /** @type {<T>(initial: T) => {current: T}} */
 export const useRef = hooks.useRef;
