@@ -162,15 +162,21 @@ class BaseModel(ABC):
     @torch.no_grad()
     def encode_photo(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> scaled latents (B, C, h, w), without sampling."""
-        with self._coding:
-            return torch.cat([self._encoded(part) for part in pixels.split(_slice(pixels.shape[2:]))])
+        return self._in_slices(self._encoded, pixels, pixels.shape[2:])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) -> pixels (B, 3, H, W) in [-1, 1], float32."""
         side = [cells * self.pixels_per_cell for cells in latents.shape[2:]]
-        with self._coding:
-            return torch.cat([self._decoded(part) for part in latents.split(_slice(side))])
+        return self._in_slices(self._decoded, latents, side)
+
+    def _in_slices(self, code: Callable[[Tensor], Tensor], whole: Tensor, side_px: Sequence[int]) -> Tensor:
+        """`code` of all rows in slices; between two of them another thread can use the autoencoder."""
+        parts = []
+        for part in whole.split(_slice(side_px)):
+            with self._coding:
+                parts.append(code(part))
+        return torch.cat(parts)
 
     @abstractmethod
     def _encoded(self, pixels: Tensor) -> Tensor:
