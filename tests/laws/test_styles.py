@@ -23,7 +23,7 @@ from likeness.types import ImageRequest, PreparedPhoto, Subject
 
 PEOPLE = Path(__file__).parents[1] / "photos" / "virtual_people.jpg"  # renders of eight people
 ANNA, INK = Subject("anna", "woman"), Subject("ink", "")
-STEPS, SEEDS = 45, 2
+STEPS, SEEDS = 30, 2
 
 
 def pictures() -> list[PreparedPhoto]:
@@ -43,7 +43,7 @@ def bank(base: BaseModel) -> Iterator[LoraBank]:
     """Slot 1: a person; slot 2: the style of pencil sketches of seven others. Trained together, no class images."""
     recipe = recipe_named(
         "fast", steps=STEPS, instance_rows=4, prior_rows=0, warmup_steps=3, unet_learning_rate=3e-4, variants=2,
-        styled_copies=0, vary_background=False,
+        styled_copies=0, vary_background=False, down_blocks=True,  # needs fewer steps, see docs/log.md
     )  # fmt: skip
     whole, rng = pictures(), np.random.default_rng(0)
     sketches = [styled(one, "pencil sketch", rng) for one in whole[1:]]
@@ -78,5 +78,5 @@ def test_the_style_reaches_another_persons_images(base: BaseModel, bank: LoraBan
     person = colour(base, bank, "{me} in the garden", ANNA)
     both = colour(base, bank, "{me} in the garden", ANNA, INK)
     alone = colour(base, bank, "a woman in the garden", INK)
-    assert person > 0.6 * bare
-    assert both < 0.7 * person and alone < 0.3 * bare
+    assert person > 0.8 * bare
+    assert both < 0.6 * person and alone < 0.3 * bare
