@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,7 @@ from likeness.diffusion.family import KLEIN_BASE_4B, SD_21_BASE, BaseOutline
 from likeness.diffusion.layer_weights import LayerWeights
 from likeness.errors import CorruptAdapter, CorruptBase, InputRefused, LikenessError, Mismatch
 from likeness.types import Adapter, AdapterCard, Network
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the peers' own deprecations are no concern of this test
-    torch = pytest.importorskip("torch")
-    diffusers = pytest.importorskip("diffusers")
-    peft = pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
+from tests.artifacts.peer_libraries import diffusers, peft, torch, transformers
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -1,7 +1,5 @@
 """The peers agree: PEFT and diffusers load our files and compute what adding alpha / r * B A by hand does."""
 
-import warnings
-
 import numpy as np
 import pytest
 
@@ -10,13 +8,7 @@ from likeness.artifacts import exporting
 from likeness.artifacts.foreign import foreign_card
 from likeness.artifacts.importing import read_foreign
 from likeness.diffusion.family import SD_21_BASE, BaseOutline
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the peers' own deprecations are no concern of this test
-    torch = pytest.importorskip("torch")
-    diffusers = pytest.importorskip("diffusers")
-    peft = pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
+from tests.artifacts.peer_libraries import diffusers, peft, torch, transformers
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
