@@ -352,7 +352,7 @@ def _loop_with(base: BaseModel, **changes: Any) -> tuple[TrainingLoop, Batch]:
     data = random_person(base, 1)
     loop = TrainingLoop(base, capacity=2, rank=RANK)
     job = loop.join("anna", recipe, replace(data, emphasis=torch.ones_like(torch.stack([*data.emphasis]))), seed=3)
-    row = loop.bank.flat[job.slot] + 0.2 * random_row(loop.bank, 5) * outputs(loop.bank, recipe.targets_of)
+    row = loop.bank.flat[job.slot] + 0.2 * random_row(loop.bank, 5) * outputs(loop.bank, recipe)
     loop.bank.write(job.slot, row)
     start = job.generator.get_state()
     (batch,) = draw_batches(job, base.schedule)

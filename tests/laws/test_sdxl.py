@@ -177,7 +177,7 @@ def test_one_step_has_the_gradient_of_diffusers_own_loss(folder: Path, base: Bas
     try:
         job = loop.join("anna", recipe, data, seed=3)
         row = loop.bank.flat[job.slot] + 0.05 * random_row(loop.bank, 4) * (loop.bank.flat[job.slot] != 0)
-        row += 0.05 * random_row(loop.bank, 5) * outputs(loop.bank, recipe.targets_of)  # B away from zero too
+        row += 0.05 * random_row(loop.bank, 5) * outputs(loop.bank, recipe)  # B away from zero too
         loop.bank.write(job.slot, row)
         start = job.generator.get_state()
         (batch,) = draw_batches(job, base.schedule)

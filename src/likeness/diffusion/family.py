@@ -1,7 +1,7 @@
 """The supported families of base models, as a table. A family is data: no code depends on its name."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -63,13 +63,18 @@ class Sizes:
         )
 
 
+def is_target(module: str, endings: Iterable[str]) -> bool:
+    """Whether the last parts of a module's name are one of the endings."""
+    return any(f".{module}".endswith(f".{ending}") for ending in endings)
+
+
 def input_of(module: str) -> tuple[str, ...]:
     """A name of the tensor that a layer reads: layers of one network with equal names read the same."""
     if module.endswith("attn2.to_q"):
         return (module,)
     for endings in _SAME_INPUT:
         for ending in endings:
-            if f".{module}".endswith(f".{ending}"):
+            if is_target(module, (ending,)):
                 return module.removesuffix(ending), endings[0]
     return (module,)
 

@@ -32,7 +32,7 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import CorruptAdapter, UsageError
 from ..types import LoraPair, Network
 from .batch_invariance import paired
-from .family import input_of
+from .family import input_of, is_target
 from .routing import Route, routes_of
 
 BASE_SLOT = 0
@@ -81,7 +81,7 @@ def target_modules(network: nn.Module, endings: Sequence[str]) -> dict[str, nn.M
     return {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d) and any(f".{name}".endswith(f".{end}") for end in endings)
+        if isinstance(module, nn.Linear | nn.Conv2d) and is_target(name, endings)
     }
 
 

@@ -40,11 +40,11 @@ def import_from(
         source: a file, a folder, or the bytes of an upload: a safetensors file, or a tar.gz of a folder.
         format: 'auto' or one of `formats`; the format is detected in any case.
         said: stated by the caller; a card in the file overrides everything but the name.
-        extraction: see reading.read_foreign.
+        extraction: see importing.read_foreign.
 
     Raises:
         UsageError: an unknown format.
-        NotFound, CorruptAdapter, InputRefused, Mismatch: see reading.read_foreign.
+        NotFound, CorruptAdapter, InputRefused, Mismatch: see importing.read_foreign.
     """
     from ..artifacts.foreign import foreign_card
     from ..artifacts.importing import read_foreign

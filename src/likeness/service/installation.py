@@ -440,7 +440,7 @@ class Likeness:
             UsageError: a name or word that no adapter may have, an unknown format, a strength for another base, or a
                 rank to extract that this installation does not serve.
             AlreadyExists: the name is taken.
-            CorruptAdapter, InputRefused, Mismatch: see reading.read_foreign.
+            CorruptAdapter, InputRefused, Mismatch: see importing.read_foreign.
             Mismatch: its rank is above the installation's largest.
         """
         said = checked_subject(Subject(name, class_noun, identifier))

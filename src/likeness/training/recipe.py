@@ -13,7 +13,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from ..diffusion.family import ATTENTION, FLUX2, KLEIN_BASE_4B, LIKENESS_128, SDXL, Z_IMAGE, Z_IMAGE_FEED_FORWARD
+from ..diffusion.family import (
+    ATTENTION,
+    FLUX2,
+    KLEIN_BASE_4B,
+    LIKENESS_128,
+    SDXL,
+    Z_IMAGE,
+    Z_IMAGE_FEED_FORWARD,
+    is_target,
+)
 from ..errors import UsageError
 from ..types import Network, Subject, checked_rank, checked_seed, checked_subject, encodes_text
 
@@ -74,8 +83,8 @@ class FineTuneRecipe:
 
     def trains(self, network: Network, module: str) -> bool:
         """Whether a layer of a network, by its module name, is trained."""
-        is_target = any(f".{module}".endswith(f".{ending}") for ending in self.targets_of(network))
-        return is_target and (self.down_blocks or not module.startswith("down_blocks."))
+        is_left_out = not self.down_blocks and module.startswith("down_blocks.")
+        return is_target(module, self.targets_of(network)) and not is_left_out
 
     def scale_of(self, network: Network) -> float:
         """alpha / r of this network's layers."""
