@@ -26,6 +26,7 @@ _KINDS: Mapping[str, type] = {
     "name": str, "class_noun": str, "kind": str, "consent": str, "recipe": str, "seed": int, "replace": bool,
     "keep_strangers": bool,
 }  # fmt: skip
+CONFIG_KEYS = frozenset({*_KINDS, *(field.name for field in fields(FineTuneRecipe))})
 _HINT = "leave config.json out, or see the documentation of jobs for its keys"
 
 
@@ -92,10 +93,9 @@ def read_config(content: bytes) -> dict[str, Any]:
         raise InputRefused(f"expected config.json to be JSON, got {type(error).__name__}", hint=_HINT) from None
     if not isinstance(config, dict):
         raise InputRefused(f"expected config.json to be a JSON object, got {type(config).__name__}", hint=_HINT)
-    known = {*_KINDS, *(field.name for field in fields(FineTuneRecipe))}
-    if unknown := sorted(config.keys() - known):
+    if unknown := sorted(config.keys() - CONFIG_KEYS):
         named = ", ".join(map(plain_name, unknown[:10]))
-        raise InputRefused(f"unknown keys in config.json: {named}", hint=f"known are {', '.join(sorted(known))}")
+        raise InputRefused(f"unknown keys in config.json: {named}", hint=f"known are {', '.join(sorted(CONFIG_KEYS))}")
     for key, kind in _KINDS.items():
         if key in config and type(config[key]) is not kind:
             raise InputRefused(f"expected {key} in config.json as {kind.__name__}, got {type(config[key]).__name__}")
