@@ -2,7 +2,6 @@
 
 import json
 from contextlib import suppress
-from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -11,10 +10,9 @@ from hypothesis import strategies as st
 
 from fixtures.installation import archive, picture
 from likeness.errors import InputRefused
-from likeness.jobs.inputs import pack_photos, read_config, read_input, with_config
+from likeness.jobs.inputs import CONFIG_KEYS, pack_photos, read_config, read_input, with_config
 from likeness.jobs.job import JobOrder
 from likeness.storage.prepared_photos import pack_prepared, unpack_prepared
-from likeness.training.recipe import FineTuneRecipe
 
 ORDER = JobOrder("anna", "rex", "anna/x", changes={"steps": 9, "rank": 4})
 

@@ -27,7 +27,7 @@ from .score_card import LikenessScore, OverfittingScore, PromptScore, ScoreCard,
 # Places, where faces can be compared, and styles, where only the prompt can be classified.
 PLACES = ("photo of {} in the mountains", "photo of {} on a beach", "photo of {} in a library", "photo of {} in space")
 STYLES = ("a pencil sketch of {}", "a watercolor painting of {}", "a bronze statue of {}", "pop art portrait of {}")
-STEPS = 20
+STEPS = 20  # or the family's default where that is fewer
 _SLOT = 1
 
 
@@ -119,9 +119,9 @@ def _generate(
     slot: int, seed: int, repeats: int, drawn: Callable[[int], None],
 ) -> ScoredImages:  # fmt: skip
     """`repeats` images of every prompt; `drawn` is called with the number of finished prompts."""
-    latents = []
+    latents, steps = [], min(STEPS, base.family.steps)
     for k, prompt in enumerate(prompts):
-        requests = [ImageRequest(prompt, seed=seed + k * repeats + i, steps=STEPS) for i in range(repeats)]
+        requests = [ImageRequest(prompt, seed=seed + k * repeats + i, steps=steps) for i in range(repeats)]
         latents.append(denoise_all(base, bank, requests, [[AdapterSlot(slot)]] * repeats))
         drawn(k + 1)
     together = torch.cat(latents)

@@ -22,7 +22,7 @@ from ..storage.objects import Objects
 from ..types import CLASS_IMAGES, ImageRequest
 from .data import class_captions
 
-STEPS = 20
+STEPS = 20  # or the family's default where that is fewer
 BATCH = 8
 
 Unsaved = Callable[[OSError | StorageUnavailable], None]
@@ -33,7 +33,7 @@ def cache_prefix(base: BaseModel, class_noun: str) -> str:
     schedule = {field.name: getattr(base.schedule, field.name) for field in fields(base.schedule)}
     captions = class_captions(base.family, class_noun, len(base.family.class_templates))
     facts = {
-        "base": base.sha256, "dtype": str(base.dtype), "captions": captions, "steps": STEPS,
+        "base": base.sha256, "dtype": str(base.dtype), "captions": captions, "steps": _steps(base),
         "sampler": base.family.sampler, "guidance_scale": base.family.guidance_scale, "code": __version__,
         "schedule": {name: hash_of(value) for name, value in schedule.items()},
     }  # fmt: skip
@@ -61,7 +61,7 @@ def class_latents(
         key = f"{prefix}{start:05d}-{stop:05d}.safetensors"
         latents = _kept(objects, key)
         if latents is None:
-            requests = [ImageRequest(captions[seed], seed=seed, steps=STEPS) for seed in range(start, stop)]
+            requests = [ImageRequest(captions[seed], seed=seed, steps=_steps(base)) for seed in range(start, stop)]
             latents = denoise_all(base, None, requests).float().cpu()
             try:
                 objects.put(key, save({"latents": latents}))
@@ -76,6 +76,10 @@ def hash_of(value: object) -> str:
     """16 hexadecimal digits of the hash of a tensor, or of any object with a complete repr."""
     content = value.numpy().tobytes() if isinstance(value, Tensor) else str(value).encode()
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _steps(base: BaseModel) -> int:
+    return min(STEPS, base.family.steps)
 
 
 def _kept(objects: Objects, key: str) -> Tensor | None:
