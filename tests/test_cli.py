@@ -101,7 +101,7 @@ def test_check_of_things(home: Path, things: str) -> None:
     assert got["photos"][0] == {"file": "0.jpg", "verdict": "accepted", "reasons": [], "hint": ""}
     plain = call(home, "check", things, "--class-noun", "dog")
     assert plain.exit_code == 0
-    assert "4 of 4 photos can be used" in plain.stdout
+    assert "4 of 4 photographs can be used" in plain.stdout
     assert plain.stdout.count("treated as an object: faces are not checked") == 1
 
 

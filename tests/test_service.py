@@ -282,7 +282,7 @@ def test_checking_tells_how_far_it_is(likeness: Likeness, photos: list[Photo]) -
 def test_too_few_photos_of_a_person(likeness: Likeness, photos: list[Photo], demo_photos: Path) -> None:
     sent = [*read_photos([demo_photos])[:2], photos[0]]
     told: list[CheckResult] = []
-    with pytest.raises(InputRefused, match="at least 4 usable photos, got 2"):
+    with pytest.raises(InputRefused, match="at least 4 usable photographs, got 2"):
         likeness.train(sent, order("few", subject=Subject("few")), on_checked=told.append)
     assert [report.verdict for report in told[0].reports][2] == "refused"
     assert not likeness.catalog.has_adapter(LOCAL, "few")

@@ -154,12 +154,12 @@ def test_what_is_wrong_is_said_and_nothing_is_repeated(
         ({"steps": "many"}, "expected steps to be a valid integer, got a text of 4 characters"),
         (
             {"adapter": [{"name": "anna", "weight": "x"}]},
-            "expected adapter.weight to be a valid number, got a text of 1 characters",
+            "expected adapter.weight to be a valid number, got a text of 1 character",
         ),
         ({"adapter": []}, "expected adapter to have at least 1 item after validation, got a list of 0"),
         (
             {"adapter": "Ä"},
-            "expected adapter to match pattern '^[a-z0-9][a-z0-9_-]{0,62}$', got a text of 1 characters",
+            "expected adapter to match pattern '^[a-z0-9][a-z0-9_-]{0,62}$', got a text of 1 character",
         ),
     ],
 )

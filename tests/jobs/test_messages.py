@@ -23,7 +23,9 @@ NOTICES = (
 
 def job(state: State, *, call: Invocation | None = CALL) -> Job:
     failure = (
-        None if state == "succeeded" else Failure("PhotosRefused", "2 of 4 photos show somebody else", "send others")
+        None
+        if state == "succeeded"
+        else Failure("PhotosRefused", "2 of 4 photographs show somebody else", "send others")
     )
     order = JobOrder("anna", "rex", "s3://in/anna.tar", notices=NOTICES, invocation=call)
     return Job(
@@ -55,7 +57,7 @@ def test_success_says_what_sagemaker_says() -> None:
 def test_failure_has_a_reason_and_no_result(state: State) -> None:
     said = inference_message(job(state), "eu-west-1")
     assert said["invocationStatus"] == "Failed"
-    assert said["failureReason"] == "ClientError: 2 of 4 photos show somebody else (send others)"
+    assert said["failureReason"] == "ClientError: 2 of 4 photographs show somebody else (send others)"
     assert "responseParameters" not in said
 
 

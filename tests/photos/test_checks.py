@@ -200,7 +200,7 @@ def test_a_folder_of_different_people_is_refused_as_a_set(
 ) -> None:
     photos = [as_photo(picture, f"{index}.png") for index, picture in enumerate(virtual_people)]
     result = check(photos, "person", detector=faces)
-    with pytest.raises(InputRefused, match="of 8 photos probably show another person"):
+    with pytest.raises(InputRefused, match="of 8 photographs probably show another person"):
         result.raise_if_refused()
     with pytest.raises(InputRefused, match="another person"):
         result.raise_if_refused(few_are_enough=True)
@@ -212,7 +212,7 @@ def test_a_folder_of_different_people_is_refused_as_a_set(
 def test_one_good_photograph_can_be_prepared(person: list[Photo], faces: MediaPipeFaces) -> None:
     result = check([*person[:1], Photo("notes.txt", b"words")], "person", detector=faces)
     result.raise_if_refused(few_are_enough=True)
-    with pytest.raises(InputRefused, match="at least 4 usable photos, got 1"):
+    with pytest.raises(InputRefused, match="at least 4 usable photographs, got 1"):
         result.raise_if_refused()
     with pytest.raises(InputRefused, match="got none"):
         check([Photo("notes.txt", b"words")], "person").raise_if_refused(few_are_enough=True)
@@ -246,7 +246,7 @@ def test_a_set_without_colour_is_named(
     result = check([*toned, *person[count:5]], "person", detector=faces)
     assert ["grey" in codes(result, place) for place in range(5)] == [place < count for place in range(5)]
     said = [advice.message for advice in result.set_report.advice if advice.code == "grey"]
-    assert said == (["5 of 5 photos are without colour"] if is_named else [])
+    assert said == (["5 of 5 photographs are without colour"] if is_named else [])
 
 
 def test_a_grey_thing_is_named(scene: Image, as_photo: Encode) -> None:

@@ -135,7 +135,7 @@ def test_a_cameras_raw_file_is_not_its_preview() -> None:
     preview = saved(Image.fromarray(quadrants()), "TIFF", tiffinfo={0x00FE: 1})
     with pytest.raises(InputRefused, match="raw file") as refusal:
         decode(preview)
-    assert refusal.value.hint == "export it as JPEG from a photo program"
+    assert refusal.value.hint == "export it as JPEG from an image editor"
 
 
 @pytest.mark.parametrize(("first", "is_film"), [

@@ -100,7 +100,7 @@ def crowd(virtual_people: NDArray[np.uint8], as_photo: Callable[..., Photo]) -> 
 
 
 def test_different_people_are_refused(door: Door, crowd: list[Photo]) -> None:
-    with pytest.raises(InputRefused, match="of 5 photos probably show another person"):
+    with pytest.raises(InputRefused, match="of 5 photographs probably show another person"):
         door(crowd, False)
 
 

@@ -60,7 +60,7 @@ def judged(person: list[Photo], faces: MediaPipeFaces, as_photo: Callable[..., P
 def test_the_same_shot_is_found(name: str, judged: CheckResult) -> None:
     report = next(report for report in judged.reports if report.file == f"{name}.png")
     (reason,) = (reason for reason in report.reasons if reason.code == "near_duplicate")
-    assert reason.message == "looks almost the same as photo 2" and reason.verdict == "warned"
+    assert reason.message == "looks almost the same as photograph 2" and reason.verdict == "warned"
 
 
 def test_repeats_show_nothing_new(judged: CheckResult) -> None:
@@ -68,7 +68,7 @@ def test_repeats_show_nothing_new(judged: CheckResult) -> None:
     assert judged.set_report.count == len(judged.usable) == 2 + len(AGAIN)
     assert sum(judged.set_report.coverage["yaw"].values()) == 2
     (few,) = (advice for advice in judged.set_report.advice if advice.code == "too_few")
-    assert few.message == f"expected at least 4 usable photos, got 2 and {len(AGAIN)} that repeat them"
+    assert few.message == f"expected at least 4 usable photographs, got 2 and {len(AGAIN)} that repeat them"
 
 
 def test_every_photograph_of_a_set_is_another_shot(person: list[Photo], faces: MediaPipeFaces) -> None:

@@ -84,7 +84,7 @@ def test_a_training_that_fails_says_why_and_is_done_again(visit: Visit, demo_pho
         visit.open(f"training/{refused}")
         page.get_by_text("Failed", exact=True).wait_for()
         said = page.get_by_role("alert")
-        said.get_by_text("Expected at least 4 usable photos, got 2. Send 10 or more.").wait_for()
+        said.get_by_text("Expected at least 4 usable photographs, got 2. Send 10 or more.").wait_for()
         assert page.get_by_role("button", name="Cancel the training").count() == 0
         inspect(visit)
         page.reload()

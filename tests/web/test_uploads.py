@@ -102,9 +102,9 @@ def bad_photographs(good: Path, folder: Path) -> dict[Path, str]:
     small.paste(picture.resize((140, 140)), (200, 200))
     side = picture.width
     spoilt = {
-        "copy.png": (picture, "Looks almost the same as photo"),
-        "mirrored.png": (ImageOps.mirror(picture), "Looks almost the same as photo"),
-        "zoomed.png": (picture.crop((8, 8, side - 8, side - 8)), "Looks almost the same as photo"),
+        "copy.png": (picture, "Looks almost the same as photograph"),
+        "mirrored.png": (ImageOps.mirror(picture), "Looks almost the same as photograph"),
+        "zoomed.png": (picture.crop((8, 8, side - 8, side - 8)), "Looks almost the same as photograph"),
         "wall.png": (Image.effect_noise((400, 400), 60).convert("RGB"), "No face was found."),
         "tiny.png": (picture.resize((80, 80)), "px on the shorter side, got 80 px."),
         "far.png": (small, "Expected a face of at least"),

@@ -26,6 +26,8 @@ def photos_to_send(call: Call, paths: Sequence[Path]) -> list[Photo]:
             call.terminal.note(f"left out {photo.name}: {reason.message}")
     if not kept:
         raise InputRefused(
-            "expected at least one photo, got none", hint="`likeness check` shows the reasons", code="PhotosRefused"
+            "expected at least one photograph, got none",
+            hint="`likeness check` shows the reasons",
+            code="PhotosRefused",
         )
     return kept

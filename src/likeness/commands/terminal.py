@@ -138,7 +138,7 @@ def rows_table(rows: Sequence[Mapping[str, object]]) -> Table:
 def set_lines(checked: "CheckResult") -> list[str]:
     """Coverage and advice of a set as lines of text."""
     summary = checked.set_report
-    lines = [f"{summary.count} of {len(checked.reports)} photos can be used"]
+    lines = [f"{summary.count} of {len(checked.reports)} photographs can be used"]
     for aspect, counts in summary.coverage.items():
         lines.append(f"  {aspect}: " + ", ".join(f"{value} {count}" for value, count in counts.items()))
     return lines + [f"  {advice.verdict}: {advice.message}; {advice.hint}" for advice in summary.advice]

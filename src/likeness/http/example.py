@@ -33,5 +33,5 @@ async def example_photo(file: str) -> Response:
     folder = await asyncio.to_thread(example_photos)
     found = next((path for path in folder.glob("*.jpg") if path.name == file), None)
     if found is None:
-        raise NotFound("there is no such photo", hint="GET /v1/example lists them", code="ObjectNotFound")
+        raise NotFound("there is no such photograph", hint="GET /v1/example lists them", code="ObjectNotFound")
     return Response(await asyncio.to_thread(found.read_bytes), media_type=JPEG)

@@ -48,7 +48,7 @@ def _said(value: object) -> str:
         case int() | float():
             return f"{value}" if abs(value) <= _LARGEST or value != value else "a larger number"
         case str():
-            return f"a text of {len(value)} characters"
+            return "a text of 1 character" if len(value) == 1 else f"a text of {len(value)} characters"
         case list():
             return f"a list of {len(value)}"
         case _:

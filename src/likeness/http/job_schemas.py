@@ -29,7 +29,9 @@ class NewJob(Asked):
 
     name: Name
     photos: str | None = Field(
-        default=None, max_length=2000, description="s3:// or file:// URL of an archive; the subject's photos by default"
+        default=None,
+        max_length=2000,
+        description="s3:// or file:// URL of an archive; the subject's photographs by default",
     )
     class_noun: str | None = Field(default=None, max_length=100, description="the subject's by default")
     kind: Kind | None = Field(default=None, description="`style`; person or thing follow from the class noun")

@@ -142,9 +142,7 @@ def refuse_too_many(photos: Sequence[Photo]) -> None:
 def refusal_of_file(photo: Photo) -> Reason | None:
     """Why a file cannot be used, as far as its first bytes tell; None if it has to be decoded."""
     if photo.unread == "too_large":
-        return Reason(
-            "too_large", "the file is larger than the limit for a photograph", "send the photo as a JPEG", "refused"
-        )
+        return Reason("too_large", "the file is larger than the limit", "send the photograph as a JPEG", "refused")
     if photo.unread == "compression":
         message = "compressed in the archive with an unusual method"
         return Reason("compression", message, "pack it again as a plain zip (stored or deflated)", "refused")
@@ -224,14 +222,14 @@ def _face_reasons(image: NDArray[np.uint8], luma: quality.Grey, face: Face) -> t
     if face.size_px < FACE_WARNED_PX:
         verdict = _verdict(face.size_px < FACE_REFUSED_PX)
         message = f"expected a face of at least {FACE_WARNED_PX} px, got {face.size_px} px"
-        reasons.append(Reason("face_too_small", message, "come closer, or send the photo at full size", verdict))
+        reasons.append(Reason("face_too_small", message, "come closer, or send the photograph at full size", verdict))
     if abs(face.roll_deg) > TILT_WARNED_DEG:
         message = f"the head leans by {abs(face.roll_deg):.0f} degrees"
-        reasons.append(Reason("tilted", message, "turn the photo until the eyes are level"))
+        reasons.append(Reason("tilted", message, "turn the photograph until the eyes are level"))
     inside = (min(right, width) - max(left, 0)) * (min(bottom, height) - max(top, 0))
     cut = 1.0 - max(inside, 0) / max((right - left) * (bottom - top), 1)
     if cut > CUT_WARNED:
-        message = f"{cut:.0%} of the face are outside the photo"
+        message = f"{cut:.0%} of the face are outside the photograph"
         reasons.append(Reason("face_cut_by_edge", message, "leave room around the head", _verdict(cut > CUT_REFUSED)))
     window = luma[max(top, 0) : bottom, max(left, 0) : right]
     if window.size:
@@ -264,7 +262,7 @@ def _cover_reasons(image: NDArray[np.uint8], luma: quality.Grey, face: Face) -> 
 def _grey_reasons(image: NDArray[np.uint8], least: float) -> tuple[Reason, ...]:
     if image.size == 0 or quality.colourfulness(image) >= least:
         return ()
-    return (Reason("grey", "the photo is grey or in a single tone", "send a colour photo"),)
+    return (Reason("grey", "the photograph is grey or in a single tone", "send a colour photograph"),)
 
 
 def _size_reasons(shape: tuple[int, ...]) -> tuple[Reason, ...]:
@@ -300,8 +298,8 @@ def _without_repeats(one: Examined, earlier: Sequence[Examined]) -> Examined:
     is_whole = bool(one.photo.content) and one.photo.unread is None
     for number, other in enumerate(earlier, start=1):
         if is_whole and other.photo.sha256 == one.photo.sha256:
-            message = f"the same file as photo {number}"
-            return _with(one, Reason("exact_duplicate", message, "send each photo once", "refused"))
+            message = f"the same file as photograph {number}"
+            return _with(one, Reason("exact_duplicate", message, "send each photograph once", "refused"))
     return one
 
 
@@ -311,8 +309,8 @@ def _against_earlier(one: Examined, earlier: Sequence[Examined]) -> Examined:
         return one
     for number, other in enumerate(earlier, start=1):
         if other.report.verdict != "refused" and _nearly_same(one, other):
-            message = f"looks almost the same as photo {number}"
-            return _with(one, Reason("near_duplicate", message, "change pose, place or light between photos"))
+            message = f"looks almost the same as photograph {number}"
+            return _with(one, Reason("near_duplicate", message, "change pose, place or light between photographs"))
     return one
 
 
@@ -370,15 +368,17 @@ def _no_face() -> Reason:
 
 
 def _turned(turns: int) -> Reason:
-    message = f"the face is not upright; the photo was turned by {90 * turns} degrees clockwise"
-    return Reason("turned", message, "if this is wrong, turn the photo before you send it")
+    message = f"the face is not upright; the photograph was turned by {90 * turns} degrees clockwise"
+    return Reason("turned", message, "if this is wrong, turn the photograph before you send it")
 
 
 def _several_people(count: int, *, is_known: bool) -> Reason:
-    which = "who is in most photos" if is_known else "with the largest, most central face"
-    return Reason("several_people", f"{count} people; the one {which} was chosen", "crop the photo to this one person")
+    which = "who is in most photographs" if is_known else "with the largest, most central face"
+    return Reason(
+        "several_people", f"{count} people; the one {which} was chosen", "crop the photograph to this one person"
+    )
 
 
 def _other_person(agreeing: int, verdict: Verdict) -> Reason:
-    message = f"probably not the person who is in {agreeing} of the photos"
+    message = f"probably not the person who is in {agreeing} of the photographs"
     return Reason("other_person", message, f"leave it out; {KEEP_HINT}", verdict)

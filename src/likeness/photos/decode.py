@@ -92,7 +92,7 @@ def decode(content: bytes) -> NDArray[np.uint8]:
     except Exception as error:  # with malicious bytes, decoders raise any exception
         raise InputRefused(
             f"expected a photograph as {FORMATS}, got bytes that cannot be decoded",
-            hint="open it in a photo program and save it as JPEG",
+            hint="open it in an image editor and save it as JPEG",
             code="UnreadablePhoto",
         ) from error
 
@@ -148,7 +148,7 @@ def _open(content: bytes) -> Image.Image:
         raise _too_many_pixels("far more") from error
     if isinstance(picture, TiffImageFile) and int(picture.tag_v2.get(_SUBFILE_TAG, 0)) & _REDUCED:
         message = "expected a developed photograph, got a camera's raw file"
-        raise InputRefused(message, hint="export it as JPEG from a photo program", code="UnreadablePhoto")
+        raise InputRefused(message, hint="export it as JPEG from an image editor", code="UnreadablePhoto")
     if isinstance(picture, JpegImageFile):
         _reduce(picture)
     _check_pixels(*picture.size)

@@ -75,16 +75,22 @@ def guide(
         advice += _coverage_advice(coverage) if faces else []
     count = len(usable) + repeats
     if grey > GREY_SHARE * count:
-        message = f"{grey} of {count} photos are without colour"
-        hint = "send photos in colour: grey in all of them is learned as part of the subject"
+        message = f"{grey} of {count} photographs are without colour"
+        hint = "send photographs in colour: grey in all of them is learned as part of the subject"
         advice.append(Reason("grey", message, hint))
     if len(usable) > 2 and places < 2:
         advice.append(
-            Reason("one_background", "all photos have the same background", "take some photos in other places")
+            Reason(
+                "one_background", "all photographs have the same background", "take some photographs in other places"
+            )
         )
     if len(usable) > 2 and lights < 2:
         advice.append(
-            Reason("one_light", "all photos have the same light", "take some photos in daylight, some in lamplight")
+            Reason(
+                "one_light",
+                "all photographs have the same light",
+                "take some photographs in daylight, some in lamplight",
+            )
         )
     if not is_person:
         hint = "if the subject is a person, use a class noun such as person, man, woman or child"
@@ -126,21 +132,21 @@ def _count_advice(count: int, repeats: int, kind: Kind) -> list[Reason]:
     least, wanted = _COUNTS[kind]
     got = f"{count} and {repeats} that repeat them" if repeats else f"{count}"
     if count < least:
-        message = f"expected at least {least} usable photos, got {got}"
+        message = f"expected at least {least} usable photographs, got {got}"
         return [Reason("too_few", message, f"send {wanted} or more", "refused")]
     if count < wanted:
-        message = f"expected {wanted} usable photos or more, got {got}"
+        message = f"expected {wanted} usable photographs or more, got {got}"
         return [Reason("few", message, f"send {wanted - count} more for a better {_GAIN[kind]}")]
     return []
 
 
 def _stranger_advice(strangers: int, persons: int, keep_strangers: bool) -> Reason:
     """Reasons about other people in the set: with too many, the subject cannot be determined."""
-    message = f"{strangers} of {persons} photos probably show another person"
+    message = f"{strangers} of {persons} photographs probably show another person"
     if strangers < MOST_STRANGERS * persons:
         how = "they are used because of keep_strangers" if keep_strangers else "they are left out"
         return Reason("other_person", f"{message}; {how}", "remove them, unless you are sure")
-    hint = f"send one person's photos; {KEEP_HINT}"
+    hint = f"send one person's photographs; {KEEP_HINT}"
     return Reason("different_people", message, hint, "warned" if keep_strangers else "refused")
 
 
@@ -149,20 +155,22 @@ def _coverage_advice(coverage: dict[str, dict[str, int]]) -> list[Reason]:
     advice = []
     if not yaw["front"]:
         advice.append(
-            Reason("no_front", "no photo shows the face from the front", "add some with a view into the camera")
+            Reason("no_front", "no photograph shows the face from the front", "add some with a view into the camera")
         )
     for side in ("left", "right"):
         if not yaw[f"three_quarter_{side}"] and not yaw[f"profile_{side}"]:
-            message = f"no photo shows the head turned to the image's {side}"
+            message = f"no photograph shows the head turned to the image's {side}"
             advice.append(Reason(f"no_{side}", message, "add a three-quarter view and a profile from that side"))
         elif not yaw[f"profile_{side}"]:
             message = f"no profile to the image's {side}"
             advice.append(Reason(f"no_profile_{side}", message, "add a profile from that side"))
     if not pitch["up"] and not pitch["down"]:
-        advice.append(Reason("one_pitch", "the head is level in all photos", "add one looking up and one looking down"))
+        advice.append(
+            Reason("one_pitch", "the head is level in all photographs", "add one looking up and one looking down")
+        )
     if sum(count > 0 for count in expression.values()) < 2:
         advice.append(
-            Reason("one_expression", "all photos have the same expression", "smile in some, be serious in others")
+            Reason("one_expression", "all photographs have the same expression", "smile in some, be serious in others")
         )
     return advice
 

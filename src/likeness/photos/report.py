@@ -100,7 +100,7 @@ class CheckResult:
                 raise InputRefused(advice.message, hint=advice.hint, code="PhotosRefused")
         if not self.usable:
             hint = "`likeness check` shows the reasons"
-            raise InputRefused("expected at least one usable photo, got none", hint=hint, code="PhotosRefused")
+            raise InputRefused("expected at least one usable photograph, got none", hint=hint, code="PhotosRefused")
 
     def to_json(self) -> dict[str, object]:
         """The document of `likeness check --json`."""

@@ -74,8 +74,8 @@ class Subjects:
         subject, earlier = self.find(tenant, name), self.photos(tenant, name)
         if not photos or len(earlier) + len(photos) > MAX_PHOTOS:
             raise UsageError(
-                f"expected 1 to {MAX_PHOTOS - len(earlier)} photos, got {len(photos)}",
-                hint="ten to twelve good photos are enough; delete some before you add more",
+                f"expected 1 to {MAX_PHOTOS - len(earlier)} photographs, got {len(photos)}",
+                hint="ten to twelve good photographs are enough; delete some before you add more",
             )
         checked = self._checked(subject, [*earlier, *photos], keep_strangers=keep_strangers)
         reports = checked.reports[len(earlier) :]
@@ -158,4 +158,6 @@ class Subjects:
 
 
 def _no_photo() -> NotFound:
-    return NotFound("there is no such photo", hint="list the subject's photos to find its id", code="ObjectNotFound")
+    return NotFound(
+        "there is no such photograph", hint="list the subject's photographs to find its id", code="ObjectNotFound"
+    )
