@@ -1,13 +1,16 @@
 """A training step of a person: diffusers' DreamBooth script, the reference's recipe, ours alone and ours together.
 
-python -m bench.comparison --script train_dreambooth_lora.py [--channels 64] [--rounds 2] [--steps 9] [--save]
+python -m bench.comparison --script train_dreambooth_lora.py [--channels 64] [--dtype float32] [--rounds 2]
+    [--steps 9] [--save]
 
 The script is `examples/dreambooth/train_dreambooth_lora.py` of huggingface/diffusers, which is not part of this
 repository. All contenders train a Stable Diffusion 2.1-base with random weights and `--channels` channels (320 is the
-published width, too slow for most CPUs), each in a process of its own, in turns. Rows are those of one step: the
-person's and those for prior preservation. What the contenders do in a step differs: the script and the reference
-encode photographs and captions anew, ours were encoded before; ours predict class images with the bare base, too,
-those of eight steps in one pass. So the mean is over eight steps, or a multiple.
+published width, for which a CPU takes hours), each in a process of its own, in turns. With `--dtype bfloat16` the
+frozen networks of all contenders are in bfloat16, and all adapters in float32.
+
+Rows are those of one step: the person's and those for prior preservation. What the contenders do in a step differs: the
+script and the reference encode photographs and captions anew, ours were encoded before; ours predict class images with
+the bare base, too, those of eight steps in one pass. So the mean is over eight steps, or a multiple.
 """
 
 import argparse
@@ -38,6 +41,7 @@ PEOPLE = 8
 SCRIPT, REFERENCE = "diffusers' script", "the reference's recipe"
 ALONE, TOGETHER = "ours, alone", f"ours, {PEOPLE} together"
 CLASS_IMAGES = 4
+PRECISIONS = {"float32": "no", "bfloat16": "bf16"}  # torch's name -> the script's
 LEAST_SPEED_UP = 2.0  # of eight together over the script
 
 
@@ -51,7 +55,7 @@ class Contender:
     arguments: tuple[str, ...]
 
 
-def contenders(script: Path, work: Path) -> list[Contender]:
+def contenders(script: Path, work: Path, dtype: str) -> list[Contender]:
     own = recipe_named("standard")
     rows = f"{own.instance_rows} + {own.prior_rows}"
     peer = (
@@ -60,14 +64,15 @@ def contenders(script: Path, work: Path) -> list[Contender]:
         "--instance_prompt=photo of sks person", "--class_prompt=photo of person", "--with_prior_preservation",
         f"--num_class_images={CLASS_IMAGES}", "--train_batch_size=1", "--train_text_encoder", f"--rank={own.rank}",
         "--resolution=512", f"--output_dir={work / 'out'}", f"--logging_dir={work / 'log'}",
+        f"--mixed_precision={PRECISIONS[dtype]}",
     )  # fmt: skip
-    base = str(work / "base")
+    ours = ("loop", str(work / "base"), dtype)
     return [
         Contender(SCRIPT, 1, "1 + 1", peer),
-        Contender(REFERENCE, 1, "1 + 1", ("loop", base, "origin-2023", "1", "1", "1")),
-        Contender(ALONE, 1, "1 + 1", ("loop", base, "standard", "1", "1", "1")),
-        Contender(TOGETHER, PEOPLE, "1 + 1", ("loop", base, "standard", "1", "1", str(PEOPLE))),
-        Contender(ALONE, 1, rows, ("loop", base, "standard", str(own.instance_rows), str(own.prior_rows), "1")),
+        Contender(REFERENCE, 1, "1 + 1", (*ours, "origin-2023", "1", "1", "1")),
+        Contender(ALONE, 1, "1 + 1", (*ours, "standard", "1", "1", "1")),
+        Contender(TOGETHER, PEOPLE, "1 + 1", (*ours, "standard", "1", "1", str(PEOPLE))),
+        Contender(ALONE, 1, rows, (*ours, "standard", str(own.instance_rows), str(own.prior_rows), "1")),
     ]
 
 
@@ -144,6 +149,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--script", type=Path, required=True, help="diffusers' train_dreambooth_lora.py")
     parser.add_argument("--channels", type=int, default=64, help="of the first block, a multiple of 32; 320: published")
+    parser.add_argument("--dtype", choices=PRECISIONS, default="float32", help="of the frozen networks")
     parser.add_argument(
         "--steps", type=int, default=BLOCK + 1, help=f"of each process: 1 more than a multiple of {BLOCK}"
     )
@@ -156,7 +162,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         write_inputs(work, args.channels)
-        those = contenders(args.script.resolve(), work)
+        those = contenders(args.script.resolve(), work, args.dtype)
         taken = measure(those, steps=args.steps, rounds=args.rounds)
         counted = [steps_of(one, BLOCK + 1, count=True) for one in those]
     speed_up = median(
@@ -164,7 +170,7 @@ def main() -> None:
         for script, ours in zip(taken[0], taken[3], strict=True)
     )
     goal = Goal(f"a person's step of 1 + 1 rows: {SCRIPT} over {TOGETHER}", speed_up, LEAST_SPEED_UP, at_least=True)
-    settings = {name: getattr(args, name) for name in ("channels", "steps", "rounds")}
+    settings = {name: getattr(args, name) for name in ("channels", "dtype", "steps", "rounds")}
     settings["threads"] = torch.get_num_threads()
     finish("comparison", {"steps": table_of(those, taken, counted)}, goals=[goal], settings=settings, save=args.save)
 

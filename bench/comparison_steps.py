@@ -1,6 +1,6 @@
 """The process of one contender of `bench.comparison`: takes some training steps and writes what they took as JSON.
 
-python -m bench.comparison_steps STEPS [--count] loop BASE RECIPE ROWS PRIOR_ROWS PEOPLE
+python -m bench.comparison_steps STEPS [--count] loop BASE DTYPE RECIPE ROWS PRIOR_ROWS PEOPLE
 python -m bench.comparison_steps STEPS [--count] script SCRIPT ARGUMENT...
 
 The last line has `seconds` of each step, `peak_bytes` of the process, `adapter_bytes` and, with --count, `operations`
@@ -52,9 +52,11 @@ class Taken:
             self.operations = self._counting.operations - self._counted
 
 
-def loop_steps(steps: int, taken: Taken, base: str, recipe: str, rows: str, prior_rows: str, people: str) -> int:
+def loop_steps(
+    steps: int, taken: Taken, base: str, dtype: str, recipe: str, rows: str, prior_rows: str, people: str
+) -> int:
     """Ours, with people of random latents. Returns the bytes of an adapter."""
-    opened = load_base(base, device=torch.device("cpu"), dtype=torch.float32)
+    opened = load_base(base, device=torch.device("cpu"), dtype=getattr(torch, dtype))
     own = recipe_named(recipe, steps=steps, instance_rows=int(rows), prior_rows=int(prior_rows))
     loop = TrainingLoop(opened, capacity=int(people), rank=own.rank)
     for k in range(int(people)):

@@ -45,8 +45,9 @@ def answer(capsys: pytest.CaptureFixture[str]) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def test_our_loop_takes_its_steps(tiny_base_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["loop", str(tiny_base_folder), "standard", "1", "1"]
+@pytest.mark.parametrize("dtype", comparison.PRECISIONS)
+def test_our_loop_takes_its_steps(dtype: str, tiny_base_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["loop", str(tiny_base_folder), dtype, "standard", "1", "1"]
     comparison_steps.main(["9", "--count", *words, "1"])
     alone = answer(capsys)
     comparison_steps.main(["9", "--count", *words, "2"])
@@ -71,7 +72,8 @@ def test_a_script_is_watched(
 
 
 def test_the_table_is_of_one_person(tmp_path: Path) -> None:
-    those = comparison.contenders(Path("script.py"), tmp_path)
+    those = comparison.contenders(Path("script.py"), tmp_path, "bfloat16")
+    assert "--mixed_precision=bf16" in those[0].arguments and those[-1].arguments[2] == "bfloat16"
     answers = [{"seconds": [9.0, 2.0, 4.0], "peak_bytes": 2e9}]
     counted = [{"operations": 4e12, "adapter_bytes": 5e6}] * len(those)
     rows = comparison.table_of(those, [answers] * len(those), counted)
