@@ -236,7 +236,8 @@ def test_the_class_image_cache_knows_how_its_images_were_made(
     changed = replace(tiny_base.schedule, last_alpha_bar=0.5), replace(tiny_base.family, guidance_scale=9.0)
     folders += [folder(replace(tiny_base, schedule=changed[0])), folder(replace(tiny_base, family=changed[1]))]
     folders.append(folder(replace(tiny_base, family=replace(tiny_base.family, sampler="ddim"))))
-    for name, value in {"STEPS": 21, "__version__": "0"}.items():
+    folders.append(folder(replace(tiny_base, family=replace(tiny_base.family, steps=8))))
+    for name, value in {"STEPS": 9, "__version__": "0"}.items():
         with monkeypatch.context() as patch:
             patch.setattr(prior, name, value)
             folders.append(folder())
