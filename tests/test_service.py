@@ -202,7 +202,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning(
     assert made.card.content_sha256 == trained
     warnings = [advance.warning for advance in told if advance.warning]
     assert len(refused) == len(warnings) == 2  # of step 3, and of the last
-    assert warnings[0] == "the state of step 3 was not saved (No space left on device); the training goes on"
+    assert warnings[0] == "the state of step 3 was not saved (No space left on device); the training continues"
 
 
 def test_an_interrupt_says_whether_the_state_was_saved(likeness: Likeness, photos: list[Photo]) -> None:

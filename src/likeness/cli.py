@@ -363,14 +363,14 @@ def import_adapter(
     ] = "",
     strength: Annotated[
         float | None,
-        typer.Option(help="Of an adapter trained on the undistilled base, on the distilled --base; 1 if not given."),
+        typer.Option(help="Strength of an adapter of the undistilled base on the distilled --base; 1 if not given."),
     ] = None,
     extract: Annotated[
         int | None,
         typer.Option(
             metavar="RANK",
-            help="Take the LoRA of at most this rank that is nearest to a file that is none (DoRA), or to one of a "
-            "larger rank, and say by how much it differs.",
+            help="For a file that is not a plain LoRA (DoRA) or has a larger rank: import the nearest LoRA of at most "
+            "this rank, and print the error.",
         ),
     ] = None,
     base: Base = None,

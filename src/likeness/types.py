@@ -46,7 +46,7 @@ def checked_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
-            "a name is 1 to 63 characters of a-z, 0-9, _ and -, and starts with a letter or digit",
+            "expected a name of 1 to 63 characters of a-z, 0-9, _ and -, with a letter or digit at the start",
             hint="for example: anna-2",
         )
     return name
@@ -60,7 +60,10 @@ SETUP_MODEL = "model_setup"  # the reference solution's clients invoke it first;
 HOUSE_ADAPTERS = "house-adapters"  # among the tenants: the owner of the adapters that all tenants can use
 RESULTS = "async"  # beside the tenants' folders among the objects: results of the SageMaker protocol, all tenants
 CLASS_IMAGES = "class-images"  # likewise: the images for prior preservation, which all tenants share
-_RESERVED_NAMES = {BARE_BASE: "no adapter", SETUP_MODEL: "the model that SageMaker's clients set up first"}
+_RESERVED_NAMES = {
+    BARE_BASE: "the base without an adapter",
+    SETUP_MODEL: "the model that SageMaker's clients set up first",
+}
 _RESERVED_TENANTS = {
     RESULTS: "the results of all tenants",
     CLASS_IMAGES: "the class images of all tenants",
@@ -147,7 +150,9 @@ def checked_tenant(tenant: str) -> str:
 
 def _not_reserved(name: str, reserved: Mapping[str, str]) -> str:
     if name in reserved:
-        raise UsageError(f"the name {name} means {reserved[name]}", hint="choose another name")
+        raise UsageError(
+            f"expected another name than {name}, which is reserved for {reserved[name]}", hint="choose another name"
+        )
     return name
 
 

@@ -96,7 +96,7 @@ def test_nothing_to_change_is_no_failure_and_anything_else_is() -> None:
 
 
 def test_an_endpoint_that_is_not_there_is_said_so() -> None:
-    with pytest.raises(HostUnavailable, match="no such endpoint"):
+    with pytest.raises(HostUnavailable, match="expected a stack with this endpoint"):
         Stack(Account(parameters={}), "likeness").endpoint("HostingEndpoint")
     with pytest.raises(HostUnavailable, match="no such stack"):
         Stack(Account(), "likeness").status()

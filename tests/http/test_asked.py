@@ -113,16 +113,16 @@ def test_every_document_of_a_request_is_of_this_kind(client: TestClient) -> None
 @pytest.mark.parametrize(
     ("path", "change", "said"),
     [
-        ("/v1/images", {"width": "576"}, "expected width to be a valid integer, got a text of 3 characters"),
-        ("/v1/images", {"steps": True}, "expected steps to be a valid integer, got a truth value"),
-        ("/v1/images", {"guidance_scale": False}, "expected guidance_scale to be a valid number, got a truth value"),
+        ("/v1/images", {"width": "576"}, "expected width to be a valid integer, got a string of 3 characters"),
+        ("/v1/images", {"steps": True}, "expected steps to be a valid integer, got a boolean"),
+        ("/v1/images", {"guidance_scale": False}, "expected guidance_scale to be a valid number, got a boolean"),
         ("/v1/images", {"keep": 1}, "expected keep to be a valid boolean, got 1"),
         ("/v1/images", {"seed": None, "height": []}, "expected height to be a valid integer, got a list of 0"),
         ("/v1/images", {"adapter": [{"name": "anna", "weight": "1"}]}, "adapter.weight to be a valid number, got a"),
-        ("/v1/jobs", {"seed": "1"}, "expected seed to be a valid integer, got a text of 1 character"),
+        ("/v1/jobs", {"seed": "1"}, "expected seed to be a valid integer, got a string of 1 character"),
         ("/v1/jobs", {"recipe_changes": {"steps": True}}, "expected steps as int, got bool"),
         ("/v1/jobs", {"recipe_changes": {"clip_norm": "1"}}, "expected clip_norm as float, got str"),
-        ("/openai/v1/images/generations", {"n": "2"}, "expected n to be a valid integer, got a text of 1 character"),
+        ("/openai/v1/images/generations", {"n": "2"}, "expected n to be a valid integer, got a string of 1 character"),
         ("/openai/v1/images/generations", {"size": "1024 x 1024"}, "got another text of 11 characters"),
     ],
 )  # fmt: skip

@@ -150,16 +150,16 @@ def test_what_is_wrong_is_said_and_nothing_is_repeated(
     [
         ({"cfg": 100}, "expected known fields only, got cfg"),
         ({"n": 65}, "expected n to be less than or equal to 64, got 65"),
-        ({"format": "gif"}, "expected format to be 'png' or 'jpeg', got a text of 3 characters"),
-        ({"steps": "many"}, "expected steps to be a valid integer, got a text of 4 characters"),
+        ({"format": "gif"}, "expected format to be 'png' or 'jpeg', got a string of 3 characters"),
+        ({"steps": "many"}, "expected steps to be a valid integer, got a string of 4 characters"),
         (
             {"adapter": [{"name": "anna", "weight": "x"}]},
-            "expected adapter.weight to be a valid number, got a text of 1 character",
+            "expected adapter.weight to be a valid number, got a string of 1 character",
         ),
         ({"adapter": []}, "expected adapter to have at least 1 item after validation, got a list of 0"),
         (
             {"adapter": "Ä"},
-            "expected adapter to match pattern '^[a-z0-9][a-z0-9_-]{0,62}$', got a text of 1 character",
+            "expected adapter to match pattern '^[a-z0-9][a-z0-9_-]{0,62}$', got a string of 1 character",
         ),
     ],
 )

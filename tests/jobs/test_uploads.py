@@ -83,5 +83,5 @@ def test_a_tenant_of_a_server_with_keys_reads_its_own_folder_only(installation: 
     assert locations.read(f"file://{outside}/anna/a.zip", "anna") == b"anna's"
     assert locations.read(f"file://{outside}/b.zip", "local") == b"anybody's"
     for key in ("anna/a.zip", "b.zip", "ben2/x"):
-        with pytest.raises(InputRefused, match="tenant's own"):
+        with pytest.raises(InputRefused, match="of this tenant"):
             locations.read(f"file://{outside}/{key}", "ben")

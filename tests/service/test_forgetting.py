@@ -292,7 +292,7 @@ def test_a_full_disk_takes_a_deletion_all_the_same(likeness: Likeness, monkeypat
 
     def full(*arguments: Any) -> None:
         if files(likeness):
-            raise StorageUnavailable("expected an answer of the catalog's database, got OperationalError")
+            raise StorageUnavailable("expected an answer from the catalog's database, got OperationalError")
         begin(*arguments)
 
     monkeypatch.setattr(forgettings, "begin", full)
@@ -326,7 +326,7 @@ def test_a_recorded_deletion_goes_on_with_the_reserves_room(
 
     def full(self: Catalog, tenant: str, name: str) -> tuple[ForgottenItem, ...]:
         if (likeness.home.root / "reserve").exists():
-            raise StorageUnavailable("expected an answer of the catalog's database, got SQLITE_FULL")
+            raise StorageUnavailable("expected an answer from the catalog's database, got SQLITE_FULL")
         return forget(self, tenant, name)
 
     monkeypatch.setattr(Catalog, "forget", full)

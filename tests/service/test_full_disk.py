@@ -130,7 +130,7 @@ def test_a_disk_that_fills_up_during_a_training_costs_no_step(
     (disk / "others").unlink()
     with pytest.raises(StorageError, match="trained but was not published") as caught:
         likeness.train(photos, order("spot"), watch=full(STEPS - 1, STEPS))
-    assert "goes on from the newest checkpoint" in caught.value.hint
+    assert "continues from the newest checkpoint" in caught.value.hint
     (disk / "others").unlink()
     told: list[Advance] = []
     assert likeness.train(photos, order("spot"), watch=told.append).card.steps == STEPS

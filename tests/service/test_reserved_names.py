@@ -47,7 +47,7 @@ DOORS: dict[str, Callable[[Likeness, str], object]] = {
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("door", DOORS)
 def test_a_reserved_name_is_refused_at_every_door(likeness: Likeness, door: str, name: str) -> None:
-    with pytest.raises(LikenessError, match=f"{name} means") as refused:
+    with pytest.raises(LikenessError, match=f"{name}, which is reserved") as refused:
         DOORS[door](likeness, name)
     assert isinstance(refused.value, UsageError | InputRefused)
     assert likeness.training.queue.jobs_of(LOCAL) == []
@@ -64,13 +64,13 @@ def test_only_what_is_reserved_is_refused() -> None:
 
 
 def test_the_folder_of_all_results_is_no_tenants(likeness: Likeness) -> None:
-    with pytest.raises(UsageError, match="async means"):
+    with pytest.raises(UsageError, match="async, which is reserved"):
         api_keys.new_key(likeness.catalog, RESULTS)
-    with pytest.raises(UsageError, match="async means"):
+    with pytest.raises(UsageError, match="async, which is reserved"):
         likeness.training.queue.submit(JobOrder(RESULTS, "x", "subject", "dog"))
     likeness.library.objects.put("async/ten-a/failures/1-error.out", b"another's")
     for location in ("async/ten-a/failures/1-error.out", f"{likeness.settings.job_inputs}/async/x"):
-        with pytest.raises(InputRefused, match="async means"):
+        with pytest.raises(InputRefused, match="async, which is reserved"):
             likeness.training.locations.read(location, RESULTS)
 
 

@@ -90,7 +90,7 @@ def config_alpha(config: Mapping[str, object], *, is_dora: bool = False) -> Conf
             )
     alpha, patterns, stabilised = (config.get(field) for field in ("lora_alpha", "alpha_pattern", "use_rslora"))
     if not isinstance(patterns or {}, dict) or not isinstance(stabilised or False, bool):
-        raise CorruptAdapter("expected alpha_pattern to be an object and use_rslora a truth value", hint=_HINT)
+        raise CorruptAdapter("expected alpha_pattern to be an object and use_rslora a boolean", hint=_HINT)
     for pattern in patterns or {}:  # type: ignore[attr-defined]
         if not _PLAIN_PATTERN.fullmatch(pattern):
             raise InputRefused(

@@ -50,7 +50,8 @@ def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A zip of `likeness backup` or of GET /v1/backup.")],
     tenant: Tenant = LOCAL,
     restore_deleted: Annotated[
-        bool, typer.Option("--restore-deleted", help="Also names that were deleted here after the backup was made.")
+        bool,
+        typer.Option("--restore-deleted", help="Also restore names that were deleted here after the backup was made."),
     ] = False,
 ) -> None:
     """Restore a backup. What exists already is not changed."""

@@ -20,10 +20,10 @@ Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Files, f
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 NewName = Annotated[str, typer.Option(help="Name of the adapter: a-z, 0-9, _ and -.")]
 ClassNoun = Annotated[
-    str | None, typer.Option(help="What the subject is: man, woman, dog, ...; person if not given. A style has none.")
+    str | None, typer.Option(help="Class of the subject: man, woman, dog, ...; person if not given. A style has none.")
 ]
 SubjectKind = Annotated[
-    str | None, typer.Option("--kind", help="style for a style; person and thing follow from the class noun.")
+    str | None, typer.Option("--kind", help="`style` for a style; `person` and `thing` follow from the class noun.")
 ]
 Consent = Annotated[
     str,
@@ -37,9 +37,9 @@ Base = Annotated[
 ]
 Revision = Annotated[str | None, typer.Option(help="Commit of the model id, 40 digits.")]
 KeepStrangers = Annotated[
-    bool, typer.Option("--keep-strangers", help="Use photographs that probably show another person too.")
+    bool, typer.Option("--keep-strangers", help="Also use photographs that probably show another person.")
 ]
-House = Annotated[bool, typer.Option("--house", help="An adapter of the operator's, which all tenants can use.")]
+House = Annotated[bool, typer.Option("--house", help="A house adapter, which all tenants can use.")]
 Seed = Annotated[int, typer.Option(help="0 to 2**63 - 1; the same seed gives the same result.")]
 Recipe = Annotated[str, one_of(PRESETS)]
 Steps = Annotated[int | None, typer.Option(help="Training steps, instead of the recipe's.")]

@@ -20,10 +20,13 @@ def plan(
         str | None,
         typer.Option(metavar="12GB", help="Memory of the GPU to plan for; without it, the plan is for this machine."),
     ] = None,
-    people: Annotated[int, typer.Option(help=f"People who train at once, 1 to {MOST_PEOPLE}.")] = 1,
+    people: Annotated[int, typer.Option(help=f"Number of people trained at once, 1 to {MOST_PEOPLE}.")] = 1,
     measure: Annotated[
         bool,
-        typer.Option("--measure", help="Measure a step on this machine, with random weights: how long will it take?"),
+        typer.Option(
+            "--measure",
+            help="Measure steps on this machine with random weights, and print the duration of the training.",
+        ),
     ] = False,
     base: Base = None,
     revision: Revision = None,

@@ -18,7 +18,7 @@ def warm_up(
     base: Base = None,
     revision: Revision = None,
 ) -> None:
-    """Make the class images that every training with a class noun shares, so that the first one need not."""
+    """Make the class images of a class noun, so that its first training need not make them."""
     call: Call = ctx.obj
     noun = class_noun_of(None, class_noun)
     with (

@@ -47,8 +47,8 @@ class FileEngine:
         """
         if request.adapters:
             raise UsageError(
-                "expected no further adapters: this engine knows the files of models, not their names",
-                hint="`likeness serve` combines adapters",
+                "expected the model's own adapter only, got others: this engine cannot find adapters by name",
+                hint="leave out `also`; `likeness serve` combines adapters",
                 param="also",
             )
         card = None if key is None else self._card(key)
@@ -78,8 +78,8 @@ def file_engine(settings: Settings, *, base_sha256: str | None = None) -> Iterat
     base = loaded_base(settings)
     if base_sha256 not in (None, base.sha256):
         raise Mismatch(
-            "the engine's base is not the one that the adapter was trained on",
-            hint="set LIKENESS_BASE",
+            "expected the engine to have the base that the adapter was trained on, got another",
+            hint="set LIKENESS_BASE to that base",
             code="WrongBase",
         )
     sign = signer(settings.c2pa_certificate, settings.c2pa_key)

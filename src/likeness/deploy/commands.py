@@ -57,14 +57,16 @@ def triton(
 @deploy.command("ray")
 def ray_cluster(
     ctx: typer.Context,
-    replicas: Annotated[int, typer.Option(min=1, max=64, help="Engines, each in a process of its own.")] = 2,
+    replicas: Annotated[
+        int, typer.Option(min=1, max=64, help="Number of replicas, each a process with its own engine.")
+    ] = 2,
     most_replicas: Annotated[
         int | None, typer.Option(min=1, max=64, help="Add replicas up to this number while images wait.")
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8000,
     require_keys: Annotated[bool, typer.Option("--require-keys", help="Require API keys.")] = False,
     workers: Annotated[
-        int, typer.Option(min=0, max=8, help="Start up to so many training workers while jobs wait or run.")
+        int, typer.Option(min=0, max=8, help="Largest number of training workers, started while jobs wait or run.")
     ] = 1,
 ) -> None:
     """Serve all adapters from several replicas on this machine, with Ray Serve, as on a cluster."""
@@ -77,7 +79,7 @@ def ray_cluster(
 
 
 @sagemaker.command()
-def package(ctx: typer.Context, out: Annotated[Path, typer.Option(help="A new folder.")]) -> None:
+def package(ctx: typer.Context, out: Annotated[Path, typer.Option(help="Folder to write; must not exist.")]) -> None:
     """Write template, fine-tuning package and Dockerfile, and print how to build the images."""
     from .sagemaker.stack import build_commands, dockerfile, template, tuning_package
 

@@ -1,6 +1,6 @@
 """The rule of all documents of requests, in every protocol: known fields, each of its own JSON type.
 
-A number is a number, not a text or a truth value, and it is finite. JSON has one type of numbers, so an integer may be
+A number is a number, not a string or a boolean, and it is finite. JSON has one type of numbers, so an integer may be
 written with a fraction of zero: sliders of web pages send 50.0.
 """
 

@@ -44,11 +44,11 @@ def _said(value: object) -> str:
         case None:
             return "null"
         case bool():
-            return "a truth value"
+            return "a boolean"
         case int() | float():
             return f"{value}" if abs(value) <= _LARGEST or value != value else "a larger number"
         case str():
-            return "a text of 1 character" if len(value) == 1 else f"a text of {len(value)} characters"
+            return "a string of 1 character" if len(value) == 1 else f"a string of {len(value)} characters"
         case list():
             return f"a list of {len(value)}"
         case _:

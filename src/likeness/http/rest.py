@@ -160,7 +160,7 @@ async def delete_photo(request: Request, asking: Asking, name: str, sha256: Id) 
 @router.get("/adapters", tags=["adapters"])
 async def list_adapters(
     request: Request, asking: Asking, after: After = "", limit: Limit = 100,
-    house: Annotated[bool, Query(description="with the operator's adapters, which all tenants can use")] = False,
+    house: Annotated[bool, Query(description="include house adapters, which all tenants can use")] = False,
 ) -> AdaptersOut:  # fmt: skip
     """Adapters by name."""
     catalog = likeness_of(request).catalog
@@ -207,7 +207,8 @@ async def import_adapter(
         int | None,
         Form(
             ge=1,
-            description="rank of the LoRA that is taken for a file that is none, such as a DoRA, or of a larger rank",
+            description="import the nearest LoRA of at most this rank, for a file that is not a plain LoRA (DoRA) or "
+            "has a larger rank",
         ),
     ] = None,
 ) -> AdapterOut:

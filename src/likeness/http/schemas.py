@@ -136,7 +136,7 @@ class AdapterOut(BaseModel):
         description="relative error of weights that were extracted at import: `error`, `largest_error` of a layer"
     )
     bytes: int
-    is_house: bool = Field(default=False, description="the operator's, for all tenants")
+    is_house: bool = Field(default=False, description="whether it is a house adapter, which all tenants can use")
 
 
 class AdaptersOut(BaseModel):

@@ -27,7 +27,7 @@ _KINDS: Mapping[str, type] = {
     "keep_strangers": bool,
 }  # fmt: skip
 CONFIG_KEYS = frozenset({*_KINDS, *(field.name for field in fields(FineTuneRecipe))})
-_HINT = "leave config.json out, or see the documentation of jobs for its keys"
+_HINT = "correct config.json, or leave it out"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ def read_config(content: bytes) -> dict[str, Any]:
         raise InputRefused(f"expected config.json to be a JSON object, got {type(config).__name__}", hint=_HINT)
     if unknown := sorted(config.keys() - CONFIG_KEYS):
         named = ", ".join(map(plain_name, unknown[:10]))
-        raise InputRefused(f"unknown keys in config.json: {named}", hint=f"known are {', '.join(sorted(CONFIG_KEYS))}")
+        raise InputRefused(
+            f"unknown keys in config.json: {named}", hint=f"known keys: {', '.join(sorted(CONFIG_KEYS))}"
+        )
     for key, kind in _KINDS.items():
         if key in config and type(config[key]) is not kind:
             raise InputRefused(f"expected {key} in config.json as {kind.__name__}, got {type(config[key]).__name__}")

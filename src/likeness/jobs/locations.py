@@ -54,12 +54,12 @@ class Locations:
             checked_tenant(tenant)
             if "://" not in location:
                 if not location.startswith(f"{tenant}/"):
-                    raise InputRefused("expected an object of the tenant's own")
+                    raise InputRefused("expected an object of this tenant, got another")
                 return self.objects, checked_key(location)
             store, key = _within(location, self.inputs)
             if tenant != LOCAL and not key.startswith(f"{tenant}/"):
                 raise InputRefused(
-                    "expected a location of the tenant's own",
+                    "expected a location of this tenant, got another",
                     hint="use a key below the location, in the folder of the tenant's name",
                 )
             return store, key
@@ -92,5 +92,6 @@ def _within(url: str, roots: Sequence[str]) -> tuple[Objects, str]:
         if url.startswith(start):
             return objects_at(root), checked_key(url.removeprefix(start))
     raise InputRefused(
-        "expected a location that this installation may use", hint="the operator names them in LIKENESS_JOB_INPUTS"
+        "expected a location that this installation allows, got another",
+        hint="the operator lists them in LIKENESS_JOB_INPUTS",
     )

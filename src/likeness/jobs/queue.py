@@ -184,7 +184,7 @@ def _as_published(job: Job, published: str | None) -> Job:
     """The job; failed if it succeeded and the catalog no longer has an adapter of its name."""
     if job.state != "succeeded" or published is not None:
         return job
-    gone = Failure("AdapterNotFound", "the adapter of this job was published, and has been deleted since")
+    gone = Failure("AdapterNotFound", "the adapter of this job was published and later deleted", "train again")
     return replace(job, state="failed", failure=gone)
 
 
@@ -196,7 +196,9 @@ def _of_key(connection: sa.Connection, order: JobOrder, key: str) -> str | None:
         return None
     if row.order_sha256 != order.sha256:
         raise AlreadyExists(
-            "this idempotency key came with another order before", hint="use a new key", code="IdempotencyConflict"
+            "expected the order that this idempotency key was first used for, got another",
+            hint="use a new key",
+            code="IdempotencyConflict",
         )
     return str(row.id)
 

@@ -233,7 +233,7 @@ class JobStore:
 
     def _expire(self, job: str, late: Sequence[sa.ColumnElement[bool]], connection: sa.Connection) -> bool:
         failure = Failure("Expired", "no worker was free before the job's time in the queue was over",
-                          "submit again, or start more workers")  # fmt: skip
+                          "submit it again, or start more workers")  # fmt: skip
         return self.end_in(connection, job, (jobs.c.id == job, *late), "expired", failure, 0.0)
 
     def _read(self, work: Callable[[sa.Connection], T], *, patience_s: float = REQUEST_PATIENCE_S) -> T:

@@ -26,7 +26,7 @@ STYLE_LEAST, STYLE_WANTED = 4, 12
 MOST_STRANGERS = 1 / 3  # of the photographs with a known face
 KEEP_HINT = "if you are sure that it is the same person, use --keep-strangers, or keep_strangers in the request"
 FACE = "face"  # a picture of a thing or a style shows a face, and there is no consent
-CONSENT_HINT = "say in `consent` who agreed, or why nobody need; or send pictures without faces"
+CONSENT_HINT = "state in `consent` who agreed, or why no consent is needed; or send pictures without faces"
 GREY_SHARE = 1 / 4  # a few grey photographs in a set do no harm
 
 YAWS = ("profile_left", "three_quarter_left", "front", "three_quarter_right", "profile_right")

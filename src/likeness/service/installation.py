@@ -301,7 +301,7 @@ class Likeness:
                     start = "the newest checkpoint" if any(folder.glob(f"*{SUFFIX}")) else "the first step"
                     raise StorageError(
                         f"the adapter is trained but was not published: {reason_of(error)}",
-                        hint=f"run the same command again when this is mended: it goes on from {start}",
+                        hint=f"correct this, then run the same command again: it continues from {start}",
                         code="FileFailed",
                     ) from error
                 home.keep_photos(name)
@@ -508,7 +508,7 @@ class Likeness:
         if not 1 <= rank <= self.settings.rank:
             raise UsageError(
                 f"expected a rank to extract from 1 to {self.settings.rank}, got {rank}",
-                hint="LIKENESS_RANK is the largest", param="extract",
+                hint="use a smaller rank, or set LIKENESS_RANK higher", param="extract",
             )  # fmt: skip
         from ..artifacts.extraction import Extraction
         from ..diffusion.layer_weights import LayerWeights

@@ -36,7 +36,10 @@ def signer(certificate: str | None, key: str | None) -> Sign:
     try:
         import c2pa
     except ImportError as error:
-        raise MissingPart("content credentials need c2pa-python", hint="pip install 'likeness[c2pa]'") from error
+        raise MissingPart(
+            "expected the package c2pa-python for content credentials, which is not installed",
+            hint="pip install 'likeness[c2pa]'",
+        ) from error
     try:
         chain, secret = Path(certificate).read_text("utf-8"), Path(key).read_text("utf-8")
     except (OSError, ValueError) as error:

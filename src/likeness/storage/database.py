@@ -81,7 +81,7 @@ class Database:
             ) from error
         except ImportError as error:
             raise MissingPart(
-                f"the driver of {schema.what} is not installed", hint="pip install 'likeness[postgres]'"
+                f"expected the driver of {schema.what}, which is not installed", hint="pip install 'likeness[postgres]'"
             ) from error
         self.now: sa.ColumnElement[float] = sa.literal_column(
             "((julianday('now') - 2440587.5) * 86400.0)" if self.is_sqlite
@@ -294,7 +294,7 @@ def empty_log(connection: Any) -> bool:
 
 def _unavailable(schema: Schema, cause: BaseException) -> StorageUnavailable:
     return StorageUnavailable(
-        f"expected an answer of {schema.what}, got {type(cause).__name__}",
+        f"expected an answer from {schema.what}, got {type(cause).__name__}",
         hint="try again; if it lasts, check that the database runs and that its URL is right",
     )
 

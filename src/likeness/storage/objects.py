@@ -238,7 +238,9 @@ class S3Objects:
             import boto3
             from botocore.config import Config
         except ImportError as error:
-            raise MissingPart("S3 needs the package boto3", hint="pip install 'likeness[aws]'") from error
+            raise MissingPart(
+                "expected the package boto3 for S3, which is not installed", hint="pip install 'likeness[aws]'"
+            ) from error
         self.bucket = bucket
         self.prefix = f"{checked_key(prefix.strip('/'))}/" if prefix.strip("/") else ""
         config = Config(retries={"mode": "standard", "max_attempts": 4}, connect_timeout=5, read_timeout=60)

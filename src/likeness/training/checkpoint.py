@@ -50,7 +50,7 @@ def unpack_checkpoint(content: bytes, *, mark: str) -> dict[str, Tensor]:
         ) from error
     if metadata.get("fingerprint") != mark:
         raise Mismatch(
-            "the checkpoint belongs to another recipe, base, seed or set of photos",
+            "the checkpoint belongs to another recipe, base, seed or set of photographs",
             hint="start over with --restart, or use the arguments of the first run",
             code="CheckpointMismatch",
         )

@@ -38,10 +38,7 @@ from .prior import class_latents
 from .recipe import FineTuneOrder, FineTuneRecipe, recipe_document
 
 _CHECKPOINT_REST = 1 << 16  # bytes of a checkpoint's header and of the generator's state
-_FULL = (
-    "close other programs that use the device, use --recipe origin-2023, which has fewer rows at once, or a smaller "
-    "base; the same command goes on from the last checkpoint"
-)
+_FULL = "close other programs that use the device, or a smaller base; the same command continues from its checkpoint"
 
 
 def fine_tune(
@@ -73,7 +70,7 @@ def fine_tune(
     refuse_full(objects, reserve.bytes)
     reserve.keep()
     rows = order.recipe.instance_rows + order.recipe.prior_rows
-    with ExitStack() as at_end, memory_for(f"a training of {rows} rows at once on the {base.device.type}", hint=_FULL):
+    with ExitStack() as at_end, memory_for(f"a training with {rows} rows a step on the {base.device.type}", hint=_FULL):
         at_end.callback(reserve.give)
         data = training_set(
             base, order, prepared, class_images=class_images, watch=watch, should_stop=should_stop, clock=clock
@@ -128,7 +125,7 @@ def _train(
                 kept = "the checkpoint is kept" if unsaved is None else f"it was not saved ({reason_of(unsaved)})"
                 raise Interrupted(
                     f"stopped after step {job.step} of {order.recipe.steps}; {kept}",
-                    hint="run the same command again to go on from the newest checkpoint",
+                    hint="run the same command again to continue from the newest checkpoint",
                 )
             (progress,) = loop.step()
             if progress.error is not None:
@@ -174,7 +171,7 @@ def adapter_of(
 
 
 def _warned(advance: Advance, error: Unsaved) -> Advance:
-    said = f"the state of step {advance.done} was not saved ({reason_of(error)}); the training goes on"
+    said = f"the state of step {advance.done} was not saved ({reason_of(error)}); the training continues"
     return replace(advance, warning=said)
 
 

@@ -325,8 +325,8 @@ class JointTrainer:
             torch.cuda.empty_cache()
         if not self._members:
             error = OutOfMemory(
-                "the device has no memory for this job, even alone",
-                hint="use a recipe with fewer rows or a lower rank",
+                "expected memory for this job alone, got too little on the device",
+                hint="use a lower rank or a smaller base, or free device memory",
             )
             self._fail(member.job, error)
             return

@@ -122,7 +122,9 @@ class Stages:
             failure = Failure(error.code, error.message, hint)
         except Exception:  # unforeseen: an end with a reason is better than a job that runs for ever
             log.exception("job %s failed unexpectedly", claim.job)
-            failure = Failure("InternalError", "the service failed at this job", "submit again")
+            failure = Failure(
+                "InternalError", "the service failed at this job", "submit it again; if it fails again, report it"
+            )
         finally:
             try:
                 if state == "succeeded" or failure is not None:

@@ -127,7 +127,7 @@ class Worker:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise AdapterBusy("a worker of this id runs already", hint="give each worker an id of its own") from None
+            raise AdapterBusy("a worker with this id runs already", hint="give each worker its own --id") from None
         try:
             self._work(ready)
         finally:

@@ -72,8 +72,8 @@ def serve_here(call: Call, *, replicas: int, most_replicas: int, port: int, need
                 serve.run(training(training_args), name=TRAINING_NAME, route_prefix=None)
         except RuntimeError as error:
             raise EngineClosed(
-                "expected the replicas to start, got an error of one",
-                hint=f"the logs in {FOLDER}/session_latest/logs/serve of the home folder have it",
+                "expected all replicas to start, got an error from one",
+                hint=f"see the logs in {FOLDER}/session_latest/logs/serve of the home folder",
             ) from error
         call.terminal.serving(url)
         while not should_stop():

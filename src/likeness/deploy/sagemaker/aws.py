@@ -39,7 +39,9 @@ class Aws:
             import boto3
             from botocore.config import Config
         except ImportError as error:
-            raise MissingPart("expected the package boto3, got none", hint="pip install 'likeness[deploy]'") from error
+            raise MissingPart(
+                "expected the package boto3, which is not installed", hint="pip install 'likeness[deploy]'"
+            ) from error
         config = Config(retries={"mode": "standard", "max_attempts": 4}, read_timeout=70)
         self._client = cache(lambda service: boto3.client(service, config=config))
 
@@ -68,10 +70,12 @@ def _translated(service: str) -> Iterator[None]:
         raise Refused(message, reason=str(details.get("Code", ""))) from error
     except WaiterError as error:
         name = error.kwargs["name"]
-        raise HostUnavailable(f"{service} did not reach {name}", hint="its console names the reason") from error
+        raise HostUnavailable(
+            f"expected {service} to reach {name}, got another state", hint="the AWS console shows the reason"
+        ) from error
     except BotoCoreError as error:
         raise HostUnavailable(
-            f"expected an answer of {service}, got {type(error).__name__}", hint="check region and credentials"
+            f"expected an answer from {service}, got {type(error).__name__}", hint="check region and credentials"
         ) from error
 
 

@@ -72,7 +72,7 @@ class Container:
         except (ValueError, TypeError, KeyError):
             raise UsageError("expected model_name and url") from None
         if name in self.loaded:
-            return JSONResponse({"error": "loaded already"}, 409)
+            return JSONResponse({"error": "a model of this name is loaded already"}, 409)
         if not _NAME.fullmatch(name) or ".." in Path(url).parts or not Path(url).is_relative_to(self.models):
             raise UsageError(f"expected a model's name and its folder below {self.models.name}")
         self.loaded[name] = (url, await asyncio.to_thread(self._key_in, Path(url)))
@@ -106,7 +106,10 @@ class Container:
         """The engine's key of the one model in a folder, whose file is checked. Raises CorruptAdapter, Mismatch."""
         models = [path.parent for path in folder.glob(f"*/{CONFIG_NAME}")]
         if len(models) != 1:
-            raise CorruptAdapter("expected one model", hint="`likeness export --format triton` makes the archive")
+            raise CorruptAdapter(
+                f"expected one model in the archive, got {len(models)}",
+                hint="`likeness export --format triton` makes the archive",
+            )
         key = f"{read_model(models[0]).card.content_sha256}{models[0].absolute() / VERSION / WEIGHTS_NAME}"
         self.files.admit(key)
         return key

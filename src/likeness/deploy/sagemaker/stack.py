@@ -66,7 +66,7 @@ class Stack:
         """The name of one of `ENDPOINTS`. Raises HostUnavailable: not deployed."""
         name = (self.outputs() or {}).get(output)
         if name is None:
-            raise HostUnavailable("the stack has no such endpoint", hint=_HINT)
+            raise HostUnavailable("expected a stack with this endpoint, got one without", hint=_HINT)
         return name
 
     def status(self) -> dict[str, object]:
