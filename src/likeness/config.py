@@ -70,7 +70,7 @@ class Settings:
     job_inputs: str | None = None  # comma-separated s3://BUCKET/PREFIX and file:///FOLDER
     job_outputs: str | None = None  # one such location; default: the object store
     training_wait_s: int = 30  # of a step, for an engine on the same device that has requests
-    training_memory: int = 0  # % of the memory of a device that workers and engine share; 0: whatever is free
+    training_memory: int = 0  # % of the memory of a device that workers and engine share; 0: all free memory
     heartbeat_s: int = 5  # a worker that misses two heartbeats loses its jobs
     keep_photos_days: int = 30  # of a subject, after training
     private_webhooks: int = 0  # 1: webhooks may call this machine and private networks

@@ -54,12 +54,12 @@ def checked_name(name: str) -> str:
 
 TRAINING_ENDPOINT = "fine-tuning"  # name of the endpoint in the SageMaker protocol, unless the settings have another
 
-# Reserved names, all of them: what else a name of this kind would be taken for.
-BARE_BASE = "base"  # where an adapter is named: none
-SETUP_MODEL = "model_setup"  # the reference solution's clients invoke it first; here nothing is to set up
-HOUSE_ADAPTERS = "house-adapters"  # among the tenants: the owner of the adapters that all tenants can use
-RESULTS = "async"  # beside the tenants' folders among the objects: results of the SageMaker protocol, all tenants
-CLASS_IMAGES = "class-images"  # likewise: the images for prior preservation, which all tenants share
+# All reserved names, with their meaning.
+BARE_BASE = "base"  # in place of an adapter: none
+SETUP_MODEL = "model_setup"  # the reference solution's clients invoke it first; it has no effect here
+HOUSE_ADAPTERS = "house-adapters"  # a tenant: the owner of the house adapters
+RESULTS = "async"  # a folder of the object store: results of the SageMaker protocol, of all tenants
+CLASS_IMAGES = "class-images"  # a folder of the object store: the class images, which all tenants share
 _RESERVED_NAMES = {
     BARE_BASE: "the base without an adapter",
     SETUP_MODEL: "the model that SageMaker's clients set up first",
@@ -135,7 +135,7 @@ def _weighted(text: str) -> WeightedAdapter:
 
 
 def checked_new_name(name: str) -> str:
-    """Return `name` if an adapter or a subject may be given it; an earlier one may have it all the same.
+    """Return `name` if a new adapter or subject may have it; existing ones may have a reserved name.
 
     Raises:
         UsageError: as `checked_name`, or it is reserved.
@@ -167,10 +167,10 @@ def checked_rank(rank: int, most: int, *, or_else: str = "use a smaller rank") -
     """Return the rank of an adapter, if this installation serves it.
 
     Args:
-        or_else: for the hint: what to do where the installation is to stay as it is.
+        or_else: for the hint: what to do without changing the installation.
 
     Raises:
-        Mismatch
+        Mismatch: the rank is above `most`.
     """
     if rank > most:
         raise Mismatch(
@@ -194,11 +194,11 @@ class Photo:
     name: str  # see `printable_name`; for messages only, never used as a path
     content: bytes = field(repr=False)
     received_sha256: str = ""  # of a clean copy only: the hash of what it was made of
-    unread: Unread | None = None  # why `content` is not the whole file; None = it is
+    unread: Unread | None = None  # why `content` is not the whole file; None: it is complete
 
     @cached_property
     def sha256(self) -> str:
-        """Of what was received, so that a file that comes again is known although only its clean copy is here."""
+        """Hash of the received file, so that a repeated upload is recognised although only its clean copy is stored."""
         return self.received_sha256 or hashlib.sha256(self.content).hexdigest()
 
 
@@ -275,7 +275,7 @@ def class_noun_of(kind: str | None, class_noun: str | None) -> str:
 def means_person(class_noun: str) -> bool:
     """Whether a class noun is a word for people: 'Woman', 'old man', 'boy scout', but not 'baby elephant'.
 
-    People need consent and a face on each photograph, so words that say man or woman count wherever they stand.
+    People need consent and a face on each photograph, so words for people count at any position.
     """
     words = re.findall(r"[a-z]+", class_noun.casefold())
     return bool(words) and (words[-1] in _PERSON_NOUNS or not _GENDERED_NOUNS.isdisjoint(words))
@@ -349,7 +349,7 @@ class LoraPair:
 
 @dataclass(frozen=True)
 class AdapterCard:
-    """What a server needs to know before it loads an adapter. Written beside the weights as card.json."""
+    """The metadata of an adapter, which a server reads before it loads the weights. Stored beside them as card.json."""
 
     name: str
     class_noun: str  # "": of a style

@@ -3,7 +3,7 @@
 Every field is required but `serves` and `extraction`, unknown fields are refused, and each has a type and a range: a
 card decides which base serves an adapter, so an incomplete card is refused and not completed with defaults. These two
 are not written if they are empty: only the base of the training serves the adapter, and its weights are exactly those
-of the file that was imported. Knows nothing about weights.
+of the file that was imported. Independent of the weights.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A LoRA that is nearly equal to what is none: DoRA, a LoHa or LoKr of too large a rank, a LoRA of too large a rank.
+"""The nearest LoRA of a file that is not a usable LoRA: DoRA, or LoHa, LoKr or LoRA of too large a rank.
 
 The change of each layer, delta W, is computed in full, and the nearest product of two factors of a rank is taken for it
 (Eckart & Young 1936). Its relative error is ||delta W - B A|| / ||delta W|| in the Frobenius norm, with the factors
@@ -39,14 +39,14 @@ _OVERSAMPLING, _ITERATIONS = 16, 4
 
 @dataclass(frozen=True)
 class Extraction:
-    """What the user asks for: factors of a rank, of a base whose weights can be read."""
+    """The requested rank, and the base, whose weights can be read."""
 
     rank: int
     weight_of: Callable[[Network, str], NDArray[np.float32]]
 
 
 def extracted(file: LoraFile, base: BaseOutline, asked: Extraction) -> tuple[LoraFile, Losses]:
-    """The file with all layers as plain LoRA of the rank at most, and what that loses.
+    """The file with all layers as plain LoRA of at most the rank, and the error.
 
     Layers that are one already stay as they are.
 
@@ -106,7 +106,7 @@ def smaller(adapter: Adapter, rank: int) -> Adapter:
 
 
 def stated(losses: Losses) -> dict[str, float]:
-    """What a card says of an extraction: the relative error of the adapter, and the largest of a layer; {}: none."""
+    """The card's entry: the relative error of the adapter, and the largest of a layer; {}: no extraction."""
     error, norm = (math.hypot(*sizes) for sizes in zip(*losses.values(), strict=True))
     if error == 0:
         return {}
@@ -159,7 +159,7 @@ def _by_layer(arrays: Arrays) -> dict[str, dict[str, str]]:
 def _update(
     name: str, parts: Mapping[str, Array], sides: tuple[int, int], alpha_of: AlphaOf | None, module: str
 ) -> tuple[Array, int | None]:
-    """alpha / r * B A or what LyCORIS has in its place, as a matrix (rows, columns); and the rank of a plain LoRA."""
+    """alpha / r * B A, or LyCORIS' equivalent, as a matrix (rows, columns); and the rank of a plain LoRA."""
     alpha = scalar(name, parts["alpha"]) if "alpha" in parts else None
     if lycoris.is_lycoris(parts):
         if parts.keys() & {"A", "B", "mid"}:

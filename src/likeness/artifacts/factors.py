@@ -1,6 +1,6 @@
 """Checks that tensors form a LoRA: every A has a B, shapes agree, all numbers are finite.
 
-delta W = alpha / r * B A (Hu et al. 2021, arXiv:2106.09685, section 4.1). Knows neither files nor key names.
+delta W = alpha / r * B A (Hu et al. 2021, arXiv:2106.09685, section 4.1). Independent of files and key names.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ AlphaOf = Callable[[str, int], float]  # module and rank -> alpha
 NETWORKS: tuple[Network, ...] = get_args(Network)
 TEXT_ROOT = "text_model."  # prefix of CLIP's layers in older versions of transformers
 _HINT = "use an intact copy of the file"
-# of refusals of files that are no LoRA of a rank that can be used, but nearly equal to one
+# hint for files that are not a LoRA of a rank that can be used, but can be approximated by one
 EXTRACT = "import it with --extract RANK (over HTTP: the field extract), as the LoRA of this rank that is nearest to it"
 
 
@@ -190,7 +190,7 @@ def check_sides(module: str, got: tuple[int, int], expected: tuple[int, int]) ->
 
 
 def refused_rank(module: str, rank: int) -> InputRefused:
-    """The error of a layer whose rank no adapter may have."""
+    """The error of a layer whose rank is too large for any adapter."""
     return InputRefused(
         f"expected a LoRA of rank {MAX_RANK} at most, got a layer of rank {rank}: {plain_name(module)}",
         hint=EXTRACT, code="UnsupportedAdapter",

@@ -61,7 +61,7 @@ def own_card(metadata: Mapping[str, str], base: BaseOutline) -> AdapterCard | No
     """The Likeness card in a file's header; None if there is none.
 
     If the base is distilled from the one of the training, it serves the adapter too, with strength 1 if the card does
-    not say another. A strength of its own for each adapter and base is `with_strength`'s.
+    not say another. `with_strength` sets another strength.
 
     Raises:
         CorruptAdapter: the card is damaged.

@@ -44,8 +44,8 @@ def read_foreign(
 
     Args:
         card: for files without a Likeness card; see foreign.foreign_card.
-        extraction: reads what is no plain LoRA, or one of a larger rank, as the nearest LoRA of its rank; the card of
-            the result has the error. None: such a file is refused, a larger rank is the caller's to refuse.
+        extraction: a file that is not a plain LoRA, or has a larger rank, becomes the nearest LoRA of its rank; the
+            card of the result has the error. None: such a file is refused; the caller refuses larger ranks.
 
     Raises:
         NotFound: no such path.

@@ -1,7 +1,7 @@
 """Layer names of FLUX.2's and Z-Image's own code, which ComfyUI and most trainers write, and those of diffusers.
 
-Their code has queries, keys and values as one layer. A LoRA of it is one of each of diffusers' layers: the same A, and
-a third of the rows of B. Source: diffusers 0.42 loaders/lora_conversion_utils.py.
+Their code has queries, keys and values as one layer. A LoRA of it becomes one LoRA for each of diffusers' layers: the
+same A, and a third of the rows of B. Source: diffusers 0.42 loaders/lora_conversion_utils.py.
 """
 
 import re
@@ -41,7 +41,7 @@ def native_name(module: str) -> str:
 
 
 def parts_of_fused(name: str) -> tuple[str, ...]:
-    """Diffusers' names of the thirds of a fused layer; (): no name of one."""
+    """Diffusers' names of the thirds of a fused layer; (): not a fused layer."""
     for pattern, start, ends in _FUSED:
         if re.search(pattern, name):
             return tuple(re.sub(pattern, start + end, name) for end in ends)

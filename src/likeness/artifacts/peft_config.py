@@ -1,7 +1,7 @@
-"""What a LoraConfig of PEFT says of the factors beside it: the alpha of each layer, or that they are no plain LoRA.
+"""A LoraConfig of PEFT: the alpha of each layer, or an error if the factors beside it are not a plain LoRA.
 
 PEFT's scale of a layer is alpha / r, or alpha / sqrt(r) where the config is rank-stabilised (Kalajdzievski 2023,
-arXiv:2312.03732). Ours is alpha / r always, so that alpha is what is adapted. Source: PEFT 0.21, tuners/lora/layer.py
+arXiv:2312.03732). Ours is always alpha / r, so alpha is converted. Source: PEFT 0.21, tuners/lora/layer.py
 and utils/other.py, `get_pattern_key`.
 """
 
@@ -16,11 +16,11 @@ from .card import strict_json
 from .factors import NETWORKS, TEXT_ROOT, AlphaOf
 from .layer_names import CONVERT
 
-_DEFAULT_ALPHA = 8.0  # of a LoraConfig that does not say
+_DEFAULT_ALPHA = 8.0  # of a LoraConfig without this field
 _HINT = "use an intact copy of the file"
-_PLAIN_PATTERN = re.compile(r"\^?[\w.]{1,200}", re.ASCII)  # any other may take for ever to match
+_PLAIN_PATTERN = re.compile(r"\^?[\w.]{1,200}", re.ASCII)  # other patterns may take forever to match
 
-# What a LoraConfig may say without changing what A and B mean; any other field has to be empty.
+# Fields of a LoraConfig that do not change the meaning of A and B; any other field must be empty.
 _HARMLESS = frozenset(
     {
         "peft_type",
@@ -67,7 +67,7 @@ def config_alpha(config: Mapping[str, object], *, is_dora: bool = False) -> Conf
     """The alphas that a config means.
 
     Args:
-        is_dora: the tensors beside it have DoRA's magnitudes, so that it may say so.
+        is_dora: the tensors beside it have DoRA's magnitudes, so `use_dora` is allowed.
 
     Raises:
         InputRefused: another method than LoRA (DoRA, PiSSA, ...): same keys, other arithmetic.

@@ -2,7 +2,7 @@
 
 The format: https://github.com/huggingface/safetensors#format (8 bytes of header length, a JSON header, the
 tensors' bytes). The writer is our own, because the library writes metadata in random order and equal adapters must
-give equal bytes. The library reads, and checks that the offsets cover the file exactly. Knows nothing about LoRA.
+give equal bytes. The library reads, and checks that the offsets cover the file exactly. Independent of LoRA.
 """
 
 import json

@@ -28,11 +28,11 @@ if TYPE_CHECKING:  # these import FastAPI
 
 @dataclass(frozen=True)
 class Extension:
-    """What the composition root adds to the commands, which know nothing of `deploy`.
+    """What the composition root adds to the commands, which do not import `deploy`.
 
     Args:
         formats: of exports, by name; all of them.
-        protocols: that the server speaks beside its own.
+        protocols: of the server, beside its own.
         container: the application of `serve --sagemaker`, with its engine.
     """
 

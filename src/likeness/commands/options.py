@@ -48,7 +48,7 @@ ImportFormat = Annotated[str, typer.Option(help="Usually not needed: the format 
 
 
 def owner(house: bool) -> str:
-    """The tenant whose adapter is meant: the operator's house, or that of the command line."""
+    """The tenant of an adapter: the owner of the house adapters, or the command line's tenant."""
     return HOUSE_ADAPTERS if house else LOCAL
 
 

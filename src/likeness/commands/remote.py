@@ -118,7 +118,7 @@ def _events(lines: Iterable[str]) -> Iterator[dict[str, str]]:
 
 
 def _raise_refusal(answer: httpx2.Response) -> None:
-    """Raises RemoteRefusal with the server's words, if it answers with an error."""
+    """Raises RemoteRefusal with the server's message if it answers with an error."""
     if answer.is_success:
         return
     try:

@@ -52,7 +52,7 @@ class Terminal:
             self.out.print(Text(text))
 
     def serving(self, url: str) -> None:
-        """The address of a server that is ready; with `--port 0` nothing else says it."""
+        """The address of a server that is ready; with `--port 0` it is shown nowhere else."""
         self.document({"url": url})
         self.say(f"serving at {url}")
 

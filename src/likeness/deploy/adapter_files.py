@@ -59,7 +59,7 @@ class FileEngine:
         return ticket, unread_of(self.engine.base, asked).remarks
 
     def release(self, key: str) -> None:
-        """Drop an adapter. Files of others are read again too, at their next request."""
+        """Drop an adapter. Files of other adapters are also read again, at their next request."""
         self._card.cache_clear()
         self.engine.forget(key)
 

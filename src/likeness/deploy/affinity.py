@@ -3,11 +3,11 @@
 Requests for one adapter go to one replica, which then has it in memory. Consistent hashing with bounded loads
 (Mirrokni, Thorup & Zadimoghaddam 2018, "Consistent Hashing with Bounded Loads", SODA): replicas and adapters are points
 on a circle, an adapter belongs to the next replica clockwise, and a replica takes no more than `FACTOR` times the mean
-load. What it does not take goes on clockwise. So a popular adapter spreads over neighbours, and when one of N replicas
-joins or leaves, about 1/N of the adapters move. Each replica has many points, so that their shares of the circle are
-similar.
+load. Further requests go to the next replica clockwise. So a popular adapter spreads over neighbours, and when one of N
+replicas joins or leaves, about 1/N of the adapters move. Each replica has many points, so that their shares of the
+circle are similar.
 
-A load is a number of images, waiting or in the making. An image of several adapters is routed by its first one.
+A load is a number of images, waiting or running. An image of several adapters is routed by its first one.
 """
 
 import hashlib
@@ -96,7 +96,7 @@ def may_retry(started: bool, tries: int) -> bool:
 def wanted_replicas(
     total: float, replicas: int, *, target: float, least: int, most: int, queue_s: float = 0.0
 ) -> int:  # fmt: skip
-    """How many replicas a load needs, so that each has `target` images; it shrinks only below 80 % of what that takes.
+    """How many replicas a load needs, so that each has `target` images; the number falls only below 80 % of that load.
 
     Args:
         queue_s: that images wait on average before they join a batch. Above `LONGEST_QUEUE_S`, one more is wanted: the

@@ -1,4 +1,4 @@
-"""Finds, checks and loads a base; `model.BaseModel` is what it gives.
+"""Finds, checks and loads a base as a `model.BaseModel`.
 
 Loads any folder in diffusers' layout of a supported family, such as the built-in base, or a Hugging Face model id with
 a pinned revision. Only safetensors is read; missing and unexpected keys are errors. The base is frozen: adapters are
@@ -201,8 +201,8 @@ def load_base(
         base: "built-in", a local folder, or a Hugging Face model id.
         revision: commit of the model id, 40 hexadecimal digits; required for a model id.
         device, dtype: the best of this machine by default.
-        trains: whether it is loaded for a training, which calls the networks that no adapter modifies rarely.
-        streams: whether these, or if it does not train those that are needed for new prompts only, stay in host memory
+        trains: whether it is loaded for a training, which rarely calls the networks that no adapter modifies.
+        streams: whether these networks, or without a training only those for new prompts, stay in host memory
             (`streaming`); None: on a GPU, if it trains or the weights fill more than half of the memory.
 
     Raises:
@@ -248,12 +248,12 @@ def _streaming(kind: type[BaseModel], parts: Iterable[str], *, trains: bool) -> 
 
 
 def is_crowded(weights: int, memory: int) -> bool:
-    """Whether a base's weights leave so little of a device's memory, in bytes, that some should not stay there."""
+    """Whether a base's weights take so much of a device's memory, in bytes, that some should stay in host memory."""
     return 2 * weights > memory
 
 
 def _settings_of(kind: type[BaseModel], folder: Path) -> dict[str, Any]:
-    """What a base has besides networks, by the field of `BaseModel`."""
+    """The parts of a base besides networks, by the field of `BaseModel`."""
     return {
         "schedule": schedule_from_config(_config(folder / "scheduler" / "scheduler_config.json")),
         "tokenizers": {name: one.from_pretrained(folder / name) for name, one in kind.tokenizer_kinds.items()},

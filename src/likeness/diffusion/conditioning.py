@@ -14,7 +14,7 @@ class Conditioning:
     Selections and concatenations are of prompts: they leave `views` out.
     """
 
-    states: Tensor  # (B, N, d), one vector per token; of a prepared prompt what the network computes of it
+    states: Tensor  # (B, N, d), one vector per token; for a prepared prompt its keys and values
     pooled: Tensor | None = None  # (B, D), one vector per prompt
     lengths: tuple[int, ...] = ()  # tokens of each row that are read, from the first; (): all
     views: Tensor | None = None  # (B, 6) of the images to predict, see `BaseModel.reads_views`; None: whole ones

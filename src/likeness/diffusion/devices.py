@@ -1,4 +1,4 @@
-"""Properties of devices: the default device, its fastest type, and how it reports that its memory is full."""
+"""Properties of devices: the default device, its fastest type, its memory, and its out-of-memory errors."""
 
 import os
 from collections.abc import Iterator

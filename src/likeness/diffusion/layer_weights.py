@@ -1,4 +1,4 @@
-"""The weights of single layers, read from a base's files: for what needs a base's numbers, but none of its networks."""
+"""The weights of single layers, read from a base's files, for uses that need no network."""
 
 from pathlib import Path
 

@@ -14,7 +14,7 @@ backward pass. Loading an adapter copies one row. The base is never written to: 
 the base's modules, names and weights are not replaced. A base can have any number of banks. A route belongs to the
 thread that set it.
 
-The bank does not know adapter files, nor how slots are assigned.
+The bank is independent of adapter files and of how slots are assigned.
 """
 
 import math
@@ -121,7 +121,7 @@ class _Down(torch.autograd.Function):
 
 
 class _Up(torch.autograd.Function):
-    """y + h B^T, likewise."""
+    """y + h B^T with the gradient of B as it is laid out."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, h: Tensor, B: Tensor) -> Tensor:

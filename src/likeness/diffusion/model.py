@@ -48,8 +48,8 @@ class BaseModel(ABC):
     adapted: ClassVar[tuple[Network, ...]]  # the networks that adapters modify; the denoising network is the first
     tokenizer_kinds: ClassVar[Mapping[str, Any]]  # sub-folder -> class with `from_pretrained`
     streamed: ClassVar[tuple[str, ...]] = ()  # sub-folders of networks that can be in host memory in serving, too
-    # whether the network is told of each image: height and width of its original, top and left edge of the crop after
-    # the original was resized, height and width of the crop, in pixels (Podell et al. 2023, section 2.2)
+    # whether the network takes as inputs of each image: height and width of its original, top and left edge of the crop
+    # after the original was resized, height and width of the crop, in pixels (Podell et al. 2023, section 2.2)
     reads_views: ClassVar[bool] = False
     is_batch_invariant: ClassVar[bool] = False  # on a CPU, after `make_batch_invariant` of the adapted networks
 
@@ -216,7 +216,7 @@ class BaseModel(ABC):
         return False
 
     def prepared(self, conditioning: Conditioning) -> Conditioning:
-        """What the denoising network computes of a prompt alone: once for an image instead of in each step.
+        """The denoising network's computation on the prompt alone: once for an image, not in each step.
 
         `denoise` takes both. It is called with the adapters of the denoising network.
         """

@@ -1,6 +1,6 @@
 """One random generator per row, so that an image depends only on its own seed, not on the batch.
 
-The numbers are drawn on the CPU: the same seed gives the same noise for every device.
+The numbers are drawn on the CPU: the same seed gives the same noise on every device.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Samplers, as tables: a timestep and three coefficients for each step.
 
-Every sampler here is linear in what it knows. With the network's input x_t, the predicted clean latent x_0 and that of
+Every sampler here is linear in its inputs. With the network's input x_t, the predicted clean latent x_0 and that of
 the step before, the next input is
 
     x = of_x * x_t + of_clean * x_0 + of_previous * x_0'

@@ -7,7 +7,7 @@ expression over all images.
 
 Classifier-free guidance extrapolates from the prediction for the negative prompt. If that prediction is made without
 the adapter, guidance also strengthens the adapter: autoguidance (Karras et al. 2024, 'Guiding a Diffusion Model with a
-Bad Version of Itself'), where the bare base is the version that does not know the subject.
+Bad Version of Itself'), where the bare base is the worse version, without the subject.
 """
 
 import itertools
@@ -76,7 +76,7 @@ class Denoising:
 
 
 def completed(base: BaseModel, request: ImageRequest) -> ImageRequest:
-    """The request with the base's default for everything that it leaves open. It is no longer marked as fast.
+    """The request with the base's defaults for all fields that are not set. It is no longer marked as fast.
 
     Raises:
         UsageError: a fast image of a family that has no settings for it; a size that the family does not allow.

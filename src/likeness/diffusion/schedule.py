@@ -41,7 +41,7 @@ STOCK: Mapping[str, type[SchedulerMixin]] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class Schedule(ABC):
-    """Signal and noise over the training timesteps, and what the network's output means.
+    """Signal and noise over the training timesteps, and the meaning of the network's output.
 
     A timestep is an integer of `range(timesteps)` in training, and such a number or a fraction in sampling.
     """
@@ -161,7 +161,7 @@ class FlowSchedule(Schedule):
         return len(self.sigmas)
 
     def timestep_at(self, place: Tensor) -> Tensor:
-        """Fractions: a place is s_t, whatever shift the config has for sampling."""
+        """Fractions: a place is s_t, independent of the config's shift for sampling."""
         return place * self.timesteps
 
     def signal(self, t: Tensor) -> Tensor:

@@ -155,7 +155,7 @@ class StableDiffusionXL(StableDiffusion):
         return Conditioning(torch.cat([one.hidden_states[-2], two.hidden_states[-2]], dim=-1), two.text_embeds)
 
     def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """Without `views` the size of the image is told as an original of the same size, not cropped."""
+        """Without `views` the original has the size of the image and is not cropped."""
         side = [float(cells * self.pixels_per_cell) for cells in x_t.shape[2:]]  # H, W
         views = torch.tensor([*side, 0.0, 0.0, *side]) if conditioning.views is None else conditioning.views
         times = views.to(self.device).expand(len(x_t), -1)

@@ -113,9 +113,9 @@ def plan(
 
 
 def expected_wait_s(ahead: Mapping[str, float], tenant: str, *, rate: float | None) -> float:
-    """Seconds that a request waits that arrives now and finds the batch full; 0 until a throughput was measured.
+    """Seconds that a request would wait that arrives now, with a full batch; 0 until a throughput was measured.
 
-    Ahead of it is all work there is or, if that is less, its own tenant's work times the number of tenants, since
+    Ahead of it is all work or, if that is less, its own tenant's work times the number of tenants, since
     tenants take turns.
 
     Args:

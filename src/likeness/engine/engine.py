@@ -5,7 +5,7 @@ step. Rows differ in adapter, prompt, seed, steps, guidance, sampler and scale; 
 gives alone. Images of another size take their steps in turn, in a forward of their own. Adapters come from a function
 of a key, through host memory (`host_cache`), into the slots of the bank (`slot_cache`); `batcher` decides what joins.
 
-The engine does not know where adapters are stored or which protocol a request came by.
+The engine is independent of the adapters' storage and of the protocol of a request.
 """
 
 import itertools

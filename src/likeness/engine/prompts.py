@@ -1,4 +1,4 @@
-"""The prompts of a request as the base reads them, with the words of subject and styles, and what it does not read."""
+"""The prompts of a request with the words of subject and styles, and the parts that the base does not read."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -33,7 +33,7 @@ class RequestQueue:
         slots: of the bank, slot 0 included.
         host_bytes: of adapters in host memory.
         limit: requests that may wait.
-        turns: told when there are requests and when there are none.
+        turns: called when the first request arrives and when the last one leaves.
         clock: seconds; of deadlines and of the histograms.
     """
 
@@ -272,7 +272,7 @@ class RequestQueue:
         log.info("request %s joined the batch, %d rows", work.ticket.id, work.rows)
 
     def _settle(self, work: Work, outcome: GeneratedImage | Exception) -> None:
-        """The one way out for a request, whatever its outcome."""
+        """The one place where a request ends, with any outcome."""
         if self._waiting.pop(work.id, None) is not None:
             for key in work.keys:
                 self._host.unwant(key)

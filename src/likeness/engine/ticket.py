@@ -1,4 +1,4 @@
-"""What a caller needs of an engine: its interface, the ticket of a request, and an event for each step."""
+"""The caller's side of an engine: its interface, the ticket of a request, and an event for each step."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future

@@ -1,4 +1,4 @@
-"""The engine's state of one request, and what the device thread does next."""
+"""The engine's state of one request, and the device thread's next turn."""
 
 from dataclasses import dataclass
 

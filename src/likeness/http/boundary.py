@@ -55,7 +55,7 @@ class Boundary:
     Args:
         access: authentication and rate limits.
         traffic: counts requests.
-        failed_requests: told of responses with a status of 500 or above.
+        failed_requests: records responses with a status of 500 or above.
         limits: of bodies.
         origins: allowed host names and origins of a server without keys. None: the key decides.
         shapes: of errors, by path prefix.
@@ -132,7 +132,7 @@ class Passage:
         self.id = said if _ID.fullmatch(said) else uuid.uuid4().hex
         self.status, self.received, self.sent = 0, 0, 0
         self._closes = False
-        # Why reading the body was aborted. The framework sees a body that cannot be parsed; its response is replaced.
+        # Why reading the body was aborted. To the framework the body cannot be parsed; its response is replaced.
         self.broken_off: LikenessError | None = None
         scope.setdefault("state", {})["request_id"] = self.id
 

@@ -31,7 +31,7 @@ def invalid(errors: Sequence[Mapping[str, Any]], *, hint: str) -> UsageError:
     elif kind == "missing":
         message = f"expected {field or 'a body'}, got none"
     elif (rule := _RULE.fullmatch(str(first["msg"]))) is not None:
-        expected = re.split(", (?:got|not) ", rule[1])[0]  # what was got follows in our words
+        expected = re.split(", (?:got|not) ", rule[1])[0]  # `got` follows in our words
         message = f"expected {field or 'the body'} to {expected}, got {_said(first.get('input'))}"
     else:
         message = f"expected another value for {field or 'the body'}"
@@ -39,7 +39,7 @@ def invalid(errors: Sequence[Mapping[str, Any]], *, hint: str) -> UsageError:
 
 
 def _said(value: object) -> str:
-    """What was sent, without its words."""
+    """The value that was sent, without its text."""
     match value:
         case None:
             return "null"

@@ -40,4 +40,4 @@ def log_to_stderr(level: str = "INFO") -> None:
     root.handlers = [told]
     root.setLevel(logging.WARNING)
     logging.captureWarnings(True)
-    logging.getLogger("uvicorn.access").disabled = True  # the boundary's line says more, without the path
+    logging.getLogger("uvicorn.access").disabled = True  # the boundary's line has more fields, without the path

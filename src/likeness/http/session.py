@@ -1,4 +1,4 @@
-"""/v1/session: signing in and out of the web app; /v1/about: what a client needs to know of this installation."""
+"""/v1/session: signing in and out of the web app; /v1/about: properties of this installation for a client."""
 
 import asyncio
 from typing import Annotated

@@ -11,7 +11,7 @@ from .job import Notice
 from .messages import TEST_NOTIFICATION
 from .tables import deliveries
 
-CLAIM_S = 60.0  # of a process on a message; longer than all that it has under way need, see `worker.notifier`
+CLAIM_S = 60.0  # of a process on a message; longer than its running deliveries need, see `worker.notifier`
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class DeliveryLog:
 def is_being_sent(database: Database) -> sa.ColumnElement[bool]:
     """Whether a sender has claimed a message, and has neither recorded the outcome nor exceeded its time.
 
-    A claim that ends much later than one of now is from before the clock was set back.
+    A claim whose end is much later than that of a new one is from before the clock was set back.
     """
     return sa.and_(
         deliveries.c.state == "waiting", deliveries.c.attempts > 0, deliveries.c.last_error.is_(None),

@@ -56,9 +56,9 @@ class JobOrder:
     recipe: str = "standard"
     changes: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))  # fields of the recipe
     seed: int = 0
-    replace: bool = False  # an adapter of this name that exists already
+    replace: bool = False  # whether an existing adapter of this name is replaced
     keep_strangers: bool = False  # photographs that probably show another person are used too
-    time_limit_s: int = 3600  # from the first claim, time with a dead worker included
+    time_limit_s: int = 3600  # from the first claim, including the time with a dead worker
     queue_limit_s: int = 21_600
     notices: tuple[Notice, ...] = ()
     invocation: Invocation | None = None
@@ -69,7 +69,7 @@ class JobOrder:
 
     @property
     def recipe_changes(self) -> dict[str, object]:
-        """What it changes of its recipe, as JSON types."""
+        """The changed fields of its recipe, as JSON types."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in self.changes.items()}
 
     @property
@@ -78,7 +78,7 @@ class JobOrder:
         return hashlib.sha256(self.document().encode()).hexdigest()
 
     def fine_tune(self, family: str = "") -> FineTuneOrder:
-        """The same as the pipeline takes it. Raises UsageError for a value outside its limits.
+        """The order in the pipeline's form. Raises UsageError for a value outside its limits.
 
         Args:
             family: of the base that trains it, see `recipe_named`.
@@ -138,7 +138,7 @@ class Job:
     worker: str | None
     attempt: int  # how often a worker claimed it
     progress: Mapping[str, object]  # the newest event of its stage
-    adapter_sha256: str | None  # content hash of what it published
+    adapter_sha256: str | None  # content hash of the published adapter
 
     @property
     def is_over(self) -> bool:

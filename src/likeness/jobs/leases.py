@@ -54,7 +54,7 @@ class _Seen:
 
 
 class LeaseObserver:
-    """What one process has seen of all leases. `expired` must be called often.
+    """One process's observations of all leases. `expired` must be called often.
 
     Args:
         clock: seconds, monotonic.
@@ -84,7 +84,7 @@ class LeaseObserver:
         lease = seen.lease
         if self._clock() - seen.since_s > lease.lease_s:
             return True
-        # what was there at the first look can be judged by its time only: too old, or from the future
+        # leases of the first look can be judged by their time only: too old, or in the future
         renewed_s = lease.until_s - lease.lease_s
         return not seen.has_changed and abs(now_s - renewed_s) > lease.lease_s
 
@@ -126,7 +126,7 @@ class Leases:
     def renew(self) -> None:
         """One heartbeat: every lease of this worker's starts anew. Raises StorageUnavailable."""
         begun_s = time.monotonic()
-        if begun_s - self._renewed_s > self.lease_s:  # this process stood still, and others may have, too
+        if begun_s - self._renewed_s > self.lease_s:  # this process was suspended, and others may have been too
             self.interrupted()
         self._database.run(self._renew, patience_s=self.beat_s / 2)
         self._renewed_s = time.monotonic()
@@ -136,14 +136,14 @@ class Leases:
             self._renewed_since_s = self._renewed_s
 
     def interrupted(self) -> None:
-        """A heartbeat failed: leases that look expired may be those of workers that were cut off as this one was."""
+        """A heartbeat failed: leases that look expired may belong to workers that were cut off like this one."""
         self._renewed_since_s = None
 
     def claim(self) -> Claim | None:
-        """Take a job, for the first time or over from another worker; None where there is none to take.
+        """Claim a queued job, or one of another worker; None: there is none.
 
         Raises:
-            StorageUnavailable: the next time will do.
+            StorageUnavailable: to be tried again later.
         """
         expired = self._expired()
         taken_over = [sa.and_(jobs.c.id == one.job, jobs.c.lease_until_s == one.until_s) for one in expired]
@@ -160,21 +160,21 @@ class Leases:
         return claim
 
     def release(self, claim: Claim) -> None:
-        """No process of this worker writes anything of the job any more."""
+        """Release the job: no process of this worker writes anything of it any more."""
         self._database.run(lambda connection: self._release(connection, claim), patience_s=WORKER_PATIENCE_S)
         self.abandon(claim)
 
     def abandon(self, claim: Claim) -> None:
-        """Let a lease run out, so that the job is taken over, by this worker too."""
+        """Let a lease expire, so that any worker, also this one, can take the job over."""
         self._held.discard(claim.job)
 
     def unregister(self) -> None:
-        """No more heartbeats. Leases that are not released run out."""
+        """End the heartbeats. Leases that are not released expire."""
         mine = workers.c.id == self.worker, workers.c.boot == self._boot
         self._database.run(lambda c: c.execute(workers.update().where(*mine).values(beat_s=0.0)), patience_s=2.0)
 
     def drop_old_workers(self) -> None:
-        """Forget workers that ended, or died, a day ago. Raises StorageUnavailable."""
+        """Delete the rows of workers that ended or died a day ago. Raises StorageUnavailable."""
         late = sa.func.abs(self._database.now - workers.c.beat_s) > FORGOTTEN_AFTER_S
         self._database.run(lambda connection: connection.execute(workers.delete().where(late)))
 
@@ -204,7 +204,7 @@ class Leases:
         return Claim(job, self.worker, attempt)
 
     def _expired(self) -> list[Lease]:
-        """Leases that this worker may take over: none while, or just after, the database was away for all."""
+        """Leases that this worker may take over: none during or just after an outage of the database."""
 
         def read(connection: sa.Connection) -> tuple[list[Lease], float]:
             columns = jobs.c.id, jobs.c.attempt, jobs.c.lease_until_s, jobs.c.lease_s
@@ -244,7 +244,7 @@ class Leases:
 def being_written(database: Database, connection: sa.Connection, found: Iterable[str]) -> set[str]:
     """Those of the jobs of which something may still be written: by a worker, or by the sender of a result object.
 
-    A lease that ends much later than one of now is from before the clock was set back.
+    A lease whose end is much later than that of a new one is from before the clock was set back.
     """
     ids, now = list(found), database.now
     leased = sa.select(jobs.c.id).where(

@@ -73,7 +73,7 @@ class Retention:
         except StorageDamaged as error:
             log.error("only the own objects of job %s were deleted: %s", row.id, error)
             return count
-        count += self._store.drop_upload(self._objects, order)  # the end of the job may have failed to
+        count += self._store.drop_upload(self._objects, order)  # the end of the job may not have
         if row.state == "succeeded" and order.photos == SUBJECT_PHOTOS:
             count += self._purge_subject(row.tenant, row.name, row.finished_s)
         return count
@@ -106,13 +106,13 @@ def forget_jobs(queue: Queue, objects: Objects, locations: Locations, *, tenant:
     any. Objects go before the rows that lead to them, so this can be interrupted anywhere.
 
     Raises:
-        StorageUnavailable: try again; what went is gone, and the rest is still found.
+        StorageUnavailable: try again; what was deleted stays deleted, and the rest is still found.
     """
     found = queue.ids_of(tenant, name)
     for job in found:
         queue.store.cancel(job, tenant)
     busy = queue.database.run(lambda connection: being_written(queue.database, connection, found), reads_only=True)
-    free = [job for job in found if job not in busy]  # asked before their objects are looked for
+    free = [job for job in found if job not in busy]  # read before their objects are listed
     counts: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for job in found:

@@ -30,7 +30,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 CURVE_POINTS = 200  # of the losses that stay when a job is over
-GRACE_S = 30.0  # before the photographs of a cancelled job go: its worker may be about to read them
+GRACE_S = 30.0  # until the photographs of a cancelled job are deleted: its worker may be about to read them
 
 log = logging.getLogger("likeness.jobs")
 
@@ -44,12 +44,12 @@ class JobStore:
     # reading
 
     def state_of(self, job: str, tenant: str) -> State | None:
-        """A job's state, also where the rest of its row is damaged; another tenant's job is not there."""
+        """A job's state, also where the rest of its row is damaged; another tenant's job is not found."""
         query = sa.select(jobs.c.state).where(jobs.c.id == job, jobs.c.tenant == tenant)
         return self._read(lambda connection: connection.execute(query).scalar())
 
     def find(self, job: str, tenant: str | None = None) -> Job | None:
-        """A job; another tenant's is not there. Raises StorageDamaged."""
+        """A job; another tenant's is not found. Raises StorageDamaged."""
         query = sa.select(jobs).where(jobs.c.id == job)
         if tenant is not None:
             query = query.where(jobs.c.tenant == tenant)
@@ -167,7 +167,7 @@ class JobStore:
         self._write(claim, deaths=0, takeovers=0)
 
     def died(self, claim: Claim) -> int:
-        """Count a crash of the job's process; returns how many there were since the job last got further."""
+        """Count a crash of the job's process; returns the number since the job's last progress."""
         update = jobs.update().where(*_held(claim)).values(deaths=jobs.c.deaths + 1).returning(jobs.c.deaths)
         return self.database.run(lambda c: int(c.execute(update).scalar() or 0), patience_s=WORKER_PATIENCE_S)
 
@@ -261,7 +261,7 @@ def curve(losses: Sequence[float]) -> list[float]:
 
 
 def _losses(connection: sa.Connection, job: str) -> list[float]:
-    """The losses that a job's progress has told, in their order."""
+    """The losses in a job's progress events, in their order."""
     query = sa.select(events.c.facts).where(events.c.job == job, events.c.kind == "progress").order_by(events.c.seq)
     told = readable(read_document, connection.execute(query).scalars().all())
     return [loss for one in told if isinstance(loss := one.get("loss"), float)]

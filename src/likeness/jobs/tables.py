@@ -12,8 +12,8 @@ from ..storage.database import Database, Schema
 
 JOBS = Schema("jobs", "0002", "the queue's database", immediate=True)
 
-REQUEST_PATIENCE_S = 10.0  # how long a request waits for the database while that is away
-WORKER_PATIENCE_S = math.inf  # a job goes on when the database is back, however long that was away
+REQUEST_PATIENCE_S = 10.0  # how long a request waits for an unavailable database
+WORKER_PATIENCE_S = math.inf  # a job continues when the database is available again, after any time
 
 metadata = sa.MetaData()
 _ID, _NAME, _SHA256, _WORKER = sa.String(64), sa.String(63), sa.String(64), sa.String(200)
@@ -113,7 +113,7 @@ def open_jobs_database(url: str) -> Database:
 
 
 def remembered(database: Database, name: str, value: str) -> str:
-    """The value that was given first under this name, by whichever process."""
+    """The value that was stored first under this name, by any process."""
 
     def work(connection: sa.Connection) -> str:
         insert = sqlite.insert if database.is_sqlite else postgresql.insert

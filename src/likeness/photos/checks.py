@@ -1,7 +1,7 @@
 """Checks photographs: each reason has a name, a verdict and a hint.
 
-Each photograph is decoded and its faces are detected. The faces of all photographs together then tell who the subject
-is, and the subject's face is checked on each. `guide` checks the set as a whole.
+Each photograph is decoded and its faces are detected. The faces of all photographs together then identify
+the subject, and the subject's face is checked on each. `guide` checks the set as a whole.
 
 The limits were set on 11 photographs of one man and 32 renders of virtual people; the measured ranges are beside them.
 """
@@ -140,7 +140,7 @@ def refuse_too_many(photos: Sequence[Photo]) -> None:
 
 
 def refusal_of_file(photo: Photo) -> Reason | None:
-    """Why a file cannot be used, as far as its first bytes tell; None if it has to be decoded."""
+    """Why a file cannot be used, by its first bytes; None if it has to be decoded."""
     if photo.unread == "too_large":
         return Reason("too_large", "the file is larger than the limit", "send the photograph as a JPEG", "refused")
     if photo.unread == "compression":
@@ -159,7 +159,7 @@ def _examined(
     photo: Photo, kind: Kind, finder: FaceDetector | None, *,
     before: MutableMapping[tuple[str, Kind, bool], Examined],
 ) -> Examined:  # fmt: skip
-    """Measure a photograph, unless that was done before. An unreadable file has no hash that says which it is."""
+    """Measure a photograph, unless that was done before. The hash of an unread file does not identify it."""
     key = photo.sha256, kind, finder is not None
     if photo.unread is None and (known := before.get(key)) is not None:
         return replace(known, photo=photo)
@@ -274,7 +274,11 @@ def _size_reasons(shape: tuple[int, ...]) -> tuple[Reason, ...]:
 
 
 def _light_reasons(luma: quality.Grey, lightest: float = 0.0) -> tuple[Reason, ...]:
-    """Of too little or too much light; `lightest` is what is known to be bright in good light whatever the rest is."""
+    """Reasons of too little or too much light.
+
+    Args:
+        lightest: the luma of an area that is bright in good light on any photograph.
+    """
     bright, blown = max(quality.brightest(luma), lightest), quality.blown_share(luma)
     if bright < DARK_WARNED:
         message = f"too dark: the brightest areas have a luma of only {bright:.0f} of 255"

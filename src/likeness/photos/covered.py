@@ -108,7 +108,7 @@ def eye_brightness(luma: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> 
 def eye_light(luma: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> float:
     """The 95th percentile of luma within the better lit eye, 0..255; 0 where neither is in the picture.
 
-    The white of the eye is as bright whatever the skin is, so that it tells the light from the skin.
+    The white of the eye is equally bright with any skin, so it separates the light from the skin.
     """
     eyes = [luma[_inside(luma.shape, landmarks[:, :2], ring)] for ring in EYES]
     return max((float(np.percentile(eye, 95)) for eye in eyes if eye.size), default=0.0)

@@ -1,7 +1,6 @@
 """Bytes -> pixels: JPEG, PNG, WebP, HEIC, AVIF, GIF, BMP and TIFF.
 
-The result is a plain array, so metadata (place, device, time) is dropped here. This module knows neither faces nor
-verdicts.
+The result is a plain array, so metadata (place, device, time) is dropped here.
 
 Sources: EXIF 2.32 section 4.6.4 (orientation); ICC.1:2022 (colour profiles); pillow and pillow-heif for the formats.
 """

@@ -1,7 +1,7 @@
 """Face detection: position, importance and pose of each face.
 
 Two BlazeFace detectors (near and far) propose boxes. A box counts as a face only if the face mesh finds its landmarks
-in it, which removes most false positives. This module knows no verdicts.
+in it, which removes most false positives. Verdicts are in `checks`.
 
 Sources: Bazarevsky et al., 'BlazeFace', 2019; Kartynnik et al., 'Real-time facial surface geometry', 2019.
 """

@@ -1,7 +1,7 @@
 """Finds the subject of a set of photographs, and the subject's face on each photograph.
 
 A single photograph is not enough: of two people on it, the larger face may be another person's. The subject is the
-person on most of the photographs. Works on descriptors only; knows neither pixels nor verdicts.
+person on most of the photographs. Works on descriptors only.
 """
 
 from collections.abc import Sequence

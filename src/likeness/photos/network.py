@@ -1,4 +1,4 @@
-"""Runs a network of TensorFlow Lite on one core, with LiteRT, and prepares its input. Knows no particular network."""
+"""Runs a network of TensorFlow Lite on one core, with LiteRT, and prepares its input. Independent of the network."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The plan of shots for a person: what a good set has, what of it a set has already, and what to take next.
+"""The plan of shots for a person: the shots of a good set, those that a set has already, and the one to take next.
 
 Places, light and clothes count as much as poses: thirty frames of one head turn in one room do not give an adapter that
 is similar to the person. The first missing shot in the list improves the likeness most.

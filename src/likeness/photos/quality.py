@@ -15,7 +15,7 @@ Grey = NDArray[np.uint8]  # (H, W)
 # 1.0; different photographs differ in 6 bits or more and correlate by at most 0.943.
 NEAR_BITS, NEAR_CORRELATION = 6, 0.955
 
-# Faces are brought to these sizes; blur that training at 512 px cannot see does not count. -> the least step of luma
+# Faces are brought to these sizes; blur that is invisible at 512 px does not count. -> the least step of luma
 # that counts: a strong blur leaves slopes of less than one level a pixel, of which rounding makes false edges.
 _BLUR_SIDES_PX = {192: 0.0, 96: 0.5}
 _BLUR_TAPS = 9

@@ -1,6 +1,6 @@
 """Verdicts on photographs, as dataclasses and as JSON.
 
-Knows neither pixels nor limits. The most severe reason is the verdict of a photograph.
+Independent of pixels and limits. The most severe reason is the verdict of a photograph.
 """
 
 from collections.abc import Mapping

@@ -239,7 +239,7 @@ def _neon(image: Image, mask: Mask, rng: np.random.Generator) -> Image:
 
 
 def _evened(image: Image, mask: Mask) -> Array:
-    """Brightness stretched so that the figure's own dark and light ends fill [0, 1], whatever the skin."""
+    """Brightness stretched so that the figure's own dark and light ends fill [0, 1] for any skin."""
     gray = _gray(image)
     low, high = np.percentile(gray[mask], (4, 97)) if mask.any() else (0.0, 1.0)
     return np.clip((gray - low) / max(0.1, high - low), 0, 1)

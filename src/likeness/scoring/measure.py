@@ -1,6 +1,6 @@
 """Computes an adapter's score card: makes portraits with and without the adapter, and measures them.
 
-`score_adapter` is the entry point. It takes the base, the adapter and the prepared photographs, and knows nothing about
+`score_adapter` is the entry point. It takes the base, the adapter and the prepared photographs, and does not depend on
 storage or requests. It uses its own bank, so no other code may run a forward pass of the base at the same time.
 """
 
@@ -27,7 +27,7 @@ from .score_card import LikenessScore, OverfittingScore, PromptScore, ScoreCard,
 # Places, where faces can be compared, and styles, where only the prompt can be classified.
 PLACES = ("photo of {} in the mountains", "photo of {} on a beach", "photo of {} in a library", "photo of {} in space")
 STYLES = ("a pencil sketch of {}", "a watercolor painting of {}", "a bronze statue of {}", "pop art portrait of {}")
-STEPS = 20  # or the family's default where that is fewer
+STEPS = 20  # or the family's own number, if that is smaller
 _SLOT = 1
 
 
@@ -52,7 +52,7 @@ def score_adapter(
     """Make `repeats` images for each of eight prompts, with and without the adapter, and measure them.
 
     A style is scored on the four prompts of places: other styles in its prompts would contradict it. It has no
-    similarity to a person; how well the style is met is not measured.
+    similarity to a person; the match with the style is not measured.
 
     Args:
         prepared: the photographs that the adapter was trained on.

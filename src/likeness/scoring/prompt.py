@@ -1,7 +1,7 @@
 """Classifies the prompt of an image with the base itself: a diffusion classifier.
 
 The base denoises the image with every prompt, from the same noise at the same timesteps; the prompt with the smallest
-error is the answer. No further model is needed, but only concepts that the base knows can be measured.
+error is the answer. No further model is needed, but only concepts that the base has learned can be measured.
 
 Source: Li et al., 'Your diffusion model is secretly a zero-shot classifier', ICCV 2023, eq. 5 with shared noise.
 """

@@ -1,4 +1,4 @@
-"""The score card of an adapter: numbers, and their meaning and limits. Knows neither pixels nor torch."""
+"""The score card of an adapter: numbers, and their meaning and limits. Independent of pixels and torch."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,5 +1,5 @@
 """The rows of a backup, `backup.json`, as they are read from an untrusted file: ids, names and times in the forms that
-this program writes, texts of limited length. What follows from the content of a member is not in them.
+this program writes, texts of limited length. Values that follow from the content of a member are not in them.
 """
 
 from typing import Annotated, Literal

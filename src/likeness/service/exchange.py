@@ -39,7 +39,7 @@ def import_from(
     Args:
         source: a file, a folder, or the bytes of an upload: a safetensors file, or a tar.gz of a folder.
         format: 'auto' or one of `formats`; the format is detected in any case.
-        said: stated by the caller; a card in the file overrides everything but the name.
+        said: the caller's subject; a card in the file overrides everything but the name.
         extraction: see importing.read_foreign.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A generated image as a PNG or JPEG file whose metadata says how it was made.
+"""A generated image as a PNG or JPEG file whose metadata has its provenance and settings.
 
 Sources: IPTC Photo Metadata Standard 2023.1, 'Digital Source Type'; PNG specification, tEXt and iTXt chunks; XMP
 Specification Part 3, for the position of the XMP packet in each kind of file.

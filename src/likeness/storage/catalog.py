@@ -1,7 +1,7 @@
 """The catalog: subjects, photographs, adapters, portraits and receipts of every tenant of an installation.
 
 Publishing an adapter writes its object first and its row last; without the row the adapter does not exist. All methods
-take a tenant and see only that tenant's rows. Knows neither bytes nor weights; the caller handles the objects.
+take a tenant and see only that tenant's rows. The caller handles the objects.
 """
 
 import difflib
@@ -322,7 +322,7 @@ class Catalog:
             return connection.execute(select(table.c.name).where(table.c.tenant == tenant)).scalars().all()
 
     def scrub(self) -> bool:
-        """Take what was deleted out of SQLite's log; False where that must be tried again. Raises as `empty_log`."""
+        """Remove deleted rows from SQLite's log; False: to be tried again. Raises as `empty_log`."""
         return self.database.scrub()
 
 
@@ -357,7 +357,7 @@ def hold_name(connection: Connection, tenant: str, name: str, *, shared: bool = 
 
 
 def adapter_exists() -> AlreadyExists:
-    """The name of a new adapter is taken."""
+    """The error of a new adapter whose name is taken."""
     return AlreadyExists(
         "an adapter of this name exists already",
         hint="choose another name, replace it (--replace, or `replace` in the request), or forget it first",
@@ -366,7 +366,7 @@ def adapter_exists() -> AlreadyExists:
 
 
 def being_deleted() -> AdapterBusy:
-    """Nothing new of a name is accepted while it is being deleted."""
+    """The error of a write to a name that is being deleted."""
     return AdapterBusy("this name is being deleted", hint="wait until its deletion is complete")
 
 

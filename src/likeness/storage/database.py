@@ -38,8 +38,8 @@ class Schema:
         name: of the folder of revisions, and of the version table's beginning.
         head: the newest revision.
         what: the database, in messages.
-        immediate: every transaction on SQLite takes the write lock at its beginning, unless it is said to read only: a
-            transaction that reads first and writes later would fail where another one wrote in between.
+        immediate: every transaction on SQLite takes the write lock at its beginning, unless it is read-only: a
+            transaction that reads first and writes later would fail if another one wrote in between.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Database:
 
     Raises:
         SettingsError: no such kind of URL, or a database of a newer version of Likeness.
-        StorageUnavailable, StorageDamaged: it does not answer; it is no database.
+        StorageUnavailable, StorageDamaged: it does not answer; it is not a database.
         MissingPart: the database's driver is not installed.
     """
 
@@ -69,12 +69,12 @@ class Database:
         try:
             address = make_url(url)
             self.is_sqlite = address.get_backend_name() == "sqlite"
-            # Errors go to the log, and what a tenant asked for shall not.
+            # Errors are logged, and values of tenants must not be.
             self.engine = sa.create_engine(
                 address, pool_pre_ping=not self.is_sqlite, hide_parameters=True,
                 connect_args={} if self.is_sqlite else {"connect_timeout": CONNECT_TIMEOUT_S},
             )  # fmt: skip
-            make_file(address)  # after the URL has proved to be one that opens
+            make_file(address)  # after the URL has been opened successfully
         except (ArgumentError, NoSuchModuleError, ValueError) as error:  # the last: a port that is no number
             raise SettingsError(
                 f"expected a database URL such as sqlite:////FOLDER/{schema.name}.sqlite for {schema.what}"
@@ -104,10 +104,10 @@ class Database:
 
         Args:
             reads_only: does not wait for a writer.
-            patience_s: how long to try again while the database is away.
+            patience_s: how long to retry while the database is unavailable.
 
         Raises:
-            StorageUnavailable: it stayed away.
+            StorageUnavailable: it stayed unavailable.
         """
         give_up_s = time.monotonic() + patience_s
         pause_s = 0.1
@@ -124,7 +124,7 @@ class Database:
                 pause_s = min(2 * pause_s, 2.0)
 
     def scrub(self) -> bool:
-        """Take what was deleted out of SQLite's log; False where that must be tried again. Raises as `empty_log`."""
+        """Remove deleted rows from SQLite's log; False: to be tried again. Raises as `empty_log`."""
         if not self.is_sqlite:
             return True
         connection = self.engine.raw_connection()  # outside a transaction
@@ -137,8 +137,8 @@ class Database:
         self.engine.dispose()
 
     def _report(self, context: ExceptionContext) -> None:
-        """A database that is away, locked or damaged is an error of ours; wrong statements stay what they are."""
-        if context.is_pre_ping:  # only asks whether a pooled connection still lives: the pool makes another
+        """Raise our errors for an unavailable, locked or damaged database; other errors are not changed."""
+        if context.is_pre_ping:  # a check of a pooled connection: the pool makes another
             return
         error = context.sqlalchemy_exception or context.original_exception
         if is_damaged(error):
@@ -206,19 +206,19 @@ def _version(connection: Connection, schema: Schema) -> str | None:
 
 
 def sqlite_url(file: Path) -> str:
-    """SQLAlchemy's URL of a file, whatever letters its path has."""
+    """SQLAlchemy's URL of a file, for any characters in its path."""
     return URL.create("sqlite", database=str(file.absolute())).render_as_string()
 
 
 def make_file(address: URL) -> None:
-    """Make the file of a SQLite database, for its owner only; SQLite's own would be readable for all."""
+    """Create the file of a SQLite database, readable by its owner only; SQLite would make it readable by all."""
     file = address.database if address.get_backend_name() == "sqlite" else None
     if file and not file.startswith((":", "file:")):  # in memory, and SQLite's URIs
         make_private_file(Path(file))
 
 
 def is_damaged(error: BaseException | None) -> bool:
-    """Whether a database's file is none of a database, or not any more: SQLITE_NOTADB, SQLITE_CORRUPT.
+    """Whether a file is damaged or not a database: SQLITE_NOTADB, SQLITE_CORRUPT.
 
     All other errors of a driver are of a class below DatabaseError.
     """
@@ -226,12 +226,12 @@ def is_damaged(error: BaseException | None) -> bool:
 
 
 def damaged(what: str) -> StorageDamaged:
-    """The error that says so."""
+    """The error of a damaged database."""
     return StorageDamaged(f"expected {what} to be readable, got a damaged file", hint="restore it from a backup")
 
 
 def lenient_text(content: bytes) -> str:
-    """SQLite's text, whatever bytes are in it: one damaged row shall not make its whole table unreadable."""
+    """Decode SQLite's text leniently, so that one damaged row does not make its table unreadable."""
     return content.decode(errors="replace")
 
 
@@ -266,11 +266,11 @@ def empty_log(connection: Any) -> bool:
         connection: of the package sqlite3, outside a transaction.
 
     Returns:
-        False where a reader still needs the log: to be tried again.
+        False: a reader still needs the log; to be tried again.
 
     Raises:
         StorageUnavailable: the disk is full, for example.
-        StorageDamaged: it is no database.
+        StorageDamaged: it is not a database.
     """
     cursor = connection.cursor()
     (patience_ms,) = cursor.execute("PRAGMA busy_timeout").fetchone()

@@ -25,14 +25,14 @@ LONGEST_STEP_S = 60.0  # a step that takes longer hangs, and is not waited for
 
 
 class _Flag:
-    """A file that is locked while something is so."""
+    """A file whose lock is a flag between processes."""
 
     def __init__(self, file: Path) -> None:
         make_private(file.parent)
         self._handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
 
     def up(self) -> None:
-        """Wait for those that are looking at it: microseconds."""
+        """Set the flag; waits for processes that are looking at it, for microseconds."""
         fcntl.flock(self._handle, fcntl.LOCK_SH)
 
     def down(self) -> None:
@@ -68,7 +68,7 @@ class EngineTurns:
         self._is_wanted = self._is_clear = False
 
     def want(self) -> None:
-        """There is a request: no step begins from now on. No effect while that is so already."""
+        """Announce requests: no step begins from now on. No effect if they are announced already."""
         with self._lock:
             if not self._is_wanted:
                 self._engines.up()
@@ -83,7 +83,7 @@ class EngineTurns:
             time.sleep(LOOK_S)
 
     def release(self) -> None:
-        """There is no request left."""
+        """Announce that there are no requests."""
         with self._lock:
             if self._is_wanted:
                 self._engines.down()

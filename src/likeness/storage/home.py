@@ -11,7 +11,7 @@
     tenants/TENANT/           jobs, outputs and locks of a tenant other than `local`
     reserve                   random bytes: space for deletions on a full disk, see reserve.py
 
-Knows only folders and counts, not weights or images.
+Handles folders and counts only, not weights or images.
 """
 
 import shutil

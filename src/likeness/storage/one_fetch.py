@@ -1,10 +1,10 @@
-"""An object that several processes of a node want at the same time crosses the network once.
+"""An object that several processes of a node need at the same time crosses the network once.
 
-    HOME/fetching/<hash of the key>/    locked, shared, by each process that wants the object; the last one deletes it
+    HOME/fetching/<hash of the key>/    locked, shared, by each process that needs the object; the last one deletes it
         lock                            locked by the one that fetches, and by the others while they read
         content                         complete, because it is renamed to this name
 
-So nothing stays on the disk longer than it is wanted, and a deletion need not look here. A process that is killed
+So nothing stays on the disk longer than it is needed, and a deletion need not look here. A process that is killed
 releases its locks: another one fetches, and what it left is deleted at the next start on this node.
 """
 

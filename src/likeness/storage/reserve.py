@@ -1,4 +1,4 @@
-"""Disk space reserved for what has to be written on a full disk too: a file that is removed when its space is needed.
+"""Disk space reserved for writes that must succeed on a full disk: a file that is removed when its space is needed.
 
 Deleting needs free space, because a database writes to its log before it overwrites rows; so does the state of a
 training whose result cannot be published.

@@ -97,7 +97,7 @@ def style_copies(
 ) -> list[tuple[str, PreparedPhoto]]:
     """Caption template and styled copy, `recipe.styled_copies` of each photograph, the family's styles in turn.
 
-    A photograph without a framing of the family ("whole") has no figure to draw, and gives none.
+    A photograph without a framing of the family ("whole") has no figure, and gets no styled copy.
     """
     if not is_person or not family.styles:
         return []
@@ -131,7 +131,7 @@ def training_size(photo: PreparedPhoto, family: Family, side_px: int) -> tuple[i
 
 
 def view_of(photo: PreparedPhoto, size: tuple[int, int]) -> tuple[float, ...]:
-    """What a network is told of a photograph that it sees in this size, see `BaseModel.reads_views`."""
+    """The network's input for a photograph that is trained in this size, see `BaseModel.reads_views`."""
     if photo.crop is None:
         return *size, 0, 0, *size
     crop, scale = photo.crop, size[0] / photo.crop.height

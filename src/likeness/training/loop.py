@@ -4,7 +4,7 @@ People join and leave between steps. Each has its own rows, random generator, st
 optimiser row and checkpoints. The shared networks normalise within a row, so a person's gradient does not depend on the
 others. A fine-tune alone is a loop of one.
 
-The loop knows neither photographs nor adapter files nor queues.
+The loop is independent of photographs, adapter files and queues.
 """
 
 import logging
@@ -280,10 +280,10 @@ LEAST_ROWS = 2  # in one pass without recomputed activations
 
 @dataclass(frozen=True)
 class StepMemory:
-    """How a step trades time for memory; the gradient is that of the default, to rounding."""
+    """How a step saves memory at the cost of time; the gradient equals that of the default, to rounding."""
 
-    rows: int | None = None  # at most in one forward and backward pass; None: those of all people at once
-    recompute: bool = False  # activations of the denoising network's blocks; the gradient is the same to the last bit
+    rows: int | None = None  # largest number of rows in one pass; None: the rows of all people
+    recompute: bool = False  # whether the blocks' activations are computed again; the gradient is bit-identical
 
     def smaller(self, rows: int) -> "StepMemory | None":
         """The next way that needs less memory for a step of `rows` rows, the one with the fewest operations first.
@@ -402,7 +402,7 @@ class TrainingLoop:
         return [self._after(job, progress, step_s) for job, progress in zip(jobs, out, strict=True)]
 
     def try_to_save(self, name: str) -> Unsaved | None:
-        """Write a checkpoint now. Returns why it was not written, if so: the training goes on without it."""
+        """Write a checkpoint now. Returns the reason if it was not written; the training continues without it."""
         job = self._jobs[name]
         try:
             if job.checkpoints is not None:
@@ -509,7 +509,7 @@ class TrainingLoop:
     def parts(self, group: Group) -> Iterator[Group]:
         """People with equal numbers of rows in forward passes of at most `memory.rows` rows.
 
-        Whole people if one fits, else parts of one, so that how a person's rows are divided does not depend on others.
+        Whole people if one fits, else parts of one, so that the division of a person's rows does not depend on others.
         """
         rows = group[0][1].shape[0]
         most = self.memory.rows or len(group) * rows

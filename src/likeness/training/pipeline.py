@@ -157,7 +157,7 @@ def adapter_of(
     base: BaseModel, order: FineTuneOrder, prepared: Sequence[PreparedPhoto], job: FineTune,
     weights: Mapping[Network, Mapping[str, LoraPair]],
 ) -> Adapter:  # fmt: skip
-    """What a finished fine-tune has learnt, with its card."""
+    """The adapter of a finished fine-tune, with its card."""
     recipe, subject = order.recipe, order.subject
     card = AdapterCard(
         name=subject.name, class_noun=subject.class_noun, identifier=subject.identifier,
@@ -189,7 +189,7 @@ def reduced(photo: PreparedPhoto, side_px: int) -> PreparedPhoto:
 
 
 def stop_if(should_stop: ShouldStop) -> None:
-    """Raises Interrupted, for the stages that leave nothing to go on from."""
+    """Raises Interrupted, for stages without a checkpoint."""
     if should_stop():
         raise Interrupted("stopped before the first step", hint="run the same command again")
 

@@ -1,4 +1,4 @@
-"""What a training needs before it starts: memory and operations, counted on fake tensors.
+"""Predicts memory and operations of a training before it starts, counted on fake tensors.
 
 One step of the recipe runs through the training loop with a base of fake tensors (shapes and types, no numbers): the
 bytes that are alive at once are those of a real step, whatever the architecture. Not counted: the device's context,
@@ -157,7 +157,7 @@ def ways(rows: int) -> Iterator[StepMemory]:
 
 
 def people_that_fit(base: BaseModel, recipe: FineTuneRecipe, plan: Plan, *, budget_bytes: int) -> int:
-    """How many people fit at once in the way of `plan`, by what one more than in it needs."""
+    """How many people fit at once with the `StepMemory` of `plan`, by the memory of one more person."""
     more = plan_of(base, recipe, people=plan.people + 1, memory=plan.memory, reserve_bytes=plan.reserve_bytes)
     return plan.people + max(0, budget_bytes - plan.total_bytes) // (more.total_bytes - plan.total_bytes)
 
@@ -168,7 +168,7 @@ def step_seconds(base: str, revision: str | None, recipe: FineTuneRecipe, plan: 
     The mean is over `PRIOR_STEPS` steps, since one of as many predicts the class images of all.
 
     Raises:
-        OutOfMemory: the device cannot hold it after all.
+        OutOfMemory: the step does not fit on the device.
         NotFound, CorruptBase: see `untrained_base`.
     """
     device = pick_device()
@@ -195,7 +195,7 @@ def plan_here(
 ) -> tuple[int, StepMemory]:
     """How many people this machine's device trains at once, and how. For use before the base is loaded.
 
-    On a CPU memory is not what runs out: a joint step gains little beyond a few people a core.
+    On a CPU memory is not the limit: a joint step gains little beyond a few people a core.
 
     Args:
         base, revision: see `diffusion.base.locate`.

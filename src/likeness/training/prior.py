@@ -22,7 +22,7 @@ from ..storage.objects import Objects
 from ..types import CLASS_IMAGES, ImageRequest
 from .data import class_captions
 
-STEPS = 20  # or the family's default where that is fewer
+STEPS = 20  # or the family's own number, if that is smaller
 BATCH = 8
 
 Unsaved = Callable[[OSError | StorageUnavailable], None]

@@ -3,9 +3,9 @@
 Learning rates are for Stable Diffusion; `Family.learning_rate_scale` adapts them to smaller networks.
 
 fast         a first look: a third of the steps.
-standard     the values of Stable Diffusion; `_OF_FAMILY` has those in which other families differ.
+standard     the values of Stable Diffusion; `_OF_FAMILY` has the differences of other families.
 thorough     more steps and twice the rank.
-origin-2023  the reference solution's settings, whatever the family.
+origin-2023  the reference solution's settings, on every family.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class FineTuneRecipe:
 
     name: str
     steps: int
-    instance_rows: int  # rows of the person in each step
+    instance_rows: int  # photographs in each step
     prior_rows: int  # rows of class images in each step; 0: no prior preservation
     rank: int
     alpha: float
@@ -45,17 +45,19 @@ class FineTuneRecipe:
     text_learning_rate: float  # 0: the text encoder is not trained
     unet_targets: tuple[str, ...]  # endings of module names; intersected with the family's
     text_targets: tuple[str, ...]
-    down_blocks: bool = True  # of a U-Net, trained too; False: they stay as they are, without a backward pass
-    text_rank: int | None = None  # of the text encoder, at most `rank`; None: `rank`
+    down_blocks: bool = True  # whether a U-Net's down blocks are trained; False: no backward pass runs through them
+    text_rank: int | None = None  # rank in the text encoder, at most `rank`; None: `rank`
     prior_weight: float = 1.0
     prior_from_base: bool = True  # target of class images: the base's prediction, not the image; see `loss`
     class_images: int = 32
     warmup_steps: int = 20
     decay: bool = True  # cosine to zero at the end
     middle_timesteps: bool = True  # more rows at timesteps that form the face, see `timesteps`; False: uniform
-    uniform_share: float = UNIFORM_SHARE  # of the rows, whose timesteps are uniform all the same
-    timestep_spread: float = TIMESTEP_SPREAD  # of the others: standard deviation of the logit
-    timestep_shift: float | None = TIMESTEP_SHIFT  # odds of their median; None: by the image's size, see `timesteps`
+    uniform_share: float = UNIFORM_SHARE  # share of the rows whose timesteps are uniform
+    timestep_spread: float = TIMESTEP_SPREAD  # standard deviation of the logit of the other rows
+    timestep_shift: float | None = (
+        TIMESTEP_SHIFT  # odds of the other rows' median; None: by the image's size, see `timesteps`
+    )
     min_snr_gamma: float | None = 5.0
     background_weight: float = 0.15
     face_gain: float = 1.0
@@ -63,7 +65,7 @@ class FineTuneRecipe:
     clip_norm: float = 1.0
     variants: int = 6  # augmented copies of each prepared photograph
     vary_background: bool = True
-    styled_copies: int = 6  # of each prepared photograph, if the base's family has styles
+    styled_copies: int = 6  # styled copies of each prepared photograph, if the base's family has styles
     checkpoint_every: int = 100
     resolution_px: int | None = None  # side of the square photographs in training; None: the family's
 
@@ -98,15 +100,15 @@ class FineTuneOrder:
     subject: Subject
     recipe: FineTuneRecipe
     seed: int = 0
-    restart: bool = False  # from the first step, even if there is a checkpoint
-    replace: bool = False  # an existing adapter of this name
+    restart: bool = False  # trains from the first step, even if there is a checkpoint
+    replace: bool = False  # replaces an existing adapter of this name
 
     def __post_init__(self) -> None:
         checked_subject(self.subject)
         checked_seed(self.seed)
 
 
-# endings in U-Nets and in transformers: a base trains those that its family names
+# endings in U-Nets and in transformers; a base trains those that its family lists
 _ALL_UNET = tuple(dict.fromkeys((
     "to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", *FLUX2, *Z_IMAGE_FEED_FORWARD,
 )))  # fmt: skip

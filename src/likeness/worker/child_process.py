@@ -1,12 +1,12 @@
-"""A worker's child processes: started again when they die, spoken with in lines of JSON, never outliving the worker.
+"""A worker's child processes: restarted when they die, connected by lines of JSON, never outliving the worker.
 
 Both ends are here: `ChildProcess` in the worker, `attach` and `Inbox` in the child.
 
     a job's thread: enter -> ask -> take, take, ... -> leave          main thread: tend, often
 
-A child ends when the kernel says that its parent died (Linux, prctl(2) PR_SET_PDEATHSIG, which follows the thread that
-started it: so `tend` is called from a thread that stays), when the line closes (everywhere), and when it was not told
-for the length of a lease that the worker's leases are renewed: then another worker may have taken its jobs over.
+A child ends when the kernel signals that its parent died (Linux, prctl(2) PR_SET_PDEATHSIG, which follows the thread
+that started it, so `tend` is called from a thread that outlives the child), when the line closes (everywhere), and when
+no message 'alive' came for the duration of a lease: then another worker may have taken its jobs over.
 """
 
 import ctypes
@@ -84,10 +84,10 @@ def attach(argv: Sequence[str]) -> tuple[Line, Document]:
 
 
 class Inbox:
-    """What the worker sends to a child that is busy: read by a thread, which also sees the line close.
+    """The worker's messages to a busy child: read by a thread, which also notices when the line closes.
 
     Args:
-        lease_s: the child ends when it was not told 'alive' for so long.
+        lease_s: the child ends when no message 'alive' came for this long.
     """
 
     def __init__(self, line: Line, lease_s: float) -> None:
@@ -99,7 +99,7 @@ class Inbox:
             threading.Thread(target=work, daemon=True).start()
 
     def take(self, timeout_s: float | None = 0.0) -> list[Document]:
-        """Everything that arrived since the last call; where that is nothing, waits `timeout_s` (None: for ever)."""
+        """All messages since the last call; if there are none, waits `timeout_s` (None: forever)."""
         with self._arrived:
             if not self._waiting and timeout_s != 0.0:
                 self._arrived.wait(timeout_s)
@@ -107,7 +107,7 @@ class Inbox:
         return taken
 
     def peek(self, wanted: Callable[[Document], bool]) -> bool:
-        """Whether something of the kind has arrived and was not yet taken."""
+        """Whether a message of the kind has arrived and was not taken yet."""
         with self._arrived:
             return any(wanted(said) for said in self._waiting)
 
@@ -132,7 +132,7 @@ class Inbox:
 
 @dataclass(eq=False)
 class _Entry:
-    """One job's mailbox, and how far the child has come with it."""
+    """One job's mailbox, and its state in the child."""
 
     mailbox: "queue.SimpleQueue[Document]" = field(default_factory=queue.SimpleQueue)
     asked: Document | None = None
@@ -177,7 +177,7 @@ class ChildProcess:
                 self._start()
 
     def alive(self) -> None:
-        """Tell the child that the worker's leases are renewed."""
+        """Send the child that the worker's leases are renewed."""
         if (line := self._line) is not None:
             line.send(do="alive")
 
@@ -193,13 +193,13 @@ class ChildProcess:
             self._send_waiting()
 
     def take(self, job: str, timeout_s: float) -> Document | None:
-        """The next thing that the child has said about this job, or None."""
+        """The child's next message about this job, or None."""
         with suppress(queue.Empty):
             return self._entries[job].mailbox.get(timeout=timeout_s)
         return None
 
     def leave(self, job: str, *, patience_s: float = LEAVE_S) -> None:
-        """Take a job out. When this returns, the child writes nothing of it any more, unless `is_inside` says so."""
+        """Remove a job from the child. After this the child writes nothing more of it, unless `is_inside` is true."""
         with self._lock:
             entry = self._entries.get(job)
             if entry is None or not entry.is_sent or self._process is None or self._line is None:
@@ -214,7 +214,7 @@ class ChildProcess:
             self.done(job)
 
     def is_inside(self, job: str) -> bool:
-        """Whether the child may still write of this job: it was asked to let it go and has not said that it did."""
+        """Whether the child may still write for this job: it has not confirmed that the job has left."""
         with self._lock:
             return job in self._entries
 

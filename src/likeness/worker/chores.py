@@ -20,9 +20,9 @@ class Chore:
 
     Args:
         name: for the log and the metrics.
-        work: one run. StorageUnavailable means that the next run will do.
+        work: one run. StorageUnavailable means: try again in the next run.
         every_s: seconds between two runs; doubled after every unexpected error, up to a minute.
-        failed: told the name at every unexpected error.
+        failed: called with the name at every unexpected error.
         clock: seconds, monotonic.
     """
 

@@ -67,7 +67,7 @@ class JointTrainer:
         capacity: most jobs at once.
         previews: number of preview images at each checkpoint.
         memory: see `TrainingLoop`.
-        turns: at a device that an engine uses too.
+        turns: for a device that an engine also uses.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class JointTrainer:
         self._members: dict[str, _Member] = {}
         self._loop: TrainingLoop | None = None
         self._to_score: list[_Member] = []
-        self._trained: list[tuple[_Member, AdapterCard, bytes]] = []  # trained, and the store does not take it
+        self._trained: list[tuple[_Member, AdapterCard, bytes]] = []  # trained, but not yet accepted by the store
         self._next_try_s = 0.0
 
     @property
@@ -91,7 +91,7 @@ class JointTrainer:
         return not (self._members or self._waiting or self._trained or self._to_score)
 
     def serve_once(self) -> bool:
-        """Read what arrived, admit waiting jobs, take one step. False: the worker said stop."""
+        """Read new messages, admit waiting jobs, take one step. False: the worker sent 'stop'."""
         try:
             return self._serve_once()
         finally:
@@ -161,7 +161,7 @@ class JointTrainer:
             )  # fmt: skip
             member.training = self._join(member, data)
         except Interrupted:
-            return  # the worker has asked for it
+            return  # requested by the worker
         except (StorageUnavailable, OSError) as error:
             self._line.send(event="fault", job=job, fault=type(error).__name__, message="the object store")
         except LikenessError as error:
@@ -229,7 +229,7 @@ class JointTrainer:
                     self._preview(loop, member, progress.step)
 
     def _store_trained(self) -> None:
-        """Write trained adapters to the object store, again and again until it takes them."""
+        """Write trained adapters to the object store, until it accepts them."""
         if time.monotonic() < self._next_try_s:
             return
         for member, card, content in list(self._trained):
@@ -245,7 +245,7 @@ class JointTrainer:
                             seconds=card.seconds)  # fmt: skip
 
     def _score(self, member: _Member) -> None:
-        """Write an adapter's score card. A card that cannot be made does not withhold the adapter: the event says why.
+        """Write an adapter's score card. If that fails, the adapter is published without it; the event has the reason.
 
         No job trains meanwhile, so 'stop' and 'leave' are handled between two prompts; the card is then started again.
         """
@@ -320,7 +320,7 @@ class JointTrainer:
             time.sleep(LOOK_S)
 
     def _make_room(self, member: _Member) -> None:
-        """The device is full: the job that joined last trains later, together with fewer others."""
+        """The device is full: the job that joined last waits, and later trains with fewer others."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if not self._members:
@@ -354,7 +354,7 @@ class JointTrainer:
                 self._tell_unsaved(job, self._loop.try_to_save(job))
 
     def close(self) -> None:
-        """Leave the base as it was."""
+        """Restore the base."""
         if self._loop is not None:
             self._loop.close()
             self._loop = None

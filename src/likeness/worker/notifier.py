@@ -20,7 +20,7 @@ from ..jobs.tables import deliveries
 from ..storage.database import Database
 
 GIVE_UP_AFTER_S = 86_400.0
-GIVE_TEST_UP_AFTER_S = 600.0  # somebody waits for the result of a test
+GIVE_TEST_UP_AFTER_S = 600.0  # a user waits for the result of a test
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 3600.0
 AT_ONCE, MOST_UNDER_WAY = 8, 32  # of each lane: threads, and messages that are being sent or wait for a thread
 # 32 / 8 messages one after the other, each with a webhook's deadline of 10 s, need less than CLAIM_S
@@ -84,7 +84,7 @@ class Notifier:
             earlier.c.place < deliveries.c.place,
         )  # fmt: skip
         now = self._database.now
-        # later than any pause: of before the clock was set back
+        # later than any pause: from before the clock was set back
         is_due = sa.or_(deliveries.c.due_s <= now, deliveries.c.due_s > now + LONGEST_PAUSE_S)
         return deliveries.c.state == "waiting", is_due, ~blocked
 
@@ -115,7 +115,7 @@ class Notifier:
             error = self._sent(message)
             self._database.run(lambda connection: self._note(connection, message.id, error), patience_s=CLAIM_S)
         except Exception:  # its claim runs out, and it is sent again
-            log.exception("the outcome of message %s could not be noted", message.id)
+            log.exception("the outcome of message %s could not be recorded", message.id)
         finally:
             lane.under_way.discard(message.id)
 

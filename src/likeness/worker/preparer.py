@@ -15,7 +15,7 @@ from .child_process import Document, Inbox, Line, attach
 
 
 def main(argv: list[str]) -> None:
-    """Serve one worker until it goes away."""
+    """Serve one worker until it ends."""
     line, options = attach(argv)
     inbox = Inbox(line, options["lease_s"])
     from ..storage.objects import objects_at

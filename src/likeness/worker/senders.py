@@ -30,7 +30,7 @@ _MAIL_ADDRESS = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,200}")
 
 @dataclass(frozen=True)
 class SendOptions:
-    """What the operator has set up for messages.
+    """The operator's settings for messages.
 
     Args:
         webhook_secret: of this installation; each tenant's own is derived from it, see `tenant_secret`.

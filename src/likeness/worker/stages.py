@@ -1,4 +1,4 @@
-"""What a worker does with one job, stage by stage; the result of each stage is kept, so it is done once.
+"""A worker's work on one job, stage by stage; the result of each stage is stored, so it is done once.
 
     fetch -> prepare (with check) -> train -> score -> publish
 
@@ -43,7 +43,7 @@ from .child_process import ChildProcess, Document
 
 T = TypeVar("T")
 
-LOOK_EVERY_S = 0.5  # whether the job is still wanted, and this worker's
+LOOK_EVERY_S = 0.5  # whether the job still runs under this worker's claim
 MOST_DEATHS = 3  # of the child process with one job in it, without progress between
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # before the next try, while a store, disk or database is away
 
@@ -68,7 +68,7 @@ class Stages:
 
     Args:
         release: takes back the lease of a claim.
-        full: told how many jobs the device can hold after it was full.
+        full: called with the number of jobs that fit on the device after it was full.
         photo_px: the side of prepared photographs for the trainer's base.
         aspects: its buckets, see `photos.prepare`.
         scores: whether every adapter gets a score card.
@@ -96,7 +96,7 @@ class Stages:
         return self.library.objects
 
     def run(self, claim: Claim) -> None:
-        """Do what is left to do of a job, and end it. Raises nothing."""
+        """Run the remaining stages of a job, and end it. Raises nothing."""
         order: JobOrder | None = None
         state: State = "failed"
         failure: Failure | None = None
@@ -120,7 +120,7 @@ class Stages:
         except LikenessError as error:
             hint = "submit it again" if isinstance(error, StorageDamaged) else error.hint
             failure = Failure(error.code, error.message, hint)
-        except Exception:  # unforeseen: an end with a reason is better than a job that runs for ever
+        except Exception:  # unexpected: the job ends with a reason instead of running forever
             log.exception("job %s failed unexpectedly", claim.job)
             failure = Failure(
                 "InternalError", "the service failed at this job", "submit it again; if it fails again, report it"
@@ -193,7 +193,7 @@ class Stages:
         self.store.amend(claim, order)
 
     def train(self, claim: Claim, order: JobOrder) -> Document:
-        """Train together with the trainer's other jobs. Returns the hash of what was learnt. Raises Mismatch."""
+        """Train together with the trainer's other jobs. Returns the hash of the trained adapter. Raises Mismatch."""
         check_rank(order.fine_tune().recipe, self.most_rank)
         self._tell(claim, "stage", {"stage": "train"})
         asked = {"order": order.document(), "attempt": claim.attempt, "alone": False}
@@ -210,7 +210,7 @@ class Stages:
         return self._in_child(self.trainer, claim, order, asked=asked, heard=heard)
 
     def score(self, claim: Claim, order: JobOrder) -> Document:
-        """Measure what was learnt: likeness, prompt following, signs of over-fitting."""
+        """Measure the adapter: similarity, prompt following, memorisation."""
         self._tell(claim, "stage", {"stage": "score"})
         asked = {"order": order.document(), "attempt": claim.attempt, "alone": False, "score": True}
 
@@ -223,7 +223,7 @@ class Stages:
         return self._in_child(self.trainer, claim, order, asked=asked, heard=heard)
 
     def publish(self, claim: Claim, order: JobOrder, adapter_sha256: str) -> Document:
-        """Make the adapter exist. Raises AlreadyExists, CorruptAdapter, Gone."""
+        """Publish the adapter. Raises AlreadyExists, CorruptAdapter, Gone."""
         self._tell(claim, "stage", {"stage": "publish"})
 
         def work() -> Document:
@@ -274,7 +274,7 @@ class Stages:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _once(self, claim: Claim, kept: Document, stage: str, work: Callable[[], Mapping[str, Any]]) -> Document:
-        """A stage's result: kept from before, or of doing it now. Raises Gone."""
+        """A stage's result: the stored one, or of running it now. Raises Gone."""
         if stage not in kept:
             self._look(claim)
             kept[stage] = dict(work())
@@ -313,7 +313,7 @@ class Stages:
         self, child: ChildProcess, claim: Claim, order: JobOrder, *,
         asked: Document, heard: Callable[[Document], Document | None],
     ) -> Document:  # fmt: skip
-        """Ask a child process for a stage, and write down what it says until `heard` returns the stage's result."""
+        """Run a stage in a child process, and record its messages until `heard` returns the stage's result."""
         job, looked_s, pause_s = claim.job, time.monotonic(), FIRST_PAUSE_S
         child.enter(job)
         try:
@@ -349,7 +349,7 @@ class Stages:
             child.leave(job)
 
     def _after_death(self, claim: Claim, asked: Document, said: Document) -> Document:
-        """A job that ran in a process that crashed is retried alone until it gets further."""
+        """Retry a job of a crashed process alone until it makes progress."""
         if not said["crashed"]:
             return asked
         deaths = self.store.died(claim)

@@ -16,14 +16,14 @@ from .child_process import Document, Inbox, Line, attach
 
 
 def main(argv: list[str]) -> None:
-    """Serve one worker until it goes away or says stop."""
+    """Serve one worker until it ends or sends 'stop'."""
     line, options = attach(argv)
     inbox = Inbox(line, options["lease_s"])
     try:
         trainer = _open(line, inbox, options)
     except (CorruptBase, MissingPart, NotFound, OutOfMemory) as error:
         line.send(event="unusable", code=error.code, message=error.message, hint=error.hint)
-        time.sleep(60)  # the worker ends this process once it has read why
+        time.sleep(60)  # the worker ends this process after reading the reason
         return
     line.send(event="ready", device=str(trainer.base.device), concurrency=trainer.capacity,
               photo_px=trainer.base.family.photo_px, aspects=trainer.base.family.aspects)  # fmt: skip

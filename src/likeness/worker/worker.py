@@ -1,4 +1,4 @@
-"""A training worker: one process that claims jobs and walks them through their stages, with two child processes.
+"""A training worker: one process that claims jobs and takes them through their stages, with two child processes.
 
     worker       claims jobs, one thread a job; renews the leases, sends messages, runs the chores
     preparer     reads photographs, one job at a time
@@ -43,7 +43,7 @@ log = logging.getLogger("likeness.worker")
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What a worker is told. Times in seconds.
+    """The options of a worker. Times in seconds.
 
     Args:
         id: stable over restarts, and no other worker's.
@@ -72,7 +72,7 @@ class WorkerOptions:
 
 
 class Worker:
-    """One worker of one installation. `run` blocks until it is told to stop, or is idle for long enough.
+    """One worker of one installation. `run` blocks until `stop` is called, or until it was idle for `exit_when_idle_s`.
 
     Args:
         resume: goes on with deletions that are under way.
@@ -134,7 +134,7 @@ class Worker:
             lock.release()
 
     def stop(self) -> None:
-        """Ask it to end: the trainer writes its checkpoints, the jobs go back to the queue."""
+        """Stop the worker: the trainer writes its checkpoints, the jobs return to the queue."""
         self._stop.set()
 
     def _work(self, ready: Callable[[], None]) -> None:
@@ -172,7 +172,7 @@ class Worker:
                 self._threads.append(threading.Thread(target=self._run_job, args=(claim,), daemon=True))
                 self._threads[-1].start()
         except StorageUnavailable:
-            pass  # the next time will do
+            pass  # tried again later
         except Exception:
             log.exception("a claim failed")
 
@@ -204,7 +204,7 @@ class Worker:
             return True
         try:
             return self._queue.backlog().open_jobs > 0 or self._notifier.has_due()
-        except StorageError:  # not known
+        except StorageError:  # unknown, while the database is unavailable
             return True
 
     def _is_full(self, concurrency: int) -> None:
@@ -229,7 +229,7 @@ def renew_until(stop: threading.Event, leases: Leases, *, renewed: Callable[[], 
             leases.renew()
         except StorageUnavailable:
             leases.interrupted()
-        except Exception:  # without a heartbeat the leases expire, whatever the reason: the next one may work
+        except Exception:  # without a heartbeat the leases expire, so it is tried again after any error
             log.exception("a heartbeat failed")
             leases.interrupted()
         else:

@@ -1,4 +1,4 @@
-"""What crosses the hop between the ingress and a replica, pickled by Ray; images lie in Ray's shared memory.
+"""Messages between the ingress and a replica, pickled by Ray; images lie in Ray's shared memory.
 
 The ingress sends one `Call` per image. The replica answers with ACCEPTED or an error; then with STARTED, a `StepEvent`
 for each step if the call asks for them, and the image or an error.
@@ -28,7 +28,7 @@ class Call:
     request: ImageRequest
     adapters: Blend
     tenant: str
-    deadline_s: float | None  # from now, on the clock of whoever reads it
+    deadline_s: float | None  # from now, on the reader's clock
     with_steps: bool
     preview_every: int
     request_id: str | None
@@ -43,7 +43,7 @@ News = Stage | StepEvent | GeneratedImage | Exception
 
 
 # A result of over 100 kB goes through Ray's object store. In Ray 2.60 a process that asks for such results can end with
-# 'Check failed: ObjectUnknownOwner' (docs/log.md), so a replica tells its keys in parts.
+# 'Check failed: ObjectUnknownOwner' (docs/log.md), so a replica sends its keys in parts.
 KEYS_OF_A_STATE = 300
 
 
@@ -52,5 +52,5 @@ class ReplicaState:
     """One replica, now."""
 
     process_id: int
-    held: tuple[str, ...]  # keys of adapters in memory that were asked for, sorted, at most `KEYS_OF_A_STATE`
+    held: tuple[str, ...]  # the requested keys of adapters in memory, sorted, at most `KEYS_OF_A_STATE`
     facts: EngineFacts

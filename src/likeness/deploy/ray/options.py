@@ -1,4 +1,4 @@
-"""What the applications in a Serve config file have in common: how `args` are read, how long a replica drains, logs."""
+"""Common parts of the applications in a Serve config file: `args`, the drain time of a replica, logs."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar

@@ -83,7 +83,7 @@ class RemoteEngine:
     def forget(self, key: str) -> None:
         """Drop an adapter from the memory of every replica.
 
-        A replica that does not answer is told again by the next `Likeness.drop_stale_adapters`.
+        A replica that does not answer gets the call again from the next `Likeness.drop_stale_adapters`.
         """
         self._all("forget", key)
 
@@ -138,7 +138,7 @@ class _Errand:
     ) -> None:
         self._make, self._call, self._on_step = make, call, on_step
         self._is_begun = self._is_started = False  # by the present replica, by any
-        self._steps = 0  # told; a further replica starts at the first step again
+        self._steps = 0  # steps reported; another replica starts at the first step again
         self._accepted: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._ticket = Ticket(call.request_id or "", self._cancel)
         self._is_cancelled = False

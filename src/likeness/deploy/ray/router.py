@@ -1,8 +1,8 @@
 """Ray Serve's request router with the decisions of `deploy.affinity`.
 
-The router is in the process that has the handle, here the ingress, and knows the load that this process sends. An image
-is one request, so the load of a replica is its number of unfinished requests. Source: Ray 2.60, 'Use custom algorithm
-for request routing' (alpha).
+The router is in the process that has the handle, here the ingress, and counts the requests that this process sends.
+An image is one request, so the load of a replica is its number of unfinished requests. Source: Ray 2.60, 'Use custom
+algorithm for request routing' (alpha).
 """
 
 import asyncio
@@ -55,7 +55,7 @@ def preferred(ring: Ring, key: str, loads: dict[str, int]) -> list[str]:
 def follow_load(context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
     """Serve's autoscaling policy: `affinity.wanted_replicas` for the images that wait or are in the making.
 
-    How long they wait says nothing while replicas are starting that will take a part of them.
+    The waiting time is ignored while replicas are starting, because they will take a part of the images.
     """
     config = context.config
     assert config is not None and config.target_ongoing_requests is not None

@@ -1,4 +1,4 @@
-"""The CloudFormation stack: create, update, status, delete; and what it is made of.
+"""The CloudFormation stack: create, update, status, delete; and its parts.
 
 An endpoint needs its package in the stack's own bucket, so a new stack takes three steps: the stack without endpoints,
 the package, the stack with endpoints. The package's key is its hash: a changed package gives new endpoint
