@@ -350,7 +350,7 @@ def test_export_and_import_give_the_same_pictures(
 def test_forgetting_leaves_nothing_of_the_name(likeness: Likeness, photos: list[Photo]) -> None:
     likeness.train(photos, order("gone"))
     receipt = likeness.forget("gone")
-    assert {item.kind for item in receipt.items} >= {"adapter", "prepared photos"}
+    assert {item.kind for item in receipt.items} >= {"adapter", "prepared photographs"}
     assert list(likeness.home.root.rglob("gone*")) == []
     assert [path for path in likeness.home.root.rglob("*") if path.is_file() and b"/gone/" in path.read_bytes()] == []
     assert likeness.catalog.list_receipts(LOCAL)[-1] == receipt

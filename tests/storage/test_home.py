@@ -56,7 +56,7 @@ def test_deleting_leaves_nothing(home: Home, tmp_path: Path) -> None:
     assert list(home.root.rglob("*anna*")) == []
     assert outside.read_bytes() == b"keep"
     counts = {item.kind: (item.count, item.bytes) for item in items}
-    assert counts["prepared photos"] == counts["checkpoints"] == counts["other job files"] == (1, len(SECRET))
+    assert counts["prepared photographs"] == counts["checkpoints"] == counts["other job files"] == (1, len(SECRET))
     assert counts["outputs"][0] == 2
     assert not home.holds("anna")
 
@@ -80,7 +80,7 @@ def test_new_photographs_take_the_place_of_the_old_ones_or_go(home: Home) -> Non
 def test_photographs_that_a_killed_training_left_are_forgotten_and_not_taken_up(home: Home) -> None:
     left = home.photos_folder("anna").with_name("photos-new")
     write(left, SECRET)
-    assert ("new photos", 1) in {(item.kind, item.count) for item in home.delete("anna")}
+    assert ("new photographs", 1) in {(item.kind, item.count) for item in home.delete("anna")}
     write(left, SECRET)
     with home.new_photos("anna") as folder:
         assert folder == left and not folder.exists()

@@ -42,7 +42,7 @@ class Home:
 
     def photos_folder(self, name: str) -> Path:
         """For reading; not created, see `keep_photos`."""
-        return self._folders(name)["prepared photos"]
+        return self._folders(name)["prepared photographs"]
 
     @contextmanager
     def new_photos(self, name: str) -> Iterator[Path]:
@@ -50,7 +50,7 @@ class Home:
 
         The caller holds the name's lock.
         """
-        folder = self._folders(name)["new photos"]
+        folder = self._folders(name)["new photographs"]
         shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
         try:
             yield folder
@@ -60,7 +60,7 @@ class Home:
     def keep_photos(self, name: str) -> None:
         """Replace the photographs of the name's earlier adapter by the new ones."""
         shutil.rmtree(self.photos_folder(name), ignore_errors=True)
-        self._folders(name)["new photos"].rename(self.photos_folder(name))
+        self._folders(name)["new photographs"].rename(self.photos_folder(name))
 
     def checkpoint_folder(self, name: str) -> Path:
         return self._made("jobs", checked_name(name), "checkpoint")
@@ -118,8 +118,8 @@ class Home:
     def _folders(self, name: str) -> dict[str, Path]:
         job = self._own / "jobs" / checked_name(name)
         return {
-            "prepared photos": job / "photos",
-            "new photos": job / "photos-new",
+            "prepared photographs": job / "photos",
+            "new photographs": job / "photos-new",
             "checkpoints": job / "checkpoint",
             "other job files": job,
             "outputs": self._own / "outputs" / name,
