@@ -72,8 +72,8 @@ class RequestQueue:
         """
         if len(work.keys) > self._slot_count:
             raise UsageError(
-                f"expected at most {self._slot_count} adapters in an image, as many as this server has slots",
-                hint="set LIKENESS_SLOTS higher",
+                f"expected at most {self._slot_count} adapters in an image, one a slot, got {len(work.keys)}",
+                hint="use fewer adapters, or set LIKENESS_SLOTS higher",
                 param="adapter",
             )
         with self._locked():

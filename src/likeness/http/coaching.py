@@ -79,7 +79,8 @@ def frame_of(content: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as picture:
             if max(picture.size) > MOST_SIDE_PX or min(picture.size) < 64:
-                raise UsageError(f"expected a frame with sides of 64 to {MOST_SIDE_PX} px")
+                width, height = picture.size
+                raise UsageError(f"expected a frame with sides of 64 to {MOST_SIDE_PX} px, got {width} x {height}")
             return np.asarray(picture.convert("RGB"))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise UsageError("expected a frame as a JPEG", hint="send the image itself as the body") from error

@@ -61,7 +61,7 @@ class Queue:
         """
         _check(order)
         if idempotency_key is not None and not 1 <= len(idempotency_key) <= 200:
-            raise UsageError("expected an idempotency key of 1 to 200 characters")
+            raise UsageError(f"expected an idempotency key of 1 to 200 characters, got {len(idempotency_key)}")
         if (earlier := self._earlier(order, idempotency_key)) is not None:
             return earlier
         if not order.replace and self._published(order.tenant, order.name) is not None:

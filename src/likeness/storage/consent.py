@@ -19,7 +19,7 @@ MOST_CHARACTERS = 2000
 def require_word(subject: Subject, consent: str) -> None:
     """Raises ConsentMissing: a person without a consent. UsageError: more than 2000 characters."""
     if len(consent) > MOST_CHARACTERS or "\0" in consent:
-        raise UsageError(f"expected a consent of at most {MOST_CHARACTERS} characters")
+        raise UsageError(f"expected a consent of at most {MOST_CHARACTERS} characters without NUL, got {len(consent)}")
     if subject.is_person and not consent.strip():
         raise ConsentMissing(
             "expected the consent of this person, got none", hint="state in `consent` who agreed and when"

@@ -67,7 +67,10 @@ def replicas(options: ClusterOptions, *, router: str = ROUTER) -> Application:
     settings = settings_at(options.home)
     the_router: Any = router  # wrongly annotated in Ray 2.60
     if options.replicas < 1 or (options.most_replicas or options.replicas) < options.replicas:
-        raise SettingsError("expected at least one replica, and no smaller number of most replicas")
+        raise SettingsError(
+            f"expected replicas of at least 1 and most_replicas of at least replicas, got {options.replicas} and "
+            f"{options.most_replicas}"
+        )
     follows = options.most_replicas is not None and options.most_replicas > options.replicas
     scaling = AutoscalingConfig(
         min_replicas=options.replicas, max_replicas=options.most_replicas or options.replicas,

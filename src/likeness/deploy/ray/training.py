@@ -56,7 +56,7 @@ def training(args: Mapping[str, object]) -> Application:
     """The application of the training workers, with `TrainingOptions`. Raises UsageError, SettingsError."""
     options = options_of(TrainingOptions, args)
     if options.workers < 1 or options.jobs < 1:
-        raise SettingsError("expected at least one worker and one job at once")
+        raise SettingsError(f"expected workers and jobs of at least 1, got {options.workers} and {options.jobs}")
     settings_at(options.home)  # raises here, not in each replica
     scaling = AutoscalingConfig(
         min_replicas=0, max_replicas=options.workers, upscale_delay_s=MORE_AFTER_S, downscale_delay_s=options.idle_s,

@@ -74,5 +74,5 @@ def service_from(properties: Mapping[str, str], environment: Mapping[str, str] =
     """The service that serving.properties and the environment describe. Raises SettingsError, MissingPart."""
     url = properties.get(MODELS) or environment.get(f"OPTION_{MODELS.upper()}")
     if not url:
-        raise SettingsError(f"expected option.{MODELS}: where the archives of adapters go")
+        raise SettingsError(f"expected option.{MODELS}, the location for the archives of adapters, got none")
     return FineTuningService(settings_from(environment), url, objects_at(url))
