@@ -2,12 +2,14 @@
 
 import copy
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.torch import save_file
 
+from likeness.artifacts import adapter as adapters
 from likeness.artifacts import exporting, extraction, lycoris, tensors
 from likeness.artifacts.extraction import Extraction, nearest
 from likeness.artifacts.foreign import foreign_card
@@ -341,13 +343,26 @@ DORA = {**lora(START, 2, (8, 16)), f"{START}.dora_scale": np.ones((8, 1), np.flo
             Mismatch,
         ),
         "OFT": (DORA | {f"{START}.oft_blocks": np.ones((2, 4, 4), np.float32)}, InputRefused),
+        "a scalar for a factor": (DORA | {f"{START}.lora_down.weight": np.ones((), np.float32)}, CorruptAdapter),
+        "one layer under two names": (lora(START, 6, (8, 16)) | lora(f"unet.{LINEAR}", 6, (8, 16)), CorruptAdapter),
+        "numbers too large": (DORA | {f"{START}.dora_scale": np.full((8, 1), 1e37, np.float32)}, CorruptAdapter),
         "something else": (DORA | {f"{START}.thing": np.ones(1, np.float32)}, InputRefused),
     }.values(),
 )  # fmt: skip
-def test_what_cannot_be_extracted(base, folder, card, tmp_path, arrays, error: type[LikenessError]):
+def test_what_cannot_be_extracted(base, folder, card, tmp_path, monkeypatch, arrays, error: type[LikenessError]):
+    monkeypatch.setattr(extraction, "_EXACT_SIDE", 0)
+    monkeypatch.setattr(extraction, "_OVERSAMPLING", -3)  # so that these layers are large ones
     asked = Extraction(4, LayerWeights(str(folder)))
     with pytest.raises(error):
         read_foreign(written(tmp_path / "x", arrays), base, card, extraction=asked)
+
+
+def test_what_float16_does_not_hold_is_refused_when_it_is_stored(base, card, tmp_path):
+    large = {key: array * 1e6 for key, array in lora(START, 6, (8, 16)).items()}
+    with warnings.catch_warnings(action="error"):
+        found = read_foreign(written(tmp_path / "x", large), base, card, extraction=Extraction(4, no_weights))
+    with pytest.raises(CorruptAdapter, match="finite"):
+        adapters.write(found, tmp_path / "stored")
 
 
 def test_a_dora_is_refused_with_the_option_that_takes_it(base, card, tmp_path, dora):

@@ -33,6 +33,7 @@ Array = NDArray[np.floating]
 Losses = Mapping[tuple[Network, str], tuple[float, float]]  # layer -> ||delta W - B A|| and ||delta W||
 
 _MAGNITUDE = re.compile(r"(.+)\.(dora_scale|lora_magnitude_vector)(?:\.(?!weight)\w+)?(?:\.weight)?")
+_HINT = "use an intact copy of the file"
 _EXACT_SIDE = 512  # of a matrix whose whole singular value decomposition takes less than a second
 _OVERSAMPLING, _ITERATIONS = 16, 4
 
@@ -64,6 +65,10 @@ def extracted(file: LoraFile, base: BaseOutline, asked: Extraction) -> tuple[Lor
     for name, keys in _by_layer(arrays).items():
         parts = {part: arrays[key] for part, key in keys.items()}
         layers = [names.find(one) for one in parts_of_fused(name) or (name,)]
+        if losses.keys() & set(layers):
+            raise CorruptAdapter(
+                f"expected one set of tensors for each layer, got two for {plain_name(layers[0][1])}", hint=_HINT
+            )
         shapes = [base.layers[network][module] for network, module in layers]
         sides = sum(shape[0] for shape in shapes), math.prod(shapes[0][1:])
         update, rank = _update(name, parts, sides, file.alphas.get(layers[0][0]), layers[0][1])
@@ -77,8 +82,12 @@ def extracted(file: LoraFile, base: BaseOutline, asked: Extraction) -> tuple[Lor
             out |= {key: arrays[key] for key in keys.values()}
             losses |= {layer: (0.0, float(np.linalg.norm(part))) for layer, part in updates.items()}
             continue
-        if not np.isfinite(update).all():
-            raise CorruptAdapter(f"expected finite numbers, got NaN or infinity in {plain_name(name)}")
+        with np.errstate(over="ignore"):
+            is_usable = np.isfinite(np.linalg.norm(update))  # as `nearest` computes with its squares
+        if not is_usable:
+            raise CorruptAdapter(
+                f"expected finite numbers, got NaN, infinity or numbers far too large in {plain_name(name)}", hint=_HINT
+            )
         for (network, module), part in updates.items():
             pair, losses[network, module] = nearest(part, asked.rank)
             start = f"{network}.{module}"
@@ -136,8 +145,10 @@ def nearest(update: Array, rank: int) -> tuple[LoraPair, tuple[float, float]]:
         left = inner @ left
     roots = np.sqrt(sizes[:rank])
     A, B = roots[:, None] * right[:rank], left[:, :rank] * roots
-    rounded = B.astype(np.float16).astype(np.float32) @ A.astype(np.float16).astype(np.float32)
-    return LoraPair(A, B), (float(np.linalg.norm(update - rounded)), float(np.linalg.norm(update)))
+    with np.errstate(over="ignore", invalid="ignore"):  # factors that float16 does not hold cannot be stored
+        rounded = B.astype(np.float16).astype(np.float32) @ A.astype(np.float16).astype(np.float32)
+        lost = float(np.linalg.norm(update - rounded))
+    return LoraPair(A, B), (lost, float(np.linalg.norm(update)))
 
 
 def _by_layer(arrays: Arrays) -> dict[str, dict[str, str]]:
@@ -151,7 +162,7 @@ def _by_layer(arrays: Arrays) -> dict[str, dict[str, str]]:
         else:
             name, part = split(key)
         if part in layers.setdefault(name, {}):
-            raise CorruptAdapter(f"two tensors for {part} of {plain_name(name)}", hint="use an intact copy of the file")
+            raise CorruptAdapter(f"two tensors for {part} of {plain_name(name)}", hint=_HINT)
         layers[name][part] = key
     return layers
 
@@ -167,6 +178,8 @@ def _update(
         return lycoris.delta(name, parts, sides), None
     with lycoris.complete(name):
         A, B = (parts[part].astype(np.float32) for part in ("A", "B"))
+        if A.ndim < 2 or B.ndim < 2:
+            raise ValueError("no matrices")
         if "mid" in parts:
             A = without_middle(name, LoraPair(A, B), parts["mid"].astype(np.float32)).A
         rank = len(A)
@@ -201,6 +214,7 @@ def _decomposed(name: str, weight: Array, update: Array, magnitude: Array, input
         raise CorruptAdapter(
             f"expected a magnitude for each of {rows} outputs or {inputs or columns} inputs of {plain_name(name)}, got "
             f"the shape {magnitude.shape}",
-            hint="use an intact copy of the file",
+            hint=_HINT,
         )
-    return np.asarray(m * changed / (norms + np.finfo(np.float32).eps) - weight)
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses numbers that are not finite
+        return (m * changed / (norms + np.finfo(np.float32).eps) - weight).astype(np.float32)
