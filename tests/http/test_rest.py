@@ -3,6 +3,7 @@
 import hashlib
 import io
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from fixtures.waiting import HANG_S
 from likeness.artifacts import tensors
+from likeness.errors import CorruptAdapter
 from likeness.service import Likeness
 from tests.telling import SECRETS, only_pixels, telling
+
+WAIT_S = 60.0  # an upload takes a second
 
 
 def pattern(seed: int) -> bytes:
@@ -266,6 +271,39 @@ def test_a_dora_comes_in_as_the_lora_that_is_nearest(client: TestClient) -> None
     assert client.get("/v1/adapters/dora").json() == answer.json()
     assert client.get("/v1/adapters/bert").json()["extraction"] == {}
     client.delete("/v1/adapters/dora")
+
+
+def test_uploads_do_not_wait_for_an_extraction(
+    client: TestClient, rex: str, likeness: Likeness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can take minutes."""
+    goes_on, begun = threading.Event(), threading.Event()
+
+    def slow(*given: object, **more: object) -> None:
+        begun.set()
+        assert goes_on.wait(HANG_S)
+        raise CorruptAdapter("expected another file")
+
+    monkeypatch.setattr(Likeness, "import_adapter", slow)
+    answers: list[Any] = []
+
+    def extract() -> None:
+        form = {"name": "slow", "extract": "4"}
+        answers.append(client.post("/v1/adapters/import", data=form, files={"file": b"x"}))
+
+    def upload() -> None:
+        answers.append(client.post(f"/v1/subjects/{rex}/photos", files=files(pattern(0))))
+
+    threads = [threading.Thread(target=extract), threading.Thread(target=upload)]
+    threads[0].start()
+    assert begun.wait(HANG_S)
+    threads[1].start()
+    threads[1].join(WAIT_S)
+    before = [answer.status_code for answer in answers]
+    goes_on.set()
+    for thread in threads:
+        thread.join()
+    assert before == [201] and answers[1].status_code == 422
 
 
 @pytest.mark.parametrize("format", ["auto", "peft", "kohya"])

@@ -87,6 +87,7 @@ def create_app(likeness: Likeness, *, needs_keys: bool = False, protocols: Seque
     app.state.shapes = shapes = SHAPES | {protocol.prefix: protocol.failure for protocol in protocols}
     # One upload at a time uses memory and a thread; others wait in temporary files without blocking other requests.
     app.state.uploads = asyncio.Semaphore(1)
+    app.state.extractions = asyncio.Semaphore(1)  # minutes for a large base, in which other uploads do not wait
     app.state.comparisons = asyncio.Semaphore(1)  # of images with photographs
     app.state.coach, app.state.needs_keys = coaching.Coach(), needs_keys
     app.state.failed_requests = failed_requests = operator.FailedRequests()

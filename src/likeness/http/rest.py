@@ -226,7 +226,7 @@ async def import_adapter(
         )
         return likeness.catalog.find_adapter(asking.tenant, name)
 
-    async with request.app.state.uploads:
+    async with request.app.state.uploads if extract is None else request.app.state.extractions:
         return _adapter(await asyncio.to_thread(take, await file.read()))
 
 
