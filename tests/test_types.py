@@ -150,7 +150,8 @@ def test_adapters_with_weights_are_written_in_one_text(text: str | None, expecte
 @pytest.mark.parametrize(
     "text",
     [
-        "anna+", "+anna", "anna@", "anna@x", "anna@-1", "anna@2.1", "anna@nan", "anna@1_0", "anna+anna@0.5",
+        "anna+", "+anna", "anna@", "anna@x", "anna@-1", "anna@2.1", "anna@nan", "anna@1_0", "anna@\u0661",
+        "anna+anna@0.5",
         "a+b+c+d+e",
         "anna+base", "base+anna", "base@0.5", "Anna", "anna oil", "anna@0.5@0.5",
     ],

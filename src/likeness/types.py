@@ -78,7 +78,7 @@ def adapter_named(name: str | None) -> str | None:
 
 MAX_BLEND = 4  # adapters of one image
 MAX_BLEND_TEXT = 300  # characters of `blend_of`'s text
-_WEIGHT = re.compile(r"\d{1,3}(\.\d{0,20})?(e-?\d{1,3})?|\.\d{1,20}")
+_WEIGHT = re.compile(r"\d{1,3}(\.\d{0,20})?(e-?\d{1,3})?|\.\d{1,20}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,11 @@ def checked_rank(rank: int, most: int, *, or_else: str = "use a smaller rank") -
             code="RankTooLarge",
         )
     return rank
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text has only whole characters, without NUL, so that a database can keep it."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def printable_name(path: str) -> str:
@@ -450,7 +455,7 @@ class ImageRequest:
                 raise UsageError(
                     f"expected a {name} of at most {MAX_PROMPT_CHARACTERS} characters, got {len(text)}", param=param
                 )
-            if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+            if not is_whole(text):
                 raise UsageError(f"expected a {name} of whole characters, without NUL", param=param)
         if self.sampler not in (None, *SAMPLER_NAMES):
             raise UsageError(f"expected a sampler of {', '.join(SAMPLER_NAMES)}", param="sampler")

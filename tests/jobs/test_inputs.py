@@ -32,12 +32,17 @@ def test_what_came_with_the_photographs_goes_before_the_order() -> None:
     [
         (b"", "JSON"), (b"\xff", "JSON"), (b"[]", "object"), (b"nan", "JSON"), (b"[" * 100_000, "at most"),
         (b'{"stepps": 1, "foo": 2}', "foo, stepps"), (b'{"a b": 1}', "other characters"),
+        (b'{"name": "rex", "name": "max"}', "JSON"),
         (b'{"seed": "1"}', "seed in config.json as int"), (b'{"replace": 1}', "replace in config.json as bool"),
     ],
 )  # fmt: skip
 def test_a_config_that_cannot_be_read_says_why(content: bytes, said: str) -> None:
     with pytest.raises(InputRefused, match=said):
         read_config(content)
+
+
+def test_a_config_may_begin_with_a_byte_order_mark() -> None:
+    assert read_config(b'\xef\xbb\xbf{"seed": 3}') == {"seed": 3}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fixtures.installation import Installation, archive, picture
-from likeness.errors import AdapterBusy, AlreadyExists, ConsentMissing, InputRefused
+from likeness.errors import AdapterBusy, AlreadyExists, ConsentMissing, InputRefused, UsageError
 from likeness.jobs import object_keys
 from likeness.jobs.job import Claim, Invocation, JobOrder
 from likeness.service.example import example_photos
@@ -65,6 +65,13 @@ def known(installation: Installation, name: str, noun: str, word: str) -> None:
 
 def subjects(installation: Installation) -> dict[str, str]:
     return {one.name: one.consent for one in installation.training.library.catalog.list_subjects("local")}
+
+
+@pytest.mark.parametrize("word", ["\ud800", "Petra\0", "x" * 2001])
+def test_a_consent_that_no_database_keeps_is_refused_at_the_door(installation: Installation, word: str) -> None:
+    with pytest.raises(UsageError, match="2000 whole characters without NUL"):
+        installation.training.submit(order(), archive=sent({"consent": word}))
+    assert installation.training.queue.jobs_of("local") == [] and subjects(installation) == {}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
      "replace": false, "keep_strangers": false, "steps": 200, ...}
 
 Everything but `name`, `class_noun`, `kind`, `consent`, `recipe`, `seed`, `replace` and `keep_strangers` is a field of
-the recipe. A style has `"kind": "style"` and no class noun. Unknown keys are refused.
+the recipe. A style has `"kind": "style"` and no class noun. Unknown and repeated keys are refused.
 """
 
 import io
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ..artifacts.card import single_keys
 from ..errors import InputRefused, UsageError, plain_name
 from ..photos import looks_like_image, read_archive
 from ..training.recipe import FineTuneRecipe
@@ -88,7 +89,8 @@ def read_config(content: bytes) -> dict[str, Any]:
     if len(content) > _MOST_BYTES:
         raise InputRefused(f"expected config.json of at most {_MOST_BYTES} bytes, got {len(content)}", hint=_HINT)
     try:
-        config = json.loads(content.decode("utf-8"))
+        text = content.decode("utf-8-sig")  # some Windows editors write a byte order mark
+        config = json.loads(text, object_pairs_hook=single_keys)
     except (ValueError, RecursionError) as error:
         raise InputRefused(f"expected config.json to be JSON, got {type(error).__name__}", hint=_HINT) from None
     if not isinstance(config, dict):

@@ -9,7 +9,7 @@ a style without a consent.
 """
 
 from ..errors import AlreadyExists, ConsentMissing, NotFound, UsageError
-from ..types import Subject, checked_subject, kind_of, means_person
+from ..types import Subject, checked_subject, is_whole, kind_of, means_person
 from .catalog import Catalog, now
 from .records import SubjectRecord
 
@@ -17,9 +17,11 @@ MOST_CHARACTERS = 2000
 
 
 def require_word(subject: Subject, consent: str) -> None:
-    """Raises ConsentMissing: a person without a consent. UsageError: more than 2000 characters."""
-    if len(consent) > MOST_CHARACTERS or "\0" in consent:
-        raise UsageError(f"expected a consent of at most {MOST_CHARACTERS} characters without NUL, got {len(consent)}")
+    """Raises ConsentMissing: a person without a consent. UsageError: more than 2000 characters, or no whole ones."""
+    if len(consent) > MOST_CHARACTERS or not is_whole(consent):
+        raise UsageError(
+            f"expected a consent of at most {MOST_CHARACTERS} whole characters without NUL, got {len(consent)}"
+        )
     if subject.is_person and not consent.strip():
         raise ConsentMissing(
             "expected the consent of this person, got none", hint="state in `consent` who agreed and when"
