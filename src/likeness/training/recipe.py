@@ -223,19 +223,18 @@ def recipe_named(name: str, family: str = "", /, **changes: object) -> FineTuneR
         targets = getattr(recipe, field)
         if not set(targets) <= set(known_targets) or len(set(targets)) < len(targets):
             raise UsageError(f"expected {field} of {', '.join(known_targets)}, each once")
-    if not recipe.unet_targets and not recipe.text_targets:
-        raise UsageError("expected unet_targets or text_targets, got neither")
+    if not recipe.unet_targets and not recipe.targets_of("text_encoder"):
+        raise UsageError("expected unet_targets, or text_targets and a text_learning_rate above 0, got neither")
     if recipe.rank_of("text_encoder") > recipe.rank:
         raise UsageError(f"expected text_rank of at most the rank, {recipe.rank}, got {recipe.text_rank}")
     return recipe
 
 
 def _check_kind(field: str, kind: object, value: object) -> None:
-    if kind in _ACCEPTED:
-        good = isinstance(value, _ACCEPTED[kind]) and (kind is bool) == isinstance(value, bool)
-    else:  # module endings
-        good = isinstance(value, tuple) and all(isinstance(ending, str) for ending in value)
-    if not good:
+    if kind not in _ACCEPTED:  # module endings
+        if not isinstance(value, tuple) or not all(isinstance(ending, str) for ending in value):
+            raise UsageError(f"expected {field} as a list of texts, got something else")
+    elif not isinstance(value, _ACCEPTED[kind]) or (kind is bool) != isinstance(value, bool):
         raise UsageError(f"expected {field} as {getattr(kind, '__name__', kind)}, got {type(value).__name__}")
 
 
