@@ -144,6 +144,23 @@ def test_numbers_that_are_not_finite_are_refused(client: TestClient, name: str, 
         request_of("x", "", body.replace('"prompt": "x", ', "").replace("steps", "num_inference_steps"))
 
 
+@pytest.mark.parametrize("media_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_json_of_another_media_type_is_refused_with_the_right_one(client: TestClient, media_type: str | None) -> None:
+    """`curl -d` sends the last of them."""
+    headers = {} if media_type is None else {"content-type": media_type}
+    for path in ("/v1/images", "/openai/v1/images/generations"):
+        answer = client.post(path, content=b'{"prompt": "x"}', headers=headers)
+        assert answer.status_code == 400
+        assert "got a body without the content type application/json" in answer.json()["error"]["message"]
+
+
+def test_half_a_character_is_refused_as_any_other_text(client: TestClient) -> None:
+    body = b'{"prompt": "x", "sampler": "\\ud800"}'
+    answer = client.post("/v1/images", content=body, headers={"content-type": "application/json"})
+    said = "expected sampler to be a valid string, got a string of 1 character"
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, said)
+
+
 @given(width=st.integers(1, 99999), height=st.integers(1, 99999))
 def test_sizes_are_read_as_they_are_written(width: int, height: int) -> None:
     assert size_of(f"{width}x{height}") == (width, height)

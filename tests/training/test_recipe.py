@@ -84,7 +84,7 @@ def test_unknown_presets_and_fields_are_refused() -> None:
         recipe_named("fast", unet_targets=(), text_targets=())
     with pytest.raises(UsageError, match="text_learning_rate above 0, got neither"):
         recipe_named("fast", unet_targets=(), text_learning_rate=0)
-    with pytest.raises(UsageError, match="expected unet_targets as a list of texts, got something else"):
+    with pytest.raises(UsageError, match="expected unet_targets as a list of strings, got something else"):
         recipe_named("fast", unet_targets=(["to_q"],))
 
 

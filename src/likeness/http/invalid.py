@@ -31,7 +31,7 @@ def invalid(errors: Sequence[Mapping[str, Any]], *, hint: str) -> UsageError:
     elif kind == "missing":
         message = f"expected {field or 'a body'}, got none"
     elif (rule := _RULE.fullmatch(str(first["msg"]))) is not None:
-        expected = re.split(", (?:got|not) ", rule[1])[0]  # `got` follows in our words
+        expected = re.split(", (?:got|not|unable) ", rule[1])[0]  # `got` follows in our words
         message = f"expected {field or 'the body'} to {expected}, got {_said(first.get('input'))}"
     else:
         message = f"expected another value for {field or 'the body'}"
@@ -51,5 +51,7 @@ def _said(value: object) -> str:
             return "a string of 1 character" if len(value) == 1 else f"a string of {len(value)} characters"
         case list():
             return f"a list of {len(value)}"
+        case bytes():  # what the framework has not parsed
+            return "a body without the content type application/json"
         case _:
             return "an object"

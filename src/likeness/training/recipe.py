@@ -233,7 +233,7 @@ def recipe_named(name: str, family: str = "", /, **changes: object) -> FineTuneR
 def _check_kind(field: str, kind: object, value: object) -> None:
     if kind not in _ACCEPTED:  # module endings
         if not isinstance(value, tuple) or not all(isinstance(ending, str) for ending in value):
-            raise UsageError(f"expected {field} as a list of texts, got something else")
+            raise UsageError(f"expected {field} as a list of strings, got something else")
     elif not isinstance(value, _ACCEPTED[kind]) or (kind is bool) != isinstance(value, bool):
         raise UsageError(f"expected {field} as {getattr(kind, '__name__', kind)}, got {type(value).__name__}")
 
