@@ -83,6 +83,14 @@ def test_a_wrong_value_in_the_file_names_key_and_type(line: str, message: str, t
         settings_from(written(tmp_path, line))
 
 
+def test_a_file_in_place_of_the_home_folder_is_refused_with_the_option(tmp_path: Path) -> None:
+    home = tmp_path / "file"
+    home.touch()
+    with pytest.raises(SettingsError, match="in the home folder, got: Not a directory") as refused:
+        settings_from({}, home=home)
+    assert "--home" in refused.value.hint
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"base = \xff\xfe")
     with pytest.raises(SettingsError, match=r"likeness\.toml to be UTF-8"):

@@ -112,7 +112,10 @@ def _from_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise SettingsError(f"expected to read {FILE_NAME}, got: {reason_of(error)}") from error
+        raise SettingsError(
+            f"expected to read {FILE_NAME} in the home folder, got: {reason_of(error)}",
+            hint="check --home or LIKENESS_HOME, and permissions",
+        ) from error
     try:
         said = tomllib.loads(content.decode("utf-8-sig"))  # some Windows editors write a byte order mark
     except UnicodeDecodeError as error:
