@@ -342,6 +342,7 @@ class PreparedPhoto:
     framing: str
     source_sha256: str  # of the photograph it came from
     crop: Crop | None = None  # None: turned, or not known
+    glasses: bool | None = None  # whether the person wears some; None: it cannot be said
 
 
 @dataclass(frozen=True, eq=False)

@@ -94,13 +94,14 @@ def test_prepared_photographs_lose_nothing_on_the_way() -> None:
     made = [
         PreparedPhoto(
             rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), rng.integers(0, 255, (64, 64), dtype=np.uint8),
-            rng.integers(0, 255, (64, 64), dtype=np.uint8), framing, "ab" * 32, crop,
+            rng.integers(0, 255, (64, 64), dtype=np.uint8), framing, "ab" * 32, crop, glasses=crop is None,
         )
         for framing, crop in (("portrait", Crop(400, 300, -4, 8, 200, 200)), ("close", None))
     ]  # fmt: skip
     again = unpack_prepared(pack_prepared(made))
     for one, other in zip(made, again, strict=True):
         assert (one.framing, one.source_sha256, one.crop) == (other.framing, other.source_sha256, other.crop)
+        assert one.glasses == other.glasses
         for plane in ("image", "matte", "face"):
             assert np.array_equal(getattr(one, plane), getattr(other, plane))
 

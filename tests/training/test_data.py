@@ -45,6 +45,33 @@ def test_captions_hold_identifier_and_class_noun(framing: str) -> None:
         assert "<<TOK>> woman" in caption
 
 
+@pytest.mark.parametrize(
+    ("worn", "noun", "named"),
+    [
+        ((True, True, False, False), "man", True), ((True, False, False, False), "man", False),
+        ((True, True, True, False), "man", False), ((True,) * 4, "man", False),
+        ((True, True, False, False), "dog", False), ((True, True, False, None), "man", False),
+    ],
+)  # fmt: skip
+def test_captions_name_glasses_that_are_not_always_worn(
+    worn: tuple[bool | None, ...], noun: str, named: bool, tiny_base: BaseModel
+) -> None:
+    photos = [
+        replace(a_photo(k, tiny_base.family.framings[0]), glasses=glasses, source_sha256=str(k))
+        for k, glasses in enumerate(worn)
+    ]
+    subject, recipe = Subject("anna", noun), recipe_named("fast", variants=2, styled_copies=0)
+    prior = torch.zeros(1, *tiny_base.latent_shape)
+    made = build_training_set(tiny_base, subject, photos, recipe=recipe, prior_latents=prior, seed=0)
+    templates = TEMPLATES[photos[0].framing]
+    plain, glasses = (
+        tiny_base.tokenize([template.format(f"{subject.words}{said}") for template in templates])
+        for said in ("", " wearing glasses")
+    )
+    for k, ids in enumerate(made.ids):
+        assert torch.equal(ids, glasses if named and worn[k // recipe.variants] else plain), k
+
+
 def test_captions_of_a_style_say_nothing_of_the_content(tiny_base: BaseModel) -> None:
     photos, recipe = [a_photo(0, "whole"), a_photo(1, "whole")], recipe_named("fast", variants=2)
     prior_latents = torch.zeros(12, *tiny_base.latent_shape)

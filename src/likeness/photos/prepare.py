@@ -13,6 +13,7 @@ Sources: Hou, Zhang, 'Saliency detection: a spectral residual approach', CVPR 20
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from ..errors import UsageError
 from ..types import PREPARED_PX, Advance, Crop, PreparedPhoto, Watch, unwatched
 from .align import face_alignment
 from .face import Face
+from .glasses import wears_glasses
 from .matte import covering, only_at, person_probability, refine
 from .report import CheckResult
 
@@ -80,7 +82,9 @@ def prepare(
         return squares if bucket == _SQUARE else [*squares, _whole(image, source_sha256, "full", size)]
     squares = list(_framings(image, face, source_sha256, size_px=size_px))
     frame = tall_frame(face, image.shape, bucket)
-    return squares if frame is None else [*squares, _tall(image, face, source_sha256, frame, size)]
+    found = squares if frame is None else [*squares, _tall(image, face, source_sha256, frame, size)]
+    glasses = wears_glasses(image, face)
+    return [replace(one, glasses=glasses) for one in found]
 
 
 def nearest_aspect(aspect: float, buckets: Sequence[Aspect]) -> Aspect:

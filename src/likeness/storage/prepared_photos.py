@@ -1,6 +1,7 @@
 """Prepared photographs in their one stored form: PNGs without metadata and an index, in a folder or in a zip.
 
-index.json                 [{"file": "01-portrait", "framing": "portrait", "source_sha256": "...", "crop": [...]}, ...]
+index.json                 [{"file": "01-portrait", "framing": "portrait", "source_sha256": "...", "crop": [...],
+                             "glasses": null}, ...]
 01-portrait.png            (H, W, 3) uint8, numbered by photograph
 01-portrait-matte.png      (H, W) uint8
 01-portrait-face.png       (H, W) uint8
@@ -74,9 +75,12 @@ def _names(photos: Sequence[PreparedPhoto]) -> list[str]:
 def _files(photos: Sequence[PreparedPhoto]) -> Iterator[tuple[str, bytes]]:
     names = _names(photos)
     facts = [
-        {"file": name, "framing": photo.framing, "source_sha256": photo.source_sha256, "crop": photo.crop}
+        {
+            "file": name, "framing": photo.framing, "source_sha256": photo.source_sha256, "crop": photo.crop,
+            "glasses": photo.glasses,
+        }
         for name, photo in zip(names, photos, strict=True)
-    ]
+    ]  # fmt: skip
     yield INDEX, json.dumps(facts).encode()
     for name, photo in zip(names, photos, strict=True):
         for plane, ending in _PLANES.items():
@@ -91,7 +95,9 @@ def _read(read: Callable[[str], bytes]) -> tuple[PreparedPhoto, ...]:
     for fact in json.loads(read(INDEX)):
         image, matte, face = (_pixels(read(f"{fact['file']}{ending}.png")) for ending in _PLANES.values())
         crop = Crop(*fact["crop"]) if fact.get("crop") else None
-        found.append(PreparedPhoto(image, matte, face, fact["framing"], fact["source_sha256"], crop))
+        found.append(
+            PreparedPhoto(image, matte, face, fact["framing"], fact["source_sha256"], crop, fact.get("glasses"))
+        )
     return tuple(found)
 
 

@@ -5,7 +5,7 @@ Everything is encoded once before the first step; the loop sees neither images n
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,6 +31,7 @@ TEMPLATES = {
     "tall": ("photo of {}", "a photo of {}", "portrait photo of {}"),
     "full": ("photo of {}", "a photo of {}", "a picture of {}"),
 }
+LEAST_ALIKE = 2  # photographs with glasses, and without, for captions that name them
 _INSTEAD = {"tall": "portrait", "full": "whole"}  # framing in a bucket -> the square that it replaces
 # of a style: nothing about what the picture shows; {} is '[identifier] style'
 STYLE_TEMPLATES = ("picture in {}", "a picture in {}", "in {}")
@@ -68,9 +69,24 @@ class Captions:
         return cls(ids, instance.view(data.ids.shape[:2]), prior)
 
 
-def captions(subject: Subject, templates: Sequence[str]) -> list[str]:
-    """Instance captions with identifier and class noun (Ruiz et al. 2023, section 3.1)."""
-    return [template.format(subject.words) for template in templates]
+def captions(subject: Subject, templates: Sequence[str], *, glasses: bool = False) -> list[str]:
+    """Instance captions with identifier and class noun (Ruiz et al. 2023, section 3.1).
+
+    Args:
+        glasses: the caption names them.
+    """
+    return [template.format(f"{subject.words}{' wearing glasses' * glasses}") for template in templates]
+
+
+def glasses_vary(prepared: Sequence[PreparedPhoto]) -> bool:
+    """Whether some photographs show a person with glasses and some without, at least `LEAST_ALIKE` of each.
+
+    Captions name the glasses of such sets only. Otherwise glasses that are always worn would need a word in the prompt,
+    and glasses that are not always worn would be learned as a part of the face. A single photograph does not count: it
+    may be a mistake of `photos.glasses`.
+    """
+    worn = list({photo.source_sha256: photo.glasses for photo in prepared}.values())
+    return min(worn.count(True), worn.count(False)) >= LEAST_ALIKE
 
 
 def augment(
@@ -83,11 +99,8 @@ def augment(
         for k in range(recipe.variants):
             copy = vary_background(photo, rng) if k and is_person and recipe.vary_background else photo
             if k % 2:
-                copy = PreparedPhoto(
-                    np.ascontiguousarray(copy.image[:, ::-1]), np.ascontiguousarray(copy.matte[:, ::-1]),
-                    np.ascontiguousarray(copy.face[:, ::-1]), copy.framing, copy.source_sha256,
-                    copy.crop and copy.crop.mirrored,
-                )  # fmt: skip
+                image, matte, face = (np.ascontiguousarray(p[:, ::-1]) for p in (copy.image, copy.matte, copy.face))
+                copy = replace(copy, image=image, matte=matte, face=face, crop=copy.crop and copy.crop.mirrored)
             out.append(copy)
     return out
 
@@ -154,6 +167,7 @@ def build_training_set(
     for template, copy in style_copies(shown, base.family, recipe, is_person=subject.is_person, seed=seed):
         copies.append(copy)
         templates.append((template, f"{'an' if template[0] in 'aeiou' else 'a'} {template}"))
+    names_glasses = subject.is_person and glasses_vary(shown)
     sizes = [training_size(copy, base.family, recipe.resolution_px or base.family.resolution_px) for copy in copies]
     latents, emphasis = dict[int, Tensor](), dict[int, Tensor]()
     for size in dict.fromkeys(sizes):
@@ -169,7 +183,10 @@ def build_training_set(
     most = max(len(some) for some in TEMPLATES.values())
     ids = torch.stack([
         base.tokenize([texts[k % len(texts)] for k in range(most)])
-        for texts in (captions(subject, some) for some in templates)
+        for texts in (
+            captions(subject, some, glasses=names_glasses and copy.glasses is True)
+            for some, copy in zip(templates, copies, strict=True)
+        )
     ])  # fmt: skip
     prior_ids = base.tokenize(class_captions(base.family, subject.prior_noun, len(prior_latents)) or [""])
     return TrainingSet(
