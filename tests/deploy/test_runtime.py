@@ -103,6 +103,13 @@ def test_negative_prompt_and_arguments_may_be_left_out(runtime: Any) -> None:
     assert invoke(runtime, payload(prompt="x", gen_args='{"num_inference_steps": 1}'))["Body"].read()
 
 
+def test_steps_and_guidance_are_the_bases_own_by_default(runtime: Any, likeness: Likeness) -> None:
+    family = likeness.family
+    told = json.dumps({"num_inference_steps": family.steps, "guidance_scale": family.guidance_scale})
+    made, same = (invoke(runtime, payload(prompt="x", gen_args=args))["Body"].read() for args in ("", told))
+    assert made == same
+
+
 def test_batches_of_a_column(runtime: Any) -> None:
     arguments = [json.dumps({"num_inference_steps": 1, "seed": seed}) for seed in (1, 2)]
     body = {

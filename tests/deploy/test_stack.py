@@ -182,6 +182,7 @@ def test_a_rehearsal_shows_every_call(
     if words == ["deploy"]:
         template = resources.files("likeness.deploy.sagemaker") / "template.yaml"
         assert template.read_text() in ran.output
+    assert "num_inference_steps" not in ran.output  # the base's own, unless given
 
 
 def test_a_package_is_everything_that_an_account_needs(tmp_path: Path) -> None:

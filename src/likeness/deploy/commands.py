@@ -164,8 +164,10 @@ def invoke_model(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT")],
     out: Annotated[Path, typer.Option(help="File for the image.")],
     negative: Annotated[str, typer.Option(help="Negative prompt: what to avoid in the image.")] = "",
-    steps: Annotated[int, typer.Option(help="Sampling steps, 1 to 200.")] = 30,
-    guidance: Annotated[float, typer.Option(help="Guidance scale, 1 (off) to 30.")] = 7.5,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps, 1 to 200; by default the base's own.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale, 1 (off) to 30; by default the base's own.")
+    ] = None,
     seed: Seed = 0,
     stack: StackName = _STACK,
     dry_run: DryRun = False,
@@ -176,7 +178,8 @@ def invoke_model(
 
     call: Call = ctx.obj
     check_out(out.parent)
-    gen_args = json.dumps({"num_inference_steps": steps, "guidance_scale": guidance, "seed": seed})
+    asked = {"num_inference_steps": steps, "guidance_scale": guidance, "seed": seed}
+    gen_args = json.dumps({name: value for name, value in asked.items() if value is not None})
     image = client.portrait(Stack(_calls(call, dry_run), stack), target, [prompt, negative, gen_args])
     if not dry_run:
         out.write_bytes(image)

@@ -26,10 +26,10 @@ AskedImage = tuple[ImageRequest, str]  # without the model's adapter; the media 
 
 
 class GenArgs(Asked):
-    """`gen_args`. Defaults are those of diffusers' StableDiffusionPipeline, and a JPEG."""
+    """`gen_args`. What is left out is the base's own default; the file is a JPEG."""
 
-    num_inference_steps: Integer = 50
-    guidance_scale: float = 7.5
+    num_inference_steps: Integer | None = None
+    guidance_scale: float | None = None
     seed: Integer = ImageRequest.seed
     adapter_scale: float = ImageRequest.adapter_scale
     negative_scale: float | None = None
@@ -67,7 +67,9 @@ def request_of(prompt: str, negative_prompt: str, gen_args: str) -> AskedImage:
     except ValidationError as error:
         hint = f"gen_args is a JSON object with keys of {', '.join(GenArgs.model_fields)}"
         raise invalid(error.errors(), hint=hint) from None
-    guidance = 1.0 if 0 <= values.guidance_scale < 1 else values.guidance_scale  # no guidance; clients send 0 for it
+    guidance = values.guidance_scale
+    if guidance is not None and 0 <= guidance < 1:
+        guidance = 1.0  # no guidance; clients send 0 for it
     request = ImageRequest(
         prompt, blend_of(values.also), negative_prompt, values.seed, values.num_inference_steps, guidance,
         values.adapter_scale, values.negative_scale, values.sampler, width=values.width, height=values.height,
