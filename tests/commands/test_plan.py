@@ -50,6 +50,7 @@ def test_what_cannot_fit_is_refused_with_the_numbers(base: str, monkeypatch: pyt
         ("--people", "0"),
         ("--people", "17"),
         ("--memory", "-1GB"),
+        ("--memory", "0GB"),
         ("--memory", "12GB", "--measure"),
     ],
 )

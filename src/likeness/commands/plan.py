@@ -90,6 +90,6 @@ def plan(
 def _bytes(size: str) -> int:
     """'12GB' -> bytes. Cards are sold in units of 2**30. Raises UsageError."""
     found = _SIZE.fullmatch(size.strip())
-    if found is None:
+    if found is None or not float(found[1]):
         raise UsageError("expected --memory such as 12GB", param="memory")
     return int(float(found[1]) * 2**30)
