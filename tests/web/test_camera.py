@@ -17,7 +17,7 @@ def test_from_the_camera_to_a_portrait(visit: Visit) -> None:
     camera = page.get_by_role("dialog", name="Camera")
     camera.wait_for()
     inspect(visit)
-    page.get_by_text("1 usable photograph").wait_for(state="attached")
+    page.get_by_text("1 usable photograph", exact=True).wait_for(state="attached")
     camera.get_by_role("button", name="Delete last").click()
     camera.get_by_text("The photograph is deleted.").wait_for()
     start = page.get_by_role("button", name="Start the training", include_hidden=True)

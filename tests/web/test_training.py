@@ -18,7 +18,7 @@ def test_from_the_example_person_to_a_portrait_and_its_end(visit: Visit, tmp_pat
     page = visit.open()
     inspect(visit)
     page.get_by_role("button", name="Try it with our example person").click()
-    page.get_by_text("12 usable photographs").wait_for()
+    page.get_by_text("12 usable photographs", exact=True).wait_for()
     assert page.locator(".photo .chip.accepted").count() == 12
     page.get_by_role("button", name="What training sees").first.click()
     page.get_by_alt_text("The crops that training uses").wait_for()
@@ -93,14 +93,14 @@ def test_a_training_that_fails_says_why_and_is_done_again(visit: Visit, demo_pho
         assert page.get_by_role("button", name="Start the training").is_disabled()
         more = [demo_photos / f"photo_{number:02d}.jpg" for number in (3, 4)]
         page.locator("input[type=file][multiple]").first.set_input_files(more)
-        page.get_by_text("4 usable photographs").wait_for()
+        page.get_by_text("4 usable photographs", exact=True).wait_for()
 
         diverged = ordered(client, name, steps=100, unet_learning_rate=0.1, alpha=1024, warmup_steps=0)
     visit.open(f"training/{diverged}")
     said.get_by_text("Train again with a lower learning rate.").wait_for()
     inspect(visit)
     said.get_by_role("link", name="Train again").click()
-    page.get_by_text("4 usable photographs").wait_for()
+    page.get_by_text("4 usable photographs", exact=True).wait_for()
     assert page.get_by_label("Steps", exact=True).input_value() == "100"
     others = page.get_by_label("Other changes of the recipe, as before: ")
     assert others.is_checked() and page.get_by_text("unet_learning_rate 0.1").is_visible()
@@ -127,7 +127,7 @@ def test_a_training_is_cancelled_and_done_again(visit: Visit) -> None:
     page.reload()
     page.get_by_text("This training was cancelled").wait_for()
     page.get_by_role("link", name="Train again").click()
-    page.get_by_text("4 usable photographs").wait_for()
+    page.get_by_text("4 usable photographs", exact=True).wait_for()
     values = [page.get_by_label(label, exact=True).input_value() for label in ("Steps", "Class images")]
     assert values == ["20000", "1"]
     train(visit, name)

@@ -33,12 +33,12 @@ def test_from_uploads_to_a_portrait(visit: Visit, demo_photos: Path, tmp_path: P
             archive.write(demo_photos / f"photo_{number:02d}.jpg", f"{HTML}{number}.jpg")
     files = page.locator("input[type=file][multiple]").first
     files.set_input_files(demo_photos / "photo_01.jpg")
-    page.get_by_text("1 usable photograph").wait_for()
+    page.get_by_text("1 usable photograph", exact=True).wait_for()
     assert page.get_by_role("button", name="Start the training").is_disabled()
     page.reload()
-    page.get_by_text("1 usable photograph").wait_for()
+    page.get_by_text("1 usable photograph", exact=True).wait_for()
     files.set_input_files(packed)
-    page.get_by_text("4 usable photographs").wait_for()
+    page.get_by_text("4 usable photographs", exact=True).wait_for()
     inspect(visit)
     stored = page.request.get(f"{visit.url}/v1/subjects/{name}").json()
     assert stored["photos"] == 4 and stored["consent"].startswith(f"Agreed: {HTML}.")
@@ -75,17 +75,17 @@ def test_photographs_come_by_drop_paste_folder_and_as_heic(visit: Visit, demo_ph
     consent(visit, name)
     page.evaluate(_HAND_OVER, ["photo_01.jpg", "DragEvent", "drop"])
     page.evaluate(_HAND_OVER, ["photo_02.jpg", "ClipboardEvent", "paste"])
-    page.get_by_text("2 usable photographs").wait_for()
+    page.get_by_text("2 usable photographs", exact=True).wait_for()
     folder = tmp_path / "folder"
     (folder / "below").mkdir(parents=True)
     (folder / ".hidden").write_bytes(b"no photograph")
     (folder / "below/photo_03.jpg").write_bytes((demo_photos / "photo_03.jpg").read_bytes())
     page.locator("input[webkitdirectory]").set_input_files(folder)
-    page.get_by_text("3 usable photographs").wait_for()
+    page.get_by_text("3 usable photographs", exact=True).wait_for()
     with Image.open(demo_photos / "photo_04.jpg") as picture:
         pillow_heif.from_pillow(picture.convert("RGB")).save(tmp_path / "photo_04.heic")
     page.locator("input[capture]").set_input_files(tmp_path / "photo_04.heic")
-    page.get_by_text("4 usable photographs").wait_for()
+    page.get_by_text("4 usable photographs", exact=True).wait_for()
     assert page.locator(".photo .chip.accepted").count() == page.locator(".photo").count() == 4
 
 
@@ -111,9 +111,9 @@ def bad_photographs(good: Path, folder: Path) -> dict[Path, str]:
         "dark.png": (ImageEnhance.Brightness(picture).enhance(0.15), "Too dark:"),
         "bright.png": (ImageEnhance.Brightness(picture).enhance(3.0), "of the picture is overexposed."),
         "blurred.png": (picture.filter(ImageFilter.GaussianBlur(3)), "Blur effect of"),
-        "grey.png": (picture.convert("L").convert("RGB"), "The photo is grey or in a single tone."),
+        "grey.png": (picture.convert("L").convert("RGB"), "The photograph is grey or in a single tone."),
         "turned.png": (picture.rotate(90), "The face is not upright;"),
-        "cut.png": (picture.crop((side * 3 // 8, 0, side, side)), "of the face are outside the photo."),
+        "cut.png": (picture.crop((side * 3 // 8, 0, side, side)), "of the face are outside the photograph."),
         "pair.png": (pair, "2 people; the one"),
         "stranger.png": (stranger, "Probably not the person who is in"),
     }
@@ -137,7 +137,7 @@ def test_bad_photographs_of_every_kind_say_what_is_wrong(visit: Visit, demo_phot
     consent(visit, name)
     files = page.locator("input[type=file][multiple]").first
     files.set_input_files([str(demo_photos / f"photo_{number:02d}.jpg") for number in (1, 2, 3)])
-    page.get_by_text("3 usable photographs").wait_for()
+    page.get_by_text("3 usable photographs", exact=True).wait_for()
     bad = bad_photographs(demo_photos / "photo_01.jpg", tmp_path)
     files.set_input_files([str(file) for file in bad])
     until(lambda: page.locator(".photo .chip.waiting, .photo .chip.sending").count() == 0)
@@ -161,10 +161,10 @@ def test_a_list_from_before_an_upload_does_not_overwrite_it(visit: Visit, demo_p
     consent(visit, new_name("ivy"))
     until(lambda: bool(page.evaluate("true") and held))  # the set is still empty
     page.locator("input[type=file][multiple]").first.set_input_files(demo_photos / "photo_01.jpg")
-    page.get_by_text("1 usable photograph").wait_for()
+    page.get_by_text("1 usable photograph", exact=True).wait_for()
     ((route, answer),) = held
     with page.expect_response("**/check") as answered:
         route.fulfill(response=answer)
     answered.value.finished()
     page.evaluate("new Promise((done) => setTimeout(done))")  # the page has read it
-    assert page.get_by_text("1 usable photograph").is_visible()
+    assert page.get_by_text("1 usable photograph", exact=True).is_visible()
