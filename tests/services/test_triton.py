@@ -73,7 +73,7 @@ def test_eight_people_one_by_one_and_together(here: World, endpoint: Endpoint) -
         assert mean_difference(mixed[name], alone[name]) < 1
         assert min(mean_difference(alone[name], alone[other]) for other in NAMES if other != name) > 3
     adapter = read_model(unpack(here.objects.get("anna.tar.gz"), here.folder / "unpacked") / "anna")
-    request, _ = request_of(PROMPT, "a dog", '{"num_inference_steps": 3, "seed": 5}')
+    request, _ = request_of(PROMPT, "a dog", '{"num_inference_steps": 3, "guidance_scale": 7.5, "seed": 5}')
     with Engine(here.base, load=lambda key: adapter, slots=2) as own:
         words = worded(here.base, request, [adapter.card.subject])
         expected = own.submit(words, adapters=blend_of("anna")).result(HANG_S).image
