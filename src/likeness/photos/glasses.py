@@ -50,10 +50,9 @@ def _bridge(image: NDArray[np.uint8], face: Face) -> NDArray[np.float64]:
     top, line, across = points[_TOP], points[_BOTTOM] - points[_TOP], points[_CORNERS[1]] - points[_CORNERS[0]]
     along = np.linspace(0, 1, _SAMPLES)[:, None, None]
     aside = _HALF_WIDTH * np.linspace(-1, 1, _COLUMNS)[None, :, None]
-    places = (top + along * line + aside * across).astype(np.float32)  # (48, 9, 2)
-    left, upper, right, lower = face.box_px
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    whole = grey[max(upper, 0) : max(lower, 0), max(left, 0) : max(right, 0)]
+    left, upper, right, lower = (max(edge, 0) for edge in face.box_px)
+    places = (top + along * line + aside * across - (left, upper)).astype(np.float32)  # (48, 9, 2)
+    grey = cv2.cvtColor(image[upper:lower, left:right], cv2.COLOR_RGB2GRAY).astype(np.float32)
     smooth = cv2.GaussianBlur(grey, (0, 0), max(float(np.hypot(*line)) / _SAMPLES / 2, 0.3))  # no aliasing
     strip = cv2.remap(smooth, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(strip.mean(axis=1) / (whole.std() + 1), dtype=np.float64)
+    return np.asarray(strip.mean(axis=1) / (grey.std() + 1), dtype=np.float64)

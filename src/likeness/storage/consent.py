@@ -17,7 +17,7 @@ MOST_CHARACTERS = 2000
 
 
 def require_word(subject: Subject, consent: str) -> None:
-    """Raises ConsentMissing: a person without a consent. UsageError: more than 2000 characters, or no whole ones."""
+    """Raises ConsentMissing: a person without a consent. UsageError: too long, or see `is_whole`."""
     if len(consent) > MOST_CHARACTERS or not is_whole(consent):
         raise UsageError(
             f"expected a consent of at most {MOST_CHARACTERS} whole characters without NUL, got {len(consent)}"

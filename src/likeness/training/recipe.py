@@ -55,9 +55,7 @@ class FineTuneRecipe:
     middle_timesteps: bool = True  # more rows at timesteps that form the face, see `timesteps`; False: uniform
     uniform_share: float = UNIFORM_SHARE  # share of the rows whose timesteps are uniform
     timestep_spread: float = TIMESTEP_SPREAD  # standard deviation of the logit of the other rows
-    timestep_shift: float | None = (
-        TIMESTEP_SHIFT  # odds of the other rows' median; None: by the image's size, see `timesteps`
-    )
+    timestep_shift: float | None = TIMESTEP_SHIFT  # odds of their median; None: by the image's size, see `timesteps`
     min_snr_gamma: float | None = 5.0
     background_weight: float = 0.15
     face_gain: float = 1.0
